@@ -1,0 +1,65 @@
+"""AutoGaze: choose the few multi-scale patches that carry a video's information.
+
+    import autogaze
+    gaze = autogaze.gaze_video("video.mp4", ratio=0.1)
+
+Names are imported when they are first used, so that `import autogaze` stays quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from autogaze.errors import AutoGazeError
+    from autogaze.gaze import Gaze
+    from autogaze.gaze_writer import GazeWriter
+    from autogaze.geometry import PatchPyramid
+    from autogaze.pipeline import gaze_video, stream_video
+    from autogaze.registry import list_selectors, load
+    from autogaze.selectors.base import Clips, Selector
+    from autogaze.source import Source, TileGrid
+
+_HOMES = {
+    "AutoGazeError": "errors",
+    "Clips": "selectors.base",
+    "Gaze": "gaze",
+    "GazeWriter": "gaze_writer",
+    "PatchPyramid": "geometry",
+    "Selector": "selectors.base",
+    "Source": "source",
+    "TileGrid": "source",
+    "gaze_video": "pipeline",
+    "list_selectors": "registry",
+    "load": "registry",
+    "stream_video": "pipeline",
+}
+
+__all__ = [
+    "AutoGazeError",
+    "Clips",
+    "Gaze",
+    "GazeWriter",
+    "PatchPyramid",
+    "Selector",
+    "Source",
+    "TileGrid",
+    "__version__",
+    "gaze_video",
+    "list_selectors",
+    "load",
+    "stream_video",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autogaze' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"autogaze.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,63 @@
+"""Exit codes: what a shell script learns of how a command went."""
+
+import logging
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from autogaze.errors import AutoGazeError, MissingExtraError
+
+SOME_FAILED = 1
+BAD_INPUT = 2
+INTERNAL = 70
+INTERRUPTED = 130
+
+EXIT_CODES = (
+    "Exit codes: 0 all went well; 1 several videos were given and some of them failed, the "
+    "others are done; 2 bad input or an output that cannot be written; 70 a defect of this "
+    "program; 130 stopped by Ctrl-C. Whatever happens, no half-written file is left behind."
+)
+
+USER_ERRORS = (AutoGazeError, MissingExtraError)
+"""What is told in one line, since the message says it all."""
+
+log = logging.getLogger("autogaze")
+
+
+def describe(error: BaseException) -> str:
+    """One line about an error, or its traceback where it is a defect."""
+    if isinstance(error, USER_ERRORS) and not os.environ.get("AUTOGAZE_DEBUG"):
+        return str(error)
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn what a command raises into a message on stderr and an exit code."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        log.error("error: %s", describe(error))
+        raise typer.Exit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        log.error("stopped; nothing half-written is left behind")
+        raise typer.Exit(INTERRUPTED) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except BrokenPipeError:  # stdout was closed, by `head` for example
+        raise
+    except Exception as error:
+        log.error("%s\nthis is a defect of autogaze: please report the lines above", describe(error))
+        raise typer.Exit(INTERNAL) from None
+
+
+def log_to_stderr() -> None:
+    """Send the package's log to stderr, one plain line a message."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("autogaze: %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False

@@ -1,0 +1,114 @@
+"""The main job: gaze at each video, write what was asked for, and report."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Protocol, Unpack
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from autogaze.cli_errors import BAD_INPUT, INTERNAL, SOME_FAILED, USER_ERRORS, describe, log
+from autogaze.cli_outputs import Job
+from autogaze.cli_report import Failure
+from autogaze.gaze_writer import GazeWriter
+from autogaze.pipeline import GazedChunk, GazeOptions, GazeStream
+from autogaze.rendering import (
+    BudgetPlot,
+    ContactSheet,
+    OverlayVideo,
+    ReconstructionVideo,
+    Rendering,
+)
+from autogaze.selectors.base import Selector
+from autogaze.summary import Summary, Tally
+
+
+class Advance(Protocol):
+    """Told how many more frames are done."""
+
+    def __call__(self, frames: int) -> None: ...
+
+
+def gaze_all(
+    jobs: Sequence[Job], selector: Selector, **options: Unpack[GazeOptions]
+) -> tuple[list[Summary | Failure], int]:
+    """Run every job, however the others went; the results, and the exit code."""
+    results: list[Summary | Failure] = []
+    code = 0
+    for job in jobs:
+        try:
+            results.append(gaze_one(job, selector, **options))
+        except Exception as error:
+            expected = isinstance(error, USER_ERRORS)
+            log.error("error: %s", describe(error))
+            results.append(Failure(job.video, str(error) or type(error).__name__))
+            code = max(code, SOME_FAILED if expected else INTERNAL)
+    if code == SOME_FAILED and all(isinstance(result, Failure) for result in results):
+        code = BAD_INPUT
+    return results, code
+
+
+def gaze_one(job: Job, selector: Selector, **options: Unpack[GazeOptions]) -> Summary:
+    """Gaze at one video and write its files, all of them or none."""
+    stream = GazeStream(
+        job.video,
+        selector=selector,
+        keep_canvas=not {"sheet", "reconstruction"}.isdisjoint(job.files),
+        **options,
+    )
+    tally, render = Tally(), 0.0
+    fps = options.get("fps") or stream.info.fps
+    with ExitStack() as stack:
+        writer = stack.enter_context(GazeWriter(job.files["out"])) if "out" in job.files else None
+        renderings = [stack.enter_context(picture) for picture in _renderings(job, fps)]
+        advance = stack.enter_context(_progress(stream))
+        for chunk in stream:
+            tally.add(chunk)
+            if writer is not None:
+                writer.add(chunk.gaze)
+            render += _show(renderings, chunk)
+            advance(chunk.gaze.num_frames)
+        began = time.perf_counter()
+        # Leaving the block finishes every file; whatever goes wrong removes them all.
+    render += time.perf_counter() - began
+    if stream.num_corrupt:
+        log.warning("%s: %d corrupt frames were skipped", job.video, stream.num_corrupt)
+    return tally.summary(stream, render, {kind: str(path) for kind, path in job.files.items()})
+
+
+def _renderings(job: Job, fps: float) -> Iterator[Rendering]:
+    files = job.files
+    if "overlay" in files:
+        yield OverlayVideo(files["overlay"], fps)
+    if "sheet" in files:
+        yield ContactSheet(files["sheet"])
+    if "reconstruction" in files:
+        yield ReconstructionVideo(files["reconstruction"], fps)
+    if "plot" in files:
+        yield BudgetPlot(files["plot"])
+
+
+def _show(renderings: Sequence[Rendering], chunk: GazedChunk) -> float:
+    began = time.perf_counter()
+    for rendering in renderings:
+        rendering.add(chunk)
+    return time.perf_counter() - began
+
+
+@contextmanager
+def _progress(stream: GazeStream) -> Iterator[Advance]:
+    """A bar on stderr if that is a terminal, else nothing."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(str(stream.path), total=stream.num_frames)
+        yield lambda frames: progress.advance(task, frames)

@@ -1,0 +1,101 @@
+"""What `autogaze gaze` prints when it is done, for people and for machines."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from autogaze.summary import Summary
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that could not be gazed at, and why."""
+
+    video: str
+    error: str
+
+
+def print_json(results: Sequence[Summary | Failure]) -> None:
+    """One JSON object a line and video, in the order they were given."""
+    for result in results:
+        if isinstance(result, Summary):
+            print(json.dumps({"ok": True, **result.to_json()}))
+        else:
+            print(json.dumps({"ok": False, "video": result.video, "error": result.error}))
+
+
+def print_tables(results: Sequence[Summary | Failure], console: Console) -> None:
+    """A table of facts for one video, a table with a row each for several."""
+    if len(results) == 1:
+        if isinstance(results[0], Summary):
+            console.print(_facts(results[0]))
+        return
+    console.print(_rows(results))
+    failed = sum(isinstance(result, Failure) for result in results)
+    done = len(results) - failed
+    console.print(f"{done} of {len(results)} videos done" + (f", {failed} failed" if failed else ""))
+
+
+def _facts(summary: Summary) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    columns, rows = summary.tiles
+    times = summary.times
+
+    def fact(name: str, value: str) -> None:
+        table.add_row(name, Text(value))
+
+    fact("video", summary.video)
+    seconds = f", {summary.seconds:.2f} s" if summary.seconds else ""
+    frames = f"{summary.frames} frame{'s' if summary.frames != 1 else ''}"
+    fact("size", f"{summary.width} x {summary.height}, {frames}{seconds}")
+    if summary.corrupt:
+        fact("lost", f"{summary.corrupt} corrupt frames were skipped")
+    fact("tiles", f"{columns} x {rows} of {summary.side} px")
+    fact("selector", summary.selector)
+    fact("kept", f"{summary.num_kept:,} of {summary.total:,} patches ({100 * summary.ratio:.2f} %)")
+    fact(
+        "by scale",
+        ", ".join(
+            f"{scale} px: {kept:,}" for scale, kept in zip(summary.scales, summary.kept, strict=True)
+        ),
+    )
+    fact("canvas loss", f"mean {summary.loss_mean:.4f}, largest {summary.loss_max:.4f}")
+    stages = ("decode", "tile", "select", "reconstruct", "render")
+    fact(
+        "time",
+        f"{times.total:.2f} s: "
+        + ", ".join(f"{stage} {getattr(times, stage):.2f}" for stage in stages),
+    )
+    fact("a frame", f"{1000 * times.total / summary.frames:.1f} ms")
+    for kind, path in summary.files.items():
+        fact("gaze file" if kind == "out" else kind, path)
+    return table
+
+
+def _rows(results: Sequence[Summary | Failure]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("video", overflow="fold")
+    for name in ("size", "frames", "tiles", "kept", "loss", "largest", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        if isinstance(result, Failure):
+            table.add_row(Text(result.video), Text("failed", style="red"))
+            continue
+        table.add_row(
+            Text(result.video),
+            f"{result.width}x{result.height}",
+            str(result.frames),
+            f"{result.tiles[0]}x{result.tiles[1]}",
+            f"{100 * result.ratio:.2f} %",
+            f"{result.loss_mean:.4f}",
+            f"{result.loss_max:.4f}",
+            f"{result.times.total:.2f}",
+        )
+    return table

@@ -1,0 +1,43 @@
+"""Everything AutoGaze raises on purpose.
+
+Every class is also a `ValueError` (or the built-in that fits), so code that
+catches built-ins keeps working. Messages say what came, what was expected and
+what to do.
+"""
+
+
+class AutoGazeError(ValueError):
+    """Base class: the input cannot be used as it is."""
+
+
+class GeometryError(AutoGazeError):
+    """Scales, patch size, ids or shapes do not fit together."""
+
+
+class SelectorError(AutoGazeError):
+    """A selector cannot do what was asked of it (unknown name, ratio, loss, frames)."""
+
+
+class CheckpointError(AutoGazeError):
+    """Weights and architecture do not match, or a checkpoint cannot be read."""
+
+
+class VideoError(AutoGazeError):
+    """A file cannot be used as a video; the message names the file and the cause."""
+
+
+class CorruptVideoError(VideoError):
+    """A stream breaks part of the way; the message names the frame."""
+
+
+class OutputError(AutoGazeError):
+    """A result cannot be written; nothing half-written is left behind."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is needed; the message names the extra to install."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed: pip install 'autogaze[{extra}]'"
+        )

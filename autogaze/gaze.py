@@ -1,0 +1,390 @@
+"""The gaze: which patches of which frames of which clips were chosen.
+
+Everything in this package speaks `Gaze`. It is ragged: only chosen patches are
+stored, clip by clip, frame by frame. Padding exists in one place only, the
+`padded()` view that other code knows from AutoGaze.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from autogaze.errors import GeometryError
+from autogaze.geometry import PatchPyramid
+from autogaze.source import Source
+
+
+@dataclass(frozen=True, eq=False)
+class Gaze:
+    """Chosen patches of B clips of T frames, N in all.
+
+    Args:
+        pyramid: what an id means in pixels.
+        ids: (N,) patch ids in [0, V), numbered from the start of their own frame,
+            frame-major: clip 0 frame 0 first, then clip 0 frame 1, and so on.
+        lengths: (B, T) patches of every frame, kept on the CPU.
+        ordered: whether ids stand in the order they were chosen (else ascending).
+        losses: (B, T) reconstruction loss left in every frame, in units of `judge`.
+        judge: who measured (or predicted) `losses`: "canvas", or a model's name.
+        source: the video and tiling behind the clips (one clip a tile), if any.
+
+    Raises:
+        GeometryError: shapes that disagree, ids out of range or twice in a frame.
+    """
+
+    pyramid: PatchPyramid
+    ids: Int[Tensor, " N"]
+    lengths: Int[Tensor, "B T"]
+    ordered: bool = True
+    losses: Float[Tensor, "B T"] | None = None
+    judge: str | None = None
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 1 or self.ids.is_floating_point():
+            raise GeometryError(f"ids must be a flat integer tensor, got {_shape(self.ids)}")
+        if self.lengths.ndim != 2 or self.lengths.is_floating_point():
+            raise GeometryError(f"lengths must be (clips, frames), got {_shape(self.lengths)}")
+        object.__setattr__(self, "ids", self.ids.long())
+        object.__setattr__(self, "lengths", self.lengths.long().cpu())
+        if (self.lengths < 0).any() or int(self.lengths.sum()) != self.ids.numel():
+            raise GeometryError(
+                f"lengths count {int(self.lengths.sum())} patches, but there are {self.ids.numel()} ids"
+            )
+        if self.losses is not None and self.losses.shape != self.lengths.shape:
+            raise GeometryError(
+                f"losses are {_shape(self.losses)}, expected {_shape(self.lengths)} like lengths"
+            )
+        if self.source is not None:
+            expected = (self.source.tiles.num_tiles, self.source.num_frames)
+            if tuple(self.lengths.shape) != expected:
+                raise GeometryError(
+                    f"the source has {expected[0]} tiles and {expected[1]} frames, "
+                    f"the gaze is {_shape(self.lengths)}"
+                )
+        # Looking at values would make a GPU wait; results made there are right by construction.
+        if self.ids.device.type == "cpu":
+            self._check_ids()
+
+    def _check_ids(self) -> None:
+        vocabulary = self.pyramid.num_patches
+        if self.ids.numel() == 0:
+            return
+        low, high = int(self.ids.min()), int(self.ids.max())
+        if low < 0 or high >= vocabulary:
+            raise GeometryError(
+                f"patch ids must lie in [0, {vocabulary}), got ids from {low} to {high}"
+            )
+        slots = self.frame_of_patch * vocabulary + self.ids
+        slots = slots.sort().values
+        twice = (slots[1:] == slots[:-1]).nonzero()
+        if twice.numel():
+            slot = int(slots[twice[0, 0]])
+            clip, frame = divmod(slot // vocabulary, max(1, self.num_frames))
+            raise GeometryError(
+                f"patch {slot % vocabulary} is chosen twice in frame {frame} of clip {clip}"
+            )
+
+    # What there is.
+
+    @property
+    def num_clips(self) -> int:
+        return self.lengths.shape[0]
+
+    @property
+    def num_frames(self) -> int:
+        return self.lengths.shape[1]
+
+    @property
+    def num_patches(self) -> int:
+        """Chosen patches in all."""
+        return self.ids.numel()
+
+    @property
+    def ratio(self) -> float:
+        """Chosen share of all patches of all scales, in [0, 1]."""
+        total = self.lengths.numel() * self.pyramid.num_patches
+        return self.num_patches / total if total else 0.0
+
+    @property
+    def device(self) -> torch.device:
+        return self.ids.device
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each frame starts in `ids`: B * T + 1 positions, frame-major."""
+        ends = self.lengths.flatten().cumsum(0).tolist()
+        return (0, *ends)
+
+    @cached_property
+    def frame_of_patch(self) -> Int[Tensor, " N"]:
+        """clip * T + frame of every chosen patch."""
+        frames = torch.arange(self.lengths.numel())
+        return torch.repeat_interleave(frames, self.lengths.flatten()).to(self.ids.device)
+
+    def frame(self, clip: int, frame: int) -> Int[Tensor, " n"]:
+        """Ids chosen in one frame of one clip."""
+        index = range(self.num_clips)[clip] * self.num_frames + range(self.num_frames)[frame]
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    # Views.
+
+    @cached_property
+    def mask(self) -> Bool[Tensor, "B T V"]:
+        """True where a patch was chosen."""
+        vocabulary = self.pyramid.num_patches
+        flat = torch.zeros(self.lengths.numel() * vocabulary, dtype=torch.bool, device=self.device)
+        flat[self.frame_of_patch * vocabulary + self.ids] = True
+        return flat.view(*self.lengths.shape, vocabulary)
+
+    def masks(self) -> tuple[Bool[Tensor, "B T cells"], ...]:
+        """`mask`, cut by scale, coarse to fine."""
+        return self.mask.split(self.pyramid.cells, dim=-1)
+
+    def rectangles(self) -> Float[Tensor, "N 4"]:
+        """Left, top, right, bottom of every chosen patch.
+
+        In pixels of the source video when there is one, cut off where the source
+        ends, so that a patch lying wholly on padding has no area; else in pixels of
+        the clip's own square frame.
+        """
+        boxes = self.pyramid.rectangles.to(self.device)[self.ids]
+        if self.source is None or self.num_frames == 0:
+            return boxes
+        tiles = self.source.tiles
+        # Tiles may be shown to a selector of another side than the one they were cut at.
+        zoom = tiles.side / self.pyramid.side
+        origins = torch.tensor([tiles.origin(tile) for tile in range(tiles.num_tiles)])
+        origin = origins.to(boxes)[self.frame_of_patch // self.num_frames]
+        scale = boxes.new_tensor(tiles.scale).repeat(2)
+        limit = boxes.new_tensor([tiles.width, tiles.height]).repeat(2)
+        return torch.minimum((boxes * zoom + origin.repeat(1, 2)) * scale, limit)
+
+    def padded(self) -> dict[str, Any]:
+        """The dict that AutoGaze's users know; the only place where padding exists.
+
+        Every frame is padded to the largest count among the clips. Keys:
+        `gazing_pos` (B, S) ids numbered over the clip (id + V * frame), EOS (= V of
+        its frame) where padded; `if_padded_gazing` (B, S) bool;
+        `num_gazing_each_frame` (T,) slots a frame, padding included; `gazing_mask`
+        list of (B, T, cells) floats; `scales`; `frame_sampling_rate` (1);
+        `num_vision_tokens_each_frame` (V).
+        """
+        vocabulary = self.pyramid.num_patches
+        clips, frames = self.lengths.shape
+        slots = self.lengths.max(dim=0).values if clips else self.lengths.new_zeros(frames)
+        starts = slots.cumsum(0) - slots
+        total = int(slots.sum())
+        # Slot of a patch = its frame's first slot + its rank inside the frame.
+        rank = torch.arange(self.num_patches) - torch.tensor(self.offsets[:-1]).repeat_interleave(
+            self.lengths.flatten()
+        )
+        position = self.frame_of_patch.cpu()
+        row, frame = position // max(1, frames), position % max(1, frames)
+        eos = vocabulary * (torch.arange(frames) + 1)
+        gazing_pos = eos.repeat_interleave(slots).expand(clips, total).clone()
+        gazing_pos[row, starts[frame] + rank] = self.ids.cpu() + vocabulary * frame
+        is_padding = torch.ones(clips, total, dtype=torch.bool)
+        is_padding[row, starts[frame] + rank] = False
+        return {
+            "gazing_pos": gazing_pos.to(self.device),
+            "if_padded_gazing": is_padding.to(self.device),
+            "num_gazing_each_frame": slots.to(self.device),
+            "gazing_mask": [mask.float() for mask in self.masks()],
+            "scales": list(self.pyramid.scales),
+            "frame_sampling_rate": 1,
+            "num_vision_tokens_each_frame": vocabulary,
+        }
+
+    # Making gazes.
+
+    @classmethod
+    def from_padded(cls, padded: dict[str, Any], pyramid: PatchPyramid, **extra: Any) -> "Gaze":
+        """Read the padded dict back: the keys `gazing_pos`, `if_padded_gazing` and
+        `num_gazing_each_frame` are used, ids in padded slots are never looked at.
+
+        Raises:
+            GeometryError: the pieces disagree with each other or with `pyramid`.
+        """
+        try:
+            positions, is_padding = padded["gazing_pos"], padded["if_padded_gazing"].bool()
+            slots = torch.as_tensor(padded["num_gazing_each_frame"]).long().cpu()
+        except KeyError as error:
+            raise GeometryError(
+                f"the gaze has no {error}; expected gazing_pos, if_padded_gazing and "
+                f"num_gazing_each_frame, got {sorted(padded)}"
+            ) from None
+        vocabulary = padded.get("num_vision_tokens_each_frame", pyramid.num_patches)
+        if vocabulary != pyramid.num_patches:
+            raise GeometryError(
+                f"the gaze has {vocabulary} patches a frame, the pyramid {pyramid} "
+                f"has {pyramid.num_patches}"
+            )
+        if positions.shape != is_padding.shape or positions.shape[-1] != int(slots.sum()):
+            raise GeometryError(
+                f"gazing_pos is {_shape(positions)}, if_padded_gazing {_shape(is_padding)}, "
+                f"and the frames have {int(slots.sum())} slots in all"
+            )
+        frame = torch.repeat_interleave(torch.arange(len(slots)), slots).to(positions.device)
+        kept = ~is_padding
+        lengths = torch.stack([part.sum(-1) for part in kept.split(slots.tolist(), -1)], -1)
+        return cls(pyramid, (positions - vocabulary * frame)[kept], lengths, **extra)
+
+    @classmethod
+    def from_mask(cls, pyramid: PatchPyramid, mask: Bool[Tensor, "B T V"], **extra: Any) -> "Gaze":
+        """The chosen patches of a mask, ascending (so `ordered` is False)."""
+        if mask.ndim != 3 or mask.shape[-1] != pyramid.num_patches:
+            raise GeometryError(
+                f"mask is {_shape(mask)}, expected (clips, frames, {pyramid.num_patches})"
+            )
+        return cls(pyramid, mask.nonzero()[:, 2], mask.sum(-1), ordered=False, **extra)
+
+    @classmethod
+    def everything(cls, pyramid: PatchPyramid, num_clips: int, num_frames: int) -> "Gaze":
+        """Every patch of every frame: what a dense encoder sees, at all scales."""
+        ids = torch.arange(pyramid.num_patches).repeat(num_clips * num_frames)
+        lengths = torch.full((num_clips, num_frames), pyramid.num_patches)
+        return cls(pyramid, ids, lengths, ordered=False)
+
+    @classmethod
+    def cat_frames(cls, gazes: Sequence["Gaze"]) -> "Gaze":
+        """Join gazes of the same clips in time."""
+        first = _same_pyramid(gazes)
+        if len(gazes) == 1:
+            return first
+        if any(gaze.num_clips != first.num_clips for gaze in gazes):
+            raise GeometryError(
+                f"cannot join in time: {[gaze.num_clips for gaze in gazes]} clips"
+            )
+        parts = [
+            gaze.ids[gaze.offsets[clip * gaze.num_frames] : gaze.offsets[(clip + 1) * gaze.num_frames]]
+            for clip in range(first.num_clips)
+            for gaze in gazes
+        ]
+        sources = [gaze.source for gaze in gazes]
+        source = sources[0]
+        for other in sources[1:]:
+            source = source.followed_by(other) if source and other else None
+        return cls(
+            first.pyramid,
+            torch.cat(parts) if parts else first.ids,
+            torch.cat([gaze.lengths for gaze in gazes], dim=1),
+            ordered=all(gaze.ordered for gaze in gazes),
+            losses=_cat_losses(gazes, dim=1),
+            judge=first.judge,
+            source=source,
+        )
+
+    @classmethod
+    def cat_clips(cls, gazes: Sequence["Gaze"]) -> "Gaze":
+        """Join gazes of different clips of equal length; sources are dropped."""
+        first = _same_pyramid(gazes)
+        if any(gaze.num_frames != first.num_frames for gaze in gazes):
+            raise GeometryError(
+                f"cannot join clips of {[gaze.num_frames for gaze in gazes]} frames"
+            )
+        return cls(
+            first.pyramid,
+            torch.cat([gaze.ids for gaze in gazes]),
+            torch.cat([gaze.lengths for gaze in gazes]),
+            ordered=all(gaze.ordered for gaze in gazes),
+            losses=_cat_losses(gazes, dim=0),
+            judge=first.judge,
+        )
+
+    def frames(self, start: int, stop: int) -> "Gaze":
+        """Frames [start, stop) of every clip; the inverse of `cat_frames`."""
+        parts = [
+            self.ids[self.offsets[base + start] : self.offsets[base + stop]]
+            for base in range(0, self.lengths.numel(), max(1, self.num_frames))
+        ]
+        source = self.source and replace(
+            self.source,
+            timestamps=self.source.timestamps[start:stop],
+            frame_indices=self.source.frame_indices[start:stop],
+        )
+        return replace(
+            self,
+            ids=torch.cat(parts) if parts else self.ids,
+            lengths=self.lengths[:, start:stop],
+            losses=None if self.losses is None else self.losses[:, start:stop],
+            source=source,
+        )
+
+    def to(self, device: torch.device | str) -> "Gaze":
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            losses=None if self.losses is None else self.losses.to(device),
+        )
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def __getitem__(self, clip: int) -> "Gaze":
+        """One clip, as a gaze of its own (without the source, which spans all tiles)."""
+        clip = range(self.num_clips)[clip]
+        start, stop = clip * self.num_frames, (clip + 1) * self.num_frames
+        return replace(
+            self,
+            ids=self.ids[self.offsets[start] : self.offsets[stop]],
+            lengths=self.lengths[clip : clip + 1],
+            losses=None if self.losses is None else self.losses[clip : clip + 1],
+            source=None,
+        )
+
+    def __iter__(self) -> Iterator["Gaze"]:
+        return (self[clip] for clip in range(self.num_clips))
+
+    def __repr__(self) -> str:
+        loss = (
+            f", loss={float(self.losses.mean()):.4f} ({self.judge})"
+            if self.losses is not None and self.losses.numel()
+            else ""
+        )
+        return (
+            f"Gaze(clips={self.num_clips}, frames={self.num_frames}, patches={self.num_patches}, "
+            f"ratio={self.ratio:.4f}, pyramid={self.pyramid}{loss})"
+        )
+
+    # Files.
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file (see `autogaze.gaze_file`)."""
+        from autogaze.gaze_file import save_gaze
+
+        save_gaze(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Gaze":
+        """Read what `save` wrote; raises `AutoGazeError` naming the file and the cause."""
+        from autogaze.gaze_file import load_gaze
+
+        return load_gaze(path)
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _same_pyramid(gazes: Sequence[Gaze]) -> Gaze:
+    if not gazes:
+        raise GeometryError("no gazes to join")
+    for gaze in gazes:
+        if gaze.pyramid != gazes[0].pyramid or gaze.judge != gazes[0].judge:
+            raise GeometryError(
+                f"cannot join gazes of pyramid {gazes[0].pyramid} judged by {gazes[0].judge} "
+                f"and {gaze.pyramid} judged by {gaze.judge}"
+            )
+    return gazes[0]
+
+
+def _cat_losses(gazes: Sequence[Gaze], dim: int) -> Tensor | None:
+    losses = [gaze.losses for gaze in gazes if gaze.losses is not None]
+    return torch.cat(losses, dim=dim) if len(losses) == len(gazes) else None

@@ -1,0 +1,88 @@
+"""Gazing for encoders with another grid: tiles in, the encoder's patches out.
+
+An encoder with its own patch size and its own scales (as many as the selector's) is
+served by covering its finest grid with the selector's frames: each tile is gazed at
+by itself, the tiles' masks are stitched scale by scale, and what lies outside the
+encoder's grid is dropped.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from autogaze.errors import GeometryError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+
+
+@dataclass(frozen=True)
+class GridAdaptation:
+    """From the frames of an encoder with pyramid `target` to the selector's and back.
+
+    Raises:
+        GeometryError: another number of scales than the selector has.
+    """
+
+    own: PatchPyramid
+    target: PatchPyramid
+
+    def __post_init__(self) -> None:
+        if len(self.target.scales) != len(self.own.scales):
+            raise GeometryError(
+                f"{len(self.target.scales)} target scales {self.target.scales} given, but this "
+                f"selector has {len(self.own.scales)} scales {self.own.scales}; give one for each"
+            )
+
+    @property
+    def tiles(self) -> int:
+        """Tiles a side."""
+        return math.ceil(self.target.grids[-1] / self.own.grids[-1])
+
+    def cut(self, video: Float[Tensor, "B T 3 S S"]) -> Float[Tensor, "tiles T 3 s s"]:
+        """Tiles of normalised frames, clip-major and row-major, at the selector's size.
+
+        Frames are padded with zeros on the right and at the bottom.
+        """
+        side = self.target.side
+        if video.shape[-2:] != (side, side):
+            raise GeometryError(
+                f"target scales {self.target.scales} need frames of {side} x {side} pixels, "
+                f"got {video.shape[-2]} x {video.shape[-1]}"
+            )
+        n, tile = self.tiles, self.own.grids[-1] * self.target.patch_size
+        video = F.pad(video, (0, max(0, n * tile - side), 0, max(0, n * tile - side)))
+        B, T = video.shape[:2]
+        cut = video[..., : n * tile, : n * tile].unflatten(-1, (n, tile)).unflatten(-3, (n, tile))
+        tiles = cut.permute(0, 3, 5, 1, 2, 4, 6).flatten(0, 2)
+        return resize_clip(tiles, self.own.side)
+
+    def stitch(self, gaze: Gaze) -> Gaze:
+        """The tiles' gazes as one gaze a clip on the encoder's pyramid, ids ascending."""
+        n = self.tiles
+        parts = []
+        for mask, own, target in zip(
+            gaze.masks(), self.own.grids, self.target.grids, strict=True
+        ):
+            T = mask.shape[1]
+            # (clip, tile row, tile column, frame, row, column) to one wide grid a frame.
+            grid = mask.view(-1, n, n, T, own, own).permute(0, 3, 1, 4, 2, 5)
+            wide = grid.reshape(-1, T, n * own, n * own)[..., :target, :target]
+            missing = target - wide.shape[-1]
+            parts.append(F.pad(wide, (0, missing, 0, missing)).flatten(2))
+        return Gaze.from_mask(self.target, torch.cat(parts, -1))
+
+
+def resize_clip(
+    video: Float[Tensor, "B T 3 H W"], side: int
+) -> Float[Tensor, "B T 3 side side"]:
+    """Bicubic, not antialiased, corners not aligned; frames of that size are left alone."""
+    if video.shape[-2:] == (side, side):
+        return video
+    frames = F.interpolate(
+        video.flatten(0, 1), (side, side), mode="bicubic", align_corners=False
+    )
+    return frames.unflatten(0, video.shape[:2])

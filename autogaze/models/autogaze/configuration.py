@@ -1,0 +1,247 @@
+"""AutoGaze's configuration, in the form its published checkpoints have.
+
+`config.json` nests the parts of the model: `gaze_model_config` holds
+`vision_model_config`, `connector_config` and `gaze_decoder_config`. Published
+files carry the whole list of transformers' base keys in every part; keys that
+mean nothing here are ignored when read and not written again.
+"""
+
+from typing import Any, Literal
+
+from transformers import PretrainedConfig
+
+from autogaze.errors import CheckpointError, GeometryError
+from autogaze.geometry import PatchPyramid
+
+DecodePositions = Literal["as_released", "sequential"]
+
+ROPE_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+class VisionModelConfig(PretrainedConfig):
+    """The convolutional stem: 16-pixel patches, then causal 3-D convolutions."""
+
+    model_type = "autogaze_vision"
+
+    def __init__(
+        self,
+        hidden_dim: int = 192,
+        out_dim: int = 192,
+        depth: int = 1,
+        kernel_size: int = 16,
+        temporal_patch_size: int = 1,
+        trunk_temporal_kernel_size: int = 3,
+        trunk_spatial_kernel_size: int = 3,
+        **ignored: Any,
+    ) -> None:
+        super().__init__()
+        if temporal_patch_size != 1:
+            raise CheckpointError(
+                f"temporal_patch_size must be 1 (gazing goes frame by frame), got {temporal_patch_size}"
+            )
+        self.hidden_dim = hidden_dim
+        self.out_dim = out_dim
+        self.depth = depth
+        self.kernel_size = kernel_size
+        self.temporal_patch_size = temporal_patch_size
+        self.trunk_temporal_kernel_size = trunk_temporal_kernel_size
+        self.trunk_spatial_kernel_size = trunk_spatial_kernel_size
+
+
+class ConnectorConfig(PretrainedConfig):
+    """The position embedding between stem and decoder."""
+
+    model_type = "autogaze_connector"
+
+    def __init__(self, hidden_dim: int = 192, num_tokens: int = 196, **ignored: Any) -> None:
+        super().__init__()
+        self.hidden_dim = hidden_dim
+        self.num_tokens = num_tokens
+
+
+class GazeDecoderConfig(PretrainedConfig):
+    """The small Llama that gazes. `rope_parameters` holds RoPE's theta and scaling."""
+
+    model_type = "autogaze_decoder"
+
+    def __init__(
+        self,
+        vocab_size: int = 266,
+        hidden_size: int = 192,
+        intermediate_size: int = 384,
+        num_hidden_layers: int = 4,
+        num_attention_heads: int = 6,
+        num_key_value_heads: int | None = None,
+        head_dim: int | None = None,
+        num_multi_token_pred: int = 10,
+        rms_norm_eps: float = 1e-5,
+        initializer_range: float = 0.02,
+        max_position_embeddings: int = 131072,
+        rope_parameters: dict[str, Any] | None = None,
+        rope_theta: float | None = None,
+        rope_scaling: dict[str, Any] | None = None,
+        **ignored: Any,
+    ) -> None:
+        super().__init__()
+        if rope_parameters is None and (rope_theta is not None or rope_scaling is not None):
+            # transformers 4 kept theta beside the scaling.
+            rope_parameters = {"rope_type": "default", **(rope_scaling or {})}
+            rope_parameters.setdefault("rope_theta", 10000.0 if rope_theta is None else rope_theta)
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.num_key_value_heads = num_key_value_heads or num_attention_heads
+        self.head_dim = head_dim or hidden_size // num_attention_heads
+        self.num_multi_token_pred = num_multi_token_pred
+        self.rms_norm_eps = rms_norm_eps
+        self.initializer_range = initializer_range
+        self.max_position_embeddings = max_position_embeddings
+        self.rope_parameters = dict(rope_parameters or ROPE_LLAMA3)
+
+
+class GazeModelConfig(PretrainedConfig):
+    """The parts that carry weights, and the frame they look at."""
+
+    model_type = "autogaze_gaze_model"
+
+    def __init__(
+        self,
+        vision_model_config: dict[str, Any] | VisionModelConfig | None = None,
+        connector_config: dict[str, Any] | ConnectorConfig | None = None,
+        gaze_decoder_config: dict[str, Any] | GazeDecoderConfig | None = None,
+        input_img_size: int = 224,
+        num_vision_tokens_each_frame: int = 265,
+        **ignored: Any,
+    ) -> None:
+        super().__init__()
+        self.vision_model_config = _part(VisionModelConfig, vision_model_config)
+        self.connector_config = _part(ConnectorConfig, connector_config)
+        self.gaze_decoder_config = _part(GazeDecoderConfig, gaze_decoder_config)
+        self.input_img_size = input_img_size
+        self.num_vision_tokens_each_frame = num_vision_tokens_each_frame
+
+
+class AutoGazeConfig(PretrainedConfig):
+    """Configuration of an AutoGaze selector.
+
+    Args:
+        scales: sides of the patch pyramid, as "32+64+112+224".
+        num_vision_tokens_each_frame: patches a frame, V; must fit `scales`.
+        max_num_frames: frames of the clips it was trained on.
+        gazing_ratio_config, gazing_ratio_each_frame_config,
+        task_loss_requirement_config, has_task_loss_requirement_during_training,
+        has_task_loss_requirement_during_inference: how ratio and loss threshold are
+            drawn when a call gives neither (see `autogaze.models.autogaze.settings`).
+        decode_positions: position ids of the tokens of a freshly fed block while
+            gazing. "as_released": the last k ids of that frame's prefill, as the
+            published weights are run. "sequential": the ids that follow, so that
+            decoding and teacher-forced scoring agree.
+        gaze_model_config: the parts with weights.
+
+    Raises:
+        GeometryError: scales that do not fit the patches or the vocabulary.
+        CheckpointError: an unknown option.
+    """
+
+    model_type = "autogaze"
+
+    def __init__(
+        self,
+        scales: str = "32+64+112+224",
+        num_vision_tokens_each_frame: int = 265,
+        max_num_frames: int = 16,
+        max_batch_size: int | None = None,
+        attn_mode: str = "sdpa",
+        use_flash_attn: bool = False,
+        gazing_ratio_config: dict[str, Any] | None = None,
+        gazing_ratio_each_frame_config: dict[str, Any] | None = None,
+        task_loss_requirement_config: dict[str, Any] | None = None,
+        has_task_loss_requirement_during_training: bool = False,
+        has_task_loss_requirement_during_inference: bool = False,
+        decode_positions: DecodePositions = "as_released",
+        gaze_model_config: dict[str, Any] | GazeModelConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.scales = scales if isinstance(scales, str) else "+".join(map(str, _listed(scales)))
+        self.num_vision_tokens_each_frame = num_vision_tokens_each_frame
+        self.max_num_frames = max_num_frames
+        self.max_batch_size = max_batch_size
+        self.attn_mode = attn_mode
+        self.use_flash_attn = use_flash_attn
+        self.gazing_ratio_config = gazing_ratio_config or {
+            "sample_strategy_during_training": "fixed",
+            "sample_strategy_during_inference": "fixed",
+            "fixed": {"gazing_ratio": 0.5},
+            "uniform": {"gazing_ratio_min": 0, "gazing_ratio_max": 1},
+            "exponential": {"gazing_ratio_min": 0, "gazing_ratio_max": 1, "lambda": 10},
+        }
+        self.gazing_ratio_each_frame_config = gazing_ratio_each_frame_config or {
+            "sample_strategy_during_training": "uniform",
+            "sample_strategy_during_inference": "uniform",
+            "uniform": None,
+            "dirichlet": {"alpha": 0.5},
+            "self": None,
+        }
+        self.task_loss_requirement_config = task_loss_requirement_config or {
+            "sample_strategy_during_training": "fixed",
+            "sample_strategy_during_inference": "fixed",
+            "fixed": {"task_loss_requirement": 0.7},
+            "uniform": {"task_loss_requirement_min": 0.6, "task_loss_requirement_max": 0.9},
+        }
+        self.has_task_loss_requirement_during_training = has_task_loss_requirement_during_training
+        self.has_task_loss_requirement_during_inference = has_task_loss_requirement_during_inference
+        if decode_positions not in ("as_released", "sequential"):
+            raise CheckpointError(
+                f"decode_positions must be 'as_released' or 'sequential', got {decode_positions!r}"
+            )
+        self.decode_positions = decode_positions
+        self.gaze_model_config = _part(GazeModelConfig, gaze_model_config)
+        super().__init__(**kwargs)
+        self._check()
+
+    @property
+    def pyramid(self) -> PatchPyramid:
+        """The patches this model chooses from."""
+        return PatchPyramid.parse(
+            self.scales, self.gaze_model_config.vision_model_config.kernel_size
+        )
+
+    def _check(self) -> None:
+        model = self.gaze_model_config
+        pyramid, decoder = self.pyramid, model.gaze_decoder_config
+        expected = {
+            "num_vision_tokens_each_frame": (self.num_vision_tokens_each_frame, pyramid.num_patches),
+            "gaze_decoder_config.vocab_size": (decoder.vocab_size, pyramid.num_patches + 1),
+            "connector_config.num_tokens": (
+                model.connector_config.num_tokens,
+                (model.input_img_size // pyramid.patch_size) ** 2,
+            ),
+        }
+        for name, (got, want) in expected.items():
+            if got != want:
+                raise GeometryError(
+                    f"{name} is {got}, but scales {self.scales} with {pyramid.patch_size}-pixel "
+                    f"patches and {model.input_img_size}-pixel frames make it {want}"
+                )
+        if decoder.num_attention_heads % decoder.num_key_value_heads:
+            raise CheckpointError(
+                f"{decoder.num_attention_heads} attention heads cannot share "
+                f"{decoder.num_key_value_heads} key-value heads"
+            )
+
+
+def _part(kind: type[PretrainedConfig], value: Any) -> Any:
+    return value if isinstance(value, kind) else kind(**(value or {}))
+
+
+def _listed(scales: Any) -> list[int]:
+    return [scales] if isinstance(scales, int) else list(scales)

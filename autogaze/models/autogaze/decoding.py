@@ -1,0 +1,211 @@
+"""Gazing: the autoregressive loop, frame by frame and block by block.
+
+Per frame the decoder is fed what it has not seen (the last block gazed in the frame
+before, then this frame's vision tokens); its last hidden state proposes K patches
+and says how large the loss would be before each of them. The block is kept where
+the loss is still too large, fed, and so on (AutoGaze, section 3.2).
+
+What makes it fast: one preallocated cache, the last layer computed for the one token
+that is read, the last block of a frame riding along with the next frame's vision
+tokens, padding and rows that have finished not fed at all.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Complex, Float, Int
+from torch import Tensor
+
+from autogaze.models.autogaze.cache import Feed, KVCache
+from autogaze.models.autogaze.configuration import DecodePositions
+from autogaze.models.autogaze.decoder import FusedLayer, GazeDecoder
+from autogaze.models.autogaze.picking import Picking, pick_block
+from autogaze.models.autogaze.rope import rotations
+from autogaze.models.autogaze.vision import ConvHistory
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Patches of B rows in the order they were proposed, k slots each.
+
+    Attributes:
+        ids: (B, k) patch ids, meaningless where not kept.
+        kept: (B, k) whether the patch is really gazed at; else the slot is padding.
+    """
+
+    ids: Int[Tensor, "B k"]
+    kept: Bool[Tensor, "B k"]
+
+
+@dataclass(frozen=True)
+class Unfed:
+    """Gazed patches that the decoder has not been fed yet: a list of ids a row."""
+
+    ids: tuple[Int[Tensor, " _"], ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(len(ids) for ids in self.ids)
+
+
+class GazeState:
+    """Everything that streaming carries from frame to frame.
+
+    Attributes:
+        cache: keys and values of all tokens fed so far.
+        unfed: the last block gazed, which will be fed with the next frame.
+        history: the conv blocks' last two input frames, or None before the first.
+        num_frames: frames gazed at so far.
+    """
+
+    def __init__(self, cache: KVCache, like: Tensor) -> None:
+        nothing = torch.empty(0, dtype=torch.long, device=like.device)
+        self.cache = cache
+        self.unfed = Unfed((nothing,) * cache.num_rows)
+        self.history: ConvHistory | None = None
+        self.num_frames = 0
+
+    @property
+    def num_rows(self) -> int:
+        return self.cache.num_rows
+
+
+class GazeDecoding:
+    """The decoder made ready to gaze: joined weights, rotations, the loop itself."""
+
+    def __init__(self, decoder: GazeDecoder, decode_positions: DecodePositions) -> None:
+        self.decoder = decoder
+        self.config = decoder.config
+        self.layers: list[FusedLayer] = decoder.fused_layers()
+        self.frequencies = decoder.frequencies()
+        self.sequential = decode_positions == "sequential"
+
+    def start(self, num_rows: int, capacity: int) -> GazeState:
+        """A fresh state for `num_rows` clips with room for `capacity` tokens each."""
+        config, like = self.config, self.decoder.lm_head.weight
+        heads, head_dim = config.num_key_value_heads, config.head_dim
+        cache = KVCache(config.num_hidden_layers, num_rows, heads, head_dim, capacity, like)
+        return GazeState(cache, like)
+
+    def gaze_frame(
+        self,
+        state: GazeState,
+        vision_tokens: Float[Tensor, "B tokens C"],
+        *,
+        cap: int,
+        threshold: float | None,
+        picking: Picking,
+    ) -> Slots:
+        """Gaze at one frame and return its slots, padded where rows stop before others.
+
+        Args:
+            cap: patches at most, in [1, V].
+            threshold: a slot is padding where its predicted loss is at most this, and
+                its row is finished; None never stops. The first slot is always kept.
+        """
+        num_patches = self.config.vocab_size - 1
+        hidden, prefill_ends = self._prefill(state, vision_tokens)
+        taken = torch.zeros(len(hidden), num_patches, dtype=torch.bool, device=hidden.device)
+        finished = torch.zeros(len(hidden), 1, dtype=torch.bool, device=hidden.device)
+        blocks: list[Slots] = []
+        left = cap
+        while True:
+            logits, losses = self.decoder.heads(hidden)
+            size = min(left, losses.shape[-1])
+            ids = pick_block(logits[:, :size, :num_patches], taken, picking)
+            kept = (~finished).expand(-1, size)
+            if threshold is not None:
+                enough = losses[:, :size] <= threshold
+                if not blocks:
+                    enough[:, 0] = False
+                kept = kept & ~enough
+                finished = finished | ~kept.all(1, keepdim=True)
+            blocks.append(Slots(ids, kept))
+            left -= size
+            active = self._active(state, threshold, finished)
+            self._await(state, blocks[-1], threshold)
+            if left == 0 or not active:
+                break
+            hidden = self._feed_block(state, blocks[-1], active, prefill_ends, hidden)
+        state.num_frames += 1
+        return Slots(
+            torch.cat([block.ids for block in blocks], 1),
+            torch.cat([block.kept for block in blocks], 1),
+        )
+
+    def _active(self, state: GazeState, threshold: float | None, finished: Tensor) -> list[int]:
+        """Rows that go on; looking at the device is needed only if rows can stop."""
+        if threshold is None:
+            return list(range(state.num_rows))
+        return (~finished[:, 0]).nonzero()[:, 0].tolist()
+
+    def _await(self, state: GazeState, block: Slots, threshold: float | None) -> None:
+        """Remember the block as not fed yet; rows finished earlier keep what they had."""
+        if threshold is None:
+            state.unfed = Unfed(tuple(block.ids))
+            return
+        state.unfed = Unfed(
+            tuple(
+                ids[kept] if bool(kept.any()) else before
+                for ids, kept, before in zip(block.ids, block.kept, state.unfed.ids, strict=True)
+            )
+        )
+
+    def _prefill(self, state: GazeState, vision_tokens: Tensor) -> tuple[Tensor, list[int]]:
+        """Feed the unfed block and the frame; returns states and the last position, per row."""
+        B, num_tokens, _ = vision_tokens.shape
+        embedded = [self.decoder.model.embed_tokens(ids) for ids in state.unfed.ids]
+        tokens = torch.cat([part for pair in zip(embedded, vision_tokens, strict=True) for part in pair])
+        feed = Feed(tuple(range(B)), tuple(n + num_tokens for n in state.unfed.counts))
+        starts = state.cache.lengths
+        positions = [
+            torch.arange(start, start + count)
+            for start, count in zip(starts, feed.counts, strict=True)
+        ]
+        ends = [start + count - 1 for start, count in zip(starts, feed.counts, strict=True)]
+        state.unfed = Unfed(tuple(ids[:0] for ids in state.unfed.ids))
+        return self._feed(state, tokens, torch.cat(positions), feed), ends
+
+    def _feed_block(
+        self, state: GazeState, block: Slots, active: list[int], prefill_ends: list[int], hidden: Tensor
+    ) -> Tensor:
+        """Feed a whole block to the rows that go on; the others' states stay as they are."""
+        size = block.ids.shape[1]
+        starts = [
+            state.cache.lengths[row] if self.sequential else prefill_ends[row] - size + 1
+            for row in active
+        ]
+        positions = torch.tensor(starts)[:, None] + torch.arange(size)
+        feed = Feed(tuple(active), (size,) * len(active))
+        everyone = len(active) == state.num_rows
+        ids = block.ids if everyone else block.ids[active]
+        tokens = self.decoder.model.embed_tokens(ids.flatten())
+        updated = self._feed(state, tokens, positions.flatten(), feed)
+        fed = set(active)
+        state.unfed = Unfed(
+            tuple(ids[:0] if row in fed else ids for row, ids in enumerate(state.unfed.ids))
+        )
+        if everyone:
+            return updated
+        return hidden.index_copy(0, torch.tensor(active, device=hidden.device), updated)
+
+    def _feed(
+        self, state: GazeState, x: Float[Tensor, "N C"], positions: Int[Tensor, " N"], feed: Feed
+    ) -> Float[Tensor, "R C"]:
+        """Run packed tokens through the decoder; the final state of every row's last one."""
+        cache = state.cache
+        cache.reserve(feed)
+        rotation: Complex[Tensor, "N half"] = rotations(self.frequencies, positions)
+        for index, layer in enumerate(self.layers[:-1]):
+            queries, keys, values = layer.project(x, rotation)
+            cache.write(index, feed, keys, values)
+            x = layer.finish(x, cache.attend(index, feed, queries))
+        # Of the last layer only each row's last token is read: all that the others
+        # leave behind are their keys and values.
+        index, layer, last = len(self.layers) - 1, self.layers[-1], feed.last().to(x.device)
+        normed, keys, values = layer.keys_values(x, rotation)
+        cache.write(index, feed, keys, values)
+        queries = layer.queries(normed[last], rotation[last])
+        x = layer.finish(x[last], cache.attend_last(index, feed, queries))
+        cache.advance(feed)
+        return self.decoder.model.norm(x)

@@ -1,0 +1,149 @@
+"""Whole clips and streams through the gazing loop, in micro-batches that fit in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from autogaze.errors import SelectorError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.decoding import GazeDecoding, GazeState, Slots
+from autogaze.models.autogaze.picking import Picking
+from autogaze.selectors.base import Ratio, frame_cap
+
+if TYPE_CHECKING:
+    from autogaze.models.autogaze.modeling import AutoGaze
+
+DEFAULT_MEMORY_BUDGET = 1 << 30
+"""Bytes that gazing at one micro-batch of clips may take."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What gazing at T frames gave, frame by frame, with its padding.
+
+    Attributes:
+        pyramid: what the ids mean.
+        frames: the slots of each frame, every one (B, k_t).
+    """
+
+    pyramid: PatchPyramid
+    frames: tuple[Slots, ...]
+
+    def to_gaze(self) -> Gaze:
+        """The same without padding."""
+        lengths = torch.stack([frame.kept.sum(1) for frame in self.frames], 1)
+        ids = torch.cat([frame.ids for frame in self.frames], 1)
+        kept = torch.cat([frame.kept for frame in self.frames], 1)
+        return Gaze(self.pyramid, ids[kept], lengths)
+
+    def to_padded(self) -> dict[str, Any]:
+        """The dict AutoGaze's users know, with the slots exactly as they were generated."""
+        V = self.pyramid.num_patches
+        positions = [
+            torch.where(frame.kept, frame.ids, V) + V * index
+            for index, frame in enumerate(self.frames)
+        ]
+        kept = torch.cat([frame.kept for frame in self.frames], 1)
+        padded = self.to_gaze().padded()
+        padded["gazing_pos"] = torch.cat(positions, 1)
+        padded["if_padded_gazing"] = ~kept
+        padded["num_gazing_each_frame"] = torch.tensor(
+            [frame.ids.shape[1] for frame in self.frames], device=kept.device
+        )
+        return padded
+
+    @classmethod
+    def cat(cls, parts: Sequence["Generation"]) -> "Generation":
+        """Join micro-batches: frames are padded to the longest among them."""
+        if len(parts) == 1:
+            return parts[0]
+        frames = []
+        for slots in zip(*(part.frames for part in parts), strict=True):
+            longest = max(slot.ids.shape[1] for slot in slots)
+            ids = [F.pad(slot.ids, (0, longest - slot.ids.shape[1])) for slot in slots]
+            kept = [F.pad(slot.kept, (0, longest - slot.kept.shape[1])) for slot in slots]
+            frames.append(Slots(torch.cat(ids), torch.cat(kept)))
+        return cls(parts[0].pyramid, tuple(frames))
+
+
+class GazeStream:
+    """Gazing at B clips as their frames arrive; the one state that streaming has.
+
+    Args:
+        model: the selector.
+        num_clips: B; every step brings the same clips' next frames.
+        num_frames: frames expected, to make room for; more may come.
+        ratio, threshold, picking: may be changed between steps.
+        memory_budget: bytes a micro-batch may take.
+    """
+
+    def __init__(
+        self,
+        model: "AutoGaze",
+        num_clips: int,
+        *,
+        num_frames: int = 1,
+        cap: int | None = None,
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    ) -> None:
+        self.model = model
+        self.num_clips = num_clips
+        self.num_frames = 0
+        parts = model.gazing_model
+        self.decoding = GazeDecoding(parts.gaze_decoder, model.config.decode_positions)
+        tokens = parts.connector.pos_embed.shape[0] + (cap or model.pyramid.num_patches)
+        self.capacity = tokens * num_frames
+        self.batch = micro_batch(model, self.capacity, num_frames, memory_budget)
+        self.states: list[GazeState] = []
+
+    def step(
+        self,
+        video: Float[Tensor, "B T 3 S S"],
+        *,
+        ratio: Ratio | None = None,
+        threshold: float | None = None,
+        picking: Picking = Picking(),  # noqa: B008 - frozen
+    ) -> Generation:
+        """Gaze at the next T frames of every clip (normalised, at the model's size)."""
+        if video.shape[0] != self.num_clips:
+            raise SelectorError(
+                f"this stream watches {self.num_clips} clips, got frames of {video.shape[0]}"
+            )
+        V, T = self.model.pyramid.num_patches, video.shape[1]
+        caps = [frame_cap(ratio, index, V) for index in range(T)]
+        parts = []
+        for index, clips in enumerate(video.split(self.batch)):
+            if index == len(self.states):
+                self.states.append(self.decoding.start(len(clips), self.capacity))
+            state = self.states[index]
+            tokens, state.history = self.model.see(clips, state.history)
+            frames = tuple(
+                self.decoding.gaze_frame(
+                    state, tokens[:, t], cap=caps[t], threshold=threshold, picking=picking
+                )
+                for t in range(T)
+            )
+            parts.append(Generation(self.model.pyramid, frames))
+        self.num_frames += T
+        return Generation.cat(parts)
+
+
+def micro_batch(model: "AutoGaze", capacity: int, num_frames: int, memory_budget: int) -> int:
+    """Clips that can be gazed at together within `memory_budget` bytes, at least 1.
+
+    Counted are the cache, the resized frames and the stem's feature maps, which
+    together are nearly all that a clip needs.
+    """
+    config = model.config.gaze_model_config
+    decoder, stem = config.gaze_decoder_config, config.vision_model_config
+    cache = 2 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_dim * capacity
+    frame = 3 * config.input_img_size**2
+    features = config.connector_config.num_tokens * stem.hidden_dim * (3 + 2 * stem.depth)
+    clip = (cache + num_frames * (2 * frame + features)) * model.dtype.itemsize
+    return max(1, memory_budget // clip)

@@ -1,0 +1,322 @@
+"""AutoGaze as transformers knows models: checkpoints, Auto classes, the known call."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from autogaze.errors import CheckpointError, SelectorError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.adaptation import GridAdaptation, resize_clip
+from autogaze.models.autogaze.configuration import (
+    AutoGazeConfig,
+    ConnectorConfig,
+    GazeModelConfig,
+)
+from autogaze.models.autogaze.decoder import GazeDecoder
+from autogaze.models.autogaze.generation import DEFAULT_MEMORY_BUDGET, Generation, GazeStream
+from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze
+from autogaze.models.autogaze.picking import Picking
+from autogaze.models.autogaze.scoring import Scores, score
+from autogaze.models.autogaze.settings import draw_settings
+from autogaze.models.autogaze.vision import ConvHistory, VisionStem
+from autogaze.selectors.base import Ratio, check_ratio
+
+
+class Connector(nn.Module):
+    """Where in the frame a vision token stands."""
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.zeros(config.num_tokens, config.hidden_dim))
+
+
+class GazeModel(nn.Module):
+    """Stem, connector and decoder, under the checkpoint's names."""
+
+    def __init__(self, config: GazeModelConfig) -> None:
+        super().__init__()
+        self.vision_model = VisionStem(config.vision_model_config)
+        self.connector = Connector(config.connector_config)
+        self.gaze_decoder = GazeDecoder(config.gaze_decoder_config)
+
+
+class AutoGaze(PreTrainedModel):
+    """The learned selector (AutoGaze, section 3).
+
+    Videos are (B, T, 3, H, W), normalised by `AutoGazeImageProcessor`; frames of
+    another size are resized (bicubic). `autogaze.load` wraps it as a selector that
+    takes plain RGB and returns a `Gaze`.
+    """
+
+    config_class = AutoGazeConfig
+    base_model_prefix = "autogaze"
+    main_input_name = "video"
+    _supports_sdpa = True
+    config: AutoGazeConfig
+
+    def __init__(self, config: AutoGazeConfig) -> None:
+        super().__init__(config)
+        self.gazing_model = GazeModel(config.gaze_model_config)
+        self.memory_budget = DEFAULT_MEMORY_BUDGET
+        self.post_init()
+
+    @property
+    def pyramid(self) -> PatchPyramid:
+        return self.config.pyramid
+
+    @property
+    def num_vision_tokens_each_frame(self) -> int:
+        return self.config.num_vision_tokens_each_frame
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a folder or a hub id, as in transformers.
+
+        Raises:
+            CheckpointError: weights that do not fit the architecture; nothing is
+                initialised at random behind the user's back.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        except RuntimeError as error:
+            raise CheckpointError(f"{pretrained_model_name_or_path}: {error}") from error
+        problems = {
+            kind: sorted(map(str, info.get(kind, ())))
+            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        }
+        if any(problems.values()):
+            found = "; ".join(
+                f"{kind.replace('_keys', '')} parameters: {', '.join(names[:5])}"
+                + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+                for kind, names in problems.items()
+                if names
+            )
+            raise CheckpointError(
+                f"{pretrained_model_name_or_path}: this checkpoint does not fit its config.json: {found}"
+            )
+        return (model, info) if wants_info else model
+
+    def _init_weights(self, module: nn.Module) -> None:
+        deviation = self.config.gaze_model_config.gaze_decoder_config.initializer_range
+        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv3d):
+            nn.init.normal_(module.weight, std=deviation)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.RMSNorm | nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, Connector):
+            nn.init.normal_(module.pos_embed, std=deviation)
+
+    # The pieces.
+
+    def see(
+        self, video: Float[Tensor, "B T 3 H W"], history: ConvHistory | None = None
+    ) -> tuple[Float[Tensor, "B T tokens C"], ConvHistory]:
+        """Vision tokens with their positions, and the history that the next frames need."""
+        video = resize_clip(video, self.config.gaze_model_config.input_img_size).to(self.dtype)
+        tokens, history = self.gazing_model.vision_model(video, history)
+        return tokens + self.gazing_model.connector.pos_embed, history
+
+    def stream(self, num_clips: int, *, num_frames: int = 1, cap: int | None = None) -> GazeStream:
+        """Start gazing at `num_clips` clips whose frames arrive one by one or all at once."""
+        return GazeStream(
+            self, num_clips, num_frames=num_frames, cap=cap, memory_budget=self.memory_budget
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        video: Float[Tensor, "B T 3 H W"],
+        *,
+        ratio: Ratio | None = None,
+        threshold: float | None = None,
+        picking: Picking = Picking(),  # noqa: B008 - frozen
+        stream: GazeStream | None = None,
+    ) -> Generation:
+        """Gaze at every frame.
+
+        Args:
+            ratio: cap a frame as a share of all patches, one number or one a frame.
+            threshold: stop a frame where the predicted loss is at most this.
+            picking: likeliest patches, or sampling at a temperature.
+            stream: go on with this one instead of starting afresh.
+        """
+        _check_video(video)
+        check_ratio(ratio)
+        if stream is None:
+            highest = max(ratio) if isinstance(ratio, list | tuple) else ratio
+            cap = None if highest is None else max(1, int(highest * self.pyramid.num_patches))
+            stream = self.stream(video.shape[0], num_frames=video.shape[1], cap=cap)
+        return stream.step(video, ratio=ratio, threshold=threshold, picking=picking)
+
+    def score(
+        self, video: Float[Tensor, "B T 3 H W"], gaze: dict[str, Any] | Generation | Gaze
+    ) -> Scores:
+        """Log-probability of given gazes and the losses predicted after them; differentiable.
+
+        Args:
+            gaze: the padded dict, or anything that has `to_padded()` or `padded()`.
+        """
+        if isinstance(gaze, Generation):
+            gaze = gaze.to_padded()
+        padded = gaze.padded() if isinstance(gaze, Gaze) else gaze
+        slots = [int(count) for count in padded["num_gazing_each_frame"]]
+        frame = torch.repeat_interleave(torch.arange(len(slots)), torch.tensor(slots))
+        ids = padded["gazing_pos"] - (self.pyramid.num_patches * frame).to(video.device)
+        tokens, _ = self.see(video)
+        return score(
+            self.gazing_model.gaze_decoder, tokens, ids, ~padded["if_padded_gazing"].bool(), slots
+        )
+
+    # The known call.
+
+    def forward(
+        self,
+        inputs: dict[str, Tensor] | Tensor | None = None,
+        gazing_info: dict[str, Any] | None = None,
+        *,
+        video: Shaped[Tensor, "B T 3 H W"] | None = None,
+        gazing_ratio: Ratio | Tensor | None = None,
+        task_loss_requirement: float | Tensor | None = None,
+        target_scales: list[int] | str | None = None,
+        target_patch_size: int | None = None,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+        generate_only: bool = False,
+        use_cache: bool = False,
+        past_key_values: PastGaze | None = None,
+        past_inputs_embeds: Any = None,
+        past_attention_mask: Any = None,
+        past_conv_values: Any = None,
+    ) -> AutoGazeOutput:
+        """Gaze at a video: `model({"video": video}, gazing_ratio=0.75, task_loss_requirement=0.7)`.
+
+        Args:
+            inputs: {"video": (B, T, 3, H, W)}, normalised; or the video itself.
+            gazing_info: gazes to score instead of gazing.
+            gazing_ratio: cap a frame, a number or one a frame; without a threshold
+                every frame takes exactly that share.
+            task_loss_requirement: predicted loss at which a frame stops.
+            target_scales, target_patch_size: gaze for an encoder with this grid.
+            temperature: 0 picks the likeliest patches, else they are sampled.
+            generate_only: leave the scores out.
+            use_cache: return the caches with which the next frames can follow.
+            past_key_values: where to go on. The three other caches are views of it,
+                accepted and returned since known code passes them around.
+
+        Raises:
+            SelectorError: no video, NaN frames, a ratio outside (0, 1], a used-up past.
+            GeometryError: target scales that do not fit.
+        """
+        video = _video(inputs, video)
+        _check_video(video)
+        adaptation = self._adaptation(target_scales, target_patch_size)
+        if adaptation is not None:
+            video = adaptation.cut(video)
+        if gazing_info is not None:
+            scores = self.score(video, gazing_info)
+            gaze = Gaze.from_padded(gazing_info, self.pyramid)
+            return AutoGazeOutput(dict(gazing_info), gaze, lambda: scores)
+
+        ratio, threshold = _plain(gazing_ratio), _number(task_loss_requirement)
+        given = (threshold is not None, threshold)
+        if ratio is None and threshold is None:
+            drawn = draw_settings(
+                self.config, video.shape[1], training=self.training, generator=generator
+            )
+            ratio, threshold = drawn.ratio, drawn.threshold
+            given = (threshold is not None, threshold)
+        stream = self._resume(past_key_values, (past_inputs_embeds, past_attention_mask, past_conv_values))
+        if stream is None and use_cache:
+            stream = self.stream(video.shape[0], num_frames=max(video.shape[1], self.config.max_num_frames))
+        generation = self.generate(
+            video,
+            ratio=ratio,
+            threshold=threshold,
+            picking=Picking(temperature, generator),
+            stream=stream,
+        )
+        gaze = generation.to_gaze()
+        if adaptation is not None:
+            gaze = adaptation.stitch(gaze)
+            values = gaze.padded()
+        else:
+            values = generation.to_padded()
+        values["has_task_loss_requirement"], values["task_loss_requirement"] = given
+        if use_cache and stream is not None:
+            values.update(PastGaze(stream, stream.num_frames).views())
+            values["past_inputs_embeds"] = values["past_input_embeds"]
+        if generate_only or adaptation is not None or past_key_values is not None:
+            return AutoGazeOutput(values, gaze)
+        output = AutoGazeOutput(values, gaze, lambda: self.score(video, generation))
+        if self.training and torch.is_grad_enabled():
+            output["log_action_probs"]
+        return output
+
+    def _adaptation(
+        self, scales: list[int] | str | None, patch_size: int | None
+    ) -> GridAdaptation | None:
+        if scales is None and patch_size is None:
+            return None
+        if scales is None or patch_size is None:
+            raise SelectorError(
+                "target_scales and target_patch_size belong together, "
+                f"got {scales} and {patch_size}"
+            )
+        return GridAdaptation(self.pyramid, PatchPyramid.parse(scales, patch_size, crop=True))
+
+    def _resume(self, past: PastGaze | None, views: tuple[Any, ...]) -> GazeStream | None:
+        if past is None:
+            if any(view is not None for view in views):
+                raise SelectorError("past caches given without past_key_values; pass all four on")
+            return None
+        if not isinstance(past, PastGaze):
+            raise SelectorError(
+                "past_key_values must be what an earlier call returned, "
+                f"got {type(past).__name__}"
+            )
+        return past.resume()
+
+
+def _video(inputs: dict[str, Tensor] | Tensor | None, video: Tensor | None) -> Tensor:
+    if isinstance(inputs, dict):
+        video = inputs.get("video", video)
+    elif inputs is not None:
+        video = inputs
+    if video is None:
+        raise SelectorError('no video: call model({"video": video}) with (B, T, 3, H, W)')
+    return video
+
+
+def _check_video(video: Tensor) -> None:
+    if video.ndim != 5 or video.shape[2] != 3 or 0 in video.shape:
+        raise SelectorError(
+            f"expected a video of (clips, frames, 3, height, width), got {tuple(video.shape)}"
+        )
+    if not video.is_floating_point():
+        raise SelectorError(
+            f"expected normalised floats (see AutoGazeImageProcessor), got {video.dtype}"
+        )
+    if video.device.type == "cpu" and not bool(video.isfinite().all()):
+        raise SelectorError("the video has NaN or infinite values")
+
+
+def _plain(ratio: Ratio | Tensor | None) -> Ratio | None:
+    return ratio.tolist() if isinstance(ratio, Tensor) else ratio
+
+
+def _number(value: float | Tensor | None) -> float | None:
+    return None if value is None else float(value)
+
+
+AutoConfig.register("autogaze", AutoGazeConfig, exist_ok=True)
+AutoModel.register(AutoGazeConfig, AutoGaze, exist_ok=True)

@@ -1,0 +1,93 @@
+"""What calling AutoGaze returns: the padded dict, scored only if somebody looks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from autogaze.errors import SelectorError
+from autogaze.gaze import Gaze
+from autogaze.models.autogaze.decoding import GazeState
+from autogaze.models.autogaze.generation import GazeStream
+from autogaze.models.autogaze.scoring import Scores
+
+SCORED = ("log_action_probs", "task_loss_prediction")
+
+
+class AutoGazeOutput(dict):
+    """The keys AutoGaze's users know, also as attributes, and the ragged `gaze`.
+
+    `log_action_probs` and `task_loss_prediction` cost a pass over the whole clip, as
+    much as gazing itself, and most callers never read them: that pass runs when one
+    of the two is read for the first time (at once in training, where the graph matters).
+    """
+
+    def __init__(
+        self, values: dict[str, Any], gaze: Gaze, score: Callable[[], Scores] | None = None
+    ) -> None:
+        super().__init__(values)
+        self.gaze = gaze
+        self._score = score
+
+    def __missing__(self, key: str) -> Any:
+        if key in SCORED and self._score is not None:
+            scores, self._score = self._score(), None
+            self["log_action_probs"] = scores.log_probs
+            self["task_loss_prediction"] = scores.predicted_losses
+            return self[key]
+        raise KeyError(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401 - get is what we define
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or (key in SCORED and self._score is not None)
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            raise AttributeError(key) from None
+
+
+@dataclass(frozen=True)
+class PastGaze:
+    """`past_key_values`: a stream as it stood after `num_frames` frames.
+
+    The cache is written in place, so a past can be continued once: an older one is
+    refused instead of giving wrong gazes.
+    """
+
+    stream: GazeStream
+    num_frames: int
+
+    def resume(self) -> GazeStream:
+        if self.stream.num_frames != self.num_frames:
+            raise SelectorError(
+                f"this past_key_values ends at frame {self.num_frames}, but its cache has gone on "
+                f"to frame {self.stream.num_frames}; pass the newest one (a stream has no way back)"
+            )
+        return self.stream
+
+    def views(self) -> dict[str, Any]:
+        """The four loose caches of the known call, all of them views of this one state."""
+        states = self.stream.states
+        return {
+            "past_key_values": self,
+            "past_input_embeds": [self._unfed(state) for state in states],
+            "past_attention_mask": [_held(state) for state in states],
+            "past_conv_values": [state.history for state in states],
+        }
+
+    def _unfed(self, state: GazeState) -> list[Tensor]:
+        embed = self.stream.decoding.decoder.model.embed_tokens
+        return [embed(ids) for ids in state.unfed.ids]
+
+
+def _held(state: GazeState) -> Tensor:
+    """(rows, longest) ones where a row's cache holds a token."""
+    import torch
+
+    lengths = torch.tensor(state.cache.lengths)
+    return (torch.arange(int(lengths.max())) < lengths[:, None]).long()

@@ -1,0 +1,93 @@
+"""Scoring: how likely given gazes were, and what loss was predicted after each."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from autogaze.errors import SelectorError
+from autogaze.models.autogaze.decoder import GazeDecoder
+from autogaze.models.autogaze.rope import rotations
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of B rows with S slots each; values in padded slots mean nothing.
+
+    Attributes:
+        log_probs: log(p + 1e-8) of each gaze, among all V + 1 ids.
+        predicted_losses: the reconstruction loss predicted after each gaze.
+    """
+
+    log_probs: Float[Tensor, "B S"]
+    predicted_losses: Float[Tensor, "B S"]
+
+
+def score(
+    decoder: GazeDecoder,
+    vision_tokens: Float[Tensor, "B T tokens C"],
+    ids: Int[Tensor, "B S"],
+    kept: Bool[Tensor, "B S"],
+    slots: list[int],
+) -> Scores:
+    """Teacher-forced pass over whole clips; differentiable.
+
+    The i-th gaze of a frame is scored by head i mod K of the state just before its
+    block started. The loss after it is head (i + 1) mod K of that same state, or of
+    the gaze's own state where it ends a block.
+
+    Args:
+        ids: patch ids numbered from the start of their own frame.
+        slots: slots a frame, S in all.
+    """
+    B, T, num_tokens, C = vision_tokens.shape
+    if len(slots) != T or sum(slots) != ids.shape[1] or ids.shape[0] != B:
+        raise SelectorError(
+            f"gazes of {ids.shape[0]} clips, {len(slots)} frames and {sum(slots)} slots "
+            f"({ids.shape[1]} given) do not fit a video of {B} clips and {T} frames"
+        )
+    K, eos = decoder.config.num_multi_token_pred, decoder.config.vocab_size - 1
+    embedded = decoder.model.embed_tokens(torch.where(kept, ids, eos)).split(slots, 1)
+    sequence = torch.cat([x for t in range(T) for x in (vision_tokens[:, t], embedded[t])], 1)
+    seen = kept.new_ones(B, num_tokens)
+    real = torch.cat([x for part in kept.split(slots, 1) for x in (seen, part)], 1)
+    hidden = _run(decoder, sequence, real)
+
+    # Where, in the sequence, every slot and the state before its block stand.
+    index = torch.arange(sum(slots))
+    first = torch.tensor(slots).cumsum(0) - torch.tensor(slots)
+    frame = torch.arange(T).repeat_interleave(torch.tensor(slots))
+    rank = index - first[frame]
+    own = index + num_tokens * (frame + 1)
+    before = own - rank % K - 1
+    starts, block = torch.unique(before, return_inverse=True)
+    logits, losses = decoder.heads(hidden[:, starts.to(hidden.device)])
+    head = (rank % K).to(hidden.device)
+    block = block.to(hidden.device)
+    probs = logits.softmax(-1)[:, block, head].gather(-1, torch.where(kept, ids, eos)[..., None])
+    ends = (rank % K == K - 1).to(hidden.device)
+    after = torch.where(
+        ends,
+        decoder.predicted_losses(hidden[:, own.to(hidden.device)])[..., 0],
+        losses[:, block, (head + 1) % K],
+    )
+    return Scores((probs[..., 0] + 1e-8).log(), after)
+
+
+def _run(
+    decoder: GazeDecoder, sequence: Float[Tensor, "B N C"], real: Bool[Tensor, "B N"]
+) -> Float[Tensor, "B N C"]:
+    """Hidden states of `sequence`, in which tokens that are not `real` are seen by nobody.
+
+    Padding is moved to each row's end, where causality alone hides it: positions are
+    then simply 0, 1, 2... and attention needs no mask.
+    """
+    positions = torch.arange(sequence.shape[1], device=sequence.device)
+    rotation = rotations(decoder.frequencies(), positions)[None]
+    if bool(real.all()):
+        return decoder(sequence, rotation)
+    order = (~real).long().argsort(dim=1, stable=True)
+    packed = sequence.gather(1, order[..., None].expand_as(sequence))
+    hidden = decoder(packed, rotation)
+    return hidden.gather(1, order.argsort(1)[..., None].expand_as(hidden))

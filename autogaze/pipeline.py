@@ -1,0 +1,226 @@
+"""From a video file to its gaze: read a chunk, cut tiles, choose, measure what is lost.
+
+Nothing here grows with the length of the video, and per frame only `MAX_TILES` tiles
+at a time are held as floats, whatever its resolution.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from autogaze import registry
+from autogaze.errors import AutoGazeError, VideoError
+from autogaze.gaze import Gaze
+from autogaze.reconstruction.canvas import reconstruct
+from autogaze.selectors.base import Clips, Ratio, Selector, check_loss, check_ratio
+from autogaze.source import Source
+from autogaze.video.chunks import read_chunks
+
+CHUNK = 16
+"""Frames gazed at together; every chunk starts afresh."""
+
+MAX_TILES = 16
+"""Tiles of a chunk that are worked on at once."""
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Seconds spent in each stage of the main job."""
+
+    decode: float = 0.0
+    tile: float = 0.0
+    select: float = 0.0
+    reconstruct: float = 0.0
+    render: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.decode + self.tile + self.select + self.reconstruct + self.render
+
+
+@dataclass(frozen=True, eq=False)
+class GazedChunk:
+    """One chunk of a video, and what was chosen of it.
+
+    Args:
+        frames: (tiles, T, 3, S, S) what the selector saw.
+        gaze: (tiles, T) with its `source`, and with `losses` measured on the canvas.
+        canvas: (tiles, T, 3, S, S) what the gaze alone reconstructs, if it was asked for.
+    """
+
+    frames: UInt8[Tensor, "B T 3 S S"]
+    gaze: Gaze
+    canvas: UInt8[Tensor, "B T 3 S S"] | None = None
+
+    @property
+    def source(self) -> Source:
+        if self.gaze.source is None:
+            raise AutoGazeError("this gaze does not know the video it comes from")
+        return self.gaze.source
+
+    @property
+    def canvas_frames(self) -> UInt8[Tensor, "B T 3 S S"]:
+        if self.canvas is None:
+            raise AutoGazeError("this chunk was made without its canvas (keep_canvas=True)")
+        return self.canvas
+
+
+class GazeOptions(TypedDict, total=False):
+    """What every way into the main job takes besides path and selector; see `GazeStream`."""
+
+    ratio: Ratio | None
+    loss: float | None
+    tiles: str
+    max_tiles: int | None
+    fps: float | None
+    start: float | None
+    end: float | None
+    skip_corrupt: bool
+    generator: torch.Generator | None
+
+
+class GazeStream:
+    """Iterates over a video's `GazedChunk`s and keeps the time.
+
+    Args:
+        path: any file that PyAV decodes.
+        selector: a `Selector`, or what `autogaze.load` takes; None for the default.
+        ratio: cap a frame, as a share of all patches, in (0, 1].
+        loss: stop a frame as soon as its loss is at most this, in units of the
+            selector's judge. With neither, the selector's default.
+        tiles: how a frame is laid out on square tiles: "resize" to a whole number of
+            them, "pad" those at the edge, "one" for a fast look, or "COLUMNSxROWS".
+        max_tiles: bound on the tiles of a frame; larger sources are resized to fit.
+        fps: frames to look at a second; None for every frame.
+        start, end: seconds from the start of the video.
+        skip_corrupt: go on behind frames that cannot be decoded.
+        generator: source of randomness, for selectors that use any.
+        keep_canvas: keep the reconstruction of every chunk, for pictures.
+
+    Attributes:
+        info: what the file says of itself (`autogaze.video.decode.VideoInfo`).
+        grid: the tiling.
+
+    Raises:
+        VideoError: the file is missing, is no video, has no frames, or is corrupt.
+        SelectorError: unknown selector, or a setting it cannot honour.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        selector: str | Path | Selector | None = None,
+        ratio: Ratio | None = None,
+        loss: float | None = None,
+        tiles: str = "resize",
+        max_tiles: int | None = None,
+        fps: float | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        skip_corrupt: bool = False,
+        generator: torch.Generator | None = None,
+        keep_canvas: bool = False,
+    ) -> None:
+        check_ratio(ratio)  # before anything slow
+        if loss is not None:
+            check_loss(loss)
+        self.path = path
+        self.selector = selector if isinstance(selector, Selector) else registry.load(selector)
+        self.selector.settings(ratio, loss)
+        self._settings: dict[str, Any] = {"ratio": ratio, "loss": loss, "generator": generator}
+        self._keep_canvas = keep_canvas
+        self._select = self._reconstruct = 0.0
+        pyramid = self.selector.pyramid
+        self._reader = read_chunks(
+            path,
+            side=pyramid.side,
+            tiles=tiles,
+            max_tiles=max_tiles,
+            chunk=CHUNK,
+            fps=fps,
+            start=start,
+            end=end,
+            skip_corrupt=skip_corrupt,
+            motion=self.selector.needs_motion,
+            motion_grid=pyramid.grids[-1],
+        )
+        self.info, self.grid = self._reader.info, self._reader.tiles
+
+    @property
+    def times(self) -> StageTimes:
+        """Seconds spent up to now."""
+        decode, tile = self._reader.seconds_decode, self._reader.seconds_tile
+        return StageTimes(decode, tile, self._select, self._reconstruct)
+
+    @property
+    def num_corrupt(self) -> int:
+        """Frames lost up to now because they could not be decoded."""
+        return self._reader.num_corrupt
+
+    def __iter__(self) -> Iterator[GazedChunk]:
+        empty = True
+        for chunk in self._reader:
+            empty = False
+            yield self._gaze(chunk.clips, chunk.source)
+        if empty:
+            raise VideoError(f"{self.path}: no frames to look at")
+
+    def _gaze(self, clips: Clips, source: Source) -> GazedChunk:
+        gazes, canvases = [], []
+        for part in _split(clips, MAX_TILES):
+            began = time.perf_counter()
+            gaze = self.selector.select(part, **self._settings)
+            chosen = time.perf_counter()
+            left = reconstruct(part.unit(), gaze)
+            # The loss of the main job is always the measured one, also for selectors
+            # that predict a loss of their own.
+            gazes.append(replace(gaze, losses=left.losses.cpu().float(), judge="canvas"))
+            if self._keep_canvas:
+                canvases.append((left.frames * 255).round_().clamp_(0, 255).to(torch.uint8).cpu())
+            self._select += chosen - began
+            self._reconstruct += time.perf_counter() - chosen
+        gaze = replace(Gaze.cat_clips(gazes), source=source)
+        return GazedChunk(clips.frames, gaze, torch.cat(canvases) if canvases else None)
+
+
+def _split(clips: Clips, size: int) -> Iterator[Clips]:
+    for start in range(0, clips.num_clips, size):
+        part = slice(start, start + size)
+        yield Clips(clips.frames[part], None if clips.motion is None else clips.motion[part])
+
+
+def stream_video(
+    path: str | Path, *, selector: str | Path | Selector | None = None, **options: Unpack[GazeOptions]
+) -> Iterator[Gaze]:
+    """Gaze at a video of any length: one `Gaze` of (tiles, frames) a chunk of 16 frames.
+
+    Args:
+        path, selector, options: see `GazeStream`. Memory does not grow with length.
+
+    Raises:
+        AutoGazeError: bad settings at once; a bad video as soon as it shows.
+    """
+    stream = GazeStream(path, selector=selector, **options)
+    return (chunk.gaze for chunk in stream)
+
+
+def gaze_video(
+    path: str | Path, *, selector: str | Path | Selector | None = None, **options: Unpack[GazeOptions]
+) -> Gaze:
+    """Gaze at a whole video: one `Gaze` of (tiles, frames), in source pixels and seconds.
+
+    Args:
+        path, selector, options: see `GazeStream`. Ids of the whole video are held in
+            memory, frames never are.
+
+    Raises:
+        AutoGazeError: bad settings or a bad video.
+    """
+    return Gaze.cat_frames(list(stream_video(path, selector=selector, **options)))

@@ -1,0 +1,1 @@
+"""What a gaze preserves of a video: frames rebuilt from chosen patches, and their loss."""

@@ -1,0 +1,1 @@
+"""Who chooses: one protocol, one small file each."""

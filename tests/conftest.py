@@ -1,0 +1,5 @@
+"""Shapes written in signatures are checked while tests run."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("autogaze", "beartype.beartype")
