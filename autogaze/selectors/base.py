@@ -1,9 +1,10 @@
 """What every selector promises: clips in, a gaze out, whole or frame by frame."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Shaped
@@ -147,6 +148,18 @@ class Selector(ABC):
         last = stream.finish()
         return Gaze.cat_frames([*pieces, last] if last is not None else pieces)
 
+    def gaze_video(self, path: str | Path, **options: Any) -> Gaze:
+        """`autogaze.gaze_video` with this selector."""
+        from autogaze.pipeline import gaze_video
+
+        return gaze_video(path, selector=self, **options)
+
+    def stream_video(self, path: str | Path, **options: Any) -> Iterator[Gaze]:
+        """`autogaze.stream_video` with this selector: a gaze a chunk, constant memory."""
+        from autogaze.pipeline import stream_video
+
+        return stream_video(path, selector=self, **options)
+
     def check(self, clips: Clips) -> None:
         """Raise `SelectorError` unless this selector can look at `clips`."""
         side = clips.frames.shape[-1]
@@ -204,3 +217,8 @@ def frame_cap(ratio: Ratio | None, frame: int, num_patches: int) -> int:
             raise SelectorError(f"{len(ratio)} ratios given, but there is a frame {frame}")
         ratio = ratio[frame]
     return max(1, int(ratio * num_patches))
+
+
+def frame_caps(ratio: Ratio | None, num_frames: int, num_patches: int) -> list[int]:
+    """`frame_cap` of every frame from 0 on."""
+    return [frame_cap(ratio, frame, num_patches) for frame in range(num_frames)]

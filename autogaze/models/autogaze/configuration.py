@@ -6,14 +6,12 @@ files carry the whole list of transformers' base keys in every part; keys that
 mean nothing here are ignored when read and not written again.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PretrainedConfig
 
 from autogaze.errors import CheckpointError, GeometryError
 from autogaze.geometry import PatchPyramid
-
-DecodePositions = Literal["as_released", "sequential"]
 
 ROPE_LLAMA3 = {
     "rope_type": "llama3",
@@ -167,7 +165,7 @@ class AutoGazeConfig(PretrainedConfig):
         task_loss_requirement_config: dict[str, Any] | None = None,
         has_task_loss_requirement_during_training: bool = False,
         has_task_loss_requirement_during_inference: bool = False,
-        decode_positions: DecodePositions = "as_released",
+        decode_positions: str = "as_released",
         gaze_model_config: dict[str, Any] | GazeModelConfig | None = None,
         **kwargs: Any,
     ) -> None:

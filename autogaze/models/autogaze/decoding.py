@@ -17,7 +17,6 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from autogaze.models.autogaze.cache import Feed, KVCache
-from autogaze.models.autogaze.configuration import DecodePositions
 from autogaze.models.autogaze.decoder import FusedLayer, GazeDecoder
 from autogaze.models.autogaze.picking import Picking, pick_block
 from autogaze.models.autogaze.rope import rotations
@@ -73,7 +72,7 @@ class GazeState:
 class GazeDecoding:
     """The decoder made ready to gaze: joined weights, rotations, the loop itself."""
 
-    def __init__(self, decoder: GazeDecoder, decode_positions: DecodePositions) -> None:
+    def __init__(self, decoder: GazeDecoder, decode_positions: str) -> None:
         self.decoder = decoder
         self.config = decoder.config
         self.layers: list[FusedLayer] = decoder.fused_layers()

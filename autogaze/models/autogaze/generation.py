@@ -14,7 +14,6 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.decoding import GazeDecoding, GazeState, Slots
 from autogaze.models.autogaze.picking import Picking
-from autogaze.selectors.base import Ratio, frame_cap
 
 if TYPE_CHECKING:
     from autogaze.models.autogaze.modeling import AutoGaze
@@ -72,14 +71,14 @@ class Generation:
         return cls(parts[0].pyramid, tuple(frames))
 
 
-class GazeStream:
+class ClipStream:
     """Gazing at B clips as their frames arrive; the one state that streaming has.
 
     Args:
         model: the selector.
         num_clips: B; every step brings the same clips' next frames.
         num_frames: frames expected, to make room for; more may come.
-        ratio, threshold, picking: may be changed between steps.
+        cap: the most patches a frame is expected to take, to make room for.
         memory_budget: bytes a micro-batch may take.
     """
 
@@ -106,17 +105,22 @@ class GazeStream:
         self,
         video: Float[Tensor, "B T 3 S S"],
         *,
-        ratio: Ratio | None = None,
+        caps: Sequence[int],
         threshold: float | None = None,
         picking: Picking = Picking(),  # noqa: B008 - frozen
     ) -> Generation:
-        """Gaze at the next T frames of every clip (normalised, at the model's size)."""
+        """Gaze at the next T frames of every clip.
+
+        Args:
+            video: normalised; resized if it is not of the model's size.
+            caps: patches each of the T frames may take at most.
+            threshold: stop a frame where the predicted loss is at most this.
+        """
         if video.shape[0] != self.num_clips:
             raise SelectorError(
                 f"this stream watches {self.num_clips} clips, got frames of {video.shape[0]}"
             )
-        V, T = self.model.pyramid.num_patches, video.shape[1]
-        caps = [frame_cap(ratio, index, V) for index in range(T)]
+        T = video.shape[1]
         parts = []
         for index, clips in enumerate(video.split(self.batch)):
             if index == len(self.states):

@@ -1,5 +1,6 @@
 """AutoGaze as transformers knows models: checkpoints, Auto classes, the known call."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,13 +18,13 @@ from autogaze.models.autogaze.configuration import (
     GazeModelConfig,
 )
 from autogaze.models.autogaze.decoder import GazeDecoder
-from autogaze.models.autogaze.generation import DEFAULT_MEMORY_BUDGET, Generation, GazeStream
+from autogaze.models.autogaze.generation import DEFAULT_MEMORY_BUDGET, Generation, ClipStream
 from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze
 from autogaze.models.autogaze.picking import Picking
 from autogaze.models.autogaze.scoring import Scores, score
 from autogaze.models.autogaze.settings import draw_settings
 from autogaze.models.autogaze.vision import ConvHistory, VisionStem
-from autogaze.selectors.base import Ratio, check_ratio
+from autogaze.selectors.base import Ratio, check_ratio, frame_caps
 
 
 class Connector(nn.Module):
@@ -81,12 +82,11 @@ class AutoGaze(PreTrainedModel):
                 initialised at random behind the user's back.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-            )
-        except RuntimeError as error:
-            raise CheckpointError(f"{pretrained_model_name_or_path}: {error}") from error
+        # Wrong shapes are collected with the other problems and refused below.
+        kwargs["ignore_mismatched_sizes"] = True
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
         problems = {
             kind: sorted(map(str, info.get(kind, ())))
             for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
@@ -126,9 +126,9 @@ class AutoGaze(PreTrainedModel):
         tokens, history = self.gazing_model.vision_model(video, history)
         return tokens + self.gazing_model.connector.pos_embed, history
 
-    def stream(self, num_clips: int, *, num_frames: int = 1, cap: int | None = None) -> GazeStream:
+    def stream(self, num_clips: int, *, num_frames: int = 1, cap: int | None = None) -> ClipStream:
         """Start gazing at `num_clips` clips whose frames arrive one by one or all at once."""
-        return GazeStream(
+        return ClipStream(
             self, num_clips, num_frames=num_frames, cap=cap, memory_budget=self.memory_budget
         )
 
@@ -137,26 +137,26 @@ class AutoGaze(PreTrainedModel):
         self,
         video: Float[Tensor, "B T 3 H W"],
         *,
-        ratio: Ratio | None = None,
+        caps: Sequence[int] | None = None,
         threshold: float | None = None,
         picking: Picking = Picking(),  # noqa: B008 - frozen
-        stream: GazeStream | None = None,
+        stream: ClipStream | None = None,
     ) -> Generation:
         """Gaze at every frame.
 
         Args:
-            ratio: cap a frame as a share of all patches, one number or one a frame.
+            caps: patches a frame may take at most, one a frame; None is V for all.
             threshold: stop a frame where the predicted loss is at most this.
             picking: likeliest patches, or sampling at a temperature.
             stream: go on with this one instead of starting afresh.
         """
         _check_video(video)
-        check_ratio(ratio)
+        B, T = video.shape[:2]
+        if caps is None:
+            caps = [self.pyramid.num_patches] * T
         if stream is None:
-            highest = max(ratio) if isinstance(ratio, list | tuple) else ratio
-            cap = None if highest is None else max(1, int(highest * self.pyramid.num_patches))
-            stream = self.stream(video.shape[0], num_frames=video.shape[1], cap=cap)
-        return stream.step(video, ratio=ratio, threshold=threshold, picking=picking)
+            stream = self.stream(B, num_frames=T, cap=max(caps))
+        return stream.step(video, caps=caps, threshold=threshold, picking=picking)
 
     def score(
         self, video: Float[Tensor, "B T 3 H W"], gaze: dict[str, Any] | Generation | Gaze
@@ -238,9 +238,10 @@ class AutoGaze(PreTrainedModel):
         stream = self._resume(past_key_values, (past_inputs_embeds, past_attention_mask, past_conv_values))
         if stream is None and use_cache:
             stream = self.stream(video.shape[0], num_frames=max(video.shape[1], self.config.max_num_frames))
+        check_ratio(ratio)
         generation = self.generate(
             video,
-            ratio=ratio,
+            caps=frame_caps(ratio, video.shape[1], self.pyramid.num_patches),
             threshold=threshold,
             picking=Picking(temperature, generator),
             stream=stream,
@@ -274,7 +275,7 @@ class AutoGaze(PreTrainedModel):
             )
         return GridAdaptation(self.pyramid, PatchPyramid.parse(scales, patch_size, crop=True))
 
-    def _resume(self, past: PastGaze | None, views: tuple[Any, ...]) -> GazeStream | None:
+    def _resume(self, past: PastGaze | None, views: tuple[Any, ...]) -> ClipStream | None:
         if past is None:
             if any(view is not None for view in views):
                 raise SelectorError("past caches given without past_key_values; pass all four on")

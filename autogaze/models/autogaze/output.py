@@ -9,7 +9,7 @@ from torch import Tensor
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.decoding import GazeState
-from autogaze.models.autogaze.generation import GazeStream
+from autogaze.models.autogaze.generation import ClipStream
 from autogaze.models.autogaze.scoring import Scores
 
 SCORED = ("log_action_probs", "task_loss_prediction")
@@ -59,10 +59,10 @@ class PastGaze:
     refused instead of giving wrong gazes.
     """
 
-    stream: GazeStream
+    stream: ClipStream
     num_frames: int
 
-    def resume(self) -> GazeStream:
+    def resume(self) -> ClipStream:
         if self.stream.num_frames != self.num_frames:
             raise SelectorError(
                 f"this past_key_values ends at frame {self.num_frames}, but its cache has gone on "

@@ -1,0 +1,97 @@
+"""Gaze files written chunk by chunk are the files that `Gaze.save` writes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from autogaze.errors import AutoGazeError, OutputError
+from autogaze.gaze import Gaze
+from autogaze.gaze_writer import GazeWriter
+from autogaze.geometry import PatchPyramid
+from autogaze.source import Source, TileGrid
+
+GRID = TileGrid(130, 64, 2, 1, 64, 128, 64)
+
+
+def some_gaze(num_frames: int, scales: tuple[int, ...] = (32, 64), seed: int = 0) -> Gaze:
+    pyramid = PatchPyramid(scales, 16)
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(2, num_frames, pyramid.num_patches, generator=generator) < 0.3
+    numbers = tuple(range(num_frames))
+    source = Source(GRID, tuple(number / 7 for number in numbers), numbers, 4, "a/b.mp4")
+    losses = torch.rand(2, num_frames, generator=generator)
+    return Gaze.from_mask(pyramid, mask, losses=losses, judge="canvas", source=source)
+
+
+def pieces(gaze: Gaze, size: int) -> list[Gaze]:
+    return [
+        gaze.frames(start, min(start + size, gaze.num_frames))
+        for start in range(0, gaze.num_frames, size)
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 4, 11])
+@pytest.mark.parametrize("scales", [(32, 64), (32, 64, 112, 224, 2912)])
+def test_same_as_saving_all_at_once(tmp_path: Path, size: int, scales: tuple[int, ...]) -> None:
+    gaze = some_gaze(11, scales)  # the larger pyramid has more ids than fit in 16 bits
+    gaze.save(tmp_path / "whole.safetensors")
+    with GazeWriter(tmp_path / "chunks.safetensors") as writer:
+        for piece in pieces(gaze, size):
+            writer.add(piece)
+    whole, chunks = (Gaze.load(tmp_path / f"{name}.safetensors") for name in ("whole", "chunks"))
+    assert chunks.ids.equal(whole.ids)
+    assert chunks.lengths.equal(whole.lengths)
+    assert chunks.losses is not None
+    assert chunks.losses.equal(gaze.losses)
+    assert (chunks.source, chunks.pyramid, chunks.judge, chunks.ordered) == (
+        (whole.source, whole.pyramid, whole.judge, whole.ordered)
+    )
+    sizes = {(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "chunks")}
+    assert max(sizes) - min(sizes) < 64
+
+
+def test_losses_and_source_are_optional(tmp_path: Path) -> None:
+    gaze = replace(some_gaze(3), losses=None, source=None, judge=None)
+    with GazeWriter(tmp_path / "gaze.safetensors") as writer:
+        writer.add(gaze)
+    loaded = Gaze.load(tmp_path / "gaze.safetensors")
+    assert loaded.losses is None
+    assert loaded.source is None
+    assert loaded.ids.equal(gaze.ids)
+
+
+def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
+    old = tmp_path / "gaze.safetensors"
+    old.write_bytes(b"as it was")
+    with pytest.raises(AutoGazeError, match="not of the same video"), GazeWriter(old) as writer:
+        writer.add(some_gaze(3))
+        writer.add(some_gaze(3, (16, 64)))
+    with pytest.raises(AutoGazeError, match="no gaze to write"), GazeWriter(old):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [old.name]
+    assert old.read_bytes() == b"as it was"
+
+
+def test_a_full_disk_is_an_output_error(tmp_path: Path, small_disk: None) -> None:
+    path = tmp_path / "gaze.safetensors"
+    with pytest.raises(OutputError, match=r"gaze.safetensors: cannot be written"):
+        big_gaze_into(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def big_gaze_into(path: Path) -> None:
+    with GazeWriter(path) as writer:
+        for _ in range(40):
+            writer.add(some_gaze(500))
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 64 KiB: the system refuses, much as a full disk does."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
