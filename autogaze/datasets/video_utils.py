@@ -1,0 +1,132 @@
+"""The two functions with which AutoGaze's users read a video by hand.
+
+```python
+container = av.open("video.mp4")
+raw_video = read_video_pyav(container=container, indices=list(range(16)))
+video = transform_video_for_pytorch(raw_video, processor)[None]  # (1, 16, 3, H, W)
+```
+
+For whole files of any size and length see `autogaze.video` and `autogaze.gaze_video`.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from av.container import InputContainer
+from jaxtyping import Float, Num, UInt8
+from PIL import Image
+from torch import Tensor
+
+from autogaze.errors import VideoError
+from autogaze.video.picture import Orientation, to_rgb
+from autogaze.video.stream import video_stream
+
+
+def read_video_pyav(
+    container: InputContainer, indices: Sequence[int] | np.ndarray
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """Decode some frames of an open container, by number.
+
+    Args:
+        container: what `av.open` returned; read from its beginning, left open.
+        indices: T frame numbers from 0, in any order, also repeatedly.
+
+    Returns:
+        (T, H, W, 3) RGB as displayed, in the order of `indices`.
+
+    Raises:
+        VideoError: a `ValueError`: no indices, or numbers that the video does not have.
+    """
+    wanted = [int(index) for index in indices]
+    name = Path(str(container.name))
+    if not wanted:
+        raise VideoError(f"{name}: no frame numbers given")
+    if min(wanted) < 0:
+        raise VideoError(f"{name}: frame numbers must be at least 0, got {min(wanted)}")
+    stream = video_stream(container, name)
+    container.seek(0)
+    frames: dict[int, np.ndarray] = {}
+    size: tuple[int, int] | None = None
+    count = 0
+    for frame in container.decode(stream):
+        if size is None:
+            size, orientation = (frame.width, frame.height), Orientation.of(frame)
+        if count in wanted:
+            frames[count] = to_rgb(frame, *size, orientation)
+        count += 1
+        if count > max(wanted):
+            break
+    if max(wanted) >= count:
+        raise VideoError(
+            f"{name}: frame {max(wanted)} was asked for, but the video has {count} frames "
+            f"(0 to {count - 1})"
+        )
+    return np.stack([frames[index] for index in wanted])
+
+
+def transform_video_for_pytorch(
+    video: Num[np.ndarray, "T H W 3"] | Sequence[np.ndarray],
+    transform: Callable[..., Any] | None = None,
+) -> Float[Tensor, "T 3 h w"]:
+    """Preprocess the frames of one video and stack them for a model.
+
+    Args:
+        video: (T, H, W, 3) frames, usually uint8.
+        transform: an image processor in the style of transformers (called once, with
+            all frames as `images`, returning `pixel_values`); or any function of one
+            PIL image that returns a tensor (3, h, w), an array or an image (h, w, 3);
+            or None for no change but the axes.
+
+    Returns:
+        (T, 3, h, w) floats, in whatever range the transform gives.
+
+    Raises:
+        VideoError: a `ValueError`: no frames, or a transform that returns other shapes.
+    """
+    frames = [np.asarray(frame) for frame in video]
+    if not frames:
+        raise VideoError("no frames to transform")
+    if transform is None:
+        values = torch.from_numpy(np.stack(frames))
+    elif _takes_images(transform):
+        values = _processed(transform, frames)
+    else:
+        values = torch.stack([_tensor(transform(Image.fromarray(frame))) for frame in frames])
+    if values.ndim == 5 and values.shape[0] == 1:  # video processors return a batch of one
+        values = values[0]
+    if values.ndim == 4 and values.shape[1] != 3 and values.shape[3] == 3:
+        values = values.permute(0, 3, 1, 2)
+    if values.ndim != 4 or values.shape[:2] != (len(frames), 3):
+        raise VideoError(
+            f"the transform should give ({len(frames)}, 3, height, width) for {len(frames)} frames, "
+            f"got {tuple(values.shape)}"
+        )
+    return values if values.is_floating_point() else values.float()
+
+
+def _takes_images(transform: Callable[..., Any]) -> bool:
+    """Whether `transform` is an image processor: something with an `images` argument."""
+    if hasattr(transform, "preprocess"):
+        return True
+    try:
+        return "images" in inspect.signature(transform).parameters
+    except (TypeError, ValueError):  # built-in callables have no signature to look at
+        return False
+
+
+def _processed(transform: Callable[..., Any], frames: list[np.ndarray]) -> Tensor:
+    result = transform(images=frames, return_tensors="pt")
+    return _tensor(result["pixel_values"])
+
+
+def _tensor(values: Any) -> Tensor:
+    """A tensor from a tensor, an array, an image or (nested) lists of them."""
+    if isinstance(values, Tensor):
+        return values
+    if isinstance(values, list | tuple):
+        return torch.stack([_tensor(value) for value in values])
+    return torch.from_numpy(np.array(values))

@@ -1,0 +1,211 @@
+"""A video of any length as chunks of clips, in constant memory.
+
+Each chunk is what a selector takes: the tiles of a few frames. Frames are decoded
+one by one straight into the tiles' tensor, in a thread that is one chunk ahead of
+the consumer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from autogaze.errors import VideoError
+from autogaze.selectors.base import Clips
+from autogaze.source import Source, TileGrid
+from autogaze.video.decode import Frame, Video
+from autogaze.video.info import VideoInfo
+from autogaze.video.motion import check_motion, motion_map
+from autogaze.video.prefetch import ahead
+from autogaze.video.sampling import Sampling
+from autogaze.video.tiling import cut_frame, empty_tiles, plan_tiles, resize
+
+
+@dataclass(frozen=True, eq=False)
+class VideoChunk:
+    """Some frames in a row, tiled.
+
+    Args:
+        clips: one clip a tile, uint8; with motion maps if asked for.
+        source: the tiling, and the time and number of every frame.
+        index: number of the chunk, from 0.
+        pixels: (T, h, w, 3) the whole frames, scaled down, if asked for.
+    """
+
+    clips: Clips
+    source: Source
+    index: int
+    pixels: UInt8[np.ndarray, "T h w 3"] | None = None
+
+
+class ChunkReader:
+    """Iterates over the chunks of one video; every loop starts from the beginning.
+
+    Attributes:
+        info: the video's size, rate and formats.
+        tiles: how its frames are laid out.
+        seconds_decode: time the last loop spent decoding and converting colours.
+        seconds_tile: time it spent resizing, cutting and mapping motion. Both pass
+            in a thread of their own, beside the consumer's.
+        num_corrupt: frames it had to leave out.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        side: int = 224,
+        tiles: str = "resize",
+        chunk: int = 16,
+        fps: float | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        skip_corrupt: bool = False,
+        motion_grid: int | None = None,
+        max_tiles: int | None = None,
+        preview: int | None = None,
+    ) -> None:
+        if chunk < 1:
+            raise VideoError(f"chunk must be at least 1 frame, got {chunk}")
+        if preview is not None and preview < 1:
+            raise VideoError(f"preview must be at least 1 pixel, got {preview}")
+        self._sampling = Sampling(start, end, fps=fps)
+        self._video = Video(path)
+        self.info: VideoInfo = self._video.info
+        if motion_grid is not None:
+            check_motion(self.info.codec, path)
+        self.tiles: TileGrid = plan_tiles(
+            self.info.width, self.info.height, side, tiles, max_tiles=max_tiles
+        )
+        self._chunk = chunk
+        self._skip_corrupt = skip_corrupt
+        self._motion_grid = motion_grid
+        self._preview = preview
+        self.seconds_decode = 0.0
+        self.seconds_tile = 0.0
+
+    @property
+    def num_corrupt(self) -> int:
+        return self._video.num_corrupt
+
+    def __iter__(self) -> Iterator[VideoChunk]:
+        return ahead(self._chunks())
+
+    def _chunks(self) -> Iterator[VideoChunk]:
+        self.seconds_decode = self.seconds_tile = 0.0
+        frames = self._timed(
+            self._video.frames(
+                start=self._sampling.start,
+                end=self._sampling.end,
+                fps=self._sampling.fps,
+                skip_corrupt=self._skip_corrupt,
+                motion=self._motion_grid is not None,
+            )
+        )
+        index = 0
+        while (chunk := self._read(frames, index)) is not None:
+            yield chunk
+            index += 1
+            if chunk.source.num_frames < self._chunk:
+                return
+
+    def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        while True:
+            began = perf_counter()
+            frame = next(frames, None)
+            self.seconds_decode += perf_counter() - began
+            if frame is None:
+                return
+            yield frame
+
+    def _read(self, frames: Iterator[Frame], index: int) -> VideoChunk | None:
+        """Decode and tile the next frames; None if there are none left."""
+        cut = None
+        motion, previews = [], []
+        seen: list[tuple[float, int]] = []
+        for frame in frames:
+            began = perf_counter()
+            if cut is None:
+                cut = empty_tiles(self.tiles, self._chunk)
+            cut_frame(frame.pixels, self.tiles, cut[:, len(seen)])
+            if frame.motion is not None and self._motion_grid is not None:
+                motion.append(motion_map(frame.motion, self.tiles, self._motion_grid))
+            if self._preview is not None:
+                previews.append(_scaled_down(frame.pixels, self._preview))
+            seen.append((frame.timestamp, frame.index))
+            self.seconds_tile += perf_counter() - began
+            if len(seen) == self._chunk:
+                break
+        if cut is None:
+            return None
+        timestamps, indices = zip(*seen, strict=True)
+        return VideoChunk(
+            Clips(
+                cut[:, : len(seen)].contiguous(),
+                torch.stack(motion, dim=1) if motion else None,  # tiles, T, g, g
+            ),
+            Source(self.tiles, timestamps, indices, self._chunk, self.info.path),
+            index,
+            np.stack(previews) if previews else None,
+        )
+
+
+def _scaled_down(pixels: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The frame with its longer side at most `longest` pixels."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, longest / max(width, height))
+    small = resize(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
+    return small.permute(1, 2, 0).numpy()
+
+
+def read_chunks(
+    path: str | Path,
+    *,
+    side: int = 224,
+    tiles: str = "resize",
+    chunk: int = 16,
+    fps: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    skip_corrupt: bool = False,
+    motion_grid: int | None = None,
+    max_tiles: int | None = None,
+    preview: int | None = None,
+) -> ChunkReader:
+    """Read a video as chunks of tiled frames; iterate over the result.
+
+    Args:
+        path: a video or an image.
+        side: pixels of a tile: the side of the selector's pyramid.
+        tiles: how frames are laid out on tiles; see `plan_tiles`.
+        max_tiles: at most so many tiles.
+        chunk: frames a chunk; the last one may have fewer.
+        start: seconds; frames from there on.
+        end: seconds; frames before that.
+        fps: frames wanted a second; see `Video.frames`.
+        skip_corrupt: leave damaged frames out and count them, instead of raising.
+        motion_grid: cells along one side of a tile to map the decoder's motion on
+            (side // patch size); None for no motion.
+        preview: also give the whole frames, their longer side at most this.
+
+    Raises:
+        VideoError: see `Video` and `Video.frames`.
+        GeometryError: see `plan_tiles`.
+    """
+    return ChunkReader(
+        path,
+        side=side,
+        tiles=tiles,
+        chunk=chunk,
+        fps=fps,
+        start=start,
+        end=end,
+        skip_corrupt=skip_corrupt,
+        motion_grid=motion_grid,
+        max_tiles=max_tiles,
+        preview=preview,
+    )

@@ -1,0 +1,83 @@
+"""Still images, read as videos of one frame.
+
+Pillow reads them rather than FFmpeg, which hides truncated JPEGs and mistakes CMYK
+for transparency.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from autogaze.errors import CorruptVideoError, VideoError
+from autogaze.video.picture import on_black
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""What Pillow is asked about; GIF and animated PNG are videos and left to FFmpeg."""
+
+
+@dataclass(frozen=True)
+class Still:
+    """The header of one image file.
+
+    Args:
+        width, height: displayed pixels (EXIF orientation applied).
+        rotation: degrees counter-clockwise that the stored picture was turned.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    rotation: int
+
+
+def still_header(path: Path) -> Still | None:
+    """What kind of image a file is, or None if it is none, or an animation for FFmpeg."""
+    try:
+        with _open(path) as image:
+            if image.format in ("PNG", "AVIF", "WEBP") and getattr(image, "is_animated", False):
+                if image.format == "WEBP":
+                    raise VideoError(f"{path}: animated WebP is not supported; convert it to MP4")
+                return None
+            turn = image.getexif().get(_ORIENTATION, 1)
+            width, height = image.size if turn < 5 else image.size[::-1]
+            rotation = _ROTATIONS.get(turn, 0)
+            return Still(str(image.format).lower(), image.mode, width, height, rotation)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        if isinstance(error, Image.DecompressionBombError):
+            raise VideoError(f"{path}: {error}") from error
+        return None
+
+
+def _open(path: Path) -> Image.Image:
+    Image.init()  # registers all formats, once
+    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+_ORIENTATION = 0x0112
+_ROTATIONS = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}
+
+
+def read_still(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """The displayed RGB pixels of an image; transparent pixels lie on black.
+
+    Raises:
+        CorruptVideoError: the file is truncated or damaged.
+    """
+    try:
+        with _open(path) as stored:
+            image = ImageOps.exif_transpose(stored)
+            if image.mode.startswith("I"):
+                # Pillow clips 16-bit grey to 255 where it should be scaled.
+                grey = np.asarray(image, dtype=np.float64) / 257
+                pixels = np.repeat(grey.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+            elif image.has_transparency_data:
+                pixels = on_black(np.asarray(image.convert("RGBA")))
+            else:
+                pixels = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise CorruptVideoError(f"{path}: frame 0 cannot be decoded: {error}") from error
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,31 @@
+"""The selector works with transformers 4.57 as well, which code on the hub still needs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+
+ROOT = Path(__file__).resolve().parents[1]
+OVERLAY = Path(sys.prefix) / "transformers4"
+
+
+@pytest.mark.skipif(not OVERLAY.is_dir(), reason="no second transformers; `make test` installs it")
+def test_the_selector_with_transformers_4():
+    assert transformers.__version__.startswith("5.")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OVERLAY), str(ROOT)])}
+    version = "import transformers; print(transformers.__version__)"
+    found = subprocess.run(
+        [sys.executable, "-c", version], env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip().startswith("4.57.")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/models"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]

@@ -1,0 +1,123 @@
+"""Chunks: one pass over a video, in pieces, with a thread that cleans up after itself."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from autogaze.errors import CorruptVideoError, GeometryError, VideoError
+from autogaze.video import cut_tiles, motion_map, open_video, read_chunks
+from autogaze.video.prefetch import ahead
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 10, 16, 64])
+@pytest.mark.parametrize("tiles", ["resize", "pad", "one"])
+def test_chunks_equal_one_pass(plain, chunk, tiles):
+    reader = read_chunks(plain, side=32, tiles=tiles, chunk=chunk)
+    frames = list(open_video(plain).frames())
+    whole = cut_tiles([frame.pixels for frame in frames], reader.tiles)
+    chunks = list(reader)
+    assert [piece.index for piece in chunks] == list(range(-(-20 // chunk)))
+    assert all(piece.clips.num_frames == chunk for piece in chunks[:-1])
+    assert torch.equal(torch.cat([piece.clips.frames for piece in chunks], dim=1), whole)
+    source = chunks[0].source
+    for piece in chunks[1:]:
+        source = source.followed_by(piece.source)
+    assert source.frame_indices == tuple(range(20))
+    assert source.timestamps == tuple(frame.timestamp for frame in frames)
+    assert (source.tiles, source.chunk, source.path) == (reader.tiles, chunk, str(plain))
+    assert reader.seconds_decode > 0
+    assert reader.seconds_tile > 0
+    assert reader.num_corrupt == 0
+
+
+def test_sampling_and_ranges(plain):
+    reader = read_chunks(plain, side=32, fps=5.0, start=0.4, end=1.6, chunk=4)
+    indices = [piece.source.frame_indices for piece in reader]
+    assert indices == [(4, 6, 8, 10), (12, 14)]
+    with pytest.raises(VideoError, match="no frame lies in"):
+        list(read_chunks(plain, side=32, start=50.0))
+
+
+def test_motion_and_preview(plain):
+    reader = read_chunks(plain, side=32, tiles="2x1", chunk=8, motion_grid=4, preview=30)
+    frames = list(open_video(plain).frames(motion=True))
+    expected = torch.stack([motion_map(f.motion, reader.tiles, 4) for f in frames], dim=1)
+    chunks = list(reader)
+    assert torch.equal(torch.cat([piece.clips.motion for piece in chunks], dim=1), expected)
+    assert expected.shape == (2, 20, 4, 4)
+    assert chunks[0].pixels.shape == (8, 22, 30, 3)
+    assert next(iter(read_chunks(plain, side=32))).pixels is None
+
+
+def test_arguments_are_checked_before_anything_is_read(plain, folder, encode):
+    with pytest.raises(VideoError, match="chunk must be at least 1"):
+        read_chunks(plain, chunk=0)
+    with pytest.raises(VideoError, match="fps"):
+        read_chunks(plain, fps=-1.0)
+    with pytest.raises(GeometryError, match="tiles"):
+        read_chunks(plain, tiles="many")
+    other = encode(folder / "other.mkv", codec="ffv1")
+    with pytest.raises(VideoError, match="another selector"):
+        read_chunks(other, motion_grid=14)
+
+
+def test_lost_frames_are_counted(plain, folder):
+    data = plain.read_bytes()
+    path = folder / "shortened.mp4"
+    path.write_bytes(data[: int(len(data) * 0.7)])
+    with pytest.raises(CorruptVideoError):
+        list(read_chunks(path, side=32, chunk=4))
+    reader = read_chunks(path, side=32, chunk=4, skip_corrupt=True)
+    seen = sum(piece.source.num_frames for piece in reader)
+    assert 0 < seen < 20
+    assert seen + reader.num_corrupt == 20
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "autogaze-prefetch"]
+
+
+def test_a_consumer_that_stops_early_leaves_no_thread(plain):
+    chunks = iter(read_chunks(plain, side=32, chunk=2))
+    next(chunks)
+    assert len(threads()) == 1
+    chunks.close()
+    assert not threads()
+    with pytest.raises(RuntimeError, match="enough"):  # noqa: PT012
+        for _ in read_chunks(plain, side=32, chunk=2):
+            raise RuntimeError("enough")
+    deadline = time.monotonic() + 5
+    while threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not threads()
+
+
+def test_ahead_by_one_and_errors_come_through():
+    made = []
+
+    def items():
+        for number in range(5):
+            made.append(number)
+            yield number + 1
+        raise KeyError("broken")
+
+    iterator = ahead(items())
+    assert next(iterator) == 1
+    deadline = time.monotonic() + 5
+    while len(made) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.05)
+    assert made == [0, 1]  # the next one is made already, the one after it not yet
+    assert [next(iterator) for _ in range(4)] == [2, 3, 4, 5]
+    with pytest.raises(KeyError, match="broken"):
+        next(iterator)
+    assert not threads()
+
+
+def test_preview_never_enlarges(plain):
+    (pixels,) = {piece.pixels.shape for piece in read_chunks(plain, side=32, chunk=20, preview=999)}
+    assert pixels == (20, 48, 64, 3)
+    assert np.prod(pixels) > 0

@@ -1,0 +1,116 @@
+"""Broken files: every loss is noticed, named, and can be skipped."""
+
+import numpy as np
+import pytest
+
+from autogaze.errors import CorruptVideoError, VideoError
+from autogaze.video import open_video
+from autogaze.video.container import missing_bytes
+
+
+@pytest.fixture(scope="module")
+def noisy() -> list[np.ndarray]:
+    """60 frames that do not compress well, so that the damage hits pictures."""
+    generator = np.random.default_rng(0)
+    base = generator.integers(0, 255, (48 // 4 + 20, 64 // 4 + 20, 3), dtype=np.uint8)
+    base = base.repeat(4, axis=0).repeat(4, axis=1)
+    return [np.ascontiguousarray(base[k : k + 48, k : k + 64]) for k in range(60)]
+
+
+def overwrite(source, target, share, count=600):
+    """A copy with `count` bytes of noise in it, that share of the way in."""
+    data = bytearray(source.read_bytes())
+    at = int(len(data) * share)
+    data[at : at + count] = np.random.default_rng(1).bytes(count)
+    target.write_bytes(data)
+    return target
+
+
+def shorten(source, target, share):
+    data = source.read_bytes()
+    target.write_bytes(data[: int(len(data) * share)])
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("h.mp4", "libx264"), ("m.mp4", "mpeg4"), ("h.mkv", "libx264"), ("h.ts", "libx264"),
+     ("m.avi", "mpeg4"), ("m.mpg", "mpeg2video")],
+)  # fmt: skip
+def test_corrupt_bytes_in_the_middle(folder, encode, noisy, name, codec):
+    options = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    whole = encode(folder / name, noisy, codec=codec, fps=25, g="12", container_options=options)
+    intact = list(open_video(whole).frames())
+    assert len(intact) == 60
+    video = open_video(overwrite(whole, folder / f"bad_{name}", 0.5))
+    given = []
+    with pytest.raises(CorruptVideoError, match=r"frame \d+ cannot be decoded") as caught:
+        given.extend(video.frames())
+    assert f"frame {len(given)} " in str(caught.value)
+    assert f"bad_{name}" in str(caught.value)
+
+    frames = list(video.frames(skip_corrupt=True))
+    assert video.num_corrupt > 0
+    assert 20 < len(frames) < 60
+    numbers = [frame.index for frame in frames]
+    assert numbers == sorted(set(numbers))
+    assert len(given) == len([frame for frame in frames if frame.index < len(given)])
+    if name.endswith("mp4"):  # its index tells exactly what is missing
+        assert len(frames) + video.num_corrupt == 60
+
+
+@pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv", "cut.avi", "cut.webm"])
+def test_truncated_file(folder, encode, noisy, name):
+    options = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    codec = "libvpx" if name.endswith("webm") else "libx264"
+    whole = encode(folder / name, noisy, codec=codec, g="12", container_options=options)
+    assert missing_bytes(whole) == 0
+    assert len(list(open_video(whole).frames())) == 60
+    path = shorten(whole, folder / f"short_{name}", 0.6)
+    assert missing_bytes(path) == whole.stat().st_size - path.stat().st_size
+    video = open_video(path)
+    with pytest.raises(CorruptVideoError, match=r"frame \d+.* bytes are missing"):
+        list(video.frames())
+    frames = list(video.frames(skip_corrupt=True))
+    assert 10 < len(frames) < 60
+    assert video.num_corrupt > 0
+    if name.endswith("mp4"):
+        assert len(frames) + video.num_corrupt == 60
+    # What lies before the cut can be had without skipping anything.
+    assert len(list(video.frames(last=9))) == 10
+
+
+def test_truncated_mp4_without_its_index(folder, encode, noisy):
+    whole = encode(folder / "late_index.mp4", noisy)
+    with pytest.raises(VideoError, match="moov"):
+        open_video(shorten(whole, folder / "no_index.mp4", 0.5))
+
+
+def test_damage_in_the_last_frames_is_noticed(folder, encode, noisy):
+    # Threaded decoders hold the last frames back, where PyAV swallows their errors.
+    whole = encode(folder / "tail.mp4", noisy, container_options={"movflags": "faststart"})
+    size = whole.stat().st_size
+    video = open_video(overwrite(whole, folder / "bad_tail.mp4", 1 - 400 / size, 400))
+    with pytest.raises(CorruptVideoError):
+        list(video.frames())
+    frames = list(video.frames(skip_corrupt=True))
+    assert len(frames) + video.num_corrupt == 60
+
+
+def test_edit_list_is_no_truncation(folder, encode):
+    import av
+
+    whole = encode(folder / "before.mp4", g="30", fps=25, bf="0")
+    with av.open(str(whole)) as source, av.open(str(folder / "edited.mp4"), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                shift = 5 * packet.duration
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                target.mux(packet)
+    video = open_video(folder / "edited.mp4")
+    frames = list(video.frames())
+    assert [frame.index for frame in frames] == list(range(15))
+    late = list(video.frames(start=frames[10].timestamp))
+    assert [frame.index for frame in late] == list(range(10, 15))

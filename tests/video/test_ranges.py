@@ -1,0 +1,167 @@
+"""Ranges and rates: the right frames, with the right numbers, also after a seek."""
+
+import math
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autogaze.errors import VideoError
+from autogaze.video import MotionField, open_video
+from autogaze.video.sampling import Picture, Sampling, choose
+
+
+def shown(index: int, timestamp: float) -> Picture:
+    """A picture 0.1 s long, in which everything moved one pixel."""
+    motion = MotionField(np.ones((1, 1), np.float32), 8, 8)
+    return Picture(index, timestamp, 0.1, av.VideoFrame(8, 8, "gray"), motion)
+
+
+KINDS = {
+    "steady.mp4": ("libx264", {"g": "6", "bf": "2"}),
+    "open_gop.mp4": ("libx264", {"x264-params": "open-gop=1:keyint=6:bframes=2"}),
+    "refresh.mp4": ("libx264", {"x264-params": "intra-refresh=1:keyint=6"}),
+    "steady.mkv": ("libx264", {"g": "6"}),
+    "steady.ts": ("libx264", {"g": "6"}),
+    "steady.avi": ("libx264", {"g": "6"}),
+    "steady.mpg": ("mpeg2video", {"g": "6", "bf": "2"}),
+    "steady.webm": ("libvpx", {"g": "6"}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("variable", [False, True])
+def test_ranges_equal_slices(folder, encode, picture, name, variable):
+    if variable and not name.endswith(("mp4", "mkv", "webm")):
+        pytest.skip("the container has no variable rates")
+    codec, options = KINDS[name]
+    times = np.random.default_rng(1).integers(20, 150, 40).cumsum()
+    path = encode(
+        folder / f"{variable}_{name}",
+        [picture(number) for number in range(40)],
+        codec=codec,
+        fps=25,
+        milliseconds=[int(time - times[0]) for time in times] if variable else None,
+        **options,
+    )
+    video = open_video(path)
+    full = list(video.frames())
+    assert [frame.index for frame in full] == list(range(40))
+    for first, last in [(0, 39), (1, 3), (7, 7), (20, 33), (38, 39)]:
+        end = full[last + 1].timestamp if last < 39 else None
+        by_time = list(video.frames(start=full[first].timestamp, end=end))
+        by_number = list(video.frames(first=first, last=last))
+        for frames in (by_time, by_number):
+            assert [frame.index for frame in frames] == list(range(first, last + 1))
+            for frame in frames:
+                assert frame.timestamp == full[frame.index].timestamp
+                np.testing.assert_array_equal(frame.pixels, full[frame.index].pixels)
+
+
+def test_a_late_start_skips_the_decoding_before(folder, encode, picture, monkeypatch):
+    from autogaze.video.stream import OpenStream
+
+    frames = [picture(number % 20) for number in range(200)]
+    video = open_video(encode(folder / "long.mp4", frames, g="10"))
+    decoded = []
+    decode = OpenStream.decode
+
+    def counting(self):
+        for item in decode(self):
+            decoded.append(item)
+            yield item
+
+    monkeypatch.setattr(OpenStream, "decode", counting)
+    (frame,) = video.frames(first=195, last=195)
+    assert frame.index == 195
+    assert len(decoded) < 30
+
+
+@pytest.mark.parametrize("name", ["plain", "irregular"])
+@pytest.mark.parametrize("fps", [1.0, 3.0, 4.5, 10.0, 1000.0])
+@pytest.mark.parametrize("start", [None, 0.55])
+def test_sampled_frames_are_the_ones_on_screen(request, name, fps, start):
+    video = open_video(request.getfixturevalue(name))
+    full = list(video.frames())
+    stamps = [frame.timestamp for frame in full]
+    frames = list(video.frames(fps=fps, start=start))
+    expected = []
+    for k in range(math.ceil((stamps[-1] + 0.099 - (start or 0)) * fps)):
+        moment = (start or 0) + k / fps
+        on_screen = max(i for i, stamp in enumerate(stamps) if stamp <= moment + 5e-4)
+        if on_screen not in expected:
+            expected.append(on_screen)
+    assert [frame.index for frame in frames] == expected
+    for frame in frames:
+        np.testing.assert_array_equal(frame.pixels, full[frame.index].pixels)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    gaps=st.lists(st.integers(1, 500), min_size=1, max_size=30),
+    fps=st.floats(0.2, 200),
+    start=st.floats(0, 2),
+    length=st.none() | st.floats(0.01, 5),
+)
+def test_sampling_takes_the_nearest_frame_not_later(gaps, fps, start, length):
+    stamps = [time / 1000 for time in np.cumsum([0, *gaps]).tolist()]
+    pictures = [shown(index, stamp) for index, stamp in enumerate(stamps)]
+    end = None if length is None else start + length
+    chosen = list(choose(pictures, Sampling(start, end, fps=fps), slack=1e-6))
+    times = [picture.timestamp for picture in chosen]
+    assert all(a < b for a, b in pairwise(times))
+    # Every chosen frame is on screen at an instant, and no instant's frame is left out.
+    stop = min(stamps[-1] + 0.1, math.inf if end is None else end)
+    wanted = set()
+    for k in range(math.ceil((stop - start) * fps) + 1):
+        moment = start + k / fps
+        if moment < stop - 1e-6:
+            wanted.add(max(i for i, stamp in enumerate(stamps) if stamp <= moment + 1e-6))
+    borderline = {
+        i
+        for i, s in enumerate(stamps)
+        if any(abs(s - 1e-6 - (start + k / fps)) < 1e-7 for k in (round((s - start) * fps),))
+    }
+    assert {picture.index for picture in chosen} ^ wanted <= borderline
+    # What was left out is handed on to the next frame given.
+    for before, after in pairwise(chosen):
+        assert after.motion.lengths.item() == after.index - before.index
+
+
+@pytest.mark.parametrize(
+    ("arguments", "numbers"),
+    [
+        ({"start": -1.0}, "start=-1.0"),
+        ({"start": math.nan}, "start=nan"),
+        ({"end": math.inf}, "end=inf"),
+        ({"start": 2.0, "end": 1.0}, "start=2.0, end=1.0"),
+        ({"start": 1.0, "end": 1.0}, "start=1.0, end=1.0"),
+        ({"end": 0.0}, "start=None, end=0.0"),
+        ({"first": 5, "last": 4}, "first=5, last=4"),
+        ({"first": -1}, "first=-1"),
+        ({"fps": 0.0}, "got 0.0"),
+        ({"fps": -3.0}, "got -3.0"),
+        ({"fps": math.inf}, "got inf"),
+        ({"start": 1.0, "last": 4}, "not both"),
+    ],
+)
+def test_impossible_ranges(plain, arguments, numbers):
+    with pytest.raises(VideoError, match=numbers):
+        open_video(plain).frames(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"start": 100.0}, {"start": 100.0, "fps": 5.0}, {"first": 20}, {"start": 0.51, "end": 0.59}],
+)
+def test_ranges_without_frames(plain, arguments):
+    with pytest.raises(VideoError, match=r"no frame lies in .*20 frames; it lasts 2 s"):
+        list(open_video(plain).frames(**arguments))
+
+
+def test_a_moment_between_two_frames_shows_the_earlier_one(plain):
+    (frame,) = open_video(plain).frames(start=0.51, end=0.59, fps=1.0)
+    assert frame.index == 5
