@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from autogaze import __version__
+from autogaze.cli_bench import bench
 from autogaze.cli_errors import EXIT_CODES, exit_codes, log_to_stderr
 
 app = typer.Typer(
@@ -18,7 +19,6 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench = typer.Typer(no_args_is_help=True, help="Measure speed and quality on this machine.")
 app.add_typer(bench, name="bench")
 
 WHAT = "What to choose"
@@ -26,10 +26,11 @@ WHICH = "Which part of the video"
 FILES = "Files to write (several videos: a folder, or a path with {name} in it)"
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"autogaze {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -45,7 +46,7 @@ def root(
 @app.command(epilog=EXIT_CODES)
 def gaze(
     videos: Annotated[
-        list[str], typer.Argument(metavar="VIDEO...", help="Anything that ffmpeg decodes.")
+        list[str], typer.Argument(metavar="VIDEO", help="Anything that ffmpeg decodes.")
     ],
     selector: Annotated[
         str | None,
@@ -58,7 +59,9 @@ def gaze(
     ] = None,
     ratio: Annotated[
         float | None,
-        typer.Option(help="Keep at most this share of all patches, in (0, 1].", rich_help_panel=WHAT),
+        typer.Option(
+            help="Keep at most this share of all patches, in (0, 1].", rich_help_panel=WHAT
+        ),
     ] = None,
     loss: Annotated[
         float | None,
@@ -75,9 +78,7 @@ def gaze(
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(
-            help="Frames a second to look at.", show_default="all", rich_help_panel=WHICH
-        ),
+        typer.Option(help="Frames a second to look at.", show_default="all", rich_help_panel=WHICH),
     ] = None,
     start: Annotated[
         float | None, typer.Option(help="From this second on.", rich_help_panel=WHICH)
@@ -151,12 +152,11 @@ def gaze(
     """Gaze at videos: choose patches, measure what is lost, write what is asked for."""
     with exit_codes():
         import torch
-        from rich.console import Console
 
         from autogaze import registry
         from autogaze.cli_gaze import gaze_all
         from autogaze.cli_outputs import plan_jobs
-        from autogaze.cli_report import print_json, print_tables
+        from autogaze.cli_report import print_json, print_tables, results_console
 
         chooser = registry.load(selector)
         chooser.settings(ratio, loss)
@@ -184,7 +184,7 @@ def gaze(
         if json:
             print_json(results)
         else:
-            print_tables(results, Console())
+            print_tables(results, results_console())
         raise typer.Exit(code)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ log = logging.getLogger("autogaze")
 def describe(error: BaseException) -> str:
     """One line about an error, or its traceback where it is a defect."""
     if isinstance(error, USER_ERRORS) and not os.environ.get("AUTOGAZE_DEBUG"):
-        return str(error)
+        return str(error).replace("skip_corrupt=True", "--skip-corrupt")
     return "".join(traceback.format_exception(error)).rstrip()
 
 
@@ -50,12 +51,19 @@ def exit_codes() -> Iterator[None]:
     except BrokenPipeError:  # stdout was closed, by `head` for example
         raise
     except Exception as error:
-        log.error("%s\nthis is a defect of autogaze: please report the lines above", describe(error))
+        log.error(
+            "%s\nthis is a defect of autogaze: please report the lines above", describe(error)
+        )
         raise typer.Exit(INTERNAL) from None
 
 
 def log_to_stderr() -> None:
-    """Send the package's log to stderr, one plain line a message."""
+    """Send the package's log to stderr, one plain line a message; silence the libraries'."""
+    # Read when transformers is imported: its reports of what we then raise an error about,
+    # and its progress bars, which do not care whether stderr is a terminal.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("autogaze: %(message)s"))
     log.handlers[:] = [handler]

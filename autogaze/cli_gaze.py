@@ -1,15 +1,16 @@
 """The main job: gaze at each video, write what was asked for, and report."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Protocol, Unpack
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from autogaze.cli_errors import BAD_INPUT, INTERNAL, SOME_FAILED, USER_ERRORS, describe, log
-from autogaze.cli_outputs import Job
+from autogaze.cli_outputs import Job, all_or_none
 from autogaze.cli_report import Failure
 from autogaze.gaze_writer import GazeWriter
 from autogaze.pipeline import GazedChunk, GazeOptions, GazeStream
@@ -22,6 +23,9 @@ from autogaze.rendering import (
 )
 from autogaze.selectors.base import Selector
 from autogaze.summary import Summary, Tally
+
+PREVIEW = 1280
+"""Longer side of the frames that pictures are made of, however large the source is."""
 
 
 class Advance(Protocol):
@@ -41,8 +45,9 @@ def gaze_all(
             results.append(gaze_one(job, selector, **options))
         except Exception as error:
             expected = isinstance(error, USER_ERRORS)
-            log.error("error: %s", describe(error))
-            results.append(Failure(job.video, str(error) or type(error).__name__))
+            message = describe(error)
+            log.error("error: %s", message)
+            results.append(Failure(job.video, message))
             code = max(code, SOME_FAILED if expected else INTERNAL)
     if code == SOME_FAILED and all(isinstance(result, Failure) for result in results):
         code = BAD_INPUT
@@ -55,13 +60,15 @@ def gaze_one(job: Job, selector: Selector, **options: Unpack[GazeOptions]) -> Su
         job.video,
         selector=selector,
         keep_canvas=not {"sheet", "reconstruction"}.isdisjoint(job.files),
+        preview=PREVIEW if not {"overlay", "sheet"}.isdisjoint(job.files) else None,
         **options,
     )
     tally, render = Tally(), 0.0
-    fps = options.get("fps") or stream.info.fps
+    began = time.perf_counter()
     with ExitStack() as stack:
-        writer = stack.enter_context(GazeWriter(job.files["out"])) if "out" in job.files else None
-        renderings = [stack.enter_context(picture) for picture in _renderings(job, fps)]
+        files = stack.enter_context(all_or_none(job.files))
+        writer = stack.enter_context(GazeWriter(files["out"])) if "out" in files else None
+        renderings = [stack.enter_context(picture) for picture in _renderings(files, stream)]
         advance = stack.enter_context(_progress(stream))
         for chunk in stream:
             tally.add(chunk)
@@ -69,22 +76,25 @@ def gaze_one(job: Job, selector: Selector, **options: Unpack[GazeOptions]) -> Su
                 writer.add(chunk.gaze)
             render += _show(renderings, chunk)
             advance(chunk.gaze.num_frames)
-        began = time.perf_counter()
         # Leaving the block finishes every file; whatever goes wrong removes them all.
-    render += time.perf_counter() - began
+        finishing = time.perf_counter()
+    ended = time.perf_counter()
+    render += ended - finishing
     if stream.num_corrupt:
-        log.warning("%s: %d corrupt frames were skipped", job.video, stream.num_corrupt)
-    return tally.summary(stream, render, {kind: str(path) for kind, path in job.files.items()})
+        lost = stream.num_corrupt
+        frames = "frame was" if lost == 1 else "frames were"
+        log.warning("%s: %d corrupt %s skipped", job.video, lost, frames)
+    written = {kind: str(path) for kind, path in job.files.items()}
+    return tally.summary(stream, render, ended - began, written)
 
 
-def _renderings(job: Job, fps: float) -> Iterator[Rendering]:
-    files = job.files
+def _renderings(files: Mapping[str, Path], stream: GazeStream) -> Iterator[Rendering]:
     if "overlay" in files:
-        yield OverlayVideo(files["overlay"], fps)
+        yield OverlayVideo(files["overlay"], stream.fps)
     if "sheet" in files:
-        yield ContactSheet(files["sheet"])
+        yield ContactSheet(files["sheet"], num_frames=stream.num_frames)
     if "reconstruction" in files:
-        yield ReconstructionVideo(files["reconstruction"], fps)
+        yield ReconstructionVideo(files["reconstruction"], stream.fps)
     if "plot" in files:
         yield BudgetPlot(files["plot"])
 
@@ -110,5 +120,5 @@ def _progress(stream: GazeStream) -> Iterator[Advance]:
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
-        task = progress.add_task(str(stream.path), total=stream.num_frames)
+        task = progress.add_task(Path(stream.path).name, total=stream.num_frames)
         yield lambda frames: progress.advance(task, frames)

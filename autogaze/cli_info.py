@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from autogaze import registry
+from autogaze.cli_report import results_console
 from autogaze.errors import AutoGazeError
 from autogaze.gaze import Gaze
 
@@ -29,8 +29,10 @@ def print_selectors(as_json: bool) -> None:
     for name, description in known.items():
         default = " (default)" if name == registry.DEFAULT else ""
         table.add_row(name, Text(description + default))
-    table.add_row("FOLDER or HUB-ID", Text("a trained AutoGaze checkpoint, such as nvidia/AutoGaze"))
-    Console().print(table)
+    table.add_row(
+        "FOLDER or HUB-ID", Text("a trained AutoGaze checkpoint, such as nvidia/AutoGaze")
+    )
+    results_console().print(table)
 
 
 def print_info(file: str, as_json: bool) -> None:
@@ -56,7 +58,7 @@ def print_info(file: str, as_json: bool) -> None:
     table.add_column(overflow="fold")
     for name, value in {"file": file, **facts}.items():
         table.add_row(name.replace("_", " "), Text(_words(value)))
-    Console().print(table)
+    results_console().print(table)
 
 
 def _words(value: Any) -> str:
@@ -105,3 +107,23 @@ def _checkpoint(path: Path) -> Facts:
         "judge": selector.judge,
         "default_loss": selector.default_loss,
     }
+
+
+def _video(path: Path) -> Facts:
+    from autogaze.geometry import PatchPyramid
+    from autogaze.video import open_video, plan_tiles
+
+    info = open_video(path).info
+    tiles = plan_tiles(info.width, info.height, PatchPyramid().side)
+    facts: Facts = {
+        "kind": "image" if info.is_image else "video",
+        "size": f"{info.width} x {info.height}",
+        "frames": info.num_frames,
+        "fps": info.fps,
+        "duration": info.duration,
+        "codec": info.codec,
+        "pixel_format": info.pixel_format,
+        "rotation": info.rotation,
+        "tiles": f"{tiles.columns} x {tiles.rows} of {tiles.side} px",
+    }
+    return {name: value for name, value in facts.items() if value is not None}

@@ -1,7 +1,9 @@
 """Where `autogaze gaze` writes: one file a kind for one video, folders for several."""
 
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str | None]) -> list[
     """Give every video its files, and check that all of them can be written.
 
     Args:
+        videos: the inputs.
         outputs: kind -> what the user gave. A value with `{name}` in it is filled with
             each video's name; a folder (or anything, with several videos) holds
             `NAME` + the kind's suffix; else it is the one video's file.
@@ -59,6 +62,32 @@ def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str | None]) -> list[
                 )
             owners[real] = job.video
     return jobs
+
+
+@contextmanager
+def all_or_none(files: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """Yield a temporary path for each file; rename them all if the block succeeds.
+
+    Raises:
+        OutputError: a file cannot be written; the message names it, not its
+            temporary path.
+    """
+    token = secrets.token_hex(4)
+    temporary = {
+        kind: path.with_name(f".{path.stem}.{token}{path.suffix}") for kind, path in files.items()
+    }
+    try:
+        yield temporary
+        for kind, path in files.items():
+            os.replace(temporary[kind], path)
+    except OutputError as error:
+        message = str(error)
+        for kind, path in files.items():
+            message = message.replace(str(temporary[kind]), str(path))
+        raise OutputError(message) from error
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
 
 
 def _path(kind: str, value: str, video: str, several: bool) -> Path:

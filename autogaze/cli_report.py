@@ -20,6 +20,12 @@ class Failure:
     error: str
 
 
+def results_console() -> Console:
+    """For stdout: as wide as the terminal, and wide enough for paths where it goes elsewhere."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def print_json(results: Sequence[Summary | Failure]) -> None:
     """One JSON object a line and video, in the order they were given."""
     for result in results:
@@ -38,7 +44,9 @@ def print_tables(results: Sequence[Summary | Failure], console: Console) -> None
     console.print(_rows(results))
     failed = sum(isinstance(result, Failure) for result in results)
     done = len(results) - failed
-    console.print(f"{done} of {len(results)} videos done" + (f", {failed} failed" if failed else ""))
+    console.print(
+        f"{done} of {len(results)} videos done" + (f", {failed} failed" if failed else "")
+    )
 
 
 def _facts(summary: Summary) -> Table:
@@ -63,17 +71,17 @@ def _facts(summary: Summary) -> Table:
     fact(
         "by scale",
         ", ".join(
-            f"{scale} px: {kept:,}" for scale, kept in zip(summary.scales, summary.kept, strict=True)
+            f"{scale} px: {kept:,}"
+            for scale, kept in zip(summary.scales, summary.kept, strict=True)
         ),
     )
     fact("canvas loss", f"mean {summary.loss_mean:.4f}, largest {summary.loss_max:.4f}")
     stages = ("decode", "tile", "select", "reconstruct", "render")
     fact(
         "time",
-        f"{times.total:.2f} s: "
-        + ", ".join(f"{stage} {getattr(times, stage):.2f}" for stage in stages),
+        f"{summary.wall:.2f} s, {1000 * summary.wall / summary.frames:.1f} ms a frame",
     )
-    fact("a frame", f"{1000 * times.total / summary.frames:.1f} ms")
+    fact("by stage", ", ".join(f"{stage} {getattr(times, stage):.2f}" for stage in stages) + " s")
     for kind, path in summary.files.items():
         fact("gaze file" if kind == "out" else kind, path)
     return table
@@ -96,6 +104,6 @@ def _rows(results: Sequence[Summary | Failure]) -> Table:
             f"{100 * result.ratio:.2f} %",
             f"{result.loss_mean:.4f}",
             f"{result.loss_max:.4f}",
-            f"{result.times.total:.2f}",
+            f"{result.wall:.2f}",
         )
     return table

@@ -6,7 +6,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class GazeWriter:
         self._timestamps: list[float] = []
         self._frame_indices: list[int] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "GazeWriter":
         check_writable(self.path)
         self._part = self._stack.enter_context(replacing(self.path))
         self._spool: IO[bytes] = self._stack.enter_context(

@@ -4,23 +4,26 @@ Nothing here grows with the length of the video, and per frame only `MAX_TILES` 
 at a time are held as floats, whatever its resolution.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from autogaze import registry
-from autogaze.errors import AutoGazeError, VideoError
+from autogaze.errors import AutoGazeError
 from autogaze.gaze import Gaze
-from autogaze.reconstruction.canvas import reconstruct
+from autogaze.reconstruction.canvas import canvas_losses, reconstruct
 from autogaze.selectors.base import Clips, Ratio, Selector, check_loss, check_ratio
 from autogaze.source import Source
-from autogaze.video.chunks import read_chunks
+from autogaze.video.chunks import VideoChunk, read_chunks
+from autogaze.video.info import DEFAULT_FPS
 
 CHUNK = 16
 """Frames gazed at together; every chunk starts afresh."""
@@ -31,17 +34,17 @@ MAX_TILES = 16
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Seconds spent in each stage of the main job."""
+    """Seconds spent in each stage of the main job.
+
+    Decoding and tiling pass in a thread of their own, a chunk ahead of the other
+    stages, so the stages may add up to more than the time that went by.
+    """
 
     decode: float = 0.0
     tile: float = 0.0
     select: float = 0.0
     reconstruct: float = 0.0
     render: float = 0.0
-
-    @property
-    def total(self) -> float:
-        return self.decode + self.tile + self.select + self.reconstruct + self.render
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +55,13 @@ class GazedChunk:
         frames: (tiles, T, 3, S, S) what the selector saw.
         gaze: (tiles, T) with its `source`, and with `losses` measured on the canvas.
         canvas: (tiles, T, 3, S, S) what the gaze alone reconstructs, if it was asked for.
+        pixels: (T, h, w, 3) the whole frames, scaled down, if they were asked for.
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
     gaze: Gaze
     canvas: UInt8[Tensor, "B T 3 S S"] | None = None
+    pixels: UInt8[np.ndarray, "T h w 3"] | None = None
 
     @property
     def source(self) -> Source:
@@ -102,6 +107,7 @@ class GazeStream:
         skip_corrupt: go on behind frames that cannot be decoded.
         generator: source of randomness, for selectors that use any.
         keep_canvas: keep the reconstruction of every chunk, for pictures.
+        preview: keep the whole frames too, their longer side at most this, for pictures.
 
     Attributes:
         info: what the file says of itself (`autogaze.video.decode.VideoInfo`).
@@ -127,6 +133,7 @@ class GazeStream:
         skip_corrupt: bool = False,
         generator: torch.Generator | None = None,
         keep_canvas: bool = False,
+        preview: int | None = None,
     ) -> None:
         check_ratio(ratio)  # before anything slow
         if loss is not None:
@@ -148,10 +155,29 @@ class GazeStream:
             start=start,
             end=end,
             skip_corrupt=skip_corrupt,
-            motion=self.selector.needs_motion,
-            motion_grid=pyramid.grids[-1],
+            motion_grid=pyramid.grids[-1] if self.selector.needs_motion else None,
+            preview=preview,
         )
         self.info, self.grid = self._reader.info, self._reader.tiles
+        self._fps, self._range = fps, (start or 0.0, end)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second that are looked at; in videos of a variable rate, on average."""
+        rate = self.info.fps or DEFAULT_FPS
+        return min(rate, self._fps or rate)
+
+    @property
+    def num_frames(self) -> int | None:
+        """About how many frames will be looked at, if the file tells."""
+        if self.info.num_frames is None:
+            return None
+        start, end = self._range
+        if (start, end) == (0.0, None) and self.fps == (self.info.fps or DEFAULT_FPS):
+            return self.info.num_frames
+        duration = self.info.num_frames / (self.info.fps or DEFAULT_FPS)
+        seconds = min(duration, math.inf if end is None else end) - start
+        return max(1, min(self.info.num_frames, round(seconds * self.fps)))
 
     @property
     def times(self) -> StageTimes:
@@ -165,29 +191,31 @@ class GazeStream:
         return self._reader.num_corrupt
 
     def __iter__(self) -> Iterator[GazedChunk]:
-        empty = True
-        for chunk in self._reader:
-            empty = False
-            yield self._gaze(chunk.clips, chunk.source)
-        if empty:
-            raise VideoError(f"{self.path}: no frames to look at")
+        for chunk in self._reader:  # which raises if it has no frame to give
+            yield self._gaze(chunk)
 
-    def _gaze(self, clips: Clips, source: Source) -> GazedChunk:
+    def _gaze(self, chunk: VideoChunk) -> GazedChunk:
         gazes, canvases = [], []
-        for part in _split(clips, MAX_TILES):
+        for part in _split(chunk.clips, MAX_TILES):
             began = time.perf_counter()
             gaze = self.selector.select(part, **self._settings)
             chosen = time.perf_counter()
-            left = reconstruct(part.unit(), gaze)
-            # The loss of the main job is always the measured one, also for selectors
-            # that predict a loss of their own.
-            gazes.append(replace(gaze, losses=left.losses.cpu().float(), judge="canvas"))
+            # The loss of the main job is always the one the canvas really leaves, also
+            # for selectors that predict a loss of their own.
             if self._keep_canvas:
-                canvases.append((left.frames * 255).round_().clamp_(0, 255).to(torch.uint8).cpu())
+                left = reconstruct(part.frames, gaze)
+                losses = left.losses
+                canvases.append((left.frames * 255).round_().to(torch.uint8).cpu())
+            elif gaze.judge == "canvas" and gaze.losses is not None:
+                losses = gaze.losses  # the selector has just measured it
+            else:
+                losses = canvas_losses(part.frames, gaze)
+            gazes.append(replace(gaze, losses=losses.cpu(), judge="canvas"))
             self._select += chosen - began
             self._reconstruct += time.perf_counter() - chosen
-        gaze = replace(Gaze.cat_clips(gazes), source=source)
-        return GazedChunk(clips.frames, gaze, torch.cat(canvases) if canvases else None)
+        gaze = replace(Gaze.cat_clips(gazes), source=chunk.source)
+        canvas = torch.cat(canvases) if canvases else None
+        return GazedChunk(chunk.clips.frames, gaze, canvas, chunk.pixels)
 
 
 def _split(clips: Clips, size: int) -> Iterator[Clips]:
@@ -197,12 +225,20 @@ def _split(clips: Clips, size: int) -> Iterator[Clips]:
 
 
 def stream_video(
-    path: str | Path, *, selector: str | Path | Selector | None = None, **options: Unpack[GazeOptions]
+    path: str | Path,
+    *,
+    selector: str | Path | Selector | None = None,
+    **options: Unpack[GazeOptions],
 ) -> Iterator[Gaze]:
     """Gaze at a video of any length: one `Gaze` of (tiles, frames) a chunk of 16 frames.
 
     Args:
-        path, selector, options: see `GazeStream`. Memory does not grow with length.
+        path: any video or image.
+        selector: a `Selector`, or what `autogaze.load` takes; None for the default.
+        options: see `GazeStream`.
+
+    Yields:
+        Gazes in source pixels and seconds. Memory does not grow with the video's length.
 
     Raises:
         AutoGazeError: bad settings at once; a bad video as soon as it shows.
@@ -212,13 +248,20 @@ def stream_video(
 
 
 def gaze_video(
-    path: str | Path, *, selector: str | Path | Selector | None = None, **options: Unpack[GazeOptions]
+    path: str | Path,
+    *,
+    selector: str | Path | Selector | None = None,
+    **options: Unpack[GazeOptions],
 ) -> Gaze:
     """Gaze at a whole video: one `Gaze` of (tiles, frames), in source pixels and seconds.
 
     Args:
-        path, selector, options: see `GazeStream`. Ids of the whole video are held in
-            memory, frames never are.
+        path: any video or image.
+        selector: a `Selector`, or what `autogaze.load` takes; None for the default.
+        options: see `GazeStream`.
+
+    Returns:
+        The gaze. Ids of the whole video are held in memory, its frames never are.
 
     Raises:
         AutoGazeError: bad settings or a bad video.

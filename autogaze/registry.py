@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autogaze.errors import CheckpointError, SelectorError
+from autogaze.errors import AutoGazeError, CheckpointError, SelectorError
 from autogaze.selectors.base import Selector
 
 DEFAULT = "greedy"
@@ -32,7 +32,9 @@ _SELECTORS = {
         "codec", "Codec", "finest patches that the video's own motion vectors move, no pixels read"
     ),
     "random": _Entry("random", "Random", "patches drawn at random: the baseline to beat"),
-    "centre": _Entry("centre", "Centre", "patches nearest to the middle of the frame, coarse first"),
+    "centre": _Entry(
+        "centre", "Centre", "patches nearest to the middle of the frame, coarse first"
+    ),
 }
 
 
@@ -71,9 +73,16 @@ def load(name: str | Path | None = None, **options: Any) -> Selector:
 
 
 def _learned(folder: Path, options: dict[str, Any]) -> Selector:
+    from safetensors import SafetensorError
+
     from autogaze.selectors.learned import Learned  # transformers takes seconds to import
 
-    return Learned.from_pretrained(str(folder), **options)
+    try:
+        return Learned.from_pretrained(str(folder), **options)
+    except AutoGazeError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:  # no weights, no JSON, damaged
+        raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
 
 
 def _is_hub_id(name: str) -> bool:
@@ -87,17 +96,18 @@ def _fetch(hub_id: str) -> Path:
 
     try:
         return Path(
-            snapshot_download(
-                hub_id, allow_patterns=["*.json", "*.safetensors"], etag_timeout=10
-            )
+            snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors"], etag_timeout=10)
         )
     except (OSError, ValueError) as error:  # every error of the hub's client is one of these
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{hub_id}: there is no such folder here, and it cannot be fetched from the "
-            f"Hugging Face hub ({cause}); download it once where there is a network, or give "
+            f"Hugging Face hub ({_first_line(error)}); download it once where there is a network, or give "
             "the path of a checkpoint folder"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _unknown(name: str) -> str:

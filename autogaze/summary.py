@@ -1,6 +1,6 @@
 """What the main job tells about one video, counted while it goes by."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ class Summary:
         kept: chosen patches a scale, coarse to fine, of `total` patches in all.
         loss_mean, loss_max: canvas loss over all frames of all tiles, in [0, 1].
         corrupt: frames lost because they could not be decoded.
+        times: by stage; `wall`: seconds that went by.
         files: what was written: kind -> path.
     """
 
@@ -36,6 +37,7 @@ class Summary:
     loss_max: float
     corrupt: int
     times: StageTimes
+    wall: float
     files: dict[str, str]
 
     @property
@@ -50,8 +52,7 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Plain values, for machines."""
         kept = dict(zip(map(str, self.scales), self.kept, strict=True))
-        times = asdict(self.times) | {"total": self.times.total}
-        return asdict(self) | {"kept": kept, "ratio": self.ratio, "times": times}
+        return asdict(self) | {"kept": kept, "ratio": self.ratio}
 
 
 @dataclass
@@ -81,9 +82,11 @@ class Tally:
             self.loss_sum += float(gaze.losses.sum())
             self.loss_max = max(self.loss_max, float(gaze.losses.max()))
 
-    def summary(self, stream: GazeStream, render: float, files: dict[str, str]) -> Summary:
-        """The numbers of the whole video; `render` in seconds."""
-        grid, times = stream.grid, stream.times
+    def summary(
+        self, stream: GazeStream, render: float, wall: float, files: dict[str, str]
+    ) -> Summary:
+        """The numbers of the whole video; `render` and `wall` in seconds."""
+        grid = stream.grid
         return Summary(
             video=str(stream.path),
             selector=stream.selector.name,
@@ -99,6 +102,7 @@ class Tally:
             loss_mean=self.loss_sum / max(1, self.losses),
             loss_max=self.loss_max,
             corrupt=stream.num_corrupt,
-            times=StageTimes(times.decode, times.tile, times.select, times.reconstruct, render),
+            times=replace(stream.times, render=render),
+            wall=wall,
             files=files,
         )

@@ -11,6 +11,7 @@ from autogaze.gaze import Gaze
 from autogaze.gaze_writer import GazeWriter
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source, TileGrid
+from tests.disks import small_disk
 
 GRID = TileGrid(130, 64, 2, 1, 64, 128, 64)
 
@@ -32,14 +33,18 @@ def pieces(gaze: Gaze, size: int) -> list[Gaze]:
     ]
 
 
+def write(path: Path, gazes: list[Gaze]) -> None:
+    with GazeWriter(path) as writer:
+        for gaze in gazes:
+            writer.add(gaze)
+
+
 @pytest.mark.parametrize("size", [1, 4, 11])
 @pytest.mark.parametrize("scales", [(32, 64), (32, 64, 112, 224, 2912)])
 def test_same_as_saving_all_at_once(tmp_path: Path, size: int, scales: tuple[int, ...]) -> None:
     gaze = some_gaze(11, scales)  # the larger pyramid has more ids than fit in 16 bits
     gaze.save(tmp_path / "whole.safetensors")
-    with GazeWriter(tmp_path / "chunks.safetensors") as writer:
-        for piece in pieces(gaze, size):
-            writer.add(piece)
+    write(tmp_path / "chunks.safetensors", pieces(gaze, size))
     whole, chunks = (Gaze.load(tmp_path / f"{name}.safetensors") for name in ("whole", "chunks"))
     assert chunks.ids.equal(whole.ids)
     assert chunks.lengths.equal(whole.lengths)
@@ -54,8 +59,7 @@ def test_same_as_saving_all_at_once(tmp_path: Path, size: int, scales: tuple[int
 
 def test_losses_and_source_are_optional(tmp_path: Path) -> None:
     gaze = replace(some_gaze(3), losses=None, source=None, judge=None)
-    with GazeWriter(tmp_path / "gaze.safetensors") as writer:
-        writer.add(gaze)
+    write(tmp_path / "gaze.safetensors", [gaze])
     loaded = Gaze.load(tmp_path / "gaze.safetensors")
     assert loaded.losses is None
     assert loaded.source is None
@@ -65,33 +69,23 @@ def test_losses_and_source_are_optional(tmp_path: Path) -> None:
 def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
     old = tmp_path / "gaze.safetensors"
     old.write_bytes(b"as it was")
-    with pytest.raises(AutoGazeError, match="not of the same video"), GazeWriter(old) as writer:
-        writer.add(some_gaze(3))
-        writer.add(some_gaze(3, (16, 64)))
-    with pytest.raises(AutoGazeError, match="no gaze to write"), GazeWriter(old):
-        pass
+    with pytest.raises(AutoGazeError, match="not of the same video"):
+        write(old, [some_gaze(3), some_gaze(3, (16, 64))])
+    with pytest.raises(AutoGazeError, match="no gaze to write"):
+        write(old, [])
     assert [path.name for path in tmp_path.iterdir()] == [old.name]
     assert old.read_bytes() == b"as it was"
 
 
-def test_a_full_disk_is_an_output_error(tmp_path: Path, small_disk: None) -> None:
-    path = tmp_path / "gaze.safetensors"
-    with pytest.raises(OutputError, match=r"gaze.safetensors: cannot be written"):
-        big_gaze_into(path)
+def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
+    pieces = [some_gaze(500)] * 40
+    with pytest.raises(OutputError, match=r"gaze.safetensors: cannot be written"), small_disk():
+        write(tmp_path / "gaze.safetensors", pieces)
     assert list(tmp_path.iterdir()) == []
 
 
-def big_gaze_into(path: Path) -> None:
-    with GazeWriter(path) as writer:
-        for _ in range(40):
-            writer.add(some_gaze(500))
-
-
-@pytest.fixture
-def small_disk():
-    """No file may grow beyond 64 KiB: the system refuses, much as a full disk does."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_saving_all_at_once_on_a_full_disk(tmp_path: Path) -> None:
+    gaze = some_gaze(9000)
+    with pytest.raises(OutputError, match="cannot be written"), small_disk():
+        gaze.save(tmp_path / "gaze.safetensors")
+    assert list(tmp_path.iterdir()) == []

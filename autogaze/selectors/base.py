@@ -176,7 +176,9 @@ class Selector(ABC):
                 "carry; give it a video file (autogaze.gaze_video) or Clips(frames, motion)"
             )
 
-    def settings(self, ratio: Ratio | None, loss: float | None) -> tuple[Ratio | None, float | None]:
+    def settings(
+        self, ratio: Ratio | None, loss: float | None
+    ) -> tuple[Ratio | None, float | None]:
         """Check `ratio` and `loss`, and fill in the default loss where neither is given."""
         check_ratio(ratio)
         if loss is not None:

@@ -1,0 +1,240 @@
+"""`autogaze bench select`: what choosing costs, beside the arithmetic it needs.
+
+Every time stands beside its floor: the arithmetic of the selection, counted by
+`autogaze.benchmarks.arithmetic`, at the rate that a plain matrix product reaches on the
+same machine in the same run.
+"""
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from autogaze import registry
+from autogaze.benchmarks.arithmetic import canvas_flops, difference_flops, learned_flops
+from autogaze.benchmarks.measure import Timing, hardware, matrix_rate, timed
+from autogaze.errors import VideoError
+from autogaze.models.autogaze import AutoGaze, AutoGazeConfig
+from autogaze.selectors.base import Clips, Selector, frame_caps
+from autogaze.selectors.learned import Learned
+from autogaze.video.chunks import read_chunks
+from autogaze.video.decode import Video
+from autogaze.video.write import VideoWriter
+
+FRAMES = 16
+
+LEARNED_CASES = ((0.1, 1), (0.1, 8), (0.75, 1))
+OTHER_CASES = ((0.1, 1), (0.1, 16))
+"""Ratio and clips a batch."""
+
+
+@dataclass(frozen=True)
+class SelectCost:
+    """What one selector costs at one setting.
+
+    Attributes:
+        seconds: wall-clock seconds a clip of 16 frames (`fastest`, `slowest` too).
+        flops: counted arithmetic a clip.
+        rate: FLOP a second of a matrix product, measured just before.
+        over_floor: seconds / (flops / rate); None where there is next to no arithmetic.
+    """
+
+    selector: str
+    ratio: float
+    batch: int
+    seconds: Timing
+    flops: int
+    rate: float
+
+    @property
+    def over_floor(self) -> float | None:
+        return self.seconds.median * self.rate / self.flops if self.flops else None
+
+
+@dataclass(frozen=True)
+class CodecCost:
+    """Decoding 16 frames, and what the codec selector adds to it, in seconds."""
+
+    decode: Timing
+    decode_with_motion: Timing
+    select: Timing
+    video: str
+
+
+@dataclass(frozen=True)
+class SelectReport:
+    """All that one run measured."""
+
+    hardware: str
+    costs: tuple[SelectCost, ...]
+    codec: CodecCost | None
+
+    def to_json(self) -> str:
+        rows = [{**asdict(cost), "over_floor": cost.over_floor} for cost in self.costs]
+        codec = self.codec and asdict(self.codec)
+        return json.dumps({"hardware": self.hardware, "select": rows, "codec": codec}, indent=1)
+
+
+@torch.inference_mode()
+def bench_select(
+    selectors: list[str],
+    weights: str | None,
+    video: str | None,
+    repeats: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> "SelectReport":
+    """Time selectors.
+
+    Args:
+        selectors: names; "learned" runs on `device` in `dtype`, the others on the CPU.
+        weights: checkpoint of the learned selector; None takes random weights of the
+            default architecture, which take the same time at a given ratio.
+        video: where clips come from; None makes moving textures.
+        repeats: measured runs.
+    """
+    costs = []
+    for name in selectors:
+        if name == "codec":  # which takes motion, not pixels: measured with decoding
+            continue
+        if name == "learned":
+            model = AutoGaze.from_pretrained(weights) if weights else AutoGaze(AutoGazeConfig())
+            selector: Selector = Learned(model.to(device, dtype))
+            where = device, dtype
+        else:
+            selector = registry.load(name)
+            where = torch.device("cpu"), torch.float32
+        for ratio, batch in LEARNED_CASES if name == "learned" else OTHER_CASES:
+            costs.append(_measure(selector, ratio, batch, video, repeats, *where))
+    codec = _measure_codec(video, repeats) if "codec" in selectors else None
+    return SelectReport(hardware(device), tuple(costs), codec)
+
+
+def _measure(
+    selector: Selector,
+    ratio: float,
+    batch: int,
+    video: str | None,
+    repeats: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> SelectCost:
+    frames = clips_to_choose_from(batch, selector.pyramid.side, video)
+    pyramid, flops = selector.pyramid, 0
+    if isinstance(selector, Learned):
+        caps = frame_caps(ratio, FRAMES, pyramid.num_patches)
+        flops = learned_flops(selector.model.config, caps)
+    elif selector.name == "greedy":
+        flops = canvas_flops(pyramid, FRAMES)
+    elif selector.name in ("run-length", "change"):
+        flops = difference_flops(pyramid, FRAMES)
+    rate = matrix_rate(device, dtype)
+    generator = torch.Generator().manual_seed(0)
+    timing = timed(lambda: selector.select(frames, ratio=ratio, generator=generator), repeats)
+    clip = Timing(timing.median / batch, timing.fastest / batch, timing.slowest / batch)
+    return SelectCost(selector.name, ratio, batch, clip, flops, rate)
+
+
+def _measure_codec(video: str | None, repeats: int) -> CodecCost:
+    selector = registry.load("codec")
+    with tempfile.TemporaryDirectory() as folder:
+        path = video
+        if path is None:
+            path = str(Path(folder) / "moving.mp4")
+            frames = clips_to_choose_from(1, 224, None)[0].permute(0, 2, 3, 1)
+            with VideoWriter(path, 30, 224, 224) as writer:
+                for _ in range(4):  # long enough that opening the file does not count
+                    for frame in frames:
+                        writer.write(frame.numpy())
+        def decode(motion: bool) -> int:
+            return sum(1 for _ in Video(path).frames(motion=motion))
+
+        per_clip = FRAMES / decode(motion=False)
+        timings = [_scaled(timed(lambda m=m: decode(m), repeats), per_clip) for m in (False, True)]
+        grid = selector.pyramid.grids[-1]
+        chunk = next(iter(read_chunks(path, side=selector.pyramid.side, tiles="one", motion_grid=grid)))
+        clips = Clips(chunk.clips.frames, chunk.clips.motion)
+        select = timed(lambda: selector.select(clips, ratio=0.1), repeats)
+        name = video or "moving textures, H.264, 224 x 224"
+        return CodecCost(*timings, _scaled(select, FRAMES / clips.num_frames), name)
+
+
+def _scaled(timing: Timing, factor: float) -> Timing:
+    return Timing(timing.median * factor, timing.fastest * factor, timing.slowest * factor)
+
+
+def clips_to_choose_from(
+    batch: int, side: int, video: str | None
+) -> UInt8[Tensor, "B T 3 S S"]:
+    """Clips of 16 frames: of a video, over and over if it is short, or textures that move."""
+    if video is None:
+        return torch.stack([_moving_texture(side, seed) for seed in range(batch)])
+    clips: list[Tensor] = []
+    while len(clips) < batch:
+        for chunk in read_chunks(video, side=side, tiles="one", chunk=FRAMES):
+            if chunk.clips.num_frames == FRAMES:
+                clips.append(chunk.clips.frames[0])
+        if not clips:
+            raise VideoError(f"{video}: shorter than {FRAMES} frames")
+    return torch.stack(clips[:batch])
+
+
+def _moving_texture(side: int, seed: int) -> UInt8[Tensor, "T 3 S S"]:
+    """A square of one texture moving over another that pans, seeded."""
+    generator = torch.Generator().manual_seed(seed)
+    large = side + 4 * FRAMES
+
+    def texture(size: int) -> Float[Tensor, "3 size size"]:
+        octaves = [
+            torch.nn.functional.interpolate(
+                torch.rand(1, 3, cells, cells, generator=generator), (size, size), mode="bicubic"
+            )
+            / weight
+            for cells, weight in ((5, 1), (17, 2), (61, 4))
+        ]
+        return (sum(octaves)[0] / 1.75).clamp(0, 1)
+
+    ground, thing = texture(large), texture(side // 4)
+    frames = []
+    for t in range(FRAMES):
+        frame = ground[:, 2 * t : 2 * t + side, 3 * t : 3 * t + side].clone()
+        left, top = (5 * t) % (side - side // 4), side // 3
+        frame[:, top : top + side // 4, left : left + side // 4] = thing
+        frames.append(frame)
+    return (torch.stack(frames) * 255).round().byte()
+
+
+def print_report(report: SelectReport, console: Console) -> None:
+    """The table that `autogaze bench select` shows."""
+    table = Table(title=f"Choosing from clips of 16 x 224 x 224\n{report.hardware}")
+    for name in ("selector", "ratio", "batch", "ms a clip", "fastest..slowest"):
+        table.add_column(name, justify="left" if name == "selector" else "right")
+    for name in ("GFLOP a clip", "GFLOP/s here", "floor, ms", "time / floor"):
+        table.add_column(name, justify="right")
+    for cost in report.costs:
+        over = cost.over_floor
+        table.add_row(
+            cost.selector,
+            f"{cost.ratio:g}",
+            str(cost.batch),
+            f"{cost.seconds.median * 1e3:.1f}",
+            f"{cost.seconds.fastest * 1e3:.1f}..{cost.seconds.slowest * 1e3:.1f}",
+            f"{cost.flops / 1e9:.2f}" if cost.flops else "none",
+            f"{cost.rate / 1e9:.0f}",
+            f"{cost.flops / cost.rate * 1e3:.1f}" if cost.flops else "-",
+            f"{over:.2f}" if over is not None else "-",
+        )
+    if report.costs:
+        console.print(table)
+    if codec := report.codec:
+        console.print(
+            f"codec, 16 frames of {codec.video}: decoding {codec.decode.median * 1e3:.1f} ms; "
+            f"with motion vectors exported {codec.decode_with_motion.median * 1e3:.1f} ms; "
+            f"choosing {codec.select.median * 1e3:.2f} ms"
+        )

@@ -1,0 +1,62 @@
+"""`autogaze bench`: measurements that anybody can repeat."""
+
+from typing import Annotated
+
+import typer
+
+from autogaze.cli_errors import EXIT_CODES, exit_codes
+
+bench = typer.Typer(no_args_is_help=True, help="Measure speed and quality on this machine.")
+
+
+@bench.callback()
+def root() -> None:
+    """Measure speed and quality on this machine."""
+
+
+@bench.command(epilog=EXIT_CODES)
+def select(
+    selectors: Annotated[
+        list[str] | None,
+        typer.Option("--selector", help="Only this one (repeat for more).", show_default="all"),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|HUB-ID",
+            help="The learned selector's checkpoint; how long it takes does not depend on it.",
+            show_default="random weights, default architecture",
+        ),
+    ] = None,
+    video: Annotated[
+        str | None,
+        typer.Option(help="Where clips come from.", show_default="moving textures, made here"),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measured runs; the median is shown.")] = 7,
+    device: Annotated[str, typer.Option(help="Where the learned selector runs.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="In float32 or bfloat16.")] = "float32",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Time selectors, beside the arithmetic they need and the rate of this machine."""
+    with exit_codes():
+        import torch
+
+        from autogaze import registry
+        from autogaze.benchmarks.select import bench_select, print_report
+        from autogaze.cli_report import results_console
+        from autogaze.errors import SelectorError
+
+        known = ["learned", *registry.list_selectors()]
+        for name in selectors or ():
+            if name not in known:
+                raise SelectorError(f"unknown selector {name!r}; known are {', '.join(known)}")
+        precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        if dtype not in precisions:
+            raise SelectorError(f"dtype must be one of {', '.join(precisions)}, got {dtype!r}")
+        report = bench_select(
+            selectors or known, weights, video, repeats, torch.device(device), precisions[dtype]
+        )
+        if json:
+            print(report.to_json())
+        else:
+            print_report(report, results_console())

@@ -1,0 +1,133 @@
+"""Contact sheet: frames across, and down what each scale looked at and what that left.
+
+The layout follows the figures of the AutoGaze paper: the frames themselves, then a
+row a scale with only the chosen patches, as sharp as that scale is, then the canvas
+reconstruction.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from autogaze.files import replacing
+from autogaze.pipeline import GazedChunk
+from autogaze.rendering.base import Rendering
+from autogaze.rendering.facts import Column, chosen, frame_facts, percent
+from autogaze.rendering.palette import PANEL
+from autogaze.rendering.patch_map import patch_maps
+from autogaze.rendering.pictures import frame_picture, seen_at_scales, stitched
+from autogaze.rendering.sheet_layout import lay_out
+
+MAX_COLUMNS = 8
+_THINNING = 3  # shares no factor with a chunk's 16 frames, so columns fall on all parts of a chunk
+
+
+class ContactSheet(Rendering):
+    """At most eight evenly spaced frames of a video of any length, on one PNG.
+
+    Where the length is unknown, every s-th frame is kept; whenever there are too
+    many, only every third of those is, and s triples. So memory stays constant.
+
+    Args:
+        num_frames: how many frames will come, if known.
+        cell: width of each small picture in pixels if it is 16:9; others get its area.
+        title: a line over the sheet; the file's name by default.
+    """
+
+    needs_canvas = True
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        num_frames: int | None = None,
+        cell: int = 272,
+        title: str | None = None,
+    ) -> None:
+        super().__init__(path)
+        self._wanted = None if num_frames is None else set(_evenly(num_frames))
+        self.cell, self.title = cell, title
+        self._columns: list[Column] = []
+        self._stride, self._count = 1, 0
+        self._total, self._loss = 0, 0.0
+
+    def add(self, chunk: GazedChunk) -> None:
+        if self._count == 0:
+            self._start(chunk)
+        for index, facts in enumerate(frame_facts(chunk)):
+            if self._wants(self._count):
+                self._columns.append(Column(facts, self._pictures(chunk, index)))
+            if len(self._columns) > MAX_COLUMNS * _THINNING:
+                self._columns = self._columns[::_THINNING]
+                self._stride *= _THINNING
+            self._count += 1
+            self._kept += facts.kept
+            self._total += facts.total
+            self._loss += facts.loss or 0.0
+
+    def _wants(self, frame: int) -> bool:
+        if self._wanted is not None:
+            return frame in self._wanted
+        return frame % self._stride == 0
+
+    def _start(self, chunk: GazedChunk) -> None:
+        self.source, self.pyramid = chunk.source, chunk.gaze.pyramid
+        tiles = self.source.tiles
+        # The same area whatever the aspect: portrait sheets would be endlessly high.
+        zoom = math.sqrt(self.cell * self.cell * 9 / 16 / (tiles.width * tiles.height))
+        self.size = max(1, round(tiles.width * zoom)), max(1, round(tiles.height * zoom))
+        self._maps = patch_maps(self.pyramid, tiles, *self.size, 1)
+        self._kept = np.zeros(len(self.pyramid.scales), dtype=np.int64)  # a scale each
+
+    def _pictures(self, chunk: GazedChunk, frame: int) -> tuple[np.ndarray, ...]:
+        tiles, pixels = chunk.source.tiles, chunk.frames[:, frame]
+        rows = [frame_picture(chunk, frame, self.size)]
+        looks = seen_at_scales(pixels, self.pyramid)
+        for look, patches, where in zip(looks, chosen(chunk, frame), self._maps, strict=True):
+            looked = stitched(look, tiles, self.size)
+            rows.append(np.where(where.pick(patches)[..., None], looked, np.array(PANEL, np.uint8)))
+        rows.append(stitched(chunk.canvas_frames[:, frame], tiles, self.size))
+        return tuple(rows)
+
+    def finish(self) -> None:
+        with replacing(self.path) as temporary:
+            self.image().save(temporary, format="PNG")
+
+    def columns(self) -> list[Column]:
+        """The frames that would be on the sheet by now."""
+        return [self._columns[index] for index in _evenly(len(self._columns))]
+
+    def image(self) -> Image.Image:
+        """The sheet of what was shown up to now."""
+        return lay_out(self.columns(), self.pyramid, self._title(), self._subtitle(), self._notes())
+
+    def _title(self) -> str:
+        path = self.source.path
+        return self.title or (Path(path).name if path else "video")
+
+    def _subtitle(self) -> str:
+        tiles = self.source.tiles
+        kept, total = int(self._kept.sum()), self._total
+        frames = "frame" if self._count == 1 else "frames"
+        loss = f"   \u00b7   mean canvas loss {self._loss / self._count:.3f}" if self._loss else ""
+        return (
+            f"{tiles.width} x {tiles.height}, {self._count} {frames}, "
+            f"{tiles.columns} x {tiles.rows} tiles   \u00b7   "
+            f"{kept:,} of {total:,} patches kept ({percent(kept / total)}){loss}"
+        )
+
+    def _notes(self) -> list[str]:
+        tiles, pyramid = self.source.tiles, self.pyramid
+        notes = [
+            f"{kept / self._count:.1f} of {tiles.num_tiles * cells}\na frame"
+            for kept, cells in zip(self._kept, pyramid.cells, strict=True)
+        ]
+        return ["", *notes, "from the\npatches alone"]
+
+
+def _evenly(count: int) -> list[int]:
+    """At most `MAX_COLUMNS` of `count` numbers, from the first to the last."""
+    number = min(MAX_COLUMNS, count)
+    return [round(k * (count - 1) / max(1, number - 1)) for k in range(number)]

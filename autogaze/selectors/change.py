@@ -1,0 +1,95 @@
+"""Change: the cells that differ most from the frame before, over the whole clip.
+
+After the RGB form of Efficient Video Sampling (arXiv 2510.14624): the L1 distance of
+every cell to the same cell one frame earlier, and one threshold a clip, the q-quantile
+of all its distances, so that busy frames get more patches than quiet ones.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autogaze.errors import SelectorError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector
+from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_frame
+from autogaze.selectors.frame_stream import FrameStream, frame_gaze, no_frames
+
+
+class Change(Selector):
+    """Cells of the finest scale above the clip's own quantile of change.
+
+    The first frame is taken whole. A cell must change by more than the quantile, so a
+    clip that stands still costs one patch a frame. Under a `ratio` the most changed
+    cells of a frame come first, and the first frame is taken coarsely where its cells
+    do not all fit (`finest_cells.whole_frame`). The threshold is known only once the
+    clip has been seen: a stream decides everything in `finish`, keeping one frame and
+    all distances.
+
+    Args:
+        pyramid: the patches to choose from.
+        quantile: q in [0, 1), the share of cells of later frames that is left out.
+    """
+
+    name = "change"
+
+    def __init__(self, pyramid: PatchPyramid | None = None, quantile: float = 0.75) -> None:
+        if not 0 <= quantile < 1:
+            raise SelectorError(f"quantile must lie in [0, 1), got {quantile}")
+        self.pyramid = pyramid or PatchPyramid()
+        self.quantile = quantile
+
+    def stream(
+        self,
+        *,
+        ratio: Ratio | None = None,
+        loss: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SelectionStream:
+        ratio, _ = self.settings(ratio, loss)
+        return _ChangeStream(self, ratio)
+
+
+class _ChangeStream(FrameStream[Change]):
+    """Collects distances frame by frame."""
+
+    def __init__(self, selector: Change, ratio: Ratio | None) -> None:
+        super().__init__(selector, ratio)
+        self.previous: Float[Tensor, "B 3 S S"] | None = None
+        self.scores: list[Float[Tensor, "B cells"]] = []
+
+    def step(self, frame: Clips | Tensor) -> Gaze:
+        """Always nothing: the threshold is not known yet."""
+        clips = self.admit(frame)
+        self.cap(self.num_frames - 1)  # a missing ratio is an error now, not at the end
+        picture = clips.unit()[:, 0]
+        if self.previous is not None:
+            change = (picture - self.previous).abs().mean(dim=1)
+            self.scores.append(cell_means(change, self.pyramid))
+        self.previous = picture
+        return no_frames(self.pyramid, clips.num_clips, picture.device)
+
+    def finish(self) -> Gaze | None:
+        """The whole clip."""
+        self.finished = True
+        if self.previous is None:
+            return None
+        whole = whole_frame(self.pyramid, self.cap(0)).to(self.previous.device)
+        gazes = [frame_gaze(self.pyramid, [whole] * len(self.previous))]
+        threshold = self._threshold()
+        for index, scores in enumerate(self.scores, start=1):
+            ids = highest_cells(scores, threshold, self.pyramid)
+            cap = self.cap(index)
+            gazes.append(frame_gaze(self.pyramid, [cells[:cap] for cells in ids]))
+        return Gaze.cat_frames(gazes)
+
+    def _threshold(self) -> Float[Tensor, "B 1"] | float:
+        """The distance that q of all cells do not exceed, for every clip."""
+        if not self.scores:
+            return 0.0
+        scores = torch.cat(self.scores, dim=1)
+        below = int(self.selector.quantile * scores.shape[1])
+        if below == 0:
+            return 0.0
+        return scores.kthvalue(below, dim=1, keepdim=True).values

@@ -1,0 +1,88 @@
+"""Codec: the cells that the video's own motion vectors say have moved.
+
+The decoder exports motion vectors anyway, so choosing costs next to nothing and looks
+at no pixel. It sees what an encoder for compression saw: motion of blocks, not what is
+in them.
+"""
+
+import torch
+
+from autogaze.errors import SelectorError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector
+from autogaze.selectors.finest_cells import highest_cells, whole_frame
+from autogaze.selectors.frame_stream import PromptStream, frame_gaze
+
+
+class Codec(Selector):
+    """Cells of the finest scale that moved, most moved first.
+
+    The first frame of a clip is taken whole, and so is a later frame in which every
+    cell is new (a key frame in the middle of a clip); under a `ratio` coarsely where
+    the cells do not all fit (`finest_cells.whole_frame`). In other frames, cells that
+    moved by no more than the threshold are not taken, except one where nothing moved
+    at all.
+
+    Args:
+        pyramid: the patches to choose from.
+        threshold: motion up to which a cell counts as standing still, in pixels of the
+            frame. Half a pixel hides the jitter of quarter-pixel vectors.
+        new_content: motion from which on a cell counts as new: the decoder's mark for
+            blocks that were not predicted from an earlier frame.
+    """
+
+    name = "codec"
+    needs_motion = True
+
+    def __init__(
+        self,
+        pyramid: PatchPyramid | None = None,
+        threshold: float = 0.5,
+        new_content: float = 1e4,
+    ) -> None:
+        if not 0 <= threshold < new_content:
+            raise SelectorError(
+                f"threshold must lie in [0, new_content), got {threshold} and {new_content}"
+            )
+        self.pyramid = pyramid or PatchPyramid()
+        self.threshold = threshold
+        self.new_content = new_content
+
+    def check(self, clips: Clips) -> None:
+        super().check(clips)
+        grid = self.pyramid.grids[-1]
+        if clips.motion is None or tuple(clips.motion.shape[2:]) != (grid, grid):
+            shape = None if clips.motion is None else tuple(clips.motion.shape)
+            raise SelectorError(
+                f"{self.name} needs the motion of {grid} x {grid} cells, got {shape}"
+            )
+        if not bool((clips.motion >= 0).all()):
+            raise SelectorError("motion must be at least 0 pixels everywhere, got less or NaN")
+
+    def stream(
+        self,
+        *,
+        ratio: Ratio | None = None,
+        loss: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SelectionStream:
+        ratio, _ = self.settings(ratio, loss)
+        return _MotionStream(self, ratio)
+
+
+class _MotionStream(PromptStream[Codec]):
+    """Each frame by its own motion."""
+
+    def choose(self, frame: Clips, cap: int) -> Gaze:
+        if frame.motion is None:
+            raise SelectorError("codec needs the decoder's motion vectors")
+        motion = frame.motion[:, 0].flatten(1).float()
+        whole = whole_frame(self.pyramid, cap).to(motion.device)
+        is_new = (motion >= self.selector.new_content).all(dim=1).tolist()
+        moved = highest_cells(motion, self.selector.threshold, self.pyramid)
+        first = self.num_frames == 1
+        return frame_gaze(
+            self.pyramid,
+            [whole if first or new else ids[:cap] for new, ids in zip(is_new, moved, strict=True)],
+        )

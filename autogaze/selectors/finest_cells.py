@@ -1,0 +1,65 @@
+"""What the training-free selectors share: they score the cells of the finest scale.
+
+A scored frame takes its highest cells; a frame that is all new (the first of a clip)
+is taken whole: at the finest scale, or, under a cap that is too small for that, at
+the finest scale that fits, so that a small budget shows the whole frame coarsely and
+not one corner of it sharply.
+"""
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from autogaze.geometry import PatchPyramid
+
+
+def cell_means(
+    images: Float[Tensor, "*batch S S"], pyramid: PatchPyramid
+) -> Float[Tensor, "*batch cells"]:
+    """Means over the pixels of every cell of the finest scale, row by row."""
+    average = _averaging(pyramid, images.device)  # (g, S)
+    return (average @ (images @ average.mT)).flatten(-2)
+
+
+def highest_cells(
+    scores: Float[Tensor, "B cells"], threshold: Float[Tensor, "B 1"] | float, pyramid: PatchPyramid
+) -> list[Int[Tensor, " _"]]:
+    """Ids of the cells above the threshold, highest first, ties by id.
+
+    Every clip gets at least one: where no cell is above, its highest.
+    """
+    order = scores.argsort(dim=-1, descending=True, stable=True) + pyramid.offsets[-1]
+    counts = (scores > threshold).sum(dim=-1).clamp(min=1).tolist()
+    return [row[:count] for row, count in zip(order, counts, strict=True)]
+
+
+@lru_cache(maxsize=256)
+def whole_frame(pyramid: PatchPyramid, cap: int) -> Int[Tensor, " n"]:
+    """At most `cap` ids that show all of a frame.
+
+    The finest scale if all of its cells fit; else the finest that fits, and the rest
+    of the cap spread evenly over the cells of the next scale.
+    """
+    fitting = [level for level, cells in enumerate(pyramid.cells) if cells <= cap]
+    level = fitting[-1] if fitting else -1
+    whole = pyramid.cells[level] if fitting else 0
+    with torch.inference_mode(False):
+        ids = torch.arange(whole) + (pyramid.offsets[level] if fitting else 0)
+        if level + 1 == len(pyramid.cells):
+            return ids
+        rest, cells = cap - whole, pyramid.cells[level + 1]
+        # The middles of `rest` equal stretches of the cells.
+        spread = (2 * torch.arange(rest) + 1) * cells // (2 * max(1, rest))
+        return torch.cat([ids, spread[:cells] + pyramid.offsets[level + 1]])
+
+
+@lru_cache(maxsize=64)
+def _averaging(pyramid: PatchPyramid, device: torch.device) -> Float[Tensor, "g S"]:
+    """Row i is 1 / width on the pixels of cell i of one axis."""
+    with torch.inference_mode(False):
+        edges = torch.tensor(pyramid.pixel_edges(pyramid.side))
+        pixels = torch.arange(pyramid.side)
+        inside = (pixels >= edges[:-1, None]) & (pixels < edges[1:, None])
+        return (inside / inside.sum(dim=-1, keepdim=True)).to(device, torch.float32)

@@ -1,0 +1,177 @@
+"""Greedy: the patch that lowers the canvas loss most, then the next one, and so on.
+
+No weights: it looks at the frame itself, so it is the strongest simple chooser for
+the canvas judge, and what a learned selector is compared with (and can be taught by).
+Exact: a pick is the true largest drop in loss, ties going to the lowest id. Fast,
+because the search runs on error sums of atoms (`autogaze.reconstruction.atoms`): pixels
+are touched once a frame, and a pick updates only the patches that overlap it.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.reconstruction.atoms import Atoms, atoms_of
+from autogaze.reconstruction.canvas import Canvas
+from autogaze.reconstruction.views import scale_views
+from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector
+from autogaze.selectors.frame_stream import PromptStream, frame_gaze
+
+# Error sums are counted in whole units of 2^-24, small enough for any loss and coarse
+# enough that float64 adds and subtracts them without rounding: no drift over hundreds
+# of updates, true ties, and the same choice whatever the order of additions.
+UNITS = 2.0**24
+
+
+class Greedy(Selector):
+    """Largest drop in canvas loss first.
+
+    With `loss`, every frame is gazed at until its canvas loss is at most `loss`, or
+    its cap is reached, or it is gazed at everywhere. Without a cap any loss is met:
+    where a frame still differs from the canvas, the finest patch there lowers the
+    loss, and with all finest patches gazed the canvas is the frame (all but the
+    uncovered margin of a cropped pyramid). With `ratio` alone, a frame ends at its
+    cap or when no patch would lower the loss any further. Every frame takes at least
+    one patch, the least harmful one if none is of use.
+
+    Args:
+        pyramid: the patches to choose from.
+    """
+
+    name = "greedy"
+    judge = "canvas"
+    # Looked at on real clips: at 0.03 objects blur, at 0.02 they keep their edges and
+    # flat surroundings blur (4 % of the patches), at 0.01 little is missing (11 %).
+    default_loss = 0.02
+
+    def __init__(self, pyramid: PatchPyramid | None = None) -> None:
+        self.pyramid = pyramid or PatchPyramid()
+
+    def stream(
+        self,
+        *,
+        ratio: Ratio | None = None,
+        loss: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SelectionStream:
+        ratio, loss = self.settings(ratio, loss)
+        return _GreedyStream(self, ratio, loss)
+
+
+class _GreedyStream(PromptStream[Greedy]):
+    """One canvas a clip."""
+
+    def __init__(self, selector: Greedy, ratio: Ratio | None, loss: float | None) -> None:
+        super().__init__(selector, ratio)
+        self.loss = loss
+        self.atoms = atoms_of(self.pyramid)
+        self.canvases: list[Canvas] = []
+
+    def choose(self, frame: Clips, cap: int) -> Gaze:
+        pictures = frame.unit()[:, 0]
+        if not self.canvases:
+            self.canvases = [Canvas(self.pyramid, 1, pictures.device) for _ in pictures]
+        # Clip by clip: one frame's views fit in a CPU's cache, those of a batch do not;
+        # and no clip's result can depend on its neighbours.
+        ids, losses = [], []
+        for picture, canvas in zip(pictures.split(1), self.canvases, strict=True):
+            chosen, loss = self._look(picture, canvas, cap)
+            ids.append(chosen)
+            losses.append(loss)
+        column = torch.tensor(losses, device=pictures.device)[:, None]
+        return frame_gaze(self.pyramid, ids, losses=column, judge=self.selector.judge)
+
+    def _look(
+        self, frame: Float[Tensor, "1 3 S S"], canvas: Canvas, cap: int
+    ) -> tuple[Tensor, float]:
+        """Choose the patches of one clip's frame and paint them."""
+        views = scale_views(frame, self.pyramid)
+        # What the coarser views, and what the canvas shows now, get wrong: pooled in one
+        # go. The finest view is the frame itself, so its place is free.
+        differences = views[0] - frame
+        torch.sub(canvas.frames[0], frame[0], out=differences[-1])
+        sums = self.atoms.sums(differences.abs_()).cpu().double().numpy()  # (levels, A)
+        errors = np.rint(sums.T * UNITS)
+        stale, errors[:, -1] = errors[:, -1].copy(), 0
+
+        search = Search(self.atoms, errors, stale)
+        pixels = frame.numel() * UNITS
+        while len(search.chosen) < cap:
+            patch, drop = search.best()
+            # Rounded to float32 as it is reported, so that a reported loss is never above.
+            done = (
+                drop <= 0 if self.loss is None else np.float32(search.error / pixels) <= self.loss
+            )
+            if search.chosen and done:
+                break
+            search.take(patch)
+        ids = torch.tensor(search.chosen, device=frame.device)
+        mask = torch.zeros(1, self.pyramid.num_patches, dtype=torch.bool, device=frame.device)
+        mask[0, ids] = True
+        canvas.paint(views, mask)
+        return ids, search.error / pixels
+
+
+class Search:
+    """The greedy search inside one frame of one clip, on atoms.
+
+    Args:
+        atoms: the atoms of the pyramid.
+        errors: |view - frame| summed over every atom, for every level.
+        stale: |canvas - frame| summed over every atom, before any pick.
+
+    Attributes:
+        chosen: the picks so far, in order.
+        error: the canvas error left, summed over the frame.
+        gains: (V + 1,) the drop in `error` that each patch would bring; -inf for what
+            is taken. The last slot collects atoms that no cell of a level covers.
+    """
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        errors: Float[np.ndarray, "A levels"],
+        stale: Float[np.ndarray, " A"],
+    ) -> None:
+        self.atoms = atoms
+        self.errors = errors
+        self.chosen: list[int] = []
+        self.error = float(stale.sum())
+        # What painting an atom at a level would save: nothing where it is painted as
+        # fine as that already.
+        self.drops = stale[:, None] - errors
+        self.painted = np.full(atoms.num_atoms, -1)
+        self.num_slots = len(atoms.levels) + 1
+        self.gains = self._per_patch(atoms.owners, self.drops)
+        self.gains[-1] = -np.inf
+
+    def best(self) -> tuple[int, float]:
+        """The patch that lowers the error most (the lowest id of several), and by how much."""
+        patch = int(self.gains.argmax())
+        return patch, float(self.gains[patch])
+
+    def take(self, patch: int) -> None:
+        """Paint a patch; the gains of patches that share its atoms change."""
+        level = self.atoms.levels[patch]
+        self.chosen.append(patch)
+        self.error -= float(self.gains[patch])
+        self.gains[patch] = -np.inf
+        held = self.atoms.of_patch[patch]
+        visible = held[self.painted[held] < level]  # finer squares stay on top
+        if visible.size == 0:
+            return
+        self.painted[visible] = level
+        errors = self.errors[visible]
+        drops = errors[:, level, None] - errors
+        drops[:, : level + 1] = 0
+        change = drops - self.drops[visible]
+        self.drops[visible] = drops
+        self.gains += self._per_patch(self.atoms.owners[visible], change)
+
+    def _per_patch(
+        self, owners: Int[np.ndarray, "n levels"], values: Float[np.ndarray, "n levels"]
+    ) -> Float[np.ndarray, " slots"]:
+        return np.bincount(owners.ravel(), values.ravel(), self.num_slots)

@@ -1,0 +1,133 @@
+"""Run-length: a cell that did not change since the last two frames is not looked at.
+
+After Run-Length Tokenization (Choudhury et al., "Don't Look Twice", NeurIPS 2024): time
+is cut into tubelets of two frames; a cell of a tubelet is kept when the mean absolute
+difference between its last frame and the first frame of the tubelet before exceeds tau,
+in ImageNet-normalised pixels; the first tubelet is kept whole.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from autogaze.errors import SelectorError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector
+from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_frame
+from autogaze.selectors.frame_stream import FrameStream, frame_gaze, no_frames
+
+TUBELET = 2
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class RunLength(Selector):
+    """Cells of the finest scale that changed from tubelet to tubelet.
+
+    A kept cell is gazed at in both frames of its tubelet, since that is what one token
+    of a tubelet carries; in a clip of odd length the last tubelet is its last frame
+    alone. Under a `ratio` the most changed cells come first, and the first tubelet is
+    taken coarsely where its cells do not all fit (`finest_cells.whole_frame`). Every
+    frame takes at least its most changed cell.
+
+    Args:
+        pyramid: the patches to choose from; only the finest scale is used once the
+            first tubelet is over.
+        threshold: tau, the mean absolute difference from which on a cell counts as
+            changed, in units of the ImageNet standard deviation.
+        since: compare with the "previous" tubelet, as published, or with the tubelet
+            in which the cell was last "kept", which also notices slow drift (and,
+            under a cap, comes back to cells that had to wait).
+    """
+
+    name = "run-length"
+
+    def __init__(
+        self,
+        pyramid: PatchPyramid | None = None,
+        threshold: float = 0.1,
+        since: Literal["previous", "kept"] = "previous",
+    ) -> None:
+        if not 0 <= threshold < float("inf"):
+            raise SelectorError(f"threshold must be at least 0, got {threshold}")
+        if since not in ("previous", "kept"):
+            raise SelectorError(f"since must be 'previous' or 'kept', got {since!r}")
+        self.pyramid = pyramid or PatchPyramid()
+        self.threshold = threshold
+        self.since = since
+
+    def stream(
+        self,
+        *,
+        ratio: Ratio | None = None,
+        loss: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SelectionStream:
+        ratio, _ = self.settings(ratio, loss)
+        return _TubeletStream(self, ratio)
+
+
+class _TubeletStream(FrameStream[RunLength]):
+    """Holds the first frame of the open tubelet, and the picture to compare with."""
+
+    def __init__(self, selector: RunLength, ratio: Ratio | None) -> None:
+        super().__init__(selector, ratio)
+        self.open: Float[Tensor, "B 3 S S"] | None = None
+        self.reference: Float[Tensor, "B 3 S S"] | None = None
+
+    def step(self, frame: Clips | Tensor) -> Gaze:
+        """Nothing after the first frame of a tubelet, both frames after the second."""
+        clips = self.admit(frame)
+        picture = clips.unit()[:, 0]
+        if self.open is None:
+            self.open = picture
+            return no_frames(self.pyramid, clips.num_clips, picture.device)
+        first, self.open = self.open, None
+        return self._close(first, picture, num_frames=TUBELET)
+
+    def finish(self) -> Gaze | None:
+        """The tubelet of one frame at the end of an odd clip."""
+        self.finished = True
+        if self.open is None:
+            return None
+        first, self.open = self.open, None
+        return self._close(first, first, num_frames=1)
+
+    def _close(
+        self, first: Float[Tensor, "B 3 S S"], last: Float[Tensor, "B 3 S S"], num_frames: int
+    ) -> Gaze:
+        """Gaze at the tubelet from `first` to `last`."""
+        start = self.num_frames - num_frames
+        caps = [self.cap(start + index) for index in range(num_frames)]
+        if self.reference is None:
+            whole = [whole_frame(self.pyramid, cap).to(first.device) for cap in caps]
+            self.reference = first
+            return Gaze.cat_frames([frame_gaze(self.pyramid, [ids] * len(first)) for ids in whole])
+
+        std = first.new_tensor(IMAGENET_STD).view(3, 1, 1)
+        change = ((last - self.reference).abs() / std).mean(dim=1)  # the mean pixel cancels
+        scores = cell_means(change, self.pyramid)
+        kept = highest_cells(scores, self.selector.threshold, self.pyramid)
+        if self.selector.since == "previous":
+            self.reference = first
+        else:
+            looked = self._pixels([ids[: max(caps)] for ids in kept], first.device)
+            self.reference = torch.where(looked[:, None], first, self.reference)
+        return Gaze.cat_frames(
+            [frame_gaze(self.pyramid, [ids[:cap] for ids in kept]) for cap in caps]
+        )
+
+    def _pixels(self, ids: list[Int[Tensor, " _"]], device: torch.device) -> Bool[Tensor, "B S S"]:
+        """True on the pixels of the cells."""
+        looked = torch.zeros(
+            len(ids), self.pyramid.side, self.pyramid.side, dtype=torch.bool, device=device
+        )
+        edges = self.pyramid.pixel_edges(self.pyramid.side)
+        grid = self.pyramid.grids[-1]
+        for clip, cells in enumerate(ids):
+            for cell in (cells - self.pyramid.offsets[-1]).tolist():
+                row, column = divmod(cell, grid)
+                looked[clip, edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = True
+        return looked

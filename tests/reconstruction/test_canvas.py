@@ -1,0 +1,215 @@
+"""The canvas: what is painted, what stays, and what it costs."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F  # noqa: N812
+
+from autogaze.errors import AutoGazeError, GeometryError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.reconstruction.atoms import atoms_of
+from autogaze.reconstruction.canvas import GREY, Canvas, canvas_losses, reconstruct
+from autogaze.reconstruction.views import scale_views
+from autogaze.source import Source, TileGrid
+from tests.selectors.material import (
+    CROPPED,
+    exact_pyramids,
+    pyramids,
+    random_clips,
+    seeds,
+    still_clips,
+)
+
+quick = settings(max_examples=25, deadline=None)
+
+
+def random_mask(pyramid: PatchPyramid, num_clips: int, num_frames: int, seed: int, share: float):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(num_clips, num_frames, pyramid.num_patches, generator=generator) < share
+
+
+@pytest.mark.parametrize(
+    ("scales", "patch"),
+    [
+        ((32, 64, 112, 224), 16),
+        ((48, 80), 16),
+        ((4, 8), 4),
+        ((56, 112, 196, 392), 14),
+        ((6, 10), 2),
+        ((16, 144), 16),
+    ],
+)
+def test_views_are_box_averages_blown_up_bicubically(scales, patch):
+    pyramid = PatchPyramid(scales, patch)
+    side = pyramid.side
+    frame = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    views = scale_views(frame, pyramid)
+    assert views.shape == (2, len(scales), 3, side, side)
+    assert torch.equal(views[:, -1], frame)
+    for level, scale in enumerate(scales[:-1]):
+        # Repeating pixels makes the box average a plain mean over whole squares.
+        common = math.gcd(scale, side)
+        times, window = scale // common, side // common
+        large = frame.repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
+        small = F.avg_pool2d(large, window)
+        expected = F.interpolate(small, size=(side, side), mode="bicubic").clamp(0, 1)
+        torch.testing.assert_close(views[:, level], expected, atol=2e-5, rtol=0)
+
+
+def test_a_flat_frame_looks_the_same_at_every_scale():
+    pyramid = PatchPyramid()
+    views = scale_views(torch.full((1, 3, 224, 224), 0.3), pyramid)
+    torch.testing.assert_close(views, torch.full_like(views, 0.3))
+
+
+def test_views_do_not_depend_on_autocast_or_batch():
+    pyramid = PatchPyramid()
+    frames = random_clips(pyramid, 3, 1, seed=0)[:, 0]
+    views = scale_views(frames, pyramid)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(scale_views(frames, pyramid), views)
+    torch.testing.assert_close(scale_views(frames[1], pyramid), views[1], atol=1e-6, rtol=0)
+
+
+@quick
+@given(exact_pyramids, seeds)
+def test_gazing_at_everything_loses_nothing(pyramid, seed):
+    frames = random_clips(pyramid, 2, 3, seed)
+    rebuilt = reconstruct(frames, Gaze.everything(pyramid, 2, 3))
+    assert torch.equal(rebuilt.frames, frames)
+    assert torch.equal(rebuilt.losses, torch.zeros(2, 3))
+
+
+def test_a_cropped_pyramid_leaves_its_margin_grey():
+    frames = random_clips(CROPPED, 1, 1, seed=0)
+    picture = reconstruct(frames, Gaze.everything(CROPPED, 1, 1)).frames[0, 0]
+    assert torch.equal(picture[:, :8, :8], frames[0, 0, :, :8, :8])
+    assert (picture[:, 8:] == GREY).all()
+    assert (picture[:, :, 8:] == GREY).all()
+
+
+@quick
+@given(pyramids, seeds, st.floats(0, 1))
+def test_every_pixel_shows_its_finest_gazed_patch_or_stays(pyramid, seed, share):
+    frames = random_clips(pyramid, 1, 2, seed)
+    mask = random_mask(pyramid, 1, 2, seed, share)
+    gaze = Gaze.from_mask(pyramid, mask)
+    expected = torch.full_like(frames[:, 0], GREY)
+    rebuilt = reconstruct(frames, gaze)
+    for index in range(2):
+        views = scale_views(frames[:, index], pyramid)
+        for patch in gaze.frame(0, index).tolist():
+            scale, row, column = pyramid.locate(patch)
+            edges, level = pyramid.pixel_edges(scale), pyramid.level(scale)
+            rows = slice(edges[row], edges[row + 1])
+            columns = slice(edges[column], edges[column + 1])
+            expected[:, :, rows, columns] = views[:, level, :, rows, columns]
+        assert torch.equal(rebuilt.frames[:, index], expected)
+        loss = (expected - frames[:, index]).abs().mean()
+        torch.testing.assert_close(rebuilt.losses[0, index], loss)
+
+
+@quick
+@given(pyramids, seeds, st.floats(0, 1))
+def test_both_ways_of_painting_agree(pyramid, seed, share):
+    frames = random_clips(pyramid, 3, 1, seed)[:, 0]
+    mask = random_mask(pyramid, 3, 1, seed, share)[:, 0]
+    views = scale_views(frames, pyramid)
+    squares, masked = Canvas(pyramid, 3), Canvas(pyramid, 3)
+    squares._paint_squares(views, mask)
+    masked._paint_masked(views, mask)
+    assert torch.equal(squares.frames, masked.frames)
+
+
+def test_nothing_gazed_stays():
+    pyramid = PatchPyramid((4, 8), 4)
+    frames = still_clips(pyramid, 1, 3)
+    mask = torch.zeros(1, 3, pyramid.num_patches, dtype=torch.bool)
+    mask[:, 1] = True
+    rebuilt = reconstruct(frames, Gaze.from_mask(pyramid, mask))
+    assert (rebuilt.frames[:, 0] == GREY).all()
+    assert torch.equal(rebuilt.frames[:, 1:], frames[:, 1:])
+    torch.testing.assert_close(rebuilt.losses[0, 0], (frames[0, 0] - GREY).abs().mean())
+    assert rebuilt.losses[0, 1:].tolist() == [0, 0]
+
+
+def test_every_chunk_starts_at_grey():
+    pyramid = PatchPyramid((4, 8), 4)
+    frames = still_clips(pyramid, 1, 5)
+    mask = torch.zeros(1, 5, pyramid.num_patches, dtype=torch.bool)
+    mask[:, 0] = True
+    source = Source(TileGrid.whole(8), (0.0,) * 5, (0, 1, 2, 3, 4), chunk=2)
+    losses = canvas_losses(frames, Gaze.from_mask(pyramid, mask, source=source))
+    grey = float((frames[0, 0] - GREY).abs().mean())
+    assert losses[0].tolist() == pytest.approx([0, 0, grey, grey, grey])
+    assert canvas_losses(frames, Gaze.from_mask(pyramid, mask)).sum() == 0
+
+
+def test_losses_are_those_of_the_reconstruction_for_floats_and_bytes():
+    pyramid = PatchPyramid((12, 20), 4)
+    frames = (random_clips(pyramid, 2, 3, seed=1) * 255).round().to(torch.uint8)
+    gaze = Gaze.from_mask(pyramid, random_mask(pyramid, 2, 3, 1, 0.2))
+    rebuilt = reconstruct(frames, gaze)
+    assert torch.equal(canvas_losses(frames, gaze), rebuilt.losses)
+    assert torch.equal(canvas_losses(frames.float() / 255, gaze), rebuilt.losses)
+    assert repr(rebuilt).startswith("Reconstruction(clips=2, frames=3, side=20, loss=0.")
+
+
+def test_no_frames_no_losses():
+    pyramid = PatchPyramid((4, 8), 4)
+    gaze = Gaze.everything(pyramid, 2, 0)
+    rebuilt = reconstruct(torch.zeros(2, 0, 3, 8, 8), gaze)
+    assert rebuilt.frames.shape == (2, 0, 3, 8, 8)
+    assert rebuilt.losses.shape == (2, 0)
+    assert canvas_losses(torch.zeros(2, 0, 3, 8, 8), gaze).shape == (2, 0)
+
+
+def test_what_does_not_fit_is_refused():
+    pyramid = PatchPyramid((4, 8), 4)
+    gaze = Gaze.everything(pyramid, 1, 2)
+    with pytest.raises(GeometryError, match="the gaze is at frames"):
+        reconstruct(torch.zeros(1, 3, 3, 8, 8), gaze)
+    with pytest.raises(AutoGazeError, match=r"lie in \[0, 1\]"):
+        reconstruct(torch.full((1, 2, 3, 8, 8), float("nan")), gaze)
+    with pytest.raises(AutoGazeError, match=r"lie in \[0, 1\]"):
+        canvas_losses(torch.full((1, 2, 3, 8, 8), 2.0), gaze)
+    with pytest.raises(GeometryError, match="uint8 or float"):
+        canvas_losses(torch.zeros(1, 2, 3, 8, 8, dtype=torch.int64), gaze)
+    with pytest.raises(GeometryError, match="side 8"):
+        scale_views(torch.zeros(1, 3, 9, 9), pyramid)
+    with pytest.raises(GeometryError, match="1 clips of 5 patches"):
+        Canvas(pyramid, 1).paint(torch.zeros(1, 2, 3, 8, 8), torch.zeros(1, 4, dtype=torch.bool))
+
+
+@quick
+@given(pyramids, seeds)
+def test_atoms_divide_the_frame_and_every_patch(pyramid, seed):
+    atoms = atoms_of(pyramid)
+    images = torch.rand(2, 3, pyramid.side, pyramid.side)
+    sums = atoms.sums(images)
+    torch.testing.assert_close(sums.sum(-1), images.sum((1, 2, 3)))
+    for patch, held in enumerate(atoms.of_patch):
+        scale, row, column = pyramid.locate(patch)
+        edges = pyramid.pixel_edges(scale)
+        square = images[..., edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
+        torch.testing.assert_close(sums[:, held].sum(-1), square.sum((1, 2, 3)))
+
+
+def test_the_default_pyramid_has_256_atoms():
+    assert atoms_of(PatchPyramid()).num_atoms == 256
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_paints_the_same_picture():
+    pyramid = PatchPyramid()
+    frames = random_clips(pyramid, 2, 3, seed=0)
+    gaze = Gaze.from_mask(pyramid, random_mask(pyramid, 2, 3, 0, 0.1))
+    there = reconstruct(frames.cuda(), gaze)
+    here = reconstruct(frames, gaze)
+    torch.testing.assert_close(there.frames.cpu(), here.frames, atol=1e-5, rtol=0)
+    torch.testing.assert_close(there.losses.cpu(), here.losses, atol=1e-6, rtol=0)
