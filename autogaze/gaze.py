@@ -124,7 +124,7 @@ class Gaze:
 
     @cached_property
     def frame_of_patch(self) -> Int[Tensor, " N"]:
-        """clip * T + frame of every chosen patch."""
+        """Clip * T + frame of every chosen patch."""
         frames = torch.arange(self.lengths.numel())
         return torch.repeat_interleave(frames, self.lengths.flatten()).to(self.ids.device)
 
@@ -259,11 +259,11 @@ class Gaze:
         if len(gazes) == 1:
             return first
         if any(gaze.num_clips != first.num_clips for gaze in gazes):
-            raise GeometryError(
-                f"cannot join in time: {[gaze.num_clips for gaze in gazes]} clips"
-            )
+            raise GeometryError(f"cannot join in time: {[gaze.num_clips for gaze in gazes]} clips")
         parts = [
-            gaze.ids[gaze.offsets[clip * gaze.num_frames] : gaze.offsets[(clip + 1) * gaze.num_frames]]
+            gaze.ids[
+                gaze.offsets[clip * gaze.num_frames] : gaze.offsets[(clip + 1) * gaze.num_frames]
+            ]
             for clip in range(first.num_clips)
             for gaze in gazes
         ]

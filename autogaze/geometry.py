@@ -9,6 +9,7 @@ patches they are 4 + 16 + 49 + 196 = 265 (AutoGaze, section 3.1).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -43,7 +44,7 @@ class PatchPyramid:
         object.__setattr__(self, "scales", scales)
         if self.patch_size < 1:
             raise GeometryError(f"patch size must be at least 1 pixel, got {self.patch_size}")
-        if not scales or any(a >= b for a, b in zip(scales, scales[1:], strict=False)):
+        if not scales or any(a >= b for a, b in pairwise(scales)):
             raise GeometryError(f"scales must be one or more ascending sides, got {scales}")
         if scales[0] < self.patch_size:
             raise GeometryError(f"scale {scales[0]} is smaller than one patch of {self.patch_size}")
@@ -137,7 +138,9 @@ class PatchPyramid:
         """Left, top, right, bottom of every id in pixels of the frame."""
         parts = []
         for scale, grid in zip(self.scales, self.grids, strict=True):
-            edges = torch.arange(grid + 1, dtype=torch.float64) * self.patch_size * self.side / scale
+            edges = (
+                torch.arange(grid + 1, dtype=torch.float64) * self.patch_size * self.side / scale
+            )
             top, left = torch.meshgrid(edges[:-1], edges[:-1], indexing="ij")
             bottom, right = torch.meshgrid(edges[1:], edges[1:], indexing="ij")
             parts.append(torch.stack([left, top, right, bottom], dim=-1).reshape(-1, 4))

@@ -39,7 +39,9 @@ def test_id_and_locate_are_inverse(pyramid):
 def test_rectangles_tile_the_frame_once_a_scale(pyramid):
     area = (pyramid.rectangles[:, 2:] - pyramid.rectangles[:, :2]).prod(1)
     for level in range(len(pyramid.scales)):
-        assert area[pyramid.levels == level].sum().item() == pytest.approx(pyramid.side**2, rel=1e-4)
+        assert area[pyramid.levels == level].sum().item() == pytest.approx(
+            pyramid.side**2, rel=1e-4
+        )
     assert pyramid.rectangles.min() == 0
     assert pyramid.rectangles.max().item() == pytest.approx(pyramid.side, rel=1e-5)
 

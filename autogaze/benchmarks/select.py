@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.nn import functional as F
 
 from autogaze import registry
 from autogaze.benchmarks.arithmetic import canvas_flops, difference_flops, learned_flops
@@ -105,7 +106,7 @@ def bench_select(
             continue
         if name == "learned":
             model = AutoGaze.from_pretrained(weights) if weights else AutoGaze(AutoGazeConfig())
-            selector: Selector = Learned(model.to(device, dtype))
+            selector: Selector = Learned(model.to(device).to(dtype))  # type: ignore[arg-type]
             where = device, dtype
         else:
             selector = registry.load(name)
@@ -152,26 +153,33 @@ def _measure_codec(video: str | None, repeats: int) -> CodecCost:
                 for _ in range(4):  # long enough that opening the file does not count
                     for frame in frames:
                         writer.write(frame.numpy())
+
         def decode(motion: bool) -> int:
             return sum(1 for _ in Video(path).frames(motion=motion))
 
         per_clip = FRAMES / decode(motion=False)
-        timings = [_scaled(timed(lambda m=m: decode(m), repeats), per_clip) for m in (False, True)]
+        plain = timed(lambda: decode(motion=False), repeats)
+        exporting = timed(lambda: decode(motion=True), repeats)
         grid = selector.pyramid.grids[-1]
-        chunk = next(iter(read_chunks(path, side=selector.pyramid.side, tiles="one", motion_grid=grid)))
+        chunk = next(
+            iter(read_chunks(path, side=selector.pyramid.side, tiles="one", motion_grid=grid))
+        )
         clips = Clips(chunk.clips.frames, chunk.clips.motion)
         select = timed(lambda: selector.select(clips, ratio=0.1), repeats)
         name = video or "moving textures, H.264, 224 x 224"
-        return CodecCost(*timings, _scaled(select, FRAMES / clips.num_frames), name)
+        return CodecCost(
+            _scaled(plain, per_clip),
+            _scaled(exporting, per_clip),
+            _scaled(select, FRAMES / clips.num_frames),
+            name,
+        )
 
 
 def _scaled(timing: Timing, factor: float) -> Timing:
     return Timing(timing.median * factor, timing.fastest * factor, timing.slowest * factor)
 
 
-def clips_to_choose_from(
-    batch: int, side: int, video: str | None
-) -> UInt8[Tensor, "B T 3 S S"]:
+def clips_to_choose_from(batch: int, side: int, video: str | None) -> UInt8[Tensor, "B T 3 S S"]:
     """Clips of 16 frames: of a video, over and over if it is short, or textures that move."""
     if video is None:
         return torch.stack([_moving_texture(side, seed) for seed in range(batch)])
@@ -191,14 +199,11 @@ def _moving_texture(side: int, seed: int) -> UInt8[Tensor, "T 3 S S"]:
     large = side + 4 * FRAMES
 
     def texture(size: int) -> Float[Tensor, "3 size size"]:
-        octaves = [
-            torch.nn.functional.interpolate(
-                torch.rand(1, 3, cells, cells, generator=generator), (size, size), mode="bicubic"
-            )
-            / weight
-            for cells, weight in ((5, 1), (17, 2), (61, 4))
-        ]
-        return (sum(octaves)[0] / 1.75).clamp(0, 1)
+        picture = torch.zeros(3, size, size)
+        for cells, weight in ((5, 4), (17, 2), (61, 1)):
+            noise = torch.rand(1, 3, cells, cells, generator=generator)
+            picture += weight / 7 * F.interpolate(noise, (size, size), mode="bicubic")[0]
+        return picture.clamp(0, 1)
 
     ground, thing = texture(large), texture(side // 4)
     frames = []

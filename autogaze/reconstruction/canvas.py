@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 from autogaze.errors import GeometryError
 from autogaze.gaze import Gaze

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F
 
 from autogaze.errors import GeometryError
 from autogaze.geometry import PatchPyramid
@@ -48,55 +48,72 @@ def scale_views(
     views[..., -1, :, :, :] = frames
     # Half precision would show in every loss, and these losses are compared to 1e-6.
     with torch.autocast(frames.device.type, enabled=False):
-        for level, scale in enumerate(pyramid.scales[:-1]):
-            views[..., level, :, :, :] = through_scale(frames, scale)
+        sources = [frames]
+        for level in range(len(pyramid.scales) - 2, -1, -1):
+            scale = pyramid.scales[level]
+            # Averages of averages are exact where squares nest: 32 from 64, say.
+            nearest = next(x for x in reversed(sources) if x is frames or x.shape[-1] % scale == 0)
+            sources.append(shrink(nearest, scale))
+            views[..., level, :, :, :] = enlarge(sources[-1], side)
     return views
 
 
-def through_scale(
-    frames: Float[Tensor, "*batch 3 S S"], scale: int
-) -> Float[Tensor, "*batch 3 S S"]:
-    """Frames resized to `scale` and back to their own side, cut off at [0, 1]."""
+def shrink(frames: Float[Tensor, "*batch 3 S S"], scale: int) -> Float[Tensor, "*batch 3 s s"]:
+    """Box averages of square frames, `scale` a side."""
     side = frames.shape[-1]
-    down, up = stretch_matrices(scale, side, frames.device)
-    num = side // down.shape[1]  # stretches along an axis
+    down = down_matrix(scale, side, frames.device)
+    stretch = down.shape[1]
+    # Columns, then rows, one stretch of them at a time.
+    narrow = (frames.reshape(-1, stretch) @ down.mT).view(-1, side // stretch, stretch, scale)
+    return (down @ narrow).view(*frames.shape[:-2], scale, scale)
 
-    # Columns, then rows: (n, s / n, S / n) at a time.
-    narrow = frames.reshape(-1, side // num) @ down.mT
-    small = (down @ narrow.view(-1, num, side // num, scale)).view(-1, 3, scale, scale)
 
+def enlarge(small: Float[Tensor, "*batch 3 s s"], side: int) -> Float[Tensor, "*batch 3 S S"]:
+    """Square frames blown up bicubically, cut off at [0, 1]."""
+    scale = small.shape[-1]
+    up = up_matrix(scale, side, small.device)
+    reach = up.shape[1]
+    step = reach - 2 * HALO
     # Bicubic looks two pixels into the neighbouring stretches, or at the border's again.
-    small = F.pad(small, (HALO, HALO, HALO, HALO), mode="replicate")
-    reach, step = up.shape[1], scale // num
-    wide = small.unfold(-1, reach, step).reshape(-1, reach) @ up.mT
-    wide = wide.view(-1, scale + 2 * HALO, side).unfold(-2, reach, step).mT
-    return (up @ wide).view(frames.shape).clamp_(0, 1)
+    padded = F.pad(small.reshape(-1, 3, scale, scale), (HALO,) * 4, mode="replicate")
+    wide = padded.unfold(-1, reach, step).reshape(-1, reach) @ up.mT
+    strips = wide.view(-1, scale + 2 * HALO, side).unfold(-2, reach, step).mT
+    return (up @ strips).view(*small.shape[:-2], side, side).clamp_(0, 1)
+
+
+def num_stretches(scale: int, side: int) -> int:
+    """Equal stretches that an axis is cut into, at whole pixels of both sizes."""
+    common = math.gcd(scale, side)
+    most = max(1, side // STRETCH)
+    return max(num for num in range(1, common + 1) if common % num == 0 and num <= most)
 
 
 @lru_cache(maxsize=64)
-def stretch_matrices(
-    scale: int, side: int, device: torch.device
-) -> tuple[Float[Tensor, "s S"], Float[Tensor, "S reach"]]:
-    """The matrices that take one stretch of an axis down to `scale` and back up."""
-    common = math.gcd(scale, side)
-    num = max(n for n in range(1, common + 1) if common % n == 0 and n <= max(1, side // STRETCH))
+def down_matrix(scale: int, side: int, device: torch.device) -> Float[Tensor, "s S"]:
+    """The box average of one stretch: the share of every pixel under a scale pixel."""
+    num = num_stretches(scale, side)
     short, long = scale // num, side // num
     with torch.inference_mode(False):  # kept for good, so usable in every mode
-        # A row of the box average: the share of every pixel under one scale pixel.
         edges = torch.arange(short + 1, dtype=torch.float64) * long / short
         pixels = torch.arange(long, dtype=torch.float64)
         right = torch.minimum(edges[1:, None], pixels + 1)
         left = torch.maximum(edges[:-1, None], pixels)
         down = (right - left).clamp(min=0) * short / long
-        # Resizing unit impulses gives the columns of bicubic interpolation; the stretch
-        # in the middle is far enough from the borders to be every stretch.
-        flank = max(1, -(-HALO // short))
+        return down.to(device, torch.float32)
+
+
+@lru_cache(maxsize=64)
+def up_matrix(scale: int, side: int, device: torch.device) -> Float[Tensor, "S reach"]:
+    """The bicubic interpolation of one stretch, from its pixels and HALO on either side."""
+    num = num_stretches(scale, side)
+    short, long = scale // num, side // num
+    with torch.inference_mode(False):
+        # Resizing unit impulses gives the columns of the matrix; the stretch in the
+        # middle is far enough from the borders to be every stretch.
+        flank = -(-HALO // short)
         axis = (2 * flank + 1) * short
         impulses = torch.eye(axis, dtype=torch.float64).view(1, axis, axis, 1)
         whole = F.interpolate(impulses, size=(axis * long // short, 1), mode="bicubic")[0, :, :, 0]
         first = flank * short - HALO
         up = whole.T[flank * long : (flank + 1) * long, first : first + short + 2 * HALO]
-        return (
-            down.to(device, torch.float32).contiguous(),
-            up.to(device, torch.float32).contiguous(),
-        )
+        return up.to(device, torch.float32).contiguous()

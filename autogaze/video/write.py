@@ -113,7 +113,9 @@ class VideoWriter:
 
     def _add_stream(self) -> VideoStream:
         rate = Fraction(self._fps).limit_denominator(1001)
-        stream = self._container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
+        stream = self._container.add_stream(
+            "libx264", rate=rate, options={"crf": "18", "preset": "veryfast"}
+        )
         stream.width = self._width + self._width % 2
         stream.height = self._height + self._height % 2
         stream.pix_fmt = "yuv420p"

@@ -115,18 +115,20 @@ def test_settings_are_drawn_as_the_config_says():
         "exponential": {"gazing_ratio_min": 0.02, "gazing_ratio_max": 0.5, "lambda": 10},
     }
     drawn = [draw.ratio for draw in draws(gazing_ratio_config=ratios)]
-    assert 0.02 <= min(drawn)
+    assert min(drawn) >= 0.02
     assert max(drawn) <= 0.5
     assert sum(drawn) / 300 == pytest.approx(0.116, abs=0.015)  # mean of the cut exponential
     spread = {"sample_strategy_during_training": "dirichlet", "dirichlet": {"alpha": 3.0}}
     frames = [draw.ratio for draw in draws(gazing_ratio_each_frame_config=spread)]
-    assert all(len(ratio) == 4 and 0 <= min(ratio) and max(ratio) <= 1 for ratio in frames)
+    assert all(len(ratio) == 4 and min(ratio) >= 0 and max(ratio) <= 1 for ratio in frames)
     assert len({tuple(ratio) for ratio in frames}) == 300
     losses = {
         "sample_strategy_during_training": "uniform",
         "uniform": {"task_loss_requirement_min": 0.5, "task_loss_requirement_max": 1.0},
     }
-    drawn = draws(task_loss_requirement_config=losses, has_task_loss_requirement_during_training=True)
+    drawn = draws(
+        task_loss_requirement_config=losses, has_task_loss_requirement_during_training=True
+    )
     assert all(0.5 <= draw.threshold <= 1 for draw in drawn)
     assert sum(draw.threshold for draw in drawn) / 300 == pytest.approx(0.75, abs=0.03)
     unknown = {"sample_strategy_during_training": "never heard of"}

@@ -25,7 +25,9 @@ def cases_of(name: str) -> list[str]:
 def folder() -> Path:
     found = conformance_folder()
     if found is None:
-        pytest.skip("no conformance data: set AUTOGAZE_CONFORMANCE or put it at ../shared/conformance")
+        pytest.skip(
+            "no conformance data: set AUTOGAZE_CONFORMANCE or put it at ../shared/conformance"
+        )
     return found
 
 
@@ -46,7 +48,10 @@ def loaded(folder):
 
 def assert_same_gazes(output, tensors, case):
     padding = tensors[f"{case}.if_padded_gazing"]
-    assert output["num_gazing_each_frame"].tolist() == tensors[f"{case}.num_gazing_each_frame"].tolist()
+    assert (
+        output["num_gazing_each_frame"].tolist()
+        == tensors[f"{case}.num_gazing_each_frame"].tolist()
+    )
     assert output["if_padded_gazing"].equal(padding)
     expected = tensors[f"{case}.gazing_pos"]
     assert output["gazing_pos"][~padding].equal(expected[~padding])
@@ -80,7 +85,9 @@ def test_streaming_through_the_known_caches(loaded, name):
     past, positions, padding, counts = {}, [], [], []
     for index, frame in enumerate(tensors["video"][:1].unbind(1)):
         with torch.inference_mode():
-            output = model({"video": frame[:, None]}, generate_only=True, use_cache=True, **call, **past)
+            output = model(
+                {"video": frame[:, None]}, generate_only=True, use_cache=True, **call, **past
+            )
         past = {
             "past_key_values": output["past_key_values"],
             "past_inputs_embeds": output["past_input_embeds"],

@@ -158,7 +158,7 @@ def test_a_used_past_is_refused():
     call = {"gazing_ratio": 0.5, "generate_only": True, "use_cache": True}
     first = model({"video": video[:, :1]}, **call)
     model({"video": video[:, 1:2]}, past_key_values=first["past_key_values"], **call)
-    with pytest.raises(SelectorError, match="ends at frame 1.*gone on to frame 2"):
+    with pytest.raises(SelectorError, match=r"ends at frame 1.*gone on to frame 2"):
         model({"video": video[:, 1:2]}, past_key_values=first["past_key_values"], **call)
     with pytest.raises(SelectorError, match="without past_key_values"):
         model({"video": video}, past_conv_values=first["past_conv_values"])

@@ -55,7 +55,6 @@ class GridAdaptation:
             )
         n, tile = self.tiles, self.own.grids[-1] * self.target.patch_size
         video = F.pad(video, (0, max(0, n * tile - side), 0, max(0, n * tile - side)))
-        B, T = video.shape[:2]
         cut = video[..., : n * tile, : n * tile].unflatten(-1, (n, tile)).unflatten(-3, (n, tile))
         tiles = cut.permute(0, 3, 5, 1, 2, 4, 6).flatten(0, 2)
         return resize_clip(tiles, self.own.side)
@@ -64,9 +63,7 @@ class GridAdaptation:
         """The tiles' gazes as one gaze a clip on the encoder's pyramid, ids ascending."""
         n = self.tiles
         parts = []
-        for mask, own, target in zip(
-            gaze.masks(), self.own.grids, self.target.grids, strict=True
-        ):
+        for mask, own, target in zip(gaze.masks(), self.own.grids, self.target.grids, strict=True):
             T = mask.shape[1]
             # (clip, tile row, tile column, frame, row, column) to one wide grid a frame.
             grid = mask.view(-1, n, n, T, own, own).permute(0, 3, 1, 4, 2, 5)
@@ -76,13 +73,9 @@ class GridAdaptation:
         return Gaze.from_mask(self.target, torch.cat(parts, -1))
 
 
-def resize_clip(
-    video: Float[Tensor, "B T 3 H W"], side: int
-) -> Float[Tensor, "B T 3 side side"]:
+def resize_clip(video: Float[Tensor, "B T 3 H W"], side: int) -> Float[Tensor, "B T 3 side side"]:
     """Bicubic, not antialiased, corners not aligned; frames of that size are left alone."""
     if video.shape[-2:] == (side, side):
         return video
-    frames = F.interpolate(
-        video.flatten(0, 1), (side, side), mode="bicubic", align_corners=False
-    )
+    frames = F.interpolate(video.flatten(0, 1), (side, side), mode="bicubic", align_corners=False)
     return frames.unflatten(0, video.shape[:2])

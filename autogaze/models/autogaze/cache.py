@@ -132,7 +132,9 @@ class KVCache:
             attended = self._sdpa(layer, slice(None), length, queries[:, :, None], None)
             return attended.flatten(1)
         pieces = [
-            self._sdpa(layer, slice(row, row + 1), self.lengths[row] + count, query[None, :, None], None)
+            self._sdpa(
+                layer, slice(row, row + 1), self.lengths[row] + count, query[None, :, None], None
+            )
             for row, count, query in zip(single.rows, feed.counts, queries, strict=True)
         ]
         return torch.cat(pieces).flatten(1)

@@ -217,7 +217,10 @@ class AutoGazeConfig(PretrainedConfig):
         model = self.gaze_model_config
         pyramid, decoder = self.pyramid, model.gaze_decoder_config
         expected = {
-            "num_vision_tokens_each_frame": (self.num_vision_tokens_each_frame, pyramid.num_patches),
+            "num_vision_tokens_each_frame": (
+                self.num_vision_tokens_each_frame,
+                pyramid.num_patches,
+            ),
             "gaze_decoder_config.vocab_size": (decoder.vocab_size, pyramid.num_patches + 1),
             "connector_config.num_tokens": (
                 model.connector_config.num_tokens,

@@ -154,7 +154,9 @@ class GazeDecoding:
         """Feed the unfed block and the frame; returns states and the last position, per row."""
         B, num_tokens, _ = vision_tokens.shape
         embedded = [self.decoder.model.embed_tokens(ids) for ids in state.unfed.ids]
-        tokens = torch.cat([part for pair in zip(embedded, vision_tokens, strict=True) for part in pair])
+        tokens = torch.cat(
+            [part for pair in zip(embedded, vision_tokens, strict=True) for part in pair]
+        )
         feed = Feed(tuple(range(B)), tuple(n + num_tokens for n in state.unfed.counts))
         starts = state.cache.lengths
         positions = [
@@ -166,7 +168,12 @@ class GazeDecoding:
         return self._feed(state, tokens, torch.cat(positions), feed), ends
 
     def _feed_block(
-        self, state: GazeState, block: Slots, active: list[int], prefill_ends: list[int], hidden: Tensor
+        self,
+        state: GazeState,
+        block: Slots,
+        active: list[int],
+        prefill_ends: list[int],
+        hidden: Tensor,
     ) -> Tensor:
         """Feed a whole block to the rows that go on; the others' states stay as they are."""
         size = block.ids.shape[1]

@@ -146,7 +146,9 @@ def micro_batch(model: "AutoGaze", capacity: int, num_frames: int, memory_budget
     """
     config = model.config.gaze_model_config
     decoder, stem = config.gaze_decoder_config, config.vision_model_config
-    cache = 2 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_dim * capacity
+    cache = (
+        2 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_dim * capacity
+    )
     frame = 3 * config.input_img_size**2
     features = config.connector_config.num_tokens * stem.hidden_dim * (3 + 2 * stem.depth)
     clip = (cache + num_frames * (2 * frame + features)) * model.dtype.itemsize

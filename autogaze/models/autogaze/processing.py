@@ -72,7 +72,11 @@ class AutoGazeImageProcessor(BaseImageProcessor):
         rescale = self.do_rescale if do_rescale is None else do_rescale
         normalize = self.do_normalize if do_normalize is None else do_normalize
         pixels = [
-            self._frames([_resized(frame, target) if resize else frame for frame in video], rescale, normalize)
+            self._frames(
+                [_resized(frame, target) if resize else frame for frame in video],
+                rescale,
+                normalize,
+            )
             for video in videos
         ]
         values = torch.stack(pixels) if many else pixels[0]

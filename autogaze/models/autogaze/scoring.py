@@ -41,7 +41,7 @@ def score(
         ids: patch ids numbered from the start of their own frame.
         slots: slots a frame, S in all.
     """
-    B, T, num_tokens, C = vision_tokens.shape
+    B, T, num_tokens = vision_tokens.shape[:3]
     if len(slots) != T or sum(slots) != ids.shape[1] or ids.shape[0] != B:
         raise SelectorError(
             f"gazes of {ids.shape[0]} clips, {len(slots)} frames and {sum(slots)} slots "

@@ -1,10 +1,9 @@
 """The stem that sees: 16-pixel patches, then convolutions causal in time."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-import torch
 
 from autogaze.models.autogaze.configuration import VisionModelConfig
 

