@@ -53,9 +53,13 @@ def select(
         precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         if dtype not in precisions:
             raise SelectorError(f"dtype must be one of {', '.join(precisions)}, got {dtype!r}")
-        report = bench_select(
-            selectors or known, weights, video, repeats, torch.device(device), precisions[dtype]
-        )
+        try:
+            where = torch.device(device)
+        except RuntimeError:
+            raise SelectorError(f"device must be cpu or cuda, got {device!r}") from None
+        if where.type == "cuda" and not torch.cuda.is_available():
+            raise SelectorError(f"device {device!r}: there is no CUDA device here")
+        report = bench_select(selectors or known, weights, video, repeats, where, precisions[dtype])
         if json:
             print(report.to_json())
         else:

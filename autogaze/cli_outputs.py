@@ -79,7 +79,10 @@ def all_or_none(files: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
     try:
         yield temporary
         for kind, path in files.items():
-            os.replace(temporary[kind], path)
+            try:
+                os.replace(temporary[kind], path)
+            except OSError as error:
+                raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
     except OutputError as error:
         message = str(error)
         for kind, path in files.items():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from autogaze.errors import AutoGazeError
-from autogaze.files import check_writable, replacing
+from autogaze.files import replacing
 from autogaze.gaze import Gaze
 from autogaze.gaze_file import metadata
 
@@ -42,11 +42,12 @@ class GazeWriter:
         self._frame_indices: list[int] = []
 
     def __enter__(self) -> "GazeWriter":
-        check_writable(self.path)
-        self._part = self._stack.enter_context(replacing(self.path))
-        self._spool: IO[bytes] = self._stack.enter_context(
-            tempfile.TemporaryFile(dir=self.path.parent)
-        )
+        with ExitStack() as stack:
+            self._part = stack.enter_context(replacing(self.path))
+            self._spool: IO[bytes] = stack.enter_context(
+                tempfile.TemporaryFile(dir=self.path.parent)
+            )
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(

@@ -79,8 +79,10 @@ def _learned(folder: Path, options: dict[str, Any]) -> Selector:
 
     try:
         return Learned.from_pretrained(str(folder), **options)
-    except AutoGazeError:
-        raise
+    except AutoGazeError as error:
+        if str(folder) in str(error):
+            raise
+        raise CheckpointError(f"{folder}: {error}") from error  # a configuration knows no file
     except (OSError, ValueError, SafetensorError) as error:  # no weights, no JSON, damaged
         raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
 

@@ -1,5 +1,6 @@
 """Gaze files written chunk by chunk are the files that `Gaze.save` writes."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,4 +89,16 @@ def test_saving_all_at_once_on_a_full_disk(tmp_path: Path) -> None:
     gaze = some_gaze(9000)
     with pytest.raises(OutputError, match="cannot be written"), small_disk():
         gaze.save(tmp_path / "gaze.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**where: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(OutputError, match=r"gaze.safetensors: cannot be written: No space left"):
+        write(tmp_path / "gaze.safetensors", [some_gaze(3)])
     assert list(tmp_path.iterdir()) == []

@@ -12,15 +12,8 @@ from autogaze.models.autogaze.generation import ClipStream
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.picking import Picking
 from autogaze.models.autogaze.processing import normalise
-from autogaze.selectors.base import (
-    Clips,
-    Ratio,
-    SelectionStream,
-    Selector,
-    as_clips,
-    frame_cap,
-    frame_caps,
-)
+from autogaze.selectors.base import Clips, Ratio, Selector, as_clips, frame_caps
+from autogaze.selectors.frame_stream import FrameStream
 
 
 class Learned(Selector):
@@ -87,7 +80,7 @@ class Learned(Selector):
         return normalise(clips.unit().to(self.model.device)).to(self.model.dtype)
 
 
-class LearnedStream(SelectionStream):
+class LearnedStream(FrameStream["Learned"]):
     """A `ClipStream` that is started by the first frame."""
 
     def __init__(
@@ -97,23 +90,19 @@ class LearnedStream(SelectionStream):
         loss: float | None,
         generator: torch.Generator | None,
     ) -> None:
-        self.selector = selector
-        self.ratio = ratio
+        super().__init__(selector, ratio)
         self.loss = loss
         self.picking = Picking(selector.temperature, generator)
         self.inner: ClipStream | None = None
 
     def step(self, frame: Clips | Tensor) -> Gaze:
-        clips, selector = as_clips(frame), self.selector
-        selector.check(clips)
-        model = selector.model
+        clips = self.admit(frame)
+        model = self.selector.model
         if self.inner is None:
             self.inner = model.stream(clips.num_clips, num_frames=model.config.max_num_frames)
-        done, V = self.inner.num_frames, selector.pyramid.num_patches
-        caps = [frame_cap(self.ratio, done + t, V) for t in range(clips.num_frames)]
         generation = model.generate(
-            selector._normalised(clips),
-            caps=caps,
+            self.selector._normalised(clips),
+            caps=[self.cap(self.num_frames - 1)],
             threshold=self.loss,
             picking=self.picking,
             stream=self.inner,
@@ -121,4 +110,4 @@ class LearnedStream(SelectionStream):
         return generation.to_gaze()
 
     def finish(self) -> None:
-        return None
+        self.finished = True

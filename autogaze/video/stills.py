@@ -4,18 +4,22 @@ Pillow reads them rather than FFmpeg, which hides truncated JPEGs and mistakes C
 for transparency.
 """
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.video.picture import on_black
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """What Pillow is asked about; GIF and animated PNG are videos and left to FFmpeg."""
+
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
+"""What Pillow's plugins raise on broken bytes."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,11 @@ def still_header(path: Path) -> Still | None:
             width, height = image.size if turn < 5 else image.size[::-1]
             rotation = _ROTATIONS.get(turn, 0)
             return Still(str(image.format).lower(), image.mode, width, height, rotation)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        if isinstance(error, Image.DecompressionBombError):
-            raise VideoError(f"{path}: {error}") from error
+    except VideoError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise VideoError(f"{path}: {error}") from error
+    except _DAMAGE:  # "no image that Pillow knows" is one of these
         return None
 
 
@@ -77,7 +83,7 @@ def read_still(path: Path) -> UInt8[np.ndarray, "H W 3"]:
             elif image.has_transparency_data:
                 pixels = on_black(np.asarray(image.convert("RGBA")))
             else:
-                pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+                pixels = np.array(image.convert("RGB"))  # a copy: Pillow's own cannot be written to
+    except _DAMAGE as error:
         raise CorruptVideoError(f"{path}: frame 0 cannot be decoded: {error}") from error
-    return np.ascontiguousarray(pixels)
+    return pixels

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
+from autogaze.models.autogaze.products import product
 from tests.models.test_generation import threshold_of
 from tests.models.tiny import tiny_model, tiny_video
 
@@ -21,10 +22,8 @@ def test_the_decoder_is_transformers_llama(kv_heads):
     llama = LlamaModel(llama_config).eval()
     llama.load_state_dict(decoder.model.state_dict())
     x = torch.randn(2, 50, config.hidden_size)
-    from autogaze.models.autogaze.rope import rotations
-
     with torch.no_grad():
-        ours = decoder(x, rotations(decoder.frequencies(), torch.arange(50))[None])
+        ours = decoder(x)
         theirs = llama(inputs_embeds=x).last_hidden_state
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -56,8 +55,8 @@ def test_scoring_sees_the_states_that_sequential_decoding_proposed_from(threshol
     if threshold is not None:
         threshold = threshold_of(model, video)
     decoder, seen = model.gazing_model.gaze_decoder, []
-    heads = decoder.heads
-    decoder.heads = lambda hidden: seen.append(hidden) or heads(hidden)
+    losses = decoder.predicted_losses
+    decoder.predicted_losses = lambda hidden: seen.append(hidden) or losses(hidden)
     generation = model.generate(video, caps=[9, 14, 3], threshold=threshold)
     decoded = torch.cat(seen)
     seen.clear()
@@ -80,3 +79,13 @@ def test_scores_run_only_when_read_and_carry_gradients_in_training():
     output = model({"video": video}, gazing_ratio=0.3)
     output["log_action_probs"].sum().backward()
     assert model.gazing_model.vision_model.temporal_conv.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("rows", [1, 10, 200])
+def test_packed_products_are_plain_products(rows):
+    weight = torch.randn(30, 20)
+    x, residual = torch.randn(rows, 20), torch.randn(rows, 30)
+    for fixed in (True, False):
+        by = product(weight, fixed=fixed)
+        torch.testing.assert_close(by(x), x @ weight.T, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(by.added_to(residual, x), residual + x @ weight.T)

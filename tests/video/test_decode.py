@@ -1,5 +1,7 @@
 """What `Video` makes of files of every kind."""
 
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -142,6 +144,31 @@ def test_still_image_is_a_video_of_one_frame(folder, picture, suffix):
     (frame,) = video.frames()
     assert (frame.index, frame.timestamp) == (0, 0.0)
     assert np.abs(frame.pixels.astype(int) - picture(0)).mean() < 6
+    assert frame.pixels.flags.writeable  # like a video's
+
+
+def test_the_first_of_several_pictures_in_a_jpeg(folder, picture):
+    # Phones write such files: a JPEG that Pillow renames to MPO while opening it.
+    first, second = Image.fromarray(picture(0)), Image.fromarray(picture(9))
+    first.save(folder / "phone.jpg", format="MPO", save_all=True, append_images=[second])
+    video = open_video(folder / "phone.jpg")
+    assert (video.info.codec, video.info.num_frames) == ("mpo", 1)
+    (frame,) = video.frames()
+    assert np.abs(frame.pixels.astype(int) - picture(0)).mean() < 6
+
+
+def test_pillow_need_not_have_opened_anything_before(folder, picture):
+    paths = [folder / f"first.{suffix}" for suffix in ("jpg", "png", "webp", "tiff")]
+    for path in paths:
+        Image.fromarray(picture(0)).save(path)
+    code = (
+        "import sys; from pathlib import Path; from autogaze.video.stills import still_header;"
+        "print(*(still_header(Path(path)).format for path in sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["jpeg", "png", "webp", "tiff"]
 
 
 def test_still_image_orientation_and_modes(folder, picture):
@@ -224,3 +251,25 @@ def test_truncated_image(folder, picture):
     data = path.read_bytes()
     with pytest.raises(CorruptVideoError, match="frame 0"):
         list(open_video(write(folder / "half.jpg", data[:-100])).frames())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("header.ppm", b"P6\n64 x48\n255\n" + bytes(9216)),
+        ("number.ppm", b"P6\n" + b"6" * 40 + b" 48\n255\n"),
+        ("cut.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"),
+        ("size.tiff", b"II*\0\x08\0\0\0\x01\0\0\x01\x03\0\x01\0\0\0\0\0\0\0\0\0\0\0"),
+        ("nothing.bmp", b"BM" + bytes(60)),
+    ],
+)
+def test_a_broken_image_header_is_the_files_fault(folder, name, content):
+    with pytest.raises(VideoError, match=name):
+        list(open_video(write(folder / name, content)).frames())
+
+
+def test_a_picture_too_large_to_be_one(folder, monkeypatch, picture):
+    Image.fromarray(picture(0)).save(folder / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(VideoError, match=r"bomb\.png: .*pixels"):
+        open_video(folder / "bomb.png")

@@ -48,15 +48,14 @@ class KVCache:
     """Keys and values of every layer for B rows of up to `capacity` tokens.
 
     Attributes:
-        keys, values: (layers, B, kv heads, capacity, D).
+        held: (layers, B, 2 * kv heads, capacity, D), the keys' heads before the values'.
         lengths: tokens held a row, on the host.
     """
 
     def __init__(
         self, layers: int, rows: int, kv_heads: int, head_dim: int, capacity: int, like: Tensor
     ) -> None:
-        shape = (layers, rows, kv_heads, capacity, head_dim)
-        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
+        self.held = like.new_empty(layers, rows, 2 * kv_heads, capacity, head_dim)
         self.lengths = [0] * rows
 
     @property
@@ -65,17 +64,15 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
-        return self.keys.shape[3]
+        return self.held.shape[3]
 
     def reserve(self, feed: Feed) -> None:
         """Make room for `feed`; the capacity doubles when it runs out (long streams only)."""
         needed = max(self.lengths[row] + n for row, n in zip(feed.rows, feed.counts, strict=True))
         if needed > self.capacity:
             extra = max(needed, 2 * self.capacity) - self.capacity
-            self.keys, self.values = (
-                torch.cat([part, part.new_empty(*part.shape[:3], extra, part.shape[4])], dim=3)
-                for part in (self.keys, self.values)
-            )
+            shape = (*self.held.shape[:3], extra, self.held.shape[4])
+            self.held = torch.cat([self.held, self.held.new_empty(shape)], dim=3)
 
     def aligned(self, feed: Feed) -> bool:
         """Whether all rows are fed alike and stand at the same length: one batched call."""
@@ -85,36 +82,32 @@ class KVCache:
             and len(set(self.lengths)) == 1
         )
 
-    def write(
-        self, layer: int, feed: Feed, keys: Float[Tensor, "N G D"], values: Float[Tensor, "N G D"]
-    ) -> None:
+    def write(self, layer: int, feed: Feed, keys_values: Float[Tensor, "N KV D"]) -> None:
         """Put the new tokens' keys and values behind what each row holds (see `advance`)."""
         if self.aligned(feed):
-            start, stop = self.lengths[0], self.lengths[0] + feed.counts[0]
-            for store, new in ((self.keys, keys), (self.values, values)):
-                packed = new.unflatten(0, (self.num_rows, feed.counts[0])).transpose(1, 2)
-                store[layer, :, :, start:stop] = packed
+            start, count = self.lengths[0], feed.counts[0]
+            packed = keys_values.unflatten(0, (-1, count)).transpose(1, 2)
+            self.held[layer, :, :, start : start + count] = packed
             return
-        for row, new_keys, new_values in zip(
-            feed.rows, keys.split(feed.counts), values.split(feed.counts), strict=True
-        ):
-            start, stop = self.lengths[row], self.lengths[row] + len(new_keys)
-            self.keys[layer, row, :, start:stop] = new_keys.transpose(0, 1)
-            self.values[layer, row, :, start:stop] = new_values.transpose(0, 1)
+        for row, new in zip(feed.rows, keys_values.split(feed.counts), strict=True):
+            start = self.lengths[row]
+            self.held[layer, row, :, start : start + len(new)] = new.transpose(0, 1)
 
     def advance(self, feed: Feed) -> None:
         """Count the fed tokens in, once all layers have written them."""
         for row, count in zip(feed.rows, feed.counts, strict=True):
             self.lengths[row] += count
 
-    def attend(self, layer: int, feed: Feed, queries: Float[Tensor, "N H D"]) -> Tensor:
-        """Attention of all new tokens over their row: (N, H * D)."""
+    def attend(
+        self, layer: int, feed: Feed, queries: Float[Tensor, "N H D"]
+    ) -> Float[Tensor, "N HD"]:
+        """Attention of all new tokens over their row; queries come scaled."""
         if self.aligned(feed):
-            rows, count, length = self.num_rows, feed.counts[0], self.lengths[0]
+            count, length = feed.counts[0], self.lengths[0]
             mask = feed.causal_mask(count, length, queries)
-            split = queries.unflatten(0, (rows, count)).transpose(1, 2)
+            split = queries.unflatten(0, (-1, count)).transpose(1, 2)
             attended = self._sdpa(layer, slice(None), length + count, split, mask)
-            return attended.transpose(1, 2).flatten(0, 1).flatten(1)
+            return attended.transpose(1, 2).flatten(2).flatten(0, 1)
         pieces = []
         for row, part in zip(feed.rows, queries.split(feed.counts), strict=True):
             length, count = self.lengths[row], len(part)
@@ -124,27 +117,30 @@ class KVCache:
             pieces.append(attended[0].transpose(0, 1).flatten(1))
         return torch.cat(pieces)
 
-    def attend_last(self, layer: int, feed: Feed, queries: Float[Tensor, "R H D"]) -> Tensor:
-        """Attention of every fed row's last token only: (R, H * D)."""
-        single = Feed(feed.rows, (1,) * len(feed.rows))
+    def attend_last(
+        self, layer: int, feed: Feed, queries: Float[Tensor, "R H D"]
+    ) -> Float[Tensor, "R HD"]:
+        """Attention of every fed row's last token only; queries come scaled."""
         if self.aligned(feed):
             length = self.lengths[0] + feed.counts[0]
-            attended = self._sdpa(layer, slice(None), length, queries[:, :, None], None)
-            return attended.flatten(1)
+            return self._sdpa(layer, slice(None), length, queries[:, :, None], None).flatten(1)
         pieces = [
             self._sdpa(
                 layer, slice(row, row + 1), self.lengths[row] + count, query[None, :, None], None
             )
-            for row, count, query in zip(single.rows, feed.counts, queries, strict=True)
+            for row, count, query in zip(feed.rows, feed.counts, queries, strict=True)
         ]
         return torch.cat(pieces).flatten(1)
 
     def _sdpa(
         self, layer: int, rows: slice, length: int, queries: Tensor, mask: Tensor | None
     ) -> Tensor:
-        keys = self.keys[layer, rows, :, :length]
-        values = self.values[layer, rows, :, :length]
-        grouped = queries.shape[1] != keys.shape[1]
+        keys, values = self.held[layer, rows, :, :length].chunk(2, dim=1)
         return F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, enable_gqa=grouped
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            scale=1.0,
+            enable_gqa=queries.shape[1] != keys.shape[1],
         )

@@ -5,12 +5,13 @@ teacher-forced pass over whole sequences. Gazing itself is in `decoding.py`.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autogaze.models.autogaze.configuration import GazeDecoderConfig
-from autogaze.models.autogaze.rope import pair_channels, rope_frequencies, rotate
+from autogaze.models.autogaze.products import Product, product
+from autogaze.models.autogaze.rope import head_rotations, pair_channels, rope_frequencies, rotate
 
 
 class Attention(nn.Module):
@@ -50,37 +51,54 @@ class DecoderLayer(nn.Module):
 class FusedLayer:
     """The weights of one block, joined so that each half is one matrix product.
 
+    Gazing feeds a few tokens at a time, hundreds of times a clip, so what counts is
+    how few operations a block takes: norms' gains and attention's 1 / sqrt(D) are
+    multiplied into the projections, residuals are added by the products, and one
+    complex product rotates queries and keys while it leaves values as they are.
+
     Attributes:
-        qkv: (q + k + v outputs, C), q and k with rotary pairs adjacent and the input
-            norm's gain multiplied in.
-        gate_up: (2 * intermediate, C), the post-attention norm's gain multiplied in.
+        q, kv: the rows of `qkv` that make queries, and keys and values.
+        qkv: C -> q + k + v outputs, rotary pairs of q and k adjacent.
+        out: heads * D -> C.
+        gate_up: C -> 2 * intermediate.
+        down: intermediate -> C.
     """
 
-    qkv: Tensor
-    out: Tensor
-    gate_up: Tensor
-    down: Tensor
+    q: Product
+    kv: Product
+    qkv: Product
+    out: Product
+    gate_up: Product
+    down: Product
     num_heads: int
     num_kv_heads: int
     head_dim: int
     eps: float
 
     @classmethod
-    def of(cls, layer: DecoderLayer, config: GazeDecoderConfig) -> "FusedLayer":
+    def of(cls, layer: DecoderLayer, config: GazeDecoderConfig, *, fixed: bool) -> "FusedLayer":
+        """Join a block's weights; `fixed` where neither they nor a gradient will change."""
         attn, mlp, D = layer.self_attn, layer.mlp, config.head_dim
         qkv = torch.cat(
             [
-                pair_channels(attn.q_proj.weight, D),
+                pair_channels(attn.q_proj.weight, D) * D**-0.5,
                 pair_channels(attn.k_proj.weight, D),
                 attn.v_proj.weight,
             ]
         )
+        qkv = qkv * layer.input_layernorm.weight
         gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-        return cls(
-            qkv * layer.input_layernorm.weight,
+        width = config.num_attention_heads * D
+        weights = (
+            qkv[:width],
+            qkv[width:],
+            qkv,
             attn.o_proj.weight,
             gate_up * layer.post_attention_layernorm.weight,
             mlp.down_proj.weight,
+        )
+        return cls(
+            *(product(weight, fixed=fixed) for weight in weights),
             config.num_attention_heads,
             config.num_key_value_heads,
             D,
@@ -88,39 +106,42 @@ class FusedLayer:
         )
 
     def project(
-        self, x: Float[Tensor, "*N C"], rotation: Complex[Tensor, "*#N half"]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries (*N, heads, D) and keys (*N, kv heads, D), and values."""
-        H, G, D = self.num_heads, self.num_kv_heads, self.head_dim
-        qkv = F.linear(_normed(x, self.eps), self.qkv).unflatten(-1, (H + 2 * G, D))
-        qk = rotate(qkv[..., : H + G, :], rotation.unsqueeze(-2))
-        return qk[..., :H, :], qk[..., H:, :], qkv[..., H + G :, :]
+        self, x: Float[Tensor, "N C"], rotation: Complex[Tensor, "N pairs"]
+    ) -> tuple[Float[Tensor, "N H D"], Float[Tensor, "N KV D"]]:
+        """Queries, and keys and values side by side; `rotation` as of `head_rotations`."""
+        return self._split(self.qkv(self.normed(x)), rotation)
 
     def keys_values(
-        self, x: Float[Tensor, "*N C"], rotation: Complex[Tensor, "*#N half"]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Like `project` without the queries: the normed input, keys and values."""
-        H, G, D = self.num_heads, self.num_kv_heads, self.head_dim
-        normed = _normed(x, self.eps)
-        kv = F.linear(normed, self.qkv[H * D :]).unflatten(-1, (2 * G, D))
-        return normed, rotate(kv[..., :G, :], rotation.unsqueeze(-2)), kv[..., G:, :]
+        self, normed: Float[Tensor, "N C"], rotation: Complex[Tensor, "N pairs"]
+    ) -> Float[Tensor, "N KV D"]:
+        """Keys and values side by side, of an input already normed."""
+        width = self.num_heads * self.head_dim
+        kv = self.kv(normed)
+        return rotate(kv, rotation[:, width // 2 :]).unflatten(1, (-1, self.head_dim))
 
     def queries(
-        self, normed: Float[Tensor, "*N C"], rotation: Complex[Tensor, "*#N half"]
-    ) -> Tensor:
-        """Rotated queries (*N, heads, D) of an already normed input."""
-        H, D = self.num_heads, self.head_dim
-        return rotate(
-            F.linear(normed, self.qkv[: H * D]).unflatten(-1, (H, D)), rotation.unsqueeze(-2)
-        )
+        self, normed: Float[Tensor, "N C"], rotation: Complex[Tensor, "N pairs"]
+    ) -> Float[Tensor, "N H D"]:
+        """Queries of an input already normed."""
+        width = self.num_heads * self.head_dim
+        q = self.q(normed)
+        return rotate(q, rotation[:, : width // 2]).unflatten(1, (-1, self.head_dim))
+
+    def normed(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        """RMSNorm without its gain, which the projection that follows carries."""
+        return x * x.square().mean(-1, keepdim=True).add_(self.eps).rsqrt_()
 
     def finish(
-        self, x: Float[Tensor, "*N C"], attended: Float[Tensor, "*N HD"]
-    ) -> Float[Tensor, "*N C"]:
+        self, x: Float[Tensor, "N C"], attended: Float[Tensor, "N HD"]
+    ) -> Float[Tensor, "N C"]:
         """What follows attention: output projection and SwiGLU, each added to `x`."""
-        x = x + F.linear(attended, self.out)
-        gate, up = F.linear(_normed(x, self.eps), self.gate_up).chunk(2, dim=-1)
-        return x + F.linear(F.silu(gate) * up, self.down)
+        x = self.out.added_to(x, attended)
+        gate, up = self.gate_up(self.normed(x)).chunk(2, dim=-1)
+        return self.down.added_to(x, F.silu(gate) * up)
+
+    def _split(self, qkv: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+        heads = rotate(qkv, rotation).unflatten(1, (-1, self.head_dim))
+        return heads[:, : self.num_heads], heads[:, self.num_heads :]
 
 
 class DecoderModel(nn.Module):
@@ -144,24 +165,39 @@ class GazeDecoder(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, K * config.vocab_size, bias=False)
         self.task_loss_prediction_head = nn.Linear(config.hidden_size, K, bias=False)
 
-    def fused_layers(self) -> list[FusedLayer]:
-        return [FusedLayer.of(layer, self.config) for layer in self.model.layers]  # type: ignore[arg-type]
+    def fused_layers(self, *, fixed: bool) -> list[FusedLayer]:
+        """All blocks; `fixed` where neither weights nor a gradient will change."""
+        return [
+            FusedLayer.of(layer, self.config, fixed=fixed)  # type: ignore[arg-type]
+            for layer in self.model.layers
+        ]
 
-    def frequencies(self) -> Float[Tensor, " half"]:
-        device = self.lm_head.weight.device
-        return rope_frequencies(self.config.rope_parameters, self.config.head_dim).to(device)
+    def rotations(self, positions: Int[Tensor, " N"]) -> Complex[Tensor, "N pairs"]:
+        """What `FusedLayer.project` multiplies with at these positions, for all its heads."""
+        config = self.config
+        turned = config.num_attention_heads + config.num_key_value_heads
+        return head_rotations(
+            rope_frequencies(config.rope_parameters, config.head_dim).to(positions.device),
+            positions,
+            turned,
+            config.num_key_value_heads,
+        )
 
-    def forward(
-        self, x: Float[Tensor, "B N C"], rotation: Complex[Tensor, "#B N half"]
-    ) -> Float[Tensor, "B N C"]:
+    def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """Final hidden states of whole sequences; every token sees itself and what is before."""
-        for layer in self.fused_layers():
-            q, k, v = (part.transpose(1, 2) for part in layer.project(x, rotation))
-            attended = F.scaled_dot_product_attention(
-                q, k, v, is_causal=True, enable_gqa=layer.num_heads != layer.num_kv_heads
+        B, N, _ = x.shape
+        rotation = self.rotations(torch.arange(N, device=x.device)).repeat(B, 1)
+        x = x.flatten(0, 1)
+        for layer in self.fused_layers(fixed=False):
+            q, kv = (
+                part.unflatten(0, (B, N)).transpose(1, 2) for part in layer.project(x, rotation)
             )
-            x = layer.finish(x, attended.transpose(1, 2).flatten(2))
-        return self.model.norm(x)
+            k, v = kv.chunk(2, dim=1)
+            attended = F.scaled_dot_product_attention(
+                q, k, v, is_causal=True, scale=1.0, enable_gqa=q.shape[1] != k.shape[1]
+            )
+            x = layer.finish(x, attended.transpose(1, 2).flatten(2).flatten(0, 1))
+        return self.model.norm(x).unflatten(0, (B, N))
 
     def heads(
         self, hidden: Float[Tensor, "*N C"]
@@ -173,8 +209,3 @@ class GazeDecoder(nn.Module):
     def predicted_losses(self, hidden: Float[Tensor, "*N C"]) -> Float[Tensor, "*N K"]:
         """K predicted losses: before each of the K patches proposed next is added."""
         return self.task_loss_prediction_head(hidden)
-
-
-def _normed(x: Tensor, eps: float) -> Tensor:
-    """RMSNorm without its gain, which the following projection carries."""
-    return F.rms_norm(x, (x.shape[-1],), eps=eps)

@@ -13,13 +13,13 @@ tokens, padding and rows that have finished not fed at all.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Complex, Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autogaze.models.autogaze.cache import Feed, KVCache
 from autogaze.models.autogaze.decoder import FusedLayer, GazeDecoder
 from autogaze.models.autogaze.picking import Picking, pick_block
-from autogaze.models.autogaze.rope import rotations
+from autogaze.models.autogaze.products import product
 from autogaze.models.autogaze.vision import ConvHistory
 
 
@@ -75,8 +75,8 @@ class GazeDecoding:
     def __init__(self, decoder: GazeDecoder, decode_positions: str) -> None:
         self.decoder = decoder
         self.config = decoder.config
-        self.layers: list[FusedLayer] = decoder.fused_layers()
-        self.frequencies = decoder.frequencies()
+        self.layers: list[FusedLayer] = decoder.fused_layers(fixed=True)
+        self.logits = product(decoder.lm_head.weight, fixed=True)
         self.sequential = decode_positions == "sequential"
 
     def start(self, num_rows: int, capacity: int) -> GazeState:
@@ -109,7 +109,7 @@ class GazeDecoding:
         blocks: list[Slots] = []
         left = cap
         while True:
-            logits, losses = self.decoder.heads(hidden)
+            logits, losses = self._heads(hidden)
             size = min(left, losses.shape[-1])
             ids = pick_block(logits[:, :size, :num_patches], taken, picking)
             kept = (~finished).expand(-1, size)
@@ -131,6 +131,11 @@ class GazeDecoding:
             torch.cat([block.ids for block in blocks], 1),
             torch.cat([block.kept for block in blocks], 1),
         )
+
+    def _heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """K x (V + 1) logits and K predicted losses of every row."""
+        logits = self.logits(hidden).unflatten(-1, (-1, self.config.vocab_size))
+        return logits, self.decoder.predicted_losses(hidden)
 
     def _active(self, state: GazeState, threshold: float | None, finished: Tensor) -> list[int]:
         """Rows that go on; looking at the device is needed only if rows can stop."""
@@ -201,16 +206,16 @@ class GazeDecoding:
         """Run packed tokens through the decoder; the final state of every row's last one."""
         cache = state.cache
         cache.reserve(feed)
-        rotation: Complex[Tensor, "N half"] = rotations(self.frequencies, positions)
+        rotation = self.decoder.rotations(positions.to(x.device))
         for index, layer in enumerate(self.layers[:-1]):
-            queries, keys, values = layer.project(x, rotation)
-            cache.write(index, feed, keys, values)
+            queries, keys_values = layer.project(x, rotation)
+            cache.write(index, feed, keys_values)
             x = layer.finish(x, cache.attend(index, feed, queries))
         # Of the last layer only each row's last token is read: all that the others
         # leave behind are their keys and values.
         index, layer, last = len(self.layers) - 1, self.layers[-1], feed.last().to(x.device)
-        normed, keys, values = layer.keys_values(x, rotation)
-        cache.write(index, feed, keys, values)
+        normed = layer.normed(x)
+        cache.write(index, feed, layer.keys_values(normed, rotation))
         queries = layer.queries(normed[last], rotation[last])
         x = layer.finish(x[last], cache.attend_last(index, feed, queries))
         cache.advance(feed)

@@ -32,11 +32,17 @@ def rope_frequencies(parameters: dict[str, Any], head_dim: int) -> Float[Tensor,
     return frequencies * (blend + (1 - blend) / factor)
 
 
-def rotations(
-    frequencies: Float[Tensor, " half"], positions: Int[Tensor, "*shape"]
-) -> Complex[Tensor, "*shape half"]:
-    """exp(i * position * frequency): multiplying a channel pair by it rotates it."""
-    angles = positions.to(frequencies.device)[..., None].float() * frequencies
+def head_rotations(
+    frequencies: Float[Tensor, " half"], positions: Int[Tensor, " N"], turned: int, kept: int
+) -> Complex[Tensor, "N pairs"]:
+    """exp(i * position * frequency) for `turned` heads, and 1 for the `kept` heads after them.
+
+    Multiplying a channel pair by it rotates the pair; heads of values are not to be rotated.
+    """
+    angles = positions[:, None].float() * frequencies
+    angles = torch.cat(
+        [angles.repeat(1, turned), angles.new_zeros(len(angles), kept * len(frequencies))], 1
+    )
     return torch.polar(torch.ones_like(angles), angles)
 
 
@@ -51,7 +57,7 @@ def pair_channels(weight: Float[Tensor, "out C"], head_dim: int) -> Float[Tensor
     return weight.view(-1, 2, head_dim // 2, C).transpose(1, 2).reshape(-1, C)
 
 
-def rotate(x: Float[Tensor, "*batch D"], by: Complex[Tensor, "*rest half"]) -> Tensor:
-    """Rotate adjacent channel pairs; `by` broadcasts over the leading axes."""
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * by).flatten(-2)
+def rotate(x: Float[Tensor, "N D"], by: Complex[Tensor, "N half"]) -> Float[Tensor, "N D"]:
+    """Rotate adjacent channel pairs."""
+    pairs = torch.view_as_complex(x.unflatten(1, (-1, 2)))
+    return torch.view_as_real(pairs * by).flatten(1)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.decoder import GazeDecoder
-from autogaze.models.autogaze.rope import rotations
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,9 @@ def _run(
     Padding is moved to each row's end, where causality alone hides it: positions are
     then simply 0, 1, 2... and attention needs no mask.
     """
-    positions = torch.arange(sequence.shape[1], device=sequence.device)
-    rotation = rotations(decoder.frequencies(), positions)[None]
     if bool(real.all()):
-        return decoder(sequence, rotation)
+        return decoder(sequence)
     order = (~real).long().argsort(dim=1, stable=True)
     packed = sequence.gather(1, order[..., None].expand_as(sequence))
-    hidden = decoder(packed, rotation)
+    hidden = decoder(packed)
     return hidden.gather(1, order.argsort(1)[..., None].expand_as(hidden))

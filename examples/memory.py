@@ -1,0 +1,124 @@
+"""Memory does not grow with a video's length: the peak at 10 seconds and at 10 minutes of 1080p.
+
+    python examples/memory.py [--tiles one] [--fps 30] [--ratio 0.02] [--seconds 10 600] [--pictures]
+
+Makes a video of a moving texture, gazes at its beginning and at all of it, each in a
+process of its own, and prints the most memory that either ever held. Ends with exit
+code 1 if the longer one took more than 1.5 times as much.
+
+This file imports little until a process has started, since a new process is charged
+with what its parent held.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+WIDTH, HEIGHT, FPS = 1920, 1080, 30
+PERIOD = 10
+"""Seconds after which the video starts over."""
+LIMIT = 1.5
+
+
+def write_texture(path: Path) -> None:
+    """A smooth texture with finer grain in it, panning for `PERIOD` seconds."""
+    import numpy as np
+    from PIL import Image
+
+    from autogaze.video import VideoWriter
+
+    num_frames = PERIOD * FPS
+    size = WIDTH + 2 * num_frames, HEIGHT + num_frames
+    rng = np.random.default_rng(0)
+    texture = np.zeros((size[1], size[0], 3))
+    for cell, weight in ((240, 0.7), (24, 0.3)):
+        noise = rng.integers(0, 256, (size[1] // cell, size[0] // cell, 3), dtype=np.uint8)
+        texture += weight * np.asarray(
+            Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+        )
+    pixels = texture.round().astype(np.uint8)
+    with VideoWriter(path, FPS, WIDTH, HEIGHT) as writer:
+        for number in range(num_frames):
+            left, top = 2 * number, number
+            writer.write(np.ascontiguousarray(pixels[top : top + HEIGHT, left : left + WIDTH]))
+
+
+def repeat(path: Path, seconds: int, target: Path) -> None:
+    """The same video over and over, for so many seconds, without encoding it again."""
+    import av
+
+    with av.open(str(path)) as source, av.open(str(target), "w") as output:
+        stream = source.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        if stream.time_base is None:
+            raise SystemExit(f"{path}: has no clock")
+        period = round(PERIOD / stream.time_base)
+        for turn in range(-(-seconds // PERIOD)):
+            source.seek(0)
+            for packet in source.demux(stream):
+                if packet.dts is None or packet.pts is None:
+                    continue
+                packet.pts += turn * period
+                packet.dts += turn * period
+                if packet.pts * stream.time_base < seconds:
+                    packet.stream = copy
+                    output.mux(packet)
+
+
+def gaze(arguments: list[str]) -> tuple[float, float]:
+    """Run `autogaze gaze`; the peak of this process in MB, and how many seconds it took."""
+    import io
+    from contextlib import redirect_stdout
+
+    from autogaze.cli import app
+
+    began = time.perf_counter()
+    with redirect_stdout(io.StringIO()) as told:
+        code = app(["gaze", *arguments], standalone_mode=False)
+    if code:
+        raise RuntimeError(f"autogaze gaze {' '.join(arguments)} ended with {code}:\n{told}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tiles", default="one", help="see `autogaze gaze --help`")
+    parser.add_argument("--fps", type=float, default=FPS, help="frames looked at a second")
+    parser.add_argument("--ratio", type=float, default=0.02, help="cap a frame")
+    parser.add_argument("--seconds", type=int, nargs=2, default=(10, 600), metavar="N")
+    parser.add_argument("--pictures", action="store_true", help="make all pictures too")
+    options = parser.parse_args()
+
+    peaks = []
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh,
+    ):
+        folder = Path(name)
+        texture = folder / "texture.mp4"
+        fresh.submit(write_texture, texture).result()
+        for seconds in options.seconds:
+            video = folder / f"{seconds}.mp4"
+            fresh.submit(repeat, texture, seconds, video).result()
+            kinds = ["--out"]
+            if options.pictures:
+                kinds += ["--overlay", "--sheet", "--reconstruction", "--plot"]
+            arguments = [str(video), f"--tiles={options.tiles}", f"--fps={options.fps}"]
+            arguments += [f"--ratio={options.ratio}", *(f"{kind}={folder}" for kind in kinds)]
+            peak, took = fresh.submit(gaze, arguments).result()
+            print(f"{seconds} s of {WIDTH} x {HEIGHT}: {peak:.0f} MB, {took:.0f} s", flush=True)
+            peaks.append(peak)
+    growth = peaks[1] / peaks[0]
+    print(f"tiles {options.tiles}, {options.fps:g} frames a second: {growth:.2f} times as much")
+    if growth > LIMIT:
+        raise SystemExit(f"more than {LIMIT} times: memory grows with the video's length")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Gazing on a GPU: the same patches as on the CPU. Skipped where there is none."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from autogaze import Gaze
+from autogaze.models.autogaze import AutoGaze
+from autogaze.pipeline import GazeStream
+from autogaze.selectors.learned import Learned
+from tests.clips import make_video
+from tests.gazes import same
+from tests.models.test_generation import threshold_of
+from tests.models.tiny import tiny_model, tiny_video
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+
+@pytest.fixture(autouse=True)
+def plain_float32() -> Iterator[None]:
+    """No TensorFloat-32 in convolutions, which would round more than float32 does."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def on_gpu(model: AutoGaze, dtype: torch.dtype = torch.float32) -> AutoGaze:
+    return copy.deepcopy(model).to("cuda", dtype)
+
+
+def decided_model(seed: int) -> AutoGaze:
+    """A tiny model that mostly prefers one patch clearly, as trained ones do."""
+    model = tiny_model(seed)
+    with torch.no_grad():
+        model.gazing_model.gaze_decoder.lm_head.weight.mul_(4)
+    return model
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_float32_gives_the_cpus_gazes(stop: bool) -> None:
+    model, video = tiny_model(), tiny_video(4, 3)
+    threshold = threshold_of(model, video) if stop else None
+    caps = [15, 7, 20]
+    expected = model.generate(video, caps=caps, threshold=threshold).to_gaze()
+    gaze = on_gpu(model).generate(video.cuda(), caps=caps, threshold=threshold).to_gaze()
+    assert gaze.device.type == "cuda"
+    assert same(gaze.to("cpu"), expected)
+
+
+def test_bfloat16_gives_the_cpus_gazes() -> None:
+    """At least 99 % of gazes, up to a frame's first one that rounding may decide.
+
+    From there on a clip has another past, so its later gazes say nothing.
+    """
+    equal = total = 0
+    for seed in range(4):
+        model, video = decided_model(seed), tiny_video(32, 3, seed)
+        generation = model.generate(video, caps=[6] * 3)
+        half = on_gpu(model, torch.bfloat16)
+        positions = half.generate(video.to("cuda", torch.bfloat16), caps=[6] * 3).to_padded()
+        agree = positions["gazing_pos"].cpu() == generation.to_padded()["gazing_pos"]
+        clear = model.score(video, generation).log_probs.exp() > 0.6
+        counted = clear.int().cumprod(dim=1).bool()
+        equal += int((agree & counted).sum())
+        total += int(counted.sum())
+    assert total > 150, "too few gazes for this test to say anything"
+    assert equal >= 0.99 * total
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stop", [False, True])
+def test_bounds_hold_in_every_precision(dtype: torch.dtype, stop: bool) -> None:
+    model, video = tiny_model(), tiny_video(3, 4)
+    threshold = threshold_of(model, video) if stop else None
+    caps = [15, 7, 20, 2]
+    gaze = on_gpu(model, dtype).generate(video.to("cuda", dtype), caps=caps, threshold=threshold)
+    gaze = gaze.to_gaze().to("cpu")  # where a Gaze refuses ids twice or out of range
+    assert (gaze.lengths >= 1).all()
+    assert (gaze.lengths <= torch.tensor(caps)).all()
+    if not stop:
+        assert gaze.lengths.tolist() == [caps] * 3
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_streaming_equals_the_whole_clip(stop: bool) -> None:
+    model, video = tiny_model(), tiny_video(2, 4)
+    threshold = threshold_of(model, video) if stop else None
+    model, video = on_gpu(model), video.cuda()
+    whole = model.generate(video, threshold=threshold).to_gaze()
+    stream = model.stream(2)
+    parts = [
+        model.generate(frame, threshold=threshold, stream=stream).to_gaze()
+        for frame in video.split([1, 2, 1], dim=1)
+    ]
+    assert same(Gaze.cat_frames(parts), whole)
+
+
+def test_a_batch_equals_its_rows() -> None:
+    model, video = tiny_model(), tiny_video(3, 3)
+    threshold = threshold_of(model, video)
+    model, video = on_gpu(model), video.cuda()
+    together = model.generate(video, threshold=threshold).to_gaze()
+    for row in range(3):
+        alone = model.generate(video[row : row + 1], threshold=threshold).to_gaze()
+        assert same(together[row], alone)
+
+
+def test_scores_are_the_cpus() -> None:
+    model, video = tiny_model(), tiny_video(2, 3)
+    generation = model.generate(video, caps=[6] * 3)
+    expected = model.score(video, generation)
+    scores = on_gpu(model).score(video.cuda(), generation.to_gaze().to("cuda"))
+    torch.testing.assert_close(scores.log_probs.cpu(), expected.log_probs, rtol=1e-3, atol=1e-3)
+
+
+def test_the_main_job_runs_on_it(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "square.mp4", 20)
+    selector = Learned(tiny_model())
+    expected = [chunk.gaze for chunk in GazeStream(video, selector=selector, ratio=0.3)]
+    stream = GazeStream(
+        video, selector=Learned(on_gpu(selector.model)), ratio=0.3, keep_canvas=True, tiles="2x1"
+    )
+    assert [chunk.gaze.num_frames for chunk in stream] == [gaze.num_frames for gaze in expected]
+    gazes = [
+        chunk.gaze.to("cpu")
+        for chunk in GazeStream(video, selector=Learned(on_gpu(selector.model)), ratio=0.3)
+    ]
+    assert same(Gaze.cat_frames(gazes), Gaze.cat_frames(expected))
