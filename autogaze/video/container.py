@@ -27,7 +27,7 @@ def open_container(path: Path) -> InputContainer:
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty")
     try:
-        return av.open(str(path))
+        return av.open(str(path), metadata_errors="replace")  # titles in any encoding
     except (av.FFmpegError, OSError) as error:
         if "moov" not in (boxes := [kind for kind, _ in _boxes(path)]) and "ftyp" in boxes:
             cause = (

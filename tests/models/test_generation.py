@@ -190,3 +190,16 @@ def test_calls_that_make_no_sense_are_refused(call, words):
     call = {"inputs": {"video": tiny_video(1, 2)}, "gazing_ratio": 0.5, **call}
     with pytest.raises(ValueError, match=words):
         tiny_model()(**call)
+
+
+def test_weights_changed_in_place_are_noticed():
+    model, video = tiny_model(), tiny_video(1, 2)
+    before = model.generate(video, caps=[9, 9]).to_gaze()
+    assert same(model.generate(video, caps=[9, 9]).to_gaze(), before)
+    with torch.no_grad():
+        model.gazing_model.gaze_decoder.lm_head.weight.neg_()
+    changed = model.generate(video, caps=[9, 9]).to_gaze()
+    assert not same(changed, before)
+    fresh = tiny_model(seed=1)
+    fresh.load_state_dict(model.state_dict())
+    assert same(fresh.generate(video, caps=[9, 9]).to_gaze(), changed)

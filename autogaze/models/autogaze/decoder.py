@@ -89,16 +89,17 @@ class FusedLayer:
         qkv = qkv * layer.input_layernorm.weight
         gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
         width = config.num_attention_heads * D
-        weights = (
-            qkv[:width],
-            qkv[width:],
-            qkv,
-            attn.o_proj.weight,
-            gate_up * layer.post_attention_layernorm.weight,
-            mlp.down_proj.weight,
-        )
+
+        def by(weight: Tensor) -> Product:
+            return product(weight, fixed=fixed)
+
         return cls(
-            *(product(weight, fixed=fixed) for weight in weights),
+            by(qkv[:width]),
+            by(qkv[width:]),
+            by(qkv),
+            by(attn.o_proj.weight),
+            by(gate_up * layer.post_attention_layernorm.weight),
+            by(mlp.down_proj.weight),
             config.num_attention_heads,
             config.num_key_value_heads,
             D,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.decoding import GazeDecoding, GazeState, Slots
+from autogaze.models.autogaze.decoding import GazeState, Slots
 from autogaze.models.autogaze.picking import Picking
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ class ClipStream:
         self.model = model
         self.num_clips = num_clips
         self.num_frames = 0
-        parts = model.gazing_model
-        self.decoding = GazeDecoding(parts.gaze_decoder, model.config.decode_positions)
-        tokens = parts.connector.pos_embed.shape[0] + (cap or model.pyramid.num_patches)
+        self.decoding = model.decoding()
+        vision_tokens = model.config.gaze_model_config.connector_config.num_tokens
+        tokens = vision_tokens + (cap or model.pyramid.num_patches)
         self.capacity = tokens * num_frames
         self.batch = micro_batch(model, self.capacity, num_frames, memory_budget)
         self.states: list[GazeState] = []

@@ -19,6 +19,7 @@ from autogaze.models.autogaze.configuration import (
     GazeModelConfig,
 )
 from autogaze.models.autogaze.decoder import GazeDecoder
+from autogaze.models.autogaze.decoding import GazeDecoding
 from autogaze.models.autogaze.generation import DEFAULT_MEMORY_BUDGET, ClipStream, Generation
 from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze
 from autogaze.models.autogaze.picking import Picking
@@ -64,6 +65,7 @@ class AutoGaze(PreTrainedModel):
         super().__init__(config)
         self.gazing_model = GazeModel(config.gaze_model_config)
         self.memory_budget = DEFAULT_MEMORY_BUDGET
+        self._decoding: tuple[tuple[object, ...], GazeDecoding] | None = None
         self.post_init()
 
     @property
@@ -126,6 +128,20 @@ class AutoGaze(PreTrainedModel):
         video = resize_clip(video, self.config.gaze_model_config.input_img_size).to(self.dtype)
         tokens, history = self.gazing_model.vision_model(video, history)
         return tokens + self.gazing_model.connector.pos_embed, history
+
+    def decoding(self) -> GazeDecoding:
+        """The decoder with its weights joined for gazing, made anew when they have changed."""
+        decoder = self.gazing_model.gaze_decoder
+        weights = list(decoder.parameters())
+        if any(weight.is_inference() for weight in weights):  # these do not count their changes
+            return GazeDecoding(decoder, self.config.decode_positions)
+        state = (
+            self.config.decode_positions,
+            *((weight.data_ptr(), weight._version) for weight in weights),
+        )
+        if self._decoding is None or self._decoding[0] != state:
+            self._decoding = state, GazeDecoding(decoder, self.config.decode_positions)
+        return self._decoding[1]
 
     def stream(self, num_clips: int, *, num_frames: int = 1, cap: int | None = None) -> ClipStream:
         """Start gazing at `num_clips` clips whose frames arrive one by one or all at once."""
