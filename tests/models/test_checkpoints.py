@@ -1,6 +1,8 @@
 """Checkpoints and configurations in the form users have them."""
 
+import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -141,3 +143,19 @@ def test_a_call_without_settings_uses_the_configs(saved):
     model, _ = saved
     output = model({"video": tiny_video(1, 2)})
     assert output.gaze.lengths.tolist() == [[10, 10]]  # fixed ratio 0.5 of 20
+
+
+def test_a_model_that_has_gazed_can_be_copied_and_pickled():
+    model, video = tiny_model(), tiny_video(1, 2)
+    expected = model.generate(video, caps=[9, 9]).to_gaze().ids
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.generate(video, caps=[9, 9]).to_gaze().ids.equal(expected)
+
+
+def test_other_precisions_gaze_too():
+    video = tiny_video(1, 2)
+    expected = tiny_model().generate(video, caps=[9, 9]).to_gaze().ids
+    double = tiny_model().double().generate(video.double(), caps=[9, 9]).to_gaze().ids
+    assert double.equal(expected)
+    half = tiny_model().to(torch.bfloat16).generate(video, caps=[9, 9]).to_gaze()
+    assert half.lengths.tolist() == [[9, 9]]

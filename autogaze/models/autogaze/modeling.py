@@ -68,6 +68,10 @@ class AutoGaze(PreTrainedModel):
         self._decoding: tuple[tuple[object, ...], GazeDecoding] | None = None
         self.post_init()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Weights packed for oneDNN can be neither copied nor pickled; they are made again.
+        return {**self.__dict__, "_decoding": None}
+
     @property
     def pyramid(self) -> PatchPyramid:
         return self.config.pyramid

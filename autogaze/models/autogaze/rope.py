@@ -58,6 +58,6 @@ def pair_channels(weight: Float[Tensor, "out C"], head_dim: int) -> Float[Tensor
 
 
 def rotate(x: Float[Tensor, "N D"], by: Complex[Tensor, "N half"]) -> Float[Tensor, "N D"]:
-    """Rotate adjacent channel pairs."""
-    pairs = torch.view_as_complex(x.unflatten(1, (-1, 2)))
-    return torch.view_as_real(pairs * by).flatten(1)
+    """Rotate adjacent channel pairs, in float32 whatever the precision of `x`."""
+    pairs = torch.view_as_complex(x.float().unflatten(1, (-1, 2)))
+    return torch.view_as_real(pairs * by).flatten(1).to(x.dtype)
