@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 from jaxtyping import UInt8
 
@@ -144,7 +145,14 @@ class Video:
                     if moved is not None and is_first:
                         moved = moved.all_new()
                     is_first = False
-                    pixels = to_rgb(picture.frame, layout.width, layout.height, layout.orientation)
+                    try:
+                        pixels = to_rgb(
+                            picture.frame, layout.width, layout.height, layout.orientation
+                        )
+                    except av.FFmpegError:
+                        matrix = int(picture.frame.colorspace)
+                        decoder.lose(picture, f"no way from its colours, matrix {matrix}, to RGB")
+                        continue
                     self.num_corrupt = decoder.num_corrupt
                     yield Frame(picture.index, picture.timestamp, pixels, moved)
             finally:

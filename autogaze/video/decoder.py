@@ -69,6 +69,16 @@ class Decoder:
             self._index, self._given = number - 1, number
             yield from self._pictures(decoded, opened, start)
 
+    def lose(self, picture: Picture, cause: str) -> None:
+        """Take a picture for lost that was given already but cannot be shown.
+
+        Raises:
+            CorruptVideoError: unless `skip_corrupt`.
+        """
+        self._damage(picture.index, cause)
+        self._given -= 1
+        self.num_corrupt += 1
+
     def _pictures(
         self, decoded: Iterable[Decoded], opened: OpenStream, start: float
     ) -> Iterator[Picture]:

@@ -114,3 +114,39 @@ def test_edit_list_is_no_truncation(folder, encode):
     assert [frame.index for frame in frames] == list(range(15))
     late = list(video.frames(start=frames[10].timestamp))
     assert [frame.index for frame in late] == list(range(10, 15))
+
+
+def test_colours_that_cannot_be_converted(folder, picture):
+    import av
+
+    path = folder / "colours.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.colorspace = 8  # YCgCo, which FFmpeg's scaler does not know
+        frame = av.VideoFrame.from_ndarray(picture(0), format="rgb24").reformat(format="yuv420p")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    video = open_video(path)
+    with pytest.raises(CorruptVideoError, match=r"colours\.mkv: frame 0 .*matrix 8, to RGB"):
+        list(video.frames())
+    with pytest.raises(VideoError, match="no frame"):
+        list(video.frames(skip_corrupt=True))
+    assert video.num_corrupt == 1
+
+
+@pytest.mark.parametrize("name", ["title.mkv", "title.mp4"])
+def test_titles_in_any_encoding(folder, encode, name):
+    import av
+
+    path = folder / name
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "a title"
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert b"a title" in data
+    path.write_bytes(data.replace(b"a title", b"\xe9\xe8 Latin"))  # not UTF-8
+    assert len(list(open_video(path).frames())) == 1
