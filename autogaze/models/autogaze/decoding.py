@@ -106,11 +106,13 @@ class GazeDecoding:
         hidden, prefill_ends = self._prefill(state, vision_tokens)
         taken = torch.zeros(len(hidden), num_patches, dtype=torch.bool, device=hidden.device)
         finished = torch.zeros(len(hidden), 1, dtype=torch.bool, device=hidden.device)
+        active = list(range(state.num_rows))
         blocks: list[Slots] = []
         left = cap
         while True:
             logits, losses = self._heads(hidden)
             size = min(left, losses.shape[-1])
+            left -= size
             ids = pick_block(logits[:, :size, :num_patches], taken, picking)
             kept = (~finished).expand(-1, size)
             if threshold is not None:
@@ -120,9 +122,7 @@ class GazeDecoding:
                 kept = kept & ~enough
                 finished = finished | ~kept.all(1, keepdim=True)
             blocks.append(Slots(ids, kept))
-            left -= size
-            active = self._active(state, threshold, finished)
-            self._await(state, blocks[-1], threshold)
+            active = self._note_unfed(state, blocks[-1], active, stops=threshold is not None)
             if left == 0 or not active:
                 break
             hidden = self._feed_block(state, blocks[-1], active, prefill_ends, hidden)
@@ -137,23 +137,23 @@ class GazeDecoding:
         logits = self.logits(hidden).unflatten(-1, (-1, self.config.vocab_size))
         return logits, self.decoder.predicted_losses(hidden)
 
-    def _active(self, state: GazeState, threshold: float | None, finished: Tensor) -> list[int]:
-        """Rows that go on; looking at the device is needed only if rows can stop."""
-        if threshold is None:
-            return list(range(state.num_rows))
-        return (~finished[:, 0]).nonzero()[:, 0].tolist()
+    def _note_unfed(
+        self, state: GazeState, block: Slots, active: list[int], *, stops: bool
+    ) -> list[int]:
+        """Remember what the active rows gazed at and are yet to be fed; which of them go on.
 
-    def _await(self, state: GazeState, block: Slots, threshold: float | None) -> None:
-        """Remember the block as not fed yet; rows finished earlier keep what they had."""
-        if threshold is None:
-            state.unfed = Unfed(tuple(block.ids))
-            return
-        state.unfed = Unfed(
-            tuple(
-                ids[kept] if bool(kept.any()) else before
-                for ids, kept, before in zip(block.ids, block.kept, state.unfed.ids, strict=True)
-            )
-        )
+        The one place in the loop that waits for the device: once a block, where rows can stop.
+        """
+        unfed, going_on = list(state.unfed.ids), list(active)
+        if not stops:
+            unfed = list(block.ids)
+        else:
+            kept = block.kept.tolist()
+            going_on = [row for row in active if all(kept[row])]
+            for row in active:
+                unfed[row] = block.ids[row, [slot for slot, real in enumerate(kept[row]) if real]]
+        state.unfed = Unfed(tuple(unfed))
+        return going_on
 
     def _prefill(self, state: GazeState, vision_tokens: Tensor) -> tuple[Tensor, list[int]]:
         """Feed the unfed block and the frame; returns states and the last position, per row."""
