@@ -106,6 +106,7 @@ def bench_select(
             continue
         if name == "learned":
             model = AutoGaze.from_pretrained(weights) if weights else AutoGaze(AutoGazeConfig())
+            model.static_shapes = device.type == "cuda"
             selector: Selector = Learned(model.to(device).to(dtype))  # type: ignore[arg-type]
             where = device, dtype
         else:

@@ -33,14 +33,6 @@ def on_gpu(model: AutoGaze, dtype: torch.dtype = torch.float32) -> AutoGaze:
     return copy.deepcopy(model).to("cuda", dtype)
 
 
-def decided_model(seed: int) -> AutoGaze:
-    """A tiny model that mostly prefers one patch clearly, as trained ones do."""
-    model = tiny_model(seed)
-    with torch.no_grad():
-        model.gazing_model.gaze_decoder.lm_head.weight.mul_(4)
-    return model
-
-
 @pytest.mark.parametrize("stop", [False, True])
 def test_float32_gives_the_cpus_gazes(stop: bool) -> None:
     model, video = tiny_model(), tiny_video(4, 3)
@@ -50,26 +42,6 @@ def test_float32_gives_the_cpus_gazes(stop: bool) -> None:
     gaze = on_gpu(model).generate(video.cuda(), caps=caps, threshold=threshold).to_gaze()
     assert gaze.device.type == "cuda"
     assert same(gaze.to("cpu"), expected)
-
-
-def test_bfloat16_gives_the_cpus_gazes() -> None:
-    """At least 99 % of gazes, up to a frame's first one that rounding may decide.
-
-    From there on a clip has another past, so its later gazes say nothing.
-    """
-    equal = total = 0
-    for seed in range(4):
-        model, video = decided_model(seed), tiny_video(32, 3, seed)
-        generation = model.generate(video, caps=[6] * 3)
-        half = on_gpu(model, torch.bfloat16)
-        positions = half.generate(video.to("cuda", torch.bfloat16), caps=[6] * 3).to_padded()
-        agree = positions["gazing_pos"].cpu() == generation.to_padded()["gazing_pos"]
-        clear = model.score(video, generation).log_probs.exp() > 0.6
-        counted = clear.int().cumprod(dim=1).bool()
-        equal += int((agree & counted).sum())
-        total += int(counted.sum())
-    assert total > 150, "too few gazes for this test to say anything"
-    assert equal >= 0.99 * total
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -173,21 +173,25 @@ class GazeDecoder(nn.Module):
             for layer in self.model.layers
         ]
 
-    def rotations(self, positions: Int[Tensor, " N"]) -> Complex[Tensor, "N pairs"]:
-        """What `FusedLayer.project` multiplies with at these positions, for all its heads."""
+    def frequencies(self) -> Float[Tensor, " half"]:
+        """RoPE's radians a position, on the decoder's device."""
         config = self.config
-        turned = config.num_attention_heads + config.num_key_value_heads
-        return head_rotations(
-            rope_frequencies(config.rope_parameters, config.head_dim).to(positions.device),
-            positions,
-            turned,
-            config.num_key_value_heads,
-        )
+        frequencies = rope_frequencies(config.rope_parameters, config.head_dim)
+        return frequencies.to(self.lm_head.weight.device)
+
+    def rotations(
+        self, positions: Int[Tensor, " N"], frequencies: Float[Tensor, " half"]
+    ) -> Complex[Tensor, "N pairs"]:
+        """What `FusedLayer.project` multiplies with at these positions, for all its heads."""
+        values = self.config.num_key_value_heads
+        turned = self.config.num_attention_heads + values
+        return head_rotations(frequencies, positions, turned, values)
 
     def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """Final hidden states of whole sequences; every token sees itself and what is before."""
         B, N, _ = x.shape
-        rotation = self.rotations(torch.arange(N, device=x.device)).repeat(B, 1)
+        positions = torch.arange(N, device=x.device)
+        rotation = self.rotations(positions, self.frequencies()).repeat(B, 1)
         x = x.flatten(0, 1)
         for layer in self.fused_layers(fixed=False):
             q, kv = (

@@ -13,7 +13,7 @@ tokens, padding and rows that have finished not fed at all.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from autogaze.models.autogaze.cache import Feed, KVCache
@@ -57,16 +57,40 @@ class GazeState:
         num_frames: frames gazed at so far.
     """
 
-    def __init__(self, cache: KVCache, like: Tensor) -> None:
+    def __init__(self, decoding: "GazeDecoding", num_rows: int, capacity: int) -> None:
+        config, like = decoding.config, decoding.decoder.lm_head.weight
+        heads, head_dim = config.num_key_value_heads, config.head_dim
         nothing = torch.empty(0, dtype=torch.long, device=like.device)
-        self.cache = cache
-        self.unfed = Unfed((nothing,) * cache.num_rows)
+        self.decoding = decoding
+        self.cache = KVCache(config.num_hidden_layers, num_rows, heads, head_dim, capacity, like)
+        self.unfed = Unfed((nothing,) * num_rows)
         self.history: ConvHistory | None = None
         self.num_frames = 0
 
     @property
     def num_rows(self) -> int:
         return self.cache.num_rows
+
+    def unfed_ids(self) -> list[Int[Tensor, " _"]]:
+        """Patches gazed at and not fed yet, a row each."""
+        return list(self.unfed.ids)
+
+    def held_lengths(self) -> list[int]:
+        """Tokens held, a row each."""
+        return list(self.cache.lengths)
+
+    def gaze_frame(
+        self,
+        vision_tokens: Float[Tensor, "B tokens C"],
+        *,
+        cap: int,
+        threshold: float | None,
+        picking: Picking,
+    ) -> Slots:
+        """Gaze at the next frame; see `GazeDecoding.gaze_frame`."""
+        return self.decoding.gaze_frame(
+            self, vision_tokens, cap=cap, threshold=threshold, picking=picking
+        )
 
 
 class GazeDecoding:
@@ -77,14 +101,12 @@ class GazeDecoding:
         self.config = decoder.config
         self.layers: list[FusedLayer] = decoder.fused_layers(fixed=True)
         self.logits = product(decoder.lm_head.weight, fixed=True)
+        self.frequencies = decoder.frequencies()
         self.sequential = decode_positions == "sequential"
 
-    def start(self, num_rows: int, capacity: int) -> GazeState:
-        """A fresh state for `num_rows` clips with room for `capacity` tokens each."""
-        config, like = self.config, self.decoder.lm_head.weight
-        heads, head_dim = config.num_key_value_heads, config.head_dim
-        cache = KVCache(config.num_hidden_layers, num_rows, heads, head_dim, capacity, like)
-        return GazeState(cache, like)
+    def rotations(self, positions: Int[Tensor, " N"]) -> Complex[Tensor, "N pairs"]:
+        """`GazeDecoder.rotations`, with the frequencies at hand."""
+        return self.decoder.rotations(positions, self.frequencies)
 
     def gaze_frame(
         self,
@@ -206,7 +228,7 @@ class GazeDecoding:
         """Run packed tokens through the decoder; the final state of every row's last one."""
         cache = state.cache
         cache.reserve(feed)
-        rotation = self.decoder.rotations(positions.to(x.device))
+        rotation = self.rotations(positions.to(x.device))
         for index, layer in enumerate(self.layers[:-1]):
             queries, keys_values = layer.project(x, rotation)
             cache.write(index, feed, keys_values)

@@ -14,6 +14,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.decoding import GazeState, Slots
 from autogaze.models.autogaze.picking import Picking
+from autogaze.models.autogaze.static import StaticState
 
 if TYPE_CHECKING:
     from autogaze.models.autogaze.modeling import AutoGaze
@@ -99,7 +100,7 @@ class ClipStream:
         tokens = vision_tokens + (cap or model.pyramid.num_patches)
         self.capacity = tokens * num_frames
         self.batch = micro_batch(model, self.capacity, num_frames, memory_budget)
-        self.states: list[GazeState] = []
+        self.states: list[GazeState | StaticState] = []
 
     def step(
         self,
@@ -124,18 +125,22 @@ class ClipStream:
         parts = []
         for index, clips in enumerate(video.split(self.batch)):
             if index == len(self.states):
-                self.states.append(self.decoding.start(len(clips), self.capacity))
+                self.states.append(self._start(len(clips)))
             state = self.states[index]
             tokens, state.history = self.model.see(clips, state.history)
             frames = tuple(
-                self.decoding.gaze_frame(
-                    state, tokens[:, t], cap=caps[t], threshold=threshold, picking=picking
-                )
+                state.gaze_frame(tokens[:, t], cap=caps[t], threshold=threshold, picking=picking)
                 for t in range(T)
             )
             parts.append(Generation(self.model.pyramid, frames))
         self.num_frames += T
         return Generation.cat(parts)
+
+    def _start(self, num_rows: int) -> GazeState | StaticState:
+        if not self.model.static_shapes:
+            return GazeState(self.decoding, num_rows, self.capacity)
+        graphs = self.model.device.type == "cuda"
+        return StaticState(self.decoding, num_rows, self.capacity, graphs=graphs)
 
 
 def micro_batch(model: "AutoGaze", capacity: int, num_frames: int, memory_budget: int) -> int:

@@ -53,6 +53,11 @@ class AutoGaze(PreTrainedModel):
     Videos are (B, T, 3, H, W), normalised by `AutoGazeImageProcessor`; frames of
     another size are resized (bicubic). `autogaze.load` wraps it as a selector that
     takes plain RGB and returns a `Gaze`.
+
+    Attributes:
+        memory_budget: bytes that gazing at one micro-batch of clips may take.
+        static_shapes: gaze with shapes that never change, as CUDA graphs on a GPU
+            (`autogaze.models.autogaze.static`); the gazes are the same.
     """
 
     config_class = AutoGazeConfig
@@ -65,6 +70,7 @@ class AutoGaze(PreTrainedModel):
         super().__init__(config)
         self.gazing_model = GazeModel(config.gaze_model_config)
         self.memory_budget = DEFAULT_MEMORY_BUDGET
+        self.static_shapes = False
         self._decoding: tuple[tuple[object, ...], GazeDecoding] | None = None
         self.post_init()
 

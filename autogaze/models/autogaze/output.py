@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from autogaze.errors import SelectorError
@@ -11,6 +12,7 @@ from autogaze.gaze import Gaze
 from autogaze.models.autogaze.decoding import GazeState
 from autogaze.models.autogaze.generation import ClipStream
 from autogaze.models.autogaze.scoring import Scores
+from autogaze.models.autogaze.static import StaticState
 
 SCORED = ("log_action_probs", "task_loss_prediction")
 
@@ -80,14 +82,12 @@ class PastGaze:
             "past_conv_values": [state.history for state in states],
         }
 
-    def _unfed(self, state: GazeState) -> list[Tensor]:
+    def _unfed(self, state: GazeState | StaticState) -> list[Tensor]:
         embed = self.stream.decoding.decoder.model.embed_tokens
-        return [embed(ids) for ids in state.unfed.ids]
+        return [embed(ids) for ids in state.unfed_ids()]
 
 
-def _held(state: GazeState) -> Tensor:
+def _held(state: GazeState | StaticState) -> Tensor:
     """(rows, longest) ones where a row's cache holds a token."""
-    import torch
-
-    lengths = torch.tensor(state.cache.lengths)
+    lengths = torch.tensor(state.held_lengths())
     return (torch.arange(int(lengths.max())) < lengths[:, None]).long()
