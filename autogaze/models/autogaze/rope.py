@@ -40,10 +40,9 @@ def head_rotations(
     Multiplying a channel pair by it rotates the pair; heads of values are not to be rotated.
     """
     angles = positions[:, None].float() * frequencies
-    angles = torch.cat(
-        [angles.repeat(1, turned), angles.new_zeros(len(angles), kept * len(frequencies))], 1
-    )
-    return torch.polar(torch.ones_like(angles), angles)
+    turns = torch.polar(torch.ones_like(angles), angles)
+    still = turns.new_ones(len(turns), kept * len(frequencies))
+    return torch.cat([*[turns] * turned, still], 1)
 
 
 def pair_channels(weight: Float[Tensor, "out C"], head_dim: int) -> Float[Tensor, "out C"]:
