@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: demo test check format clean
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt constraints-transformers4.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV), which takes some minutes the first time"
 	# torch comes first and alone, so that nothing else decides which build of it comes.
@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	# The older transformers, beside the current one: what checkpoint code on the hub needs.
 	rm -rf $(TRANSFORMERS4)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  --target $(TRANSFORMERS4) transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2 requests==2.34.2 urllib3 charset-normalizer
+	  --target $(TRANSFORMERS4) --requirement constraints-transformers4.txt
 	touch $@
 
 demo: $(INSTALLED)

@@ -171,6 +171,7 @@ def gaze(
         results, code = gaze_all(
             jobs,
             chooser,
+            print_json if json else lambda _: None,
             ratio=ratio,
             loss=loss,
             tiles=tiles,
@@ -181,9 +182,7 @@ def gaze(
             skip_corrupt=skip_corrupt,
             generator=None if seed is None else torch.Generator().manual_seed(seed),
         )
-        if json:
-            print_json(results)
-        else:
+        if not json:
             print_tables(results, results_console())
         raise typer.Exit(code)
 

@@ -1,7 +1,7 @@
 """The main job: gaze at each video, write what was asked for, and report."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol, Unpack
@@ -35,9 +35,16 @@ class Advance(Protocol):
 
 
 def gaze_all(
-    jobs: Sequence[Job], selector: Selector, **options: Unpack[GazeOptions]
+    jobs: Sequence[Job],
+    selector: Selector,
+    report: Callable[[Summary | Failure], None],
+    **options: Unpack[GazeOptions],
 ) -> tuple[list[Summary | Failure], int]:
-    """Run every job, however the others went; the results, and the exit code."""
+    """Run every job, however the others went; the results, and the exit code.
+
+    `report` is told each result at once, so that what is done is known even if a
+    later job is interrupted.
+    """
     results: list[Summary | Failure] = []
     code = 0
     for job in jobs:
@@ -49,6 +56,7 @@ def gaze_all(
             log.error("error: %s", message)
             results.append(Failure(job.video, message))
             code = max(code, SOME_FAILED if expected else INTERNAL)
+        report(results[-1])
     if code == SOME_FAILED and all(isinstance(result, Failure) for result in results):
         code = BAD_INPUT
     return results, code

@@ -26,13 +26,13 @@ def results_console() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
-def print_json(results: Sequence[Summary | Failure]) -> None:
-    """One JSON object a line and video, in the order they were given."""
-    for result in results:
-        if isinstance(result, Summary):
-            print(json.dumps({"ok": True, **result.to_json()}))
-        else:
-            print(json.dumps({"ok": False, "video": result.video, "error": result.error}))
+def print_json(result: Summary | Failure) -> None:
+    """One JSON object a line and video, as soon as that video is done."""
+    if isinstance(result, Summary):
+        print(json.dumps({"ok": True, **result.to_json()}), flush=True)
+    else:
+        line = {"ok": False, "video": result.video, "error": result.error}
+        print(json.dumps(line), flush=True)
 
 
 def print_tables(results: Sequence[Summary | Failure], console: Console) -> None:
@@ -64,7 +64,8 @@ def _facts(summary: Summary) -> Table:
     frames = f"{summary.frames} frame{'s' if summary.frames != 1 else ''}"
     fact("size", f"{summary.width} x {summary.height}, {frames}{seconds}")
     if summary.corrupt:
-        fact("lost", f"{summary.corrupt} corrupt frames were skipped")
+        frames = "frame was" if summary.corrupt == 1 else "frames were"
+        fact("lost", f"{summary.corrupt} corrupt {frames} skipped")
     fact("tiles", f"{columns} x {rows} of {summary.side} px")
     fact("selector", summary.selector)
     fact("kept", f"{summary.num_kept:,} of {summary.total:,} patches ({100 * summary.ratio:.2f} %)")

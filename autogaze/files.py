@@ -14,6 +14,8 @@ def check_writable(path: Path) -> None:
     folder = path.parent
     if path.is_dir():
         raise OutputError(f"{path}: is a folder, expected a file name to write to")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is a device or a pipe; only regular files can be replaced")
     if not folder.is_dir():
         raise OutputError(f"{path}: the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -33,6 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     check_writable(path)
+    path = path.resolve()  # a link stays a link, what it points to is replaced
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary

@@ -9,6 +9,8 @@ import pytest
 import transformers
 
 ROOT = Path(__file__).resolve().parents[1]
+CONCERNED = [f"tests/models/test_{name}.py" for name in ("conformance", "checkpoints", "scoring")]
+"""What meets transformers: the rest of the selector is our own."""
 OVERLAY = Path(sys.prefix) / "transformers4"
 
 
@@ -18,11 +20,11 @@ def test_the_selector_with_transformers_4():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OVERLAY), str(ROOT)])}
     version = "import transformers; print(transformers.__version__)"
     found = subprocess.run(
-        [sys.executable, "-c", version], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", version], env=environment, capture_output=True, text=True
     )
-    assert found.stdout.strip().startswith("4.57.")
+    assert found.stdout.startswith("4.57."), found.stderr[-2000:]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/models"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *CONCERNED],
         cwd=ROOT,
         env=environment,
         capture_output=True,

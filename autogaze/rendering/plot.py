@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from autogaze.errors import MissingExtraError
+from autogaze.errors import MissingExtraError, OutputError
 from autogaze.files import replacing
 from autogaze.geometry import PatchPyramid
 from autogaze.pipeline import GazedChunk
@@ -75,7 +75,8 @@ class BudgetPlot(Rendering):
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
-        assert self._pyramid is not None
+        if self._pyramid is None:
+            raise OutputError(f"{self.path}: nothing was gazed at, so there is nothing to plot")
         points, scales = self.points(), self._pyramid.scales
         figure = Figure(figsize=(10, 4.6), dpi=150, layout="constrained")
         patches, loss = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -199,15 +200,19 @@ def check_ratio(ratio: Ratio | None) -> None:
     """Raise `SelectorError` unless every ratio lies in (0, 1]."""
     if ratio is None:
         return
-    values = list(ratio) if isinstance(ratio, Sequence) else [ratio]
-    if not values or not all(0 < value <= 1 for value in values):
-        raise SelectorError(f"ratio must lie in (0, 1], got {ratio}")
+    values = [ratio] if isinstance(ratio, str) or not isinstance(ratio, Sequence) else list(ratio)
+    if not values or not all(_is_number(value) and 0 < value <= 1 for value in values):
+        raise SelectorError(f"ratio must lie in (0, 1], got {ratio!r}")
 
 
 def check_loss(loss: float) -> None:
     """Raise `SelectorError` unless `loss` is a finite number of at least 0."""
-    if not 0 <= loss < float("inf"):
-        raise SelectorError(f"loss must be at least 0, got {loss}")
+    if not (_is_number(loss) and 0 <= loss < float("inf")):
+        raise SelectorError(f"loss must be at least 0, got {loss!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def frame_cap(ratio: Ratio | None, frame: int, num_patches: int) -> int:
