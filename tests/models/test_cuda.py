@@ -33,13 +33,16 @@ def on_gpu(model: AutoGaze, dtype: torch.dtype = torch.float32) -> AutoGaze:
     return copy.deepcopy(model).to("cuda", dtype)
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("stop", [False, True])
-def test_float32_gives_the_cpus_gazes(stop: bool) -> None:
+def test_float32_gives_the_cpus_gazes(stop: bool, static: bool) -> None:
     model, video = tiny_model(), tiny_video(4, 3)
     threshold = threshold_of(model, video) if stop else None
     caps = [15, 7, 20]
     expected = model.generate(video, caps=caps, threshold=threshold).to_gaze()
-    gaze = on_gpu(model).generate(video.cuda(), caps=caps, threshold=threshold).to_gaze()
+    model = on_gpu(model)
+    model.static_shapes = static
+    gaze = model.generate(video.cuda(), caps=caps, threshold=threshold).to_gaze()
     assert gaze.device.type == "cuda"
     assert same(gaze.to("cpu"), expected)
 
