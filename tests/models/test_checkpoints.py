@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pickle
 
 import pytest
 import torch
@@ -144,11 +143,10 @@ def test_a_call_without_settings_uses_the_configs(saved):
     assert output.gaze.lengths.tolist() == [[10, 10]]  # fixed ratio 0.5 of 20
 
 
-def test_a_model_that_has_gazed_can_be_copied_and_pickled():
+def test_a_model_that_has_gazed_can_be_copied():
     model, video = tiny_model(), tiny_video(1, 2)
     expected = model.generate(video, caps=[9, 9]).to_gaze().ids
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert other.generate(video, caps=[9, 9]).to_gaze().ids.equal(expected)
+    assert copy.deepcopy(model).generate(video, caps=[9, 9]).to_gaze().ids.equal(expected)
 
 
 def test_other_precisions_gaze_too():
