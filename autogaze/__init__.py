@@ -20,19 +20,24 @@ if TYPE_CHECKING:
     from autogaze.registry import list_selectors, load
     from autogaze.selectors.base import Clips, Selector
     from autogaze.source import Source, TileGrid
+    from autogaze.vision_encoders import GazedVisionModel, gazed, list_encoders, register_encoder
 
 _HOMES = {
     "AutoGazeError": "errors",
     "Clips": "selectors.base",
     "Gaze": "gaze",
     "GazeWriter": "gaze_writer",
+    "GazedVisionModel": "vision_encoders",
     "PatchPyramid": "geometry",
     "Selector": "selectors.base",
     "Source": "source",
     "TileGrid": "source",
     "gaze_video": "pipeline",
+    "gazed": "vision_encoders",
+    "list_encoders": "vision_encoders",
     "list_selectors": "registry",
     "load": "registry",
+    "register_encoder": "vision_encoders",
     "stream_video": "pipeline",
 }
 
@@ -41,14 +46,18 @@ __all__ = [
     "Clips",
     "Gaze",
     "GazeWriter",
+    "GazedVisionModel",
     "PatchPyramid",
     "Selector",
     "Source",
     "TileGrid",
     "__version__",
     "gaze_video",
+    "gazed",
+    "list_encoders",
     "list_selectors",
     "load",
+    "register_encoder",
     "stream_video",
 ]
 

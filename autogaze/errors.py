@@ -18,6 +18,10 @@ class SelectorError(AutoGazeError):
     """A selector cannot do what was asked of it (unknown name, ratio, loss, frames)."""
 
 
+class EncoderError(AutoGazeError):
+    """A vision encoder cannot see this gaze, or is none that can be made to."""
+
+
 class CheckpointError(AutoGazeError):
     """Weights and architecture do not match, or a checkpoint cannot be read."""
 

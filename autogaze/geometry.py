@@ -55,6 +55,8 @@ class PatchPyramid:
                     f"use {scale - scale % self.patch_size}, or crop=True to leave "
                     f"{scale % self.patch_size} pixels uncovered"
                 )
+        # Pyramids that mean the same are equal.
+        object.__setattr__(self, "crop", any(scale % self.patch_size for scale in scales))
 
     @classmethod
     def parse(cls, scales: str | int | Sequence[int], patch_size: int, *, crop: bool = False):

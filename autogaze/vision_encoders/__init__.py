@@ -1,0 +1,15 @@
+"""Vision transformers that see gazed patches only."""
+
+from autogaze.vision_encoders.adapter import EncoderAdapter
+from autogaze.vision_encoders.gazed import GazedVisionModel, gazed
+from autogaze.vision_encoders.output import GazedOutput
+from autogaze.vision_encoders.registry import list_encoders, register_encoder
+
+__all__ = [
+    "EncoderAdapter",
+    "GazedOutput",
+    "GazedVisionModel",
+    "gazed",
+    "list_encoders",
+    "register_encoder",
+]

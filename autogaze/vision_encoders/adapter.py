@@ -1,0 +1,139 @@
+"""What gazed encoding has to know of a family of vision transformers.
+
+A subclass names the parts of one family: how pixels become tokens, which positions
+they get, where the layers are, how it pools. It computes nothing of its own, it calls
+the model's modules. `register_encoder` makes it known (see docs/encoders.md).
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autogaze.vision_encoders.layout import TokenLayout
+
+
+class EncoderAdapter:
+    """One vision transformer, taken apart; the defaults suit a plain one.
+
+    Args:
+        model: the transformers model; `trunk` finds the part with the embeddings.
+
+    Attributes:
+        num_prefix: class and register tokens of a frame.
+        gives_pooled: whether `pool` returns something.
+    """
+
+    num_prefix: int = 0
+    gives_pooled: bool = True
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model: Any = trunk(model)
+        self.config: Any = self.model.config
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return _side(self.config.patch_size)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the frames that the model was made for, in pixels."""
+        return _side(self.config.image_size)
+
+    @property
+    def projection(self) -> nn.Conv2d | nn.Linear:
+        """What makes tokens of patches: a convolution, or a linear layer on flat ones."""
+        return self.model.embeddings.patch_embedding
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.projection.weight.dtype
+
+    @property
+    def layers(self) -> Iterable[nn.Module]:
+        """Transformer blocks, first to last."""
+        return self.model.encoder.layers
+
+    def project(self, patches: Float[Tensor, "N 3 p p"]) -> Float[Tensor, "N C"]:
+        """Tokens of patches, without positions."""
+        # On one patch the convolution is a matrix product.
+        weight = self.projection.weight.flatten(1)
+        return nn.functional.linear(patches.flatten(1), weight, self.projection.bias)
+
+    def positions(self, grid: int) -> Float[Tensor, "cells C"] | None:
+        """Position embeddings of a grid x grid scale, row by row; None where there are none.
+
+        The default asks the model's own `interpolate_pos_encoding`, so that a scale gets
+        what an untouched model gives an image of its size.
+        """
+        embeddings, side = self.model.embeddings, grid * self.patch_size
+        # The model looks at nothing but the shape of what it is given here.
+        shape = (1, grid * grid + self.positions_skipped, self.config.hidden_size)
+        like = self.projection.weight.new_empty(1).expand(shape)
+        return embeddings.interpolate_pos_encoding(like, side, side)[0, self.positions_skipped :]
+
+    positions_skipped: int = 0
+    """Leading rows of the position table that belong to class tokens."""
+
+    def prefix(self) -> Float[Tensor, "P C"] | None:
+        """Class and register tokens with their positions; None where there are none."""
+        return None
+
+    def rotary(self, grid: int) -> tuple[Float[Tensor, "cells D"], Float[Tensor, "cells D"]] | None:
+        """Cosines and sines of rotary positions of a grid x grid scale, row by row."""
+        return None
+
+    def enter(self, tokens: Float[Tensor, "one N C"]) -> Float[Tensor, "one N C"]:
+        """What happens between embeddings and the first block."""
+        return tokens
+
+    def run(
+        self,
+        layer: nn.Module,
+        tokens: Float[Tensor, "one N C"],
+        layout: TokenLayout,
+        rotary: tuple[Tensor, Tensor] | None,
+    ) -> Float[Tensor, "one N C"]:
+        """One block. Every family hands its second argument, the mask, on to attention."""
+        out = layer(tokens, layout)
+        return out[0] if isinstance(out, tuple) else out  # transformers 4 returns tuples
+
+    def leave(self, tokens: Float[Tensor, "one N C"]) -> Float[Tensor, "one N C"]:
+        """The norm behind the last block, where it is part of the hidden states."""
+        return self.model.layernorm(tokens)
+
+    def pool(
+        self, tokens: Float[Tensor, "N C"], layout: TokenLayout
+    ) -> Float[Tensor, "frames C"] | None:
+        """One feature for every frame; the default is its class token."""
+        return tokens[layout.prefix_index[:, 0]]
+
+
+def trunk(model: nn.Module) -> nn.Module:
+    """The part of a model that holds its patch embeddings and blocks."""
+    inner = [getattr(model, name, None) for name in ("vision_model", "base_model")]
+    for candidate in (model, *inner):
+        if isinstance(candidate, nn.Module) and hasattr(candidate, "embeddings"):
+            return candidate
+    return model
+
+
+def pool_by_frame(
+    head: nn.Module, tokens: Float[Tensor, "N C"], layout: TokenLayout
+) -> Float[Tensor, "frames C"]:
+    """An attention-pooling head over the tokens of every frame, frames of a length at once."""
+    if len(layout.frame_groups) == 1 and len(layout.frame_groups[0].segments) == len(
+        layout.frame_lengths
+    ):
+        return head(layout.frame_groups[0].gather(tokens))
+    pooled = tokens.new_full((len(layout.frame_lengths), tokens.shape[-1]), float("nan"))
+    for group in layout.frame_groups:
+        pooled[list(group.segments)] = head(group.gather(tokens))
+    return pooled
+
+
+def _side(size: int | tuple[int, int] | list[int]) -> int:
+    return size if isinstance(size, int) else size[0]

@@ -1,0 +1,192 @@
+"""`autogaze.gazed(model)`: a transformers vision model that sees gazed patches only."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autogaze.errors import EncoderError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.vision_encoders import attention
+from autogaze.vision_encoders.encode import encode
+from autogaze.vision_encoders.fit import GazedSettings
+from autogaze.vision_encoders.layout import AttentionType, check_attention_type
+from autogaze.vision_encoders.output import GazedOutput
+from autogaze.vision_encoders.registry import adapter_class, model_class
+
+SETTINGS_KEY = "autogaze"
+"""Where `config.json` keeps how the model sees gazes."""
+
+
+def gazed(
+    model: nn.Module,
+    *,
+    scales: str | tuple[int, ...] | None = None,
+    attn_type: AttentionType = "block_causal",
+    backend: str = "auto",
+    max_tokens: int = 16384,
+    empty_frames: str = "error",
+) -> "GazedVisionModel":
+    """A vision model that sees gazed patches only; its cost follows what was chosen.
+
+        features = autogaze.gazed(siglip)(frames, gaze)
+
+    The model itself stays as it is. The gazed one has the same parameters (the same
+    tensors: training one trains both) under the same names.
+
+    Args:
+        model: a transformers vision model of a family in `list_encoders()`.
+        scales: scales it shall be gazed at, e.g. "32+64+112+224"; None accepts every
+            gaze of its patch size.
+        attn_type: who is seen by a token: "block_causal" (its own and earlier frames of
+            the clip, AutoGaze's default), "causal", "bidirectional", or
+            "frame_independent" (its own frame: what an image model was trained for).
+        backend: "grouped" (SDPA), "flex" (FlexAttention), or "auto".
+        max_tokens: clips are encoded together up to this many tokens, without gradients.
+        empty_frames: frames without any patch are an "error", or pooled as the frame
+            before them ("hold").
+
+    Raises:
+        EncoderError: no adapter for this model, or an unknown option.
+    """
+    check_attention_type(attn_type)
+    attention.check_backend(backend)
+    if max_tokens < 1:
+        raise EncoderError(f"max_tokens must be at least 1, got {max_tokens}")
+    if empty_frames not in ("error", "hold"):
+        raise EncoderError(f"empty_frames must be 'error' or 'hold', got {empty_frames!r}")
+    adapter = adapter_class(getattr(model, "config", None))(model)
+    if backend == "auto" and adapter.config._attn_implementation == "flex_attention":
+        backend = "flex"
+    pyramid = None if scales is None else PatchPyramid.parse(scales, adapter.patch_size, crop=True)
+    settings = GazedSettings(
+        pyramid, attn_type, backend, max_tokens=max_tokens, empty_frames=empty_frames
+    )
+    return GazedVisionModel(model, settings)
+
+
+class GazedVisionModel(nn.Module):
+    """A transformers vision model under gazes; made by `gazed` or `from_pretrained`.
+
+    Attributes:
+        model: the transformers model, with its own parameters' names.
+        settings: how it sees gazes.
+    """
+
+    def __init__(self, model: nn.Module, settings: GazedSettings) -> None:
+        super().__init__()
+        self.model = _twin(model)
+        self.settings = settings
+        self._adapter = adapter_class(self.model.config)(self.model)
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._adapter.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._adapter.projection.weight.device
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels: what a gaze must be made with."""
+        return self._adapter.patch_size
+
+    def forward(
+        self,
+        frames: Float[Tensor, "B T 3 S S"],
+        gaze: Gaze | dict[str, Any],
+        *,
+        output_hidden_states: bool = False,
+    ) -> GazedOutput:
+        """Features of the gazed patches.
+
+        Args:
+            frames: square, of the gaze's largest scale, in the model's normalisation.
+            gaze: the patches to see; also the padded dict that AutoGaze returns.
+            output_hidden_states: also the embeddings and every block's output.
+
+        Raises:
+            EncoderError: frames, gaze and model do not fit together.
+        """
+        gaze = as_gaze(gaze, self.patch_size, self.settings.pyramid)
+        return encode(
+            self._adapter, frames, gaze, self.settings, output_hidden_states=output_hidden_states
+        )
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Write the model as transformers does, and with it how it sees gazes.
+
+        transformers loads the folder as the plain model, `from_pretrained` as this one.
+        """
+        if not hasattr(self.model, "save_pretrained"):
+            raise EncoderError(
+                f"{type(self.model).__name__} cannot be saved by itself; save the model that "
+                "holds it"
+            )
+        settings = self.settings
+        kept = {
+            "scales": "+".join(map(str, settings.pyramid.scales)) if settings.pyramid else None,
+            "attn_type": settings.attn_type,
+            "empty_frames": settings.empty_frames,
+        }
+        setattr(self.model.config, SETTINGS_KEY, kept)
+        self.model.save_pretrained(folder, **options)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> "GazedVisionModel":
+        """A folder or hub id of a plain or a gazed model.
+
+        Args:
+            name: also of a whole image-text model: its vision part is loaded.
+            options: those of `gazed`, which override saved ones; the rest goes to
+                transformers' `from_pretrained`.
+        """
+        from transformers import AutoConfig
+
+        names = ("scales", "attn_type", "backend", "max_tokens", "empty_frames")
+        chosen = {key: options.pop(key) for key in names if key in options}
+        config = AutoConfig.from_pretrained(str(name))
+        model = model_class(config).from_pretrained(str(name), **options)
+        saved = getattr(config, SETTINGS_KEY, None) or {}
+        return gazed(model, **{**saved, **chosen})
+
+    def extra_repr(self) -> str:
+        pyramid = self.settings.pyramid
+        seen = f"scales={pyramid}" if pyramid else f"patch_size={self.patch_size}"
+        return f"{seen}, attn_type={self.settings.attn_type}"
+
+
+def as_gaze(
+    gaze: Gaze | dict[str, Any], patch_size: int, pyramid: PatchPyramid | None = None
+) -> Gaze:
+    """A gaze, also of the padded dict that AutoGaze's users know."""
+    if isinstance(gaze, Gaze):
+        return gaze
+    if pyramid is None:
+        if "scales" not in gaze:
+            raise EncoderError(
+                f"the padded gaze has no 'scales', only {sorted(gaze)}; "
+                "say which with gazed(model, scales=...)"
+            )
+        pyramid = PatchPyramid(tuple(gaze["scales"]), patch_size, crop=True)
+    return Gaze.from_padded(gaze, pyramid)
+
+
+def _twin(model: nn.Module) -> Any:
+    """The same parameters and buffers in modules whose attention is ours."""
+    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    twin = copy.deepcopy(model, shared)
+    for module in twin.modules():
+        config = getattr(module, "config", None)
+        if config is not None:
+            config._attn_implementation = attention.NAME
+    return twin

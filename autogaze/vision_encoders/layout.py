@@ -1,0 +1,158 @@
+"""Where tokens stand and who sees whom, when frames of any length are packed without padding.
+
+Gazed frames differ in length. All tokens of all clips are laid one after another,
+clip-major and frame-major, as one sequence that every projection and MLP runs over
+once; only attention asks where a frame or a clip begins, and it asks here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from autogaze.errors import EncoderError
+
+AttentionType = Literal["block_causal", "causal", "bidirectional", "frame_independent"]
+"""Who is seen by a token: its own and earlier frames; itself and earlier tokens; the
+whole clip; its own frame."""
+ATTENTION_TYPES: tuple[str, ...] = get_args(AttentionType)
+
+
+def check_attention_type(attn_type: str) -> None:
+    """Raise EncoderError for a name that is none of `ATTENTION_TYPES`."""
+    if attn_type not in ATTENTION_TYPES:
+        raise EncoderError(
+            f"unknown attention type {attn_type!r}; known are {', '.join(ATTENTION_TYPES)}"
+        )
+
+
+@dataclass(frozen=True)
+class SegmentGroup:
+    """Segments (frames or clips) of equal lengths, which one batched call attends to.
+
+    Attributes:
+        index: (segments * length,) positions in the sequence, segment by segment.
+        frames: tokens of the frames of each segment, equal for all of them.
+        segments: their numbers, ascending.
+    """
+
+    index: slice | Int[Tensor, " n"]
+    frames: tuple[int, ...]
+    segments: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of one segment."""
+        return sum(self.frames)
+
+    def gather(self, tokens: Float[Tensor, "*heads N C"]) -> Float[Tensor, "*heads G n C"]:
+        """The segments' tokens as a batch; a view where they are neighbours."""
+        return tokens[..., self.index, :].unflatten(-2, (len(self.segments), self.length))
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLayout:
+    """One packed sequence.
+
+    Args:
+        lengths: patch tokens of every frame of every clip, (clips, frames).
+        attn_type: who is seen by a token.
+        device: where index tensors are wanted.
+        num_prefix: class and register tokens, which every frame has besides.
+        backend: what computes attention, see `attention.packed_attention`.
+    """
+
+    lengths: tuple[tuple[int, ...], ...]
+    attn_type: AttentionType
+    device: torch.device
+    num_prefix: int = 0
+    backend: str = "auto"
+
+    @cached_property
+    def frame_lengths(self) -> tuple[int, ...]:
+        """Tokens of every frame, prefix included."""
+        return tuple(n + self.num_prefix for clip in self.lengths for n in clip)
+
+    @cached_property
+    def num_tokens(self) -> int:
+        return sum(self.frame_lengths)
+
+    @cached_property
+    def clip_frames(self) -> tuple[tuple[int, ...], ...]:
+        """Tokens of every frame, prefix included, a tuple for each clip."""
+        return tuple(tuple(n + self.num_prefix for n in clip) for clip in self.lengths)
+
+    @cached_property
+    def frame_starts(self) -> tuple[int, ...]:
+        """Position of every frame's first token."""
+        return tuple(accumulate(self.frame_lengths, initial=0))[:-1]
+
+    # A causal token sees only what stands before it, so there a class token comes last.
+    @property
+    def prefix_last(self) -> bool:
+        return self.attn_type == "causal"
+
+    @cached_property
+    def prefix_index(self) -> Int[Tensor, "frames P"]:
+        """Positions of every frame's class and register tokens."""
+        starts = torch.tensor(self.frame_starts, dtype=torch.long)
+        if self.prefix_last:
+            starts = starts + torch.tensor(self.frame_lengths) - self.num_prefix
+        return (starts[:, None] + torch.arange(self.num_prefix)).to(self.device)
+
+    @cached_property
+    def frame_of_patch(self) -> Int[Tensor, " N"]:
+        """The frame of every patch token, ascending."""
+        counts = torch.tensor([n for clip in self.lengths for n in clip])
+        return torch.arange(len(counts)).repeat_interleave(counts).to(self.device)
+
+    @cached_property
+    def patch_index(self) -> Int[Tensor, " N"]:
+        """Positions of the patch tokens, in the order of the gaze."""
+        is_patch = torch.ones(self.num_tokens, dtype=torch.bool)
+        is_patch[self.prefix_index.cpu().flatten()] = False
+        return is_patch.nonzero()[:, 0].to(self.device)
+
+    @cached_property
+    def clip_groups(self) -> tuple[SegmentGroup, ...]:
+        """Clips, grouped by the lengths of their frames."""
+        return tuple(self._groups(self.clip_frames))
+
+    @cached_property
+    def frame_groups(self) -> tuple[SegmentGroup, ...]:
+        """Frames, grouped by length."""
+        return tuple(self._groups([(n,) for n in self.frame_lengths]))
+
+    @cached_property
+    def groups(self) -> tuple[SegmentGroup, ...]:
+        """The segments within which attention happens, grouped by length."""
+        return self.frame_groups if self.attn_type == "frame_independent" else self.clip_groups
+
+    @cached_property
+    def from_groups(self) -> Int[Tensor, " N"]:
+        """Where each token of the sequence is when the groups are laid one after another."""
+        everyone = torch.arange(self.num_tokens, device=self.device)
+        return torch.cat([everyone[group.index] for group in self.groups]).argsort()
+
+    def _groups(self, segments: Sequence[tuple[int, ...]]) -> Iterator[SegmentGroup]:
+        members: dict[tuple[int, ...], list[int]] = {}
+        for number, frames in enumerate(segments):
+            if sum(frames):
+                # Where frames are not told apart, only the length counts.
+                key = frames if self.attn_type == "block_causal" else (sum(frames),)
+                members.setdefault(key, []).append(number)
+        starts = list(accumulate((sum(frames) for frames in segments), initial=0))
+        for frames, numbers in members.items():
+            yield SegmentGroup(self._index(starts, numbers), frames, tuple(numbers))
+
+    def _index(self, starts: Sequence[int], numbers: Sequence[int]) -> slice | Tensor:
+        ends_meet = all(starts[a + 1] == starts[b] for a, b in pairwise(numbers))
+        if ends_meet:
+            return slice(starts[numbers[0]], starts[numbers[-1] + 1])
+        parts = [torch.arange(starts[number], starts[number + 1]) for number in numbers]
+        return torch.cat(parts).to(self.device)

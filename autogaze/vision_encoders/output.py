@@ -1,0 +1,52 @@
+"""What a gazed encoder returns."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from autogaze.gaze import Gaze
+
+
+@dataclass
+class GazedOutput(ModelOutput):
+    """Features of N gazed patches in B clips of T frames.
+
+    Attributes:
+        last_hidden_state: (N, C), a feature for every patch in the order of `gaze.ids`,
+            after the model's final norm where it has one.
+        pooler_output: (B, T, C), the model's own pooling (attention head, class token)
+            of every frame; None for models that pool nothing.
+        prefix_hidden_state: (B, T, P, C), class and register tokens of every frame; None
+            for models without.
+        hidden_states: the embeddings and every layer's output, (N, C) each, when asked for.
+        gaze: what was encoded, which says where each feature belongs.
+    """
+
+    last_hidden_state: Float[Tensor, "N C"]
+    pooler_output: Float[Tensor, "B T C"] | None = None
+    prefix_hidden_state: Float[Tensor, "B T P C"] | None = None
+    hidden_states: tuple[Float[Tensor, "N C"], ...] | None = None
+    gaze: Gaze | None = None
+
+    def frame(self, clip: int, frame: int) -> Float[Tensor, "n C"]:
+        """Features of the patches of one frame, in the order they were chosen."""
+        gaze = self._gaze
+        index = range(gaze.num_clips)[clip] * gaze.num_frames + range(gaze.num_frames)[frame]
+        return self.last_hidden_state[gaze.offsets[index] : gaze.offsets[index + 1]]
+
+    def padded(self) -> tuple[Float[Tensor, "B L C"], Tensor]:
+        """Features a clip, zeros behind shorter ones, and (B, L) True where there are none."""
+        counts = self._gaze.lengths.sum(1)
+        rows = self.last_hidden_state.split(counts.tolist())
+        longest = int(counts.max()) if len(counts) else 0
+        is_padding = torch.arange(longest) >= counts[:, None]
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return padded, is_padding.to(padded.device)
+
+    @property
+    def _gaze(self) -> Gaze:
+        assert self.gaze is not None  # only ModelOutput's conventions make it optional
+        return self.gaze

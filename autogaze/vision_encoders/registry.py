@@ -1,0 +1,100 @@
+"""Which adapter suits which model: by the `model_type` of its configuration.
+
+Adapters are imported when a model of theirs comes, so that asking costs nothing.
+"""
+
+import importlib
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from autogaze.errors import EncoderError
+from autogaze.vision_encoders.adapter import EncoderAdapter
+
+
+class _Entry(NamedTuple):
+    module: str
+    class_name: str
+    model_class: str
+    description: str
+
+
+def _entry(module: str, class_name: str, model_class: str, description: str) -> _Entry:
+    return _Entry(f"autogaze.vision_encoders.{module}", class_name, model_class, description)
+
+
+_SIGLIP = _entry(
+    "siglip.adapter", "SiglipAdapter", "SiglipVisionModel", "SigLIP, fixed-resolution SigLIP2"
+)
+_SIGLIP2 = _entry("siglip2", "Siglip2Adapter", "Siglip2VisionModel", "SigLIP2 NaFlex")
+_CLIP = _entry("clip", "ClipAdapter", "CLIPVisionModel", "CLIP")
+_ENTRIES: dict[str, _Entry] = {
+    "siglip_vision_model": _SIGLIP,
+    "siglip": _SIGLIP,
+    "siglip2_vision_model": _SIGLIP2,
+    "siglip2": _SIGLIP2,
+    "dinov2": _entry("dinov2", "Dinov2Adapter", "Dinov2Model", "DINOv2"),
+    "dinov2_with_registers": _entry(
+        "dinov2", "Dinov2Adapter", "Dinov2WithRegistersModel", "DINOv2 with registers"
+    ),
+    "dinov3_vit": _entry("dinov3", "Dinov3Adapter", "DINOv3ViTModel", "DINOv3"),
+    "clip_vision_model": _CLIP,
+    "clip": _CLIP,
+    "vit": _entry("vit", "ViTAdapter", "ViTModel", "ViT"),
+}
+_REGISTERED: dict[str, tuple[type[EncoderAdapter], type[nn.Module] | None]] = {}
+
+
+def register_encoder(
+    model_type: str,
+    adapter: type[EncoderAdapter],
+    model_class: type[nn.Module] | None = None,
+) -> None:
+    """Make a family of models known to `autogaze.gazed`.
+
+    Args:
+        model_type: `model.config.model_type` of the family; a known one is replaced.
+        adapter: its parts by name.
+        model_class: what `GazedVisionModel.from_pretrained` loads; None: `AutoModel`.
+    """
+    _REGISTERED[model_type] = (adapter, model_class)
+
+
+def list_encoders() -> dict[str, str]:
+    """`model_type` -> the family, of all models that can be gazed."""
+    known = {model_type: entry.description for model_type, entry in _ENTRIES.items()}
+    return known | {name: adapter.__name__ for name, (adapter, _) in _REGISTERED.items()}
+
+
+def adapter_class(config: Any) -> type[EncoderAdapter]:
+    """The adapter of a model's configuration.
+
+    Raises:
+        EncoderError: there is none; the message lists those there are.
+    """
+    model_type = _known_type(config)
+    if model_type in _REGISTERED:
+        return _REGISTERED[model_type][0]
+    entry = _ENTRIES[model_type]
+    return getattr(importlib.import_module(entry.module), entry.class_name)
+
+
+def model_class(config: Any) -> Any:
+    """The transformers class that loads a vision model of this configuration."""
+    import transformers
+
+    model_type = _known_type(config)
+    if model_type in _REGISTERED:
+        return _REGISTERED[model_type][1] or transformers.AutoModel
+    return getattr(transformers, _ENTRIES[model_type].model_class)
+
+
+def _known_type(config: Any) -> str:
+    model_type = getattr(config, "model_type", None)
+    if model_type in _REGISTERED or model_type in _ENTRIES:
+        return model_type
+    raise EncoderError(
+        f"no adapter for models of type {model_type!r}; there are adapters for "
+        f"{', '.join(sorted(list_encoders()))}. Adding one takes one file: "
+        "autogaze.register_encoder, see docs/encoders.md"
+    )

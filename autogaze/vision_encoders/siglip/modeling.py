@@ -1,0 +1,132 @@
+"""SigLIP as users of AutoGaze call it: `siglip(video, gazing_info=gaze)`.
+
+It is transformers' model with transformers' parameters. Without a gaze it does what
+that does; with one it sees the gazed patches only.
+"""
+
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import SiglipVisionModel as DenseModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from autogaze.errors import EncoderError
+from autogaze.gaze import Gaze
+from autogaze.vision_encoders import attention
+from autogaze.vision_encoders.encode import encode
+from autogaze.vision_encoders.fit import GazedSettings
+from autogaze.vision_encoders.gazed import as_gaze
+from autogaze.vision_encoders.siglip.adapter import SiglipAdapter
+from autogaze.vision_encoders.siglip.configuration import SiglipVisionConfig
+
+
+class SiglipVisionModel(DenseModel):
+    """transformers' `SiglipVisionModel` that can be given a gaze.
+
+    Every `attn_implementation` is accepted and none is needed: gazed attention picks
+    what the device has (see `vision_encoders.attention`).
+    """
+
+    config_class = SiglipVisionConfig
+    config: SiglipVisionConfig
+
+    def __init__(self, config: SiglipVisionConfig) -> None:
+        super().__init__(config)
+        self._use_own_attention()
+        self.register_load_state_dict_pre_hook(_rename_published)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **options: Any) -> "SiglipVisionModel":
+        """As transformers does; also takes the configuration's keys, such as `scales`."""
+        options.pop("attn_implementation", None)
+        return super().from_pretrained(*args, **options)
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "B T 3 S S"] | Float[Tensor, "B 3 S S"],
+        gazing_info: Gaze | dict[str, Any] | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Features of the gazed patches, or of the whole image where no gaze is given.
+
+        Args:
+            pixel_values: with a gaze (B, T, 3, S, S), S the largest scale; else images.
+            gazing_info: the padded dict that AutoGaze returns, or a `Gaze`.
+
+        Returns:
+            `last_hidden_state` and `hidden_states` of a padded dict are (B, slots, C),
+            zero where padded; of a `Gaze` they are (N, C) in its order. `pooler_output`
+            is (B, T, C).
+        """
+        self._use_own_attention()
+        if output_hidden_states is None:
+            output_hidden_states = bool(self.config.output_hidden_states)
+        if gazing_info is None:
+            return super().forward(
+                pixel_values,
+                interpolate_pos_encoding=interpolate_pos_encoding,
+                output_hidden_states=output_hidden_states,
+                **({} if return_dict is None else {"return_dict": return_dict}),
+                **options,
+            )
+        unknown = [name for name, value in options.items() if value]
+        if unknown:
+            raise EncoderError(f"gazed encoding does not know {', '.join(unknown)}")
+        pyramid = self.config.pyramid
+        gaze = as_gaze(gazing_info, pyramid.patch_size, pyramid)
+        out = encode(
+            SiglipAdapter(self),
+            pixel_values,
+            gaze,
+            self._settings(),
+            output_hidden_states=output_hidden_states,
+        )
+        if isinstance(gazing_info, Gaze):
+            return out if return_dict in (None, True) else out.to_tuple()
+        is_padding = gazing_info["if_padded_gazing"].bool().to(pixel_values.device)
+        padded = BaseModelOutputWithPooling(
+            last_hidden_state=_unpacked(out.last_hidden_state, is_padding),
+            pooler_output=out.pooler_output,
+            hidden_states=tuple(_unpacked(state, is_padding) for state in out.hidden_states or ())
+            or None,
+        )
+        return padded if return_dict in (None, True) else padded.to_tuple()
+
+    def _settings(self) -> GazedSettings:
+        config = self.config
+        return GazedSettings(
+            config.pyramid,
+            "frame_independent" if config.frame_independent_encoding else config.attn_type,  # type: ignore[arg-type]
+            frames_at_once=config.max_embed_batch_size or 64,
+        )
+
+    def _use_own_attention(self) -> None:
+        # Which sees the whole image, by SDPA, where there is no gaze.
+        if self.config._attn_implementation != attention.NAME:
+            self.config._attn_implementation = attention.NAME
+
+
+def _rename_published(module: nn.Module, state: dict[str, Tensor], *_: Any) -> None:
+    """Published names start with `vision_model.`; transformers 5's own do not.
+
+    `from_pretrained` knows both, this makes `load_state_dict` know them as well.
+    """
+    prefix = "vision_model."
+    if not hasattr(module, "vision_model"):
+        for name in [name for name in state if name.startswith(prefix)]:
+            state[name.removeprefix(prefix)] = state.pop(name)
+
+
+def _unpacked(
+    packed: Float[Tensor, "N C"], is_padding: Bool[Tensor, "B slots"]
+) -> Float[Tensor, "B slots C"]:
+    """Features put back where their slots are, zeros in padded slots."""
+    rows = packed.new_zeros(*is_padding.shape, packed.shape[-1])
+    return rows.masked_scatter(~is_padding[..., None], packed) if rows.numel() else rows
+
+
+__all__ = ["SiglipVisionModel"]
