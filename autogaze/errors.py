@@ -22,6 +22,10 @@ class EncoderError(AutoGazeError):
     """A vision encoder cannot see this gaze, or is none that can be made to."""
 
 
+class TrainingError(AutoGazeError):
+    """Training cannot start, or go on, as it was configured."""
+
+
 class CheckpointError(AutoGazeError):
     """Weights and architecture do not match, or a checkpoint cannot be read."""
 

@@ -1,0 +1,1 @@
+"""How a selector learns: pure functions from scored gazes to a loss a row."""

@@ -1,0 +1,22 @@
+"""NTP: next-token prediction on labelled gazes (AutoGaze, section 3.3).
+
+loss_r = - sum_s real_s log p_s  /  mean over rows of the number of real gazes
+         + the loss-prediction term, where asked for
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from autogaze.algorithms.rollout import Rollout, loss_prediction_loss, mean_over_rows
+
+
+def ntp_loss(
+    rollout: Rollout, *, optimize_task_loss_prediction: bool = True
+) -> Float[Tensor, " R"]:
+    """Loss of every row; training minimises the mean."""
+    real = ~rollout.is_padding
+    log_probs = rollout.log_probs.masked_fill(~real, 0.0)
+    loss = -log_probs.sum(1) / mean_over_rows(real)
+    if optimize_task_loss_prediction:
+        loss = loss + loss_prediction_loss(rollout)
+    return loss
