@@ -1,0 +1,6 @@
+"""VideoMAE, the learned judge of what gazed patches preserve."""
+
+from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
+from autogaze.reconstruction.video_mae.model import VideoMAE
+
+__all__ = ["VideoMAE", "VideoMAEConfig"]

@@ -1,0 +1,60 @@
+"""The shape of a VideoMAE, in the names that transformers' ViT-MAE uses."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from autogaze.errors import CheckpointError
+from autogaze.geometry import PatchPyramid
+
+
+@dataclass(frozen=True)
+class VideoMAEConfig:
+    """An image MAE turned into a video model.
+
+    Args:
+        scales: sides in pixels as AutoGaze writes them; the last is the image's own.
+        max_num_frames: frames that have a time embedding.
+        image_size: side that the position tables were made for.
+        hidden_size ... layer_norm_eps: as in transformers' `ViTMAEConfig`.
+
+    Raises:
+        CheckpointError: widths that heads do not divide.
+        GeometryError: scales that do not fit the patch size.
+    """
+
+    scales: str = "32+64+112+224"
+    max_num_frames: int = 256
+    image_size: int = 224
+    patch_size: int = 16
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    decoder_hidden_size: int = 512
+    decoder_num_hidden_layers: int = 8
+    decoder_num_attention_heads: int = 16
+    decoder_intermediate_size: int = 2048
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        for name in ("", "decoder_"):
+            width = getattr(self, f"{name}hidden_size")
+            heads = getattr(self, f"{name}num_attention_heads")
+            if width % heads:
+                raise CheckpointError(f"{name}hidden_size {width} is no multiple of {heads} heads")
+        _ = self.pyramid  # raises where scales and patch size disagree
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "VideoMAEConfig":
+        """From a configuration file's keys; those that mean nothing here are ignored."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    @property
+    def pyramid(self) -> PatchPyramid:
+        return PatchPyramid.parse(self.scales, self.patch_size)
+
+    @property
+    def num_positions(self) -> int:
+        """Cells of the position tables, without the class token's."""
+        return (self.image_size // self.patch_size) ** 2

@@ -1,0 +1,206 @@
+"""VideoMAE: what a learned decoder makes of the gazed patches (AutoGaze, section 3.2).
+
+Tokens of a clip are packed without padding, so cost follows the patches kept; a frame
+that is to be reconstructed enters the decoder with all its cells.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autogaze.errors import GeometryError
+from autogaze.gaze import Gaze
+from autogaze.reconstruction.video_mae.blocks import Block
+from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
+from autogaze.reconstruction.video_mae.packing import DecoderCells, LedClips
+from autogaze.reconstruction.video_mae.positions import grid_positions, resized_1d, resized_2d
+from autogaze.vision_encoders.patches import gazed_patches
+
+
+class PatchEmbeddings(nn.Module):
+    """The patch projection."""
+
+    def __init__(self, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(3, width, patch_size, stride=patch_size)
+
+
+class Embeddings(nn.Module):
+    """Patches with where, at which scale and when they are."""
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position_embeddings = nn.Parameter(
+            grid_positions(config.num_positions, width)[None], requires_grad=False
+        )
+        self.patch_embeddings = PatchEmbeddings(width, config.patch_size)
+        self.scale_embed = nn.Parameter(torch.zeros(len(config.pyramid.scales), width))
+        self.time_embed = nn.Parameter(torch.zeros(config.max_num_frames, width))
+
+
+class Encoder(nn.Module):
+    """The encoder's blocks."""
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(
+            Block(
+                config.hidden_size,
+                config.num_attention_heads,
+                config.intermediate_size,
+                config.layer_norm_eps,
+            )
+            for _ in range(config.num_hidden_layers)
+        )
+
+
+class ViT(nn.Module):
+    """Embeddings, blocks and norm of the encoder."""
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class Decoder(nn.Module):
+    """Everything that turns encoded tokens into pixels."""
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        width = config.decoder_hidden_size
+        self.decoder_embed = nn.Linear(config.hidden_size, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.decoder_pos_embed = nn.Parameter(
+            grid_positions(config.num_positions, width)[None], requires_grad=False
+        )
+        self.decoder_scale_embed = nn.Parameter(torch.zeros(len(config.pyramid.scales), width))
+        self.time_embed = nn.Parameter(torch.zeros(config.max_num_frames, width))
+        self.decoder_layers = nn.ModuleList(
+            Block(
+                width,
+                config.decoder_num_attention_heads,
+                config.decoder_intermediate_size,
+                config.layer_norm_eps,
+            )
+            for _ in range(config.decoder_num_hidden_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.decoder_pred = nn.Linear(width, config.patch_size**2 * 3)
+
+
+class VideoMAE(nn.Module):
+    """Reconstructs whole frames from the patches gazed at in them and before them."""
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vit = ViT(config)
+        self.decoder = Decoder(config)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for parameter in (
+            self.vit.embeddings.cls_token,
+            self.decoder.mask_token,
+            self.vit.embeddings.scale_embed,
+            self.vit.embeddings.time_embed,
+            self.decoder.decoder_scale_embed,
+            self.decoder.time_embed,
+        ):
+            nn.init.normal_(parameter, std=0.02)
+
+    def forward(
+        self, video: Float[Tensor, "B T 3 S S"], gaze: Gaze, frames: Sequence[int]
+    ) -> Float[Tensor, "B F 3 S S"]:
+        """Reconstructions of some frames.
+
+        Args:
+            video: normalised frames of the finest scale's side.
+            gaze: what is known of them.
+            frames: those to be reconstructed, in [0, T).
+
+        Raises:
+            GeometryError: a gaze of another pyramid, or more frames than have a time.
+        """
+        config, pyramid = self.config, self.config.pyramid
+        B, T = gaze.lengths.shape
+        if gaze.pyramid.scales != pyramid.scales or gaze.pyramid.patch_size != pyramid.patch_size:
+            raise GeometryError(
+                f"the gaze was made for {gaze.pyramid}, this VideoMAE for {pyramid}"
+            )
+        if tuple(video.shape) != (B, T, 3, pyramid.side, pyramid.side):
+            raise GeometryError(
+                f"expected video {(B, T, 3, pyramid.side, pyramid.side)}, got {tuple(video.shape)}"
+            )
+        if not frames or not all(0 <= frame < T for frame in frames):
+            raise GeometryError(f"frames to reconstruct must lie in [0, {T}), got {list(frames)}")
+        if config.max_num_frames < T:
+            raise GeometryError(
+                f"the clip has {T} frames, this VideoMAE knows {config.max_num_frames}"
+            )
+        # Nobody sees later frames, so what follows the last one shown need not be computed.
+        last = max(frames) + 1
+        seen = gaze.frames(0, last)
+        return self.decode(self.encode(video[:, :last], seen), seen, frames)
+
+    def encode(self, video: Float[Tensor, "B T 3 S S"], gaze: Gaze) -> Float[Tensor, "tokens C"]:
+        """Tokens of the gazed patches, each clip's led by its class token."""
+        embeddings, pyramid = self.vit.embeddings, self.config.pyramid
+        clips = LedClips(gaze.lengths, video.device)
+        ids, slot = gaze.ids.to(video.device), gaze.frame_of_patch.to(video.device)
+        patches = gazed_patches(video.flatten(0, 1), ids, slot, pyramid)
+        projection = embeddings.patch_embeddings.projection
+        tokens = F.linear(patches.flatten(1), projection.weight.flatten(1), projection.bias)
+        table = embeddings.position_embeddings[0, 1:]
+        positions = torch.cat([resized_2d(table, grid) for grid in pyramid.grids])
+        tokens = (
+            tokens
+            + positions[ids]
+            + embeddings.scale_embed[pyramid.levels.to(ids.device)[ids]]
+            + embeddings.time_embed[slot % gaze.num_frames]
+        )
+        leader = embeddings.cls_token[0] + embeddings.position_embeddings[0, :1]
+        x = clips.join(leader.expand(gaze.num_clips, -1), tokens)
+        for block in self.vit.encoder.layer:
+            x = block(x, clips.layout)
+        return self.vit.layernorm(x)
+
+    def decode(
+        self, encoded: Float[Tensor, "tokens C"], gaze: Gaze, frames: Sequence[int]
+    ) -> Float[Tensor, "B F 3 S S"]:
+        """Pixels of `frames` of every clip, from what `encode` gave."""
+        decoder, pyramid, device = self.decoder, self.config.pyramid, encoded.device
+        cells = DecoderCells.of(gaze, frames).to(device)
+        clips = LedClips(cells.lengths, device)
+        narrow = decoder.decoder_embed(encoded)
+        was_leader = LedClips(gaze.lengths, device).is_leader
+        masked = decoder.mask_token[0].expand(len(cells.ids), -1)
+        tokens = masked.index_copy(0, cells.gazed, narrow[~was_leader])
+        table = decoder.decoder_pos_embed[0, 1:]
+        positions = torch.cat([resized_1d(table, count) for count in pyramid.cells])
+        levels = pyramid.levels.to(device)[cells.ids]
+        tokens = (
+            tokens
+            + positions[cells.ids]
+            + decoder.decoder_scale_embed[levels]
+            + decoder.time_embed[cells.frame]
+        )
+        x = clips.join(narrow[was_leader] + decoder.decoder_pos_embed[0, :1], tokens)
+        for block in decoder.decoder_layers:
+            x = block(x, clips.layout)
+        # Only the finest cells form the picture.
+        fine = cells.is_shown & (levels == len(pyramid.scales) - 1)
+        pixels = decoder.decoder_pred(decoder.decoder_norm(x[~clips.is_leader][fine]))
+        shown = sorted(set(frames))
+        grid, p = pyramid.grids[-1], pyramid.patch_size
+        images = pixels.view(gaze.num_clips, len(shown), grid, grid, p, p, 3)
+        images = images.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+        return images[:, [shown.index(frame) for frame in frames]]
