@@ -1,0 +1,55 @@
+"""Random changes of a whole clip, the same in every frame.
+
+They are made before the clip is normalised for the selector and for the judge, so both
+see the same changed clip.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from autogaze.datasets.seeds import integer, uniform
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may change.
+
+    Args:
+        min_crop: a square of at least this share of the side is cut out and enlarged.
+        flip: mirror half of the clips.
+        reverse: play half of the clips backwards.
+        brightness, contrast: largest relative change.
+    """
+
+    min_crop: float = 0.7
+    flip: bool = True
+    reverse: bool = False
+    brightness: float = 0.1
+    contrast: float = 0.1
+
+
+def augment(
+    frames: UInt8[Tensor, "T 3 S S"], settings: Augmentation, generator: torch.Generator
+) -> UInt8[Tensor, "T 3 S S"]:
+    """A changed clip of the same shape."""
+    side = frames.shape[-1]
+    size = max(1, round(side * uniform(generator, settings.min_crop, 1.0)))
+    top, left = (integer(generator, side - size + 1) for _ in range(2))
+    frames = frames[..., top : top + size, left : left + size]
+    if size != side:
+        frames = F.interpolate(frames, (side, side), mode="bilinear", antialias=True)
+    if settings.flip and integer(generator, 2):
+        frames = frames.flip(-1)
+    if settings.reverse and integer(generator, 2):
+        frames = frames.flip(0)
+    gain = 1 + uniform(generator, -settings.contrast, settings.contrast)
+    lift = 1 + uniform(generator, -settings.brightness, settings.brightness)
+    if gain != 1 or lift != 1:
+        bright = frames.float() * lift
+        mean = bright.mean()
+        frames = ((bright - mean) * gain + mean).round().clamp(0, 255).to(torch.uint8)
+    return frames.contiguous()

@@ -1,0 +1,141 @@
+"""Videos from photographs: a virtual camera that pans, zooms and scans over a picture.
+
+Most real clips at hand have a still camera; these have nothing but camera motion. The
+path of a clip follows from the seed, the epoch and its number.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
+from autogaze.datasets.files import find_files, short_name
+from autogaze.datasets.seeds import integer, seeded, uniform
+from autogaze.errors import TrainingError, VideoError
+from autogaze.video.stills import read_still
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """How the camera moves.
+
+    Args:
+        clip_len: frames.
+        side: pixels of a frame.
+        max_pan: distance travelled in a clip, in sides of the view.
+        max_zoom: largest factor between the first view's size and the last one's.
+        max_turn: degrees turned in a clip.
+        min_view, max_view: size of the view, as a share of the picture's shorter side.
+    """
+
+    clip_len: int = 16
+    side: int = 224
+    max_pan: float = 0.8
+    max_zoom: float = 1.5
+    max_turn: float = 10.0
+    min_view: float = 0.3
+    max_view: float = 0.9
+
+
+class CameraClips(Dataset):
+    """Clips filmed off photographs.
+
+    Args:
+        roots: folders of pictures, searched to the bottom.
+        clips_a_picture: clips that an epoch films off each.
+        fixed: the same clips in every epoch.
+
+    Raises:
+        TrainingError: no pictures.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[str | Path],
+        settings: CameraSettings | None = None,
+        *,
+        clips_a_picture: int = 1,
+        seed: int = 0,
+        fixed: bool = False,
+    ) -> None:
+        self.settings = settings or CameraSettings()
+        self.clips_a_picture = clips_a_picture
+        self.seed = seed
+        self.fixed = fixed
+        self.paths = find_files(roots, PICTURES)
+        if not self.paths:
+            places = ", ".join(str(root) for root in roots)
+            raise TrainingError(f"no pictures ({' '.join(PICTURES)}) in {places or 'no folder'}")
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.clips_a_picture
+
+    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
+        epoch, index = key if isinstance(key, tuple) else ClipKey(0, key)
+        path = self.paths[index % len(self.paths)]
+        name = short_name(path)
+        try:
+            picture = torch.from_numpy(read_still(path)).permute(2, 0, 1)
+        except (VideoError, OSError) as error:
+            return UnreadableClip(name, str(error))
+        generator = seeded("camera", self.seed, 0 if self.fixed else epoch, index)
+        return TrainingClip(film(picture, self.settings, generator), name)
+
+
+def film(
+    picture: UInt8[Tensor, "3 H W"], settings: CameraSettings, generator: torch.Generator
+) -> UInt8[Tensor, "T 3 S S"]:
+    """One clip; the view never leaves the picture."""
+    _, height, width = picture.shape
+    shorter = min(height, width)
+    first = shorter * uniform(generator, settings.min_view, settings.max_view)
+    ratio = math.exp(uniform(generator, -1, 1) * math.log(settings.max_zoom))
+    last = min(max(first * ratio, settings.min_view * shorter), settings.max_view * shorter)
+    turn = math.radians(uniform(generator, -settings.max_turn, settings.max_turn))
+    angle = uniform(generator, 0, 2 * math.pi)
+    travel = uniform(generator, 0, settings.max_pan) * (first + last) / 2
+    time = torch.linspace(-0.5, 0.5, settings.clip_len)
+    if integer(generator, 2):  # half of the pans start and stop smoothly
+        time = 0.5 * torch.sin(math.pi * time)
+    size = first + (last - first) * (time + 0.5)
+    turned = turn * time
+    # A turned square of a size reaches this far from its middle.
+    reach = size / 2 * (turned.cos().abs() + turned.sin().abs())
+    middle = torch.tensor([width / 2, height / 2])
+    drift = torch.tensor([math.cos(angle), math.sin(angle)]) * travel
+    slack = torch.tensor([width, height]) - 2 * float(reach.max()) - drift.abs()
+    shift = (torch.rand(2, generator=generator) - 0.5) * slack.clamp(min=0)
+    centre = middle + shift + time[:, None] * drift  # (T, 2) as x, y
+    limit = torch.tensor([width, height])
+    centre = torch.minimum(torch.maximum(centre, reach[:, None]), limit - reach[:, None])
+    return _views(picture, centre, size, turned, settings.side)
+
+
+def _views(
+    picture: UInt8[Tensor, "3 H W"], centre: Tensor, size: Tensor, turned: Tensor, side: int
+) -> UInt8[Tensor, "T 3 S S"]:
+    """Squares of a picture, each turned about its middle and resized to `side`."""
+    _, height, width = picture.shape
+    # Pixels are averaged where the view is larger than its picture, or it would flicker.
+    shrink = max(1, int(float(size.max()) / side))
+    small = F.avg_pool2d(picture[None].float(), shrink)
+    axis = (torch.arange(side) + 0.5) / side - 0.5
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    frames = []
+    for middle, length, angle in zip(centre, size, turned, strict=True):
+        x = middle[0] + length * (u * angle.cos() - v * angle.sin())
+        y = middle[1] + length * (u * angle.sin() + v * angle.cos())
+        grid = torch.stack([2 * x / width - 1, 2 * y / height - 1], dim=-1)
+        frames.append(
+            F.grid_sample(small, grid[None], padding_mode="border", align_corners=False)[0]
+        )
+    return torch.stack(frames).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,106 @@
+"""Gaze labels in the JSON form that AutoGaze's users have.
+
+A dict: a clip's name (its file's last three path parts) -> `gazing_pos`, for every frame
+the chosen ids numbered over the clip (id + V * frame), and `task_losses`, the loss left
+after each of them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autogaze.datasets.clip import GazeLabels
+from autogaze.errors import TrainingError
+from autogaze.files import replacing
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """The labels of many clips.
+
+    Attributes:
+        path: where they came from, for messages.
+        clips: a clip's name -> its labels.
+    """
+
+    path: Path
+    clips: Mapping[str, GazeLabels]
+
+    @classmethod
+    def load(cls, path: str | Path, num_patches: int) -> "LabelFile":
+        """Read a label file and check it against V = `num_patches` ids a frame.
+
+        Raises:
+            TrainingError: no such file, not of this form, or of another pyramid.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise TrainingError(f"{path}: no such label file") from None
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{path}: cannot be read as JSON: {error}") from error
+        if not isinstance(content, dict) or not content:
+            raise TrainingError(f"{path}: expected a dict of labelled clips, got {_kind(content)}")
+        return cls(path, {name: _parse(path, name, x, num_patches) for name, x in content.items()})
+
+    def save(self, num_patches: int) -> None:
+        """Write the file, whole or not at all."""
+        content = {
+            name: {
+                "gazing_pos": [
+                    [id + frame * num_patches for id in ids] for frame, ids in enumerate(labels.ids)
+                ],
+                "task_losses": [list(losses) for losses in labels.losses],
+            }
+            for name, labels in sorted(self.clips.items())
+        }
+        with replacing(self.path) as temporary:
+            Path(temporary).write_text(json.dumps(content))
+
+    def example(self) -> str:
+        """A clip that is labelled."""
+        return next(iter(self.clips), "nothing")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.clips
+
+    def __getitem__(self, name: str) -> GazeLabels:
+        return self.clips[name]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+def _parse(path: Path, name: str, entry: Any, num_patches: int) -> GazeLabels:
+    try:
+        positions, losses = entry["gazing_pos"], entry.get("task_losses", [])
+        ids = tuple(
+            tuple(int(position) - frame * num_patches for position in chosen)
+            for frame, chosen in enumerate(positions)
+        )
+        kept = tuple(tuple(float(loss) for loss in chosen) for chosen in losses)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TrainingError(
+            f"{path}: the labels of {name} are not of the form gazing_pos, task_losses: {error!r}"
+        ) from None
+    for frame, chosen in enumerate(ids):
+        if any(not 0 <= id < num_patches for id in chosen):
+            first, end = frame * num_patches, (frame + 1) * num_patches
+            found = next(id + first for id in chosen if not 0 <= id < num_patches)
+            raise TrainingError(
+                f"{path}: {name} gazes at position {found} in frame {frame}, whose positions are "
+                f"[{first}, {end}): the labels were made for another pyramid than the model's, "
+                f"which has {num_patches} patches a frame"
+            )
+        if len(set(chosen)) != len(chosen):
+            raise TrainingError(f"{path}: {name} gazes twice at a patch of frame {frame}")
+    if kept and [len(x) for x in kept] != [len(x) for x in ids]:
+        raise TrainingError(f"{path}: {name} has not one loss for every gaze")
+    return GazeLabels(ids, kept)
+
+
+def _kind(content: Any) -> str:
+    return "an empty one" if content == {} else type(content).__name__

@@ -1,0 +1,150 @@
+"""Clips made of nothing: shapes and textures that move, on backgrounds that move.
+
+With them everything about training can be tried without any data. A clip follows from
+the seed, the epoch and its number.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from autogaze.datasets.clip import ClipKey, TrainingClip
+from autogaze.datasets.seeds import integer, seeded, uniform
+
+
+@dataclass(frozen=True)
+class ProceduralSettings:
+    """What clips look like.
+
+    Args:
+        clip_len: frames.
+        side: pixels.
+        max_shapes: at most so many things move on their own; at least one does.
+        max_speed: of things, in sides of the frame a clip.
+        max_camera: of the background, likewise; half of the clips have a still one.
+    """
+
+    clip_len: int = 16
+    side: int = 224
+    max_shapes: int = 4
+    max_speed: float = 0.8
+    max_camera: float = 0.3
+
+
+class ProceduralClips(Dataset):
+    """`num_clips` clips an epoch, new ones in every epoch unless `fixed`."""
+
+    def __init__(
+        self,
+        num_clips: int,
+        settings: ProceduralSettings | None = None,
+        *,
+        seed: int = 0,
+        fixed: bool = False,
+    ) -> None:
+        self.num_clips = num_clips
+        self.settings = settings or ProceduralSettings()
+        self.seed = seed
+        self.fixed = fixed
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def __getitem__(self, key: ClipKey | int) -> TrainingClip:
+        epoch, index = key if isinstance(key, tuple) else ClipKey(0, key)
+        epoch = 0 if self.fixed else epoch
+        frames = draw_clip(self.settings, seeded("procedural", self.seed, epoch, index))
+        name = f"procedural/{self.seed}/{epoch}-{index}"
+        return TrainingClip((frames * 255).round().to(torch.uint8), name)
+
+
+def draw_clip(settings: ProceduralSettings, generator: torch.Generator) -> Float[Tensor, "T 3 S S"]:
+    """One clip in [0, 1]."""
+    camera = settings.max_camera if integer(generator, 2) else 0.0
+    layers = [_Layer.background(generator, camera)]
+    for _ in range(1 + integer(generator, settings.max_shapes)):
+        layers.append(_Layer.shape(generator, settings.max_speed))
+    times = torch.linspace(0, 1, settings.clip_len)
+    return torch.stack([_render(layers, float(time), settings.side) for time in times])
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One thing that moves: a texture seen through an outline, or everywhere."""
+
+    texture: Float[Tensor, "3 t t"]
+    radius: float  # of the outline, in sides of the frame; 0 for a background
+    corners: int  # of the outline; 0 is a disc
+    start: tuple[float, float]
+    velocity: tuple[float, float]
+    spin: float  # radians a clip
+
+    @classmethod
+    def background(cls, generator: torch.Generator, speed: float) -> "_Layer":
+        return cls(_texture(generator), 0.0, 0, (0.5, 0.5), _velocity(generator, speed), 0.0)
+
+    @classmethod
+    def shape(cls, generator: torch.Generator, speed: float) -> "_Layer":
+        return cls(
+            _texture(generator),
+            uniform(generator, 0.05, 0.2),
+            (0, 3, 4, 5)[integer(generator, 4)],
+            (uniform(generator, 0.1, 0.9), uniform(generator, 0.1, 0.9)),
+            _velocity(generator, speed),
+            uniform(generator, -math.pi, math.pi),
+        )
+
+
+def _velocity(generator: torch.Generator, most: float) -> tuple[float, float]:
+    speed, angle = uniform(generator, 0, most), uniform(generator, 0, 2 * math.pi)
+    return speed * math.cos(angle), speed * math.sin(angle)
+
+
+def _texture(generator: torch.Generator) -> Float[Tensor, "3 t t"]:
+    """Coloured noise of several grains, so that there is detail at every scale."""
+    base = torch.rand(3, 1, 1, generator=generator)
+    size, total = 256, base.expand(3, 256, 256).clone()
+    strength = uniform(generator, 0.1, 0.6)
+    for grain in (4, 16, 64):
+        noise = torch.rand(1, 3, grain, grain, generator=generator) - 0.5
+        wide = F.interpolate(noise, (size, size), mode="bicubic", align_corners=False)[0]
+        total += strength * wide * (4 / grain) ** 0.5
+    return total.clamp(0, 1)
+
+
+def _render(layers: list[_Layer], time: float, side: int) -> Float[Tensor, "3 S S"]:
+    axis = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    picture = torch.zeros(3, side, side)
+    for layer in layers:
+        # Where each pixel is on the layer, whose own frame moves and turns.
+        dx = x - layer.start[0] - layer.velocity[0] * time
+        dy = y - layer.start[1] - layer.velocity[1] * time
+        cos, sin = math.cos(layer.spin * time), math.sin(layer.spin * time)
+        u, v = cos * dx + sin * dy, cos * dy - sin * dx
+        grid = torch.stack([u, v], dim=-1)[None] * 2
+        colour = F.grid_sample(
+            layer.texture[None], grid, padding_mode="reflection", align_corners=False
+        )[0]
+        if layer.radius:
+            inside = _outline(u, v, layer.radius, layer.corners, side)
+            picture = picture * (1 - inside) + colour * inside
+        else:
+            picture = colour
+    return picture.clamp(0, 1)
+
+
+def _outline(u: Tensor, v: Tensor, radius: float, corners: int, side: int) -> Tensor:
+    """How much of each pixel lies inside, softened over one pixel at the edge."""
+    if corners:
+        angles = torch.arange(corners) * (2 * math.pi / corners)
+        planes = u[None] * angles.cos()[:, None, None] + v[None] * angles.sin()[:, None, None]
+        distance = planes.amax(0)
+    else:
+        distance = (u.square() + v.square()).sqrt()
+    return ((radius - distance) * side + 0.5).clamp(0, 1)

@@ -1,0 +1,1 @@
+"""What a gaze is good for: tasks judge gazes, and their judgement trains selectors."""

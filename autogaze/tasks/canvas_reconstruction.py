@@ -1,0 +1,25 @@
+"""Canvas reconstruction as a task: closed form, no weights, nothing to train."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from autogaze.gaze import Gaze
+from autogaze.reconstruction.canvas import reconstruct
+from autogaze.tasks.base import Task, TaskOutput
+
+
+class CanvasReconstruction(Task):
+    """Loss of a frame: mean |canvas - frame|, in [0, 1] (see `reconstruction.canvas`)."""
+
+    judge = "canvas"
+
+    def forward(
+        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, judged: Sequence[int]
+    ) -> TaskOutput:
+        self.check_fit(frames, gaze)
+        chosen = list(judged)
+        last = max(chosen) + 1  # the canvas knows no later frames
+        made = reconstruct(frames[:, :last], gaze.frames(0, last))
+        return TaskOutput(tuple(chosen), made.losses[:, chosen], made.frames[:, chosen])
