@@ -1,4 +1,4 @@
-"""The selector works with transformers 4.57 as well, which code on the hub still needs."""
+"""Models work with transformers 4.57 as well, which code on the hub still needs."""
 
 import os
 import subprocess
@@ -9,13 +9,16 @@ import pytest
 import transformers
 
 ROOT = Path(__file__).resolve().parents[1]
-CONCERNED = [f"tests/models/test_{name}.py" for name in ("conformance", "checkpoints", "scoring")]
-"""What meets transformers: the rest of the selector is our own."""
+CONCERNED = [
+    *(f"tests/models/test_{name}.py" for name in ("conformance", "checkpoints", "scoring")),
+    *(f"tests/vision_encoders/test_{name}.py" for name in ("adapters", "gazed", "siglip")),
+]
+"""What meets transformers: the rest is our own."""
 OVERLAY = Path(sys.prefix) / "transformers4"
 
 
 @pytest.mark.skipif(not OVERLAY.is_dir(), reason="no second transformers; `make test` installs it")
-def test_the_selector_with_transformers_4():
+def test_what_meets_it_with_transformers_4():
     assert transformers.__version__.startswith("5.")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OVERLAY), str(ROOT)])}
     version = "import transformers; print(transformers.__version__)"

@@ -83,9 +83,6 @@ def _make_mask(layout: TokenLayout) -> Any:
     partly, wholly = visible_blocks(bounds)
     first, end = (bounds[:, side].contiguous().to(layout.device) for side in (0, 1))
 
-    def sees(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return (k >= first[q]) & (k < end[q])
-
     def listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
         counts = blocks.sum(-1, dtype=torch.int32)
         # A stable sort of the flags puts the blocks that count first, ascending.
@@ -96,7 +93,8 @@ def _make_mask(layout: TokenLayout) -> Any:
         *listed(partly),
         *listed(wholly),
         BLOCK_SIZE=BLOCK,
-        mask_mod=sees,
+        # Traced by the compiler, so nothing may stand around it, not even a shape check.
+        mask_mod=lambda b, h, q, k: (k >= first[q]) & (k < end[q]),
         seq_lengths=(len(bounds), len(bounds)),
     )
 

@@ -32,6 +32,8 @@ class SiglipVisionModel(DenseModel):
     config: SiglipVisionConfig
 
     def __init__(self, config: SiglipVisionConfig) -> None:
+        # Before transformers asks whether the wanted one is installed, and after it has chosen.
+        config._attn_implementation = attention.NAME
         super().__init__(config)
         self._use_own_attention()
         self.register_load_state_dict_pre_hook(_rename_published)

@@ -1,0 +1,83 @@
+"""FlexAttention: which blocks are skipped, and that what is computed is masked attention."""
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from autogaze.vision_encoders import flex
+from autogaze.vision_encoders.flex import flex_attention, visible_blocks, visible_bounds
+from autogaze.vision_encoders.layout import ATTENTION_TYPES, TokenLayout
+from tests.vision_encoders.families import assert_close
+from tests.vision_encoders.layouts import CPU, dense_attention, dense_mask, layouts, random_qkv
+
+# Without the compiler it is slow and says so, which is no news to these tests.
+uncompiled = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+
+
+@settings(deadline=None)
+@given(layout=layouts())
+def test_bounds_are_the_mask(layout):
+    first, end = visible_bounds(layout).unbind(1)
+    keys = torch.arange(layout.num_tokens)
+    found = (keys >= first[:, None]) & (keys < end[:, None])
+    assert found.equal(dense_mask(layout))
+
+
+@settings(max_examples=80, deadline=None)
+@given(layout=layouts(), block=st.integers(1, 9))
+def test_blocks_are_those_of_the_mask(layout, block):
+    """No block is missed, and none is looked at in vain: what a block of tokens sees is gapless."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flex, "BLOCK", block)
+        partly, wholly = visible_blocks(visible_bounds(layout))
+    mask = dense_mask(layout)
+    missing = -len(mask) % block
+    # Queries behind the end see what the last one sees, keys there are seen by nobody.
+    rows = torch.cat([mask, mask[-1:].expand(missing, -1)])
+    blocks = F.pad(rows, (0, missing)).unflatten(1, (-1, block)).unflatten(0, (-1, block))
+    seen, all_seen = blocks.any(3).any(1), blocks.all(3).all(1)
+    assert wholly.equal(all_seen)
+    assert partly.equal(seen & ~all_seen)
+
+
+@settings(max_examples=40, deadline=None)
+@given(layout=layouts(), block=st.integers(1, 9))
+def test_the_block_mask_lists_these_blocks(layout, block):
+    """What the kernel is handed is, read back, what was found; and it is made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flex, "BLOCK", block)
+        partly, wholly = visible_blocks(visible_bounds(layout))
+        mask = flex._mask(layout)
+        assert flex._mask(layout) is mask
+    assert mask.to_dense()[0, 0].bool().equal(partly | wholly)
+    assert mask.kv_num_blocks[0, 0].tolist() == partly.sum(1).tolist()
+    assert mask.full_kv_num_blocks[0, 0].tolist() == wholly.sum(1).tolist()
+
+
+@uncompiled
+@settings(max_examples=5, deadline=None)
+@given(layout=layouts(), seed=st.integers(0, 99), scale=st.sampled_from([None, 0.7]))
+def test_it_is_masked_attention(layout, seed, scale):
+    query, key, value = random_qkv(layout.num_tokens, size=16, seed=seed)
+    found = flex_attention(query, key, value, layout, scale=scale, compiled=False)
+    expected = dense_attention(query, key, value, dense_mask(layout), scale)
+    assert_close(found, expected, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler to build the kernel with")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_compiled_kernel_skips_no_block_that_counts():
+    """More tokens than a block, frames across its edges; one compilation for all types."""
+    lengths = ((100, 3, 0, 70), (55, 2, 9, 130))
+    for attn_type in ATTENTION_TYPES:
+        layout = TokenLayout(lengths, attn_type, CPU, num_prefix=1)
+        assert layout.num_tokens > 2 * flex.BLOCK
+        query, key, value = random_qkv(layout.num_tokens, size=16)
+        with torch.no_grad():
+            found = flex_attention(query, key, value, layout)
+        assert_close(found, dense_attention(query, key, value, dense_mask(layout)), 1e-5)

@@ -1,0 +1,301 @@
+"""Gazed models beside the untouched ones: parameters, dtypes, files, training."""
+
+import copy
+
+import pytest
+import torch
+import transformers as tf
+
+import autogaze
+from autogaze import Gaze, GazedVisionModel, PatchPyramid, gazed
+from autogaze.errors import EncoderError
+from tests.vision_encoders.families import (
+    FAMILIES,
+    SMALL,
+    assert_close,
+    random_frames,
+    random_gaze,
+    with_large_weights,
+)
+
+PYRAMID = PatchPyramid((32, 64), 16)
+FAMILY_NAMES = ["siglip", "siglip2-naflex", "dinov2-registers", "dinov3", "clip", "vit"]
+every_family = pytest.mark.parametrize("name", FAMILY_NAMES)
+
+
+@pytest.fixture
+def inputs():
+    return random_frames(2, 2), random_gaze(PYRAMID, 2, 2)
+
+
+@every_family
+def test_the_model_stays_as_it_is(name, inputs):
+    family = FAMILIES[name]
+    model = family.model()
+    images = inputs[0].flatten(0, 1)
+    with torch.no_grad():
+        before = family.dense(model, images)
+        encoder = gazed(model)
+        encoder(*inputs)
+        after = family.dense(model, images)
+    assert model.config._attn_implementation == "sdpa"
+    assert encoder.config._attn_implementation == "autogaze"
+    assert not any(hasattr(module, "_adapter") for module in model.modules())
+    assert after.last_hidden_state.equal(before.last_hidden_state)
+
+
+@every_family
+def test_the_gazed_model_still_sees_whole_images(name, inputs):
+    """Its inner model is transformers' own, by SDPA where it gets no gaze."""
+    family = FAMILIES[name]
+    model = family.model()
+    images = inputs[0].flatten(0, 1)
+    with torch.no_grad():
+        expected = family.dense(model, images).last_hidden_state
+        found = family.dense(gazed(model).model, images).last_hidden_state
+    assert_close(found, expected, 1e-6)
+
+
+@every_family
+def test_parameters_are_shared_under_their_names(name):
+    model = FAMILIES[name].model()
+    encoder = gazed(model)
+    mine = dict(encoder.model.named_parameters())
+    theirs = dict(model.named_parameters())
+    assert mine.keys() == theirs.keys()
+    assert all(mine[key] is theirs[key] for key in theirs)
+    assert encoder.model.state_dict().keys() == model.state_dict().keys()
+
+
+def test_training_one_trains_the_other(inputs):
+    model = FAMILIES["clip"].model().train()
+    encoder = gazed(model)
+    images = inputs[0].flatten(0, 1)
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
+    with torch.no_grad():
+        before = model(images).pooler_output
+    loss = encoder(*inputs).pooler_output.square().mean()
+    loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert (model(images).pooler_output - before).abs().max() > 1e-3
+        assert encoder(*inputs).pooler_output.square().mean() < loss
+
+
+@every_family
+@pytest.mark.parametrize("attn_type", ["block_causal", "frame_independent"])
+def test_checkpointing_changes_no_gradient(name, attn_type, inputs):
+    def gradients(checkpointing):
+        model = FAMILIES[name].model().train()
+        if checkpointing:
+            # Renamed in transformers 5.
+            new = getattr(model, "activation_checkpointing_enable", None)
+            (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        encoder = gazed(model, attn_type=attn_type)
+        passes = []
+        for layer in encoder._adapter.layers:
+            next(layer.children()).register_forward_hook(lambda *_: passes.append(1))
+        torch.manual_seed(0)  # DINOv3 shakes its positions in training
+        out = encoder(*inputs)
+        (out.pooler_output.square().mean() + out.last_hidden_state.square().mean()).backward()
+        found = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+        return found, len(passes)
+
+    plain, passes = gradients(False)
+    found, passes_again = gradients(True)
+    assert (passes, passes_again) == (2, 4)  # every layer ran twice
+    assert found.keys() == plain.keys()
+    scale = max(gradient.abs().max() for gradient in plain.values())
+    assert scale > 1e-3
+    for key, gradient in plain.items():
+        assert_close(found[key] / scale, gradient / scale, 1e-6)
+
+
+def test_hooks_on_the_model_come_along(inputs):
+    model = FAMILIES["vit"].model()
+    seen = []
+    model.layernorm.register_forward_hook(lambda *_: seen.append(1))
+    with torch.no_grad():
+        gazed(model)(*inputs)
+    assert seen == [1]
+
+
+def test_every_parameter_that_is_used_gets_a_gradient(inputs):
+    model = FAMILIES["siglip"].model().train()
+    gazed(model)(*inputs).pooler_output.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@every_family
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("attn_type", ["block_causal", "frame_independent"])
+def test_half_precision_stays_close(name, dtype, attn_type, inputs):
+    model = FAMILIES[name].model()
+    with torch.no_grad():
+        expected = gazed(model, attn_type=attn_type)(*inputs)
+        half = gazed(copy.deepcopy(model), attn_type=attn_type).to(dtype)
+        assert half.dtype == dtype
+        out = half(*inputs, output_hidden_states=True)  # frames of float32 are cast
+        again = half(inputs[0].to(dtype), inputs[1])
+    tensors = [out.last_hidden_state, out.pooler_output, *out.hidden_states]
+    assert {tensor.dtype for tensor in tensors} == {dtype}
+    error = (out.last_hidden_state.float() - expected.last_hidden_state).abs()
+    size = expected.last_hidden_state.abs().mean()
+    assert error.mean() < (0.05 if dtype == torch.bfloat16 else 0.01) * size
+    error = (again.last_hidden_state.float() - expected.last_hidden_state).abs()
+    assert error.mean() < (0.05 if dtype == torch.bfloat16 else 0.01) * size
+
+
+def test_casting_casts_both_since_they_are_one(inputs):
+    model = FAMILIES["siglip"].model()
+    encoder = gazed(model).to(torch.bfloat16)
+    assert model.dtype == encoder.dtype == torch.bfloat16
+    key, parameter = next(iter(encoder.model.named_parameters()))
+    assert parameter is dict(model.named_parameters())[key]
+    with torch.no_grad():
+        assert model(inputs[0][:, 0].bfloat16()).last_hidden_state.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_attention_of_the_model_does_not_matter(implementation, inputs):
+    model = FAMILIES["dinov2"].model()
+    with torch.no_grad():
+        expected = gazed(model)(*inputs).last_hidden_state
+        model.set_attn_implementation(implementation)
+        encoder = gazed(model)
+        assert model.config._attn_implementation == implementation
+        assert encoder(*inputs).last_hidden_state.equal(expected)
+
+
+# Files.
+
+
+@every_family
+def test_saved_models_are_plain_ones_to_transformers(name, inputs, tmp_path):
+    family = FAMILIES[name]
+    model = family.model()
+    encoder = gazed(model, scales="32+64", attn_type="frame_independent", empty_frames="hold")
+    encoder.save_pretrained(tmp_path)
+    assert not hasattr(model.config, "autogaze")
+    plain = tf.AutoModel.from_pretrained(tmp_path).eval()
+    assert type(plain) is type(model)
+    assert plain.config._attn_implementation == "sdpa"
+    images = inputs[0].flatten(0, 1)
+    again = GazedVisionModel.from_pretrained(tmp_path).eval()
+    assert again.settings.pyramid == PYRAMID
+    assert again.settings.attn_type == "frame_independent"
+    assert again.settings.empty_frames == "hold"
+    with torch.no_grad():
+        expected = family.dense(model, images).last_hidden_state
+        assert family.dense(plain, images).last_hidden_state.equal(expected)
+        expected = encoder(*inputs).last_hidden_state
+        assert again(*inputs).last_hidden_state.equal(expected)
+
+
+def test_options_override_saved_ones(tmp_path):
+    gazed(FAMILIES["vit"].model(), scales="32+64", attn_type="causal").save_pretrained(tmp_path)
+    again = GazedVisionModel.from_pretrained(
+        tmp_path, scales="64", max_tokens=7, dtype=torch.bfloat16
+    )
+    assert again.settings.pyramid == PatchPyramid((64,), 16)
+    assert again.settings.attn_type == "causal"
+    assert again.settings.max_tokens == 7
+    assert again.dtype == torch.bfloat16
+
+
+def test_a_plain_folder_is_gazed_with_the_defaults(tmp_path, inputs):
+    model = FAMILIES["dinov2"].model()
+    model.save_pretrained(tmp_path)
+    encoder = GazedVisionModel.from_pretrained(tmp_path).eval()
+    assert encoder.settings == gazed(model).settings
+    with torch.no_grad():
+        expected = gazed(model)(*inputs).pooler_output
+        assert encoder(*inputs).pooler_output.equal(expected)
+
+
+def siglip_of_two():
+    text = {**SMALL, "vocab_size": 40, "max_position_embeddings": 8}
+    vision = {**SMALL, "image_size": 64, "patch_size": 16}
+    config = tf.SiglipConfig(text_config=text, vision_config=vision)
+    return tf.SiglipModel(config)
+
+
+def clip_of_two():
+    text = {**SMALL, "vocab_size": 40, "max_position_embeddings": 8}
+    text |= {"bos_token_id": 0, "eos_token_id": 2}
+    vision = {**SMALL, "image_size": 64, "patch_size": 16}
+    return tf.CLIPModel(tf.CLIPConfig(text_config=text, vision_config=vision))
+
+
+@pytest.mark.parametrize("make", [siglip_of_two, clip_of_two])
+def test_the_vision_part_of_an_image_text_model(make, inputs, tmp_path):
+    torch.manual_seed(0)
+    model = with_large_weights(make().eval())
+    frames = inputs[0]
+    gaze = Gaze.everything(PatchPyramid((64,), 16), 2, 2)
+    images = frames.flatten(0, 1)
+    encoder = gazed(model, attn_type="frame_independent")
+    model.save_pretrained(tmp_path)
+    loaded = GazedVisionModel.from_pretrained(tmp_path, attn_type="frame_independent").eval()
+    assert sum(p.numel() for p in loaded.parameters()) < sum(p.numel() for p in model.parameters())
+    with torch.no_grad():
+        expected = model.vision_model(images).pooler_output.unflatten(0, (2, 2))
+        assert_close(encoder(frames, gaze).pooler_output, expected)
+        assert_close(loaded(frames, gaze).pooler_output, expected)
+
+
+def image_classifier():
+    return tf.ViTForImageClassification(tf.ViTConfig(image_size=64, patch_size=16, **SMALL))
+
+
+def dinov2_classifier():
+    config = tf.Dinov2Config(image_size=64, patch_size=16, hidden_size=48, num_hidden_layers=2)
+    return tf.Dinov2ForImageClassification(config)
+
+
+def clip_with_projection():
+    config = tf.CLIPVisionConfig(image_size=64, patch_size=16, **SMALL)
+    return tf.CLIPVisionModelWithProjection(config)
+
+
+@pytest.mark.parametrize(
+    ("make", "trunk"),
+    [
+        (image_classifier, "vit"),
+        (dinov2_classifier, "dinov2"),
+        (clip_with_projection, "vision_model"),
+    ],
+)
+def test_the_trunk_of_a_model_with_a_head(make, trunk, inputs):
+    torch.manual_seed(0)
+    model = with_large_weights(make().eval())
+    gaze = Gaze.everything(PatchPyramid((64,), 16), 2, 2)
+    with torch.no_grad():
+        out = gazed(model, attn_type="frame_independent")(inputs[0], gaze)
+        dense = getattr(model, trunk)(inputs[0].flatten(0, 1)).last_hidden_state
+    assert_close(out.prefix_hidden_state.flatten(0, 1), dense[:, :1])
+    assert_close(out.last_hidden_state.unflatten(0, (4, -1)), dense[:, 1:])
+
+
+def test_models_without_adapter_are_told_which_there_are():
+    config = tf.SegformerConfig(num_encoder_blocks=1, depths=[1], hidden_sizes=[8])
+    with pytest.raises(EncoderError) as caught:
+        gazed(tf.SegformerModel(config))
+    message = str(caught.value)
+    assert "'segformer'" in message
+    assert "register_encoder" in message
+    for name in ("siglip", "siglip2_vision_model", "dinov2", "dinov3_vit", "clip", "vit"):
+        assert name in message
+
+
+def test_modules_without_configuration_are_told_the_same():
+    with pytest.raises(EncoderError, match=r"None.*register_encoder"):
+        gazed(torch.nn.Linear(2, 2))
+
+
+def test_it_says_what_it_sees():
+    encoder = autogaze.gazed(FAMILIES["siglip"].model(), scales="32+64")
+    assert "scales=32+64 / 16, attn_type=block_causal" in repr(encoder)
+    assert "patch_size=14" in repr(autogaze.gazed(FAMILIES["siglip-cropped"].model()))
+    assert encoder.patch_size == 16
+    assert encoder.device == torch.device("cpu")

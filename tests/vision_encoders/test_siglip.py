@@ -1,0 +1,341 @@
+"""The classes that AutoGaze's users import, and equality with what they computed before."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers as tf
+from safetensors.torch import load_file
+
+from autogaze import Gaze, PatchPyramid, gazed
+from autogaze.errors import EncoderError, GeometryError
+from autogaze.vision_encoders.output import GazedOutput
+from autogaze.vision_encoders.siglip import SiglipVisionConfig, SiglipVisionModel
+from tests.conformance import conformance_folder
+from tests.vision_encoders.families import (
+    FAMILIES,
+    SMALL,
+    assert_close,
+    random_frames,
+    random_gaze,
+    with_large_weights,
+)
+from tests.vision_encoders.test_gazed import siglip_of_two
+
+PYRAMID = PatchPyramid((32, 64), 16)
+
+
+class Case:
+    """One folder of conformance data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = json.loads((folder / "config.json").read_text())
+        del self.config["note"]
+        self.tensors = load_file(folder / "cases.safetensors")
+        self.weights = self.part("weights.")
+        self.gaze = self.part("gaze.")
+        self.real = ~self.gaze["if_padded_gazing"]
+
+    def part(self, prefix: str) -> dict[str, torch.Tensor]:
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
+    def model(self, **options) -> SiglipVisionModel:
+        model = SiglipVisionModel(SiglipVisionConfig(**self.config, **options)).eval()
+        model.load_state_dict(self.weights)
+        return model
+
+
+@pytest.fixture(scope="module", params=["siglip", "siglip-patch14"])
+def case(request):
+    folder = conformance_folder()
+    if folder is None:
+        pytest.skip(
+            "no conformance data: set AUTOGAZE_CONFORMANCE or put it at ../shared/conformance"
+        )
+    return Case(folder / request.param)
+
+
+KINDS = {"block_causal": False, "frame_independent": True}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_are_the_released_ones(case, kind):
+    assert all(name.startswith("vision_model.") for name in case.weights)
+    model = case.model(frame_independent_encoding=KINDS[kind])
+    with torch.no_grad():
+        out = model(case.tensors["video"], gazing_info=case.gaze, output_hidden_states=True)
+    assert case.real.any()
+    assert not case.real.all()
+    expected = case.tensors[f"{kind}.last_hidden_state"]
+    assert out.last_hidden_state.shape == expected.shape
+    assert_close(out.last_hidden_state[case.real], expected[case.real], 1e-5)
+    expected = case.tensors[f"{kind}.hidden_states.1"]
+    assert_close(out.hidden_states[1][case.real], expected[case.real], 1e-5)
+    assert len(out.hidden_states) == model.config.num_hidden_layers + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gazed_gives_the_released_features_too(case, kind):
+    dense = {name.removeprefix("vision_model."): value for name, value in case.weights.items()}
+    options = {key: value for key, value in case.config.items() if key != "scales"}
+    plain = tf.SiglipVisionModel(tf.SiglipVisionConfig(**options)).eval()
+    (getattr(plain, "vision_model", plain)).load_state_dict(dense)
+    encoder = gazed(plain, scales=case.config["scales"], attn_type=kind)
+    with torch.no_grad():
+        out = encoder(case.tensors["video"], case.gaze)
+    expected = case.tensors[f"{kind}.last_hidden_state"]
+    assert_close(out.last_hidden_state, expected[case.real], 1e-5)
+
+
+def test_a_checkpoint_folder_comes_back_with_its_scales(case, tmp_path):
+    model = case.model(frame_independent_encoding=True, max_embed_batch_size=2)
+    model.save_pretrained(tmp_path)
+    again = SiglipVisionModel.from_pretrained(tmp_path).eval()
+    assert again.config.scales == case.config["scales"]
+    assert again.config.frame_independent_encoding is True
+    assert again.config.max_embed_batch_size == 2
+    assert again.config.attn_type == "block_causal"
+    with torch.no_grad():
+        expected = model(case.tensors["video"], gazing_info=case.gaze).last_hidden_state
+        found = again(case.tensors["video"], gazing_info=case.gaze).last_hidden_state
+    assert found.equal(expected)
+
+
+# What follows needs no data.
+
+
+def tiny(**options) -> SiglipVisionModel:
+    torch.manual_seed(0)
+    config = {"image_size": 64, "patch_size": 16, "scales": "32+64", **SMALL, **options}
+    model = SiglipVisionModel(SiglipVisionConfig(**config)).eval()
+    return with_large_weights(model)
+
+
+@pytest.fixture
+def inputs():
+    return random_frames(2, 3), random_gaze(PYRAMID, 2, 3)
+
+
+def published(model) -> dict[str, torch.Tensor]:
+    """The model's weights under published names, copied."""
+    names = {name: name.removeprefix("vision_model.") for name in model.state_dict()}
+    return {f"vision_model.{names[key]}": value + 0 for key, value in model.state_dict().items()}
+
+
+def test_published_names_load(inputs):
+    weights = published(tiny())
+    model = SiglipVisionModel(tiny().config).eval()
+    result = model.load_state_dict(weights)
+    assert not result.missing_keys
+    assert not result.unexpected_keys
+    assert all(name.startswith("vision_model.") for name in weights)  # the caller's dict stays
+    with torch.no_grad():
+        expected = tiny()(inputs[0], gazing_info=inputs[1]).last_hidden_state
+        assert model(inputs[0], gazing_info=inputs[1]).last_hidden_state.equal(expected)
+    model.load_state_dict(model.state_dict())  # and its own names still do
+
+
+def test_wrong_names_do_not_load():
+    weights = published(tiny())
+    weights["vision_model.head.prob"] = weights.pop("vision_model.head.probe")
+    with pytest.raises(RuntimeError, match=r"head\.probe"):
+        tiny().load_state_dict(weights)
+
+
+@pytest.mark.parametrize("frame_independent", [False, True])
+def test_plain_checkpoints_load_with_scales(frame_independent, inputs, tmp_path):
+    plain = FAMILIES["siglip"].model()
+    plain.save_pretrained(tmp_path)
+    model = SiglipVisionModel.from_pretrained(
+        tmp_path, scales="32+64", frame_independent_encoding=frame_independent
+    ).eval()
+    kind = "frame_independent" if frame_independent else "block_causal"
+    with torch.no_grad():
+        expected = gazed(plain, attn_type=kind)(*inputs)
+        out = model(inputs[0], gazing_info=inputs[1])
+    assert out.last_hidden_state.equal(expected.last_hidden_state)
+    assert out.pooler_output.equal(expected.pooler_output)
+
+
+def test_image_text_checkpoints_load_with_scales(inputs, tmp_path):
+    """The published SigLIP2 checkpoints are of this kind."""
+    torch.manual_seed(0)
+    both = with_large_weights(siglip_of_two().eval())
+    both.save_pretrained(tmp_path)
+    model = SiglipVisionModel.from_pretrained(tmp_path, scales="32+64").eval()
+    assert model.config.pyramid == PYRAMID
+    with torch.no_grad():
+        expected = gazed(both)(*inputs).last_hidden_state
+        assert model(inputs[0], gazing_info=inputs[1]).last_hidden_state.equal(expected)
+
+
+@pytest.mark.parametrize("implementation", ["flash_attention_2", "sdpa", "eager"])
+def test_every_attention_implementation_is_accepted(implementation, inputs, tmp_path):
+    if implementation == "flash_attention_2":
+        assert importlib.util.find_spec("flash_attn") is None
+    model = tiny()
+    model.save_pretrained(tmp_path)
+    again = SiglipVisionModel.from_pretrained(tmp_path, attn_implementation=implementation).eval()
+    with torch.no_grad():
+        expected = model(inputs[0], gazing_info=inputs[1]).last_hidden_state
+        assert again(inputs[0], gazing_info=inputs[1]).last_hidden_state.equal(expected)
+
+
+def test_flash_attention_in_the_configuration_is_accepted(inputs):
+    config = tiny().config
+    config._attn_implementation = "flash_attention_2"
+    model = SiglipVisionModel(config).eval()
+    with torch.no_grad():
+        assert model(inputs[0], gazing_info=inputs[1]).last_hidden_state.isfinite().all()
+
+
+def test_without_a_gaze_it_is_the_untouched_model(inputs):
+    model, plain = tiny(), FAMILIES["siglip"].model()
+    (getattr(plain, "vision_model", plain)).load_state_dict(
+        {name.removeprefix("vision_model."): value for name, value in published(model).items()}
+    )
+    images, larger = inputs[0][0], random_frames(1, 2, 96)[0]
+    with torch.no_grad():
+        expected = plain(images, output_hidden_states=True)
+        out = model(images, output_hidden_states=True)
+        assert type(out) is type(expected)
+        assert_close(out.last_hidden_state, expected.last_hidden_state, 1e-6)
+        assert_close(out.pooler_output, expected.pooler_output, 1e-6)
+        assert len(out.hidden_states) == len(expected.hidden_states) == 3
+        for mine, theirs in zip(out.hidden_states, expected.hidden_states, strict=True):
+            assert_close(mine, theirs, 1e-6)
+        one, two = (m(larger, interpolate_pos_encoding=True) for m in (model, plain))
+        assert_close(one.last_hidden_state, two.last_hidden_state, 1e-6)
+        assert model(images).hidden_states is None
+        values = model(images, return_dict=False)
+        assert isinstance(values, tuple)
+        assert values[0].equal(out.last_hidden_state)
+
+
+def test_gazes_and_padded_dicts_give_the_same(inputs):
+    frames, gaze = inputs
+    model = tiny()
+    padded = gaze.padded()
+    real = ~padded["if_padded_gazing"]
+    with torch.no_grad():
+        one = model(frames, gazing_info=gaze, output_hidden_states=True)
+        two = model(frames, gazing_info=padded, output_hidden_states=True)
+    assert isinstance(one, GazedOutput)
+    assert two.last_hidden_state.shape == (*real.shape, 48)
+    assert two.last_hidden_state[real].equal(one.last_hidden_state)
+    assert two.last_hidden_state[~real].abs().max() == 0
+    assert two.pooler_output.equal(one.pooler_output)
+    assert one.pooler_output.shape == (2, 3, 48)
+    for mine, theirs in zip(two.hidden_states, one.hidden_states, strict=True):
+        assert mine[real].equal(theirs)
+
+
+def test_padding_in_the_middle_of_a_frame():
+    """Padding may stand anywhere, with any id in it; features stay at their slots."""
+    frames = random_frames(2, 2)
+    ids = torch.tensor([[3, 99, 7, 24, 99, 99], [99, 5, 99, 99, 30, 21]])
+    padded = {
+        "gazing_pos": ids,
+        "if_padded_gazing": ids == 99,
+        "num_gazing_each_frame": torch.tensor([3, 3]),
+    }
+    flat = Gaze(PYRAMID, torch.tensor([3, 7, 4, 5, 10, 1]), torch.tensor([[2, 1], [1, 2]]))
+    model = tiny()
+    with torch.no_grad():
+        out = model(frames, gazing_info=padded)
+        expected = model(frames, gazing_info=flat)
+    assert out.last_hidden_state[ids != 99].equal(expected.last_hidden_state)
+    assert out.pooler_output.equal(expected.pooler_output)
+
+
+def test_tuples(inputs):
+    frames, gaze = inputs
+    model = tiny()
+    with torch.no_grad():
+        for gazing_info in (gaze, gaze.padded()):
+            out = model(frames, gazing_info=gazing_info, output_hidden_states=True)
+            values = model(
+                frames, gazing_info=gazing_info, output_hidden_states=True, return_dict=False
+            )
+            assert isinstance(values, tuple)
+            assert values[0].equal(out.last_hidden_state)
+            assert values[1].equal(out.pooler_output)
+            assert len(values[2]) == 3
+
+
+def test_hidden_states_can_be_asked_for_in_the_configuration(inputs):
+    frames, gaze = inputs
+    with torch.no_grad():
+        out = tiny(output_hidden_states=True)(frames, gazing_info=gaze)
+        assert len(out.hidden_states) == 3
+        assert tiny()(frames, gazing_info=gaze).hidden_states is None
+        off = tiny(output_hidden_states=True)(frames, gazing_info=gaze, output_hidden_states=False)
+        assert off.hidden_states is None
+
+
+@pytest.mark.parametrize("attn_type", ["block_causal", "causal", "bidirectional"])
+def test_attention_types_are_those_of_the_core(attn_type, inputs):
+    frames, gaze = inputs
+    model = tiny(attn_type=attn_type)
+    plain = FAMILIES["siglip"].model()
+    with torch.no_grad():
+        expected = gazed(plain, attn_type=attn_type)(frames, gaze).last_hidden_state
+        assert_close(model(frames, gazing_info=gaze).last_hidden_state, expected, 1e-6)
+        alone = tiny(attn_type=attn_type, frame_independent_encoding=True)
+        expected = gazed(plain, attn_type="frame_independent")(frames, gaze).last_hidden_state
+        assert_close(alone(frames, gazing_info=gaze).last_hidden_state, expected, 1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_embedding_some_frames_at_a_time_changes_nothing(batch, inputs):
+    frames, gaze = inputs
+    with torch.no_grad():
+        expected = tiny()(frames, gazing_info=gaze).last_hidden_state
+        out = tiny(max_embed_batch_size=batch)(frames, gazing_info=gaze)
+    assert out.last_hidden_state.equal(expected)
+
+
+def test_one_scale_is_the_image_size():
+    assert SiglipVisionConfig(image_size=224, patch_size=16).pyramid == PatchPyramid((224,), 16)
+    assert SiglipVisionConfig(scales=64, patch_size=16).pyramid == PatchPyramid((64,), 16)
+
+
+def test_the_configuration_survives_its_dict():
+    config = SiglipVisionConfig(scales="32+64", attn_type="causal", max_embed_batch_size=3)
+    again = SiglipVisionConfig.from_dict(config.to_dict())
+    for key in ("scales", "attn_type", "frame_independent_encoding", "max_embed_batch_size"):
+        assert getattr(again, key) == getattr(config, key)
+
+
+def test_it_trains(inputs):
+    frames, gaze = inputs
+    model = tiny().train()
+    out = model(frames, gazing_info=gaze.padded())
+    out.last_hidden_state.square().mean().backward()
+    used = [n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()]
+    assert any("patch_embedding" in name for name in used)
+    assert any("position_embedding" in name for name in used)
+
+
+def test_bad_input_is_refused_with_both_numbers(inputs):
+    frames, gaze = inputs
+    model = tiny()
+    with pytest.raises(EncoderError, match=r"2 clips of 2 frames, the gaze 2 of 3"):
+        model(frames[:, :2], gazing_info=gaze)
+    with pytest.raises(EncoderError, match=r"32\+48 / 16.*32\+64 / 16"):
+        model(random_frames(2, 3, 48), gazing_info=random_gaze(PatchPyramid((32, 48), 16), 2, 3))
+    with pytest.raises(EncoderError, match=r"32 x 32.*64 x 64"):
+        model(random_frames(2, 3, 32), gazing_info=gaze)
+    padded = gaze.padded() | {"gazing_pos": gaze.padded()["gazing_pos"] + 60}
+    with pytest.raises(GeometryError, match=r"\[0, 20\)"):
+        model(frames, gazing_info=padded)
+    with pytest.raises(EncoderError, match=r"'diagonal'.*block_causal"):
+        SiglipVisionConfig(attn_type="diagonal")
+    with pytest.raises(EncoderError, match=r"output_attentions"):
+        model(frames, gazing_info=gaze, output_attentions=True)
