@@ -9,6 +9,7 @@ import typer
 from autogaze import __version__
 from autogaze.cli_bench import bench
 from autogaze.cli_errors import EXIT_CODES, exit_codes, log_to_stderr
+from autogaze.cli_outputs import check_endings, plan_jobs
 
 app = typer.Typer(
     name="autogaze",
@@ -151,15 +152,6 @@ def gaze(
 ) -> None:
     """Gaze at videos: choose patches, measure what is lost, write what is asked for."""
     with exit_codes():
-        import torch
-
-        from autogaze import registry
-        from autogaze.cli_gaze import gaze_all
-        from autogaze.cli_outputs import plan_jobs
-        from autogaze.cli_report import print_json, print_tables, results_console
-
-        chooser = registry.load(selector)
-        chooser.settings(ratio, loss)
         outputs = {
             "out": out,
             "overlay": overlay,
@@ -167,23 +159,32 @@ def gaze(
             "reconstruction": reconstruction,
             "plot": plot,
         }
+        check_endings(videos, outputs)  # before imports that take seconds
+
+        import torch
+
+        from autogaze import registry
+        from autogaze.cli_gaze import gaze_all
+        from autogaze.cli_report import Report
+
+        chooser = registry.load(selector)
+        chooser.settings(ratio, loss)
         jobs = plan_jobs(videos, outputs)
-        results, code = gaze_all(
-            jobs,
-            chooser,
-            print_json if json else lambda _: None,
-            ratio=ratio,
-            loss=loss,
-            tiles=tiles,
-            max_tiles=max_tiles,
-            fps=fps,
-            start=start,
-            end=end,
-            skip_corrupt=skip_corrupt,
-            generator=None if seed is None else torch.Generator().manual_seed(seed),
-        )
-        if not json:
-            print_tables(results, results_console())
+        with Report(len(jobs), json) as report:
+            code = gaze_all(
+                jobs,
+                chooser,
+                report.add,
+                ratio=ratio,
+                loss=loss,
+                tiles=tiles,
+                max_tiles=max_tiles,
+                fps=fps,
+                start=start,
+                end=end,
+                skip_corrupt=skip_corrupt,
+                generator=None if seed is None else torch.Generator().manual_seed(seed),
+            )
         raise typer.Exit(code)
 
 

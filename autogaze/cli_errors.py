@@ -15,11 +15,13 @@ SOME_FAILED = 1
 BAD_INPUT = 2
 INTERNAL = 70
 INTERRUPTED = 130
+PIPE_CLOSED = 141
 
 EXIT_CODES = (
     "Exit codes: 0 all went well; 1 several videos were given and some of them failed, the "
     "others are done; 2 bad input or an output that cannot be written; 70 a defect of this "
-    "program; 130 stopped by Ctrl-C. Whatever happens, no half-written file is left behind."
+    "program; 130 stopped by Ctrl-C; 141 nobody reads what is printed. Whatever happens, no "
+    "half-written file is left behind."
 )
 
 USER_ERRORS = (AutoGazeError, MissingExtraError)
@@ -39,7 +41,10 @@ def describe(error: BaseException) -> str:
 def exit_codes() -> Iterator[None]:
     """Turn what a command raises into a message on stderr and an exit code."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # a closed pipe shows here, not when Python ends
     except USER_ERRORS as error:
         log.error("error: %s", describe(error))
         raise typer.Exit(BAD_INPUT) from None
@@ -49,7 +54,9 @@ def exit_codes() -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except BrokenPipeError:  # stdout was closed, by `head` for example
-        raise
+        # Python flushes once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(PIPE_CLOSED) from None
     except Exception as error:
         log.error(
             "%s\nthis is a defect of autogaze: please report the lines above", describe(error)

@@ -1,7 +1,7 @@
 """The main job: gaze at each video, write what was asked for, and report."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol, Unpack
@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from autogaze.cli_errors import BAD_INPUT, INTERNAL, SOME_FAILED, USER_ERRORS, describe, log
-from autogaze.cli_outputs import Job, all_or_none
+from autogaze.cli_outputs import Job
 from autogaze.cli_report import Failure
+from autogaze.files import all_or_none
 from autogaze.gaze_writer import GazeWriter
+from autogaze.memory import give_back
 from autogaze.pipeline import GazedChunk, GazeOptions, GazeStream
 from autogaze.rendering import (
     BudgetPlot,
@@ -39,27 +41,26 @@ def gaze_all(
     selector: Selector,
     report: Callable[[Summary | Failure], None],
     **options: Unpack[GazeOptions],
-) -> tuple[list[Summary | Failure], int]:
-    """Run every job, however the others went; the results, and the exit code.
+) -> int:
+    """Run every job, however the others went; the exit code.
 
     `report` is told each result at once, so that what is done is known even if a
     later job is interrupted.
     """
-    results: list[Summary | Failure] = []
-    code = 0
+    code, num_failed = 0, 0
     for job in jobs:
+        result: Summary | Failure
         try:
-            results.append(gaze_one(job, selector, **options))
+            result = gaze_one(job, selector, **options)
         except Exception as error:
             expected = isinstance(error, USER_ERRORS)
             message = describe(error)
             log.error("error: %s", message)
-            results.append(Failure(job.video, message))
+            result = Failure(job.video, message)
             code = max(code, SOME_FAILED if expected else INTERNAL)
-        report(results[-1])
-    if code == SOME_FAILED and all(isinstance(result, Failure) for result in results):
-        code = BAD_INPUT
-    return results, code
+            num_failed += 1
+        report(result)
+    return BAD_INPUT if code == SOME_FAILED and num_failed == len(jobs) else code
 
 
 def gaze_one(job: Job, selector: Selector, **options: Unpack[GazeOptions]) -> Summary:
@@ -74,15 +75,18 @@ def gaze_one(job: Job, selector: Selector, **options: Unpack[GazeOptions]) -> Su
     tally, render = Tally(), 0.0
     began = time.perf_counter()
     with ExitStack() as stack:
-        files = stack.enter_context(all_or_none(job.files))
-        writer = stack.enter_context(GazeWriter(files["out"])) if "out" in files else None
-        renderings = [stack.enter_context(picture) for picture in _renderings(files, stream)]
+        stack.enter_context(all_or_none())
+        out = job.files.get("out")
+        writer = None if out is None else stack.enter_context(GazeWriter(out))
+        renderings = [stack.enter_context(picture) for picture in _renderings(job, stream)]
         advance = stack.enter_context(_progress(stream))
         for chunk in stream:
             tally.add(chunk)
             if writer is not None:
                 writer.add(chunk.gaze)
             render += _show(renderings, chunk)
+            if renderings:
+                give_back()
             advance(chunk.gaze.num_frames)
         # Leaving the block finishes every file; whatever goes wrong removes them all.
         finishing = time.perf_counter()
@@ -96,7 +100,8 @@ def gaze_one(job: Job, selector: Selector, **options: Unpack[GazeOptions]) -> Su
     return tally.summary(stream, render, ended - began, written)
 
 
-def _renderings(files: Mapping[str, Path], stream: GazeStream) -> Iterator[Rendering]:
+def _renderings(job: Job, stream: GazeStream) -> Iterator[Rendering]:
+    files = job.files
     if "overlay" in files:
         yield OverlayVideo(files["overlay"], stream.fps)
     if "sheet" in files:
@@ -104,7 +109,7 @@ def _renderings(files: Mapping[str, Path], stream: GazeStream) -> Iterator[Rende
     if "reconstruction" in files:
         yield ReconstructionVideo(files["reconstruction"], stream.fps)
     if "plot" in files:
-        yield BudgetPlot(files["plot"])
+        yield BudgetPlot(files["plot"], target=stream.target)
 
 
 def _show(renderings: Sequence[Rendering], chunk: GazedChunk) -> float:

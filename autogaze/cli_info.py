@@ -44,7 +44,7 @@ def print_info(file: str, as_json: bool) -> None:
     path = Path(file)
     if path.is_dir():
         facts = _checkpoint(path)
-    elif path.suffix == ".safetensors":
+    elif path.suffix.lower() == ".safetensors":
         facts = _gaze(path)
     elif path.is_file():
         facts = _video(path)
@@ -57,7 +57,8 @@ def print_info(file: str, as_json: bool) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in {"file": file, **facts}.items():
-        table.add_row(name.replace("_", " "), Text(_words(value)))
+        words = f"{100 * value:.2f} %" if name == "ratio" else _words(value)
+        table.add_row(name.replace("_", " "), Text(words))
     results_console().print(table)
 
 

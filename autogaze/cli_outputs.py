@@ -1,9 +1,7 @@
 """Where `autogaze gaze` writes: one file a kind for one video, folders for several."""
 
 import os
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +26,33 @@ class Job:
     files: Mapping[str, Path]
 
 
+def check_endings(videos: Sequence[str], outputs: Mapping[str, str | None]) -> None:
+    """Raise `OutputError` if a file's name does not say what will be in it.
+
+    Args:
+        videos: the inputs.
+        outputs: kind -> what the user gave; folders are fine.
+    """
+    several = len(videos) > 1
+    for kind, value in outputs.items():
+        if value is None:
+            continue
+        ending = Path(f"NAME{SUFFIXES[kind]}").suffix
+        fits = Path(value).suffix.lower() == ending
+        template = "{name}" in value
+        if several and fits and not template and not Path(value).is_dir():
+            raise OutputError(
+                f"--{kind} {value}: is one file for {len(videos)} videos; give a folder, or a "
+                f"path with {{name}} in it, such as {{name}}{SUFFIXES[kind]}"
+            )
+        if fits or (_is_folder(value, several) and not template):
+            continue
+        raise OutputError(
+            f"--{kind} {value}: the name must end in {ending}, or be a folder that is there "
+            f"(or ends in {os.sep})"
+        )
+
+
 def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str | None]) -> list[Job]:
     """Give every video its files, and check that all of them can be written.
 
@@ -48,49 +73,35 @@ def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str | None]) -> list[
         )
         for video in videos
     ]
-    owners: dict[Path, str] = {}
+    owners: dict[Path, tuple[str, str]] = {}
     for job in jobs:
-        for path in job.files.values():
+        for kind, path in job.files.items():
             check_writable(path)
             real = path.resolve()
             if real == Path(job.video).resolve():
                 raise OutputError(f"{path}: is the input video itself, choose another file")
             if real in owners:
-                raise OutputError(
-                    f"{path}: would be written twice, for {owners[real]} and for {job.video}; "
-                    "choose another folder or file name"
-                )
-            owners[real] = job.video
+                raise OutputError(f"{path}: {_clash(owners[real], (kind, job.video))}")
+            owners[real] = kind, job.video
     return jobs
 
 
-@contextmanager
-def all_or_none(files: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Yield a temporary path for each file; rename them all if the block succeeds.
+def _clash(first: tuple[str, str], second: tuple[str, str]) -> str:
+    """Why two files get the same path, and what to do."""
+    (kind, video), (other_kind, other) = first, second
+    if kind != other_kind:
+        return f"would be written twice, by --{kind} and by --{other_kind}; give them two names"
+    if Path(video).resolve() == Path(other).resolve():
+        again = f"twice, as {video} and as {other}" if video != other else f"{video} twice"
+        return f"would be written twice: the same video is given {again}; once is enough"
+    return (
+        f"would be written twice, for {video} and for {other}, which have the same name; "
+        "run them one by one, with another folder each"
+    )
 
-    Raises:
-        OutputError: a file cannot be written; the message names it, not its
-            temporary path.
-    """
-    token = secrets.token_hex(4)
-    temporary = {
-        kind: path.with_name(f".{path.stem}.{token}{path.suffix}") for kind, path in files.items()
-    }
-    try:
-        yield temporary
-        for kind, path in files.items():
-            try:
-                os.replace(temporary[kind], path)
-            except OSError as error:
-                raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-    except OutputError as error:
-        message = str(error)
-        for kind, path in files.items():
-            message = message.replace(str(temporary[kind]), str(path))
-        raise OutputError(message) from error
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+
+def _is_folder(value: str, several: bool) -> bool:
+    return several or Path(value).is_dir() or value.endswith(os.sep)
 
 
 def _path(kind: str, value: str, video: str, several: bool) -> Path:
@@ -98,13 +109,10 @@ def _path(kind: str, value: str, video: str, several: bool) -> Path:
     if "{name}" in value:
         return Path(value.replace("{name}", name))
     path = Path(value)
-    if not (several or path.is_dir() or value.endswith(os.sep)):
+    if not _is_folder(value, several):
         return path
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be made a folder for the files of several videos: "
-            f"{error.strerror or error}"
-        ) from error
+        raise OutputError(f"{path}: cannot be made a folder: {error.strerror or error}") from error
     return path / f"{name}{SUFFIXES[kind]}"

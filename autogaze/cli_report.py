@@ -1,6 +1,8 @@
 """What `autogaze gaze` prints when it is done, for people and for machines."""
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,33 +22,69 @@ class Failure:
     error: str
 
 
+class ResultsConsole(Console):
+    """Leaves it to the command to end when nobody reads on; rich would end it with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def results_console() -> Console:
     """For stdout: as wide as the terminal, and wide enough for paths where it goes elsewhere."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    console = ResultsConsole()
+    return console if console.is_terminal else ResultsConsole(width=160)
 
 
-def print_json(result: Summary | Failure) -> None:
-    """One JSON object a line and video, as soon as that video is done."""
-    if isinstance(result, Summary):
-        print(json.dumps({"ok": True, **result.to_json()}), flush=True)
-    else:
-        line = {"ok": False, "video": result.video, "error": result.error}
+class Report:
+    """Tells how the videos went: each at once as JSON, or all in a table at the end.
+
+        with Report(len(videos), as_json=False) as report:
+            report.add(result)
+
+    The table of what is done is printed also when the block is interrupted.
+    """
+
+    def __init__(self, num_videos: int, as_json: bool) -> None:
+        self.num_videos = num_videos
+        self.as_json = as_json
+        self.results: list[Summary | Failure] = []
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self.as_json:
+            self._print_tables(results_console())
+
+    def add(self, result: Summary | Failure) -> None:
+        """How the next video went."""
+        self.results.append(result)
+        if not self.as_json:
+            return
+        if isinstance(result, Summary):
+            line = {"ok": True, **result.to_json()}
+        else:
+            line = {"ok": False, "video": result.video, "error": result.error}
         print(json.dumps(line), flush=True)
 
-
-def print_tables(results: Sequence[Summary | Failure], console: Console) -> None:
-    """A table of facts for one video, a table with a row each for several."""
-    if len(results) == 1:
-        if isinstance(results[0], Summary):
-            console.print(_facts(results[0]))
-        return
-    console.print(_rows(results))
-    failed = sum(isinstance(result, Failure) for result in results)
-    done = len(results) - failed
-    console.print(
-        f"{done} of {len(results)} videos done" + (f", {failed} failed" if failed else "")
-    )
+    def _print_tables(self, console: Console) -> None:
+        """A table of facts for one video, a table with a row each for several."""
+        if self.num_videos == 1:
+            for result in self.results:
+                if isinstance(result, Summary):
+                    console.print(_facts(result))
+            return
+        if not self.results:
+            return
+        console.print(_rows(self.results))
+        failed = sum(isinstance(result, Failure) for result in self.results)
+        done = len(self.results) - failed
+        left = self.num_videos - len(self.results)
+        console.print(
+            f"{done} of {self.num_videos} videos done"
+            + (f", {failed} failed" if failed else "")
+            + (f", {left} not done" if left else "")
+        )
 
 
 def _facts(summary: Summary) -> Table:

@@ -1,12 +1,26 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that nobody ever sees half of one, nor some of those that belong together."""
 
 import os
 import secrets
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import NamedTuple
 
 from autogaze.errors import OutputError
+
+
+class Part(NamedTuple):
+    """A complete file under a temporary name, and the name it is to get."""
+
+    temporary: Path
+    path: Path
+
+
+_waiting: ContextVar[list[Part] | None] = ContextVar("waiting", default=None)
+"""The files of the outermost `all_or_none` block that is open."""
 
 
 def check_writable(path: Path) -> None:
@@ -20,6 +34,12 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"{path}: the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: the folder {folder} is not writable")
+    try:  # what permissions do not tell: /proc, for one, lets nobody make files
+        tempfile.TemporaryFile(dir=folder).close()
+    except FileNotFoundError:
+        raise OutputError(f"{path}: no files can be made in the folder {folder}") from None
+    except OSError as error:
+        raise _cannot_be_written(path, error) from error
 
 
 @contextmanager
@@ -28,7 +48,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     The suffix is kept, since encoders and image libraries choose the format by it.
     Whatever ends the block early (an error, a full disk, Ctrl-C) removes the
-    temporary file and leaves an older `path` as it was.
+    temporary file and leaves an older `path` as it was. Inside `all_or_none` the file
+    is renamed together with the others.
 
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
@@ -37,12 +58,75 @@ def replacing(path: str | Path) -> Iterator[Path]:
     check_writable(path)
     path = path.resolve()  # a link stays a link, what it points to is replaced
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if isinstance(error, OutputError):
+    with all_or_none() as waiting:
+        try:
+            yield temporary
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise _cannot_be_written(path, error) from error
             raise
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        waiting.append(Part(temporary, path))
+
+
+@contextmanager
+def all_or_none() -> Iterator[list[Part]]:
+    """What `replacing` writes inside this block appears together, when the block succeeds.
+
+    Else none of it does, and what stood under those names before stays. Blocks inside
+    another one belong to it.
+
+    Yields:
+        The files that are complete so far.
+
+    Raises:
+        OutputError: a file cannot be given its name. Those that had been given theirs
+            are taken away again, and what they had replaced is put back (on file
+            systems without hard links that is lost: no second name can be kept for it).
+    """
+    if (outer := _waiting.get()) is not None:
+        yield outer
+        return
+    parts: list[Part] = []
+    token = _waiting.set(parts)
+    try:
+        yield parts
+        _rename(parts)
     finally:
-        temporary.unlink(missing_ok=True)
+        _waiting.reset(token)
+        for part in parts:
+            part.temporary.unlink(missing_ok=True)
+
+
+def _rename(parts: Sequence[Part]) -> None:
+    """Give every file its name, or none."""
+    older: dict[Path, Path] = {}  # path -> a second name of what stood there before
+    renamed: list[Path] = []
+    try:
+        for part in parts:
+            if part is not parts[-1] and part.path.exists():  # after the last nothing can fail
+                second = part.temporary.with_suffix(".old")
+                try:
+                    os.link(part.path, second)
+                    older[part.path] = second
+                except OSError:  # a file system without hard links
+                    pass
+            try:
+                os.replace(part.temporary, part.path)
+            except OSError as error:
+                raise _cannot_be_written(part.path, error) from error
+            renamed.append(part.path)
+    except BaseException:
+        for path in renamed:
+            if path in older:
+                os.replace(older.pop(path), path)
+            else:
+                path.unlink(missing_ok=True)
+        raise
+    finally:
+        for second in older.values():
+            second.unlink(missing_ok=True)
+
+
+def _cannot_be_written(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written: {error.strerror or error}")

@@ -112,6 +112,7 @@ class GazeStream:
     Attributes:
         info: what the file says of itself (`autogaze.video.decode.VideoInfo`).
         grid: the tiling.
+        target: the canvas loss at which frames stop; None where that is not what stops them.
 
     Raises:
         VideoError: the file is missing, is no video, has no frames, or is corrupt.
@@ -140,7 +141,8 @@ class GazeStream:
             check_loss(loss)
         self.path = path
         self.selector = selector if isinstance(selector, Selector) else registry.load(selector)
-        self.selector.settings(ratio, loss)
+        _, aimed = self.selector.settings(ratio, loss)
+        self.target = aimed if self.selector.judge == "canvas" else None
         self._settings: dict[str, Any] = {"ratio": ratio, "loss": loss, "generator": generator}
         self._keep_canvas = keep_canvas
         self._select = self._reconstruct = 0.0
@@ -205,7 +207,7 @@ class GazeStream:
             if self._keep_canvas:
                 left = reconstruct(part.frames, gaze)
                 losses = left.losses
-                canvases.append((left.frames * 255).round_().to(torch.uint8).cpu())
+                canvases.append(left.frames.mul_(255).round_().to(torch.uint8).cpu())
             elif gaze.judge == "canvas" and gaze.losses is not None:
                 losses = gaze.losses  # the selector has just measured it
             else:

@@ -13,7 +13,8 @@ class Summary:
     """One video's gaze in numbers.
 
     Args:
-        frames: frames looked at; `seconds`: from the first to the last of them.
+        frames: frames looked at; `seconds`: from the first to the end of the last of them,
+            which is taken to last as long as the others do on average; 0 for an image.
         tiles: columns and rows.
         kept: chosen patches a scale, coarse to fine, of `total` patches in all.
         loss_mean, loss_max: canvas loss over all frames of all tiles, in [0, 1].
@@ -93,7 +94,7 @@ class Tally:
             width=grid.width,
             height=grid.height,
             frames=self.frames,
-            seconds=self.last - (self.first or 0.0),
+            seconds=self._seconds(stream),
             tiles=(grid.columns, grid.rows),
             side=grid.side,
             scales=stream.selector.pyramid.scales,
@@ -106,3 +107,9 @@ class Tally:
             wall=wall,
             files=files,
         )
+
+    def _seconds(self, stream: GazeStream) -> float:
+        between = self.last - (self.first or 0.0)
+        if self.frames > 1:
+            return between * self.frames / (self.frames - 1)
+        return 0.0 if stream.info.is_image else self.frames / stream.fps

@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -14,7 +16,7 @@ from typer.testing import CliRunner, Result
 from autogaze import __version__
 from autogaze.cli import app
 from autogaze.gaze import Gaze
-from autogaze.pipeline import GazeStream, gaze_video
+from autogaze.pipeline import GazedChunk, GazeStream, gaze_video
 from autogaze.rendering import ContactSheet
 from tests.clips import damage, make_video
 from tests.disks import small_disk
@@ -99,6 +101,7 @@ def test_json(video: Path, folder: Path) -> None:
     assert told["ok"] is True
     assert told["video"] == str(video)
     assert told["frames"] == 20
+    assert told["seconds"] == pytest.approx(2.0)  # ten frames a second: the last one counts too
     assert sum(told["kept"].values()) == gaze.num_patches
     assert told["ratio"] == pytest.approx(gaze.ratio)
     assert told["loss_mean"] == pytest.approx(float(gaze.losses.mean()), abs=1e-6)
@@ -109,10 +112,10 @@ def test_json(video: Path, folder: Path) -> None:
 
 def test_a_seed_repeats_chance(video: Path, folder: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        out = folder / name
+        out = folder / f"{name}.safetensors"
         options = ("--selector", "random", "--ratio", 0.1, "--seed", seed, "--out", out)
         assert run("gaze", video, *options).exit_code == 0
-    a, b, c = (Gaze.load(folder / name).ids for name in "abc")
+    a, b, c = (Gaze.load(folder / f"{name}.safetensors").ids for name in "abc")
     assert a.equal(b)
     assert not a.equal(c)
 
@@ -167,8 +170,58 @@ def test_a_folder_is_made(video: Path, tmp_path: Path) -> None:
 def test_equal_names_are_refused_before_any_work(video: Path, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     twin = make_video(tmp_path / "b" / video.name, 5)
-    assert "would be written twice" in fails("gaze", video, twin, "--out", folder)
+    said = fails("gaze", video, twin, "--out", folder)
+    assert f"would be written twice, for {video} and for {twin}" in said
     assert list(folder.iterdir()) == []
+
+
+def test_one_video_twice_is_refused(video: Path, folder: Path) -> None:
+    again = video.parent / "results" / ".." / video.name
+    said = fails("gaze", video, again, "--out", folder)
+    assert f"the same video is given twice, as {video} and as {again}; once is enough" in said
+    assert f"{video} twice" in fails("gaze", video, video, "--out", folder)
+    assert run("gaze", video, again, "--ratio", 0.05).exit_code == 0  # nothing clashes
+
+
+def test_one_name_for_two_kinds_is_refused(video: Path, tmp_path: Path) -> None:
+    said = fails("gaze", video, "--sheet", tmp_path / "x.png", "--plot", tmp_path / "x.png")
+    assert "would be written twice, by --sheet and by --plot" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "ending"),
+    [
+        ("out", "a.txt", ".safetensors"),
+        ("out", "a", ".safetensors"),
+        ("overlay", "a.png", ".mp4"),
+        ("sheet", "a.txt", ".png"),
+        ("sheet", "{name}.jpg", ".png"),
+        ("reconstruction", "a.avi", ".mp4"),
+        ("plot", "a.pdf", ".png"),
+    ],
+)
+def test_endings_are_checked_first(
+    kind: str, name: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(name: str) -> None:
+        raise AssertionError("no selector should be loaded")
+
+    monkeypatch.setattr("autogaze.registry.load", never)
+    said = fails("gaze", tmp_path / "none.mp4", f"--{kind}", tmp_path / name)
+    assert f"--{kind} {tmp_path / name}: the name must end in {ending}" in said
+
+
+def test_endings_in_capitals_will_do(video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "A.SAFETENSORS"
+    assert run("gaze", video, "--ratio", 0.05, "--out", out).exit_code == 0
+    assert json.loads(run("info", out, "--json").stdout)["kind"] == "gaze"
+
+
+def test_one_file_for_several_videos_is_refused(video: Path, tmp_path: Path) -> None:
+    said = fails("gaze", video, tmp_path / "b.mp4", "--sheet", tmp_path / "x.png")
+    assert "is one file for 2 videos" in said
+    assert "{name}.sheet.png" in said
+    assert not (tmp_path / "x.png").exists()
 
 
 # Bad input.
@@ -325,6 +378,27 @@ def test_ctrl_c_leaves_nothing(video: Path, folder: Path, monkeypatch: pytest.Mo
     assert list(folder.iterdir()) == []
 
 
+def test_ctrl_c_tells_what_was_finished(
+    video: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = GazeStream.__iter__
+
+    def interrupted(self: GazeStream) -> Iterator[GazedChunk]:
+        if Path(self.path).name == "other.mp4":
+            raise KeyboardInterrupt
+        return usual(self)
+
+    monkeypatch.setattr(GazeStream, "__iter__", interrupted)
+    other = make_video(tmp_path / "other.mp4", 5)
+    videos = (video, tmp_path / "none.mp4", other, tmp_path / "never.mp4")
+    result = run("gaze", *videos, "--ratio", 0.05, "--out", folder)
+    assert result.exit_code == 130
+    assert "square.mp4" in result.stdout
+    assert "1 of 4 videos done, 1 failed, 2 not done" in result.stdout
+    assert "stopped" in result.stderr
+    assert [path.name for path in folder.iterdir()] == ["square.safetensors"]
+
+
 def test_a_defect_says_so(video: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: ContactSheet, chunk: object) -> None:
         raise RuntimeError("a bolt came loose")
@@ -360,6 +434,9 @@ def test_info(video: Path, folder: Path) -> None:
     told = json.loads(run("info", folder / "square.safetensors", "--json").stdout)
     assert (told["kind"], told["clips"], told["frames"]) == ("gaze", 1, 20)
     assert told["judge"] == "canvas"
+    assert 0 < told["ratio"] <= 0.1
+    words = run("info", folder / "square.safetensors").stdout
+    assert f"{100 * told['ratio']:.2f} %" in words
     told = json.loads(run("info", video, "--json").stdout)
     assert (told["kind"], told["size"], told["frames"], told["codec"]) == (
         ("video", "96 x 64", 20, "h264")
@@ -367,6 +444,23 @@ def test_info(video: Path, folder: Path) -> None:
     assert "96 x 64" in run("info", video).stdout
     assert "no such file" in fails("info", folder / "none")
     assert "not a readable gaze file" in fails("info", rename(video, "x.safetensors"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX's")
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_nobody_reads_on(options: tuple[str, ...]) -> None:
+    """As in `autogaze selectors | head -0`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "autogaze", "selectors", *options],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode == 141
 
 
 def rename(path: Path, name: str) -> Path:

@@ -80,6 +80,7 @@ def test_a_still_image_is_a_video_of_one_frame(suffix: str, folder: Path, tmp_pa
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert (told["frames"], told["width"], told["height"]) == (1, 97, 63)
+    assert told["seconds"] == 0
     assert len(list(folder.iterdir())) == len(ALL_KINDS)
     assert Gaze.load(folder / "photo.safetensors").num_frames == 1
     for kind in ("overlay", "reconstruction"):
@@ -221,7 +222,7 @@ def test_a_file_that_cannot_be_renamed(
     def refused(source: object, target: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("autogaze.cli_outputs.os.replace", refused)
+    monkeypatch.setattr("autogaze.files.os.replace", refused)
     said = fails("gaze", video, "--ratio", 0.05, "--sheet", folder)
     assert "square.sheet.png: cannot be written: Operation not permitted" in said
     assert list(folder.iterdir()) == []

@@ -16,6 +16,7 @@ from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors.base import Clips, Selector
 from autogaze.selectors.centre import Centre
 from autogaze.selectors.greedy import Greedy
+from autogaze.summary import Tally
 from autogaze.video import read_chunks
 from tests.clips import make_video
 
@@ -168,6 +169,28 @@ def test_how_many_frames_will_come(
     stream = GazeStream(video, selector=Greedy(SMALL), ratio=0.1, **options)  # type: ignore[arg-type]
     assert (stream.fps, stream.num_frames) == expected
     assert sum(chunk.gaze.num_frames for chunk in stream) == expected[1]
+
+
+def test_the_target_is_a_canvas_loss_or_none(video: Path) -> None:
+    assert GazeStream(video, loss=0.07).target == 0.07
+    assert GazeStream(video).target == Greedy.default_loss
+    assert GazeStream(video, ratio=0.1).target is None
+
+    class Foreseeing(Greedy):
+        judge = "predicted"
+
+    assert GazeStream(video, selector=Foreseeing(), loss=0.07).target is None
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [({}, 2.0), ({"fps": 5.0}, 2.0), ({"start": 0.5, "end": 1.0}, 0.5), ({"end": 0.1}, 0.1)],
+)
+def test_the_last_frame_lasts_too(video: Path, options: dict[str, float], seconds: float) -> None:
+    stream, tally = GazeStream(video, selector=Centre(SMALL), **options), Tally()  # type: ignore[arg-type]
+    for chunk in stream:
+        tally.add(chunk)
+    assert tally.summary(stream, 0.0, 1.0, {}).seconds == pytest.approx(seconds, abs=1e-3)
 
 
 @pytest.mark.parametrize(

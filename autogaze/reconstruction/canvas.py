@@ -128,13 +128,13 @@ def reconstruct(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Reconstructi
         GeometryError: frames and gaze do not fit together, or frames are no pictures
             in [0, 1].
     """
-    pictures, losses = [], []
-    for canvas, loss in _replay(frames, gaze):
-        pictures.append(canvas.clone())
-        losses.append(loss)
-    if not pictures:
-        return Reconstruction(frames.float(), frames.new_zeros(frames.shape[:2]).float())
-    return Reconstruction(torch.stack(pictures, dim=1), torch.stack(losses, dim=1))
+    # Filled in place: a list of pictures and then their stack would take twice the memory.
+    pictures = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
+    losses = torch.empty(frames.shape[:2], dtype=torch.float32, device=frames.device)
+    for index, (canvas, loss) in enumerate(_replay(frames, gaze)):
+        pictures[:, index] = canvas
+        losses[:, index] = loss
+    return Reconstruction(pictures, losses)
 
 
 def canvas_losses(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Float[Tensor, "B T"]:

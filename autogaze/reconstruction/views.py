@@ -26,7 +26,9 @@ STRETCH = 48
 
 
 def scale_views(
-    frames: Float[Tensor, "*batch 3 S S"], pyramid: PatchPyramid
+    frames: Float[Tensor, "*batch 3 S S"],
+    pyramid: PatchPyramid,
+    out: Float[Tensor, "*batch levels 3 S S"] | None = None,
 ) -> Float[Tensor, "*batch levels 3 S S"]:
     """Frames as each scale shows them, coarse to fine, all at full size.
 
@@ -36,6 +38,7 @@ def scale_views(
     Args:
         frames: RGB in [0, 1], square, of side `pyramid.side`.
         pyramid: the scales.
+        out: where to put the views; new memory by default.
 
     Raises:
         GeometryError: frames of another side.
@@ -44,7 +47,8 @@ def scale_views(
     if frames.shape[-1] != side:
         raise GeometryError(f"expected frames of side {side}, got {tuple(frames.shape)}")
     frames = frames.float()
-    views = frames.new_empty(*frames.shape[:-3], len(pyramid.scales), 3, side, side)
+    shape = *frames.shape[:-3], len(pyramid.scales), 3, side, side
+    views = frames.new_empty(shape) if out is None else out
     views[..., -1, :, :, :] = frames
     # Half precision would show in every loss, and these losses are compared to 1e-6.
     with torch.autocast(frames.device.type, enabled=False):
@@ -54,7 +58,7 @@ def scale_views(
             # Averages of averages are exact where squares nest: 32 from 64, say.
             nearest = next(x for x in reversed(sources) if x is frames or x.shape[-1] % scale == 0)
             sources.append(shrink(nearest, scale))
-            views[..., level, :, :, :] = enlarge(sources[-1], side)
+            enlarge(sources[-1], side, out=views[..., level, :, :, :])
     return views
 
 
@@ -68,7 +72,9 @@ def shrink(frames: Float[Tensor, "*batch 3 S S"], scale: int) -> Float[Tensor, "
     return (down @ narrow).view(*frames.shape[:-2], scale, scale)
 
 
-def enlarge(small: Float[Tensor, "*batch 3 s s"], side: int) -> Float[Tensor, "*batch 3 S S"]:
+def enlarge(
+    small: Float[Tensor, "*batch 3 s s"], side: int, out: Float[Tensor, "*batch 3 S S"]
+) -> None:
     """Square frames blown up bicubically, cut off at [0, 1]."""
     scale = small.shape[-1]
     up = up_matrix(scale, side, small.device)
@@ -78,7 +84,7 @@ def enlarge(small: Float[Tensor, "*batch 3 s s"], side: int) -> Float[Tensor, "*
     padded = F.pad(small.reshape(-1, 3, scale, scale), (HALO,) * 4, mode="replicate")
     wide = padded.unfold(-1, reach, step).reshape(-1, reach) @ up.mT
     strips = wide.view(-1, scale + 2 * HALO, side).unfold(-2, reach, step).mT
-    return (up @ strips).view(*small.shape[:-2], side, side).clamp_(0, 1)
+    torch.clamp((up @ strips).view(out.shape), 0, 1, out=out)
 
 
 def num_stretches(scale: int, side: int) -> int:

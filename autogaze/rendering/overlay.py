@@ -41,7 +41,8 @@ def draw_overlay(
         picked = where.pick(patches)
         bright |= picked
         outline[picked & where.edges] = level + 1  # finest on top
-    drawn = np.where(bright[..., None], frame, dim(frame))
+    drawn = dim(frame)
+    np.copyto(drawn, frame, where=bright[..., None])
     lines = outline > 0
     drawn[lines] = colours[outline[lines] - 1]
     return drawn

@@ -15,6 +15,7 @@ from autogaze.rendering.facts import FrameFacts, frame_facts
 from autogaze.rendering.palette import scale_colours
 
 _MAX_POINTS = 2048
+_MAX_BORDERS = 100  # more chunk borders would be a grey wall
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,26 @@ class BudgetPlot(Rendering):
     Long videos are averaged over more and more frames a point, so that memory stays
     constant in their length.
 
+    Args:
+        path: of the PNG.
+        title: a line over it; the video's file name by default.
+        target: the canvas loss at which frames stop, marked if there is one.
+
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
 
-    def __init__(self, path: str | Path, *, title: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, title: str | None = None, target: float | None = None
+    ) -> None:
         super().__init__(path)
         try:
             import matplotlib.figure  # noqa: F401
         except ImportError:
             raise MissingExtraError("matplotlib", "plot", "the budget plot") from None
         self.title = title
+        self.target = target
+        self._borders: list[float] = []  # seconds at which chunks start
         self._pyramid: PatchPyramid | None = None
         self._rows: list[np.ndarray] = []  # seconds, loss, then patches a scale
         self._open: list[np.ndarray] = []
@@ -53,6 +63,8 @@ class BudgetPlot(Rendering):
             self._pyramid = chunk.gaze.pyramid
             path = chunk.source.path
             self.title = self.title or (Path(path).name if path else "video")
+        if len(self._borders) <= _MAX_BORDERS:
+            self._borders.append(chunk.source.timestamps[0])
         for facts in frame_facts(chunk):
             self._open.append(_row(facts))
             if len(self._open) == self._span:
@@ -61,6 +73,10 @@ class BudgetPlot(Rendering):
             if len(self._rows) == 2 * _MAX_POINTS:
                 self._rows = list(np.reshape(self._rows, (_MAX_POINTS, 2, -1)).mean(axis=1))
                 self._span *= 2
+
+    def borders(self) -> list[float]:
+        """Seconds of the chunk borders that would be drawn: none where there are too many."""
+        return self._borders[1:] if len(self._borders) <= _MAX_BORDERS else []
 
     def points(self) -> Points:
         """What would be drawn of what was shown up to now."""
@@ -97,12 +113,29 @@ class BudgetPlot(Rendering):
         patches.legend(ncols=len(scales), frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
         patches.set_title(self.title or "", loc="left", fontsize=12, fontweight="bold")
         loss.stairs(points.loss, edges, color="#33363d", linewidth=1.3, baseline=None)
-        loss.set_ylim(0, max(1e-3, float(points.loss.max()) * 1.15))
+        highest = float(points.loss.max())
+        if self.target is not None:
+            highest = max(highest, self.target)
+            loss.axhline(self.target, color="#c2410c", linewidth=0.9, linestyle=(0, (4, 3)))
+            place = {"xy": (1, self.target), "xycoords": ("axes fraction", "data")}
+            words = f"target {self.target:g}"
+            loss.annotate(
+                words,
+                **place,
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color="#c2410c",
+            )
+        loss.set_ylim(0, max(1e-3, highest * 1.15))
         loss.yaxis.set_major_locator(MaxNLocator(4))
         loss.set_ylabel("canvas loss")
         loss.set_xlabel("seconds")
         loss.set_xlim(edges[0], edges[-1])
         for axes in (patches, loss):
+            for border in self.borders():  # every chunk starts afresh, which shows
+                axes.axvline(border, color="#00000022", linewidth=0.6, linestyle=":")
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", color="#00000014")
             axes.set_axisbelow(True)

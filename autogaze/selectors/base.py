@@ -71,6 +71,13 @@ class Clips:
         motion = None if self.motion is None else self.motion[:, index : index + 1]
         return Clips(self.frames[:, index : index + 1], motion)
 
+    def split(self, parts: int) -> "list[Clips]":
+        """The same clips in so many parts, as equal as can be."""
+        frames = self.frames.tensor_split(parts)
+        if self.motion is None:
+            return [Clips(part) for part in frames]
+        return [Clips(*both) for both in zip(frames, self.motion.tensor_split(parts), strict=True)]
+
 
 def as_clips(clips: "Clips | Tensor") -> Clips:
     return clips if isinstance(clips, Clips) else Clips(clips)
@@ -112,6 +119,11 @@ class Selector(ABC):
     pyramid: PatchPyramid
 
     @abstractmethod
+    def start(
+        self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
+    ) -> SelectionStream:
+        """The stream of `stream`, which has checked the settings: what a selector must write."""
+
     def stream(
         self,
         *,
@@ -120,6 +132,8 @@ class Selector(ABC):
         generator: torch.Generator | None = None,
     ) -> SelectionStream:
         """Start a selection that is fed frame by frame; the same arguments as `select`."""
+        ratio, loss = self.settings(ratio, loss)
+        return self.start(ratio, loss, generator)
 
     def select(
         self,
@@ -223,6 +237,8 @@ def frame_cap(ratio: Ratio | None, frame: int, num_patches: int) -> int:
         if frame >= len(ratio):
             raise SelectorError(f"{len(ratio)} ratios given, but there is a frame {frame}")
         ratio = ratio[frame]
+    # In floats, as AutoGaze computes it: 0.29 of 100 patches are 28, for 0.29 * 100 is a
+    # little less than 29. Rounding first would gaze at other patches than AutoGaze does.
     return max(1, int(ratio * num_patches))
 
 

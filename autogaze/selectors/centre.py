@@ -30,14 +30,9 @@ class Centre(Selector):
         distance = (offset.square().sum(dim=1) * 1024).round()
         self.order = distance.argsort(stable=True)
 
-    def stream(
-        self,
-        *,
-        ratio: Ratio | None = None,
-        loss: float | None = None,
-        generator: torch.Generator | None = None,
+    def start(
+        self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
     ) -> SelectionStream:
-        ratio, _ = self.settings(ratio, loss)
         return _CentreStream(self, DEFAULT_RATIO if ratio is None else ratio)
 
 

@@ -40,14 +40,9 @@ class Change(Selector):
         self.pyramid = pyramid or PatchPyramid()
         self.quantile = quantile
 
-    def stream(
-        self,
-        *,
-        ratio: Ratio | None = None,
-        loss: float | None = None,
-        generator: torch.Generator | None = None,
+    def start(
+        self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
     ) -> SelectionStream:
-        ratio, _ = self.settings(ratio, loss)
         return _ChangeStream(self, ratio)
 
 

@@ -60,14 +60,9 @@ class Codec(Selector):
         if not bool((clips.motion >= 0).all()):
             raise SelectorError("motion must be at least 0 pixels everywhere, got less or NaN")
 
-    def stream(
-        self,
-        *,
-        ratio: Ratio | None = None,
-        loss: float | None = None,
-        generator: torch.Generator | None = None,
+    def start(
+        self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
     ) -> SelectionStream:
-        ratio, _ = self.settings(ratio, loss)
         return _MotionStream(self, ratio)
 
 

@@ -7,6 +7,8 @@ because the search runs on error sums of atoms (`autogaze.reconstruction.atoms`)
 are touched once a frame, and a pick updates only the patches that overlap it.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -17,13 +19,17 @@ from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.atoms import Atoms, atoms_of
 from autogaze.reconstruction.canvas import Canvas
 from autogaze.reconstruction.views import scale_views
-from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector
+from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector, as_clips
 from autogaze.selectors.frame_stream import PromptStream, frame_gaze
+from autogaze.selectors.threads import in_threads
 
 # Error sums are counted in whole units of 2^-24, small enough for any loss and coarse
 # enough that float64 adds and subtracts them without rounding: no drift over hundreds
 # of updates, true ties, and the same choice whatever the order of additions.
 UNITS = 2.0**24
+
+# A quarter of the work is Python's, which is done by one thread at a time.
+MOST_THREADS = 4
 
 
 class Greedy(Selector):
@@ -50,14 +56,25 @@ class Greedy(Selector):
     def __init__(self, pyramid: PatchPyramid | None = None) -> None:
         self.pyramid = pyramid or PatchPyramid()
 
-    def stream(
+    def select(
         self,
+        clips: Clips | Tensor,
         *,
         ratio: Ratio | None = None,
         loss: float | None = None,
         generator: torch.Generator | None = None,
+    ) -> Gaze:
+        clips = as_clips(clips)
+        usual = partial(super().select, ratio=ratio, loss=loss, generator=generator)
+        workers = min(clips.num_clips, torch.get_num_threads(), MOST_THREADS)
+        if clips.frames.is_cuda or workers < 2:
+            return usual(clips)
+        self.check(clips)
+        return Gaze.cat_clips(in_threads(usual, clips.split(workers)))
+
+    def start(
+        self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
     ) -> SelectionStream:
-        ratio, loss = self.settings(ratio, loss)
         return _GreedyStream(self, ratio, loss)
 
 
@@ -69,11 +86,16 @@ class _GreedyStream(PromptStream[Greedy]):
         self.loss = loss
         self.atoms = atoms_of(self.pyramid)
         self.canvases: list[Canvas] = []
+        self.scratch: Float[Tensor, "2 levels 3 S S"] | None = None
 
     def choose(self, frame: Clips, cap: int) -> Gaze:
         pictures = frame.unit()[:, 0]
         if not self.canvases:
             self.canvases = [Canvas(self.pyramid, 1, pictures.device) for _ in pictures]
+            # Made once: new memory for every frame would cost as much as what is done in it.
+            levels, side = len(self.pyramid.scales), self.pyramid.side
+            with torch.inference_mode(False):  # so that a stream may be fed in every mode
+                self.scratch = pictures.new_empty(2, levels, 3, side, side)
         # Clip by clip: one frame's views fit in a CPU's cache, those of a batch do not;
         # and no clip's result can depend on its neighbours.
         ids, losses = [], []
@@ -88,10 +110,12 @@ class _GreedyStream(PromptStream[Greedy]):
         self, frame: Float[Tensor, "1 3 S S"], canvas: Canvas, cap: int
     ) -> tuple[Tensor, float]:
         """Choose the patches of one clip's frame and paint them."""
-        views = scale_views(frame, self.pyramid)
+        assert self.scratch is not None
+        views = scale_views(frame, self.pyramid, out=self.scratch[:1])
         # What the coarser views, and what the canvas shows now, get wrong: pooled in one
         # go. The finest view is the frame itself, so its place is free.
-        differences = views[0] - frame
+        differences = self.scratch[1]
+        torch.sub(views[0, :-1], frame, out=differences[:-1])
         torch.sub(canvas.frames[0], frame[0], out=differences[-1])
         sums = self.atoms.sums(differences.abs_()).cpu().double().numpy()  # (levels, A)
         errors = np.rint(sums.T * UNITS)

@@ -48,14 +48,10 @@ class Learned(Selector):
         """Load weights as `AutoGaze.from_pretrained` does."""
         return cls(AutoGaze.from_pretrained(folder_or_hub_id, **kwargs), temperature)
 
-    def stream(
-        self,
-        *,
-        ratio: Ratio | None = None,
-        loss: float | None = None,
-        generator: torch.Generator | None = None,
+    def start(
+        self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
     ) -> "LearnedStream":
-        return LearnedStream(self, *self.settings(ratio, loss), generator)
+        return LearnedStream(self, ratio, loss, generator)
 
     def select(
         self,

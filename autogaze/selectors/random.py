@@ -27,14 +27,9 @@ class Random(Selector):
     def __init__(self, pyramid: PatchPyramid | None = None) -> None:
         self.pyramid = pyramid or PatchPyramid()
 
-    def stream(
-        self,
-        *,
-        ratio: Ratio | None = None,
-        loss: float | None = None,
-        generator: torch.Generator | None = None,
+    def start(
+        self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
     ) -> SelectionStream:
-        ratio, _ = self.settings(ratio, loss)
         return _RandomStream(self, DEFAULT_RATIO if ratio is None else ratio, generator)
 
 

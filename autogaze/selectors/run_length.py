@@ -58,14 +58,9 @@ class RunLength(Selector):
         self.threshold = threshold
         self.since = since
 
-    def stream(
-        self,
-        *,
-        ratio: Ratio | None = None,
-        loss: float | None = None,
-        generator: torch.Generator | None = None,
+    def start(
+        self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
     ) -> SelectionStream:
-        ratio, _ = self.settings(ratio, loss)
         return _TubeletStream(self, ratio)
 
 

@@ -124,8 +124,8 @@ class ChunkReader:
 
     def _read(self, frames: Iterator[Frame], index: int) -> VideoChunk | None:
         """Decode and tile the next frames; None if there are none left."""
-        cut = None
-        motion, previews = [], []
+        cut, previews = None, None
+        motion = []
         seen: list[tuple[float, int]] = []
         for frame in frames:
             began = perf_counter()
@@ -135,7 +135,10 @@ class ChunkReader:
             if frame.motion is not None and self._motion_grid is not None:
                 motion.append(motion_map(frame.motion, self.tiles, self._motion_grid))
             if self._preview is not None:
-                previews.append(_scaled_down(frame.pixels, self._preview))
+                small = _scaled_down(frame.pixels, self._preview)
+                if previews is None:
+                    previews = np.empty((self._chunk, *small.shape), dtype=np.uint8)
+                previews[len(seen)] = small
             seen.append((frame.timestamp, frame.index))
             self.seconds_tile += perf_counter() - began
             if len(seen) == self._chunk:
@@ -150,7 +153,7 @@ class ChunkReader:
             ),
             Source(self.tiles, timestamps, indices, self._chunk, self.info.path),
             index,
-            np.stack(previews) if previews else None,
+            None if previews is None else previews[: len(seen)],
         )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from autogaze.errors import GeometryError, VideoError
 from autogaze.source import TileGrid
-from autogaze.video.picture import Orientation
+from autogaze.video.picture import Orientation, side_data
 
 NEW_CONTENT = 1e4
 """Activity in pixels of content that is new instead of moved: beyond any real vector."""
@@ -97,7 +97,7 @@ class MotionField:
 
 def _vectors(frame: av.VideoFrame) -> np.ndarray | None:
     """FFmpeg's AVMotionVector records, or None for a frame that has none."""
-    vectors = frame.side_data.get("MOTION_VECTORS")
+    vectors = side_data(frame, "MOTION_VECTORS")
     return None if vectors is None or len(vectors) == 0 else vectors.to_ndarray()
 
 

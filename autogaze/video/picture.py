@@ -5,7 +5,10 @@ from typing import Any, TypeVar
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from jaxtyping import UInt8
+
+from autogaze.video.transparency import on_black
 
 Array = TypeVar("Array", bound=np.ndarray)
 
@@ -22,7 +25,7 @@ class Orientation:
     def of(cls, frame: av.VideoFrame) -> "Orientation":
         """What the frame's display matrix says, to the nearest quarter turn."""
         try:
-            data: Any = frame.side_data.get("DISPLAYMATRIX")
+            data = side_data(frame, "DISPLAYMATRIX")
         except ValueError:  # side data that PyAV has no name for
             data = None
         if data is None:
@@ -50,6 +53,16 @@ class Orientation:
         return (height, width) if self.transpose else (width, height)
 
 
+def side_data(frame: av.VideoFrame, kind: str) -> Any:
+    """What the decoder gave with a picture, or None.
+
+    Not by `frame.side_data`: that container and its frame refer to each other, so that
+    whole pictures would wait in memory for Python's garbage collector, which rarely
+    comes where few objects are made.
+    """
+    return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
+
+
 def has_alpha(frame: av.VideoFrame) -> bool:
     """Whether the pixel format can be transparent (a palette can)."""
     return frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
@@ -71,9 +84,3 @@ def to_rgb(
     else:
         pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
     return np.ascontiguousarray(orientation.apply(pixels))
-
-
-def on_black(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Composite on black: colour times alpha, rounded."""
-    colour = rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127
-    return (colour // 255).astype(np.uint8)

@@ -12,6 +12,7 @@ changes there either.
 import re
 from collections.abc import Sequence
 from math import log
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -57,15 +58,15 @@ def plan_tiles(
         raise GeometryError(
             f"frame and tile sides must be at least 1 pixel, got {width} x {height} and {side}"
         )
-    if max_tiles is not None and max_tiles < 1:
-        raise GeometryError(f"max_tiles must be at least 1, got {max_tiles}")
+    if max_tiles is not None and not (isinstance(max_tiles, Integral) and max_tiles >= 1):
+        raise GeometryError(f"max_tiles must be at least 1, got {max_tiles!r}")
     if tiles == "pad":
         return _padded(width, height, side, max_tiles)
     if tiles == "one":
         columns, rows = 1, 1
     elif tiles == "resize":
         columns, rows = _nearest_grid(width, height, side, max_tiles)
-    elif match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", tiles):
+    elif isinstance(tiles, str) and (match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", tiles)):
         columns, rows = int(match[1]), int(match[2])
         if max_tiles is not None and columns * rows > max_tiles:
             raise GeometryError(f"tiles={tiles!r} are more than max_tiles={max_tiles}")

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
@@ -47,6 +47,7 @@ class VideoWriter:
         self._width = width
         self._height = height
         self._last_pts: int | None = None
+        self._reformatter = VideoReformatter()  # kept, since it prepares tables for its sizes
         self._open = ExitStack()
 
     def __enter__(self) -> "VideoWriter":
@@ -83,12 +84,13 @@ class VideoWriter:
                 f"{self._path}: expected uint8 frames of {(self._height, self._width, 3)}, "
                 f"got {rgb.dtype} {rgb.shape}"
             )
-        frame = av.VideoFrame.from_ndarray(
-            np.pad(rgb, ((0, self._height % 2), (0, self._width % 2), (0, 0)), mode="edge"),
-            format="rgb24",
-        )
-        frame = frame.reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        if self._height % 2 or self._width % 2:
+            rgb = np.pad(rgb, ((0, self._height % 2), (0, self._width % 2), (0, 0)), mode="edge")
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
         )
         frame.pts = self._next_pts(timestamp)
         frame.time_base = Fraction(1, CLOCK)

@@ -28,6 +28,31 @@ def test_points_are_frames(tmp_path: Path) -> None:
     assert {tuple(colour) for colour in scale_colours(2)} <= colours
 
 
+def colours_of(path: Path) -> set[tuple[int, ...]]:
+    with Image.open(path) as image:
+        return {tuple(pixel) for pixel in np.asarray(image.convert("RGB")).reshape(-1, 3)}
+
+
+def test_the_target_is_marked(tmp_path: Path) -> None:
+    for name, target in (("with", 0.5), ("without", None)):
+        with BudgetPlot(tmp_path / f"{name}.png", target=target) as budget:
+            budget.add(chunk([[[0]] * 16, [[1]] * 16]))
+    marked = (0xC2, 0x41, 0x0C)
+    assert marked in colours_of(tmp_path / "with.png")  # though all losses lie far below it
+    assert marked not in colours_of(tmp_path / "without.png")
+
+
+def test_chunk_borders_are_drawn_while_they_can_be_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plot, "_MAX_BORDERS", 3)
+    with BudgetPlot(tmp_path / "plot.png") as budget:
+        for number, expected in enumerate(([], [1.6], [1.6, 3.2], [], [])):
+            budget.add(chunk([[[0]] * 16, [[1]] * 16], first=16 * number))
+            assert budget.borders() == pytest.approx(expected)
+            assert len(budget._borders) <= 4
+
+
 def test_long_videos_are_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plot, "_MAX_POINTS", 8)
     with BudgetPlot(tmp_path / "plot.png") as budget:

@@ -49,6 +49,11 @@ def assert_equal(gaze: Gaze, other: Gaze) -> None:
     assert torch.equal(gaze.ids, other.ids)
 
 
+def test_caps_are_rounded_down_as_floats_are():
+    assert frame_cap(0.29, 0, 100) == 28  # 0.29 * 100 is 28.999999999999996
+    assert [frame_cap(ratio, 0, 265) for ratio in (0.001, 0.1, 0.75, 1)] == [1, 26, 198, 265]
+
+
 @every_selector
 @quick
 @given(pyramid=pyramids, seed=seeds, data=st.data())

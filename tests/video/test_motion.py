@@ -1,5 +1,7 @@
 """Motion vectors: where a square moves, what is new, and which codecs cannot tell."""
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,21 @@ CODECS = {
     "wmv1": "avi",
     "wmv2": "avi",
 }
+
+
+def test_pictures_do_not_wait_for_the_garbage_collector(folder, encode, moving):
+    path = encode(folder / "freed.mp4", moving, fps=25)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        assert len(list(open_video(path).frames(motion=True))) == len(moving)
+        gc.collect()
+        assert not {"VideoFrame", "MotionVectors"} & {type(one).__name__ for one in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 @pytest.mark.parametrize("codec", CODECS)

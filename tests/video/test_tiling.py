@@ -1,5 +1,7 @@
 """Plans and cuts: what comes back together is what was cut."""
 
+from inspect import unwrap
+
 import numpy as np
 import pytest
 import torch
@@ -103,8 +105,22 @@ def test_limits_scale_down():
 
 @pytest.mark.parametrize("tiles", ["", "0x2", "3x", "2x2x2", "three", "-1x2", "resize "])
 def test_unknown_modes(tiles):
-    with pytest.raises(GeometryError, match="'one', 'resize', 'pad'"):
+    with pytest.raises(GeometryError, match="'one', 'resize', 'pad'") as raised:
         plan_tiles(64, 48, 16, tiles)
+    assert str(raised.value).endswith(f"got {tiles!r}")
+
+
+@pytest.mark.parametrize("value", [3, (3, 2), None, 2.5])
+def test_values_of_another_type_are_told(value):
+    unchecked = unwrap(plan_tiles)  # users have no type checker that runs
+    with pytest.raises(GeometryError, match=r"'one', 'resize', 'pad'.*3x2") as raised:
+        unchecked(64, 48, 16, value)
+    assert str(raised.value).endswith(f"got {value!r}")
+    if value is not None:
+        limit = str(value)
+        with pytest.raises(GeometryError, match="max_tiles must be at least 1") as raised:
+            unchecked(64, 48, 16, max_tiles=limit)
+        assert str(raised.value).endswith(f"got {limit!r}")
 
 
 def test_impossible_sizes():
