@@ -22,6 +22,7 @@ from autogaze.benchmarks.arithmetic import canvas_flops, difference_flops, learn
 from autogaze.benchmarks.measure import Timing, hardware, matrix_rate, timed
 from autogaze.errors import VideoError
 from autogaze.models.autogaze import AutoGaze, AutoGazeConfig
+from autogaze.models.autogaze.native import AttentionKernel, attention_kernel
 from autogaze.selectors.base import Clips, Selector, frame_caps
 from autogaze.selectors.learned import Learned
 from autogaze.video.chunks import read_chunks
@@ -70,16 +71,19 @@ class CodecCost:
 
 @dataclass(frozen=True)
 class SelectReport:
-    """All that one run measured."""
+    """All that one run measured; `attention` is what the learned selector used for it."""
 
     hardware: str
     costs: tuple[SelectCost, ...]
     codec: CodecCost | None
+    attention: AttentionKernel | None
 
     def to_json(self) -> str:
         rows = [{**asdict(cost), "over_floor": cost.over_floor} for cost in self.costs]
         codec = self.codec and asdict(self.codec)
-        return json.dumps({"hardware": self.hardware, "select": rows, "codec": codec}, indent=1)
+        attention = self.attention and {"name": self.attention.name, "why": self.attention.why}
+        report = {"hardware": self.hardware, "attention": attention, "select": rows, "codec": codec}
+        return json.dumps(report, indent=1)
 
 
 @torch.inference_mode()
@@ -101,6 +105,7 @@ def bench_select(
         repeats: measured runs.
     """
     costs = []
+    attention = None
     for name in selectors:
         if name == "codec":  # which takes motion, not pixels: measured with decoding
             continue
@@ -109,13 +114,17 @@ def bench_select(
             model.static_shapes = device.type == "cuda"
             selector: Selector = Learned(model.to(device).to(dtype))  # type: ignore[arg-type]
             where = device, dtype
+            decoder = model.config.gaze_model_config.gaze_decoder_config
+            attention = attention_kernel(
+                torch.empty(0, device=device, dtype=dtype), decoder.head_dim
+            )
         else:
             selector = registry.load(name)
             where = torch.device("cpu"), torch.float32
         for ratio, batch in LEARNED_CASES if name == "learned" else OTHER_CASES:
             costs.append(_measure(selector, ratio, batch, video, repeats, *where))
     codec = _measure_codec(video, repeats) if "codec" in selectors else None
-    return SelectReport(hardware(device), tuple(costs), codec)
+    return SelectReport(hardware(device), tuple(costs), codec, attention)
 
 
 def _measure(
@@ -238,6 +247,8 @@ def print_report(report: SelectReport, console: Console) -> None:
         )
     if report.costs:
         console.print(table)
+    if report.attention:
+        console.print(f"attention: {report.attention.name} ({report.attention.why})")
     if codec := report.codec:
         console.print(
             f"codec, 16 frames of {codec.video}: decoding {codec.decode.median * 1e3:.1f} ms; "

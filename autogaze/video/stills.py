@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from autogaze.errors import CorruptVideoError, VideoError
-from autogaze.video.picture import on_black
+from autogaze.video.transparency import on_black
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """What Pillow is asked about; GIF and animated PNG are videos and left to FFmpeg."""

@@ -5,6 +5,7 @@ rows that have finished a frame are simply not fed, so no work is spent on eithe
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -50,11 +51,15 @@ class KVCache:
     Attributes:
         held: (layers, B, 2 * kv heads, capacity, D), the keys' heads before the values'.
         lengths: tokens held a row, on the host.
+        granule: what the capacity is a multiple of.
     """
+
+    granule: ClassVar[int] = 1
 
     def __init__(
         self, layers: int, rows: int, kv_heads: int, head_dim: int, capacity: int, like: Tensor
     ) -> None:
+        capacity = self._rounded(capacity)
         self.held = like.new_empty(layers, rows, 2 * kv_heads, capacity, head_dim)
         self.lengths = [0] * rows
 
@@ -70,7 +75,7 @@ class KVCache:
         """Make room for `feed`; the capacity doubles when it runs out (long streams only)."""
         needed = max(self.lengths[row] + n for row, n in zip(feed.rows, feed.counts, strict=True))
         if needed > self.capacity:
-            extra = max(needed, 2 * self.capacity) - self.capacity
+            extra = self._rounded(max(needed, 2 * self.capacity)) - self.capacity
             shape = (*self.held.shape[:3], extra, self.held.shape[4])
             self.held = torch.cat([self.held, self.held.new_empty(shape)], dim=3)
 
@@ -131,6 +136,9 @@ class KVCache:
             for row, count, query in zip(feed.rows, feed.counts, queries, strict=True)
         ]
         return torch.cat(pieces).flatten(1)
+
+    def _rounded(self, capacity: int) -> int:
+        return -(-capacity // self.granule) * self.granule
 
     def _sdpa(
         self, layer: int, rows: slice, length: int, queries: Tensor, mask: Tensor | None

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
-from autogaze.models.autogaze.cache import Feed, KVCache
+from autogaze.models.autogaze.cache import Feed
 from autogaze.models.autogaze.decoder import FusedLayer, GazeDecoder
+from autogaze.models.autogaze.native import key_value_cache
 from autogaze.models.autogaze.picking import Picking, pick_block
 from autogaze.models.autogaze.products import product
 from autogaze.models.autogaze.vision import ConvHistory
@@ -62,7 +63,8 @@ class GazeState:
         heads, head_dim = config.num_key_value_heads, config.head_dim
         nothing = torch.empty(0, dtype=torch.long, device=like.device)
         self.decoding = decoding
-        self.cache = KVCache(config.num_hidden_layers, num_rows, heads, head_dim, capacity, like)
+        layers = config.num_hidden_layers
+        self.cache = key_value_cache(layers, num_rows, heads, head_dim, capacity, like)
         self.unfed = Unfed((nothing,) * num_rows)
         self.history: ConvHistory | None = None
         self.num_frames = 0
