@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from autogaze.cli_bench_encode import encode
+from autogaze.cli_bench_fidelity import fidelity
 from autogaze.cli_errors import EXIT_CODES, exit_codes
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and quality on this machine.")
@@ -39,9 +41,8 @@ def select(
 ) -> None:
     """Time selectors, beside the arithmetic they need and the rate of this machine."""
     with exit_codes():
-        import torch
-
         from autogaze import registry
+        from autogaze.benchmarks.device import Place
         from autogaze.benchmarks.select import bench_select, print_report
         from autogaze.cli_report import results_console
         from autogaze.errors import SelectorError
@@ -50,17 +51,15 @@ def select(
         for name in selectors or ():
             if name not in known:
                 raise SelectorError(f"unknown selector {name!r}; known are {', '.join(known)}")
-        precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-        if dtype not in precisions:
-            raise SelectorError(f"dtype must be one of {', '.join(precisions)}, got {dtype!r}")
-        try:
-            where = torch.device(device)
-        except RuntimeError:
-            raise SelectorError(f"device must be cpu or cuda, got {device!r}") from None
-        if where.type == "cuda" and not torch.cuda.is_available():
-            raise SelectorError(f"device {device!r}: there is no CUDA device here")
-        report = bench_select(selectors or known, weights, video, repeats, where, precisions[dtype])
+        place = Place.parse(device, dtype)
+        report = bench_select(
+            selectors or known, weights, video, repeats, place.device, place.dtype
+        )
         if json:
             print(report.to_json())
         else:
             print_report(report, results_console())
+
+
+bench.command(epilog=EXIT_CODES)(encode)
+bench.command(epilog=EXIT_CODES)(fidelity)

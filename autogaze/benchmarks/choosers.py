@@ -1,0 +1,139 @@
+"""Who chooses in a benchmark: any selector, on the pyramid of the encoder that is measured."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autogaze import registry
+from autogaze.benchmarks.arithmetic import canvas_flops, difference_flops, learned_flops
+from autogaze.benchmarks.device import Place
+from autogaze.errors import SelectorError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze import AutoGaze, AutoGazeConfig
+from autogaze.models.autogaze.adaptation import GridAdaptation
+from autogaze.models.autogaze.processing import normalise
+from autogaze.selectors.base import Clips, Selector, frame_caps
+from autogaze.selectors.learned import Learned
+
+CONTROLS = ("random", "centre")
+"""Always measured: whatever a selector is worth, it must be worth more than these."""
+LEARNED = "learned"
+"""The learned selector's default architecture with random weights."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A gaze on the encoder's pyramid, and the same as the selector itself made it."""
+
+    gaze: Gaze
+    own: Gaze
+
+
+@dataclass(frozen=True, eq=False)
+class Chooser:
+    """A selector for the frames of one encoder.
+
+    Attributes:
+        name: as it was asked for.
+        selector: who chooses.
+        choose: clips, ratio, source of randomness -> what was chosen.
+        on_device: whether it wants its frames where the encoder is.
+        stops: whether its own prediction of the loss ends a frame (weights that were trained).
+    """
+
+    name: str
+    selector: Selector
+    choose: Callable[[Clips, float | None, torch.Generator], Chosen]
+    on_device: bool = False
+    stops: bool = False
+
+    @property
+    def motion_grid(self) -> int | None:
+        """Cells a side that it wants the decoder's motion on, if it wants any."""
+        return self.selector.pyramid.grids[-1] if self.selector.needs_motion else None
+
+    def flops(self, own: Gaze) -> int:
+        """Arithmetic of what was chosen, counted from the architecture."""
+        clips, frames = own.lengths.shape
+        if isinstance(self.selector, Learned):
+            config = self.selector.model.config
+            return sum(learned_flops(config, caps) for caps in own.lengths.tolist())
+        if self.name == "greedy":
+            return clips * canvas_flops(own.pyramid, frames)
+        if self.name in ("run-length", "change"):
+            return clips * difference_flops(own.pyramid, frames)
+        return 0
+
+
+def with_controls(names: Sequence[str]) -> list[str]:
+    """The names, each once, and the controls behind them."""
+    return list(dict.fromkeys([*names, *CONTROLS]))
+
+
+def check_choosers(names: Sequence[str]) -> None:
+    """Raise SelectorError for a name that can be no selector, before anything slow."""
+    for name in names:
+        known = name == LEARNED or name in registry.list_selectors()
+        if not known and not Path(name).is_dir() and "/" not in name:
+            raise SelectorError(
+                f"unknown selector {name!r}; known are {LEARNED} (random weights), "
+                f"{', '.join(registry.list_selectors())}, the path of a checkpoint folder, or a hub id"
+            )
+
+
+def load_chooser(name: str, pyramid: PatchPyramid, place: Place) -> Chooser:
+    """A selector that chooses patches of `pyramid`.
+
+    Args:
+        name: what `autogaze.load` takes, or "learned" for random weights.
+        place: where the learned selector runs; the others run on the CPU.
+    """
+    if name in registry.list_selectors():
+        selector = registry.load(name, pyramid=pyramid)
+        return Chooser(name, selector, _as_it_is(selector))
+    if name == LEARNED:
+        torch.manual_seed(0)
+        learned = Learned(AutoGaze(AutoGazeConfig()))
+    else:
+        loaded = registry.load(name)
+        if not isinstance(loaded, Learned):
+            raise SelectorError(f"{name}: is no learned selector")
+        learned = loaded
+    learned.model.static_shapes = place.device.type == "cuda"
+    learned.model.to(place.device).to(place.dtype)  # type: ignore[arg-type]
+    choose = (
+        _as_it_is(learned)
+        if learned.pyramid == pyramid
+        else _adapted(learned, GridAdaptation(learned.pyramid, pyramid))
+    )
+    return Chooser(name, learned, choose, on_device=True, stops=name != LEARNED)
+
+
+def _as_it_is(selector: Selector) -> Callable[[Clips, float | None, torch.Generator], Chosen]:
+    def choose(clips: Clips, ratio: float | None, generator: torch.Generator) -> Chosen:
+        gaze = selector.select(clips, ratio=ratio, generator=generator)
+        return Chosen(gaze, gaze)
+
+    return choose
+
+
+def _adapted(
+    learned: Learned, adaptation: GridAdaptation
+) -> Callable[[Clips, float | None, torch.Generator], Chosen]:
+    """For an encoder with another grid: tiles in, the encoder's patches out."""
+
+    def choose(clips: Clips, ratio: float | None, generator: torch.Generator) -> Chosen:
+        model = learned.model
+        video = normalise(clips.unit().to(model.device)).to(model.dtype)
+        ratio, loss = learned.settings(ratio, None)  # type: ignore[assignment]
+        own = model.generate(
+            adaptation.cut(video),
+            caps=frame_caps(ratio, clips.num_frames, learned.pyramid.num_patches),
+            threshold=loss,
+        ).to_gaze()
+        return Chosen(adaptation.stitch(own), own)
+
+    return choose

@@ -1,0 +1,95 @@
+"""How much arithmetic a vision transformer takes for given frames, counted from its modules.
+
+A multiplication and an addition count one FLOP each. Counted are the products with weights
+and those of attention, for the lengths that there really are; resizing, norms and
+activations are left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from torch import nn
+
+from autogaze.vision_encoders.adapter import EncoderAdapter
+from autogaze.vision_encoders.layout import AttentionType
+
+
+@dataclass(frozen=True)
+class EncoderFlops:
+    """What one encoder needs.
+
+    Attributes:
+        patch: FLOP of projecting a patch.
+        token: FLOP of a token in all blocks, attention aside.
+        pair: FLOP of a query meeting a key in all blocks.
+        pooled_token, pooled_frame: FLOP of the pooling head, a token and a frame.
+        num_prefix: class and register tokens a frame.
+    """
+
+    patch: int
+    token: int
+    pair: int
+    pooled_token: int
+    pooled_frame: int
+    num_prefix: int
+
+    @classmethod
+    def of(cls, adapter: EncoderAdapter) -> "EncoderFlops":
+        layers = list(adapter.layers)
+        width = adapter.config.hidden_size
+        pooled_token, pooled_frame = _pooling(adapter.model, width)
+        return cls(
+            2 * adapter.projection.weight.numel(),
+            sum(_products(layer) for layer in layers),
+            4 * width * len(layers),
+            pooled_token,
+            pooled_frame,
+            adapter.num_prefix,
+        )
+
+    def embed(self, patches: int) -> int:
+        """FLOP of projecting so many patches."""
+        return self.patch * patches
+
+    def encode(self, lengths: Sequence[Sequence[int]], attn_type: AttentionType) -> int:
+        """FLOP of blocks and pooling for clips of frames with `lengths[b][t]` patches."""
+        clips = [[n + self.num_prefix for n in clip] for clip in lengths]
+        frames = [n for clip in clips for n in clip]
+        tokens = sum(frames)
+        pairs = sum(_pairs(clip, attn_type) for clip in clips)
+        pooling = self.pooled_token * tokens + self.pooled_frame * len(frames)
+        return self.token * tokens + self.pair * pairs + pooling
+
+    def encode_dense(self, num_frames: int, cells: int) -> int:
+        """FLOP of blocks and pooling for whole frames, each by itself."""
+        return self.encode([[cells]] * num_frames, "frame_independent")
+
+
+def _pairs(frames: Sequence[int], attn_type: AttentionType) -> int:
+    """Queries times the keys they meet, in one clip."""
+    if attn_type == "frame_independent":
+        return sum(n * n for n in frames)
+    if attn_type == "block_causal":
+        return sum(n * seen for n, seen in zip(frames, accumulate(frames), strict=True))
+    total = sum(frames)
+    return total * total if attn_type == "bidirectional" else total * (total + 1) // 2
+
+
+def _products(module: nn.Module) -> int:
+    """FLOP of one token in all linear layers of a module."""
+    linear = (part for part in module.modules() if isinstance(part, nn.Linear))
+    return sum(2 * part.weight.numel() for part in linear)
+
+
+def _pooling(model: Any, width: int) -> tuple[int, int]:
+    head = getattr(model, "head", None)
+    if isinstance(head, nn.Module) and isinstance(
+        getattr(head, "attention", None), nn.MultiheadAttention
+    ):
+        # A probe a frame meets all tokens: keys and values of each, one query and output.
+        square = 2 * width * width
+        return 2 * square + 4 * width, square + _products(head)
+    pooler = getattr(model, "pooler", None)
+    return 0, _products(pooler) if isinstance(pooler, nn.Module) else 0
