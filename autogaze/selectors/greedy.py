@@ -7,8 +7,6 @@ because the search runs on error sums of atoms (`autogaze.reconstruction.atoms`)
 are touched once a frame, and a pick updates only the patches that overlap it.
 """
 
-from functools import partial
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -19,17 +17,13 @@ from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.atoms import Atoms, atoms_of
 from autogaze.reconstruction.canvas import Canvas
 from autogaze.reconstruction.views import scale_views
-from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector, as_clips
+from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector
 from autogaze.selectors.frame_stream import PromptStream, frame_gaze
-from autogaze.selectors.threads import in_threads
 
 # Error sums are counted in whole units of 2^-24, small enough for any loss and coarse
 # enough that float64 adds and subtracts them without rounding: no drift over hundreds
 # of updates, true ties, and the same choice whatever the order of additions.
 UNITS = 2.0**24
-
-# A quarter of the work is Python's, which is done by one thread at a time.
-MOST_THREADS = 4
 
 
 class Greedy(Selector):
@@ -55,22 +49,6 @@ class Greedy(Selector):
 
     def __init__(self, pyramid: PatchPyramid | None = None) -> None:
         self.pyramid = pyramid or PatchPyramid()
-
-    def select(
-        self,
-        clips: Clips | Tensor,
-        *,
-        ratio: Ratio | None = None,
-        loss: float | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Gaze:
-        clips = as_clips(clips)
-        usual = partial(super().select, ratio=ratio, loss=loss, generator=generator)
-        workers = min(clips.num_clips, torch.get_num_threads(), MOST_THREADS)
-        if clips.frames.is_cuda or workers < 2:
-            return usual(clips)
-        self.check(clips)
-        return Gaze.cat_clips(in_threads(usual, clips.split(workers)))
 
     def start(
         self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None

@@ -4,15 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
-from autogaze.models.autogaze.generation import ClipStream
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.adaptation import GridAdaptation
+from autogaze.models.autogaze.generation import ClipStream, Generation
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.picking import Picking
 from autogaze.models.autogaze.processing import normalise
-from autogaze.selectors.base import Clips, Ratio, Selector, as_clips, frame_caps
+from autogaze.selectors.base import Clips, Ratio, Selector, as_clips, frame_cap
 from autogaze.selectors.frame_stream import FrameStream
 
 
@@ -27,26 +30,42 @@ class Learned(Selector):
     Args:
         model: the weights; its device and dtype decide where and how gazing runs.
         temperature: 0 takes the likeliest patches, else they are sampled.
+        pyramid: the patches to choose, for an encoder with another grid (as many scales
+            as the model has); None: the model's own. Frames then have that pyramid's
+            side, and are gazed at tile by tile (see `models.autogaze.adaptation`).
+
+    Raises:
+        GeometryError: a pyramid with another number of scales.
     """
 
     name = "learned"
     judge = "predicted"
 
-    def __init__(self, model: AutoGaze, temperature: float = 0.0) -> None:
+    def __init__(
+        self, model: AutoGaze, temperature: float = 0.0, pyramid: PatchPyramid | None = None
+    ) -> None:
         if temperature < 0:
             raise SelectorError(f"temperature must be at least 0, got {temperature}")
         self.model = model.eval()
-        self.pyramid = model.pyramid
+        self.pyramid = model.pyramid if pyramid is None else pyramid
+        self.adaptation = (
+            None if self.pyramid == model.pyramid else GridAdaptation(model.pyramid, self.pyramid)
+        )
         self.temperature = temperature
         fixed = model.config.task_loss_requirement_config["fixed"]
         self.default_loss = float(fixed["task_loss_requirement"])
 
     @classmethod
     def from_pretrained(
-        cls, folder_or_hub_id: str | Path, *, temperature: float = 0.0, **kwargs: Any
+        cls,
+        folder_or_hub_id: str | Path,
+        *,
+        temperature: float = 0.0,
+        pyramid: PatchPyramid | None = None,
+        **kwargs: Any,
     ) -> "Learned":
         """Load weights as `AutoGaze.from_pretrained` does."""
-        return cls(AutoGaze.from_pretrained(folder_or_hub_id, **kwargs), temperature)
+        return cls(AutoGaze.from_pretrained(folder_or_hub_id, **kwargs), temperature, pyramid)
 
     def start(
         self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
@@ -65,15 +84,29 @@ class Learned(Selector):
         self.check(clips)
         ratio, loss = self.settings(ratio, loss)
         generation = self.model.generate(
-            self._normalised(clips),
-            caps=frame_caps(ratio, clips.num_frames, self.pyramid.num_patches),
+            self.seen(clips),
+            caps=[self.cap(ratio, frame) for frame in range(clips.num_frames)],
             threshold=loss,
             picking=Picking(self.temperature, generator),
         )
-        return generation.to_gaze()
+        return self.chosen(generation)
 
-    def _normalised(self, clips: Clips) -> Tensor:
-        return normalise(clips.unit().to(self.model.device)).to(self.model.dtype)
+    def seen(self, clips: Clips) -> Float[Tensor, "rows T 3 s s"]:
+        """What the model is shown: the clips normalised, or their tiles."""
+        video = normalise(clips.unit().to(self.model.device)).to(self.model.dtype)
+        return video if self.adaptation is None else self.adaptation.cut(video)
+
+    def chosen(self, generation: Generation) -> Gaze:
+        """What the model's gazes are in patches of `pyramid`."""
+        gaze = generation.to_gaze()
+        return gaze if self.adaptation is None else self.adaptation.stitch(gaze)
+
+    def cap(self, ratio: Ratio | None, frame: int) -> int:
+        """The model's cap on a frame, or on each of its tiles so that they keep the frame's."""
+        if self.adaptation is None or ratio is None:
+            return frame_cap(ratio, frame, self.model.pyramid.num_patches)
+        whole = frame_cap(ratio, frame, self.pyramid.num_patches)
+        return max(1, whole // self.adaptation.tiles**2)
 
 
 class LearnedStream(FrameStream["Learned"]):
@@ -95,15 +128,18 @@ class LearnedStream(FrameStream["Learned"]):
         clips = self.admit(frame)
         model = self.selector.model
         if self.inner is None:
-            self.inner = model.stream(clips.num_clips, num_frames=model.config.max_num_frames)
+            adaptation = self.selector.adaptation
+            tiles = 1 if adaptation is None else adaptation.tiles**2
+            rows = clips.num_clips * tiles
+            self.inner = model.stream(rows, num_frames=model.config.max_num_frames)
         generation = model.generate(
-            self.selector._normalised(clips),
-            caps=[self.cap(self.num_frames - 1)],
+            self.selector.seen(clips),
+            caps=[self.selector.cap(self.ratio, self.num_frames - 1)],
             threshold=self.loss,
             picking=self.picking,
             stream=self.inner,
         )
-        return generation.to_gaze()
+        return self.selector.chosen(generation)
 
     def finish(self) -> None:
         self.finished = True

@@ -131,41 +131,6 @@ def test_a_stream_may_be_fed_in_every_mode():
     assert torch.equal(Gaze.cat_frames(pieces).ids, whole.ids)
 
 
-@pytest.fixture
-def threads():
-    """Sets how many threads PyTorch uses; as before in the end."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("num_clips", [1, 2, 5, 9])
-def test_clips_side_by_side_are_the_same(num_clips, threads):
-    frames = random_clips(PatchPyramid(), num_clips, 2, seed=1)
-    threads(1)
-    one_by_one = Greedy().select(frames, ratio=0.05)
-    for number in (2, 3, 8):
-        threads(number)
-        gaze = Greedy().select(frames, ratio=0.05)
-        assert torch.equal(gaze.ids, one_by_one.ids)
-        assert torch.equal(gaze.lengths, one_by_one.lengths)
-        assert torch.equal(gaze.losses, one_by_one.losses)
-        assert gaze.judge == "canvas"
-        assert torch.get_num_threads() == number
-
-
-def test_threads_work_as_their_caller_does(threads):
-    threads(2)
-    frames = random_clips(PatchPyramid(), 2, 1, seed=0)
-    with torch.inference_mode():
-        assert Greedy().select(frames, ratio=0.05).losses.is_inference()
-    assert not Greedy().select(frames, ratio=0.05).losses.is_inference()
-    frames[1] = float("nan")
-    with pytest.raises(SelectorError, match="must be finite"):
-        Greedy().select(frames, ratio=0.05)
-    assert torch.get_num_threads() == 2
-
-
 def test_what_stands_still_costs_one_patch():
     for pyramid in EXACT:
         frames = still_clips(pyramid, 1, 4)

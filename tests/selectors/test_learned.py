@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from autogaze import Gaze
-from autogaze.errors import SelectorError
+from autogaze.errors import GeometryError, SelectorError
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.processing import normalise
 from autogaze.selectors.base import Clips
 from autogaze.selectors.learned import Learned
 from tests.gazes import same
@@ -27,7 +29,7 @@ def some_loss(selector: Learned, frames: Tensor) -> float:
 
     Random weights predict negative losses too, which nobody may ask for.
     """
-    video = selector._normalised(Clips(frames))
+    video = selector.seen(Clips(frames))
     scores = selector.model.score(video, selector.model.generate(video))
     losses = scores.predicted_losses.detach().flatten().sort().values
     high = losses[losses > 0][-12:]
@@ -111,3 +113,39 @@ def test_what_cannot_be_done_is_refused(selector: Learned) -> None:
     stream.finish()
     with pytest.raises(SelectorError, match="finished"):
         stream.step(frames[:, 1:2])
+
+
+OTHER = PatchPyramid((12, 24), 3)
+"""8 cells a side where the model has 4: tiles of 2 x 2."""
+
+
+@pytest.fixture(scope="module")
+def other(selector: Learned) -> Learned:
+    return Learned(selector.model, pyramid=OTHER)
+
+
+def test_other_grids_are_gazed_at_as_the_known_call_does(other: Learned) -> None:
+    frames = random_clips(OTHER, 2, 3, seed=5)
+    gaze = other.select(frames, ratio=0.4)
+    video = normalise(frames)
+    known = other.model(video, gazing_ratio=0.4, target_scales=[12, 24], target_patch_size=3)
+    assert gaze.pyramid == OTHER
+    assert same(gaze, known.gaze)
+    assert gaze.num_patches > 0
+
+
+@pytest.mark.parametrize("ratio", [0.07, 0.3, [0.5, 0.1, 1.0]])
+def test_other_grids_keep_the_cap_and_stream(other: Learned, ratio: float | list[float]) -> None:
+    frames = random_clips(OTHER, 2, 3, seed=5)
+    whole = other.select(frames, ratio=ratio)
+    ratios = ratio if isinstance(ratio, list) else [ratio] * 3
+    for frame, share in enumerate(ratios):
+        assert (whole.lengths[:, frame] <= max(4, share * OTHER.num_patches)).all()
+    stream = other.stream(ratio=ratio)
+    pieces = [stream.step(frame) for frame in frames.split(1, dim=1)]
+    assert same(Gaze.cat_frames(pieces), whole)
+
+
+def test_other_grids_need_as_many_scales(selector: Learned) -> None:
+    with pytest.raises(GeometryError, match="3 target scales"):
+        Learned(selector.model, pyramid=PatchPyramid((6, 12, 24), 3))
