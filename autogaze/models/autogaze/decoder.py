@@ -62,6 +62,7 @@ class FusedLayer:
         out: heads * D -> C.
         gate_up: C -> 2 * intermediate.
         down: intermediate -> C.
+        shortest: sqrt(C * eps), added at right angles to the length of what is normed.
     """
 
     q: Product
@@ -73,7 +74,7 @@ class FusedLayer:
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    eps: float
+    shortest: Float[Tensor, ""]
 
     @classmethod
     def of(cls, layer: DecoderLayer, config: GazeDecoderConfig, *, fixed: bool) -> "FusedLayer":
@@ -86,7 +87,9 @@ class FusedLayer:
                 attn.v_proj.weight,
             ]
         )
-        qkv = qkv * layer.input_layernorm.weight
+        # `normed` divides by a row's length, RMSNorm by its root mean square.
+        root = config.hidden_size**0.5
+        qkv = qkv * (layer.input_layernorm.weight * root)
         gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
         width = config.num_attention_heads * D
 
@@ -98,12 +101,12 @@ class FusedLayer:
             by(qkv[width:]),
             by(qkv),
             by(attn.o_proj.weight),
-            by(gate_up * layer.post_attention_layernorm.weight),
+            by(gate_up * (layer.post_attention_layernorm.weight * root)),
             by(mlp.down_proj.weight),
             config.num_attention_heads,
             config.num_key_value_heads,
             D,
-            config.rms_norm_eps,
+            torch.tensor((config.hidden_size * config.rms_norm_eps) ** 0.5).to(qkv),
         )
 
     def project(
@@ -129,8 +132,14 @@ class FusedLayer:
         return rotate(q, rotation[:, : width // 2]).unflatten(1, (-1, self.head_dim))
 
     def normed(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-        """RMSNorm without its gain, which the projection that follows carries."""
-        return x * x.square().mean(-1, keepdim=True).add_(self.eps).rsqrt_()
+        """RMSNorm without its gain and sqrt(C), which the projection that follows carries.
+
+            x / sqrt(mean(x^2) + eps)  =  sqrt(C) * x / sqrt(|x|^2 + C eps)
+
+        In three operations instead of five, which counts where a block is ten rows.
+        """
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x / torch.hypot(length, self.shortest)
 
     def finish(
         self, x: Float[Tensor, "N C"], attended: Float[Tensor, "N HD"]
