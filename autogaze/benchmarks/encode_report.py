@@ -65,11 +65,6 @@ class Cost:
     def total_flops(self) -> int:
         return sum(self.flops)
 
-    @property
-    def highest_peak(self) -> int | None:
-        peaks = [peak for peak in self.peak if peak is not None]
-        return max(peaks) if len(peaks) == len(list(self.peak)) else None
-
 
 @dataclass(frozen=True)
 class CellReport:

@@ -15,6 +15,7 @@ from autogaze.errors import EncoderError
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import GazedVisionModel, gazed
 from autogaze.vision_encoders.adapter import EncoderAdapter
+from autogaze.vision_encoders.gazed import SETTINGS_KEY
 from autogaze.vision_encoders.registry import adapter_class, model_class
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -166,7 +167,7 @@ def load_encoder(name: str, place: Place, attn_type: str = "block_causal") -> Me
     except (OSError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EncoderError(f"{name}: cannot be loaded as a vision encoder: {first}") from error
-    saved = getattr(config, "autogaze", None) or {}
+    saved = getattr(config, SETTINGS_KEY, None) or {}
     statistics = _statistics(name, model)
     pyramid = _pyramid_of(model, saved.get("scales"))
     return measured(name, model, pyramid, statistics, place, attn_type, random=False)

@@ -1,10 +1,10 @@
 """Peak memory: of the process on Linux as its kernel keeps it, of a GPU as torch does."""
 
-import ctypes
-from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+from autogaze.memory import give_back
 
 _PROCESS = Path("/proc/self")
 
@@ -33,7 +33,7 @@ class ProcessGauge(Gauge):
     method = "peak resident memory of the process (VmHWM, reset before each stage)"
 
     def restart(self) -> int | None:
-        _return_free_pages()
+        give_back()
         (_PROCESS / "clear_refs").write_text("5")  # resets VmHWM to what is resident now
         return self._status("VmRSS")
 
@@ -75,8 +75,3 @@ def gauge_of(device: torch.device) -> Gauge:
     except OSError:  # no Linux, or a sandbox without these files
         return Gauge()
     return gauge
-
-
-def _return_free_pages() -> None:
-    with suppress(OSError, AttributeError):  # not glibc, whose habit this undoes
-        ctypes.CDLL(None).malloc_trim(0)

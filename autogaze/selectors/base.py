@@ -1,5 +1,6 @@
 """What every selector promises: clips in, a gaze out, whole or frame by frame."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -185,6 +186,14 @@ class Selector(ABC):
             )
         if clips.num_frames == 0 or clips.num_clips == 0:
             raise SelectorError(f"no frames to look at: got {tuple(clips.frames.shape)}")
+        frames = clips.frames
+        # Asked of everyone, also of those who look at no pixel. One NaN or infinity makes the
+        # sum one too; asking every value takes ten times as long.
+        on_host = frames.is_floating_point() and frames.device.type == "cpu"
+        if on_host and not math.isfinite(float(frames.detach().sum(dtype=torch.float32))):
+            raise SelectorError(
+                "frames must be finite and lie in [0, 1] (or be uint8), got NaN or infinite values"
+            )
         if self.needs_motion and clips.motion is None:
             raise SelectorError(
                 f"{self.name} needs the decoder's motion vectors, which plain frames do not "

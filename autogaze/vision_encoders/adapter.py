@@ -36,12 +36,12 @@ class EncoderAdapter:
     @property
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
-        return _side(self.config.patch_size)
+        return side_of(self.config.patch_size)
 
     @property
     def image_size(self) -> int:
         """Side of the frames that the model was made for, in pixels."""
-        return _side(self.config.image_size)
+        return side_of(self.config.image_size)
 
     @property
     def projection(self) -> nn.Conv2d | nn.Linear:
@@ -135,5 +135,6 @@ def pool_by_frame(
     return pooled
 
 
-def _side(size: int | tuple[int, int] | list[int]) -> int:
+def side_of(size: int | tuple[int, int] | list[int]) -> int:
+    """The side of a square that a configuration gives as one number or as two."""
     return size if isinstance(size, int) else size[0]

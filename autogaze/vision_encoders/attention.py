@@ -58,6 +58,10 @@ def packed_attention(
             raise EncoderError(
                 f"FlexAttention knows no dropout, and the model's is {dropout}; use backend='grouped'"
             )
+        if query.requires_grad and not query.is_cuda:
+            raise EncoderError(
+                "FlexAttention gives no gradients on a CPU; use backend='grouped', or no_grad"
+            )
         return flex_attention(query, key, value, layout, scale=scale)
     return grouped_attention(query, key, value, layout, scale=scale, dropout=dropout)
 

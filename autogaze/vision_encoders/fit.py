@@ -1,7 +1,9 @@
 """How a vision transformer sees gazes, and whether frames and a gaze fit it."""
 
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from autogaze.errors import EncoderError
@@ -52,6 +54,11 @@ def check_fit(encoder: EncoderAdapter, frames: Tensor, gaze: Gaze, settings: Gaz
             "frames must be (clips, frames, 3, S, S) in the encoder's normalisation, "
             f"got {tuple(frames.shape)} of {frames.dtype}"
         )
+    # One NaN or infinity makes the sum one too; a GPU would have to be waited for.
+    if frames.device.type == "cpu" and not math.isfinite(
+        float(frames.detach().sum(dtype=torch.float32))
+    ):
+        raise EncoderError("the frames have NaN or infinite values")
     if not frames.shape[0] * frames.shape[1]:
         raise EncoderError(
             f"nothing to encode: {frames.shape[0]} clips of {frames.shape[1]} frames"

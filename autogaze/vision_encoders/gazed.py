@@ -1,6 +1,7 @@
 """`autogaze.gazed(model)`: a transformers vision model that sees gazed patches only."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ from autogaze.vision_encoders.layout import AttentionType, check_attention_type
 from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.registry import adapter_class, model_class
 
+HUB_OPTIONS = (
+    "subfolder",
+    "revision",
+    "token",
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "trust_remote_code",
+)
+"""What says where a checkpoint is, so that its configuration is looked for there as well."""
 SETTINGS_KEY = "autogaze"
 """Where `config.json` keeps how the model sees gazes."""
 
@@ -154,9 +165,16 @@ class GazedVisionModel(nn.Module):
 
         names = ("scales", "attn_type", "backend", "max_tokens", "empty_frames")
         chosen = {key: options.pop(key) for key in names if key in options}
-        config = AutoConfig.from_pretrained(str(name))
+        where = {key: options[key] for key in HUB_OPTIONS if key in options}
+        config = AutoConfig.from_pretrained(str(name), **where)
         model = model_class(config).from_pretrained(str(name), **options)
         saved = getattr(config, SETTINGS_KEY, None) or {}
+        unknown = sorted(set(saved) - set(names))
+        if unknown:
+            raise EncoderError(
+                f"{name}: config.json says {SETTINGS_KEY}: {', '.join(unknown)}, which is not "
+                f"known; known are {', '.join(names)}"
+            )
         return gazed(model, **{**saved, **chosen})
 
     def extra_repr(self) -> str:
@@ -168,17 +186,40 @@ class GazedVisionModel(nn.Module):
 def as_gaze(
     gaze: Gaze | dict[str, Any], patch_size: int, pyramid: PatchPyramid | None = None
 ) -> Gaze:
-    """A gaze, also of the padded dict that AutoGaze's users know."""
+    """A gaze, also of the padded dict that AutoGaze's users know.
+
+    Raises:
+        EncoderError: neither of the two, or a dict of other scales than `pyramid`.
+    """
     if isinstance(gaze, Gaze):
         return gaze
+    if not isinstance(gaze, Mapping):
+        raise EncoderError(
+            f"expected a Gaze, or the padded dict that AutoGaze returns, got {type(gaze).__name__}"
+        )
+    scales = gaze.get("scales")
     if pyramid is None:
-        if "scales" not in gaze:
+        if scales is None:
             raise EncoderError(
                 f"the padded gaze has no 'scales', only {sorted(gaze)}; "
                 "say which with gazed(model, scales=...)"
             )
-        pyramid = PatchPyramid(tuple(gaze["scales"]), patch_size, crop=True)
-    return Gaze.from_padded(gaze, pyramid)
+        pyramid = PatchPyramid.parse(_plain(scales), patch_size, crop=True)
+    elif scales is not None:
+        # Two pyramids may have as many patches and yet mean others by their ids.
+        made = PatchPyramid.parse(_plain(scales), patch_size, crop=True)
+        if made != pyramid:
+            raise EncoderError(
+                f"the gaze was made for scales {made} (scales / patch size, {made.num_patches} "
+                f"patches a frame), this encoder was set up for {pyramid} "
+                f"({pyramid.num_patches}); select with that pyramid"
+            )
+    return Gaze.from_padded(dict(gaze), pyramid)
+
+
+def _plain(scales: Any) -> str | tuple[int, ...]:
+    """Scales as a config writes them, or as numbers, also where they came as tensors."""
+    return scales if isinstance(scales, str) else tuple(int(scale) for scale in scales)
 
 
 def _twin(model: nn.Module) -> Any:

@@ -157,6 +157,15 @@ def test_frames_that_are_no_pictures_are_refused(make):
             selector.select(frames)
 
 
+@every_selector
+def test_frames_that_are_not_finite_are_refused(make):
+    pyramid = EXACT[0]
+    clips = clips_with_motion(pyramid, 1, 2, seed=0)
+    clips.frames[0, 1, 0, 0, 0] = float("nan")
+    with pytest.raises(SelectorError, match="must be finite"):
+        make(pyramid).select(clips, ratio=0.5)
+
+
 def test_a_stream_that_was_never_fed_has_nothing_open():
     for make in MAKERS.values():
         assert make(PatchPyramid((4, 8), 4)).stream().finish() is None

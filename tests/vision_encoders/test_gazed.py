@@ -1,6 +1,7 @@
 """Gazed models beside the untouched ones: parameters, dtypes, files, training."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -299,3 +300,41 @@ def test_it_says_what_it_sees():
     assert "patch_size=14" in repr(autogaze.gazed(FAMILIES["siglip-cropped"].model()))
     assert encoder.patch_size == 16
     assert encoder.device == torch.device("cpu")
+
+
+def test_a_padded_gaze_of_other_scales_is_refused_where_counts_agree(inputs):
+    encoder = gazed(FAMILIES["siglip"].model(), scales="32+70")
+    made = Gaze.everything(PYRAMID, 1, 2).padded()
+    with pytest.raises(EncoderError, match=r"32\+64 / 16.*32\+70 / 16"):
+        encoder(random_frames(1, 2, 70), made)
+
+
+def test_frames_that_are_not_finite_are_refused(inputs):
+    frames, gaze = inputs
+    frames = frames.clone()
+    frames[0, 0, 0, 0, 0] = float("nan")
+    with pytest.raises(EncoderError, match="NaN"):
+        gazed(FAMILIES["siglip"].model())(frames, gaze)
+
+
+def test_flex_needs_a_gpu_for_gradients(inputs):
+    with pytest.raises(EncoderError, match="no gradients on a CPU"):
+        gazed(FAMILIES["siglip"].model(), backend="flex")(*inputs)
+
+
+def test_checkpoints_in_subfolders(tmp_path, inputs):
+    model = FAMILIES["vit"].model()
+    gazed(model, scales="32+64").save_pretrained(tmp_path / "inner")
+    again = GazedVisionModel.from_pretrained(tmp_path, subfolder="inner")
+    assert again.settings.pyramid == PYRAMID
+    assert_close(again(*inputs).last_hidden_state, gazed(model)(*inputs).last_hidden_state)
+
+
+def test_saved_settings_that_are_not_known_are_named(tmp_path):
+    gazed(FAMILIES["vit"].model()).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    config["autogaze"]["colour"] = "red"
+    file.write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match="colour"):
+        GazedVisionModel.from_pretrained(tmp_path)

@@ -339,3 +339,16 @@ def test_bad_input_is_refused_with_both_numbers(inputs):
         SiglipVisionConfig(attn_type="diagonal")
     with pytest.raises(EncoderError, match=r"output_attentions"):
         model(frames, gazing_info=gaze, output_attentions=True)
+
+
+def test_slips_are_told_apart(inputs):
+    frames, _ = inputs
+    with pytest.raises(EncoderError, match=r"images \(B, 3, H, W\).*\(2, 3, 3, 64, 64\)"):
+        tiny()(frames)
+    for frames_at_once in (0, -1):
+        with pytest.raises(EncoderError, match=f"at least 1 frame, got {frames_at_once}"):
+            SiglipVisionConfig(max_embed_batch_size=frames_at_once)
+    # As many patches, but other ones: the counts alone would not tell.
+    other = Gaze.everything(PatchPyramid((32, 70), 16, crop=True), 2, 3).padded()
+    with pytest.raises(EncoderError, match=r"32\+70 / 16.*32\+64 / 16"):
+        tiny()(frames, gazing_info=other)

@@ -4,7 +4,9 @@ from typing import Any
 
 from transformers import SiglipVisionConfig as DenseConfig
 
+from autogaze.errors import EncoderError
 from autogaze.geometry import PatchPyramid
+from autogaze.vision_encoders.adapter import side_of
 from autogaze.vision_encoders.layout import check_attention_type
 
 
@@ -29,6 +31,10 @@ class SiglipVisionConfig(DenseConfig):
     ) -> None:
         super().__init__(**options)
         check_attention_type(attn_type)
+        if max_embed_batch_size is not None and max_embed_batch_size < 1:
+            raise EncoderError(
+                f"max_embed_batch_size must be at least 1 frame, got {max_embed_batch_size}"
+            )
         self.scales = scales
         self.attn_type = attn_type
         self.frame_independent_encoding = frame_independent_encoding
@@ -37,9 +43,5 @@ class SiglipVisionConfig(DenseConfig):
     @property
     def pyramid(self) -> PatchPyramid:
         """The patches that the model is gazed through."""
-        scales = self.scales if self.scales is not None else _side(self.image_size)
-        return PatchPyramid.parse(scales, _side(self.patch_size), crop=True)
-
-
-def _side(size: Any) -> int:
-    return size if isinstance(size, int) else size[0]
+        scales = self.scales if self.scales is not None else side_of(self.image_size)
+        return PatchPyramid.parse(scales, side_of(self.patch_size), crop=True)

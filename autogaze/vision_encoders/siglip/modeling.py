@@ -68,6 +68,11 @@ class SiglipVisionModel(DenseModel):
         if output_hidden_states is None:
             output_hidden_states = bool(self.config.output_hidden_states)
         if gazing_info is None:
+            if pixel_values.ndim != 4:
+                raise EncoderError(
+                    "without gazing_info images (B, 3, H, W) are expected, "
+                    f"got {tuple(pixel_values.shape)}; give the gaze of a video with it"
+                )
             return super().forward(
                 pixel_values,
                 interpolate_pos_encoding=interpolate_pos_encoding,
