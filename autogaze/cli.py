@@ -9,6 +9,7 @@ import typer
 from autogaze import __version__
 from autogaze.cli_bench import bench
 from autogaze.cli_errors import EXIT_CODES, exit_codes, log_to_stderr
+from autogaze.cli_label import label
 from autogaze.cli_outputs import check_endings, plan_jobs
 
 app = typer.Typer(
@@ -209,6 +210,9 @@ def info(
         from autogaze.cli_info import print_info
 
         print_info(file, json)
+
+
+app.command(epilog=EXIT_CODES)(label)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

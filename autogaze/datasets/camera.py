@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -96,6 +96,33 @@ def film(
 ) -> UInt8[Tensor, "T 3 S S"]:
     """One clip; the view never leaves the picture."""
     _, height, width = picture.shape
+    return show(picture, draw_path(width, height, settings, generator), settings.side)
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """Where a square view is in every frame, in pixels of the picture.
+
+    Attributes:
+        centre: x and y of its middle.
+        size: of its sides.
+        turn: radians that it is turned about its middle.
+    """
+
+    centre: Float[Tensor, "T 2"]
+    size: Float[Tensor, " T"]
+    turn: Float[Tensor, " T"]
+
+    @property
+    def reach(self) -> Float[Tensor, " T"]:
+        """How far the turned square reaches from its middle along either axis."""
+        return self.size / 2 * (self.turn.cos().abs() + self.turn.sin().abs())
+
+
+def draw_path(
+    width: int, height: int, settings: CameraSettings, generator: torch.Generator
+) -> CameraPath:
+    """A path whose every view lies inside a picture of this size."""
     shorter = min(height, width)
     first = shorter * uniform(generator, settings.min_view, settings.max_view)
     ratio = math.exp(uniform(generator, -1, 1) * math.log(settings.max_zoom))
@@ -108,8 +135,10 @@ def film(
         time = 0.5 * torch.sin(math.pi * time)
     size = first + (last - first) * (time + 0.5)
     turned = turn * time
-    # A turned square of a size reaches this far from its middle.
-    reach = size / 2 * (turned.cos().abs() + turned.sin().abs())
+    reach = CameraPath(torch.zeros(len(time), 2), size, turned).reach
+    # Where a view that large cannot be turned so far, it is made smaller.
+    fit = min(1.0, shorter / 2 / float(reach.max()))
+    size, reach = size * fit, reach * fit
     middle = torch.tensor([width / 2, height / 2])
     drift = torch.tensor([math.cos(angle), math.sin(angle)]) * travel
     slack = torch.tensor([width, height]) - 2 * float(reach.max()) - drift.abs()
@@ -117,21 +146,20 @@ def film(
     centre = middle + shift + time[:, None] * drift  # (T, 2) as x, y
     limit = torch.tensor([width, height])
     centre = torch.minimum(torch.maximum(centre, reach[:, None]), limit - reach[:, None])
-    return _views(picture, centre, size, turned, settings.side)
+    return CameraPath(centre, size, turned)
 
 
-def _views(
-    picture: UInt8[Tensor, "3 H W"], centre: Tensor, size: Tensor, turned: Tensor, side: int
-) -> UInt8[Tensor, "T 3 S S"]:
+def show(picture: UInt8[Tensor, "3 H W"], path: CameraPath, side: int) -> UInt8[Tensor, "T 3 S S"]:
     """Squares of a picture, each turned about its middle and resized to `side`."""
-    _, height, width = picture.shape
     # Pixels are averaged where the view is larger than its picture, or it would flicker.
-    shrink = max(1, int(float(size.max()) / side))
+    shrink = max(1, int(float(path.size.max()) / side))
     small = F.avg_pool2d(picture[None].float(), shrink)
+    # What is left over at the right and at the bottom is in no average.
+    height, width = (shrink * length for length in small.shape[-2:])
     axis = (torch.arange(side) + 0.5) / side - 0.5
     v, u = torch.meshgrid(axis, axis, indexing="ij")
     frames = []
-    for middle, length, angle in zip(centre, size, turned, strict=True):
+    for middle, length, angle in zip(path.centre, path.size, path.turn, strict=True):
         x = middle[0] + length * (u * angle.cos() - v * angle.sin())
         y = middle[1] + length * (u * angle.sin() + v * angle.cos())
         grid = torch.stack([2 * x / width - 1, 2 * y / height - 1], dim=-1)

@@ -100,10 +100,18 @@ class ClipBatch:
 
 
 def collate(clips: Sequence[TrainingClip | UnreadableClip]) -> ClipBatch:
-    """Clips as a batch; the unreadable ones are listed beside it."""
+    """Clips as a batch; the unreadable ones are listed beside it.
+
+    Raises:
+        TrainingError: clips of several lengths or sizes.
+    """
     read = [clip for clip in clips if isinstance(clip, TrainingClip)]
     labels = [clip.labels for clip in read if clip.labels is not None]
     if read:
+        shapes = {tuple(clip.frames.shape): clip.name for clip in read}
+        if len(shapes) > 1:
+            listed = ", ".join(f"{name} {shape}" for shape, name in shapes.items())
+            raise TrainingError(f"clips of one batch must have one length and size, got {listed}")
         frames = torch.stack([clip.frames for clip in read])
     else:
         frames = torch.empty(0, 0, 3, 0, 0, dtype=torch.uint8)

@@ -7,6 +7,7 @@ mapped into memory, so only the clips that are read take any.
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -37,7 +38,8 @@ class DecodedClips(Dataset):
     """Clips of files that `save_decoded` wrote.
 
     Raises:
-        TrainingError: no files, or files of another form.
+        TrainingError: no files, files of another form, labels for other clips, or labels
+            with augmentation.
     """
 
     def __init__(
@@ -51,13 +53,25 @@ class DecodedClips(Dataset):
         self.augmentation = augmentation
         self.labels = labels
         self.seed = seed
-        self.clips: list[tuple[Path, int, str]] = []
-        for path in map(Path, paths):
-            for row, name in enumerate(_names(path)):
-                if labels is None or name in labels:
-                    self.clips.append((path, row, name))
-        if not self.clips:
+        headers = [_header(Path(path)) for path in paths]
+        clips = [
+            (header.path, row, name) for header in headers for row, name in enumerate(header.names)
+        ]
+        if not clips:
             raise TrainingError(f"no clips in {', '.join(map(str, paths)) or 'no file'}")
+        if labels is not None:
+            if augmentation is not None:
+                raise TrainingError("gaze labels belong to fixed clips: use no augmentation")
+            found = [clip for clip in clips if clip[2] in labels]
+            if not found:
+                raise TrainingError(
+                    f"{labels.path} labels none of the {len(clips)} clips, such as {clips[0][2]}; "
+                    f"it labels {labels.example()}"
+                )
+            for header in headers:
+                labels.check_length(filter(labels.__contains__, header.names), header.clip_len)
+            clips = found
+        self.clips = clips
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -72,7 +86,15 @@ class DecodedClips(Dataset):
         return TrainingClip(frames, name, None if self.labels is None else self.labels[name])
 
 
-def _names(path: Path) -> list[str]:
+class _Header(NamedTuple):
+    """What a file says it holds."""
+
+    path: Path
+    names: list[str]
+    clip_len: int
+
+
+def _header(path: Path) -> _Header:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -80,8 +102,10 @@ def _names(path: Path) -> list[str]:
             names = json.loads(metadata["names"])
     except FileNotFoundError:
         raise TrainingError(f"{path}: no such file of decoded clips") from None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: not a file of decoded clips: {error}") from error
-    if len(shape) != 5 or len(names) != shape[0]:
-        raise TrainingError(f"{path}: holds frames {tuple(shape)} and {len(names)} names")
-    return names
+    if not isinstance(names, list) or len(shape) != 5 or len(names) != shape[0]:
+        raise TrainingError(
+            f"{path}: not a file of decoded clips: holds frames {tuple(shape)} and names {names!r:.80}"
+        )
+    return _Header(path, names, shape[1])

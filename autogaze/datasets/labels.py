@@ -6,7 +6,8 @@ after each of them.
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,16 @@ class LabelFile:
         with replacing(self.path) as temporary:
             Path(temporary).write_text(json.dumps(content))
 
+    def check_length(self, names: Iterable[str], clip_len: int) -> None:
+        """Raise TrainingError where clips of these names are not labelled in every frame."""
+        for name in names:
+            labelled = len(self.clips[name].ids)
+            if labelled != clip_len:
+                raise TrainingError(
+                    f"{self.path}: {name} is labelled for {labelled} frames, but clips have "
+                    f"{clip_len}; use dataset.clip_len={labelled}"
+                )
+
     def example(self) -> str:
         """A clip that is labelled."""
         return next(iter(self.clips), "nothing")
@@ -78,14 +89,16 @@ def _parse(path: Path, name: str, entry: Any, num_patches: int) -> GazeLabels:
     try:
         positions, losses = entry["gazing_pos"], entry.get("task_losses", [])
         ids = tuple(
-            tuple(int(position) - frame * num_patches for position in chosen)
+            tuple(_whole(position) - frame * num_patches for position in chosen)
             for frame, chosen in enumerate(positions)
         )
-        kept = tuple(tuple(float(loss) for loss in chosen) for chosen in losses)
+        kept = tuple(tuple(_finite(loss) for loss in chosen) for chosen in losses)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TrainingError(
             f"{path}: the labels of {name} are not of the form gazing_pos, task_losses: {error!r}"
         ) from None
+    if not ids:
+        raise TrainingError(f"{path}: {name} has no frames")
     for frame, chosen in enumerate(ids):
         if any(not 0 <= id < num_patches for id in chosen):
             first, end = frame * num_patches, (frame + 1) * num_patches
@@ -100,6 +113,18 @@ def _parse(path: Path, name: str, entry: Any, num_patches: int) -> GazeLabels:
     if kept and [len(x) for x in kept] != [len(x) for x in ids]:
         raise TrainingError(f"{path}: {name} has not one loss for every gaze")
     return GazeLabels(ids, kept)
+
+
+def _whole(position: Any) -> int:
+    if isinstance(position, bool) or not isinstance(position, int):
+        raise ValueError(f"{position!r} is no position")
+    return position
+
+
+def _finite(loss: Any) -> float:
+    if not math.isfinite(loss):
+        raise ValueError(f"{loss!r} is no loss")
+    return float(loss)
 
 
 def _kind(content: Any) -> str:

@@ -54,7 +54,8 @@ class VideoFolder(Dataset):
         seed: of everything drawn.
 
     Raises:
-        TrainingError: no videos, labels for other videos, or labels with random windows.
+        TrainingError: no videos, labels for other videos or clips of another length, or
+            labels with random windows or augmentation.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class VideoFolder(Dataset):
                     f"{labels.path} labels none of the {len(self.paths)} videos found, such as "
                     f"{short_name(self.paths[0])}; it labels {labels.example()}"
                 )
+            labels.check_length(map(short_name, found), self.window.clip_len)
             self.paths = found
 
     def __len__(self) -> int:

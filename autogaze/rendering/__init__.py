@@ -2,12 +2,34 @@
 
 Each is a `Rendering`: a context manager that is shown one chunk after the other,
 holds a bounded amount of it, and puts its file in place only when all went well.
+
+Names are imported when they are first used: colours and letters need no video decoder.
 """
 
-from autogaze.rendering.base import Rendering
-from autogaze.rendering.overlay import OverlayVideo
-from autogaze.rendering.plot import BudgetPlot
-from autogaze.rendering.reconstruction import ReconstructionVideo
-from autogaze.rendering.sheet import ContactSheet
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autogaze.rendering.base import Rendering
+    from autogaze.rendering.overlay import OverlayVideo
+    from autogaze.rendering.plot import BudgetPlot
+    from autogaze.rendering.reconstruction import ReconstructionVideo
+    from autogaze.rendering.sheet import ContactSheet
+
+_HOMES = {
+    "BudgetPlot": "plot",
+    "ContactSheet": "sheet",
+    "OverlayVideo": "overlay",
+    "ReconstructionVideo": "reconstruction",
+    "Rendering": "base",
+}
 
 __all__ = ["BudgetPlot", "ContactSheet", "OverlayVideo", "ReconstructionVideo", "Rendering"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autogaze.rendering' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"autogaze.rendering.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,6 +1,7 @@
 """Terms that compare reconstructed frames with real ones.
 
-Each takes RGB in [0, 1] and gives one number a frame; `loss_type` names them, joined by
+Each takes RGB in [0, 1], N frames and the N real ones (or the one that all are compared
+with), and gives one number a frame; `loss_type` names them, joined by
 "+", and `loss_weights` weighs them. A new one is a class and an entry in `LOSSES`.
 """
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autogaze.errors import TrainingError
+from autogaze.reconstruction.video_mae.names import without_prefix
+from autogaze.tasks.loss_networks import State, load_dinov2_reg, load_siglip2
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,7 +48,7 @@ class PixelLoss(nn.Module):
         self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
 
     def forward(
-        self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "N 3 S S"]
+        self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
     ) -> Float[Tensor, " N"]:
         return (self.normalise(made) - self.normalise(real)).abs().flatten(1).mean(1)
 
@@ -83,7 +86,7 @@ class FeatureLoss(nn.Module):
         return self
 
     def forward(
-        self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "N 3 S S"]
+        self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
     ) -> Float[Tensor, " N"]:
         with torch.no_grad():
             wanted = self.features(real)
@@ -99,29 +102,25 @@ class FeatureLoss(nn.Module):
         return torch.cat(states[-self.depth :], dim=-1)[:, self.num_prefix :]
 
 
-def dinov2_reg(name: str = "facebook/dinov2-with-registers-base") -> FeatureLoss:
-    """`dinov2_reg`: DINOv2 with registers."""
-    from transformers import AutoModel
-
-    network = AutoModel.from_pretrained(name)
+def dinov2_reg(state: State | None = None) -> FeatureLoss:
+    """`dinov2_reg`: DINOv2 with registers, of a state dict or from the hub."""
+    network = load_dinov2_reg(state)
     prefix = 1 + network.config.num_register_tokens
     return FeatureLoss(network, Normalise(IMAGENET_MEAN, IMAGENET_STD), prefix)
 
 
-def siglip2(name: str = "google/siglip2-base-patch16-224") -> FeatureLoss:
-    """`siglip2`: SigLIP2's vision part."""
-    from transformers import SiglipVisionModel
-
-    network = SiglipVisionModel.from_pretrained(name)
-    return FeatureLoss(network, Normalise(HALF, HALF), side=int(network.config.image_size))  # type: ignore[arg-type]
+def siglip2(state: State | None = None) -> FeatureLoss:
+    """`siglip2`: SigLIP2's vision part, of a state dict or from the hub."""
+    network = load_siglip2(state)
+    return FeatureLoss(network, Normalise(HALF, HALF), side=int(network.config.image_size))
 
 
-LOSSES: dict[str, Callable[[], nn.Module]] = {
-    "l1": PixelLoss,
+LOSSES: dict[str, Callable[[State | None], nn.Module]] = {
+    "l1": lambda _: PixelLoss(),
     "dinov2_reg": dinov2_reg,
     "siglip2": siglip2,
 }
-"""What `loss_type` can name."""
+"""What `loss_type` can name: from the state dict of its frozen network, or None for the hub's."""
 
 
 class FrameLosses(nn.Module):
@@ -132,22 +131,35 @@ class FrameLosses(nn.Module):
         weights: one for each.
     """
 
+    terms: nn.ModuleDict
+
     def __init__(self, terms: dict[str, nn.Module], weights: Sequence[float]) -> None:
         super().__init__()
         self.terms = nn.ModuleDict(terms)
         self.weights = tuple(weights)
 
     @classmethod
-    def parse(cls, loss_type: str, loss_weights: str | float) -> "FrameLosses":
+    def parse(
+        cls, loss_type: str, loss_weights: str | float, networks: State | None = None
+    ) -> "FrameLosses":
         """From "l1+dinov2_reg+siglip2" and "1+0.3+0.3".
 
+        Args:
+            loss_type: the terms' names.
+            loss_weights: a weight for each.
+            networks: parameters of frozen networks under their terms' names, e.g.
+                "siglip2.embeddings..."; those of other terms come from the hub.
+
         Raises:
-            TrainingError: an unknown term, or not one weight for each.
+            TrainingError: an unknown or repeated term, or not one weight for each.
+            CheckpointError: a network that is neither here nor can be fetched.
         """
         names = loss_type.split("+")
         unknown = [name for name in names if name not in LOSSES]
         if unknown:
             raise TrainingError(f"unknown loss_type {unknown[0]!r}; known are {', '.join(LOSSES)}")
+        if len(set(names)) < len(names):
+            raise TrainingError(f"loss_type {loss_type!r} names a term twice")
         try:
             weights = [float(weight) for weight in str(loss_weights).split("+")]
         except ValueError:
@@ -158,7 +170,22 @@ class FrameLosses(nn.Module):
             raise TrainingError(
                 f"{len(names)} loss types ({loss_type}) and {len(weights)} weights ({loss_weights})"
             )
-        return cls({name: LOSSES[name]() for name in names}, weights)
+        parts = {name: without_prefix(networks or {}, f"{name}.") or None for name in names}
+        return cls({name: LOSSES[name](part) for name, part in parts.items()}, weights)
+
+    def replace_networks(self, networks: State) -> None:
+        """Take the frozen networks of those terms that have parameters here."""
+        for name in self.terms:
+            if part := without_prefix(networks, f"{name}."):
+                self.terms[name] = LOSSES[name](part)
+
+    @property
+    def recipe(self) -> dict[str, str]:
+        """What `parse` reads."""
+        return {
+            "loss_type": "+".join(self.terms),
+            "loss_weights": "+".join(f"{weight:g}" for weight in self.weights),
+        }
 
     def forward(
         self, made: Float[Tensor, "B F 3 S S"], real: Float[Tensor, "B F 3 S S"]

@@ -1,20 +1,29 @@
 """VideoMAE reconstruction as a task: the judge that published selectors were trained with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autogaze.errors import CheckpointError
+from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
-from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig
+from autogaze.reconstruction.video_mae import (
+    VideoMAE,
+    VideoMAEConfig,
+    load_video_mae,
+    save_video_mae,
+)
+from autogaze.reconstruction.video_mae.checkpoint import (
+    find_checkpoint,
+    load_weights,
+    read_config,
+    read_state,
+)
+from autogaze.reconstruction.video_mae.names import PUBLISHED_PREFIX, without_prefix
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.tasks.frame_losses import IMAGENET_MEAN, IMAGENET_STD, FrameLosses, Normalise
-
-PUBLISHED_PREFIX = "mae."
-"""What names start with in the published `videomae.pt`, a state dict of its whole task."""
 
 
 class VideoMAEReconstruction(Task):
@@ -50,68 +59,52 @@ class VideoMAEReconstruction(Task):
         shown = made.detach().clamp(0, 1)
         return TaskOutput(tuple(chosen), losses, shown, terms if len(terms) > 1 else ())
 
+    @classmethod
+    def from_checkpoint(
+        cls,
+        source: str | Path,
+        *,
+        loss_type: str | None = None,
+        loss_weights: str | float | None = None,
+        recon_sample_rate: float = 0.125,
+        name: str = "VideoMAE",
+        config: VideoMAEConfig | None = None,
+        **changes: Any,
+    ) -> "VideoMAEReconstruction":
+        """The task of a checkpoint.
 
-def load_video_mae(path: str | Path, config: VideoMAEConfig) -> VideoMAE:
-    """A VideoMAE from a state dict: safetensors, or a pickle read with `weights_only`.
+        Args:
+            source, config, changes: see `load_video_mae`.
+            loss_type, loss_weights: see `FrameLosses.parse`; by default what the
+                checkpoint's `config.json` says, else l1. Frozen networks that the
+                checkpoint holds, as the published one does, are taken from it.
+            recon_sample_rate, name: see the class.
 
-    Accepts names as they are, under `mae.` as published (frozen loss networks beside
-    them are left out), and image MAEs, whose missing scale and time embeddings start
-    as they were initialised.
+        Raises:
+            CheckpointError: see `load_video_mae`.
+            TrainingError: unknown losses.
+        """
+        place = find_checkpoint(source)
+        mae = load_video_mae(place, config, **changes)
+        said = {} if config is not None else read_config(place)
+        if loss_type is None:
+            loss_type = str(said.get("loss_type", "l1"))
+            loss_weights = said.get("loss_weights", 1) if loss_weights is None else loss_weights
+        elif loss_weights is None:
+            raise TrainingError(f"loss_type {loss_type!r} needs loss_weights, one for each term")
+        published = without_prefix(read_state(place), PUBLISHED_PREFIX)
+        losses = FrameLosses.parse(loss_type, loss_weights, published)
+        return cls(mae, losses, recon_sample_rate, name)
 
-    Raises:
-        CheckpointError: no such file, or parameters that do not fit.
-    """
-    path = Path(path)
-    state = _mae_part(read_state(path))
-    model = VideoMAE(config)
-    own = model.state_dict()
-    new = {"scale_embed", "time_embed", "decoder_scale_embed"}
-    missing = [name for name in own if name not in state and name.split(".")[-1] not in new]
-    unexpected = [name for name in state if name not in own]
-    wrong = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if missing or unexpected or wrong:
-        raise CheckpointError(
-            f"{path}: not a VideoMAE of this configuration: missing {missing[:3]}, "
-            f"unexpected {unexpected[:3]}, of another shape {wrong[:3]} "
-            f"({len(missing)}, {len(unexpected)} and {len(wrong)} in all)"
-        )
-    model.load_state_dict(state, strict=False)
-    return model
+    def load_weights(self, source: str | Path) -> None:
+        """Replace the VideoMAE's weights, and the frozen networks' where the source has any."""
+        place = find_checkpoint(source)
+        load_weights(self.mae, place)
+        self.losses.replace_networks(without_prefix(read_state(place), PUBLISHED_PREFIX))
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the VideoMAE and what its losses mean; `from_checkpoint` reads it back.
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint file, by name; nothing in it is ever executed."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, none of them documented
-        raise CheckpointError(f"{path}: cannot be read as a state dict: {error}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
-        raise CheckpointError(f"{path}: holds {type(state).__name__}, not a state dict")
-    return dict(state)
-
-
-def _mae_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters of the VideoMAE itself, under its own names."""
-    if any(name.startswith(PUBLISHED_PREFIX) for name in state):
-        state = {
-            name.removeprefix(PUBLISHED_PREFIX): value
-            for name, value in state.items()
-            if name.startswith(PUBLISHED_PREFIX)
-        }
-    return {
-        name: value for name, value in state.items() if name.split(".")[0] in ("vit", "decoder")
-    }
+        The losses' frozen networks are not in it.
+        """
+        save_video_mae(self.mae, folder, **self.losses.recipe)

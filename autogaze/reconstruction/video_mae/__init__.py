@@ -1,6 +1,7 @@
 """VideoMAE, the learned judge of what gazed patches preserve."""
 
+from autogaze.reconstruction.video_mae.checkpoint import load_video_mae, save_video_mae
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.model import VideoMAE
 
-__all__ = ["VideoMAE", "VideoMAEConfig"]
+__all__ = ["VideoMAE", "VideoMAEConfig", "load_video_mae", "save_video_mae"]

@@ -1,6 +1,6 @@
 """The shape of a VideoMAE, in the names that transformers' ViT-MAE uses."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from autogaze.errors import CheckpointError
@@ -46,9 +46,23 @@ class VideoMAEConfig:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "VideoMAEConfig":
-        """From a configuration file's keys; those that mean nothing here are ignored."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        """From a configuration file's keys; those that mean nothing here are ignored.
+
+        Raises:
+            CheckpointError: a value of another kind than it must be of.
+        """
+        kinds: dict[str, type] = {field.name: type(field.default) for field in fields(cls)}
+        known = {name: value for name, value in values.items() if name in kinds}
+        for name, value in known.items():
+            if not isinstance(value, kinds[name]) or isinstance(value, bool):
+                raise CheckpointError(
+                    f"{name} of a VideoMAE must be of type {kinds[name].__name__}, got {value!r}"
+                )
+        return cls(**known)
+
+    def values(self) -> dict[str, Any]:
+        """What `of` reads."""
+        return asdict(self)
 
     @property
     def pyramid(self) -> PatchPyramid:

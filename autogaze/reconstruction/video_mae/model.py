@@ -151,6 +151,16 @@ class VideoMAE(nn.Module):
         seen = gaze.frames(0, last)
         return self.decode(self.encode(video[:, :last], seen), seen, frames)
 
+    def encoder_positions(self) -> Float[Tensor, "V C"]:
+        """Where every patch is, for the encoder."""
+        table = self.vit.embeddings.position_embeddings[0, 1:]
+        return torch.cat([resized_2d(table, grid) for grid in self.config.pyramid.grids])
+
+    def decoder_positions(self) -> Float[Tensor, "V D"]:
+        """Where every patch is, for the decoder."""
+        table = self.decoder.decoder_pos_embed[0, 1:]
+        return torch.cat([resized_1d(table, count) for count in self.config.pyramid.cells])
+
     def encode(self, video: Float[Tensor, "B T 3 S S"], gaze: Gaze) -> Float[Tensor, "tokens C"]:
         """Tokens of the gazed patches, each clip's led by its class token."""
         embeddings, pyramid = self.vit.embeddings, self.config.pyramid
@@ -159,11 +169,9 @@ class VideoMAE(nn.Module):
         patches = gazed_patches(video.flatten(0, 1), ids, slot, pyramid)
         projection = embeddings.patch_embeddings.projection
         tokens = F.linear(patches.flatten(1), projection.weight.flatten(1), projection.bias)
-        table = embeddings.position_embeddings[0, 1:]
-        positions = torch.cat([resized_2d(table, grid) for grid in pyramid.grids])
         tokens = (
             tokens
-            + positions[ids]
+            + self.encoder_positions()[ids]
             + embeddings.scale_embed[pyramid.levels.to(ids.device)[ids]]
             + embeddings.time_embed[slot % gaze.num_frames]
         )
@@ -183,13 +191,12 @@ class VideoMAE(nn.Module):
         narrow = decoder.decoder_embed(encoded)
         was_leader = LedClips(gaze.lengths, device).is_leader
         masked = decoder.mask_token[0].expand(len(cells.ids), -1)
-        tokens = masked.index_copy(0, cells.gazed, narrow[~was_leader])
-        table = decoder.decoder_pos_embed[0, 1:]
-        positions = torch.cat([resized_1d(table, count) for count in pyramid.cells])
+        # Under autocast the projection is in half precision, the mask token is not.
+        tokens = masked.index_copy(0, cells.gazed, narrow[~was_leader].to(masked.dtype))
         levels = pyramid.levels.to(device)[cells.ids]
         tokens = (
             tokens
-            + positions[cells.ids]
+            + self.decoder_positions()[cells.ids]
             + decoder.decoder_scale_embed[levels]
             + decoder.time_embed[cells.frame]
         )

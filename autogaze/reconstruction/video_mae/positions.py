@@ -36,5 +36,5 @@ def resized_1d(table: Float[Tensor, "cells C"], cells: int) -> Float[Tensor, "ne
     if len(table) == cells:
         return table
     line = table.T[None, :, None]  # (1, C, 1, cells)
-    scale = (1.0, cells / len(table))
-    return F.interpolate(line, scale_factor=scale, mode="bicubic", align_corners=False)[0, :, 0].T
+    # By size, as transformers does: by factor, 196 * (4 / 196) cells would be rounded to 3.
+    return F.interpolate(line, (1, cells), mode="bicubic", align_corners=False)[0, :, 0].T

@@ -1,0 +1,207 @@
+"""Compositions: cut-outs of photographs that move over photographs that move.
+
+Camera motion and motion of things at once, with real textures on both: what filmed
+photographs (`camera`) and procedural clips each have only half of. A clip follows from
+the seed, the epoch and its number.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from autogaze.datasets.camera import PICTURES, CameraSettings, film
+from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
+from autogaze.datasets.files import find_files, short_name
+from autogaze.datasets.seeds import integer, seeded, uniform
+from autogaze.errors import TrainingError, VideoError
+from autogaze.video.stills import read_still
+
+
+@dataclass(frozen=True)
+class CompositionSettings:
+    """What compositions look like.
+
+    Args:
+        camera: how the background is filmed; half of the clips have a still one.
+        max_cutouts: at most so many things move over it; at least one does.
+        min_size, max_size: of a cut-out across, in sides of the frame.
+        max_speed: of a cut-out, in sides of the frame a clip; a quarter stand still.
+        max_turn: degrees that a cut-out turns in a clip, either way.
+        max_growth: largest factor by which one grows or shrinks in a clip.
+    """
+
+    camera: CameraSettings = field(default_factory=CameraSettings)
+    max_cutouts: int = 4
+    min_size: float = 0.1
+    max_size: float = 0.5
+    max_speed: float = 0.8
+    max_turn: float = 60.0
+    max_growth: float = 1.4
+
+
+class ComposedClips(Dataset):
+    """Compositions of the photographs below some folders.
+
+    Args:
+        roots: folders of pictures, searched to the bottom.
+        clips_a_picture: clips an epoch with each as their background.
+        fixed: the same clips in every epoch.
+
+    Raises:
+        TrainingError: no pictures.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[str | Path],
+        settings: CompositionSettings | None = None,
+        *,
+        clips_a_picture: int = 1,
+        seed: int = 0,
+        fixed: bool = False,
+    ) -> None:
+        self.settings = settings or CompositionSettings()
+        self.clips_a_picture = clips_a_picture
+        self.seed = seed
+        self.fixed = fixed
+        self.paths = find_files(roots, PICTURES)
+        if not self.paths:
+            places = ", ".join(str(root) for root in roots)
+            raise TrainingError(f"no pictures ({' '.join(PICTURES)}) in {places or 'no folder'}")
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.clips_a_picture
+
+    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
+        epoch, index = key if isinstance(key, tuple) else ClipKey(0, key)
+        generator = seeded("composed", self.seed, 0 if self.fixed else epoch, index)
+        background = self.paths[index % len(self.paths)]
+        count = 1 + integer(generator, self.settings.max_cutouts)
+        others = [self.paths[integer(generator, len(self.paths))] for _ in range(count)]
+        pictures = []
+        for path in (background, *others):
+            try:
+                pictures.append(torch.from_numpy(read_still(path)).permute(2, 0, 1))
+            except (VideoError, OSError) as error:
+                return UnreadableClip(short_name(path), str(error))
+        frames = compose(pictures[0], pictures[1:], self.settings, generator)
+        return TrainingClip(frames, short_name(background))
+
+
+def compose(
+    background: UInt8[Tensor, "3 H W"],
+    pictures: Sequence[UInt8[Tensor, "3 _ _"]],
+    settings: CompositionSettings,
+    generator: torch.Generator,
+) -> UInt8[Tensor, "T 3 S S"]:
+    """One clip: a cut-out of each of the pictures over the background."""
+    camera = settings.camera
+    frames = film(background, camera, generator)
+    if integer(generator, 2):  # a still camera
+        frames = frames[:1].expand_as(frames)
+    cutouts = [Cutout.draw(picture, settings, generator) for picture in pictures]
+    times = torch.linspace(0, 1, camera.clip_len).tolist()
+    drawn = []
+    for frame, time in zip(frames.float(), times, strict=True):
+        for cutout in cutouts:
+            frame = cutout.over(frame, time)
+        drawn.append(frame)
+    return torch.stack(drawn).round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A soft-edged piece of a photograph, and how it moves; lengths in sides of the frame.
+
+    Attributes:
+        texture: the piece, at about the frame's own resolution.
+        radius: its mean radius.
+        waves: strength, number and phase of the bumps of its outline.
+        softness: width of its edge, in pixels of the frame.
+        start: x and y of its middle in the first frame.
+        travel: x and y that it moves in the clip.
+        turn: radians that it turns in the clip.
+        growth: factor by which it grows in the clip.
+    """
+
+    texture: Float[Tensor, "3 t t"]
+    radius: float
+    waves: tuple[tuple[float, int, float], ...]
+    softness: float
+    start: tuple[float, float]
+    travel: tuple[float, float]
+    turn: float
+    growth: float
+
+    @classmethod
+    def draw(
+        cls,
+        picture: UInt8[Tensor, "3 H W"],
+        settings: CompositionSettings,
+        generator: torch.Generator,
+    ) -> "Cutout":
+        """One of a photograph."""
+        radius = uniform(generator, settings.min_size, settings.max_size) / 2
+        waves = tuple(
+            (uniform(generator, 0, 0.3) / k, k, uniform(generator, 0, 2 * math.pi))
+            for k in (2, 3, 4, 5)
+        )
+        moves = integer(generator, 4) > 0
+        speed = uniform(generator, 0, settings.max_speed) * moves
+        angle = uniform(generator, 0, 2 * math.pi)
+        growth = math.exp(uniform(generator, -1, 1) * math.log(settings.max_growth) * moves)
+        # Its outline reaches this far at most.
+        reach = radius * (1 + sum(strength for strength, _, _ in waves))
+        pixels = max(2, math.ceil(2 * reach * max(1.0, growth) * settings.camera.side))
+        return cls(
+            _piece(picture, pixels, generator),
+            radius,
+            waves,
+            uniform(generator, 1, 4),
+            (uniform(generator, 0.1, 0.9), uniform(generator, 0.1, 0.9)),
+            (speed * math.cos(angle), speed * math.sin(angle)),
+            math.radians(uniform(generator, -settings.max_turn, settings.max_turn)) * moves,
+            growth,
+        )
+
+    def over(self, frame: Float[Tensor, "3 S S"], time: float) -> Float[Tensor, "3 S S"]:
+        """The frame with the cut-out on it, at a time in [0, 1]."""
+        side = frame.shape[-1]
+        axis = (torch.arange(side) + 0.5) / side
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        # Where each pixel is on the cut-out, whose own frame moves, turns and grows.
+        dx = x - self.start[0] - self.travel[0] * time
+        dy = y - self.start[1] - self.travel[1] * time
+        size = self.growth**time
+        cos, sin = math.cos(self.turn * time) / size, math.sin(self.turn * time) / size
+        u, v = cos * dx + sin * dy, cos * dy - sin * dx
+        angle = torch.atan2(v, u)
+        bumps = 1 + sum(
+            strength * torch.cos(number * angle + phase) for strength, number, phase in self.waves
+        )
+        inside = (self.radius * bumps - torch.hypot(u, v)) * size * side / self.softness + 0.5
+        alpha = inside.clamp(0, 1)
+        reach = self.radius * (1 + sum(strength for strength, _, _ in self.waves))
+        grid = torch.stack([u, v], dim=-1)[None] / reach
+        colour = F.grid_sample(
+            self.texture[None], grid, padding_mode="border", align_corners=False
+        )[0]
+        return frame + (colour - frame) * alpha
+
+
+def _piece(
+    picture: UInt8[Tensor, "3 H W"], pixels: int, generator: torch.Generator
+) -> Float[Tensor, "3 t t"]:
+    """A square anywhere in a photograph, resized so that a texel is about a pixel."""
+    height, width = picture.shape[1:]
+    size = max(1, round(min(height, width) * uniform(generator, 0.3, 1.0)))
+    top, left = integer(generator, height - size + 1), integer(generator, width - size + 1)
+    square = picture[None, :, top : top + size, left : left + size].float()
+    return F.interpolate(square, (pixels, pixels), mode="bilinear", antialias=True)[0]

@@ -1,0 +1,90 @@
+"""Several datasets as one, each with its share of the clips."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
+from autogaze.datasets.seeds import seeded
+from autogaze.errors import TrainingError
+
+
+class MixedClips(Dataset):
+    """Clips of several datasets.
+
+    In every epoch each dataset gives exactly its share, in an order drawn anew; no clip
+    comes twice before all of its dataset came once, and a clip that does come again in
+    an epoch is drawn as in another one (another window, another camera path).
+
+    Args:
+        datasets: whose items are asked for by `ClipKey`.
+        weights: shares, of any sum; the datasets' sizes by default, so that an epoch
+            holds every clip once.
+        num_clips: of an epoch; all datasets' clips together by default.
+
+    Raises:
+        TrainingError: no datasets, weights that do not fit, or an empty dataset with a share.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        weights: Sequence[float] | None = None,
+        *,
+        num_clips: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        sizes = [len(dataset) for dataset in datasets]  # type: ignore[arg-type]
+        weights = sizes if weights is None else weights
+        if len(weights) != len(datasets) or min(weights, default=0) < 0 or not sum(weights) > 0:
+            raise TrainingError(
+                f"a mixture needs one weight for each dataset, none negative and one at least "
+                f"positive; got {len(datasets)} datasets and weights {list(weights)}"
+            )
+        self.datasets = datasets
+        self.sizes = sizes
+        self.seed = seed
+        self.counts = _shares(weights, sum(sizes) if num_clips is None else num_clips)
+        for dataset, size, count in zip(datasets, sizes, self.counts, strict=True):
+            if count and not size:
+                raise TrainingError(f"{type(dataset).__name__} has a share, but no clips")
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
+        epoch, number = key if isinstance(key, tuple) else ClipKey(0, key)
+        which, inner = self.locate(ClipKey(epoch, number))
+        return self.datasets[which][inner]
+
+    def locate(self, key: ClipKey) -> tuple[int, ClipKey]:
+        """Which clip of which dataset a key stands for."""
+        if not 0 <= key.number < len(self):
+            raise IndexError(f"clip {key.number} of {len(self)}")
+        ends = list(accumulate(self.counts))
+        which = next(place for place, end in enumerate(ends) if key.number < end)
+        size, count = self.sizes[which], self.counts[which]
+        turn, place = divmod(key.number - ends[which] + count, size)
+        order = _order(f"{self.seed}/{which}/{key.epoch}/{turn}", size)
+        turns = -(-count // size)
+        return which, ClipKey(key.epoch * turns + turn, int(order[place]))
+
+
+def _shares(weights: Sequence[float], total: int) -> list[int]:
+    """Whole numbers of this sum, as near to the weights' shares as can be."""
+    wanted = [weight / sum(weights) * total for weight in weights]
+    counts = [int(count) for count in wanted]
+    by_rest = sorted(range(len(counts)), key=lambda i: (counts[i] - wanted[i], i))
+    for place in by_rest[: total - sum(counts)]:
+        counts[place] += 1
+    return counts
+
+
+@lru_cache(maxsize=32)
+def _order(purpose: str, size: int) -> Int[Tensor, " size"]:
+    return torch.randperm(size, generator=seeded("mixture", purpose))

@@ -1,0 +1,1 @@
+"""Gaze labels: greedy searches with a judge, and the file that they are kept in."""

@@ -1,0 +1,53 @@
+"""The greedy search with the canvas as its judge: exact, on sums over atoms."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from autogaze.geometry import PatchPyramid
+from autogaze.labelling.search import ClipSearch, FrameLabels, Searcher
+from autogaze.reconstruction.atoms import atoms_of
+from autogaze.reconstruction.canvas import Canvas
+from autogaze.reconstruction.views import scale_views
+from autogaze.selectors.greedy import UNITS, Search
+
+
+class CanvasSearcher(Searcher):
+    """Judges by mean |canvas - frame|; see `autogaze.selectors.greedy` for how."""
+
+    def __init__(self, pyramid: PatchPyramid | None = None) -> None:
+        self.pyramid = pyramid or PatchPyramid()
+
+    @property
+    def identity(self) -> str:
+        return "canvas"
+
+    def start(self, frames: UInt8[Tensor, "T 3 S S"]) -> ClipSearch:
+        return _CanvasClip(self, frames.float().div_(255))
+
+
+class _CanvasClip(ClipSearch):
+    def __init__(self, searcher: CanvasSearcher, frames: Float[Tensor, "T 3 S S"]) -> None:
+        self.searcher = searcher
+        self.frames = iter(frames)
+        self.canvas = Canvas(searcher.pyramid, 1)
+
+    def frame(self, count: int) -> FrameLabels:
+        pyramid = self.searcher.pyramid
+        frame = next(self.frames)
+        views = scale_views(frame[None], pyramid)
+        # What every view, and what the canvas shows now, get wrong.
+        wrong = (torch.cat([views[0], self.canvas.frames]) - frame).abs_()
+        atoms = atoms_of(pyramid)
+        errors = np.rint(atoms.sums(wrong).double().numpy().T * UNITS)  # (A, levels + 1)
+        search = Search(atoms, errors[:, :-1].copy(), errors[:, -1].copy())
+        losses = []
+        for _ in range(count):
+            self.searcher.num_reconstructions += pyramid.num_patches - len(search.chosen)
+            search.take(search.best()[0])
+            losses.append(search.error / (frame.numel() * UNITS))
+        mask = torch.zeros(1, pyramid.num_patches, dtype=torch.bool)
+        mask[0, search.chosen] = True
+        self.canvas.paint(views, mask)
+        return FrameLabels(tuple(search.chosen), tuple(losses))

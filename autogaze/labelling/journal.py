@@ -1,0 +1,215 @@
+"""Labels as they are made, a line a clip, so that a killed search goes on where it was.
+
+Beside the label file `labels.json` stands the folder `labels.json.parts` while it is being
+made, in it a journal for every shard. Its first line says with which settings it was begun;
+a last line torn by a kill is forgotten. The label file itself appears at once, when all
+shards are done.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autogaze.datasets.clip import GazeLabels
+from autogaze.datasets.labels import LabelFile
+from autogaze.errors import OutputError, TrainingError
+
+Settings = Mapping[str, Any]
+
+
+class Shard(NamedTuple):
+    """One of several equal parts of the work, numbered from 1."""
+
+    number: int = 1
+    total: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From "2/8".
+
+        Raises:
+            TrainingError: anything else.
+        """
+        number, slash, total = text.partition("/")
+        if not (slash and number.isdecimal() and total.isdecimal()):
+            raise TrainingError(f"a shard must look like 2/8, got {text!r}")
+        if not 1 <= int(number) <= int(total):
+            raise TrainingError(f"shards are numbered from 1 to their total, got {text!r}")
+        return cls(int(number), int(total))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.number}-of-{self.total}.jsonl"
+
+
+class Journal:
+    """The journal of one shard; open it in a `with` block.
+
+    Args:
+        out: the label file that it is for.
+        shard: which part.
+        settings: what labels depend on.
+
+    Attributes:
+        done: names of the clips that are labelled.
+        finished: whether the whole shard is.
+
+    Raises:
+        TrainingError: it was begun with other settings.
+        OutputError: it cannot be written, or somebody else writes it now.
+    """
+
+    def __init__(self, out: Path, shard: Shard, settings: Settings) -> None:
+        self.path = parts_folder(out) / shard.file_name
+        self.settings = json.loads(json.dumps(settings))
+        self.done: set[str] = set()
+        self.finished = False
+        self._file: FileIO | None = None
+
+    def __enter__(self) -> "Journal":
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            self._file = open(self.path, "a+b", buffering=0)
+            self._lock()
+            self._recall()
+        except OSError as error:
+            self.__exit__()
+            raise self._cannot_be_written(error) from error
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def add(self, name: str, labels: GazeLabels) -> None:
+        """Write down a clip's labels; when this returns no kill can lose them."""
+        self._write({"name": name, "ids": labels.ids, "losses": labels.losses})
+        self.done.add(name)
+
+    def finish(self) -> None:
+        """Write down that the shard is done."""
+        self._write({"finished": True})
+        self.finished = True
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        assert self._file is not None, "a journal is written inside its with block"
+        try:
+            line = json.dumps(entry).encode() + b"\n"
+            while line:  # without a buffer, which a full disk would find full again on closing
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        assert self._file is not None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OutputError(f"{self.path}: another process is labelling this shard") from None
+
+    def _recall(self) -> None:
+        assert self._file is not None
+        entries, length = read_journal(self.path)
+        if not entries:
+            self._file.truncate(0)
+            self._write({"settings": self.settings})
+            return
+        begun = entries[0].get("settings")
+        if begun != self.settings:
+            raise TrainingError(
+                f"{self.path} was begun with {_difference(begun, self.settings)}; give the same "
+                "settings, another --out, or remove that folder"
+            )
+        self._file.truncate(length)
+        self.done = {entry["name"] for entry in entries[1:] if "name" in entry}
+        self.finished = any("finished" in entry for entry in entries)
+
+    def _cannot_be_written(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.path}: cannot be written: {error.strerror or error}")
+
+
+def parts_folder(out: Path) -> Path:
+    """Where the journals of a label file are."""
+    return out.with_name(f"{out.name}.parts")
+
+
+def merge(out: Path) -> LabelFile:
+    """Write the label file of finished shards, and remove their journals.
+
+    Raises:
+        TrainingError: shards are missing, unfinished, or of different settings.
+        OutputError: it cannot be written; the journals stay.
+    """
+    folder = parts_folder(out)
+    paths = sorted(folder.glob("*-of-*.jsonl"))
+    if not paths:
+        raise TrainingError(f"{folder}: no shards to merge")
+    totals = {path.stem.split("-")[-1] for path in paths}
+    if len(totals) > 1:
+        raise TrainingError(f"{folder}: shards of several divisions: {', '.join(sorted(totals))}")
+    total = int(totals.pop())
+    expected = [Shard(number, total) for number in range(1, total + 1)]
+    clips: dict[str, GazeLabels] = {}
+    first: Any = None
+    for shard in expected:
+        path = folder / shard.file_name
+        entries, _ = read_journal(path) if path.exists() else ([], 0)
+        if not entries or "finished" not in entries[-1]:
+            raise TrainingError(f"{path}: shard {shard} is not finished; run it (again) first")
+        first = first or entries[0].get("settings")
+        if entries[0].get("settings") != first:
+            raise TrainingError(
+                f"{path}: made with {_difference(entries[0].get('settings'), first)} in other shards"
+            )
+        for entry in entries[1:-1]:
+            ids, losses = (tuple(map(tuple, entry[key])) for key in ("ids", "losses"))
+            clips[entry["name"]] = GazeLabels(ids, losses)
+    labels = LabelFile(out, clips)
+    labels.save(int(first["num_patches"]))
+    # Gone at once, so that no kill leaves some of the journals beside a finished file.
+    merged = folder.with_suffix(".merged")
+    folder.rename(merged)
+    shutil.rmtree(merged, ignore_errors=True)
+    return labels
+
+
+def read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Entries of a journal, and the bytes they take; a torn last line is left out."""
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    try:
+        return [json.loads(line) for line in whole.splitlines()], len(whole)
+    except ValueError as error:
+        raise TrainingError(f"{path}: is no journal of labels: {error}") from error
+
+
+def _difference(begun: Any, now: Settings) -> str:
+    """The first setting that differs, in words."""
+    if not isinstance(begun, dict):
+        return f"unknown settings, {begun!r}"
+    for name in sorted({*begun, *now}):
+        if begun.get(name) != now.get(name):
+            return f"{name} {begun.get(name)!r}, not {now.get(name)!r}"
+    return "the same settings"
+
+
+def check_new(out: Path) -> None:
+    """Raise OutputError where a finished label file stands already."""
+    if out.exists() and not parts_folder(out).is_dir():
+        raise OutputError(f"{out}: exists already; remove it to label anew, or name another file")

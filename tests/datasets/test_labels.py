@@ -1,0 +1,148 @@
+"""Label files: the known form, and clear words for every other."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autogaze.datasets.clip import ClipKey, GazeLabels, TrainingClip
+from autogaze.datasets.decoded import DecodedClips, save_decoded
+from autogaze.datasets.labels import LabelFile
+from autogaze.datasets.video_folder import VideoFolder, Window
+from autogaze.errors import OutputError, TrainingError
+from tests.clips import make_video
+from tests.datasets.pictures import some_frames
+from tests.disks import small_disk
+
+V = 5
+frame_ids = st.lists(st.integers(0, V - 1), unique=True, max_size=V)
+
+
+@st.composite
+def labels(draw):
+    ids = tuple(tuple(draw(frame_ids)) for _ in range(draw(st.integers(1, 4))))
+    if not draw(st.booleans()):
+        return GazeLabels(ids, ())
+    losses = st.floats(0, 10, allow_nan=False)
+    return GazeLabels(ids, tuple(tuple(draw(losses) for _ in frame) for frame in ids))
+
+
+@given(clips=st.dictionaries(st.text(min_size=1), labels(), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=50)
+def test_what_is_written_is_read(tmp_path_factory, clips):
+    path = tmp_path_factory.mktemp("labels") / "labels.json"
+    LabelFile(path, clips).save(V)
+    read = LabelFile.load(path, V)
+    assert dict(read.clips) == clips
+    assert len(read) == len(clips)
+
+
+def test_the_known_form(tmp_path):
+    path = tmp_path / "labels.json"
+    LabelFile(path, {"d/train/v.mp4": GazeLabels(((2, 0), (4,)), ((0.5, 0.25), (0.125,)))}).save(V)
+    assert json.loads(path.read_text()) == {
+        "d/train/v.mp4": {"gazing_pos": [[2, 0], [9]], "task_losses": [[0.5, 0.25], [0.125]]}
+    }
+
+
+def entry(positions, losses=None):
+    return {"x": {"gazing_pos": positions, **({} if losses is None else {"task_losses": losses})}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (entry([[2], [12]]), r"x gazes at position 12 in frame 1, whose positions are \[5, 10\).*"),
+        (entry([[2], [4]]), "position 4 in frame 1.*another pyramid than the model's.* 5 patches"),
+        (entry([[2, 2]]), "x gazes twice at a patch of frame 0"),
+        (entry([[2, 3]], [[0.1]]), "x has not one loss for every gaze"),
+        (entry([[2, 3]], [[0.1, 0.1], []]), "not one loss"),
+        (entry([]), "x has no frames"),
+        (entry([3]), "labels of x are not of the form gazing_pos, task_losses"),
+        (entry([[1.5]]), "not of the form.*1.5 is no position"),
+        (entry([["1"]]), "not of the form.*'1' is no position"),
+        (entry([[True]]), "True is no position"),
+        (entry([[1]], [["a"]]), "not of the form"),
+        (entry([[1]], [[float("nan")]]), "nan is no loss"),
+        ({"x": {"positions": []}}, "not of the form"),
+        ({"x": [[1]]}, "not of the form"),
+        ([], "expected a dict of labelled clips, got list"),
+        ({}, "got an empty one"),
+    ],
+)
+def test_other_forms_are_refused(tmp_path, content, message):
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(TrainingError, match=message) as raised:
+        LabelFile.load(path, V)
+    assert str(path) in str(raised.value)
+
+
+def test_no_file_and_no_json(tmp_path):
+    with pytest.raises(TrainingError, match="no such label file"):
+        LabelFile.load(tmp_path / "none.json", V)
+    (tmp_path / "bad.json").write_text('{"a": ')
+    with pytest.raises(TrainingError, match="cannot be read as JSON"):
+        LabelFile.load(tmp_path / "bad.json", V)
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TrainingError, match="cannot be read as JSON"):
+        LabelFile.load(tmp_path / "binary.json", V)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "labels.json"
+    LabelFile(path, {"x": GazeLabels(((1,),), ())}).save(V)
+    before = path.read_bytes()
+    many = {f"clip {n}": GazeLabels(((1,),), ()) for n in range(5000)}
+    with small_disk(), pytest.raises(OutputError, match="cannot be written"):
+        LabelFile(path, many).save(V)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["labels.json"]
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "set" / "train"
+    folder.mkdir(parents=True)
+    for name in ("a", "b"):
+        make_video(folder / f"{name}.mp4", 4)
+    return tmp_path / "set"
+
+
+def label_file(*names, frames=2):
+    return LabelFile(Path("labels.json"), {n: GazeLabels(((1,),) * frames, ()) for n in names})
+
+
+def test_only_labelled_videos_are_used(videos):
+    labels = label_file("set/train/b.mp4", "set/train/z.mp4")
+    folder = VideoFolder([videos], window=Window(2), side=32, labels=labels)
+    assert len(folder) == 1
+    assert folder[ClipKey(0, 0)].name == "set/train/b.mp4"
+    assert folder[ClipKey(0, 0)].labels == labels["set/train/b.mp4"]
+
+
+def test_labels_that_do_not_fit_are_refused(videos):
+    with pytest.raises(
+        TrainingError, match=r"labels none of the 2 videos.*a.mp4.*labels x/y/z.mp4"
+    ):
+        VideoFolder([videos], window=Window(2), labels=label_file("x/y/z.mp4"))
+    labels = label_file("set/train/b.mp4", frames=3)
+    with pytest.raises(TrainingError, match=r"b.mp4 is labelled for 3 frames, but clips have 2"):
+        VideoFolder([videos], window=Window(2), labels=labels)
+    with pytest.raises(TrainingError, match="random_sample_frame=False"):
+        VideoFolder([videos], window=Window(2, random=True), labels=label_file("set/train/b.mp4"))
+
+
+def test_decoded_clips_and_labels(tmp_path):
+    path = tmp_path / "clips.safetensors"
+    save_decoded([TrainingClip(some_frames(2), name) for name in "abc"], path)
+    found = DecodedClips([path], labels=label_file("c"))
+    assert [clip.name for clip in map(found.__getitem__, range(len(found)))] == ["c"]
+    assert torch.equal(found[0].frames, some_frames(2))
+    with pytest.raises(TrainingError, match="labels none of the 3 clips, such as a"):
+        DecodedClips([path], labels=label_file("d"))
+    with pytest.raises(TrainingError, match="b is labelled for 7 frames, but clips have 2"):
+        DecodedClips([path], labels=label_file("b", frames=7))

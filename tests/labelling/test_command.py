@@ -1,0 +1,198 @@
+"""`autogaze label`, as it is called."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from autogaze.cli import app
+from autogaze.datasets.clip import TrainingClip
+from autogaze.datasets.decoded import save_decoded
+from autogaze.datasets.labels import LabelFile
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.labelling.journal import parts_folder
+from autogaze.reconstruction.canvas import canvas_losses
+from autogaze.tasks.frame_losses import FrameLosses
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from tests.clips import make_video
+from tests.datasets.pictures import some_frames
+from tests.tasks.material import tiny_mae
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "set" / "train"
+    folder.mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        make_video(folder / f"{name}.mp4", 6)
+    return folder
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        result = CliRunner().invoke(app, ["label", *map(str, words)])
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    return run
+
+
+def labels_of(path="gazing_labels.json", num_patches=265):
+    return LabelFile.load(path, num_patches)
+
+
+SHORT = ("--clip-len", 3, "--max-ratio", 0.05)
+
+
+def test_labels_of_a_folder(call, videos):
+    result = call(videos, *SHORT, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["clips"] == 3
+    assert report["out"] == "gazing_labels.json"
+    labels = labels_of()
+    assert sorted(labels.clips) == [f"set/train/{name}.mp4" for name in "abc"]
+    for clip in labels.clips.values():
+        assert len(clip.ids) == 3
+        # Each patch lowers the loss as long as any can.
+        assert all(list(losses) == sorted(losses, reverse=True) for losses in clip.losses)
+        assert 0.01 < sum(map(len, clip.ids)) / (3 * 265) < 0.06
+    assert not parts_folder(Path("gazing_labels.json")).exists()
+
+
+def test_losses_are_those_of_the_gaze(call, tmp_path):
+    frames = some_frames(3, 224)
+    save_decoded([TrainingClip(frames, "noise")], tmp_path / "clips.safetensors")
+    assert call("clips.safetensors", *SHORT).exit_code == 0
+    clip = labels_of()["noise"]
+    lengths = torch.tensor([[len(ids) for ids in clip.ids]])
+    gaze = Gaze(PatchPyramid(), torch.tensor(sum(clip.ids, ())), lengths)
+    wanted = canvas_losses(frames[None], gaze)[0].tolist()
+    assert [losses[-1] for losses in clip.losses] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_shards_make_the_same_file(call, videos):
+    assert call(videos, *SHORT, "--out", "whole.json").exit_code == 0
+    for shard in ("2/2", "1/2"):
+        assert call(videos, *SHORT, "--out", "parts.json", "--shard", shard).exit_code == 0
+        assert not Path("parts.json").exists()
+    result = call("--merge", "--out", "parts.json")
+    assert result.exit_code == 0
+    assert "3" in result.stdout
+    assert Path("parts.json").read_bytes() == Path("whole.json").read_bytes()
+
+
+def test_seeds_and_files_given_one_by_one(call, videos):
+    assert call(videos, *SHORT, "--out", "folder.json").exit_code == 0
+    files = [videos / f"{name}.mp4" for name in "cab"]
+    assert call(*files, *SHORT, "--out", "files.json").exit_code == 0
+    assert Path("folder.json").read_bytes() == Path("files.json").read_bytes()
+    assert call(videos, *SHORT, "--out", "other.json", "--seed", 1).exit_code == 0
+    assert Path("folder.json").read_bytes() != Path("other.json").read_bytes()
+
+
+def test_bad_videos_are_reported_and_skipped(call, tmp_path):
+    make_video(tmp_path / "good.mp4", 4)
+    (tmp_path / "bad.mp4").write_bytes(b"nothing")
+    result = call(".", *SHORT, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["unreadable"] == 1
+    assert [Path(name).name for name in labels_of().clips] == ["good.mp4"]
+    result = call("bad.mp4", *SHORT, "--out", "none.json")
+    assert result.exit_code == 2
+    assert not Path("none.json").exists()
+
+
+@pytest.fixture
+def judge(tmp_path):
+    task = VideoMAEReconstruction(tiny_mae(), FrameLosses.parse("l1", 1))
+    task.save_pretrained(tmp_path / "judge")
+    return tmp_path / "judge"
+
+
+def test_a_video_mae_judges(call, videos, judge):
+    result = call(videos / "a.mp4", *SHORT, "--max-ratio", 0.3, "--judge", judge, "--json")
+    assert result.exit_code == 0, result.output
+    (clip,) = labels_of(num_patches=20).clips.values()
+    assert len(clip.ids) == 3
+    result = call(videos, "--clip-len", 7, "--judge", judge, "--out", "x.json")
+    assert result.exit_code == 2
+
+
+def test_measuring_writes_nothing(call, videos, judge, tmp_path):
+    for words in (["--judge", judge], []):
+        result = call(videos, *SHORT, *words, "--measure", 2, "--json")
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+        assert report["reconstructions"] > 0
+        assert report["speed_up"] > 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["judge"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no videos"),
+        (["nowhere"], "nowhere: no such video or folder"),
+        (["VIDEOS", "--out", "labels.txt"], "must end in .json"),
+        (["VIDEOS", "--out", "no/labels.json"], "no does not exist"),
+        (["VIDEOS", "--judge", "./none"], "no such checkpoint"),
+        (["VIDEOS", "--shard", "3/2"], "numbered from 1 to their total, got '3/2'"),
+        (["VIDEOS", "--min-ratio", "0.5"], "got 0.5 and 0.2"),
+        (["VIDEOS", "--loss-type", "l1"], "are for a VideoMAE"),
+        (["VIDEOS", "--dtype", "int3"], "got 'int3'"),
+        (["VIDEOS", "VIDEOS/a.mp4"], "would both be set/train/a.mp4"),
+        (["--merge"], "no shards to merge"),
+    ],
+)
+def test_bad_input(call, videos, words, message):
+    result = call(*(word.replace("VIDEOS", str(videos)) for word in words))
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_finished_file_is_not_overwritten(call, videos):
+    assert call(videos / "a.mp4", *SHORT).exit_code == 0
+    before = Path("gazing_labels.json").read_bytes()
+    assert call(videos, *SHORT).exit_code == 2
+    assert Path("gazing_labels.json").read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_killed_and_restarted_it_makes_the_same_file(call, tmp_path, videos):
+    def command(out):
+        words = [videos, "--clip-len", "6", "--out", out, "--json"]
+        return [sys.executable, "-m", "autogaze", "label", *map(str, words)]
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    whole, killed = tmp_path / "whole.json", tmp_path / "killed.json"
+    assert call(*command(whole)[4:]).exit_code == 0
+    process = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL)
+    journal = parts_folder(killed) / "1-of-1.jsonl"
+    while process.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b"\n") >= 2:  # settings, one clip
+            process.kill()
+            break
+        time.sleep(0.002)
+    process.wait()
+    if killed.exists():
+        pytest.skip("it was too fast to be killed")
+    done = subprocess.run(command(killed), env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["labelled_before"] >= 1
+    assert report["clips"] + report["labelled_before"] == 3
+    assert killed.read_bytes() == whole.read_bytes()

@@ -1,0 +1,150 @@
+"""Journals: nothing done is lost, nothing half-done counts."""
+
+import json
+
+import pytest
+
+from autogaze.datasets.clip import GazeLabels
+from autogaze.datasets.labels import LabelFile
+from autogaze.errors import OutputError, TrainingError
+from autogaze.labelling.journal import Journal, Shard, check_new, merge, parts_folder
+from tests.disks import small_disk
+
+SETTINGS = {"judge": "canvas", "num_patches": 5, "clip_len": 2}
+FIRST = Shard()
+LABELS = GazeLabels(((1, 4), (0,)), ((0.5, 0.1), (0.25,)))
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "labels.json"
+
+
+def journal(out, shard=FIRST, **changes):
+    return Journal(out, shard, {**SETTINGS, **changes})
+
+
+def test_what_is_done_stays_done(out):
+    with journal(out) as first:
+        first.add("a", LABELS)
+    with journal(out) as second:
+        assert second.done == {"a"}
+        assert not second.finished
+        second.add("b", LABELS)
+        second.finish()
+    with journal(out) as third:
+        assert third.finished
+    merge(out)
+    assert dict(LabelFile.load(out, 5).clips) == {"a": LABELS, "b": LABELS}
+    assert [file.name for file in out.parent.iterdir()] == ["labels.json"]
+
+
+@pytest.mark.parametrize("lost", [1, 10, 60])
+def test_a_torn_line_is_forgotten(out, lost):
+    with journal(out) as first:
+        first.add("a", LABELS)
+        path, size = first.path, first.path.stat().st_size
+        first.add("b", LABELS)
+    content = path.read_bytes()
+    assert len(content) - size > lost
+    path.write_bytes(content[:-lost])
+    with journal(out) as second:
+        assert second.done == {"a"}
+        second.add("b", LABELS)
+    assert path.read_bytes() == content
+
+
+def test_a_journal_torn_in_its_first_line_begins_anew(out):
+    with journal(out) as first:
+        path = first.path
+    path.write_bytes(path.read_bytes()[:7])
+    with journal(out) as second:
+        second.add("a", LABELS)
+    assert json.loads(path.read_text().splitlines()[0]) == {"settings": SETTINGS}
+
+
+def test_other_settings_are_refused(out):
+    with journal(out):
+        pass
+    with pytest.raises(TrainingError, match=r"begun with judge 'canvas', not 'VideoMAE'; give"):
+        journal(out, judge="VideoMAE").__enter__()
+    with pytest.raises(TrainingError, match=r"begun with stride None, not 2"):
+        journal(out, stride=2).__enter__()
+
+
+def test_two_processes_do_not_write_one_journal(out):
+    pytest.importorskip("fcntl")
+    with journal(out), pytest.raises(OutputError, match=r"another process is labelling"):
+        journal(out).__enter__()
+    with journal(out):  # free again
+        pass
+
+
+def test_a_full_disk_keeps_what_was_done(out):
+    def fill():
+        with journal(out) as first:
+            for number in range(10000):
+                first.add(f"clip {number}", LABELS)
+
+    with small_disk(), pytest.raises(OutputError, match=r"cannot be written"):
+        fill()
+    with journal(out) as second:
+        assert second.done == {f"clip {number}" for number in range(len(second.done))}
+        assert len(second.done) > 100
+        second.add("one more", LABELS)
+
+
+def test_shards_are_merged(out):
+    for number in (1, 2, 3):
+        with journal(out, Shard(number, 3)) as part:
+            part.add(f"clip {number}", LABELS)
+            part.finish()
+    labels = merge(out)
+    assert len(labels) == 3
+    assert not parts_folder(out).exists()
+
+
+def test_unfinished_shards_are_not_merged(out):
+    with pytest.raises(TrainingError, match=r"no shards to merge"):
+        merge(out)
+    with journal(out, Shard(1, 2)) as part:
+        part.finish()
+    with pytest.raises(TrainingError, match=r"shard 2/2 is not finished"):
+        merge(out)
+    with journal(out, Shard(2, 2)) as part:
+        part.add("a", LABELS)
+    with pytest.raises(TrainingError, match=r"shard 2/2 is not finished"):
+        merge(out)
+    assert not out.exists()
+    with journal(out, Shard(1, 3)):
+        pass
+    with pytest.raises(TrainingError, match=r"several divisions: 2, 3"):
+        merge(out)
+
+
+def test_shards_of_other_settings_are_not_merged(out):
+    for number, judge in ((1, "canvas"), (2, "VideoMAE")):
+        with journal(out, Shard(number, 2), judge=judge) as part:
+            part.finish()
+    with pytest.raises(TrainingError, match=r"2-of-2.*judge 'VideoMAE', not 'canvas'"):
+        merge(out)
+
+
+def test_finished_files_are_not_overwritten(out):
+    check_new(out)
+    out.write_text("{}")
+    with pytest.raises(OutputError, match=r"exists already"):
+        check_new(out)
+    parts_folder(out).mkdir()  # killed after the file was written: it is merged again
+    check_new(out)
+
+
+@pytest.mark.parametrize("text", ["3/2", "0/2", "1", "a/b", "1/", "-1/2"])
+def test_bad_shards(text):
+    with pytest.raises(TrainingError, match=rf"got '{text}'"):
+        Shard.parse(text)
+
+
+def test_shards():
+    assert Shard.parse("2/8") == Shard(2, 8)
+    assert str(Shard(2, 8)) == "2/8"

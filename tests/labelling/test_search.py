@@ -1,0 +1,171 @@
+"""The fast searches find what the naive one finds."""
+
+import pytest
+import torch
+
+from autogaze.datasets.seeds import seeded
+from autogaze.errors import GeometryError, TrainingError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.labelling.budget import GazeBudget
+from autogaze.labelling.canvas import CanvasSearcher
+from autogaze.labelling.measure import spread_states
+from autogaze.labelling.naive import naive_labels, naive_seconds
+from autogaze.labelling.video_mae import VideoMAESearcher
+from autogaze.reconstruction.canvas import canvas_losses
+from autogaze.reconstruction.video_mae.incremental import FrameByFrame
+from autogaze.selectors.greedy import Greedy
+from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+from autogaze.tasks.frame_losses import FrameLosses
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from tests.tasks.material import TINY, some_clips, some_gaze, tiny_mae, tiny_siglip
+
+PYRAMID = TINY.pyramid
+
+
+def some_frames(seed=0, frames=3):
+    return (some_clips(1, frames, seed=seed)[0] * 255).round().to(torch.uint8)
+
+
+def judge(loss_type="l1", weights="1"):
+    networks = {f"siglip2.{name}": value for name, value in tiny_siglip().state_dict().items()}
+    return VideoMAEReconstruction(tiny_mae(), FrameLosses.parse(loss_type, weights, networks))
+
+
+def assert_same(found, wanted):
+    assert found.ids == wanted.ids
+    for some, others in zip(found.losses, wanted.losses, strict=True):
+        assert some == pytest.approx(others, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_canvas_search_is_the_naive_one(seed):
+    frames, counts = some_frames(seed), [4, 1, 7]
+    found = CanvasSearcher(PYRAMID).label(frames, counts)
+    assert_same(found, naive_labels(CanvasReconstruction(PYRAMID), frames / 255, counts))
+
+
+def test_canvas_losses_are_those_of_the_canvas():
+    frames, counts = some_frames(frames=4), [5, 2, 3, 1]
+    found = CanvasSearcher(PYRAMID).label(frames, counts)
+    gaze = Gaze(PYRAMID, torch.tensor(sum(found.ids, ())), torch.tensor([counts]))
+    wanted = canvas_losses(frames[None], gaze)[0].tolist()
+    assert [losses[-1] for losses in found.losses] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_canvas_search_is_the_greedy_selector():
+    pyramid = PatchPyramid()
+    frames = (some_clips(1, 2, 224)[0] * 255).round().to(torch.uint8)
+    found = CanvasSearcher(pyramid).label(frames, [9, 9])
+    gaze = Greedy(pyramid).select(frames[None], ratio=9.5 / 265)
+    assert [gaze.frame(0, frame).tolist() for frame in range(2)] == [list(x) for x in found.ids]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_video_mae_search_is_the_naive_one(seed):
+    task, frames, counts = judge(), some_frames(seed), [2, 1, 3]
+    wanted = naive_labels(task, frames / 255, counts)
+    for batch in (1, 7, 64):
+        assert_same(VideoMAESearcher(task, batch).label(frames, counts), wanted)
+
+
+def test_so_it_is_with_feature_losses():
+    task, frames, counts = judge("l1+siglip2", "1+0.3"), some_frames(frames=2), [1, 2]
+    found = VideoMAESearcher(task).label(frames, counts)
+    assert_same(found, naive_labels(task, frames / 255, counts))
+
+
+def test_every_patch_can_be_chosen():
+    frames = some_frames(frames=2)
+    everything = [PYRAMID.num_patches] * 2
+    for searcher in (CanvasSearcher(PYRAMID), VideoMAESearcher(judge())):
+        found = searcher.label(frames, everything)
+        assert [sorted(ids) for ids in found.ids] == [list(range(PYRAMID.num_patches))] * 2
+        total = sum(range(1, PYRAMID.num_patches + 1))
+        assert searcher.num_reconstructions == 2 * total
+
+
+@torch.no_grad()
+def test_frame_by_frame_is_the_whole_model():
+    mae, frames = tiny_mae(), torch.randn(4, 3, 32, 32)
+    gaze = some_gaze(PYRAMID, 1, 4, seed=5)
+    stepwise = FrameByFrame(mae)
+    for number in range(4):
+        stepwise.show(frames[number])
+        ids = gaze.frame(0, number)
+        made = stepwise.reconstruct(ids[None])
+        wanted = mae(frames[None], gaze, [number])[0]
+        torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
+        stepwise.keep(ids.tolist())
+
+
+def test_more_frames_than_the_model_knows():
+    with pytest.raises(GeometryError, match="knows 6 frames, got one more"):
+        VideoMAESearcher(judge()).label(some_frames(frames=7), [1] * 7)
+
+
+def test_a_judge_that_gives_no_numbers_is_refused():
+    task = judge()
+    task.mae.decoder.decoder_pred.bias.data.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="not finite"):
+        VideoMAESearcher(task).label(some_frames(frames=1), [1])
+
+
+def test_judges_have_identities():
+    one, same, other = (VideoMAESearcher(judge()) for _ in range(3))
+    assert one.identity == same.identity
+    assert "l1 1" in one.identity
+    other.task.mae.decoder.mask_token.data += 1
+    assert other.identity != one.identity
+    assert VideoMAESearcher(judge(), dtype=torch.bfloat16).identity != one.identity
+    with pytest.raises(TrainingError, match="batch of candidates must be at least 1, got 0"):
+        VideoMAESearcher(judge(), 0)
+
+
+def test_half_precision_comes_near():
+    task, frames, counts = judge(), some_frames(), [2, 2, 2]
+    exact = VideoMAESearcher(task).label(frames, counts)
+    rough = VideoMAESearcher(task, dtype=torch.bfloat16).label(frames, counts)
+    for some, others in zip(rough.losses, exact.losses, strict=True):
+        assert some == pytest.approx(others, rel=0.1)
+
+
+def test_naive_reconstructions_are_timed():
+    task, frames, ids = judge(), some_frames(), [[1, 2], [7], [0, 5, 9]]
+    states = spread_states([2, 1, 3], PYRAMID.num_patches, 4)
+    assert [state.frame for state in states] == [0, 1, 2, 2]
+    assert naive_seconds(task, frames / 255, ids, states) > 0
+    searcher = VideoMAESearcher(task)
+    assert searcher.seconds(frames, ids, states) > 0
+    assert searcher.num_reconstructions == sum(20 - state.picked for state in states)
+
+
+def test_budgets():
+    budget = GazeBudget()
+    drawn = [budget.draw(16, 265, seeded("test", number)) for number in range(400)]
+    means = torch.tensor(drawn).float().mean(1) / 265
+    # Clamping and rounding down leave a little less than was drawn.
+    assert means.min() > 0.015
+    assert means.max() <= 0.2
+    # An exponential of rate 10 restricted to [0.02, 0.2] has this mean.
+    assert float(means.mean()) == pytest.approx(0.0842, abs=0.01)
+    shares = torch.tensor(drawn).float()
+    first, later = shares[:, 0].mean(), shares[:, 1:].mean()
+    assert float(first / later) == pytest.approx(10 / 3, rel=0.15)
+    assert shares.min() >= 1
+    assert shares.max() <= 265
+    assert budget.draw(16, 265, seeded("test", 3)) == drawn[3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"low": 0}, "0 < low <= high <= 1, got 0 and 0.2"),
+        ({"low": 0.3}, "got 0.3 and 0.2"),
+        ({"high": 2}, "got 0.02 and 2"),
+        ({"later": 0}, "must be positive"),
+    ],
+)
+def test_bad_budgets(options, message):
+    with pytest.raises(TrainingError, match=message):
+        GazeBudget(**options)

@@ -1,0 +1,123 @@
+"""The learned judge as a task, and the checkpoints it comes from."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from autogaze.errors import CheckpointError, TrainingError
+from autogaze.tasks import loss_networks
+from autogaze.tasks.frame_losses import FrameLosses
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction, load_video_mae
+from tests.tasks.material import (
+    TINY,
+    published_names,
+    some_clips,
+    some_gaze,
+    tiny_dinov2,
+    tiny_mae,
+    tiny_siglip,
+)
+
+
+def published_state(mae):
+    """A `videomae.pt`: the task's parameters, its frozen networks among them."""
+    dinov2 = published_names(tiny_dinov2().state_dict())
+    siglip = tiny_siglip().state_dict()
+    siglip = {name.removeprefix("vision_model."): value for name, value in siglip.items()}
+    return {
+        **{f"mae.{name}": value for name, value in mae.state_dict().items()},
+        **{f"mae.dinov2_reg.{name}": value for name, value in dinov2.items()},
+        **{f"mae.siglip2.vision_model.{name}": value for name, value in siglip.items()},
+    }
+
+
+@pytest.fixture
+def videomae_pt(tmp_path):
+    path = tmp_path / "videomae.pt"
+    torch.save(published_state(tiny_mae()), path)
+    return path
+
+
+def task(**options):
+    return VideoMAEReconstruction(tiny_mae(), FrameLosses.parse("l1", 1), **options)
+
+
+def test_losses_are_those_of_the_reconstruction():
+    judge, frames, gaze = task(), some_clips(), some_gaze(TINY.pyramid)
+    output = judge(frames, gaze, [3, 1])
+    pixels = judge.normalise(frames)
+    wanted = (judge.mae(pixels, gaze, [3, 1]) - pixels[:, [3, 1]]).abs().mean((2, 3, 4))
+    torch.testing.assert_close(output.losses, wanted)
+    assert output.reconstruction.shape == (2, 2, 3, 32, 32)
+    assert not output.reconstruction.requires_grad
+    assert output.reconstruction.min() >= 0
+    assert output.reconstruction.max() <= 1
+
+
+def test_it_learns():
+    torch.manual_seed(0)
+    judge, gaze = task(), some_gaze(TINY.pyramid)
+    frames = some_clips(side=2).repeat_interleave(16, 3).repeat_interleave(16, 4)
+    optimizer = torch.optim.Adam(judge.mae.parameters(), 1e-2)
+    first = None
+    for _ in range(60):
+        loss = judge(frames, gaze, [1]).loss.mean()
+        first = float(loss.detach()) if first is None else first
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.5 * first
+
+
+def test_published_file(videomae_pt, monkeypatch):
+    monkeypatch.setattr(loss_networks, "_fetch", lambda *_: pytest.fail("reached for the hub"))
+    recipe = {"loss_type": "l1+dinov2_reg+siglip2", "loss_weights": "1+0.3+0.3"}
+    judge = VideoMAEReconstruction.from_checkpoint(videomae_pt, config=TINY, **recipe)
+    frames, gaze = some_clips(), some_gaze(TINY.pyramid)
+    found = judge(frames, gaze, [2])
+    torch.testing.assert_close(found.reconstruction, task()(frames, gaze, [2]).reconstruction)
+    assert [metric.name for metric in found.metrics()] == ["loss", "l1", "dinov2_reg", "siglip2"]
+    # The same weights under another task's: replaced, networks included.
+    other = VideoMAEReconstruction.from_checkpoint(videomae_pt, config=TINY, **recipe)
+    for parameter in other.parameters():
+        parameter.data += 0.1
+    other.load_weights(videomae_pt)
+    torch.testing.assert_close(other(frames, gaze, [2]).losses, found.losses)
+
+
+def test_a_file_needs_a_configuration(videomae_pt):
+    with pytest.raises(CheckpointError, match=r"no config.json says what shape"):
+        VideoMAEReconstruction.from_checkpoint(videomae_pt)
+    with pytest.raises(TrainingError, match="'l1' needs loss_weights"):
+        VideoMAEReconstruction.from_checkpoint(videomae_pt, config=TINY, loss_type="l1")
+
+
+def test_folder_round_trip(tmp_path):
+    losses = FrameLosses.parse("l1", 0.5)
+    judge = VideoMAEReconstruction(tiny_mae(), losses)
+    judge.save_pretrained(tmp_path / "deep" / "judge")
+    read = VideoMAEReconstruction.from_checkpoint(tmp_path / "deep" / "judge")
+    frames, gaze = some_clips(), some_gaze(TINY.pyramid)
+    assert torch.equal(read(frames, gaze, [3]).losses, judge(frames, gaze, [3]).losses)
+    assert read.losses.recipe == losses.recipe
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "written"), "w"))
+
+    path = tmp_path / "evil.pt"
+    torch.save({"vit.x": Evil()}, path)
+    with pytest.raises(CheckpointError, match="cannot be read as a state dict"):
+        load_video_mae(path, TINY)
+    assert not (tmp_path / "written").exists()
+
+
+def test_safetensors_with_and_without_prefix(tmp_path):
+    state = tiny_mae().state_dict()
+    save_file(state, tmp_path / "plain.safetensors")
+    save_file({f"mae.{name}": value for name, value in state.items()}, tmp_path / "m.safetensors")
+    for name in ("plain", "m"):
+        loaded = load_video_mae(tmp_path / f"{name}.safetensors", TINY)
+        assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
