@@ -25,8 +25,9 @@ $(INSTALLED): pyproject.toml constraints.txt constraints-transformers4.txt
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
+# A file a process, each computing in one thread: two cores are busy without waiting for each other.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -16,7 +16,8 @@ def ntp_loss(
     """Loss of every row; training minimises the mean."""
     real = ~rollout.is_padding
     log_probs = rollout.log_probs.masked_fill(~real, 0.0)
-    loss = -log_probs.sum(1) / mean_over_rows(real)
+    mean = mean_over_rows(real) if rollout.mean_gazes is None else rollout.mean_gazes
+    loss = -log_probs.sum(1) / mean
     if optimize_task_loss_prediction:
         loss = loss + loss_prediction_loss(rollout)
     return loss

@@ -18,6 +18,9 @@ class Rollout:
         predicted_losses: (R, S) loss predicted after each gaze, with a graph.
         losses: (R, S) the loss there really was, where known.
         losses_known: (R, S) where it is.
+        mean_gazes: gazes a row has on average, where these rows are only some of a
+            batch that is learned from at once; else counted here.
+        mean_known: known losses a row has on average, likewise.
     """
 
     log_probs: Float[Tensor, "R S"]
@@ -25,6 +28,8 @@ class Rollout:
     predicted_losses: Float[Tensor, "R S"] | None = None
     losses: Float[Tensor, "R S"] | None = None
     losses_known: Bool[Tensor, "R S"] | None = None
+    mean_gazes: float | None = None
+    mean_known: float | None = None
 
 
 def mean_over_rows(mask: Bool[Tensor, "R S"]) -> Float[Tensor, ""]:
@@ -48,4 +53,5 @@ def loss_prediction_loss(rollout: Rollout) -> Float[Tensor, " R"]:
     known = rollout.losses_known & ~rollout.is_padding
     # Slots without a known loss may hold anything, also NaN.
     error = (rollout.predicted_losses - rollout.losses).masked_fill(~known, 0.0)
-    return error.square().sum(1) / mean_over_rows(known)
+    mean = mean_over_rows(known) if rollout.mean_known is None else rollout.mean_known
+    return error.square().sum(1) / mean

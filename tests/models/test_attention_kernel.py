@@ -21,10 +21,13 @@ HEAD_DIMS = [12, 32, 64]
 
 @pytest.fixture(autouse=True)
 def gazing(monkeypatch):
-    """No gradients, and the kernel not chosen from outside."""
+    """No gradients, the kernel not chosen from outside, and work for more than one thread."""
     monkeypatch.delenv(kernel.SWITCH, raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     with torch.no_grad():
         yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -124,12 +124,18 @@ class ClipStream:
         T = video.shape[1]
         parts = []
         for index, clips in enumerate(video.split(self.batch)):
+            rows = slice(index * self.batch, index * self.batch + len(clips))
+            pickings = [
+                picking.of_frame(self.num_frames + t, rows, self.num_clips) for t in range(T)
+            ]
             if index == len(self.states):
                 self.states.append(self._start(len(clips)))
             state = self.states[index]
             tokens, state.history = self.model.see(clips, state.history)
             frames = tuple(
-                state.gaze_frame(tokens[:, t], cap=caps[t], threshold=threshold, picking=picking)
+                state.gaze_frame(
+                    tokens[:, t], cap=caps[t], threshold=threshold, picking=pickings[t]
+                )
                 for t in range(T)
             )
             parts.append(Generation(self.model.pyramid, frames))

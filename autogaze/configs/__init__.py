@@ -1,0 +1,1 @@
+"""Configurations that `python -m autogaze.train --config-name ...` knows."""

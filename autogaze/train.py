@@ -1,0 +1,61 @@
+"""Training from configurations.
+
+```
+python -m autogaze.train --config-name procedural_canvas_reconstruction_ar_gaze_ntp trainer.seed=1
+torchrun --nproc-per-node 8 -m autogaze.train --config-name ... dataset.root=/data/videos
+```
+
+The names are those of `autogaze/configs`; everything in them can be overridden as Hydra
+does (`docs/training.md`).
+"""
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from autogaze.errors import AutoGazeError, MissingExtraError
+from autogaze.files import replacing
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+DEFAULT_CONFIG = "procedural_canvas_reconstruction_ar_gaze_ntp"
+"""What is trained when no `--config-name` is given: needs no data."""
+
+
+def train(config: "DictConfig") -> None:
+    """Train as a composed configuration says."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from autogaze.training.building import build_trainer
+
+    try:
+        options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise SystemExit(f"autogaze.train: {error}") from error
+    try:
+        trainer = build_trainer(options)
+        if trainer.accelerator.is_main_process:
+            with replacing(trainer.folder / "config.json") as temporary:
+                temporary.write_text(json.dumps(options, indent=2) + "\n")
+        trainer.fit()
+    except (AutoGazeError, MissingExtraError) as error:
+        raise SystemExit(f"autogaze.train: {error}") from error
+
+
+def main() -> None:
+    """The command line."""
+    try:
+        import accelerate  # noqa: F401 - better now than after everything was read
+        import hydra
+    except ImportError as error:
+        package = {"hydra": "hydra-core"}.get(error.name or "", error.name or "hydra-core")
+        sys.exit(str(MissingExtraError(package, "train", "autogaze.train")))
+    logging.getLogger("autogaze").setLevel(logging.INFO)
+    hydra.main(version_base="1.3", config_path="configs", config_name=DEFAULT_CONFIG)(train)()
+
+
+if __name__ == "__main__":
+    main()

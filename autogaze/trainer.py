@@ -1,0 +1,251 @@
+"""The trainer: selectors, judges, or both, on one processor or many.
+
+A step: every process makes the lessons of its slice of the batch, all together count
+what these hold, every process goes backward, gradients are added up, the optimizer steps.
+What is random follows from the seed and the step, so a training that was interrupted
+goes on as if it had not been.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from autogaze.errors import TrainingError
+from autogaze.models.autogaze.modeling import AutoGaze
+from autogaze.tasks.base import Task
+from autogaze.training.checkpoints import (
+    CANNOT_SAVE,
+    Checkpoints,
+    TrainingState,
+    check_folder,
+)
+from autogaze.training.journal import Journal
+from autogaze.training.launch import make_accelerator
+from autogaze.training.learner import Learner
+from autogaze.training.loader import PlacedBatch, StepSampler, make_loader
+from autogaze.training.options import TrainerOptions
+from autogaze.training.progress import Progress
+from autogaze.training.recipes import Recipe
+from autogaze.training.resuming import newest_good, optimizer_kind, refuse_newer, restore
+from autogaze.training.stepping import Stepper
+from autogaze.training.validation import Validation
+
+log = logging.getLogger("autogaze.training")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Clips to learn from and to validate on.
+
+    Args:
+        max_unreadable: share of the clips that may turn out unreadable.
+    """
+
+    train: Dataset
+    val: Dataset | None = None
+    max_unreadable: float = 0.05
+
+
+class Trainer:
+    """Trains a selector, a judge, or both.
+
+    Args:
+        model, task, recipe: what learns, what it is for, and how.
+        data: what from.
+        options: everything else.
+        config: all options, for the tracker.
+
+    Raises:
+        TrainingError: what cannot work, before any training.
+        MissingExtraError: Accelerate or the tracker is not installed.
+    """
+
+    def __init__(
+        self,
+        model: AutoGaze,
+        task: Task,
+        recipe: Recipe,
+        data: TrainingData,
+        options: TrainerOptions,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.options, self.data = options, data
+        self.folder = Path(options.exp_folder) / options.exp_name
+        self.accelerator = make_accelerator(options, self.folder)
+        options.slice_of(self.accelerator.num_processes)  # refuses what cannot be divided
+        check_folder(self.folder)
+        trains = not options.val_only
+        self.learner = Learner(
+            model,
+            task,
+            recipe,
+            self.accelerator.device,
+            train_gaze=options.train_gaze and trains,
+            train_task=options.train_task and trains,
+        )
+        self.num_clips = len(data.train)  # type: ignore[arg-type]
+        self.num_steps = options.num_steps(self.num_clips)
+        self.checkpoints = Checkpoints(self.folder)
+        self.journal = Journal(self.folder, self.accelerator, options.tracker, config or {})
+        self.stepper = None
+        if trains:
+            self.stepper = Stepper(
+                self.learner,
+                self.accelerator,
+                options,
+                self.num_steps,
+                data.max_unreadable,
+                self.folder,
+            )
+        self.saved = True
+
+    def fit(self) -> TrainingState:
+        """Train to the end, or only validate; returns how far training is.
+
+        Raises:
+            CheckpointError: nothing can be resumed from where `resume` says.
+            TrainingError: too many unreadable clips, or the weights could not be saved.
+        """
+        state = self._start()
+        if self.stepper is None:
+            self._validate(state.step)
+        else:
+            if state.step == 0 and self.options.val_nsteps:
+                self._validate(0)
+            state = self._train(state, self.stepper)
+        self.journal.close()
+        if not self.saved:
+            raise TrainingError(f"{self.folder}: the trained weights could not be saved")
+        return state
+
+    def _train(self, state: TrainingState, stepper: Stepper) -> TrainingState:
+        """All steps that are left."""
+        options, last = self.options, self.num_steps
+        progress = Progress(state.step, last, shown=self.accelerator.is_main_process)
+        micro_batches = self._micro_batches(state.step)
+        means = Means()
+        stepper.stopwatch.read(state.step)
+        while state.step < last:
+            with stepper.stopwatch.stage("waiting"):
+                batches = next(micro_batches)
+            state, measured = stepper.step(state, batches)
+            means.add(measured)
+            done = state.step == last
+            if done or state.step % options.log_nsteps == 0:
+                values = means.take() | self._speed(stepper, state)
+                self.journal.write(state.step, values)
+                progress.report(state.step, values)
+            if done or (options.save_nsteps and state.step % options.save_nsteps == 0):
+                self._save(state, stepper)
+            if options.val_nsteps and (done or state.step % options.val_nsteps == 0):
+                progress.end()
+                with stepper.stopwatch.paused():
+                    self._validate(state.step)
+        progress.end()
+        return state
+
+    def _micro_batches(self, first: int) -> Iterator[list[PlacedBatch]]:
+        """This process's part of every step, from a step on."""
+        sampler = StepSampler(
+            self.num_clips,
+            self.options.batch_size,
+            self.options.per_gpu_max_batch_size,
+            self.options.seed,
+            first=first,
+            last=self.num_steps,
+            process=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+        )
+        pin = self.accelerator.device.type == "cuda"
+        workers = self.options.num_workers
+        loader = iter(make_loader(self.data.train, sampler, workers, pin_memory=pin))
+        for _ in range(first, self.num_steps):
+            yield [next(loader) for _ in range(sampler.micro_batches)]
+
+    def _speed(self, stepper: Stepper, state: TrainingState) -> dict[str, float]:
+        """Since the last time."""
+        seconds, steps, shares = stepper.stopwatch.read(state.step)
+        working = shares.get("gazing", 0.0) + shares.get("forward and backward", 0.0)
+        speed = {
+            "clips_per_second": steps * self.options.batch_size / seconds,
+            "compute_share": working,
+            "waiting_share": shares.get("waiting", 0.0),
+        }
+        return speed | ({"unreadable": state.unreadable} if state.unreadable else {})
+
+    def _save(self, state: TrainingState, stepper: Stepper) -> None:
+        """Write a checkpoint; a disk that is full does not end training."""
+        if not self.accelerator.is_main_process:
+            return
+        optimizer: dict[str, Any] = {
+            "kind": optimizer_kind(stepper.optimizer),
+            "optimizer": stepper.optimizer.state_dict(),
+        }
+        if self.accelerator.scaler is not None:
+            optimizer["scaler"] = self.accelerator.scaler.state_dict()
+        task = self.learner.task if self.learner.train_task else None
+        try:
+            self.checkpoints.save(state, self.learner.model, task, optimizer)
+            self.saved = True
+        except CANNOT_SAVE as error:
+            self.saved = False
+            log.error(
+                "the checkpoint of step %d could not be saved, training goes on and the last "
+                "good one is untouched: %s",
+                state.step,
+                error,
+            )
+
+    def _start(self) -> TrainingState:
+        """Go on from a checkpoint, or start afresh."""
+        state = TrainingState(0, self.num_clips, self.options.batch_size, self.options.seed)
+        if self.accelerator.is_main_process:
+            self.checkpoints.clean()
+        self.accelerator.wait_for_everyone()
+        checkpoint = newest_good(self.checkpoints.find(self.options.resume))
+        if checkpoint is not None:
+            state = restore(
+                checkpoint,
+                state,
+                self.learner.model,
+                self.learner.task if self.learner.train_task else None,
+                self.stepper and self.stepper.optimizer,
+                self.accelerator,
+            )
+        if self.stepper is not None:
+            refuse_newer(self.checkpoints, state.step)
+            self.journal.rewind(state.step if checkpoint is not None else -1)
+        self.accelerator.wait_for_everyone()
+        return state
+
+    def _validate(self, step: int) -> None:
+        if self.data.val is None:
+            return
+        validation = Validation(self.learner, self.data.val, self.options, self.accelerator)
+        metrics = validation.run(lambda name, picture: self.journal.show(step, name, picture))
+        self.journal.write(step, metrics)
+        if self.accelerator.is_main_process:
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            log.info("step %d  %s", step, numbers)
+
+
+class Means:
+    """Means of metrics over the steps between two lines of the log."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.values[name].append(value)
+
+    def take(self) -> dict[str, float]:
+        """The means so far; starts anew."""
+        means = {name: sum(values) / len(values) for name, values in self.values.items()}
+        self.values.clear()
+        return means

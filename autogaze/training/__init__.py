@@ -1,0 +1,1 @@
+"""What training is made of: options, data order, lessons, gradients, checkpoints, logs."""

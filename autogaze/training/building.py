@@ -1,0 +1,120 @@
+"""From options to a trainer: everything that cannot work is found out here."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from autogaze.errors import AutoGazeError, TrainingError
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.models.autogaze.modeling import AutoGaze
+from autogaze.models.autogaze.settings import draw_settings
+from autogaze.trainer import Trainer, TrainingData
+from autogaze.training.judges import read_task
+from autogaze.training.options import AlgorithmOptions, TrainerOptions
+from autogaze.training.reading import choose, read, unknown
+from autogaze.training.recipes import RECIPES, Recipe
+from autogaze.training.sources import ClipSource, has_split, read_source
+from autogaze.training.weights import load_gaze, load_task
+
+GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
+
+
+def build_trainer(config: Mapping[str, Any]) -> Trainer:
+    """The trainer that a configuration describes.
+
+    Args:
+        config: the groups `algorithm`, `dataset`, `model`, `task`, `trainer`.
+
+    Raises:
+        TrainingError, CheckpointError: what cannot work, in the options' own names.
+        MissingExtraError: the extra `train` is not installed.
+    """
+    for name in config:
+        if name not in GROUPS:
+            raise TrainingError(unknown(f"group of options {name!r}", name, GROUPS))
+    groups = {name: dict(config.get(name) or {}) for name in GROUPS}
+    options = read(TrainerOptions, groups["trainer"], "trainer")
+    algorithm = read(AlgorithmOptions, groups["algorithm"], "algorithm")
+    kind: type[Recipe] = choose(RECIPES, algorithm.name, "algorithm.name")
+    recipe = kind(algorithm)
+    source, judge = read_source(groups["dataset"]), read_task(groups["task"])
+    if (
+        recipe.needs_labels
+        and options.train_gaze
+        and not options.val_only
+        and not source.labelled()
+    ):
+        raise TrainingError(
+            f"algorithm {recipe.name} learns from gaze labels: name a file that `autogaze label` "
+            "made in dataset.gt_gazing_pos_paths.train, or set dataset.greedy_labels={}"
+        )
+    torch.manual_seed(options.seed)  # of the weights that start at random, alike everywhere
+    model = build_model(groups["model"])
+    if model.config.max_num_frames < source.clip_len:
+        model.config.max_num_frames = source.clip_len
+    task = judge.build(model.pyramid)
+    if options.gaze_weights is not None:
+        load_gaze(model, options.gaze_weights)
+    if options.task_weights is not None:
+        load_task(task, options.task_weights)
+    data = read_data(source, model.pyramid, options)
+    return Trainer(model, task, recipe, data, options, {name: groups[name] for name in GROUPS})
+
+
+def read_data(source: ClipSource, pyramid: PatchPyramid, options: TrainerOptions) -> TrainingData:
+    """Training and validation clips; without a `val` split nothing is validated."""
+    val = None
+    wanted = options.val_only or options.val_nsteps
+    if wanted and (options.val_only or has_split(source, "val")):
+        val = source.clips("val", pyramid, options.seed)
+    train = val if options.val_only and val is not None else None
+    if train is None:
+        train = source.clips("train", pyramid, options.seed)
+    return TrainingData(train, val, source.max_unreadable)
+
+
+def build_model(options: Mapping[str, Any]) -> AutoGaze:
+    """A selector that the options describe, with weights drawn at random.
+
+    Numbers that follow from the scales may be left null.
+
+    Raises:
+        TrainingError: an option that does not exist, or a value that does not fit.
+    """
+    known = set(inspect.signature(AutoGazeConfig).parameters) - {"kwargs"}
+    for name in options:
+        if name not in known:
+            raise TrainingError(unknown(f"option model.{name}", name, known))
+    values = dict(options)
+    inner = {
+        name: dict(part) if isinstance(part, Mapping) else part
+        for name, part in dict(values.get("gaze_model_config") or {}).items()
+    }
+    stem = inner.get("vision_model_config") or {}
+    try:
+        patch_size = int(stem.get("kernel_size") or 16)
+        pyramid = PatchPyramid.parse(values.get("scales", "32+64+112+224"), patch_size)
+        side = inner.setdefault("input_img_size", pyramid.side) or pyramid.side
+        inner["input_img_size"] = side
+        counted = pyramid.num_patches
+        _fill(values, "num_vision_tokens_each_frame", counted)
+        _fill(inner, "num_vision_tokens_each_frame", counted)
+        _fill(inner.setdefault("gaze_decoder_config", {}), "vocab_size", counted + 1)
+        cells = (side // patch_size) ** 2
+        _fill(inner.setdefault("connector_config", {}), "num_tokens", cells)
+        config = AutoGazeConfig(**{**values, "gaze_model_config": inner})
+        for training in (True, False):  # unknown strategies show when something is drawn
+            draw_settings(config, 2, training=training, generator=torch.Generator())
+    except AutoGazeError as error:
+        raise TrainingError(f"model: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(f"model: an option is missing or of another kind: {error!r}") from error
+    return AutoGaze(config)
+
+
+def _fill(values: dict[str, Any], name: str, number: int) -> None:
+    if values.get(name) is None:
+        values[name] = number

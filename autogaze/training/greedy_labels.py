@@ -1,0 +1,39 @@
+"""Labels made while training: greedy search with the canvas, clip by clip.
+
+For datasets that have no label file, because their clips are new in every epoch. They are
+what `autogaze label` would make with the canvas as its judge.
+"""
+
+from dataclasses import replace
+
+from torch.utils.data import Dataset
+
+from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
+from autogaze.datasets.seeds import seeded
+from autogaze.geometry import PatchPyramid
+from autogaze.labelling.budget import GazeBudget
+from autogaze.labelling.canvas import CanvasSearcher
+
+
+class GreedyLabelled(Dataset):
+    """Another dataset's clips with greedy labels; how many patches they hold is drawn anew
+    for every clip and epoch.
+    """
+
+    def __init__(
+        self, inner: Dataset, pyramid: PatchPyramid, budget: GazeBudget, *, seed: int = 0
+    ) -> None:
+        self.inner, self.pyramid = inner, pyramid
+        self.budget, self.seed = budget, seed
+
+    def __len__(self) -> int:
+        return len(self.inner)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
+        epoch, index = key if isinstance(key, tuple) else ClipKey(0, key)
+        clip = self.inner[ClipKey(epoch, index)]
+        if isinstance(clip, UnreadableClip):
+            return clip
+        generator = seeded("greedy labels", self.seed, epoch, index)
+        counts = self.budget.draw(len(clip.frames), self.pyramid.num_patches, generator)
+        return replace(clip, labels=CanvasSearcher(self.pyramid).label(clip.frames, counts))

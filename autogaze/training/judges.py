@@ -1,0 +1,120 @@
+"""The `task` group: what judges gazes, by `task.name`.
+
+A new task is a class here, an entry in `TASKS` and a config in `configs/task`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from autogaze.errors import TrainingError
+from autogaze.geometry import PatchPyramid
+from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig
+from autogaze.tasks.base import Task
+from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+from autogaze.tasks.frame_losses import FrameLosses
+from autogaze.tasks.siglip_video_feature_reconstruction import SiglipVideoFeatureReconstruction
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.training.reading import choose, read, unknown
+
+
+@dataclass(frozen=True)
+class TaskSource(ABC):
+    """What all tasks can be told.
+
+    Args:
+        scales: of the gazes; those of the model.
+        recon_sample_rate: share of a clip's frames that is judged in a step.
+    """
+
+    scales: str = "32+64+112+224"
+    recon_sample_rate: float = 1.0
+
+    @abstractmethod
+    def build(self, pyramid: PatchPyramid) -> Task:
+        """The task, for gazes of this pyramid.
+
+        Raises:
+            TrainingError: options that do not fit.
+            CheckpointError: weights that cannot be had.
+        """
+
+
+@dataclass(frozen=True)
+class CanvasSource(TaskSource):
+    """`canvas_reconstruction`: closed form, nothing to train."""
+
+    def build(self, pyramid: PatchPyramid) -> Task:
+        parsed = PatchPyramid.parse(self.scales, pyramid.patch_size)
+        return CanvasReconstruction(parsed, self.recon_sample_rate)
+
+
+@dataclass(frozen=True)
+class VideoMAESource(TaskSource):
+    """`video_mae_reconstruction`.
+
+    Args:
+        recon_model: a folder, a hub id (`facebook/vit-mae-large`) or a file to start from;
+            null starts from nothing.
+        recon_model_config: `loss_type` and `loss_weights`; besides, values of
+            `VideoMAEConfig`: the shape, where it starts from nothing.
+    """
+
+    recon_sample_rate: float = 0.125
+    recon_model: str | None = None
+    recon_model_config: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, pyramid: PatchPyramid) -> Task:
+        config = {k: v for k, v in self.recon_model_config.items() if v is not None}
+        losses = {key: config.pop(key, None) for key in ("loss_type", "loss_weights")}
+        shape = {field.name for field in fields(VideoMAEConfig)}
+        for name in config:
+            if name not in shape:
+                option = f"option task.recon_model_config.{name}"
+                raise TrainingError(unknown(option, name, shape | set(losses)))
+        config["scales"] = self.scales
+        if self.recon_model is not None:
+            return VideoMAEReconstruction.from_checkpoint(
+                self.recon_model, **losses, recon_sample_rate=self.recon_sample_rate, **config
+            )
+        terms = FrameLosses.parse(losses["loss_type"] or "l1", losses["loss_weights"] or 1)
+        mae = VideoMAE(VideoMAEConfig.of({"image_size": pyramid.side, **config}))
+        return VideoMAEReconstruction(mae, terms, self.recon_sample_rate)
+
+
+@dataclass(frozen=True)
+class SiglipSource(TaskSource):
+    """`siglip_video_feature_reconstruction`.
+
+    Args:
+        encoder: a folder or hub id.
+        decoder: options of `FeatureDecoder`.
+    """
+
+    recon_sample_rate: float = 0.125
+    encoder: str = "google/siglip2-base-patch16-224"
+    decoder: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, pyramid: PatchPyramid) -> Task:
+        return SiglipVideoFeatureReconstruction.from_pretrained(
+            self.encoder,
+            scales=self.scales,
+            decoder=dict(self.decoder),
+            recon_sample_rate=self.recon_sample_rate,
+        )
+
+
+TASKS: dict[str, type[TaskSource]] = {
+    "canvas_reconstruction": CanvasSource,
+    "video_mae_reconstruction": VideoMAESource,
+    "siglip_video_feature_reconstruction": SiglipSource,
+}
+"""What `task.name` can be."""
+
+
+def read_task(options: Mapping[str, Any]) -> TaskSource:
+    """The task that the options describe."""
+    options = dict(options)
+    kind: type[TaskSource] = choose(TASKS, options.pop("name", None), "task.name")
+    return read(kind, options, "task")

@@ -1,0 +1,122 @@
+"""From lessons to losses, with gradients."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autogaze.algorithms.rollout import Rollout
+from autogaze.errors import TrainingError
+from autogaze.models.autogaze.modeling import AutoGaze
+from autogaze.tasks.base import Task
+from autogaze.training.lesson import Lesson
+from autogaze.training.loader import PlacedBatch
+from autogaze.training.moment import Moment
+from autogaze.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """What the lessons of a whole batch hold together, all processes included."""
+
+    rows: int
+    gazes: int
+    known: int
+
+    @property
+    def mean_gazes(self) -> float:
+        """Gazes a row, for normalising."""
+        return max(self.gazes, 1) / max(self.rows, 1)
+
+    @property
+    def mean_known(self) -> float:
+        """Known losses a row, for normalising."""
+        return max(self.known, 1) / max(self.rows, 1)
+
+
+@dataclass(frozen=True)
+class RowLosses:
+    """What training minimises the mean of, for every row; None where nothing is learned.
+
+    Attributes:
+        gaze: of the algorithm.
+        task: of the task itself.
+    """
+
+    gaze: Float[Tensor, " R"] | None
+    task: Float[Tensor, " R"] | None
+
+    def total(self) -> Float[Tensor, ""]:
+        """The sum over rows of both."""
+        parts = [part.sum() for part in (self.gaze, self.task) if part is not None]
+        return torch.stack(parts).sum()
+
+
+class Learner:
+    """A selector, the task it serves, and the algorithm between them.
+
+    Args:
+        train_gaze, train_task: which of the two learns.
+
+    Raises:
+        TrainingError: pyramids that differ, or nothing that could be learned.
+    """
+
+    def __init__(
+        self,
+        model: AutoGaze,
+        task: Task,
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        train_gaze: bool = True,
+        train_task: bool = False,
+    ) -> None:
+        if model.pyramid != task.pyramid:
+            raise TrainingError(
+                f"model.scales make {model.pyramid}, task.scales make {task.pyramid}; "
+                "they must be the same"
+            )
+        if train_gaze and not recipe.teaches:
+            raise TrainingError(
+                f"algorithm {recipe.name} teaches the selector nothing: set "
+                "trainer.train_gaze=False"
+            )
+        if train_task and not any(p.requires_grad for p in task.parameters()):
+            raise TrainingError(f"the task ({task.judge}) has no weights that could be trained")
+        model.to(device)  # type: ignore[arg-type]
+        self.model, self.task, self.recipe = model, task.to(device), recipe
+        self.device = device
+        self.train_gaze, self.train_task = train_gaze, train_task
+
+    @torch.no_grad()
+    def lesson(self, batch: PlacedBatch, moment: Moment) -> Lesson | None:
+        """What a micro-batch can teach; None where none of its clips could be read."""
+        if not len(batch):
+            return None
+        return self.recipe.lesson(self.model, self.task, batch, moment, self.device)
+
+    def losses(self, lesson: Lesson, counts: BatchCounts) -> RowLosses:
+        """Losses of the lesson's rows, normalised by what the whole batch holds."""
+        gaze = self._gaze_losses(lesson, counts) if self.train_gaze else None
+        task = self._task_losses(lesson) if self.train_task else None
+        return RowLosses(gaze, task)
+
+    def _gaze_losses(self, lesson: Lesson, counts: BatchCounts) -> Float[Tensor, " R"]:
+        scores = lesson.rows.score(self.model, lesson.video)
+        rollout = Rollout(
+            scores.log_probs.float(),
+            lesson.rows.is_padding,
+            scores.predicted_losses.float(),
+            lesson.losses,
+            lesson.losses_known,
+            counts.mean_gazes,
+            counts.mean_known,
+        )
+        return self.recipe.loss(rollout, lesson)
+
+    def _task_losses(self, lesson: Lesson) -> Float[Tensor, " R"]:
+        rgb = lesson.rgb
+        repeated = rgb.repeat(lesson.num_rows // len(rgb), 1, 1, 1, 1)
+        return self.task(repeated, lesson.rows.gaze(), lesson.judged).loss

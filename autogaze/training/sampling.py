@@ -1,0 +1,111 @@
+"""Sampling groups of gazes from the model (GRPO).
+
+The rows of a group must be of equal length, or the longest would win by its length. How
+long they are is drawn for every clip by itself:
+
+- `uniform` and `dirichlet`: from the model's config, as a cap a frame.
+- `self`, and wherever the config asks for a loss threshold: one gaze is sampled that
+  stops where the predicted loss is at most a threshold drawn for this clip; the number
+  of patches it took in each frame are the caps of the clip's whole group.
+"""
+
+import copy
+from collections import defaultdict
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.models.autogaze.generation import Generation
+from autogaze.models.autogaze.modeling import AutoGaze
+from autogaze.models.autogaze.picking import Picking
+from autogaze.models.autogaze.settings import GazeSettings, draw_settings
+from autogaze.selectors.base import frame_caps
+from autogaze.training.lesson import GazeRows
+from autogaze.training.moment import Moment
+
+
+@torch.no_grad()
+def sample_groups(
+    model: AutoGaze,
+    video: Float[Tensor, "B T 3 S S"],
+    places: tuple[int, ...],
+    group_size: int,
+    moment: Moment,
+) -> GazeRows:
+    """Gazes at every clip, `group_size` times.
+
+    Args:
+        video: normalised.
+        places: of the clips in the whole batch; what is sampled at a clip follows from
+            its place, so it does not depend on how batches are divided.
+
+    Returns:
+        Group-major rows: row = repetition * B + clip.
+    """
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for clip, place in enumerate(places):
+        alike[group_caps(model, video[clip : clip + 1], place, moment)].append(clip)
+    parts: list[Generation] = []
+    came_from: list[int] = []  # of every generated row, its place among the group-major ones
+    for caps, clips in alike.items():
+        pairs = [(repetition, clip) for clip in clips for repetition in range(group_size)]
+        seeds = tuple(moment.seed_of("gaze", places[clip], g) for g, clip in pairs)
+        parts.append(
+            model.generate(
+                video[[clip for _, clip in pairs]],
+                caps=caps,
+                picking=Picking(moment.temperature, row_seeds=seeds),
+            )
+        )
+        came_from += [g * len(places) + clip for g, clip in pairs]
+    order = torch.tensor(came_from, device=video.device).argsort()
+    return GazeRows.of_generation(Generation.cat(parts), order)
+
+
+def group_caps(
+    model: AutoGaze, clip: Float[Tensor, "1 T 3 S S"], place: int, moment: Moment
+) -> tuple[int, ...]:
+    """How many patches every row of a clip's group takes in each frame."""
+    num_frames, num_patches = clip.shape[1], model.pyramid.num_patches
+    drawn = lengths_settings(model.config, num_frames, moment.generator("length", place))
+    caps = frame_caps(drawn.ratio, num_frames, num_patches)
+    if drawn.threshold is None:
+        return tuple(caps)
+    measured = model.generate(
+        clip,
+        caps=caps,
+        threshold=drawn.threshold,
+        picking=Picking(moment.temperature, row_seeds=(moment.seed_of("length gaze", place),)),
+    )
+    return tuple(measured.to_gaze().lengths[0].tolist())
+
+
+def lengths_settings(
+    config: AutoGazeConfig, num_frames: int, generator: torch.Generator
+) -> GazeSettings:
+    """Cap and threshold of a group. With `self` the mean ratio still caps every frame."""
+    drawn = draw_settings(config, num_frames, training=True, generator=generator)
+    if drawn.ratio is not None:
+        return drawn
+    capped = copy.copy(config)
+    capped.gazing_ratio_each_frame_config = {"sample_strategy_during_training": "uniform"}
+    cap = draw_settings(capped, num_frames, training=True, generator=generator)
+    return GazeSettings(cap.ratio, drawn.threshold)
+
+
+def at_last_gazes(
+    rows: GazeRows, judged: tuple[int, ...], losses: Float[Tensor, "R F"]
+) -> tuple[Float[Tensor, "R slots"], Bool[Tensor, "R slots"]]:
+    """The loss of every judged frame at the slot of its last real gaze, and where these are."""
+    values = losses.new_zeros(rows.kept.shape)
+    known = torch.zeros_like(rows.kept)
+    counts = rows.counts()
+    row = torch.arange(len(rows.ids), device=rows.ids.device)
+    for column, frame in enumerate(judged):
+        start = rows.ends(frame) - rows.slots[frame]
+        slot = start + (counts[:, frame] - 1).clamp(min=0)
+        values[row, slot] = losses[:, column]
+        known[row, slot] = counts[:, frame] > 0
+    return values, known

@@ -1,0 +1,197 @@
+"""What cannot work is refused before training starts, in the options' own names."""
+
+import sys
+
+import pytest
+
+from autogaze.datasets.clip import ClipKey, UnreadableClip
+from autogaze.datasets.procedural import ProceduralClips
+from autogaze.errors import AutoGazeError, MissingExtraError, TrainingError
+from autogaze.training.building import build_trainer
+from autogaze.training.journal import read_metrics
+from autogaze.training.options import TrainerOptions
+from autogaze.training.unreadable import check_share
+from tests.clips import make_video
+from tests.training.tiny import JUDGE, tiny_config, tiny_trainer
+
+WRONG = {
+    "trainer.lr_schedule": ("linaer", "linear"),
+    "trainer.optimizer": ("lion", "adam, adamw, sgd"),
+    "trainer.tracker": ("mlflow", "wandb"),
+    "trainer.batch_size": (0, "above 0"),
+    "trainer.lr": ("fast", "a number"),
+    "trainer.train_gaze": ("yes", "true or false"),
+    "trainer.learning_rate": (1e-3, "learning_rate"),
+    "trainer.exp_name": ("../elsewhere", "below exps/"),
+    "trainer.temp_schedule_args": ({"begin": 3}, "start"),
+    "trainer.mixed_precision": ("fp8", "bf16, fp16, no"),
+    "algorithm.name": ("ppo", "dummy, grpo, ntp"),
+    "algorithm.group_size": (0, "at least 1"),
+    "algorithm.discount_factor": (1.5, r"\(0, 1\]"),
+    "dataset.name": ("video_foldr", "did you mean video_folder"),
+    "dataset.clip_length": (16, "clip_len"),
+    "dataset.max_unreadable": (2.0, r"\[0, 1\]"),
+    "dataset.scene": ({"max_shape": 1}, "max_shapes"),
+    "model.scales": ("32+60", "60"),
+    "model.num_vision_tokens_each_frame": (265, "20"),
+    "model.decode_positions": ("random", "as_released"),
+    "model.gaze_model": ({}, "gaze_model_config"),
+    "task.name": ("siglip_reconstruction", "canvas_reconstruction"),
+    "task.scales": ("32+64+112", "must be the same"),
+    "task.recon_sample_rate": (0.0, r"\(0, 1\]"),
+}
+
+
+@pytest.mark.parametrize("option", WRONG)
+def test_wrong_options_are_named_with_what_would_do(option, tmp_path):
+    group, name = option.split(".")
+    value, message = WRONG[option]
+    config = tiny_config("ntp", tmp_path)
+    config[group][name] = value
+    with pytest.raises(AutoGazeError, match=message):
+        build_trainer(config)
+
+
+def test_unknown_strategies_are_named(tmp_path):
+    config = tiny_config("grpo", tmp_path)
+    config["model"]["gazing_ratio_each_frame_config"]["sample_strategy_during_training"] = "even"
+    with pytest.raises(TrainingError, match="dirichlet, self"):
+        build_trainer(config)
+
+
+def test_unknown_losses_are_named(tmp_path):
+    config = tiny_config("judge", tmp_path)
+    config["task"] = {**JUDGE, "recon_model_config": {"loss_type": "l2"}}
+    with pytest.raises(TrainingError, match="known are l1"):
+        build_trainer(config)
+
+
+def test_batches_must_divide_among_processes():
+    assert TrainerOptions(batch_size=8).slice_of(4) == 2
+    with pytest.raises(TrainingError, match="8 clips cannot be divided among 3 processes"):
+        TrainerOptions(batch_size=8).slice_of(3)
+
+
+def test_training_nothing_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match="nothing to train"):
+        tiny_trainer("ntp", tmp_path, train_gaze=False)
+    with pytest.raises(TrainingError, match="no weights that could be trained"):
+        tiny_trainer("ntp", tmp_path, train_task=True, detach_task=False)
+    with pytest.raises(TrainingError, match="detach_task=False"):
+        tiny_trainer("judge", tmp_path, detach_task=True)
+    with pytest.raises(TrainingError, match="dummy teaches the selector nothing"):
+        tiny_trainer("judge", tmp_path, train_gaze=True)
+
+
+def test_ntp_needs_labels(tmp_path):
+    config = tiny_config("ntp", tmp_path)
+    del config["dataset"]["greedy_labels"]
+    with pytest.raises(TrainingError, match=r"dataset\.gt_gazing_pos_paths\.train"):
+        build_trainer(config)
+
+
+def video_config(tmp_path, **dataset):
+    config = tiny_config("ntp", tmp_path)
+    config["dataset"] = {"name": "video_folder", "clip_len": 3, **dataset}
+    return config
+
+
+def test_folders_without_videos_say_where_was_looked(tmp_path):
+    (tmp_path / "videos" / "train").mkdir(parents=True)
+    config = video_config(tmp_path, root=str(tmp_path / "videos"), greedy_labels={})
+    with pytest.raises(TrainingError, match=r"no videos .*videos/train"):
+        build_trainer(config)
+    config["dataset"]["root"] = str(tmp_path / "nowhere")
+    with pytest.raises(TrainingError, match="nowhere does not exist"):
+        build_trainer(config)
+    config["dataset"]["root"] = None
+    with pytest.raises(TrainingError, match="names no folder"):
+        build_trainer(config)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"other/train/x.mp4": {"gazing_pos": [[0], [20], [40]]}}, "labels none of"),
+        ({"videos/train/a.mp4": {"gazing_pos": [[200], [265], [530]]}}, "another pyramid"),
+        ({"videos/train/a.mp4": {"gazing_pos": [[0], [20]]}}, "clip_len=2"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(labels, message, tmp_path):
+    import json
+
+    folder = tmp_path / "videos" / "train"
+    folder.mkdir(parents=True)
+    make_video(folder / "a.mp4", num_frames=4)
+    path = tmp_path / "gazing_labels.json"
+    path.write_text(json.dumps(labels))
+    config = video_config(
+        tmp_path, root=str(tmp_path / "videos"), gt_gazing_pos_paths={"train": str(path)}
+    )
+    with pytest.raises(TrainingError, match=message):
+        build_trainer(config)
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("accelerate", "train"), ("tensorboard", "trackers")]
+)
+def test_missing_packages_name_the_extra(package, extra, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=rf"autogaze\[{extra}\]"):
+        tiny_trainer("ntp", tmp_path, tracker="tensorboard")
+
+
+class Damaged(ProceduralClips):
+    """Some clips cannot be read."""
+
+    broken: frozenset[int] = frozenset()
+
+    def __getitem__(self, key):
+        number = key.number if isinstance(key, ClipKey) else key
+        if number in self.broken:
+            return UnreadableClip(f"clip {number}", "its packets are noise")
+        return super().__getitem__(key)
+
+
+def damaged(monkeypatch, *numbers):
+    monkeypatch.setattr(Damaged, "broken", frozenset(numbers))
+    monkeypatch.setattr("autogaze.training.sources.ProceduralClips", Damaged)
+
+
+@pytest.mark.parametrize("kind", ["ntp", "grpo", "judge"])
+def test_unreadable_clips_are_skipped_named_and_counted(kind, tmp_path, monkeypatch, caplog):
+    damaged(monkeypatch, 3)
+    config = tiny_config(kind, tmp_path, max_steps=5)
+    config["dataset"]["max_unreadable"] = 0.2
+    state = build_trainer(config).fit()
+    assert (state.unreadable, state.seen) == (2, 20)
+    assert "skipped clip 3: its packets are noise" in caplog.text
+    assert read_metrics(tmp_path / "tiny" / "metrics.jsonl")[-1]["unreadable"] == 2
+    assert (tmp_path / "tiny" / "unreadable.jsonl").read_text().count("clip 3") == 2
+
+
+def test_too_many_unreadable_clips_end_training(tmp_path, monkeypatch):
+    damaged(monkeypatch, *range(9))
+    with pytest.raises(TrainingError, match=r"more than dataset\.max_unreadable=0\.05 allows"):
+        tiny_trainer("ntp", tmp_path).fit()
+
+
+def test_a_batch_of_nothing_but_unreadable_clips_changes_nothing(tmp_path, monkeypatch):
+    damaged(monkeypatch, *range(10))
+    config = tiny_config("ntp", tmp_path, max_steps=2)
+    config["dataset"]["max_unreadable"] = 1.0
+    trainer = build_trainer(config)
+    before = {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
+    trainer.fit()
+    after = trainer.learner.model.state_dict()
+    assert all(bool((before[name] == after[name]).all()) for name in before)
+
+
+def test_few_unreadable_clips_are_forgiven_until_a_share_means_something():
+    check_share(10, 20, planned=10_000, most=0.05)
+    check_share(10, 200, planned=10_000, most=0.05)
+    with pytest.raises(TrainingError, match="11 of 200"):
+        check_share(11, 200, planned=10_000, most=0.05)
+    with pytest.raises(TrainingError):
+        check_share(2, 4, planned=20, most=0.05)

@@ -1,0 +1,206 @@
+"""Every shipped configuration loads, builds and trains a step; so do the commands of the docs."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from PIL import Image
+
+from autogaze import train
+from autogaze.datasets.clip import TrainingClip
+from autogaze.datasets.decoded import save_decoded
+from autogaze.training.building import build_trainer
+from tests.clips import make_video
+from tests.training.tiny import JUDGE, MODEL
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "autogaze" / "configs"
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "base")
+DOCS = ROOT / "docs" / "training.md"
+COMMAND = re.compile(r"-m autogaze\.train(.*)$", re.MULTILINE)
+
+
+def compose_options(name, *overrides):
+    with initialize_config_module("autogaze.configs", version_base="1.3"):
+        config = compose(name, overrides=list(overrides))
+    options = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return {group: values for group, values in options.items() if group != "hydra"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with videos, pictures, decoded clips and labels, in both splits."""
+    root = tmp_path_factory.mktemp("data")
+    labels = {}
+    for split in ("train", "val"):
+        (root / "videos" / split).mkdir(parents=True)
+        (root / "pictures" / split).mkdir(parents=True)
+        (root / "decoded").mkdir(exist_ok=True)
+        for index in range(2):
+            name = f"{index}.mp4"
+            make_video(root / "videos" / split / name, num_frames=4)
+            labels[f"videos/{split}/{name}"] = {
+                "gazing_pos": [[1, 2], [23]],
+                "task_losses": [[0.5, 0.4], [0.3]],
+            }
+            Image.new("RGB", (80, 70), (200, 40 * index, 9)).save(
+                root / "pictures" / split / f"{index}.png"
+            )
+        frames = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+        save_decoded([TrainingClip(frames, "a/b/c")], root / "decoded" / f"{split}.safetensors")
+    (root / "gazing_labels.json").write_text(json.dumps(labels))
+    return root
+
+
+def shrunk(options, data, folder):
+    """The same with a tiny model and judge, on tiny clips, for one step."""
+    options = json.loads(json.dumps(options))  # a copy without shared parts
+    dataset, task, trainer = options["dataset"], options["task"], options["trainer"]
+    dataset["clip_len"] = 2
+    if "root" in dataset:
+        places = {"camera": "pictures", "decoded": "decoded"}
+        dataset["root"] = str(data / places.get(dataset["name"], "videos"))
+    if options["algorithm"]["name"] == "ntp" and dataset["greedy_labels"] is None:
+        if dataset["name"] == "video_folder":
+            dataset["gt_gazing_pos_paths"]["train"] = str(data / "gazing_labels.json")
+        else:
+            dataset["greedy_labels"] = {}
+    model = options["model"]
+    model["scales"] = task["scales"] = MODEL["scales"]
+    model["num_vision_tokens_each_frame"] = None
+    model["gaze_model_config"] = json.loads(json.dumps(MODEL["gaze_model_config"]))
+    if task["name"] == "video_mae_reconstruction":
+        task["recon_model"] = None
+        shape = JUDGE["recon_model_config"]
+        task["recon_model_config"] = {**shape, "loss_type": "l1", "loss_weights": 1}
+    options["algorithm"]["group_size"] = min(2, options["algorithm"]["group_size"])
+    trainer |= {"max_steps": 1, "batch_size": 2, "num_workers": 0, "val_clips": 2}
+    trainer |= {"exp_folder": str(folder), "gaze_weights": None, "task_weights": None}
+    trainer |= {"device": "cpu", "tracker": "none", "resume": False}
+    return options
+
+
+def run_a_step(options, data, folder):
+    trainer = build_trainer(shrunk(options, data, folder))
+    trainer.fit()
+    written = trainer.folder / "metrics.jsonl"
+    assert written.is_file()
+    return [json.loads(line) for line in written.read_text().splitlines()]
+
+
+def test_the_names_that_users_know_are_there():
+    for judge in ("video_mae", "canvas"):
+        for rest in ("ar_gaze_ntp", "ar_gaze_grpo", "dummy"):
+            assert f"video_folder_{judge}_reconstruction_{rest}" in NAMES
+    assert train.DEFAULT_CONFIG in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_configuration_trains_a_step(name, data, tmp_path):
+    entries = run_a_step(compose_options(name), data, tmp_path)
+    if "canvas_reconstruction_dummy" in name:  # nothing to train
+        assert "val_task_loss" in entries[0]
+    else:
+        assert any("gradient_norm" in entry for entry in entries)
+
+
+@pytest.mark.parametrize("dataset", ["camera", "decoded", "video_folder", "procedural"])
+def test_every_dataset_trains_a_step(dataset, data, tmp_path):
+    name = "procedural_canvas_reconstruction_ar_gaze_ntp"
+    options = compose_options(name, f"dataset={dataset}")
+    run_a_step(options, data, tmp_path)
+
+
+def test_the_options_that_users_know_can_be_overridden():
+    overrides = [
+        "dataset.root='/a,/b'",
+        "dataset.gt_gazing_pos_paths.train=labels.json",
+        "dataset.clip_len=8",
+        "dataset.random_sample_frame=True",
+        "model.scales=32+64",
+        "model.num_vision_tokens_each_frame=20",
+        "model.gazing_ratio_config.sample_strategy_during_training=exponential",
+        "model.gazing_ratio_config.exponential.lambda=5",
+        "model.gazing_ratio_each_frame_config.dirichlet.alpha=1",
+        "model.task_loss_requirement_config.uniform.task_loss_requirement_min=0.4",
+        "model.gaze_model_config.gaze_decoder_config.num_hidden_layers=2",
+        "task.recon_model=facebook/vit-mae-base",
+        "task.recon_sample_rate=0.25",
+        "task.recon_model_config.loss_type=l1",
+        "task.recon_model_config.loss_weights=1",
+        "task.scales=32+64",
+        "algorithm.group_size=4",
+        "algorithm.discount_factor=0.9",
+        "algorithm.optimize_task_loss_prediction=False",
+        *[f"trainer.{name}=False" for name in ("train_gaze", "train_task", "detach_task")],
+        *[f"trainer.{name}=weights" for name in ("task_weights", "gaze_weights", "exp_name")],
+        "trainer.lr=1e-3",
+        "trainer.min_lr=1e-6",
+        "trainer.lr_schedule=linear_w_warmup",
+        "trainer.optimizer=adamw",
+        "trainer.n_epochs=2",
+        "trainer.batch_size=8",
+        "trainer.per_gpu_max_batch_size=2",
+        "trainer.temp_schedule_args.start=2",
+        "trainer.val_nsteps=10",
+        "trainer.save_nsteps=10",
+        "trainer.resume=True",
+        "trainer.seed=3",
+        "trainer.val_only=False",
+    ]
+    for rest in ("ar_gaze_ntp", "ar_gaze_grpo", "dummy"):
+        options = compose_options(f"video_folder_video_mae_reconstruction_{rest}", *overrides)
+        assert options["dataset"]["root"] == "/a,/b"
+        assert options["task"]["scales"] == "32+64"
+        assert options["trainer"]["resume"] is True
+
+
+def documented():
+    """The training commands of the docs, without the shell's line breaks."""
+    text = DOCS.read_text().replace("\\\n", " ") if DOCS.is_file() else ""
+    return [shlex.split(rest, comments=True) for rest in COMMAND.findall(text)]
+
+
+# torch says, once, that a norm in half precision is not its fastest.
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+@pytest.mark.parametrize("words", documented(), ids=lambda words: " ".join(words)[:60] or "default")
+def test_documented_commands_train_a_step(words, data, tmp_path):
+    name = train.DEFAULT_CONFIG
+    if "--config-name" in words:
+        place = words.index("--config-name")
+        name = words[place + 1]
+        words = words[:place] + words[place + 2 :]
+    run_a_step(compose_options(name, *words), data, tmp_path)
+
+
+def test_the_command_line_trains_and_says_in_one_line_what_is_wrong(tmp_path):
+    command = [sys.executable, "-m", "autogaze.train", "trainer.max_steps=1"]
+    command += ["trainer.batch_size=2", "trainer.val_nsteps=0", "trainer.num_workers=0"]
+    command += ["dataset.clip_len=2", "trainer.device=cpu"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / "exps" / train.DEFAULT_CONFIG
+    assert (folder / "checkpoint_latest_gaze" / "model.safetensors").is_file()
+    assert json.loads((folder / "config.json").read_text())["trainer"]["max_steps"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["exps"], "Hydra leaves nothing behind"
+    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "Traceback" not in again.stderr
+    assert "autogaze.train: " in again.stderr
+    assert "trainer.resume=True" in again.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("package", ["hydra", "accelerate"])
+def test_a_missing_extra_is_named(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit, match=r"autogaze\[train\]"):
+        train.main()
