@@ -6,7 +6,9 @@ import typer
 
 from autogaze.cli_bench_encode import encode
 from autogaze.cli_bench_fidelity import fidelity
+from autogaze.cli_bench_quality import quality
 from autogaze.cli_errors import EXIT_CODES, exit_codes
+from autogaze.cli_options import PrintJson, device_option, dtype_option
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and quality on this machine.")
 
@@ -35,9 +37,9 @@ def select(
         typer.Option(help="Where clips come from.", show_default="moving textures, made here"),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measured runs; the median is shown.")] = 7,
-    device: Annotated[str, typer.Option(help="Where the learned selector runs.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="In float32 or bfloat16.")] = "float32",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: Annotated[str, device_option("Where the learned selector runs")] = "cpu",
+    dtype: Annotated[str, dtype_option()] = "float32",
+    json: PrintJson = False,
 ) -> None:
     """Time selectors, beside the arithmetic they need and the rate of this machine."""
     with exit_codes():
@@ -63,3 +65,4 @@ def select(
 
 bench.command(epilog=EXIT_CODES)(encode)
 bench.command(epilog=EXIT_CODES)(fidelity)
+bench.command(epilog=EXIT_CODES)(quality)

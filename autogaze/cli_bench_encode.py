@@ -1,16 +1,22 @@
 """`autogaze bench encode`: options in, tables and files out."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from autogaze.cli_errors import exit_codes
-
-WHAT = "What to measure"
-HOW = "How to measure"
-FILES = "Files to write"
-
-Attention = Literal["block_causal", "causal", "bidirectional", "frame_independent"]
+from autogaze.cli_options import (
+    HOW,
+    WHAT,
+    Adapters,
+    AttentionName,
+    Device,
+    Dtype,
+    JsonFile,
+    fps_option,
+    plot_option,
+    selectors_option,
+)
 
 
 def encode(
@@ -34,25 +40,9 @@ def encode(
             rich_help_panel=WHAT,
         ),
     ] = None,
-    selectors: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--selector",
-            metavar="NAME|FOLDER|HUB-ID",
-            help="Any of `autogaze selectors`, 'learned' (random weights), or a checkpoint; "
-            "repeat for more. random and centre are always there.",
-            show_default="learned, greedy, run-length",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
-    fps: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Frames a second; repeat for more.",
-            show_default="1, 10, 30",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
+    adapters: Adapters = None,
+    selectors: Annotated[list[str] | None, selectors_option("learned, greedy, run-length")] = None,
+    fps: Annotated[list[float] | None, fps_option("1, 10, 30", "; repeat for more")] = None,
     resolutions: Annotated[
         list[int] | None,
         typer.Option(
@@ -74,7 +64,7 @@ def encode(
         ),
     ] = None,
     attention: Annotated[
-        Attention, typer.Option(help="Who is seen by a gazed token.", rich_help_panel=WHAT)
+        AttentionName, typer.Option(help="Who is seen by a gazed token.", rich_help_panel=WHAT)
     ] = "block_causal",
     scaling: Annotated[
         bool,
@@ -112,24 +102,10 @@ def encode(
             rich_help_panel=HOW,
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where models run: cpu or cuda.", rich_help_panel=HOW)
-    ] = "cpu",
-    dtype: Annotated[
-        str, typer.Option(help="In float32 or bfloat16.", rich_help_panel=HOW)
-    ] = "float32",
-    json: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="All figures (.json).", rich_help_panel=FILES),
-    ] = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Time a frame by stage (.png); needs matplotlib.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    json: JsonFile = None,
+    plot: Annotated[str | None, plot_option("Time a frame by stage")] = None,
 ) -> None:
     """Time seeing a video, gazed against dense: decode, preprocess, select, embed, encode.
 
@@ -143,6 +119,7 @@ def encode(
         job = EncodeJob.parse(
             video=video,
             encoders=encoders,
+            adapters=adapters,
             selectors=selectors,
             fps=fps,
             resolutions=resolutions,

@@ -4,8 +4,18 @@ from typing import Annotated
 
 import typer
 
-from autogaze.cli_bench_encode import FILES, HOW, WHAT, Attention
 from autogaze.cli_errors import exit_codes
+from autogaze.cli_options import (
+    WHAT,
+    Adapters,
+    AttentionName,
+    Device,
+    Dtype,
+    JsonFile,
+    fps_option,
+    plot_option,
+    selectors_option,
+)
 
 
 def fidelity(
@@ -26,17 +36,8 @@ def fidelity(
             rich_help_panel=WHAT,
         ),
     ] = "siglip2-base-patch16-224",
-    selectors: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--selector",
-            metavar="NAME|FOLDER|HUB-ID",
-            help="Any of `autogaze selectors`, 'learned' (random weights), or a checkpoint; "
-            "repeat for more. random and centre are always there.",
-            show_default="greedy, run-length, change",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
+    adapters: Adapters = None,
+    selectors: Annotated[list[str] | None, selectors_option("greedy, run-length, change")] = None,
     ratios: Annotated[
         list[float] | None,
         typer.Option(
@@ -47,7 +48,7 @@ def fidelity(
         ),
     ] = None,
     attention: Annotated[
-        Attention,
+        AttentionName,
         typer.Option(
             help="Who is seen by a gazed token; the dense encoder sees one frame.",
             rich_help_panel=WHAT,
@@ -56,10 +57,7 @@ def fidelity(
     clips: Annotated[
         int, typer.Option(min=1, help="Clips of 16 frames a video.", rich_help_panel=WHAT)
     ] = 4,
-    fps: Annotated[
-        float | None,
-        typer.Option(help="Frames a second.", show_default="all", rich_help_panel=WHAT),
-    ] = None,
+    fps: Annotated[float | None, fps_option("all")] = None,
     tiles: Annotated[
         str,
         typer.Option(
@@ -68,24 +66,10 @@ def fidelity(
             rich_help_panel=WHAT,
         ),
     ] = "one",
-    device: Annotated[
-        str, typer.Option(help="Where models run: cpu or cuda.", rich_help_panel=HOW)
-    ] = "cpu",
-    dtype: Annotated[
-        str, typer.Option(help="In float32 or bfloat16.", rich_help_panel=HOW)
-    ] = "float32",
-    json: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="All figures (.json).", rich_help_panel=FILES),
-    ] = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Cosine against tokens (.png); needs matplotlib.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    json: JsonFile = None,
+    plot: Annotated[str | None, plot_option("Cosine against tokens")] = None,
 ) -> None:
     """Compare gazed with dense features: cosines, and whether nearest neighbours stay."""
     with exit_codes():
@@ -95,6 +79,7 @@ def fidelity(
         job = FidelityJob.parse(
             videos=videos,
             encoder=encoder,
+            adapters=adapters,
             selectors=selectors,
             ratios=ratios,
             attention=attention,

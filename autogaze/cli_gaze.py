@@ -2,15 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol, Unpack
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import Unpack
 
 from autogaze.cli_errors import BAD_INPUT, INTERNAL, SOME_FAILED, USER_ERRORS, describe, log
 from autogaze.cli_outputs import Job
+from autogaze.cli_progress import progress_bar
 from autogaze.cli_report import Failure
 from autogaze.files import all_or_none
 from autogaze.gaze_writer import GazeWriter
@@ -28,12 +26,6 @@ from autogaze.summary import Summary, Tally
 
 PREVIEW = 1280
 """Longer side of the frames that pictures are made of, however large the source is."""
-
-
-class Advance(Protocol):
-    """Told how many more frames are done."""
-
-    def __call__(self, frames: int) -> None: ...
 
 
 def gaze_all(
@@ -79,7 +71,8 @@ def gaze_one(job: Job, selector: Selector, **options: Unpack[GazeOptions]) -> Su
         out = job.files.get("out")
         writer = None if out is None else stack.enter_context(GazeWriter(out))
         renderings = [stack.enter_context(picture) for picture in _renderings(job, stream)]
-        advance = stack.enter_context(_progress(stream))
+        bar = progress_bar(Path(stream.path).name, stream.num_frames, "frames")
+        advance = stack.enter_context(bar)
         for chunk in stream:
             tally.add(chunk)
             if writer is not None:
@@ -117,21 +110,3 @@ def _show(renderings: Sequence[Rendering], chunk: GazedChunk) -> float:
     for rendering in renderings:
         rendering.add(chunk)
     return time.perf_counter() - began
-
-
-@contextmanager
-def _progress(stream: GazeStream) -> Iterator[Advance]:
-    """A bar on stderr if that is a terminal, else nothing."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames"),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task(Path(stream.path).name, total=stream.num_frames)
-        yield lambda frames: progress.advance(task, frames)

@@ -1,20 +1,12 @@
-"""`autogaze label`: greedy gaze labels for next-token pre-training."""
+"""`autogaze label`: greedy gaze labels for next-token pre-training; options in, a job out."""
 
-import json as json_module
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
-from autogaze.cli_errors import SOME_FAILED, exit_codes, log
-
-if TYPE_CHECKING:
-    from autogaze.labelling.clips import ClipToLabel
-    from autogaze.labelling.label import LabelSettings
-    from autogaze.labelling.search import Searcher
+from autogaze.cli_errors import exit_codes
+from autogaze.cli_options import PrintJson, device_option, dtype_option
 
 JUDGE = "Who judges"
 CLIPS = "What is labelled"
@@ -32,7 +24,7 @@ def label(
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="The label file (.json)."),
+        typer.Option(metavar="FILE", help="The label file (.json, or .json.gz)."),
     ] = Path("gazing_labels.json"),
     judge: Annotated[
         str,
@@ -62,13 +54,8 @@ def label(
             rich_help_panel=JUDGE,
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where a VideoMAE runs: cpu, cuda, cuda:1.", rich_help_panel=JUDGE)
-    ] = "cpu",
-    dtype: Annotated[
-        str,
-        typer.Option(help="A VideoMAE's: float32 or bfloat16.", rich_help_panel=JUDGE),
-    ] = "float32",
+    device: Annotated[str, device_option("Where a VideoMAE runs", JUDGE)] = "cpu",
+    dtype: Annotated[str, dtype_option("A VideoMAE's:", JUDGE)] = "float32",
     batch: Annotated[
         int | None,
         typer.Option(
@@ -79,18 +66,62 @@ def label(
         ),
     ] = None,
     clip_len: Annotated[
-        int, typer.Option(min=1, help="Frames of a clip: a video's first.", rich_help_panel=CLIPS)
-    ] = 16,
+        int | None,
+        typer.Option(min=1, help="Frames of a clip.", show_default="16", rich_help_panel=CLIPS),
+    ] = None,
     stride: Annotated[
-        int, typer.Option(min=1, help="Of them, this many frames apart.", rich_help_panel=CLIPS)
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of them, this many frames apart.",
+            show_default="1",
+            rich_help_panel=CLIPS,
+        ),
+    ] = None,
+    windows: Annotated[
+        Literal["first", "all"] | None,
+        typer.Option(
+            help="A video's first clip, or all that lie side by side in it.",
+            show_default="first",
+            rich_help_panel=CLIPS,
+        ),
+    ] = None,
+    decoder: Annotated[
+        Literal["auto", "pyav", "opencv"] | None,
+        typer.Option(
+            help="Of videos; auto is PyAV where it is installed, else OpenCV.",
+            show_default="auto",
+            rich_help_panel=CLIPS,
+        ),
+    ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead of PATHs: a training's options of the group `dataset` (.yaml, .json), or "
+            "all of its options (config.json).",
+            show_default=False,
+            rich_help_panel=CLIPS,
+        ),
+    ] = None,
+    split: Annotated[
+        Literal["train", "val"],
+        typer.Option(help="Which clips of --dataset.", rich_help_panel=CLIPS),
+    ] = "train",
     min_ratio: Annotated[
         float, typer.Option(help="Least mean ratio of a clip.", rich_help_panel=CLIPS)
     ] = 0.02,
     max_ratio: Annotated[
         float, typer.Option(help="Largest mean ratio of a clip.", rich_help_panel=CLIPS)
     ] = 0.2,
-    seed: Annotated[int, typer.Option(help="Of the ratios.", rich_help_panel=CLIPS)] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of the ratios, and of what --dataset draws if it names no seed.",
+            show_default="0, or trainer.seed of a config.json",
+            rich_help_panel=CLIPS,
+        ),
+    ] = None,
     shard: Annotated[
         str,
         typer.Option(
@@ -114,123 +145,33 @@ def label(
             rich_help_panel=WORK,
         ),
     ] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: PrintJson = False,
 ) -> None:
     """Label clips with the patches that a greedy search chooses: what pre-training imitates."""
     with exit_codes():
-        from autogaze.datasets.video_folder import Window
+        from autogaze.cli_labelling import Labelling, check_out, merge_shards, print_report
         from autogaze.labelling.budget import GazeBudget
-        from autogaze.labelling.clips import find_clips
         from autogaze.labelling.judges import JudgeChoice
-        from autogaze.labelling.label import LabelSettings
 
         if merge:
-            _print(_merge(out), json)
+            print_report(merge_shards(out), json)
             return
-        part = None if measure else _check_out(out, shard)
-        settings = LabelSettings(Window(clip_len, stride), GazeBudget(min_ratio, max_ratio), seed)
-        clips = find_clips(paths or [])
-        chosen = JudgeChoice(judge, scales, loss_type, loss_weights, device, dtype, batch)
-        searcher, task = chosen.build(clip_len)
-        if measure:
-            from autogaze.labelling.measure import measure_search
-
-            _print(measure_search(clips[0], searcher, task, settings, measure), json)
+        part = None if measure else check_out(out, shard)
+        job = Labelling.parse(
+            paths=paths or [],
+            judge=JudgeChoice(judge, scales, loss_type, loss_weights, device, dtype, batch),
+            budget=GazeBudget(min_ratio, max_ratio),
+            clip_len=clip_len,
+            stride=stride,
+            windows=windows,
+            decoder=decoder,
+            dataset=dataset,
+            split=split,
+            seed=seed,
+        )
+        if part is None:
+            print_report(job.measure(measure), json)
             return
-        report, code = _label(clips, searcher, settings, out, part)
-        _print(report, json)
+        report, code = job.run(out, part)
+        print_report(report, json)
         raise typer.Exit(code)
-
-
-def _check_out(out: Path, shard: str) -> Any:
-    """The shard, when the file can be written and is not there yet."""
-    from autogaze.errors import OutputError
-    from autogaze.files import check_writable
-    from autogaze.labelling.journal import Shard, check_new
-
-    if out.suffix != ".json":
-        raise OutputError(f"--out {out}: the name must end in .json")
-    check_writable(out)
-    check_new(out)
-    return Shard.parse(shard)
-
-
-def _label(
-    clips: "list[ClipToLabel]",
-    searcher: "Searcher",
-    settings: "LabelSettings",
-    out: Path,
-    shard: Any,
-) -> tuple[dict[str, Any], int]:
-    """Label a shard; the report and the exit code."""
-    from autogaze.errors import VideoError
-    from autogaze.labelling.journal import Journal, merge
-    from autogaze.labelling.label import label_clips
-
-    mine = clips[shard.number - 1 :: shard.total]
-    with Journal(out, shard, settings.identity(searcher)) as journal:
-        before = len(journal.done)
-        began = time.perf_counter()
-        # What a finished shard could not read, it is not asked for again.
-        mine = [] if journal.finished else mine
-        with _progress(len(mine)) as advance:
-            failed = label_clips(
-                mine,
-                searcher,
-                settings,
-                journal,
-                advance,
-                lambda clip: log.error("error: %s", clip.cause),
-            )
-        seconds = time.perf_counter() - began
-        if mine and len(failed) == len(mine):
-            raise VideoError(f"none of the {len(mine)} videos could be read")
-        if not journal.finished:
-            journal.finish()
-    new = len(journal.done) - before
-    report: dict[str, Any] = {
-        "clips": new,
-        "labelled_before": before,
-        "unreadable": len(failed),
-        "seconds": round(seconds, 3),
-        "clips_an_hour": round(new / seconds * 3600) if new else None,
-        "reconstructions_a_second": round(searcher.num_reconstructions / seconds) if new else None,
-    }
-    if shard.total == 1:
-        report["out"] = str(merge(out).path)
-    else:
-        report["shard"] = str(journal.path)
-    return report, SOME_FAILED if failed else 0
-
-
-def _merge(out: Path) -> dict[str, Any]:
-    from autogaze.labelling.journal import merge
-
-    labels = merge(out)
-    return {"clips": len(labels), "out": str(labels.path)}
-
-
-def _print(report: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json_module.dumps(report))
-        return
-    width = max(map(len, report))
-    for name, value in report.items():
-        if value is not None:
-            print(f"{name.replace('_', ' '):{width}}  {value}")
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr if that is a terminal, else nothing."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    console = Console(stderr=True)
-    columns = TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TextColumn("clips")
-    with Progress(
-        *columns, Remaining(), console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("labelling", total=total)
-        yield lambda: progress.advance(task)

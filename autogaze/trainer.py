@@ -33,6 +33,7 @@ from autogaze.training.progress import Progress
 from autogaze.training.recipes import Recipe
 from autogaze.training.resuming import newest_good, optimizer_kind, refuse_newer, restore
 from autogaze.training.stepping import Stepper
+from autogaze.training.tracking import Tracking
 from autogaze.training.validation import Validation
 
 log = logging.getLogger("autogaze.training")
@@ -91,7 +92,9 @@ class Trainer:
         self.num_clips = len(data.train)  # type: ignore[arg-type]
         self.num_steps = options.num_steps(self.num_clips)
         self.checkpoints = Checkpoints(self.folder)
-        self.journal = Journal(self.folder, self.accelerator, options.tracker, config or {})
+        tracking = Tracking(self.folder, self.accelerator, options.tracker, config or {})
+        writes = self.accelerator.is_main_process
+        self.journal = Journal(self.folder, tracking, writes=writes)
         self.stepper = None
         if trains:
             self.stepper = Stepper(
@@ -170,10 +173,11 @@ class Trainer:
     def _speed(self, stepper: Stepper, state: TrainingState) -> dict[str, float]:
         """Since the last time."""
         seconds, steps, shares = stepper.stopwatch.read(state.step)
-        working = shares.get("gazing", 0.0) + shares.get("forward and backward", 0.0)
+        learning = shares.get("forward and backward", 0.0)
         speed = {
             "clips_per_second": steps * self.options.batch_size / seconds,
-            "compute_share": working,
+            "forward_backward_share": learning,
+            "compute_share": learning + shares.get("gazing", 0.0),
             "waiting_share": shares.get("waiting", 0.0),
         }
         return speed | ({"unreadable": state.unreadable} if state.unreadable else {})
@@ -229,6 +233,7 @@ class Trainer:
         validation = Validation(self.learner, self.data.val, self.options, self.accelerator)
         metrics = validation.run(lambda name, picture: self.journal.show(step, name, picture))
         self.journal.write(step, metrics)
+        self.journal.draw()
         if self.accelerator.is_main_process:
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             log.info("step %d  %s", step, numbers)

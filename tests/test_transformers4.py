@@ -11,7 +11,10 @@ import transformers
 ROOT = Path(__file__).resolve().parents[1]
 CONCERNED = [
     *(f"tests/models/test_{name}.py" for name in ("conformance", "checkpoints", "scoring")),
-    *(f"tests/vision_encoders/test_{name}.py" for name in ("adapters", "gazed", "siglip")),
+    *(
+        f"tests/vision_encoders/test_{name}.py"
+        for name in ("adapters", "gazed", "siglip", "tables")
+    ),
 ]
 """What meets transformers: the rest is our own."""
 OVERLAY = Path(sys.prefix) / "transformers4"

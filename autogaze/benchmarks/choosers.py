@@ -17,6 +17,8 @@ from autogaze.models.autogaze.adaptation import GridAdaptation
 from autogaze.models.autogaze.processing import normalise
 from autogaze.selectors.base import Clips, Selector, frame_caps
 from autogaze.selectors.learned import Learned
+from autogaze.video.info import VideoInfo
+from autogaze.video.motion import check_motion
 
 CONTROLS = ("random", "centre")
 """Always measured: whatever a selector is worth, it must be worth more than these."""
@@ -57,15 +59,19 @@ class Chooser:
 
     def flops(self, own: Gaze) -> int:
         """Arithmetic of what was chosen, counted from the architecture."""
-        clips, frames = own.lengths.shape
-        if isinstance(self.selector, Learned):
-            config = self.selector.model.config
-            return sum(learned_flops(config, caps) for caps in own.lengths.tolist())
-        if self.name == "greedy":
-            return clips * canvas_flops(own.pyramid, frames)
-        if self.name in ("run-length", "change"):
-            return clips * difference_flops(own.pyramid, frames)
-        return 0
+        return selection_flops(self.selector, own.lengths.tolist())
+
+
+def selection_flops(selector: Selector, lengths: Sequence[Sequence[int]]) -> int:
+    """FLOP of choosing `lengths[b][t]` patches of frame t of clip b; 0 where nothing is computed."""
+    if isinstance(selector, Learned):
+        return sum(learned_flops(selector.model.config, clip) for clip in lengths)
+    frames = sum(len(clip) for clip in lengths)
+    if selector.name == "greedy":
+        return canvas_flops(selector.pyramid, frames)
+    if selector.name in ("run-length", "change"):
+        return difference_flops(selector.pyramid, frames)
+    return 0
 
 
 def with_controls(names: Sequence[str]) -> list[str]:
@@ -82,6 +88,14 @@ def check_choosers(names: Sequence[str]) -> None:
                 f"unknown selector {name!r}; known are {LEARNED} (random weights), "
                 f"{', '.join(registry.list_selectors())}, the path of a checkpoint folder, or a hub id"
             )
+
+
+def check_motion_wanted(names: Sequence[str], infos: Sequence[VideoInfo]) -> None:
+    """Raise VideoError, before anything slow, where a selector wants motion that a codec lacks."""
+    known = [name for name in names if name in registry.list_selectors()]
+    if any(registry.load(name).needs_motion for name in known):
+        for info in infos:
+            check_motion(info.codec, info.path)
 
 
 def load_chooser(name: str, pyramid: PatchPyramid, place: Place) -> Chooser:

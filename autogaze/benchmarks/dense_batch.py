@@ -24,7 +24,7 @@ def fastest_batch(encoder: MeasuredEncoder) -> int:
         max(candidates), 3, side, side, device=encoder.place.device, dtype=encoder.place.dtype
     )
     frames += torch.arange(len(frames), device=frames.device).to(frames)[:, None, None, None] / 100
-    encoder.forward_dense(frames[: candidates[0]])
+    encoder.adapter.dense(frames[: candidates[0]])
     best = dict.fromkeys(candidates, float("inf"))
     began = time.perf_counter()
     for _ in range(3):
@@ -38,6 +38,6 @@ def fastest_batch(encoder: MeasuredEncoder) -> int:
 def _seconds_a_frame(encoder: MeasuredEncoder, frames: torch.Tensor) -> float:
     synchronize()
     began = time.perf_counter()
-    encoder.forward_dense(frames)
+    encoder.adapter.dense(frames)
     synchronize()
     return (time.perf_counter() - began) / len(frames)

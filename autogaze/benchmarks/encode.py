@@ -206,12 +206,12 @@ def _cost(
 
 
 def _flops(encoder: MeasuredEncoder, runner: _Runner, seen: Seen) -> ByStage[int]:
-    counted = EncoderFlops.of(encoder.adapter)
+    flops = EncoderFlops.of(encoder.adapter)
     chooser = runner.chooser
-    embedding = counted.embed(seen.tokens)
+    embedding = flops.embedding(seen.tokens)
     if chooser is None:
-        encoding = counted.encode(seen.lengths, "frame_independent")
+        encoding = flops.encoding(seen.lengths, "frame_independent")
         return ByStage(0, 0, 0, embedding, encoding)
     selecting = sum(chooser.flops(own) for own in seen.own)
-    encoding = counted.encode(seen.lengths, encoder.gazed.settings.attn_type)
+    encoding = flops.encoding(seen.lengths, encoder.gazed.settings.attn_type)
     return ByStage(0, 0, selecting, embedding, encoding)

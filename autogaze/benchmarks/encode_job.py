@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from autogaze.benchmarks.choosers import check_choosers
+from autogaze.benchmarks.adapter_files import run_adapter_files
+from autogaze.benchmarks.choosers import check_choosers, check_motion_wanted
 from autogaze.benchmarks.dense_batch import fastest_batch
 from autogaze.benchmarks.device import Place
 from autogaze.benchmarks.encode import EncodeOptions, bench_encode
@@ -58,6 +59,7 @@ class EncodeJob:
         *,
         video: str | None = None,
         encoders: Sequence[str] | None = None,
+        adapters: Sequence[str] | None = None,
         selectors: Sequence[str] | None = None,
         fps: Sequence[float] | None = None,
         resolutions: Sequence[int] | None = None,
@@ -93,6 +95,7 @@ class EncodeJob:
             if pixels < 1:
                 raise VideoError(f"resolution must be at least 1 pixel, got {pixels}")
         check_ratio(ratio)
+        run_adapter_files(adapters or ())
         check_encoders(options.encoders)
         check_choosers(options.selectors)
         if not (grid or scaling or memory):
@@ -104,7 +107,7 @@ class EncodeJob:
         check_json(json)
         path = str(video if video is not None else sample_video()) if grid else ""
         if grid:
-            Video(path)
+            check_motion_wanted(options.selectors, [Video(path).info])
         return cls(
             path,
             options,

@@ -18,7 +18,7 @@ from autogaze.vision_encoders.layout import AttentionType
 
 @dataclass(frozen=True)
 class EncoderFlops:
-    """What one encoder needs.
+    """What one encoder needs; whole frames are clips of one frame each.
 
     Attributes:
         patch: FLOP of projecting a patch.
@@ -38,7 +38,7 @@ class EncoderFlops:
     @classmethod
     def of(cls, adapter: EncoderAdapter) -> "EncoderFlops":
         layers = list(adapter.layers)
-        width = adapter.config.hidden_size
+        width = adapter.width
         pooled_token, pooled_frame = _pooling(adapter.model, width)
         return cls(
             2 * adapter.projection.weight.numel(),
@@ -49,11 +49,11 @@ class EncoderFlops:
             adapter.num_prefix,
         )
 
-    def embed(self, patches: int) -> int:
+    def embedding(self, num_patches: int) -> int:
         """FLOP of projecting so many patches."""
-        return self.patch * patches
+        return self.patch * num_patches
 
-    def encode(self, lengths: Sequence[Sequence[int]], attn_type: AttentionType) -> int:
+    def encoding(self, lengths: Sequence[Sequence[int]], attn_type: AttentionType) -> int:
         """FLOP of blocks and pooling for clips of frames with `lengths[b][t]` patches."""
         clips = [[n + self.num_prefix for n in clip] for clip in lengths]
         frames = [n for clip in clips for n in clip]
@@ -61,10 +61,6 @@ class EncoderFlops:
         pairs = sum(_pairs(clip, attn_type) for clip in clips)
         pooling = self.pooled_token * tokens + self.pooled_frame * len(frames)
         return self.token * tokens + self.pair * pairs + pooling
-
-    def encode_dense(self, num_frames: int, cells: int) -> int:
-        """FLOP of blocks and pooling for whole frames, each by itself."""
-        return self.encode([[cells]] * num_frames, "frame_independent")
 
 
 def _pairs(frames: Sequence[int], attn_type: AttentionType) -> int:

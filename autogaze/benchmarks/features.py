@@ -9,11 +9,11 @@ from torch import Tensor
 
 from autogaze.benchmarks.choosers import Chooser
 from autogaze.benchmarks.encoder_models import MeasuredEncoder
-from autogaze.errors import VideoError
+from autogaze.errors import EncoderError, VideoError
 from autogaze.pipeline import CHUNK
 from autogaze.selectors.base import Clips
 from autogaze.video.chunks import read_chunks
-from autogaze.vision_encoders.output import GazedOutput
+from autogaze.vision_encoders.layout import TokenLayout
 
 DENSE_BATCH = 16
 
@@ -74,14 +74,31 @@ def read_clips(
 def dense_features(encoder: MeasuredEncoder, clip: VideoClip) -> Float[Tensor, "T C"]:
     """One feature a frame by the untouched model: its own pooling, else its tokens' mean."""
     frames = encoder.normalised(clip.clips.frames)[0]
-    features = []
-    for some in frames.split(DENSE_BATCH):
-        output = encoder.forward_dense(some)
-        pooled = getattr(output, "pooler_output", None)
-        if pooled is None:
-            pooled = output.last_hidden_state[:, encoder.adapter.num_prefix :].mean(1)
-        features.append(pooled.float().cpu())
-    return torch.cat(features)
+    pooled = [_pooled_dense(encoder, some) for some in frames.split(DENSE_BATCH)]
+    return torch.cat(pooled).float().cpu()
+
+
+def _pooled_dense(
+    encoder: MeasuredEncoder, frames: Float[Tensor, "F 3 S S"]
+) -> Float[Tensor, "F C"]:
+    adapter = encoder.adapter
+    output = adapter.dense(frames)
+    pooled = getattr(output, "pooler_output", None)
+    if pooled is not None:
+        return pooled
+    tokens = getattr(output, "last_hidden_state", None)
+    if tokens is None:
+        raise EncoderError(
+            f"{encoder.name}: {type(adapter).__name__}.dense returned "
+            f"{type(output).__name__}, which has neither pooler_output nor last_hidden_state; "
+            "let it return an object that has (docs/encoders.md)"
+        )
+    # The adapter may pool what the model does not; gazed features are pooled by it too.
+    patches = tokens.shape[1] - adapter.num_prefix
+    frames_alone = ((patches,),) * len(frames)
+    layout = TokenLayout(frames_alone, "frame_independent", tokens.device, adapter.num_prefix)
+    pooled = adapter.pool(tokens.flatten(0, 1), layout)
+    return tokens[:, adapter.num_prefix :].mean(1) if pooled is None else pooled
 
 
 @dataclass(frozen=True)
@@ -100,18 +117,5 @@ def gazed_features(
     generator = torch.Generator().manual_seed(seed)
     gaze = chooser.choose(clip.clips, ratio, generator).gaze
     output = encoder.gazed(encoder.normalised(clip.clips.frames), gaze)
-    return GazedFeatures(_pooled(output)[0].float().cpu(), gaze.num_patches)
-
-
-def _pooled(output: GazedOutput) -> Float[Tensor, "B T C"]:
-    """The model's own pooling; without one the mean of a frame's features."""
-    if output.pooler_output is not None:
-        return output.pooler_output
-    gaze, features = output.gaze, output.last_hidden_state
-    assert gaze is not None
-    assert features is not None
-    index = gaze.frame_of_patch.to(features.device)
-    sums = features.new_zeros(gaze.lengths.numel(), features.shape[-1])
-    sums.index_add_(0, index, features)
-    counts = gaze.lengths.flatten().clamp(min=1).to(features.device)
-    return (sums / counts[:, None]).unflatten(0, tuple(gaze.lengths.shape))
+    pooled = output.frame_means() if output.pooler_output is None else output.pooler_output
+    return GazedFeatures(pooled[0].float().cpu(), gaze.num_patches)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autogaze.benchmarks.choosers import check_choosers
+from autogaze.benchmarks.adapter_files import run_adapter_files
+from autogaze.benchmarks.choosers import check_choosers, check_motion_wanted
 from autogaze.benchmarks.device import Place
 from autogaze.benchmarks.encoder_models import check_encoders
 from autogaze.benchmarks.fidelity import FidelityOptions, bench_fidelity
@@ -19,7 +20,7 @@ from autogaze.benchmarks.measure import hardware
 from autogaze.benchmarks.progress import progress
 from autogaze.errors import VideoError
 from autogaze.selectors.base import check_ratio
-from autogaze.video.decode import Video
+from autogaze.video.chunks import read_chunks
 
 SELECTORS = ("greedy", "run-length", "change")
 RATIOS = (0.02, 0.05, 0.1, 0.2, 0.4)
@@ -42,6 +43,7 @@ class FidelityJob:
         *,
         videos: Sequence[str] | None = None,
         encoder: str = "siglip2-base-patch16-224",
+        adapters: Sequence[str] | None = None,
         selectors: Sequence[str] | None = None,
         ratios: Sequence[float] | None = None,
         attention: str = "frame_independent",
@@ -65,14 +67,16 @@ class FidelityJob:
         )
         for ratio in options.ratios:
             check_ratio(ratio)
+        run_adapter_files(adapters or ())
         check_encoders([encoder])
         check_choosers(options.selectors)
         if plot is not None:
             check_plot(plot)
         check_json(json)
         paths = find_videos(videos) if videos else (str(sample_video()),)
-        for path in paths:
-            Video(path)
+        # Opens every file, and tells whether rate and tiles can be had of it.
+        infos = [read_chunks(path, tiles=tiles, fps=fps).info for path in paths]
+        check_motion_wanted(options.selectors, infos)
         place = Place.parse(device, dtype)
         files = (Path(name) if name is not None else None for name in (json, plot))
         return cls(paths, options, place, *files)

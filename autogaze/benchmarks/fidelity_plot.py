@@ -6,7 +6,10 @@ from typing import Any
 
 from autogaze.benchmarks.fidelity import Fidelity, FidelityReport
 from autogaze.benchmarks.fidelity_measures import Estimate
-from autogaze.benchmarks.figures import caption, clean, save, selector_colours
+from autogaze.benchmarks.figures import LineEnd, caption, clean, label_ends, save, selector_styles
+
+BETWEEN = "#555a63"
+"""Colour of what two different clips have in common."""
 
 
 def plot_fidelity(report: FidelityReport, path: str | Path) -> None:
@@ -14,17 +17,15 @@ def plot_fidelity(report: FidelityReport, path: str | Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     cosine, neighbour = figure.subplots(1, 2)
-    _lines(cosine, report, lambda row: row.clip_cosine, lambda row: row.frame_cosine)
-    _lines(neighbour, report, lambda row: row.clip_neighbour, lambda row: row.frame_neighbour)
-    if cosine.get_ylim()[0] < report.between_clips:
-        cosine.axhline(report.between_clips, color="#8a9099", linewidth=0.8, linestyle=":")
-        cosine.annotate(
-            "two different clips, dense", (1, report.between_clips),
-            xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=7, color="#555a63",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-        )  # fmt: skip
+    cosine_ends = _lines(cosine, report, lambda row: row.clip_cosine, lambda row: row.frame_cosine)
+    neighbour_ends = _lines(
+        neighbour, report, lambda row: row.clip_neighbour, lambda row: row.frame_neighbour
+    )
+    between = cosine.get_ylim()[0] < report.between_clips
+    if between:
+        cosine.axhline(report.between_clips, color=BETWEEN, linewidth=0.8, linestyle=":", zorder=1)
     cosine.set_ylabel("cosine with the dense feature")
     neighbour.set_ylabel("same nearest neighbour as dense")
     neighbour.set_ylim(-0.02, 1.02)
@@ -34,8 +35,11 @@ def plot_fidelity(report: FidelityReport, path: str | Path) -> None:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.set_xlim(left=0)
         clean(axes)
-    handles, labels = cosine.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    if between:
+        right = cosine.get_xlim()[1]
+        cosine_ends.append(LineEnd("two clips, dense", BETWEEN, right, report.between_clips))
+    label_ends(cosine, cosine_ends)
+    label_ends(neighbour, neighbour_ends)
     weights = ", RANDOM WEIGHTS" if report.random_weights else ""
     figure.suptitle(
         f"{Path(report.encoder).name}{weights}", x=0.01, ha="left", fontsize=10, fontweight="bold"
@@ -44,8 +48,8 @@ def plot_fidelity(report: FidelityReport, path: str | Path) -> None:
     more = f" and {len(report.videos) - 4} more" if len(report.videos) > 4 else ""
     what = (
         f"{report.num_clips} clips, {report.num_frames} frames of {names}{more}; gazed at "
-        f"{report.scales}, {report.attn_type}, {report.place}. Solid: mean over a clip's frames; dashed: frames "
-        "(neighbours in other clips). Bars: the clips' intervals. Selectors are drawn a little apart."
+        f"{report.scales}, {report.attn_type}, {report.place}. Solid: mean over a clip's frames; dashed or dotted: "
+        "frames (neighbours in other clips). Bars: the clips' intervals. Selectors are drawn a little apart."
     )
     caption(figure, [what, " ".join(report.notes)])
     save(figure, path)
@@ -56,24 +60,29 @@ def _lines(
     report: FidelityReport,
     clip: Callable[[Fidelity], Estimate],
     frame: Callable[[Fidelity], Estimate],
-) -> None:
+) -> list[LineEnd]:
     names = list(dict.fromkeys(row.selector for row in report.rows))
     widest = max(row.share for row in report.rows)
-    for name, colour in selector_colours(names).items():
+    ends = []
+    for name, style in selector_styles(names).items():
         # Same shares for most selectors: a little apart, so that all bars are seen.
         rows = sorted((r for r in report.rows if r.selector == name), key=lambda row: row.share)
         apart = 0.004 * widest * (names.index(name) - len(names) / 2)
         shares = [row.share + apart for row in rows]
         solid = [clip(row) for row in rows]
         axes.plot(
-            shares, [e.mean for e in solid], "o-", color=colour, markersize=4, linewidth=1.6,
-            label=name,
+            shares, [e.mean for e in solid], "-", color=style.colour, marker=style.marker,
+            markersize=4.5, markerfacecolor="white" if style.hollow else style.colour,
+            linewidth=1.6,
         )  # fmt: skip
         dashed = [frame(row).mean for row in rows]
-        axes.plot(shares, dashed, "--", color=colour, linewidth=1.0, alpha=0.8)
+        axes.plot(shares, dashed, color=style.colour, linewidth=1.1, dashes=style.dashes, alpha=0.9)
         bars = [e for e in solid if e.low is not None and e.high is not None]
         if len(bars) == len(solid):
             axes.vlines(
-                shares, [e.low for e in bars], [e.high for e in bars], color=colour, linewidth=1.0,
-                alpha=0.55,
+                shares, [e.low for e in bars], [e.high for e in bars], color=style.colour,
+                linewidth=1.0, alpha=0.55,
             )  # fmt: skip
+        # Of a checkpoint's path its last part, for want of room.
+        ends.append(LineEnd(Path(name).name, style.colour, shares[-1], solid[-1].mean))
+    return ends

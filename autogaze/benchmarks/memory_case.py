@@ -70,7 +70,7 @@ def measure_memory_case(
     peaks = [meter.peaks[stage] for stage in (Stage.EMBED, Stage.ENCODE)]
     known = [peak for peak in peaks if peak is not None]
     longest = int(gaze.lengths.sum(1).max())
-    heads = encoder.adapter.config.num_attention_heads
+    heads = encoder.adapter.num_heads
     return MemoryCase(
         encoder=encoder.name,
         frames=frames,

@@ -110,7 +110,7 @@ def encode_dense(
     """Every frame whole, by the untouched model."""
     for some in frames.split(batch):
         meter.enter(Stage.EMBED)
-        encoder.forward_dense(some)
+        encoder.adapter.dense(some)
     meter.stop()
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze import registry
-from autogaze.benchmarks.arithmetic import canvas_flops, difference_flops, learned_flops
+from autogaze.benchmarks.choosers import check_motion_wanted, selection_flops
 from autogaze.benchmarks.measure import Timing, hardware, matrix_rate, timed
 from autogaze.errors import VideoError
 from autogaze.models.autogaze import AutoGaze, AutoGazeConfig
@@ -30,6 +30,9 @@ from autogaze.video.decode import Video
 from autogaze.video.write import VideoWriter
 
 FRAMES = 16
+
+CALL_OVERHEAD = 2e-3
+"""About what a call of a selector takes that computes nothing (`random`, `centre`), in seconds."""
 
 LEARNED_CASES = ((0.1, 1), (0.1, 8), (0.75, 1))
 OTHER_CASES = ((0.1, 1), (0.1, 16))
@@ -44,7 +47,6 @@ class SelectCost:
         seconds: wall-clock seconds a clip of 16 frames (`fastest`, `slowest` too).
         flops: counted arithmetic a clip.
         rate: FLOP a second of a matrix product, measured just before.
-        over_floor: seconds / (flops / rate); None where there is next to no arithmetic.
     """
 
     selector: str
@@ -55,8 +57,16 @@ class SelectCost:
     rate: float
 
     @property
+    def floor(self) -> float:
+        """Seconds a clip that the arithmetic alone would take at `rate`."""
+        return self.flops / self.rate
+
+    @property
     def over_floor(self) -> float | None:
-        return self.seconds.median * self.rate / self.flops if self.flops else None
+        """Time over floor; None where a call's floor is less than a call costs anyway."""
+        if self.floor * self.batch < CALL_OVERHEAD:
+            return None
+        return self.seconds.median / self.floor
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,8 @@ def bench_select(
         video: where clips come from; None makes moving textures.
         repeats: measured runs.
     """
+    if video is not None:
+        check_motion_wanted(selectors, [Video(video).info])
     costs = []
     attention = None
     for name in selectors:
@@ -137,14 +149,8 @@ def _measure(
     dtype: torch.dtype,
 ) -> SelectCost:
     frames = clips_to_choose_from(batch, selector.pyramid.side, video)
-    pyramid, flops = selector.pyramid, 0
-    if isinstance(selector, Learned):
-        caps = frame_caps(ratio, FRAMES, pyramid.num_patches)
-        flops = learned_flops(selector.model.config, caps)
-    elif selector.name == "greedy":
-        flops = canvas_flops(pyramid, FRAMES)
-    elif selector.name in ("run-length", "change"):
-        flops = difference_flops(pyramid, FRAMES)
+    caps = frame_caps(ratio, FRAMES, selector.pyramid.num_patches)
+    flops = selection_flops(selector, [caps])
     rate = matrix_rate(device, dtype)
     generator = torch.Generator().manual_seed(0)
     timing = timed(lambda: selector.select(frames, ratio=ratio, generator=generator), repeats)
@@ -227,7 +233,13 @@ def _moving_texture(side: int, seed: int) -> UInt8[Tensor, "T 3 S S"]:
 
 def print_report(report: SelectReport, console: Console) -> None:
     """The table that `autogaze bench select` shows."""
-    table = Table(title=f"Choosing from clips of 16 x 224 x 224\n{report.hardware}")
+    table = Table(
+        title=f"Choosing from clips of 16 x 224 x 224\n{report.hardware}",
+        caption="floor: the arithmetic alone, at the rate of a matrix product. time / floor is left "
+        f"empty where a whole call's floor is below {1e3 * CALL_OVERHEAD:g} ms, about what a call "
+        "takes that computes nothing.",
+        caption_justify="left",
+    )
     for name in ("selector", "ratio", "batch", "ms a clip", "fastest..slowest"):
         table.add_column(name, justify="left" if name == "selector" else "right")
     for name in ("GFLOP a clip", "GFLOP/s here", "floor, ms", "time / floor"):
@@ -242,8 +254,8 @@ def print_report(report: SelectReport, console: Console) -> None:
             f"{cost.seconds.fastest * 1e3:.1f}..{cost.seconds.slowest * 1e3:.1f}",
             f"{cost.flops / 1e9:.2f}" if cost.flops else "none",
             f"{cost.rate / 1e9:.0f}",
-            f"{cost.flops / cost.rate * 1e3:.1f}" if cost.flops else "-",
-            f"{over:.2f}" if over is not None else "-",
+            f"{cost.floor * 1e3:.1f}" if cost.flops else "",
+            f"{over:.2f}" if over is not None else "",
         )
     if report.costs:
         console.print(table)

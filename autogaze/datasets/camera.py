@@ -7,21 +7,17 @@ path of a clip follows from the seed, the epoch and its number.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
-from autogaze.datasets.files import find_files, short_name
-from autogaze.datasets.seeds import integer, seeded, uniform
-from autogaze.errors import TrainingError, VideoError
-from autogaze.video.stills import read_still
+from autogaze.datasets.pictures import PICTURES, PictureClips
+from autogaze.datasets.seeds import integer, uniform
+from autogaze.errors import TrainingError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+__all__ = ["PICTURES", "CameraClips", "CameraPath", "CameraSettings", "draw_path", "film", "show"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,9 @@ class CameraSettings:
         max_zoom: largest factor between the first view's size and the last one's.
         max_turn: degrees turned in a clip.
         min_view, max_view: size of the view, as a share of the picture's shorter side.
+
+    Raises:
+        TrainingError: numbers that describe no camera.
     """
 
     clip_len: int = 16
@@ -45,50 +44,32 @@ class CameraSettings:
     min_view: float = 0.3
     max_view: float = 0.9
 
+    def __post_init__(self) -> None:
+        if self.clip_len < 1 or self.side < 1:
+            raise TrainingError(f"clips need frames and pixels, got {self.clip_len}, {self.side}")
+        if not 0 < self.min_view <= self.max_view <= 1:
+            raise TrainingError(
+                f"views must satisfy 0 < min_view <= max_view <= 1, got {self.min_view} and "
+                f"{self.max_view}"
+            )
+        if self.max_zoom < 1 or self.max_pan < 0:
+            raise TrainingError(
+                f"max_zoom must be at least 1 and max_pan at least 0, got {self.max_zoom} and "
+                f"{self.max_pan}"
+            )
 
-class CameraClips(Dataset):
-    """Clips filmed off photographs.
 
-    Args:
-        roots: folders of pictures, searched to the bottom.
-        clips_a_picture: clips that an epoch films off each.
-        fixed: the same clips in every epoch.
+class CameraClips(PictureClips[CameraSettings]):
+    """Clips filmed off photographs."""
 
-    Raises:
-        TrainingError: no pictures.
-    """
+    kind = "camera"
+    settings_kind = CameraSettings
 
-    def __init__(
-        self,
-        roots: Sequence[str | Path],
-        settings: CameraSettings | None = None,
-        *,
-        clips_a_picture: int = 1,
-        seed: int = 0,
-        fixed: bool = False,
-    ) -> None:
-        self.settings = settings or CameraSettings()
-        self.clips_a_picture = clips_a_picture
-        self.seed = seed
-        self.fixed = fixed
-        self.paths = find_files(roots, PICTURES)
-        if not self.paths:
-            places = ", ".join(str(root) for root in roots)
-            raise TrainingError(f"no pictures ({' '.join(PICTURES)}) in {places or 'no folder'}")
-
-    def __len__(self) -> int:
-        return len(self.paths) * self.clips_a_picture
-
-    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
-        epoch, index = key if isinstance(key, tuple) else ClipKey(0, key)
-        path = self.paths[index % len(self.paths)]
-        name = short_name(path)
-        try:
-            picture = torch.from_numpy(read_still(path)).permute(2, 0, 1)
-        except (VideoError, OSError) as error:
-            return UnreadableClip(name, str(error))
-        generator = seeded("camera", self.seed, 0 if self.fixed else epoch, index)
-        return TrainingClip(film(picture, self.settings, generator), name)
+    def make(
+        self, pictures: Sequence[UInt8[Tensor, "3 _ _"]], generator: torch.Generator
+    ) -> UInt8[Tensor, "T 3 S S"]:
+        """See `PictureClips`."""
+        return film(pictures[0], self.settings, generator)
 
 
 def film(

@@ -1,5 +1,6 @@
 """What training reads: clips of frames, alone and in batches."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
@@ -18,6 +20,11 @@ class ClipKey(NamedTuple):
 
     epoch: int
     number: int
+
+    @classmethod
+    def of(cls, key: "ClipKey | int") -> "ClipKey":
+        """A number alone is one of epoch 0."""
+        return key if isinstance(key, ClipKey) else cls(0, key)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,8 @@ class TrainingClip:
 
     Attributes:
         frames: (T, 3, S, S) RGB.
-        name: the file's last three path parts, or what made the clip.
+        name: the file's last three path parts, and which clip of it where there are several;
+            or what made the clip.
         labels: where the dataset has some.
     """
 
@@ -54,6 +62,25 @@ class UnreadableClip:
 
     name: str
     cause: str
+
+
+class NamedClips(Dataset, ABC):
+    """A dataset whose clips have names that label files know them by.
+
+    Items are asked for by `ClipKey`; a number alone is one of epoch 0.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Clips of an epoch."""
+
+    @abstractmethod
+    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
+        """One clip."""
+
+    @abstractmethod
+    def name(self, number: int) -> str:
+        """Of a clip of epoch 0."""
 
 
 @dataclass(frozen=True)

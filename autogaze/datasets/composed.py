@@ -8,20 +8,16 @@ the seed, the epoch and its number.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-from autogaze.datasets.camera import PICTURES, CameraSettings, film
-from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
-from autogaze.datasets.files import find_files, short_name
-from autogaze.datasets.seeds import integer, seeded, uniform
-from autogaze.errors import TrainingError, VideoError
-from autogaze.video.stills import read_still
+from autogaze.datasets.camera import CameraSettings, film
+from autogaze.datasets.pictures import PictureClips
+from autogaze.datasets.seeds import integer, uniform
+from autogaze.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,9 @@ class CompositionSettings:
         max_speed: of a cut-out, in sides of the frame a clip; a quarter stand still.
         max_turn: degrees that a cut-out turns in a clip, either way.
         max_growth: largest factor by which one grows or shrinks in a clip.
+
+    Raises:
+        TrainingError: numbers that describe no composition.
     """
 
     camera: CameraSettings = field(default_factory=CameraSettings)
@@ -45,54 +44,42 @@ class CompositionSettings:
     max_turn: float = 60.0
     max_growth: float = 1.4
 
+    def __post_init__(self) -> None:
+        if self.max_cutouts < 1:
+            raise TrainingError(f"max_cutouts must be at least 1, got {self.max_cutouts}")
+        if not 0 < self.min_size <= self.max_size:
+            raise TrainingError(
+                f"cut-outs must satisfy 0 < min_size <= max_size, got {self.min_size} and "
+                f"{self.max_size}"
+            )
+        if self.max_growth < 1 or self.max_speed < 0:
+            raise TrainingError(
+                f"max_growth must be at least 1 and max_speed at least 0, got {self.max_growth} "
+                f"and {self.max_speed}"
+            )
 
-class ComposedClips(Dataset):
-    """Compositions of the photographs below some folders.
+    @property
+    def clip_len(self) -> int:
+        """Frames of a clip."""
+        return self.camera.clip_len
 
-    Args:
-        roots: folders of pictures, searched to the bottom.
-        clips_a_picture: clips an epoch with each as their background.
-        fixed: the same clips in every epoch.
 
-    Raises:
-        TrainingError: no pictures.
-    """
+class ComposedClips(PictureClips[CompositionSettings]):
+    """Compositions of photographs, each clip with one of them as its background."""
 
-    def __init__(
-        self,
-        roots: Sequence[str | Path],
-        settings: CompositionSettings | None = None,
-        *,
-        clips_a_picture: int = 1,
-        seed: int = 0,
-        fixed: bool = False,
-    ) -> None:
-        self.settings = settings or CompositionSettings()
-        self.clips_a_picture = clips_a_picture
-        self.seed = seed
-        self.fixed = fixed
-        self.paths = find_files(roots, PICTURES)
-        if not self.paths:
-            places = ", ".join(str(root) for root in roots)
-            raise TrainingError(f"no pictures ({' '.join(PICTURES)}) in {places or 'no folder'}")
+    kind = "composed"
+    settings_kind = CompositionSettings
 
-    def __len__(self) -> int:
-        return len(self.paths) * self.clips_a_picture
-
-    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
-        epoch, index = key if isinstance(key, tuple) else ClipKey(0, key)
-        generator = seeded("composed", self.seed, 0 if self.fixed else epoch, index)
-        background = self.paths[index % len(self.paths)]
+    def others(self, generator: torch.Generator) -> list[int]:
+        """Places of the photographs that are cut out."""
         count = 1 + integer(generator, self.settings.max_cutouts)
-        others = [self.paths[integer(generator, len(self.paths))] for _ in range(count)]
-        pictures = []
-        for path in (background, *others):
-            try:
-                pictures.append(torch.from_numpy(read_still(path)).permute(2, 0, 1))
-            except (VideoError, OSError) as error:
-                return UnreadableClip(short_name(path), str(error))
-        frames = compose(pictures[0], pictures[1:], self.settings, generator)
-        return TrainingClip(frames, short_name(background))
+        return [integer(generator, len(self.paths)) for _ in range(count)]
+
+    def make(
+        self, pictures: Sequence[UInt8[Tensor, "3 _ _"]], generator: torch.Generator
+    ) -> UInt8[Tensor, "T 3 S S"]:
+        """See `PictureClips`."""
+        return compose(pictures[0], pictures[1:], self.settings, generator)
 
 
 def compose(

@@ -2,19 +2,28 @@
 
 A dict: a clip's name (its file's last three path parts) -> `gazing_pos`, for every frame
 the chosen ids numbered over the clip (id + V * frame), and `task_losses`, the loss left
-after each of them.
+after each of them. A clip that does not begin with its video says with which frame it
+does: `dataset/train/file.mp4#32`.
 """
 
+import gzip
 import json
 import math
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from autogaze.datasets.clip import GazeLabels
 from autogaze.errors import TrainingError
 from autogaze.files import replacing
+
+
+def window_name(video: str, start: int) -> str:
+    """What the clip of a video is called that begins with frame `start`."""
+    return f"{video}#{start}" if start else video
 
 
 @dataclass(frozen=True)
@@ -33,22 +42,25 @@ class LabelFile:
     def load(cls, path: str | Path, num_patches: int) -> "LabelFile":
         """Read a label file and check it against V = `num_patches` ids a frame.
 
+        A name that ends in `.gz` is unpacked.
+
         Raises:
             TrainingError: no such file, not of this form, or of another pyramid.
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_text())
+            packed = path.read_bytes()
+            content = json.loads(gzip.decompress(packed) if path.suffix == ".gz" else packed)
         except FileNotFoundError:
             raise TrainingError(f"{path}: no such label file") from None
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, zlib.error, ValueError) as error:
             raise TrainingError(f"{path}: cannot be read as JSON: {error}") from error
         if not isinstance(content, dict) or not content:
             raise TrainingError(f"{path}: expected a dict of labelled clips, got {_kind(content)}")
         return cls(path, {name: _parse(path, name, x, num_patches) for name, x in content.items()})
 
     def save(self, num_patches: int) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all; packed where its name ends in `.gz`."""
         content = {
             name: {
                 "gazing_pos": [
@@ -59,7 +71,43 @@ class LabelFile:
             for name, labels in sorted(self.clips.items())
         }
         with replacing(self.path) as temporary:
-            Path(temporary).write_text(json.dumps(content))
+            text = json.dumps(content).encode()
+            packs = self.path.suffix == ".gz"
+            Path(temporary).write_bytes(gzip.compress(text, mtime=0) if packs else text)
+
+    def starts(self, video: str) -> Sequence[int]:
+        """First frames of the clips of a video that are labelled."""
+        return self._starts.get(video, ())
+
+    @cached_property
+    def _starts(self) -> Mapping[str, Sequence[int]]:
+        starts: dict[str, list[int]] = {}
+        for name in self.clips:
+            video, mark, number = name.rpartition("#")
+            is_window = bool(mark) and number.isdecimal()
+            starts.setdefault(video if is_window else name, []).append(
+                int(number) if is_window else 0
+            )
+        return {video: sorted(found) for video, found in starts.items()}
+
+    def choose(self, names: Sequence[str], clip_len: int) -> list[int]:
+        """Which of some clips are labelled.
+
+        Raises:
+            TrainingError: none of them, or not in every one of `clip_len` frames.
+        """
+        found = [number for number, name in enumerate(names) if name in self.clips]
+        if not found:
+            raise self.none_of(names)
+        self.check_length((names[number] for number in found), clip_len)
+        return found
+
+    def none_of(self, names: Sequence[str]) -> TrainingError:
+        """What to raise where a dataset has none of the labelled clips."""
+        return TrainingError(
+            f"{self.path} labels none of the {len(names)} clips found, such as {names[0]}; it "
+            f"labels {next(iter(self.clips), 'nothing')}"
+        )
 
     def check_length(self, names: Iterable[str], clip_len: int) -> None:
         """Raise TrainingError where clips of these names are not labelled in every frame."""
@@ -70,10 +118,6 @@ class LabelFile:
                     f"{self.path}: {name} is labelled for {labelled} frames, but clips have "
                     f"{clip_len}; use dataset.clip_len={labelled}"
                 )
-
-    def example(self) -> str:
-        """A clip that is labelled."""
-        return next(iter(self.clips), "nothing")
 
     def __contains__(self, name: str) -> bool:
         return name in self.clips

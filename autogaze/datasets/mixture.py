@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 
 import torch
 from jaxtyping import Int
@@ -17,9 +16,10 @@ from autogaze.errors import TrainingError
 class MixedClips(Dataset):
     """Clips of several datasets.
 
-    In every epoch each dataset gives exactly its share, in an order drawn anew; no clip
-    comes twice before all of its dataset came once, and a clip that does come again in
-    an epoch is drawn as in another one (another window, another camera path).
+    In every epoch each dataset gives exactly its share, in an order drawn anew, and evenly
+    spread: of any first clips each gave its share, too. No clip comes twice before all of
+    its dataset came once, and a clip that does come again in an epoch is drawn as in another
+    one (another window, another camera path).
 
     Args:
         datasets: whose items are asked for by `ClipKey`.
@@ -53,26 +53,33 @@ class MixedClips(Dataset):
         for dataset, size, count in zip(datasets, sizes, self.counts, strict=True):
             if count and not size:
                 raise TrainingError(f"{type(dataset).__name__} has a share, but no clips")
+        self.order = _spread(self.counts)
 
     def __len__(self) -> int:
         return sum(self.counts)
 
     def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
-        epoch, number = key if isinstance(key, tuple) else ClipKey(0, key)
-        which, inner = self.locate(ClipKey(epoch, number))
+        which, inner = self.locate(ClipKey.of(key))
         return self.datasets[which][inner]
 
     def locate(self, key: ClipKey) -> tuple[int, ClipKey]:
         """Which clip of which dataset a key stands for."""
         if not 0 <= key.number < len(self):
             raise IndexError(f"clip {key.number} of {len(self)}")
-        ends = list(accumulate(self.counts))
-        which = next(place for place, end in enumerate(ends) if key.number < end)
+        which, place = self.order[key.number].tolist()
         size, count = self.sizes[which], self.counts[which]
-        turn, place = divmod(key.number - ends[which] + count, size)
+        turn, place = divmod(place, size)
         order = _order(f"{self.seed}/{which}/{key.epoch}/{turn}", size)
         turns = -(-count // size)
         return which, ClipKey(key.epoch * turns + turn, int(order[place]))
+
+
+def _spread(counts: Sequence[int]) -> Int[Tensor, "N 2"]:
+    """For each clip of an epoch its dataset, and the how manieth clip of that it is."""
+    which = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    place = torch.cat([torch.arange(count) for count in counts])
+    when = torch.cat([(torch.arange(count) + 0.5).double() / max(1, count) for count in counts])
+    return torch.stack([which, place], 1)[when.argsort(stable=True)]
 
 
 def _shares(weights: Sequence[float], total: int) -> list[int]:

@@ -8,13 +8,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-from autogaze.datasets.clip import ClipKey, TrainingClip
-from autogaze.datasets.seeds import integer, seeded, uniform
+from autogaze.datasets.drawn import DrawnClips
+from autogaze.datasets.labels import LabelFile
+from autogaze.datasets.seeds import integer, uniform
+from autogaze.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class ProceduralSettings:
         max_shapes: at most so many things move on their own; at least one does.
         max_speed: of things, in sides of the frame a clip.
         max_camera: of the background, likewise; half of the clips have a still one.
+
+    Raises:
+        TrainingError: numbers that describe no clip.
     """
 
     clip_len: int = 16
@@ -35,9 +39,22 @@ class ProceduralSettings:
     max_speed: float = 0.8
     max_camera: float = 0.3
 
+    def __post_init__(self) -> None:
+        if min(self.clip_len, self.side, self.max_shapes) < 1:
+            raise TrainingError(
+                "clip_len, side and max_shapes must be at least 1, got "
+                f"{self.clip_len}, {self.side} and {self.max_shapes}"
+            )
+        if min(self.max_speed, self.max_camera) < 0:
+            raise TrainingError(
+                f"speeds must not be negative, got {self.max_speed} and {self.max_camera}"
+            )
 
-class ProceduralClips(Dataset):
-    """`num_clips` clips an epoch, new ones in every epoch unless `fixed`."""
+
+class ProceduralClips(DrawnClips):
+    """`num_clips` clips an epoch; for the other arguments see `DrawnClips`."""
+
+    kind = "procedural"
 
     def __init__(
         self,
@@ -46,21 +63,25 @@ class ProceduralClips(Dataset):
         *,
         seed: int = 0,
         fixed: bool = False,
+        labels: LabelFile | None = None,
     ) -> None:
-        self.num_clips = num_clips
         self.settings = settings or ProceduralSettings()
-        self.seed = seed
-        self.fixed = fixed
+        super().__init__(
+            num_clips,
+            self.settings.clip_len,
+            [self.settings],
+            seed=seed,
+            fixed=fixed,
+            labels=labels,
+        )
 
-    def __len__(self) -> int:
-        return self.num_clips
+    def shows(self, number: int) -> str:
+        """See `DrawnClips`."""
+        return self.kind
 
-    def __getitem__(self, key: ClipKey | int) -> TrainingClip:
-        epoch, index = key if isinstance(key, tuple) else ClipKey(0, key)
-        epoch = 0 if self.fixed else epoch
-        frames = draw_clip(self.settings, seeded("procedural", self.seed, epoch, index))
-        name = f"procedural/{self.seed}/{epoch}-{index}"
-        return TrainingClip((frames * 255).round().to(torch.uint8), name)
+    def draw(self, number: int, generator: torch.Generator) -> UInt8[Tensor, "T 3 S S"]:
+        """See `DrawnClips`."""
+        return (draw_clip(self.settings, generator) * 255).round().to(torch.uint8)
 
 
 def draw_clip(settings: ProceduralSettings, generator: torch.Generator) -> Float[Tensor, "T 3 S S"]:

@@ -16,6 +16,11 @@ def seeded(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(seed & (2**63 - 1))
 
 
+def fingerprint(*parts: object) -> str:
+    """Eight hexadecimal digits that tell other parts apart, by how they are printed."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()
+
+
 def uniform(generator: torch.Generator, low: float, high: float) -> float:
     """One number from [low, high)."""
     return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))

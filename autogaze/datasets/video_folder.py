@@ -1,57 +1,109 @@
 """Clips of real videos in folders, as users of AutoGaze lay them out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from autogaze.datasets.augmentation import Augmentation, augment
-from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
+from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
+from autogaze.datasets.decoders import Decoder, choose_decoder
 from autogaze.datasets.files import find_files, short_name
-from autogaze.datasets.labels import LabelFile
-from autogaze.datasets.seeds import integer, seeded
+from autogaze.datasets.footage import FileFootage, Footage, hold
+from autogaze.datasets.labels import LabelFile, window_name
+from autogaze.datasets.seeds import seeded
+from autogaze.datasets.windows import Window
 from autogaze.errors import TrainingError, VideoError
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".gif")
 
 
-@dataclass(frozen=True)
-class Window:
-    """Which frames of a video make a clip.
+class VideoClip(NamedTuple):
+    """A clip of a video, by its first frame."""
 
-    Args:
-        clip_len: frames of a clip.
-        stride: of them, this many frames apart.
-        random: where the clip starts is drawn anew in every epoch; else it starts at the
-            first frame, which is where labels are made.
-    """
-
-    clip_len: int = 16
-    stride: int = 1
-    random: bool = False
+    path: Path
+    start: int = 0
 
     @property
-    def span(self) -> int:
-        """Frames from the first of the clip to its last, both included."""
-        return (self.clip_len - 1) * self.stride + 1
+    def name(self) -> str:
+        """In label files."""
+        return window_name(short_name(self.path), self.start)
 
 
-class VideoFolder(Dataset):
+class VideoClips(NamedClips):
+    """Some clips of videos.
+
+    Args:
+        clips: where they start; if the window is random they start anywhere.
+        window: how they are cut.
+        side: pixels of a clip's frames: the shorter side is resized to it, the middle cut out.
+        augmentation: changes of the clips.
+        labels: of all of them.
+        seed: of everything drawn.
+        decoder: reads the files; see `choose_decoder`.
+        cache: decode all videos now and keep them in memory, 3 * side^2 bytes a frame.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[VideoClip],
+        *,
+        window: Window,
+        side: int,
+        decoder: Decoder,
+        augmentation: Augmentation | None = None,
+        labels: LabelFile | None = None,
+        seed: int = 0,
+        cache: bool = False,
+    ) -> None:
+        self.clips = clips
+        self.window = window
+        self.side = side
+        self.decoder = decoder
+        self.augmentation = augmentation
+        self.labels = labels
+        self.seed = seed
+        paths = list(dict.fromkeys(clip.path for clip in clips))
+        self.held = hold(paths, side, decoder) if cache else {}
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def name(self, number: int) -> str:
+        """Of a clip, in label files."""
+        return self.clips[number].name
+
+    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
+        epoch, index = ClipKey.of(key)
+        clip = self.clips[index]
+        generator = seeded("video", self.seed, epoch, index)
+        try:
+            footage = self.held.get(clip.path) or FileFootage(clip.path, self.side, self.decoder)
+            frames = footage.clip(_start(footage, clip.start, self.window, generator), self.window)
+        except (VideoError, OSError) as error:
+            return UnreadableClip(clip.name, str(error))
+        if self.augmentation is not None:
+            frames = augment(frames, self.augmentation, generator)
+        labels = None if self.labels is None else self.labels[clip.name]
+        return TrainingClip(frames, clip.name, labels)
+
+
+class VideoFolder(VideoClips):
     """Videos below `root/<split>/` of several roots.
 
     Args:
         roots: folders that hold `train/` and `val/`.
         split: which of them.
-        window: how clips are cut.
+        window: how clips are cut; the first of every video by default.
         side: pixels of a clip's frames: the shorter side is resized to it, the middle cut out.
         augmentation: of training clips; labelled ones may not be augmented.
-        labels: gaze labels of the clips; videos without are left out.
+        labels: gaze labels; the labelled clips, and no others, are used.
         seed: of everything drawn.
+        decoder: `pyav`, `opencv`, or `auto`, PyAV where it is installed.
+        cache: decode all videos now and keep them in memory, 3 * side^2 bytes a frame.
 
     Raises:
         TrainingError: no videos, labels for other videos or clips of another length, or
@@ -68,77 +120,88 @@ class VideoFolder(Dataset):
         augmentation: Augmentation | None = None,
         labels: LabelFile | None = None,
         seed: int = 0,
+        decoder: str = "auto",
+        cache: bool = False,
     ) -> None:
-        self.window = window or Window()
-        self.side = side
-        self.augmentation = augmentation
-        self.labels = labels
-        self.seed = seed
+        window = window or Window()
         folders = [Path(root) / split for root in roots]
-        self.paths = find_files([folder for folder in folders if folder.is_dir()], VIDEOS)
-        if not self.paths:
+        paths = find_files([folder for folder in folders if folder.is_dir()], VIDEOS)
+        if not paths:
             places = ", ".join(str(folder) for folder in folders)
             raise TrainingError(f"no videos ({' '.join(VIDEOS)}) in {places or 'no folder'}")
-        if labels is not None:
-            if self.window.random or augmentation is not None:
-                raise TrainingError(
-                    "gaze labels belong to fixed clips: use dataset.random_sample_frame=False "
-                    "and no augmentation with them"
-                )
-            found = [path for path in self.paths if short_name(path) in labels]
-            if not found:
-                raise TrainingError(
-                    f"{labels.path} labels none of the {len(self.paths)} videos found, such as "
-                    f"{short_name(self.paths[0])}; it labels {labels.example()}"
-                )
-            labels.check_length(map(short_name, found), self.window.clip_len)
-            self.paths = found
+        chosen = choose_decoder(decoder)
+        if labels is None:
+            clips = find_windows(paths, window, chosen)
+        elif window.random or augmentation is not None:
+            raise TrainingError(
+                "gaze labels belong to fixed clips: use dataset.random_sample_frame=False "
+                "and no augmentation with them"
+            )
+        else:
+            clips = _labelled(paths, window, labels)
+        super().__init__(
+            clips,
+            window=window,
+            side=side,
+            decoder=chosen,
+            augmentation=augmentation,
+            labels=labels,
+            seed=seed,
+            cache=cache,
+        )
 
-    def __len__(self) -> int:
-        return len(self.paths)
 
-    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
-        epoch, index = key if isinstance(key, tuple) else ClipKey(0, key)
-        path = self.paths[index]
-        name = short_name(path)
-        generator = seeded("video", self.seed, epoch, index)
+def _labelled(paths: Sequence[Path], window: Window, labels: LabelFile) -> list[VideoClip]:
+    """The labelled clips of videos, as the file has them: no video need be opened."""
+    names = [short_name(path) for path in paths]
+    clips = [
+        VideoClip(path, start)
+        for path, name in zip(paths, names, strict=True)
+        for start in labels.starts(name)
+    ]
+    if not clips:
+        raise labels.none_of(names)
+    labels.check_length((clip.name for clip in clips), window.clip_len)
+    return clips
+
+
+def find_windows(paths: Sequence[Path], window: Window, decoder: Decoder) -> list[VideoClip]:
+    """The clips that videos give: one each, or all that lie side by side.
+
+    How many lie in a video its header tells, or, where it does not, a look at all its frames.
+    One that cannot be read gives one clip, so that reading tells why.
+    """
+    if not window.every:
+        return [VideoClip(path) for path in paths]
+    clips = []
+    for path in paths:
         try:
-            frames = read_window(path, self.window, self.side, generator)
-        except (VideoError, OSError) as error:
-            return UnreadableClip(name, str(error))
-        if self.augmentation is not None:
-            frames = augment(frames, self.augmentation, generator)
-        return TrainingClip(frames, name, None if self.labels is None else self.labels[name])
+            video = decoder(path)
+            num_frames = video.num_frames or sum(1 for _ in video.frames())
+        except (VideoError, OSError):
+            num_frames = 0
+        clips += [VideoClip(path, start) for start in window.starts(num_frames)]
+    return clips
 
 
 def read_window(
-    path: Path, window: Window, side: int, generator: torch.Generator
+    path: Path,
+    window: Window,
+    side: int,
+    generator: torch.Generator,
+    decoder: Decoder | None = None,
 ) -> UInt8[Tensor, "T 3 S S"]:
     """The frames of one clip; a video that is too short shows its last frame on.
 
     Raises:
         VideoError: the file cannot be read, or has no frames.
     """
-    from autogaze.video.decode import Video  # decoded clips can be trained on without PyAV
-
-    video = Video(path)
-    start = 0
-    if window.random and video.info.num_frames:
-        start = integer(generator, max(1, video.info.num_frames - window.span + 1))
-    frames: list[Tensor] = []
-    for frame in video.frames(first=start, last=start + window.span - 1):
-        if (frame.index - start) % window.stride == 0:
-            frames.append(square(torch.from_numpy(frame.pixels).permute(2, 0, 1), side))
-    frames += [frames[-1]] * (window.clip_len - len(frames))
-    return torch.stack(frames)
+    footage = FileFootage(path, side, decoder or choose_decoder())
+    return footage.clip(_start(footage, 0, window, generator), window)
 
 
-def square(frame: UInt8[Tensor, "3 H W"], side: int) -> UInt8[Tensor, "3 S S"]:
-    """The shorter side resized (bilinear, antialiased) to `side`, the middle cut out."""
-    height, width = frame.shape[1:]
-    scale = side / min(height, width)
-    size = max(side, round(height * scale)), max(side, round(width * scale))
-    if size != (height, width):
-        frame = F.interpolate(frame[None], size, mode="bilinear", antialias=True)[0]
-    top, left = (size[0] - side) // 2, (size[1] - side) // 2
-    return frame[:, top : top + side, left : left + side]
+def _start(footage: Footage, start: int, window: Window, generator: torch.Generator) -> int:
+    """The first frame of a clip: the given one, or one that is drawn."""
+    if window.random and footage.num_frames:
+        return window.draw(footage.num_frames, generator)
+    return start

@@ -1,4 +1,4 @@
-"""The clips to label: video files, folders of them, files of decoded clips."""
+"""The clips to label: of videos, of files of decoded clips, of any dataset."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,11 +8,13 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
+from autogaze.datasets.clip import ClipKey, NamedClips, UnreadableClip
 from autogaze.datasets.decoded import DecodedClips
-from autogaze.datasets.files import find_files, short_name
-from autogaze.datasets.seeds import seeded
-from autogaze.datasets.video_folder import VIDEOS, Window, read_window
-from autogaze.errors import TrainingError
+from autogaze.datasets.decoders import choose_decoder
+from autogaze.datasets.files import find_files
+from autogaze.datasets.video_folder import VIDEOS, VideoClips, find_windows
+from autogaze.datasets.windows import Window
+from autogaze.errors import TrainingError, VideoError
 
 DECODED = ".safetensors"
 
@@ -23,62 +25,80 @@ class ClipToLabel:
 
     Attributes:
         name: in the label file.
-        path: of its video, or of the file that holds it decoded.
-        decoded, row: that file's clips and its number among them, for decoded ones.
+        clips: a dataset that holds it.
+        number: of the clip in it.
     """
 
     name: str
-    path: Path
-    decoded: DecodedClips | None = None
-    row: int = 0
+    clips: NamedClips
+    number: int
 
-    def read(self, window: Window, side: int) -> UInt8[Tensor, "T 3 S S"]:
+    def read(self) -> UInt8[Tensor, "T 3 S S"]:
         """Its frames.
 
         Raises:
             VideoError: it cannot be read.
-            TrainingError: decoded with another length or size.
         """
-        if self.decoded is None:
-            return read_window(self.path, window, side, seeded("labels"))
-        frames = self.decoded[self.row].frames
-        if frames.shape != (window.clip_len, 3, side, side):
-            raise TrainingError(
-                f"{self.path}: holds clips of {len(frames)} frames of {frames.shape[-1]} pixels, "
-                f"expected {window.clip_len} of {side}"
-            )
-        return frames
+        clip = self.clips[ClipKey(0, self.number)]
+        if isinstance(clip, UnreadableClip):
+            raise VideoError(clip.cause)
+        return clip.frames
 
 
-def find_clips(paths: Sequence[str | Path]) -> list[ClipToLabel]:
+def find_clips(
+    paths: Sequence[str | Path], window: Window, side: int, decoder: str = "auto"
+) -> list[ClipToLabel]:
     """All clips of files and folders, in the order of their names.
 
+    Args:
+        paths: videos, folders of them, files of decoded clips.
+        window: how clips are cut out of videos; decoded ones must be of its length.
+        side: pixels of their frames.
+        decoder: of videos; see `choose_decoder`.
+
     Raises:
-        TrainingError: a path that does not exist, no clips at all, or two of one name.
+        TrainingError: a path that does not exist, no clips at all, two of one name, or decoded
+            clips of another shape.
     """
-    clips: list[ClipToLabel] = []
+    videos: list[Path] = []
+    found: list[NamedClips] = []
     for path in map(Path, paths):
         if path.is_dir():
-            clips += [ClipToLabel(short_name(file), file) for file in find_files([path], VIDEOS)]
+            videos += find_files([path], VIDEOS)
         elif not path.is_file():
             raise TrainingError(f"{path}: no such video or folder")
         elif path.suffix == DECODED:
             decoded = DecodedClips([path])
-            clips += [
-                ClipToLabel(name, path, decoded, row)
-                for row, (_, _, name) in enumerate(decoded.clips)
-            ]
+            decoded.check_shape(window.clip_len, side)
+            found.append(decoded)
         else:
-            clips.append(ClipToLabel(short_name(path), path))
-    if not clips:
+            videos.append(path)
+    if videos:
+        chosen = choose_decoder(decoder)
+        clips = find_windows(videos, window, chosen)
+        found.append(VideoClips(clips, window=window, side=side, decoder=chosen))
+    if not found:
         raise TrainingError(
             f"no videos ({' '.join(VIDEOS)}) in {', '.join(map(str, paths)) or 'no folder'}"
         )
+    return clips_of(found)
+
+
+def clips_of(datasets: Sequence[NamedClips]) -> list[ClipToLabel]:
+    """All clips of some datasets, in the order of their names.
+
+    Raises:
+        TrainingError: two of one name.
+    """
+    clips = [
+        ClipToLabel(dataset.name(number), dataset, number)
+        for dataset in datasets
+        for number in range(len(dataset))
+    ]
     name, count = Counter(clip.name for clip in clips).most_common(1)[0]
     if count > 1:
-        twice = [str(clip.path) for clip in clips if clip.name == name][:2]
         raise TrainingError(
-            f"{' and '.join(twice)} would both be {name} in the label file, which knows a video "
-            "by the last three parts of its path; rename a folder"
+            f"{count} clips would be {name} in the label file, which knows a video by the last "
+            "three parts of its path; rename a folder, or give it once"
         )
     return sorted(clips, key=lambda clip: clip.name)

@@ -1,12 +1,15 @@
 """Labelling many clips: each by its own seed, written down as soon as it is done."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from autogaze.datasets.clip import UnreadableClip
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from autogaze.datasets.clip import GazeLabels, UnreadableClip
 from autogaze.datasets.seeds import seeded
-from autogaze.datasets.video_folder import Window
 from autogaze.errors import VideoError
 from autogaze.labelling.budget import GazeBudget
 from autogaze.labelling.clips import ClipToLabel
@@ -19,12 +22,12 @@ class LabelSettings:
     """What labels depend on besides their judge.
 
     Args:
-        window: the frames of a clip; its first, so `random` must be off.
+        clips: what makes the clips what they are; plain values that JSON can hold.
         budget: how many patches they get.
         seed: of the budgets.
     """
 
-    window: Window = field(default_factory=Window)
+    clips: Mapping[str, Any] = field(default_factory=dict)
     budget: GazeBudget = field(default_factory=GazeBudget)
     seed: int = 0
 
@@ -34,11 +37,21 @@ class LabelSettings:
             "judge": searcher.identity,
             "pyramid": str(searcher.pyramid),
             "num_patches": searcher.pyramid.num_patches,
-            "clip_len": self.window.clip_len,
-            "stride": self.window.stride,
+            **self.clips,
             "seed": self.seed,
             "budget": asdict(self.budget),
         }
+
+
+def label_frames(
+    frames: UInt8[Tensor, "T 3 S S"],
+    searcher: Searcher,
+    budget: GazeBudget,
+    generator: torch.Generator,
+) -> GazeLabels:
+    """Labels of a clip, with as many patches as are drawn for it."""
+    counts = budget.draw(len(frames), searcher.pyramid.num_patches, generator)
+    return searcher.label(frames, counts)
 
 
 def label_clips(
@@ -68,13 +81,13 @@ def label_clips(
     for clip in clips:
         if clip.name not in journal.done:
             try:
-                frames = clip.read(settings.window, searcher.pyramid.side)
+                frames = clip.read()
             except (VideoError, OSError) as error:
                 unreadable.append(UnreadableClip(clip.name, str(error)))
                 report(unreadable[-1])
             else:
                 generator = seeded("labels", settings.seed, clip.name)
-                counts = settings.budget.draw(len(frames), searcher.pyramid.num_patches, generator)
-                journal.add(clip.name, searcher.label(frames, counts))
+                labels = label_frames(frames, searcher, settings.budget, generator)
+                journal.add(clip.name, labels)
         advance()
     return unreadable

@@ -22,7 +22,7 @@ def measure_search(
     two rates tell the speed-up. How long one takes does not depend on which patches are
     chosen, only on how many: here they are drawn at random.
     """
-    frames = clip.read(settings.window, searcher.pyramid.side)
+    frames = clip.read()
     V = searcher.pyramid.num_patches
     generator = seeded("labels", settings.seed, clip.name)
     counts = settings.budget.draw(len(frames), V, generator)

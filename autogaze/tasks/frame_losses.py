@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from autogaze.errors import TrainingError
 from autogaze.reconstruction.video_mae.names import without_prefix
+from autogaze.tasks.efficientnet_loss import efficientnet
 from autogaze.tasks.loss_networks import State, load_dinov2_reg, load_siglip2
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -119,8 +120,9 @@ LOSSES: dict[str, Callable[[State | None], nn.Module]] = {
     "l1": lambda _: PixelLoss(),
     "dinov2_reg": dinov2_reg,
     "siglip2": siglip2,
+    "efficientnet": efficientnet,
 }
-"""What `loss_type` can name: from the state dict of its frozen network, or None for the hub's."""
+"""What `loss_type` can name: from the state dict of its frozen network, or None for public weights."""
 
 
 class FrameLosses(nn.Module):
@@ -148,11 +150,13 @@ class FrameLosses(nn.Module):
             loss_type: the terms' names.
             loss_weights: a weight for each.
             networks: parameters of frozen networks under their terms' names, e.g.
-                "siglip2.embeddings..."; those of other terms come from the hub.
+                "siglip2.embeddings..."; those of other terms come from the hub, or from
+                the package that holds them.
 
         Raises:
             TrainingError: an unknown or repeated term, or not one weight for each.
             CheckpointError: a network that is neither here nor can be fetched.
+            MissingExtraError: the package of a network is not installed.
         """
         names = loss_type.split("+")
         unknown = [name for name in names if name not in LOSSES]

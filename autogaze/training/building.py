@@ -16,7 +16,8 @@ from autogaze.training.judges import read_task
 from autogaze.training.options import AlgorithmOptions, TrainerOptions
 from autogaze.training.reading import choose, read, unknown
 from autogaze.training.recipes import RECIPES, Recipe
-from autogaze.training.sources import ClipSource, has_split, read_source
+from autogaze.training.sampling import lengths_settings
+from autogaze.training.sources import ClipSource, read_source
 from autogaze.training.weights import load_gaze, load_task
 
 GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
@@ -68,7 +69,7 @@ def read_data(source: ClipSource, pyramid: PatchPyramid, options: TrainerOptions
     """Training and validation clips; without a `val` split nothing is validated."""
     val = None
     wanted = options.val_only or options.val_nsteps
-    if wanted and (options.val_only or has_split(source, "val")):
+    if wanted and (options.val_only or source.has_split("val")):
         val = source.clips("val", pyramid, options.seed)
     train = val if options.val_only and val is not None else None
     if train is None:
@@ -106,8 +107,9 @@ def build_model(options: Mapping[str, Any]) -> AutoGaze:
         cells = (side // patch_size) ** 2
         _fill(inner.setdefault("connector_config", {}), "num_tokens", cells)
         config = AutoGazeConfig(**{**values, "gaze_model_config": inner})
-        for training in (True, False):  # unknown strategies show when something is drawn
-            draw_settings(config, 2, training=training, generator=torch.Generator())
+        generator = torch.Generator()  # what is unknown or cannot be shows when it is drawn
+        lengths_settings(config, 2, generator)
+        draw_settings(config, 2, training=False, generator=generator)
     except AutoGazeError as error:
         raise TrainingError(f"model: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:

@@ -13,6 +13,7 @@ from autogaze.datasets.seeds import seeded
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.budget import GazeBudget
 from autogaze.labelling.canvas import CanvasSearcher
+from autogaze.labelling.label import label_frames
 
 
 class GreedyLabelled(Dataset):
@@ -23,17 +24,18 @@ class GreedyLabelled(Dataset):
     def __init__(
         self, inner: Dataset, pyramid: PatchPyramid, budget: GazeBudget, *, seed: int = 0
     ) -> None:
-        self.inner, self.pyramid = inner, pyramid
-        self.budget, self.seed = budget, seed
+        self.inner, self.budget, self.seed = inner, budget, seed
+        self.searcher = CanvasSearcher(pyramid)
 
     def __len__(self) -> int:
         return len(self.inner)  # type: ignore[arg-type]
 
     def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
-        epoch, index = key if isinstance(key, tuple) else ClipKey(0, key)
-        clip = self.inner[ClipKey(epoch, index)]
+        key = ClipKey.of(key)
+        clip = self.inner[key]
         if isinstance(clip, UnreadableClip):
             return clip
-        generator = seeded("greedy labels", self.seed, epoch, index)
-        counts = self.budget.draw(len(clip.frames), self.pyramid.num_patches, generator)
-        return replace(clip, labels=CanvasSearcher(self.pyramid).label(clip.frames, counts))
+        generator = seeded("greedy labels", self.seed, *key)
+        return replace(
+            clip, labels=label_frames(clip.frames, self.searcher, self.budget, generator)
+        )

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autogaze.errors import MissingExtraError
-from autogaze.training.journal import check_tracker
 from autogaze.training.options import TrainerOptions
+from autogaze.training.tracking import check_tracker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

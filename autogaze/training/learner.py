@@ -85,7 +85,9 @@ class Learner:
             )
         if train_task and not any(p.requires_grad for p in task.parameters()):
             raise TrainingError(f"the task ({task.judge}) has no weights that could be trained")
-        model.to(device)  # type: ignore[arg-type]
+        model.to(device).train()  # type: ignore[arg-type]
+        # Rows of a batch stop at lengths of their own, which costs launches on a GPU otherwise.
+        model.static_shapes = device.type == "cuda"
         self.model, self.task, self.recipe = model, task.to(device), recipe
         self.device = device
         self.train_gaze, self.train_task = train_gaze, train_task
@@ -99,11 +101,12 @@ class Learner:
 
     def losses(self, lesson: Lesson, counts: BatchCounts) -> RowLosses:
         """Losses of the lesson's rows, normalised by what the whole batch holds."""
-        gaze = self._gaze_losses(lesson, counts) if self.train_gaze else None
+        gaze = self.gaze_losses(lesson, counts) if self.train_gaze else None
         task = self._task_losses(lesson) if self.train_task else None
         return RowLosses(gaze, task)
 
-    def _gaze_losses(self, lesson: Lesson, counts: BatchCounts) -> Float[Tensor, " R"]:
+    def gaze_losses(self, lesson: Lesson, counts: BatchCounts) -> Float[Tensor, " R"]:
+        """What the algorithm minimises the mean of, for every row."""
         scores = lesson.rows.score(self.model, lesson.video)
         rollout = Rollout(
             scores.log_probs.float(),

@@ -47,10 +47,10 @@ class GazeRows:
         return cls(gaze.pyramid, ids, ~padded["if_padded_gazing"], slots)
 
     @classmethod
-    def of_generation(cls, generation: Generation, order: Int[Tensor, " R"]) -> "GazeRows":
-        """Generated rows, in another order."""
-        ids = torch.cat([frame.ids for frame in generation.frames], 1)[order]
-        kept = torch.cat([frame.kept for frame in generation.frames], 1)[order]
+    def of_generation(cls, generation: Generation) -> "GazeRows":
+        """Generated rows."""
+        ids = torch.cat([frame.ids for frame in generation.frames], 1)
+        kept = torch.cat([frame.kept for frame in generation.frames], 1)
         slots = tuple(frame.ids.shape[1] for frame in generation.frames)
         return cls(generation.pyramid, ids, kept, slots)
 

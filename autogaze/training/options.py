@@ -62,6 +62,7 @@ class TrainerOptions:
     save_nsteps: int = 500
     val_nsteps: int = 500
     val_clips: int = 64
+    val_ratios: tuple[float, ...] = ()
     val_pictures: int = 4
     val_only: bool = False
     log_nsteps: int = 10
@@ -80,6 +81,8 @@ class TrainerOptions:
                 raise TrainingError(f"trainer.{name} must not be negative")
         if self.log_nsteps < 1 or (self.max_steps is not None and self.max_steps < 1):
             raise TrainingError("trainer.log_nsteps and trainer.max_steps must be at least 1")
+        if not all(0 < ratio <= 1 for ratio in self.val_ratios):
+            raise TrainingError(f"trainer.val_ratios must lie in (0, 1], got {self.val_ratios}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise TrainingError(f"trainer.betas must be two numbers in [0, 1), got {self.betas}")
         if not 0 <= self.warmup_ratio < 1:

@@ -10,14 +10,12 @@ long they are is drawn for every clip by itself:
 """
 
 import copy
-from collections import defaultdict
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autogaze.models.autogaze.configuration import AutoGazeConfig
-from autogaze.models.autogaze.generation import Generation
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.picking import Picking
 from autogaze.models.autogaze.settings import GazeSettings, draw_settings
@@ -34,7 +32,7 @@ def sample_groups(
     group_size: int,
     moment: Moment,
 ) -> GazeRows:
-    """Gazes at every clip, `group_size` times.
+    """Gazes at every clip, `group_size` times, all of them decoded together.
 
     Args:
         video: normalised.
@@ -44,42 +42,38 @@ def sample_groups(
     Returns:
         Group-major rows: row = repetition * B + clip.
     """
-    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for clip, place in enumerate(places):
-        alike[group_caps(model, video[clip : clip + 1], place, moment)].append(clip)
-    parts: list[Generation] = []
-    came_from: list[int] = []  # of every generated row, its place among the group-major ones
-    for caps, clips in alike.items():
-        pairs = [(repetition, clip) for clip in clips for repetition in range(group_size)]
-        seeds = tuple(moment.seed_of("gaze", places[clip], g) for g, clip in pairs)
-        parts.append(
-            model.generate(
-                video[[clip for _, clip in pairs]],
-                caps=caps,
-                picking=Picking(moment.temperature, row_seeds=seeds),
-            )
-        )
-        came_from += [g * len(places) + clip for g, clip in pairs]
-    order = torch.tensor(came_from, device=video.device).argsort()
-    return GazeRows.of_generation(Generation.cat(parts), order)
-
-
-def group_caps(
-    model: AutoGaze, clip: Float[Tensor, "1 T 3 S S"], place: int, moment: Moment
-) -> tuple[int, ...]:
-    """How many patches every row of a clip's group takes in each frame."""
-    num_frames, num_patches = clip.shape[1], model.pyramid.num_patches
-    drawn = lengths_settings(model.config, num_frames, moment.generator("length", place))
-    caps = frame_caps(drawn.ratio, num_frames, num_patches)
-    if drawn.threshold is None:
-        return tuple(caps)
-    measured = model.generate(
-        clip,
-        caps=caps,
-        threshold=drawn.threshold,
-        picking=Picking(moment.temperature, row_seeds=(moment.seed_of("length gaze", place),)),
+    caps = group_caps(model, video, places, moment)
+    seeds = tuple(moment.seed_of("gaze", place, g) for g in range(group_size) for place in places)
+    generation = model.generate(
+        video,
+        caps=caps.repeat(group_size, 1),
+        picking=Picking(moment.temperature, row_seeds=seeds),
+        repetitions=group_size,
     )
-    return tuple(measured.to_gaze().lengths[0].tolist())
+    return GazeRows.of_generation(generation)
+
+
+@torch.no_grad()
+def group_caps(
+    model: AutoGaze, video: Float[Tensor, "B T 3 S S"], places: tuple[int, ...], moment: Moment
+) -> Int[Tensor, "B T"]:
+    """How many patches every row of a clip's group takes in each frame."""
+    T, V = video.shape[1], model.pyramid.num_patches
+    drawn = [
+        lengths_settings(model.config, T, moment.generator("length", place)) for place in places
+    ]
+    caps = torch.tensor([frame_caps(each.ratio, T, V) for each in drawn])
+    thresholds = [each.threshold for each in drawn if each.threshold is not None]
+    if not thresholds:
+        return caps
+    seeds = tuple(moment.seed_of("length gaze", place) for place in places)
+    measured = model.generate(
+        video,
+        caps=caps,
+        threshold=torch.tensor(thresholds),
+        picking=Picking(moment.temperature, row_seeds=seeds),
+    )
+    return measured.to_gaze().lengths
 
 
 def lengths_settings(

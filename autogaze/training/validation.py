@@ -1,23 +1,28 @@
 """Validation: how well the selector serves the task on clips that it does not learn from."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from autogaze.datasets.clip import ClipKey
+from autogaze.datasets.seeds import seeded
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.processing import normalise
-from autogaze.models.autogaze.settings import draw_settings
+from autogaze.models.autogaze.settings import GazeSettings, draw_settings
 from autogaze.selectors.base import frame_caps
 from autogaze.tasks.pictures import task_picture
+from autogaze.training.controls import random_gaze, shuffled
 from autogaze.training.learner import BatchCounts, Learner
-from autogaze.training.lesson import Lesson
 from autogaze.training.loader import ListSampler, Place, PlacedBatch, make_loader
 from autogaze.training.moment import Moment
 from autogaze.training.options import TrainerOptions
+from autogaze.training.recipes.dummy import drawn_gaze
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -26,11 +31,25 @@ Show = Callable[[str, np.ndarray], None]
 """Takes the name of a picture, and the picture."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How much may be gazed at.
+
+    Attributes:
+        suffix: of the metrics' names: `@0.05`, or nothing for what the config says.
+        ratio: of every frame; None: what the config says.
+    """
+
+    suffix: str = ""
+    ratio: float | None = None
+
+
 class Validation:
-    """The first `val_clips` clips of a dataset, the same every time.
+    """At most `val_clips` clips of a dataset, drawn once and for all, whatever the seed is.
 
     Gazes are those that the model makes when it is used: its likeliest patches, with the
-    ratio and threshold that its config has for inference (random ones for `dummy`).
+    ratio and threshold that its config has for inference, and once more with each of
+    `val_ratios`. Random ones for `dummy`.
     """
 
     def __init__(
@@ -42,78 +61,134 @@ class Validation:
     ) -> None:
         self.learner, self.clips, self.accelerator = learner, clips, accelerator
         self.options = options
-        number = min(options.val_clips, len(clips))  # type: ignore[arg-type]
-        self.places = [Place(place, ClipKey(0, place)) for place in range(number)]
+        self.moment = Moment(options.seed, 0, training=False)
+        held = len(clips)  # type: ignore[arg-type]
+        drawn = torch.randperm(held, generator=seeded("validation clips"))[: options.val_clips]
+        self.places = [Place(i, ClipKey(0, number)) for i, number in enumerate(drawn.tolist())]
+        ratios = [Setting(f"@{ratio:g}", ratio) for ratio in options.val_ratios]
+        self.settings = [Setting(), *ratios]
 
     @torch.no_grad()
     def run(self, show: Show | None = None) -> dict[str, float]:
-        """Metrics over all clips and processes.
+        """Metrics over all clips and processes; those of `val_ratios` end in `@ratio`.
 
-        - `val_task_loss`: of the task, over all frames.
-        - `val_gazing_ratio`: gazed share of all patches.
-        - `val_algorithm_loss`: what training minimises, where these clips allow it.
+        - `val/loss`: of the task, over all frames.
+        - `val/shuffled_loss`, `val/random_loss`: its loss for gazes of other clips, and for
+          random ones, at equal counts; where the gazes are a selector's.
+        - `val/gazing_ratio`: gazed share of all patches.
+        - `val/algorithm_loss`: what NTP minimises, where these clips have labels.
         """
         self.learner.task.eval()
-        sums = torch.zeros(6, dtype=torch.float64)
+        names = ["algorithm_loss", "gazing_ratio"] + [
+            name + setting.suffix
+            for setting in self.settings
+            for name in ("loss", "shuffled_loss", "random_loss")
+        ]
+        means = ClipMeans(names, self.learner.device)
         left = self.options.val_pictures if self.accelerator.is_main_process else 0
         for batch in self._batches():
             if not len(batch):
                 continue
-            gaze, lesson = self._gaze(batch)
-            rgb = batch.clips.rgb(self.learner.device)
-            output = self.learner.task(rgb, gaze, range(gaze.num_frames))
-            sums[0] += float(output.losses.sum())
-            sums[1] += output.losses.numel()
-            sums[2] += gaze.num_patches
-            sums[3] += gaze.lengths.numel() * gaze.pyramid.num_patches
-            if lesson is not None and self.learner.train_gaze:
-                counts = BatchCounts(lesson.num_rows, lesson.num_gazes, lesson.num_known)
-                losses = self.learner.losses(lesson, counts).gaze
-                if losses is not None:
-                    sums[4] += float(losses.sum())
-                    sums[5] += losses.numel()
-            if left > 0 and show is not None:
-                picture = task_picture(rgb, gaze, output, max_clips=left, max_frames=6)
-                show(f"clips-from-{batch.places[0]:04d}", picture.permute(1, 2, 0).numpy())
+            for setting in self.settings:
+                shown = show if left > 0 and not setting.suffix else None
+                self._judge(batch, setting, means, shown, left)
+            self._algorithm_loss(batch, means)
             left -= len(batch)
         self.learner.task.train()
-        on_device = sums.to(self.learner.device, torch.float32)  # not every device has float64
-        total = self.accelerator.reduce(on_device, reduction="sum").tolist()  # type: ignore[union-attr]
-        metrics = {}
-        if total[1]:
-            metrics["val_task_loss"] = total[0] / total[1]
-            metrics["val_gazing_ratio"] = total[2] / total[3]
-        if total[5]:
-            metrics["val_algorithm_loss"] = total[4] / total[5]
-        return metrics
+        return {f"val/{name}": value for name, value in means.of_all(self.accelerator).items()}
 
     def _batches(self) -> Iterator[PlacedBatch]:
+        """Micro-batches, of two clips at least, so that clips can swap their gazes.
+
+        How they are divided does not depend on the number of processes, so neither do
+        means within them.
+        """
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        size = self.options.per_gpu_max_batch_size
-        # Whole micro-batches, so that means within them do not depend on who makes them.
-        parts = [self.places[start : start + size] for start in range(0, len(self.places), size)]
-        sampler = ListSampler(parts[process::processes])
+        number, size = len(self.places), max(2, self.options.per_gpu_max_batch_size)
+        parts = -(-number // size)
+        if parts > 1 and number // parts < 2:
+            parts -= 1
+        ends = [part * number // parts for part in range(parts + 1)]
+        slices = [self.places[a:b] for a, b in pairwise(ends)]
+        sampler = ListSampler(slices[process::processes])
         return iter(make_loader(self.clips, sampler, self.options.num_workers))
 
-    def _gaze(self, batch: PlacedBatch) -> tuple[Gaze, Lesson | None]:
-        """What the model gazes at, and the algorithm's lesson where it can make one."""
-        learner = self.learner
-        moment = Moment(self.options.seed, 0, training=False)
-        recipe, model = learner.recipe, learner.model
-        lesson = None
-        if not recipe.needs_labels or batch.clips.labels is not None:
-            lesson = learner.lesson(batch, moment)
-        if not recipe.teaches:
-            assert lesson is not None
-            return lesson.rows.gaze(), None
-        video = batch.clips.rgb(learner.device)
-        num_frames = video.shape[1]
-        drawn = draw_settings(
-            model.config, num_frames, training=False, generator=moment.generator("settings")
-        )
+    def _judge(
+        self, batch: PlacedBatch, setting: Setting, means: "ClipMeans", show: Show | None, most: int
+    ) -> None:
+        """The task's loss, that of the controls, and a picture of at most `most` clips."""
+        task, device = self.learner.task, self.learner.device
+        rgb = batch.clips.rgb(device)
+        gaze = self._gaze(batch, setting)
+        output = task(rgb, gaze, range(gaze.num_frames))
+        means.add("loss" + setting.suffix, output.losses)
+        if setting.ratio is None:
+            means.add("gazing_ratio", gaze.lengths / gaze.pyramid.num_patches)
+        if show is not None:
+            picture = task_picture(rgb, gaze, output, max_clips=most, max_frames=6)
+            show(f"clips-from-{batch.places[0]:04d}", picture.permute(1, 2, 0).numpy())
+        if not self.learner.recipe.teaches:
+            return
+        generators = [self.moment.generator("random control", place) for place in batch.places]
+        controls = {"random": random_gaze(gaze.pyramid, gaze.lengths, generators).to(device)}
+        if len(batch) > 1:
+            controls["shuffled"] = shuffled(gaze)
+        for name, control in controls.items():
+            losses = task(rgb, control, range(gaze.num_frames)).losses
+            means.add(f"{name}_loss{setting.suffix}", losses)
+
+    def _gaze(self, batch: PlacedBatch, setting: Setting) -> Gaze:
+        """What the model gazes at; random patches for `dummy`."""
+        model, device = self.learner.model, self.learner.device
+        T, V = batch.clips.frames.shape[1], model.pyramid.num_patches
+        if not self.learner.recipe.teaches:
+            if setting.ratio is None:
+                return drawn_gaze(model.config, batch.places, T, self.moment).to(device)
+            lengths = torch.tensor([frame_caps(setting.ratio, T, V)] * len(batch))
+            generators = [self.moment.generator("random gaze", place) for place in batch.places]
+            return random_gaze(model.pyramid, lengths, generators).to(device)
+        drawn = GazeSettings(setting.ratio, None)
+        if setting.ratio is None:
+            generator = self.moment.generator("settings")
+            drawn = draw_settings(model.config, T, training=False, generator=generator)
         generation = model.generate(
-            normalise(video),
-            caps=frame_caps(drawn.ratio, num_frames, model.pyramid.num_patches),
+            normalise(batch.clips.rgb(device)),
+            caps=frame_caps(drawn.ratio, T, V),
             threshold=drawn.threshold,
         )
-        return generation.to_gaze(), lesson
+        return generation.to_gaze()
+
+    def _algorithm_loss(self, batch: PlacedBatch, means: "ClipMeans") -> None:
+        """Of algorithms that learn from labels, where there are any."""
+        learner = self.learner
+        if not (learner.recipe.needs_labels and batch.clips.labels):
+            return
+        lesson = learner.lesson(batch, self.moment)
+        predicts = learner.recipe.options.optimize_task_loss_prediction
+        if lesson is not None and not (predicts and lesson.losses is None):
+            counts = BatchCounts(lesson.num_rows, lesson.num_gazes, lesson.num_known)
+            means.add("algorithm_loss", learner.gaze_losses(lesson, counts))
+
+
+class ClipMeans:
+    """Means over clips and processes, by name.
+
+    Args:
+        names: all there can be, the same in every process.
+    """
+
+    def __init__(self, names: list[str], device: torch.device) -> None:
+        self.places = {name: place for place, name in enumerate(names)}
+        self.sums = torch.zeros(len(names), 2, dtype=torch.float64)
+        self.device = device
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Count values in."""
+        self.sums[self.places[name]] += torch.tensor([float(values.sum()), values.numel()])
+
+    def of_all(self, accelerator: "Accelerator") -> dict[str, float]:
+        """The means over all processes, of what was counted in anywhere."""
+        on_device = self.sums.to(self.device, torch.float32)  # not every device has float64
+        total = accelerator.reduce(on_device, reduction="sum")
+        pairs = zip(self.places, total.tolist(), strict=True)  # type: ignore[union-attr]
+        return {name: value / count for name, (value, count) in pairs if count}

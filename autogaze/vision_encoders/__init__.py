@@ -3,12 +3,14 @@
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.gazed import GazedVisionModel, gazed
 from autogaze.vision_encoders.output import GazedOutput
+from autogaze.vision_encoders.pixels import PixelStatistics
 from autogaze.vision_encoders.registry import list_encoders, register_encoder
 
 __all__ = [
     "EncoderAdapter",
     "GazedOutput",
     "GazedVisionModel",
+    "PixelStatistics",
     "gazed",
     "list_encoders",
     "register_encoder",

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.pixels import IMAGENET, PixelStatistics
 
 
 class EncoderAdapter:
@@ -23,11 +25,15 @@ class EncoderAdapter:
 
     Attributes:
         num_prefix: class and register tokens of a frame.
-        gives_pooled: whether `pool` returns something.
+        statistics: what the family's pixels are normalised by, where a checkpoint does
+            not say.
+        asked_to_interpolate: whether the model takes images of other sides only when it
+            is called with `interpolate_pos_encoding=True`.
     """
 
     num_prefix: int = 0
-    gives_pooled: bool = True
+    statistics: PixelStatistics = IMAGENET
+    asked_to_interpolate: bool = False
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = trunk(model)
@@ -42,6 +48,24 @@ class EncoderAdapter:
     def image_size(self) -> int:
         """Side of the frames that the model was made for, in pixels."""
         return side_of(self.config.image_size)
+
+    @property
+    def usual_pyramid(self) -> PatchPyramid:
+        """The scales it is gazed at where nobody says others; the largest is a dense frame's.
+
+        The default is AutoGaze's shares of `image_size`.
+        """
+        return scaled_pyramid(self.image_size, self.patch_size)
+
+    @property
+    def num_heads(self) -> int:
+        """Attention heads of a block."""
+        return self.config.num_attention_heads
+
+    @property
+    def width(self) -> int:
+        """Numbers of a token."""
+        return self.projection.weight.shape[0]
 
     @property
     def projection(self) -> nn.Conv2d | nn.Linear:
@@ -71,7 +95,7 @@ class EncoderAdapter:
         """
         embeddings, side = self.model.embeddings, grid * self.patch_size
         # The model looks at nothing but the shape of what it is given here.
-        shape = (1, grid * grid + self.positions_skipped, self.config.hidden_size)
+        shape = (1, grid * grid + self.positions_skipped, self.width)
         like = self.projection.weight.new_empty(1).expand(shape)
         return embeddings.interpolate_pos_encoding(like, side, side)[0, self.positions_skipped :]
 
@@ -111,6 +135,17 @@ class EncoderAdapter:
         """One feature for every frame; the default is its class token."""
         return tokens[layout.prefix_index[:, 0]]
 
+    def dense(self, frames: Float[Tensor, "F 3 S S"]) -> Any:
+        """What the untouched model says to whole frames, in its normalisation.
+
+        Returns:
+            An object with `last_hidden_state` (F, P + cells, C), class and register tokens
+            first, and, if the model pools, `pooler_output` (F, C).
+        """
+        if self.asked_to_interpolate and frames.shape[-1] != self.image_size:
+            return self.model(frames, interpolate_pos_encoding=True)
+        return self.model(frames)
+
 
 def trunk(model: nn.Module) -> nn.Module:
     """The part of a model that holds its patch embeddings and blocks."""
@@ -133,6 +168,13 @@ def pool_by_frame(
     for group in layout.frame_groups:
         pooled[list(group.segments)] = head(group.gather(tokens))
     return pooled
+
+
+def scaled_pyramid(side: int, patch_size: int) -> PatchPyramid:
+    """AutoGaze's scales (1/7, 2/7, 1/2 and 1 of the side) in whole patches."""
+    cells = [round(side * scale / 224 / patch_size) for scale in (32, 64, 112)]
+    coarse = {cell * patch_size for cell in cells if cell >= 1 and cell * patch_size < side}
+    return PatchPyramid((*sorted(coarse), side), patch_size, crop=True)
 
 
 def side_of(size: int | tuple[int, int] | list[int]) -> int:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.pixels import CLIP
 
 
 class ClipAdapter(EncoderAdapter):
@@ -12,6 +13,8 @@ class ClipAdapter(EncoderAdapter):
 
     num_prefix = 1
     positions_skipped = 1
+    statistics = CLIP
+    asked_to_interpolate = True
 
     def prefix(self) -> Float[Tensor, "P C"]:
         embeddings = self.model.embeddings

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders.adapter import EncoderAdapter
 
 
@@ -17,6 +18,13 @@ class Dinov2Adapter(EncoderAdapter):
     @property
     def num_prefix(self) -> int:  # type: ignore[override]
         return 1 + getattr(self.config, "num_register_tokens", 0)
+
+    @property
+    def usual_pyramid(self) -> PatchPyramid:
+        # Published weights have the positions of 518 pixels and mostly see 224.
+        if self.image_size == 518:
+            return PatchPyramid((32, 64, 112, 224), self.patch_size, crop=True)
+        return super().usual_pyramid
 
     @property
     def projection(self) -> nn.Conv2d:

@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from autogaze.gaze import Gaze
-from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.fit import GazedSettings, check_fit
 from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.output import GazedOutput
+from autogaze.vision_encoders.output import GazedOutput, hold
 from autogaze.vision_encoders.patches import gazed_patches
+from autogaze.vision_encoders.tables import PositionTables
 
 
 @dataclass(frozen=True)
@@ -32,30 +32,6 @@ class _Features:
     prefix: Float[Tensor, "frames P C"] | None
     pooled: Float[Tensor, "frames C"] | None
     layers: tuple[Float[Tensor, "N C"], ...]
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """What depends on a patch's id only: one row an id, made once a call."""
-
-    positions: Float[Tensor, "V C"] | None
-    rotary: tuple[Float[Tensor, "V D"], Float[Tensor, "V D"]] | None
-
-    @classmethod
-    def of(cls, encoder: EncoderAdapter, pyramid: PatchPyramid) -> "_Tables":
-        positions = [encoder.positions(grid) for grid in pyramid.grids]
-        rotary = [encoder.rotary(grid) for grid in pyramid.grids]
-        known_positions = [table for table in positions if table is not None]
-        known_rotary = [tables for tables in rotary if tables is not None]
-        return cls(
-            torch.cat(known_positions) if known_positions else None,
-            (
-                torch.cat([cos for cos, _ in known_rotary]),
-                torch.cat([sin for _, sin in known_rotary]),
-            )
-            if known_rotary
-            else None,
-        )
 
 
 def encode(
@@ -80,7 +56,7 @@ def encode(
     B, T = gaze.lengths.shape
     frames = frames.flatten(0, 1)  # (B * T, 3, S, S)
     ids = gaze.ids.to(frames.device)
-    tables = _Tables.of(encoder, gaze.pyramid)
+    tables = PositionTables.of(encoder, gaze.pyramid)
     parts = []
     for first, lengths in _runs(encoder, gaze, settings):
         layout = TokenLayout(
@@ -112,13 +88,6 @@ def encode(
     )
 
 
-def hold(pooled: Float[Tensor, "B T C"], lengths: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
-    """Frames without patches take the feature of the last frame that had some."""
-    steps = torch.arange(lengths.shape[1]).expand(lengths.shape)
-    last = torch.where(lengths > 0, steps, 0).cummax(dim=1).values.to(pooled.device)
-    return pooled.gather(1, last[..., None].expand_as(pooled))
-
-
 def _runs(
     encoder: EncoderAdapter, gaze: Gaze, settings: GazedSettings
 ) -> Iterator[tuple[int, tuple[tuple[int, ...], ...]]]:
@@ -144,7 +113,7 @@ def _embed(
     patches: Float[Tensor, "N 3 p p"],
     ids: Int[Tensor, " N"],
     layout: TokenLayout,
-    tables: _Tables,
+    tables: PositionTables,
 ) -> _Tokens:
     tokens = encoder.project(patches)
     if tables.positions is not None:

@@ -6,7 +6,7 @@ way evaluates the mask for every pair of tokens, the N x N that nobody wants.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -68,15 +68,9 @@ def visible_blocks(
     return seen & ~wholly, wholly
 
 
+@lru_cache(maxsize=4)
 def _mask(layout: TokenLayout) -> Any:
-    """The layout's BlockMask, made once for all layers."""
-    if (found := layout.__dict__.get("_block_mask")) is None:
-        found = _make_mask(layout)
-        layout.__dict__["_block_mask"] = found
-    return found
-
-
-def _make_mask(layout: TokenLayout) -> Any:
+    """The layout's BlockMask, made once for all layers, which ask for it one after another."""
     from torch.nn.attention.flex_attention import BlockMask
 
     bounds = visible_bounds(layout)

@@ -13,24 +13,12 @@ from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import attention
+from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
 from autogaze.vision_encoders.encode import encode
 from autogaze.vision_encoders.fit import GazedSettings
 from autogaze.vision_encoders.layout import AttentionType, check_attention_type
 from autogaze.vision_encoders.output import GazedOutput
-from autogaze.vision_encoders.registry import adapter_class, model_class
-
-HUB_OPTIONS = (
-    "subfolder",
-    "revision",
-    "token",
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "trust_remote_code",
-)
-"""What says where a checkpoint is, so that its configuration is looked for there as well."""
-SETTINGS_KEY = "autogaze"
-"""Where `config.json` keeps how the model sees gazes."""
+from autogaze.vision_encoders.registry import adapter_class
 
 
 def gazed(
@@ -160,22 +148,13 @@ class GazedVisionModel(nn.Module):
             name: also of a whole image-text model: its vision part is loaded.
             options: those of `gazed`, which override saved ones; the rest goes to
                 transformers' `from_pretrained`.
-        """
-        from transformers import AutoConfig
 
-        names = ("scales", "attn_type", "backend", "max_tokens", "empty_frames")
-        chosen = {key: options.pop(key) for key in names if key in options}
-        where = {key: options[key] for key in HUB_OPTIONS if key in options}
-        config = AutoConfig.from_pretrained(str(name), **where)
-        model = model_class(config).from_pretrained(str(name), **options)
-        saved = getattr(config, SETTINGS_KEY, None) or {}
-        unknown = sorted(set(saved) - set(names))
-        if unknown:
-            raise EncoderError(
-                f"{name}: config.json says {SETTINGS_KEY}: {', '.join(unknown)}, which is not "
-                f"known; known are {', '.join(names)}"
-            )
-        return gazed(model, **{**saved, **chosen})
+        Raises:
+            EncoderError: it cannot be loaded, or no adapter knows its family.
+        """
+        chosen = {key: options.pop(key) for key in GAZED_OPTIONS if key in options}
+        checkpoint = Checkpoint.read(name, **options)
+        return gazed(checkpoint.load(**options), **{**checkpoint.saved, **chosen})
 
     def extra_repr(self) -> str:
         pyramid = self.settings.pyramid

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 
 
@@ -46,7 +47,32 @@ class GazedOutput(ModelOutput):
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         return padded, is_padding.to(padded.device)
 
+    def frame_means(self) -> Float[Tensor, "B T C"]:
+        """Mean feature of every frame's patches, for models that pool nothing themselves.
+
+        A frame without patches has the mean of the last frame that had some.
+        """
+        gaze = self._gaze
+        features = self.last_hidden_state.float()
+        sums = features.new_zeros(gaze.lengths.numel(), features.shape[1])
+        sums.index_add_(0, gaze.frame_of_patch.to(features.device), features)
+        counts = gaze.lengths.flatten().clamp(min=1).to(features.device)
+        means = (sums / counts[:, None]).to(self.last_hidden_state.dtype)
+        return hold(means.unflatten(0, tuple(gaze.lengths.shape)), gaze.lengths)
+
     @property
     def _gaze(self) -> Gaze:
-        assert self.gaze is not None  # only ModelOutput's conventions make it optional
+        # Only ModelOutput's conventions make it optional.
+        if self.gaze is None:
+            raise EncoderError(
+                "this output says no gaze, so nobody knows where its features belong; make it "
+                "with GazedOutput(..., gaze=gaze)"
+            )
         return self.gaze
+
+
+def hold(pooled: Float[Tensor, "B T C"], lengths: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+    """Frames without patches take the feature of the last frame that had some."""
+    steps = torch.arange(lengths.shape[1]).expand(lengths.shape)
+    last = torch.where(lengths > 0, steps, 0).cummax(dim=1).values.to(pooled.device)
+    return pooled.gather(1, last[..., None].expand_as(pooled))

@@ -1,5 +1,7 @@
 """SigLIP2 of native aspect ratio (NaFlex), whose patches come flattened."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,3 +26,13 @@ class Siglip2Adapter(SiglipAdapter):
         table = embeddings.position_embedding.weight.unflatten(0, (side, side))
         shape = torch.tensor([[grid, grid]])
         return embeddings.resize_positional_embeddings(table, shape, max_length=grid * grid)[0]
+
+    def dense(self, frames: Float[Tensor, "F 3 S S"]) -> Any:
+        # Patches instead of images, colours last; the mask says that none is padding.
+        p, F = self.patch_size, len(frames)
+        grid = frames.shape[-1] // p
+        covered = frames[..., : grid * p, : grid * p]
+        cells = covered.unflatten(-1, (grid, p)).unflatten(-3, (grid, p))  # (F, 3, g, p, g, p)
+        flat = cells.permute(0, 2, 4, 3, 5, 1).reshape(F, grid * grid, -1)
+        real = torch.ones(F, grid * grid, dtype=torch.long, device=frames.device)
+        return self.model(flat, real, torch.tensor([[grid, grid]] * F, device=frames.device))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.pixels import HALF
 
 
 class ViTAdapter(EncoderAdapter):
@@ -14,6 +15,8 @@ class ViTAdapter(EncoderAdapter):
 
     num_prefix = 1
     positions_skipped = 1
+    statistics = HALF
+    asked_to_interpolate = True
 
     @property
     def projection(self) -> nn.Conv2d:

@@ -11,16 +11,13 @@ from autogaze.benchmarks.encode import EncodeOptions, measure_encoder
 from autogaze.benchmarks.encode_report import CellReport, Cost, EncodeReport, EncoderReport, Spread
 from autogaze.benchmarks.encode_table import print_report, verdicts
 from autogaze.benchmarks.encoder_flops import EncoderFlops
-from autogaze.benchmarks.encoder_models import PRESETS, load_encoder, scaled_pyramid
 from autogaze.benchmarks.measure import Timing
 from autogaze.benchmarks.memory_case import measure_memory_case
 from autogaze.benchmarks.published import published_ratio
 from autogaze.benchmarks.scaling import SHARES, measure_scaling, random_gaze, scaling_table
 from autogaze.benchmarks.stages import ByStage, Stage
-from autogaze.errors import EncoderError
 from autogaze.geometry import PatchPyramid
 from autogaze.video.decode import Video
-from autogaze.vision_encoders.registry import adapter_class
 from tests.benchmarks import tiny
 from tests.clips import make_video
 
@@ -103,11 +100,12 @@ def test_selectors_are_capped_at_the_published_share(measured):
 def test_arithmetic_is_that_of_the_tokens(measured):
     flops = EncoderFlops.of(tiny.encoder().adapter)
     cell = measured.cells[2]
-    assert cell.dense.flops.embed == flops.embed(cell.dense.tokens)
-    assert cell.dense.flops.encode == flops.encode_dense(cell.frames * cell.tiles, 16)
+    alone = [[16]] * (cell.frames * cell.tiles)
+    assert cell.dense.flops.embed == flops.embedding(cell.dense.tokens)
+    assert cell.dense.flops.encode == flops.encoding(alone, "frame_independent")
     random = cell.gazed[2]
     assert random.flops.select == 0
-    assert random.flops.embed == flops.embed(random.tokens)
+    assert random.flops.embed == flops.embedding(random.tokens)
     assert cell.gazed[0].flops.select > 0
 
 
@@ -220,51 +218,3 @@ def test_the_memory_case_says_what_a_dense_mask_would_take():
     assert case.mask_together == 4 * 2 * case.tokens**2
     assert case.mask_by_clip == 4 * 2 * 3 * case.longest**2
     assert "4 frames x 3 tiles" in str(case)
-
-
-# Encoders.
-
-
-def test_presets_are_the_real_sizes():
-    million = {}
-    for name, preset in PRESETS.items():
-        with torch.device("meta"):
-            model = preset.build()
-        million[name] = round(sum(p.numel() for p in model.parameters()) / 1e6)
-        pyramid = PatchPyramid(preset.scales, adapter_class(model.config)(model).patch_size, True)
-        assert len(pyramid.scales) == 4
-        assert pyramid.side == preset.side
-    assert million == {
-        "siglip2-base-patch16-224": 93,
-        "siglip2-so400m-patch14-384": 428,
-        "dinov2-base": 87,
-    }
-
-
-def test_scales_follow_the_side_in_whole_patches():
-    assert scaled_pyramid(224, 16) == PatchPyramid()
-    assert scaled_pyramid(384, 14).grids == (4, 8, 14, 27)
-    assert scaled_pyramid(32, 8).scales == (8, 16, 32)
-
-
-def test_a_checkpoint_is_loaded_with_its_weights_and_seen_at_its_side(tmp_path):
-    encoder = load_encoder(tiny.saved(tmp_path / "model"), tiny.PLACE)
-    assert not encoder.random
-    assert encoder.pyramid.side == 64
-    weight = "embeddings.patch_embedding.weight"
-    assert encoder.dense.get_parameter(weight).equal(tiny.siglip().get_parameter(weight))
-
-
-def test_naflex_is_fed_patches():
-    import transformers as tf
-
-    config = tf.Siglip2VisionConfig(num_patches=16, patch_size=16, **tiny.SIZES)
-    encoder = tiny.encoder(tf.Siglip2VisionModel(config))
-    assert encoder.forward_dense(torch.rand(2, 3, 64, 64)).last_hidden_state.shape == (2, 16, 32)
-
-
-def test_unknown_encoders_are_refused(tmp_path):
-    with pytest.raises(EncoderError, match="siglip2-base-patch16-224"):
-        load_encoder("resnet", tiny.PLACE)
-    with pytest.raises(EncoderError, match="cannot be loaded"):
-        load_encoder(str(tmp_path), tiny.PLACE)

@@ -1,12 +1,17 @@
 """The counted arithmetic, and a small run of the benchmark."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from autogaze import PatchPyramid
-from autogaze.benchmarks.arithmetic import canvas_flops, learned_flops
+from autogaze import PatchPyramid, registry
+from autogaze.benchmarks.arithmetic import canvas_flops, difference_flops, learned_flops
+from autogaze.benchmarks.choosers import selection_flops
+from autogaze.benchmarks.measure import Timing
+from autogaze.benchmarks.select import SelectCost, SelectReport, print_report
 from autogaze.cli import app
 from autogaze.models.autogaze import AutoGazeConfig
 from autogaze.selectors.base import frame_caps
@@ -28,6 +33,43 @@ def test_attention_grows_with_the_square_of_the_length():
 
 def test_greedy_counts_every_frame_alike():
     assert canvas_flops(PatchPyramid(), 16) == 16 * canvas_flops(PatchPyramid(), 1)
+
+
+def cost(flops: int, batch: int = 1, seconds: float = 5e-3) -> SelectCost:
+    return SelectCost("one", 0.1, batch, Timing(seconds, seconds, seconds), flops, rate=1e11)
+
+
+def test_time_over_floor_is_said_where_the_floor_says_something():
+    assert cost(10**9).floor == pytest.approx(0.01)
+    assert cost(10**9).over_floor == pytest.approx(0.5)
+    assert cost(0).over_floor is None
+    # 7 MFLOP a clip, as of run-length and change: a call is not held up by them.
+    assert cost(7 * 10**6).over_floor is None
+    assert cost(7 * 10**6, batch=16).over_floor is None
+    # It is the whole call that counts: so many clips at once are something.
+    assert cost(7 * 10**6, batch=100).over_floor == pytest.approx(5e-3 / 7e-5)
+
+
+def test_the_table_leaves_the_cell_empty_and_says_why():
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_report(SelectReport("a machine", (cost(7 * 10**6), cost(0)), None, None), console)
+    text = console.export_text()
+    few, none = (line for line in text.splitlines() if "one" in line and "5.0" in line)
+    assert few.split("│")[-3:-1] == ["       0.1 ", "              "]
+    assert none.split("│")[-3:-1] == ["           ", "              "]
+    assert "left empty where a whole call's floor is below 2 ms" in " ".join(text.split())
+
+
+def test_selection_is_counted_by_who_selects():
+    pyramid = PatchPyramid((16, 32), 16)
+    lengths = [[2, 1, 3], [1, 1, 1]]
+
+    def flops(name):
+        return selection_flops(registry.load(name, pyramid=pyramid), lengths)
+
+    assert flops("greedy") == canvas_flops(pyramid, 6)
+    assert flops("run-length") == flops("change") == difference_flops(pyramid, 6)
+    assert flops("random") == flops("codec") == 0
 
 
 def test_the_benchmark_reports_every_selector_asked_for():

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 import transformers as tf
 
-from autogaze import PatchPyramid
 from autogaze.benchmarks.device import Place
-from autogaze.benchmarks.encoder_models import HALF, MeasuredEncoder, measured
+from autogaze.benchmarks.encoder_models import MeasuredEncoder, measured
 
 PLACE = Place(torch.device("cpu"), torch.float32)
 SIZES = {
@@ -27,8 +26,8 @@ def siglip(**options: Any) -> tf.SiglipVisionModel:
 
 def encoder(model: Any = None, side: int = 64, **options: Any) -> MeasuredEncoder:
     """An encoder of 64-pixel frames: 1 + 4 + 16 = 21 patches of 16 pixels."""
-    pyramid = PatchPyramid((16, 32, side), 16)
-    return measured("tiny", model or siglip(image_size=side), pyramid, HALF, PLACE, **options)
+    scales = (16, 32, side)
+    return measured("tiny", model or siglip(image_size=side), PLACE, scales=scales, **options)
 
 
 def saved(folder: Path, side: int = 64, **options: Any) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autogaze.datasets.camera import CameraClips, CameraPath, CameraSettings, draw_path, show
-from autogaze.datasets.clip import TrainingClip, UnreadableClip
+from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
 from autogaze.datasets.composed import ComposedClips, CompositionSettings, compose
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
 from autogaze.datasets.seeds import seeded
@@ -70,8 +70,61 @@ def test_several_clips_a_picture_differ(tmp_path):
         [make_pictures(tmp_path, 2)], CameraSettings(clip_len=2, side=16), clips_a_picture=3
     )
     assert len(clips) == 6
-    assert clips[0].name == clips[2].name
+    photographs = [clips[number].name.partition("#")[0] for number in range(6)]
+    assert photographs[0] == photographs[2] != photographs[1]
     assert not torch.equal(clips[0].frames, clips[2].frames)
+
+
+@pytest.mark.parametrize("kind", [CameraClips, ComposedClips])
+def test_names_tell_clips_apart(tmp_path, kind):
+    make_pictures(tmp_path, 2)
+    still = CameraSettings(clip_len=2, side=16)
+    still = still if kind is CameraClips else CompositionSettings(still)
+    clips = kind([tmp_path], still, clips_a_picture=2)
+    names = [clips[ClipKey(epoch, n)].name for epoch in (0, 1) for n in range(4)]
+    assert len(set(names)) == 8
+    assert [clips.name(n) for n in range(4)] == names[:4]
+    again = kind([tmp_path], still, clips_a_picture=2)
+    assert again.name(0) == clips.name(0)
+    for other in (kind([tmp_path], still, seed=1), kind([tmp_path])):
+        assert other.name(0) != clips.name(0)
+
+
+@pytest.mark.parametrize("kind", [CameraClips, ComposedClips])
+def test_pictures_in_memory_are_those_on_disk(tmp_path, kind):
+    make_pictures(tmp_path, 2)
+    (tmp_path / "9.jpg").write_bytes(b"\xff\xd8 nothing")
+    plain, held = (
+        kind([tmp_path], clips_a_picture=2),
+        kind([tmp_path], clips_a_picture=2, cache=True),
+    )
+    wanted = [plain[number] for number in range(6)]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for number, clip in enumerate(wanted):
+        if isinstance(clip, TrainingClip):
+            assert torch.equal(held[number].frames, clip.frames)
+        else:
+            assert held[number] == clip
+    assert any(isinstance(clip, UnreadableClip) for clip in wanted)
+    assert any(isinstance(clip, TrainingClip) for clip in wanted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (CameraSettings, {"min_view": 0.9, "max_view": 0.3}, "got 0.9 and 0.3"),
+        (CameraSettings, {"max_zoom": 0.5}, "max_zoom must be at least 1"),
+        (CompositionSettings, {"max_cutouts": 0}, "at least 1, got 0"),
+        (CompositionSettings, {"min_size": 0.0}, "0 < min_size"),
+        (CompositionSettings, {"max_growth": 0.5}, "max_growth must be at least 1"),
+        (ProceduralSettings, {"max_shapes": 0}, "max_shapes must be at least 1"),
+        (ProceduralSettings, {"max_speed": -1.0}, "must not be negative"),
+    ],
+)
+def test_settings_that_describe_nothing_are_refused(kind, options, message):
+    with pytest.raises(TrainingError, match=message):
+        kind(**options)
 
 
 def test_cutouts_move_over_the_background():

@@ -137,6 +137,10 @@ def test_a_mixture_keeps_its_shares(sizes, total, data):
         if found[which] >= sizes[which]:  # round after round
             assert max(numbers.values()) - min(numbers.values()) <= 1
     assert len(set(keys)) == total  # what comes again is drawn anew
+    for first in range(total):  # a prefix of an epoch has the same shares
+        begun = Counter(which for which, _ in keys[:first])
+        for which in range(len(sizes)):
+            assert abs(begun[which] - found[which] * first / total) <= len(sizes)
 
 
 def test_epochs_of_a_mixture_never_share_an_inner_epoch():

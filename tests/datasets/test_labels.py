@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from autogaze.datasets.clip import ClipKey, GazeLabels, TrainingClip
 from autogaze.datasets.decoded import DecodedClips, save_decoded
-from autogaze.datasets.labels import LabelFile
-from autogaze.datasets.video_folder import VideoFolder, Window
+from autogaze.datasets.labels import LabelFile, window_name
+from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
+from autogaze.datasets.video_folder import VideoFolder
+from autogaze.datasets.windows import Window
 from autogaze.errors import OutputError, TrainingError
 from tests.clips import make_video
 from tests.datasets.pictures import some_frames
@@ -81,6 +83,20 @@ def test_other_forms_are_refused(tmp_path, content, message):
     assert str(path) in str(raised.value)
 
 
+def test_packed_files(tmp_path):
+    clips = {"d/train/v.mp4": GazeLabels(((2, 0), (4,)), ((0.5, 0.25), (0.125,)))}
+    for name in ("labels.json", "labels.json.gz", "again.json.gz"):
+        LabelFile(tmp_path / name, clips).save(V)
+        assert dict(LabelFile.load(tmp_path / name, V).clips) == clips
+    packed, again = ((tmp_path / f"{name}.json.gz").read_bytes() for name in ("labels", "again"))
+    assert packed[:2] == b"\x1f\x8b"
+    assert packed == again  # nothing of when and where it was written
+    for content in (packed[:-9], packed[:4], b"not packed", packed[:20] + b"xxxx" + packed[24:]):
+        (tmp_path / "bad.json.gz").write_bytes(content)
+        with pytest.raises(TrainingError, match="cannot be read as JSON"):
+            LabelFile.load(tmp_path / "bad.json.gz", V)
+
+
 def test_no_file_and_no_json(tmp_path):
     with pytest.raises(TrainingError, match="no such label file"):
         LabelFile.load(tmp_path / "none.json", V)
@@ -126,7 +142,7 @@ def test_only_labelled_videos_are_used(videos):
 
 def test_labels_that_do_not_fit_are_refused(videos):
     with pytest.raises(
-        TrainingError, match=r"labels none of the 2 videos.*a.mp4.*labels x/y/z.mp4"
+        TrainingError, match=r"labels none of the 2 clips found.*a.mp4.*labels x/y/z.mp4"
     ):
         VideoFolder([videos], window=Window(2), labels=label_file("x/y/z.mp4"))
     labels = label_file("set/train/b.mp4", frames=3)
@@ -136,13 +152,47 @@ def test_labels_that_do_not_fit_are_refused(videos):
         VideoFolder([videos], window=Window(2, random=True), labels=label_file("set/train/b.mp4"))
 
 
+def test_every_labelled_window_is_a_clip(videos):
+    names = ["set/train/a.mp4#2", "set/train/a.mp4", "set/train/b.mp4#1"]
+    labels = label_file(*names)
+    assert [window_name("set/train/a.mp4", start) for start in (0, 2)] == [names[1], names[0]]
+    folder = VideoFolder([videos], window=Window(2), side=32, labels=labels)
+    assert [folder[number].name for number in range(len(folder))] == [names[1], names[0], names[2]]
+    assert [folder.name(number) for number in range(3)] == [names[1], names[0], names[2]]
+    whole = VideoFolder([videos], window=Window(4), side=32)
+    for number, (video, start) in enumerate([(0, 0), (0, 2), (1, 1)]):
+        assert torch.equal(folder[number].frames, whole[video].frames[start : start + 2])
+        assert folder[ClipKey(3, number)].labels is labels[folder.name(number)]
+
+
+def test_only_labelled_drawn_clips_are_given():
+    drawn = ProceduralClips(5, ProceduralSettings(clip_len=2, side=16))
+    chosen = [drawn.name(3), drawn.name(1)]
+    labelled = ProceduralClips(5, drawn.settings, labels=label_file(*chosen, "other"))
+    assert len(labelled) == 2
+    for epoch in (0, 1):  # they are the same in every epoch
+        for number, original in enumerate((1, 3)):
+            clip = labelled[ClipKey(epoch, number)]
+            assert clip.name == drawn.name(original)
+            assert clip.labels is not None
+            assert torch.equal(clip.frames, drawn[ClipKey(0, original)].frames)
+    for other in (
+        {"seed": 1, "settings": drawn.settings},
+        {"settings": ProceduralSettings(clip_len=2, side=16, max_speed=0.5)},
+    ):
+        with pytest.raises(TrainingError, match=r"labels none of the 5 clips found, such as proc"):
+            ProceduralClips(5, **other, labels=label_file(*chosen))
+    with pytest.raises(TrainingError, match="labelled for 3 frames, but clips have 2"):
+        ProceduralClips(5, drawn.settings, labels=label_file(*chosen, frames=3))
+
+
 def test_decoded_clips_and_labels(tmp_path):
     path = tmp_path / "clips.safetensors"
     save_decoded([TrainingClip(some_frames(2), name) for name in "abc"], path)
     found = DecodedClips([path], labels=label_file("c"))
     assert [clip.name for clip in map(found.__getitem__, range(len(found)))] == ["c"]
     assert torch.equal(found[0].frames, some_frames(2))
-    with pytest.raises(TrainingError, match="labels none of the 3 clips, such as a"):
+    with pytest.raises(TrainingError, match="labels none of the 3 clips found, such as a"):
         DecodedClips([path], labels=label_file("d"))
     with pytest.raises(TrainingError, match="b is labelled for 7 frames, but clips have 2"):
         DecodedClips([path], labels=label_file("b", frames=7))

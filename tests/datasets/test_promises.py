@@ -11,7 +11,8 @@ from autogaze.datasets.composed import ComposedClips, CompositionSettings
 from autogaze.datasets.decoded import DecodedClips, save_decoded
 from autogaze.datasets.mixture import MixedClips
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
-from autogaze.datasets.video_folder import VideoFolder, Window
+from autogaze.datasets.video_folder import VideoFolder
+from autogaze.datasets.windows import Window
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
 

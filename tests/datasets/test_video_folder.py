@@ -8,9 +8,11 @@ import torch
 
 from autogaze.datasets.clip import ClipKey, UnreadableClip, collate
 from autogaze.datasets.files import find_files, short_name
+from autogaze.datasets.footage import HeldFootage, square
 from autogaze.datasets.seeds import seeded
-from autogaze.datasets.video_folder import VideoFolder, Window, read_window, square
-from autogaze.errors import TrainingError
+from autogaze.datasets.video_folder import VideoFolder, read_window
+from autogaze.datasets.windows import Window
+from autogaze.errors import TrainingError, VideoError
 from autogaze.video import open_video
 from tests.clips import damage, make_video
 
@@ -50,6 +52,66 @@ def test_random_windows_lie_inside_the_video(video, shown):
     assert min(starts) == 0
     assert max(starts) == 13  # 13 + 7 = 20 frames
     assert len(starts) > 8
+
+
+def test_windows_side_by_side():
+    assert list(Window(5).starts(20)) == [0, 5, 10, 15]
+    assert list(Window(5).starts(19)) == [0, 5, 10]
+    assert list(Window(5).starts(3)) == [0]  # a short video shows its last frame on
+    assert list(Window(4, stride=3).starts(22)) == [0, 12]  # frames 12, 15, 18, 21
+    assert list(Window(4, stride=3).starts(21)) == [0]
+
+
+def test_every_window_of_a_video_is_a_clip(tmp_path):
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    make_video(tmp_path / "set" / "train" / "a.mp4", 7)
+    make_video(tmp_path / "set" / "train" / "b.mp4", 2)
+    (tmp_path / "set" / "train" / "c.mp4").write_bytes(b"nothing")
+    folder = VideoFolder([tmp_path / "set"], window=Window(3, every=True), side=32)
+    clips = [folder[number] for number in range(len(folder))]
+    names = ["a.mp4", "a.mp4#3", "b.mp4", "c.mp4"]
+    assert [clip.name for clip in clips] == [f"set/train/{name}" for name in names]
+    assert isinstance(clips[3], UnreadableClip)
+    whole = VideoFolder([tmp_path / "set"], window=Window(7), side=32)[0].frames
+    assert torch.equal(torch.cat([clips[0].frames, clips[1].frames]), whole[:6])
+
+
+@pytest.mark.parametrize("options", [{"clip_len": 0}, {"stride": 0}])
+def test_impossible_windows(options):
+    with pytest.raises(TrainingError, match="must be at least 1, got 0"):
+        Window(**options)
+    with pytest.raises(TrainingError, match="not both"):
+        Window(random=True, every=True)
+
+
+@pytest.mark.parametrize("window", [Window(4, random=True), Window(3, stride=2), Window(15)])
+def test_videos_in_memory_are_those_on_disk(tmp_path, window):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    for name, length in (("a", 12), ("b", 5)):
+        make_video(folder / f"{name}.mp4", length)
+    damage(make_video(folder / "holed.mp4", 12), 6)
+    (folder / "none.mp4").write_bytes(b"no video at all")
+    plain = VideoFolder([tmp_path], window=window, side=32)
+    held = VideoFolder([tmp_path], window=window, side=32, cache=True)
+    keys = [ClipKey(epoch, number) for epoch in range(3) for number in range(len(plain))]
+    wanted = [plain[key] for key in keys]
+    for path in folder.iterdir():
+        path.unlink()
+    assert isinstance(plain[0], UnreadableClip)
+    for key, clip in zip(keys, wanted, strict=True):
+        if isinstance(clip, UnreadableClip):
+            assert isinstance(held[key], UnreadableClip)
+            assert Path(clip.name).name in held[key].cause
+        else:
+            assert torch.equal(held[key].frames, clip.frames)
+
+
+def test_a_random_window_may_lie_behind_the_end_of_what_was_promised(tmp_path):
+    footage = HeldFootage(tmp_path / "a.mp4", torch.zeros(3, 3, 8, 8, dtype=torch.uint8), 9)
+    assert footage.clip(2, Window(4)).shape == (4, 3, 8, 8)
+    with pytest.raises(VideoError, match=r"a\.mp4: has 3 frames, none from number 5 on"):
+        footage.clip(5, Window(4))
 
 
 @pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 96), (50, 50), (20, 31), (32, 32)])

@@ -16,14 +16,18 @@ from autogaze.cli import app
 from autogaze.datasets.clip import TrainingClip
 from autogaze.datasets.decoded import save_decoded
 from autogaze.datasets.labels import LabelFile
+from autogaze.datasets.video_folder import VideoFolder
+from autogaze.datasets.windows import Window
+from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.journal import parts_folder
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.tasks.frame_losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.training.sources import read_source
 from tests.clips import make_video
-from tests.datasets.pictures import some_frames
+from tests.datasets.pictures import make_pictures, some_frames
 from tests.tasks.material import tiny_mae
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +75,48 @@ def test_labels_of_a_folder(call, videos):
         assert all(list(losses) == sorted(losses, reverse=True) for losses in clip.losses)
         assert 0.01 < sum(map(len, clip.ids)) / (3 * 265) < 0.06
     assert not parts_folder(Path("gazing_labels.json")).exists()
+
+
+def test_every_window_of_a_video(call, videos):
+    assert call(videos / "a.mp4", *SHORT, "--windows", "all").exit_code == 0
+    windows = labels_of()
+    assert sorted(windows.clips) == ["set/train/a.mp4", "set/train/a.mp4#3"]
+    assert call(videos / "a.mp4", *SHORT, "--out", "first.json.gz").exit_code == 0
+    first = labels_of("first.json.gz")
+    assert list(first.clips) == ["set/train/a.mp4"]
+    assert first["set/train/a.mp4"] == windows["set/train/a.mp4"]
+    # The second one is labelled as what it shows.
+    folder = VideoFolder([videos.parent], window=Window(3), labels=windows)
+    clip = folder[1]
+    lengths = torch.tensor([[len(ids) for ids in clip.labels.ids]])
+    gaze = Gaze(PatchPyramid(), torch.tensor(sum(clip.labels.ids, ())), lengths)
+    wanted = canvas_losses(clip.frames[None], gaze)[0].tolist()
+    assert [losses[-1] for losses in clip.labels.losses] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_clips_of_any_dataset(call, tmp_path):
+    make_pictures(tmp_path / "photos" / "train", 2)
+    parts = {
+        "pans": {"name": "camera", "root": "photos"},
+        "drawn": {"name": "procedural", "num_clips": 1},
+    }
+    options = {"name": "mixture", "clip_len": 2, "parts": parts}
+    Path("config.json").write_text(json.dumps({"dataset": options, "trainer": {"seed": 7}}))
+    result = call("--dataset", "config.json", "--max-ratio", 0.05, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["clips"] == 3
+    # A training with the same options and seed finds them again.
+    source = read_source({**options, "gt_gazing_pos_paths": {"train": "gazing_labels.json"}})
+    clips = source.clips("train", PatchPyramid(), 7)
+    assert len(clips) == 3
+    assert all(clips[number].labels is not None for number in range(3))
+    with pytest.raises(TrainingError, match=r"parts\.pans: .* labels none of the 2 clips found"):
+        source.clips("train", PatchPyramid(), 8)
+    # Other settings, and what a dataset says itself, are refused.
+    for words in (["--clip-len", 2], ["photos"], ["--windows", "all"], ["--decoder", "pyav"]):
+        result = call("--dataset", "config.json", *words, "--out", "other.json")
+        assert result.exit_code == 2
+        assert "and --dataset: config.json says what is labelled" in result.stderr
 
 
 def test_losses_are_those_of_the_gaze(call, tmp_path):
@@ -154,7 +200,8 @@ def test_measuring_writes_nothing(call, videos, judge, tmp_path):
         (["VIDEOS", "--min-ratio", "0.5"], "got 0.5 and 0.2"),
         (["VIDEOS", "--loss-type", "l1"], "are for a VideoMAE"),
         (["VIDEOS", "--dtype", "int3"], "got 'int3'"),
-        (["VIDEOS", "VIDEOS/a.mp4"], "would both be set/train/a.mp4"),
+        (["VIDEOS", "VIDEOS/a.mp4"], "2 clips would be set/train/a.mp4"),
+        (["--dataset", "none.yaml"], "none.yaml: cannot be read as YAML or JSON"),
         (["--merge"], "no shards to merge"),
     ],
 )

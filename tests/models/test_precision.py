@@ -39,3 +39,24 @@ def test_bfloat16_gives_the_gazes_of_float32(device: str) -> None:
         total += int(counted.sum())
     assert total > 150, "too few gazes for this test to say anything"
     assert equal >= 0.99 * total
+
+
+def test_scoring_under_autocast_norms_in_float32() -> None:
+    """No warning (these are errors here), and closer to float32 than a model in bfloat16."""
+    model, video = tiny_model(decode_positions="sequential"), tiny_video(2, 3)
+    generation = model.generate(video, caps=[6] * 3)
+    exact = model.score(video, generation)
+    half = copy.deepcopy(model).to(torch.bfloat16).score(video.bfloat16(), generation)
+    norm, seen = model.gazing_model.gaze_decoder.model.norm, []
+    norm.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model.score(video, generation)
+    assert [tensor.dtype for tensor in seen[0]] == [torch.float32, torch.float32]
+    assert mixed.log_probs.dtype == torch.float32
+
+    def far(scores):
+        return (scores.log_probs - exact.log_probs).square().mean()
+
+    assert far(mixed) < far(half)
+    mixed.log_probs.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -21,21 +21,10 @@ from autogaze.reconstruction.video_mae.packing import DecoderCells
 from autogaze.reconstruction.video_mae.positions import grid_positions, resized_1d, resized_2d
 from tests.conformance import conformance_folder
 from tests.disks import small_disk
+from tests.tasks.material import TINY
 
 FOLDER = conformance_folder()
-SMALL = VideoMAEConfig(
-    scales="32+64",
-    max_num_frames=8,
-    image_size=64,
-    hidden_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    intermediate_size=48,
-    decoder_hidden_size=16,
-    decoder_num_hidden_layers=2,
-    decoder_num_attention_heads=2,
-    decoder_intermediate_size=32,
-)
+SMALL = replace(TINY, scales="32+64", max_num_frames=8, image_size=64, patch_size=16)
 
 
 @pytest.fixture(scope="module")

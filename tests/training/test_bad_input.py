@@ -1,12 +1,13 @@
 """What cannot work is refused before training starts, in the options' own names."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from autogaze.datasets.clip import ClipKey, UnreadableClip
 from autogaze.datasets.procedural import ProceduralClips
-from autogaze.errors import AutoGazeError, MissingExtraError, TrainingError
+from autogaze.errors import AutoGazeError, CheckpointError, MissingExtraError, TrainingError
 from autogaze.training.building import build_trainer
 from autogaze.training.journal import read_metrics
 from autogaze.training.options import TrainerOptions
@@ -25,6 +26,10 @@ WRONG = {
     "trainer.exp_name": ("../elsewhere", "below exps/"),
     "trainer.temp_schedule_args": ({"begin": 3}, "start"),
     "trainer.mixed_precision": ("fp8", "bf16, fp16, no"),
+    "trainer.device": ("tpu", "auto, cpu"),
+    "trainer.betas": ([0.9], "two numbers"),
+    "trainer.val_ratios": ([0.1, 1.5], r"\(0, 1\]"),
+    "trainer.max_grad_norm": (0, "null for no clipping"),
     "algorithm.name": ("ppo", "dummy, grpo, ntp"),
     "algorithm.group_size": (0, "at least 1"),
     "algorithm.discount_factor": (1.5, r"\(0, 1\]"),
@@ -52,6 +57,38 @@ def test_wrong_options_are_named_with_what_would_do(option, tmp_path):
         build_trainer(config)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"schedule": "cosine"}, "constant, exponential, linear"),
+        ({"end": 0}, "temperatures above 0"),
+    ],
+)
+def test_temperature_schedules_that_cannot_be_are_refused(wrong, message, tmp_path):
+    with pytest.raises(TrainingError, match=message):
+        tiny_trainer("grpo", tmp_path, temp_schedule_args=wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"fixed": {"gazing_ratio": 5}}, r"fixed: ratios must lie in \[0, 1\].*got 5$"),
+        (
+            {
+                "sample_strategy_during_training": "uniform",
+                "uniform": {"gazing_ratio_min": 0.5, "gazing_ratio_max": 0.2},
+            },
+            r"uniform: .*got 0\.5 to 0\.2",
+        ),
+    ],
+)
+def test_ratios_that_cannot_be_are_refused(wrong, message, tmp_path):
+    config = tiny_config("grpo", tmp_path)
+    config["model"]["gazing_ratio_config"] |= wrong
+    with pytest.raises(TrainingError, match=message):
+        build_trainer(config)
+
+
 def test_unknown_strategies_are_named(tmp_path):
     config = tiny_config("grpo", tmp_path)
     config["model"]["gazing_ratio_each_frame_config"]["sample_strategy_during_training"] = "even"
@@ -70,6 +107,28 @@ def test_batches_must_divide_among_processes():
     assert TrainerOptions(batch_size=8).slice_of(4) == 2
     with pytest.raises(TrainingError, match="8 clips cannot be divided among 3 processes"):
         TrainerOptions(batch_size=8).slice_of(3)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused_before_training(tmp_path, monkeypatch):
+    three = SimpleNamespace(num_processes=3, device="cpu")
+    monkeypatch.setattr("autogaze.trainer.make_accelerator", lambda *_: three)
+    with pytest.raises(TrainingError, match="4 clips cannot be divided among 3 processes"):
+        tiny_trainer("ntp", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_judge_of_another_architecture_is_refused(tmp_path):
+    tiny_trainer("judge", tmp_path, max_steps=1).fit()
+    config = tiny_config("grpo", tmp_path / "next")
+    config["task"] = {**JUDGE, "recon_model_config": {**JUDGE["recon_model_config"]}}
+    config["task"]["recon_model_config"]["hidden_size"] = 48
+    weights = str(tmp_path / "tiny" / "checkpoint_latest_task")
+    config["trainer"]["task_weights"] = weights
+    with pytest.raises(CheckpointError, match=r"checkpoint_latest_task.*24"):
+        build_trainer(config)
+    config["trainer"]["task_weights"] = str(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="nowhere"):
+        build_trainer(config)
 
 
 def test_training_nothing_is_refused(tmp_path):
@@ -109,11 +168,22 @@ def test_folders_without_videos_say_where_was_looked(tmp_path):
         build_trainer(config)
 
 
+def test_validating_needs_clips_to_validate_on(tmp_path):
+    folder = tmp_path / "videos" / "train"
+    folder.mkdir(parents=True)
+    make_video(folder / "a.mp4", num_frames=4)
+    config = video_config(tmp_path, root=str(tmp_path / "videos"))
+    config["trainer"]["val_only"] = True
+    with pytest.raises(TrainingError, match=r"no videos .*videos/val"):
+        build_trainer(config)
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
         ({"other/train/x.mp4": {"gazing_pos": [[0], [20], [40]]}}, "labels none of"),
         ({"videos/train/a.mp4": {"gazing_pos": [[200], [265], [530]]}}, "another pyramid"),
+        ({"videos/train/a.mp4": {"gazing_pos": [[0], [5], [10]]}}, "another pyramid"),
         ({"videos/train/a.mp4": {"gazing_pos": [[0], [20]]}}, "clip_len=2"),
     ],
 )
@@ -156,7 +226,7 @@ class Damaged(ProceduralClips):
 
 def damaged(monkeypatch, *numbers):
     monkeypatch.setattr(Damaged, "broken", frozenset(numbers))
-    monkeypatch.setattr("autogaze.training.sources.ProceduralClips", Damaged)
+    monkeypatch.setattr("autogaze.training.sources.drawn.ProceduralClips", Damaged)
 
 
 @pytest.mark.parametrize("kind", ["ntp", "grpo", "judge"])

@@ -28,7 +28,8 @@ SGD = {"optimizer": "sgd", "momentum": 0.9}
 
 def losses(folder):
     entries = read_metrics(folder / "tiny" / "metrics.jsonl")
-    names = ("loss", "task_loss", "reward", "gazes", "val_task_loss", "val_algorithm_loss")
+    names = ["loss", "task_loss", "reward", "gazes", "val/algorithm_loss"]
+    names += ["val/loss", "val/shuffled_loss", "val/random_loss"]
     return [[entry.get(name, 0.0) for name in names] for entry in entries]
 
 

@@ -17,8 +17,6 @@ def changed(trainer, before):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-# torch says, once, that this norm is not its fastest.
-@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 @pytest.mark.parametrize("kind", RECIPES)
 def test_half_precision_trains(kind, tmp_path):
     tiny_trainer(kind, tmp_path, mixed_precision="bf16", max_steps=2, val_nsteps=2).fit()

@@ -10,7 +10,6 @@ from autogaze.errors import TrainingError
 from autogaze.models.autogaze import AutoGaze, AutoGazeImageProcessor
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.checkpoints import Checkpoints
-from autogaze.training.journal import read_metrics
 from tests.disks import small_disk
 from tests.training.tiny import assert_same, tiny_trainer, weights_after
 
@@ -86,66 +85,3 @@ def test_a_disk_that_stays_full_ends_training_with_an_error(error, tmp_path, mon
         tiny_trainer("ntp", tmp_path, max_steps=3, resume=True).fit()
     assert_same(good, weights_after(tmp_path, "ntp"))
     assert [path.name for path in Checkpoints(tmp_path / "tiny").all()] == ["step-00000001"]
-
-
-def test_metrics_and_curves_are_always_written(tmp_path):
-    tiny_trainer("grpo", tmp_path, val_nsteps=2, val_pictures=2).fit()
-    folder = tmp_path / "tiny"
-    entries = read_metrics(folder / "metrics.jsonl")
-    steps = [entry for entry in entries if "loss" in entry]
-    assert [entry["step"] for entry in steps] == [1, 2, 3]
-    for name in ("reward", "lr", "temperature", "clips_per_second", "compute_share"):
-        assert all(name in entry for entry in steps), name
-    validated = [entry for entry in entries if "val_task_loss" in entry]
-    assert [entry["step"] for entry in validated] == [0, 2, 3]
-    assert all({"val_gazing_ratio", "val_algorithm_loss"} <= entry.keys() for entry in validated)
-    pictures = sorted(path.name for path in (folder / "pictures").iterdir())
-    assert pictures == [f"step-{step:08d}-clips-from-0000.png" for step in (0, 2, 3)]
-    pytest.importorskip("matplotlib")
-    assert (folder / "curves.png").is_file()
-
-
-def test_a_tracker_gets_metrics_and_pictures(tmp_path):
-    from accelerate.tracking import GeneralTracker
-
-    got = []
-
-    class Notebook(GeneralTracker):
-        name, requires_logging_directory, main_process_only = "notebook", False, True
-
-        def __init__(self):
-            super().__init__()
-
-        @property
-        def tracker(self):
-            return got
-
-        def store_init_configuration(self, values):
-            got.append(("config", values))
-
-        def log(self, values, step=None, **_):
-            got.append(("log", step, values))
-
-        def log_images(self, values, step=None, **_):
-            got.append(
-                ("picture", step, {name: [p.shape for p in v] for name, v in values.items()})
-            )
-
-    trainer = tiny_trainer("ntp", tmp_path, max_steps=1, val_nsteps=1)
-    trainer.accelerator.trackers = [Notebook()]
-    trainer.journal.tracks = True
-    trainer.fit()
-    kinds = [entry[0] for entry in got]
-    assert kinds.count("picture") == 2
-    assert any(entry[0] == "log" and "loss" in entry[2] for entry in got)
-
-
-def test_only_validating_trains_and_saves_nothing(tmp_path):
-    trainer = tiny_trainer("ntp", tmp_path, val_only=True, val_nsteps=0)
-    before = {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
-    trainer.fit()
-    assert_same(before, trainer.learner.model.state_dict())
-    folder = tmp_path / "tiny"
-    (entry,) = read_metrics(folder / "metrics.jsonl")
-    assert {"val_task_loss", "val_gazing_ratio"} <= entry.keys()
-    assert not (folder / "checkpoints").exists()

@@ -5,8 +5,10 @@ import torch
 import transformers as tf
 
 from autogaze import Gaze, gazed
+from autogaze.vision_encoders.registry import adapter_class
 from tests.vision_encoders.families import (
     FAMILIES,
+    SMALL,
     Family,
     assert_close,
     naflex_input,
@@ -98,6 +100,30 @@ def test_a_part_of_one_frame_is_the_dense_model_with_the_rest_unseen(family: Fam
         few = gazed(model)(frames, Gaze(pyramid, chosen, torch.tensor([[3]]))).last_hidden_state
     assert few.shape == (3, 48)
     assert (few - everything[chosen]).abs().amax(1).min() > 0.1
+
+
+@every_family
+@pytest.mark.parametrize("own_size", [True, False], ids=["own size", "other size"])
+def test_adapters_know_how_the_untouched_model_is_called(family: Family, own_size):
+    side = family.side if own_size else family.other_side
+    model = family.model()
+    frames = random_frames(1, 2, side)[0]
+    with torch.no_grad():
+        expected = family.dense(model, frames)
+        found = adapter_class(model.config)(model).dense(frames)
+    assert found.last_hidden_state.equal(expected.last_hidden_state)
+    pooled = getattr(expected, "pooler_output", None)
+    assert (found.pooler_output is None) if pooled is None else found.pooler_output.equal(pooled)
+
+
+def test_adapters_run_the_part_that_is_gazed():
+    """Of a classifier its trunk, whose output has features in it."""
+    torch.manual_seed(0)
+    model = tf.ViTForImageClassification(tf.ViTConfig(image_size=64, patch_size=16, **SMALL)).eval()
+    frames = random_frames(1, 2)[0]
+    with torch.no_grad():
+        found = adapter_class(model.config)(model).dense(frames).last_hidden_state
+        assert found.equal(model.vit(frames).last_hidden_state)
 
 
 def test_naflex_sees_padded_images_as_gazed_ones():

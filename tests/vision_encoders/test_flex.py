@@ -58,6 +58,18 @@ def test_the_block_mask_lists_these_blocks(layout, block):
     assert mask.full_kv_num_blocks[0, 0].tolist() == wholly.sum(1).tolist()
 
 
+def test_a_layout_of_equal_lengths_has_a_mask_of_its_own():
+    """Masks are kept for the layout they were made for, of which only a few are remembered."""
+    made = [TokenLayout(((3, 2),), kind, CPU) for kind in ATTENTION_TYPES]
+    masks = [flex._mask(layout) for layout in made]
+    assert [flex._mask(layout) is mask for layout, mask in zip(made, masks, strict=True)] == (
+        [True] * len(made)
+    )
+    assert len(set(map(id, masks))) == len(made)
+    flex._mask(TokenLayout(((3, 2),), "causal", CPU))
+    assert flex._mask.cache_info().currsize == flex._mask.cache_info().maxsize == 4
+
+
 @uncompiled
 @settings(max_examples=5, deadline=None)
 @given(layout=layouts(), seed=st.integers(0, 99), scale=st.sampled_from([None, 0.7]))

@@ -338,3 +338,21 @@ def test_saved_settings_that_are_not_known_are_named(tmp_path):
     file.write_text(json.dumps(config))
     with pytest.raises(EncoderError, match="colour"):
         GazedVisionModel.from_pretrained(tmp_path)
+
+
+def test_what_is_no_checkpoint_is_told_so(tmp_path):
+    for name in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(EncoderError, match=f"{name}: cannot be loaded as a vision encoder"):
+            GazedVisionModel.from_pretrained(name)
+    FAMILIES["vit"].model().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(EncoderError, match="cannot be loaded as a vision encoder"):
+        GazedVisionModel.from_pretrained(tmp_path)
+
+
+def test_a_checkpoint_of_a_family_without_adapter_is_not_read(tmp_path):
+    config = tf.SegformerConfig(num_encoder_blocks=1, depths=[1], hidden_sizes=[8])
+    config.save_pretrained(tmp_path)  # and no weights
+    with pytest.raises(EncoderError, match=r"'segformer'.*register_encoder"):
+        GazedVisionModel.from_pretrained(tmp_path)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from autogaze import Gaze
+from autogaze.errors import EncoderError
 from autogaze.vision_encoders.output import GazedOutput
-from tests.gazes import gazes
+from tests.gazes import SMALL, gazes
 
 
 @settings(deadline=None)
@@ -40,9 +42,6 @@ def test_frames_count_from_the_end_too():
 
 
 def gazes_of_two():
-    from autogaze import Gaze
-    from tests.gazes import SMALL
-
     return Gaze(SMALL, torch.tensor([4, 2, 9]), torch.tensor([[2, 1]]))
 
 
@@ -52,3 +51,24 @@ def test_it_is_a_transformers_output():
     assert out[0] is out.last_hidden_state
     assert "pooler_output" not in out
     assert len(out.to_tuple()) == 2
+
+
+def test_the_mean_of_a_frame_is_that_of_its_patches():
+    gaze = Gaze(SMALL, torch.tensor([4, 2, 9, 1]), torch.tensor([[2, 1], [0, 1]]))
+    features = torch.tensor([[1.0, 0], [3, 2], [5, 5], [7, 8]])
+    means = GazedOutput(last_hidden_state=features, gaze=gaze).frame_means()
+    assert means.tolist() == [[[2, 1], [5, 5]], [[0, 0], [7, 8]]]
+
+
+def test_the_mean_of_a_frame_without_patches_is_that_of_the_frame_before():
+    gaze = Gaze(SMALL, torch.tensor([4, 9]), torch.tensor([[1, 0, 0, 1]]))
+    out = GazedOutput(last_hidden_state=torch.tensor([[1.0], [3.0]]).bfloat16(), gaze=gaze)
+    assert out.frame_means().flatten().tolist() == [1, 1, 1, 3]
+    assert out.frame_means().dtype == torch.bfloat16
+
+
+def test_without_a_gaze_nobody_knows_where_features_belong():
+    out = GazedOutput(last_hidden_state=torch.zeros(3, 5))
+    for read in (out.padded, out.frame_means, lambda: out.frame(0, 0)):
+        with pytest.raises(EncoderError, match="gaze=gaze"):
+            read()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from autogaze.models.autogaze.cache import Feed
 from autogaze.models.autogaze.decoder import FusedLayer, GazeDecoder
+from autogaze.models.autogaze.limits import FrameLimits
 from autogaze.models.autogaze.native import key_value_cache
 from autogaze.models.autogaze.picking import Picking, pick_block
 from autogaze.models.autogaze.products import product
@@ -84,15 +85,11 @@ class GazeState:
     def gaze_frame(
         self,
         vision_tokens: Float[Tensor, "B tokens C"],
-        *,
-        cap: int,
-        threshold: float | None,
+        limits: FrameLimits,
         picking: Picking,
     ) -> Slots:
         """Gaze at the next frame; see `GazeDecoding.gaze_frame`."""
-        return self.decoding.gaze_frame(
-            self, vision_tokens, cap=cap, threshold=threshold, picking=picking
-        )
+        return self.decoding.gaze_frame(self, vision_tokens, limits, picking)
 
 
 class GazeDecoding:
@@ -114,17 +111,15 @@ class GazeDecoding:
         self,
         state: GazeState,
         vision_tokens: Float[Tensor, "B tokens C"],
-        *,
-        cap: int,
-        threshold: float | None,
+        limits: FrameLimits,
         picking: Picking,
     ) -> Slots:
         """Gaze at one frame and return its slots, padded where rows stop before others.
 
         Args:
-            cap: patches at most, in [1, V].
-            threshold: a slot is padding where its predicted loss is at most this, and
-                its row is finished; None never stops. The first slot is always kept.
+            limits: a row is finished when it has as many patches as its cap. Where it
+                has a threshold, a slot is padding if its predicted loss is at most that,
+                and its row is finished, too; but the first slot is always kept.
         """
         num_patches = self.config.vocab_size - 1
         hidden, prefill_ends = self._prefill(state, vision_tokens)
@@ -132,24 +127,28 @@ class GazeDecoding:
         finished = torch.zeros(len(hidden), 1, dtype=torch.bool, device=hidden.device)
         active = list(range(state.num_rows))
         blocks: list[Slots] = []
-        left = cap
-        while True:
+        left = list(limits.caps)  # patches that each row may still take, known without asking
+        while active:
             logits, losses = self._heads(hidden)
-            size = min(left, losses.shape[-1])
-            left -= size
+            size = min(max(left), losses.shape[-1])
             ids = pick_block(logits[:, :size, :num_patches], taken, picking)
             kept = (~finished).expand(-1, size)
-            if threshold is not None:
-                enough = losses[:, :size] <= threshold
+            if min(left) < size:  # some rows' caps end inside this block
+                room = torch.tensor(left, device=hidden.device)[:, None]
+                kept = kept & (torch.arange(size, device=hidden.device) < room)
+            if limits.threshold is not None:
+                enough = losses[:, :size] <= limits.threshold
                 if not blocks:
                     enough[:, 0] = False
                 kept = kept & ~enough
                 finished = finished | ~kept.all(1, keepdim=True)
-            blocks.append(Slots(ids, kept))
-            active = self._note_unfed(state, blocks[-1], active, stops=threshold is not None)
-            if left == 0 or not active:
-                break
-            hidden = self._feed_block(state, blocks[-1], active, prefill_ends, hidden)
+            block = Slots(ids, kept)
+            stops = limits.threshold is not None
+            active = self._note_unfed(state, block, left, active, stops=stops)
+            left = [max(0, count - size) for count in left]
+            if active:
+                hidden = self._feed_block(state, block, active, prefill_ends, hidden)
+            blocks.append(block)
         state.num_frames += 1
         return Slots(
             torch.cat([block.ids for block in blocks], 1),
@@ -162,22 +161,30 @@ class GazeDecoding:
         return logits, self.decoder.predicted_losses(hidden)
 
     def _note_unfed(
-        self, state: GazeState, block: Slots, active: list[int], *, stops: bool
+        self, state: GazeState, block: Slots, left: list[int], active: list[int], *, stops: bool
     ) -> list[int]:
         """Remember what the active rows gazed at and are yet to be fed; which of them go on.
 
-        The one place in the loop that waits for the device: once a block, where rows can stop.
+        The one place in the loop that waits for the device: once a block, where rows can
+        stop by loss.
+
+        Args:
+            left: patches that each row might take before this block.
         """
-        unfed, going_on = list(state.unfed.ids), list(active)
-        if not stops:
-            unfed = list(block.ids)
-        else:
+        size = block.ids.shape[1]
+        unfed = list(state.unfed.ids)
+        if stops:
             kept = block.kept.tolist()
-            going_on = [row for row in active if all(kept[row])]
             for row in active:
                 unfed[row] = block.ids[row, [slot for slot, real in enumerate(kept[row]) if real]]
+            full = [row for row in active if all(kept[row])]
+        else:
+            ids = block.ids.unbind()
+            for row in active:
+                unfed[row] = ids[row] if left[row] >= size else ids[row][: left[row]]
+            full = active
         state.unfed = Unfed(tuple(unfed))
-        return going_on
+        return [row for row in full if left[row] > size]
 
     def _prefill(self, state: GazeState, vision_tokens: Tensor) -> tuple[Tensor, list[int]]:
         """Feed the unfed block and the frame; returns states and the last position, per row."""

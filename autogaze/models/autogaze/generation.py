@@ -13,6 +13,7 @@ from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.decoding import GazeState, Slots
+from autogaze.models.autogaze.limits import Caps, ClipLimits, Threshold
 from autogaze.models.autogaze.picking import Picking
 from autogaze.models.autogaze.static import StaticState
 
@@ -81,6 +82,8 @@ class ClipStream:
         num_frames: frames expected, to make room for; more may come.
         cap: the most patches a frame is expected to take, to make room for.
         memory_budget: bytes a micro-batch may take.
+        repetitions: gaze so many times at every clip: B rows after B rows, so that
+            row = repetition * B + clip.
     """
 
     def __init__(
@@ -91,9 +94,11 @@ class ClipStream:
         num_frames: int = 1,
         cap: int | None = None,
         memory_budget: int = DEFAULT_MEMORY_BUDGET,
+        repetitions: int = 1,
     ) -> None:
         self.model = model
         self.num_clips = num_clips
+        self.num_rows = num_clips * repetitions
         self.num_frames = 0
         self.decoding = model.decoding()
         vision_tokens = model.config.gaze_model_config.connector_config.num_tokens
@@ -106,46 +111,64 @@ class ClipStream:
         self,
         video: Float[Tensor, "B T 3 S S"],
         *,
-        caps: Sequence[int],
-        threshold: float | None = None,
+        caps: Caps | None = None,
+        threshold: Threshold | None = None,
         picking: Picking = Picking(),  # noqa: B008 - frozen
     ) -> Generation:
         """Gaze at the next T frames of every clip.
 
         Args:
             video: normalised; resized if it is not of the model's size.
-            caps: patches each of the T frames may take at most.
-            threshold: stop a frame where the predicted loss is at most this.
+            caps: patches each of the T frames may take at most; (rows, T) where rows differ.
+            threshold: stop a frame where the predicted loss is at most this; (rows,) where
+                rows differ.
         """
         if video.shape[0] != self.num_clips:
             raise SelectorError(
                 f"this stream watches {self.num_clips} clips, got frames of {video.shape[0]}"
             )
         T = video.shape[1]
+        limits = ClipLimits.of(
+            caps,
+            threshold.to(video.device) if isinstance(threshold, Tensor) else threshold,
+            num_rows=self.num_rows,
+            num_frames=T,
+            num_patches=self.model.pyramid.num_patches,
+        )
         parts = []
-        for index, clips in enumerate(video.split(self.batch)):
-            rows = slice(index * self.batch, index * self.batch + len(clips))
+        for index, start in enumerate(range(0, self.num_rows, self.batch)):
+            rows = slice(start, min(start + self.batch, self.num_rows))
             pickings = [
-                picking.of_frame(self.num_frames + t, rows, self.num_clips) for t in range(T)
+                picking.of_frame(self.num_frames + t, rows, self.num_rows) for t in range(T)
             ]
             if index == len(self.states):
-                self.states.append(self._start(len(clips)))
+                self.states.append(self._start(rows.stop - rows.start))
             state = self.states[index]
-            tokens, state.history = self.model.see(clips, state.history)
+            tokens = self._see(state, video, rows)
             frames = tuple(
-                state.gaze_frame(
-                    tokens[:, t], cap=caps[t], threshold=threshold, picking=pickings[t]
-                )
-                for t in range(T)
+                state.gaze_frame(tokens[:, t], limits.frame(t, rows), pickings[t]) for t in range(T)
             )
             parts.append(Generation(self.model.pyramid, frames))
         self.num_frames += T
         return Generation.cat(parts)
 
+    def _see(
+        self, state: GazeState | StaticState, video: Float[Tensor, "B T 3 S S"], rows: slice
+    ) -> Float[Tensor, "rows T tokens C"]:
+        """Vision tokens of some rows; a clip that several of them gaze at is seen once."""
+        if self.num_rows == self.num_clips:
+            tokens, state.history = self.model.see(video[rows], state.history)
+            return tokens
+        clips = torch.arange(rows.start, rows.stop) % self.num_clips
+        seen, place = clips.unique(return_inverse=True)
+        tokens, state.history = self.model.see(video[seen.to(video.device)], state.history)
+        return tokens[place.to(tokens.device)]
+
     def _start(self, num_rows: int) -> GazeState | StaticState:
         if not self.model.static_shapes:
             return GazeState(self.decoding, num_rows, self.capacity)
-        graphs = self.model.device.type == "cuda"
+        # Of weights that learn, a graph is out of date before it has been replayed.
+        graphs = self.model.device.type == "cuda" and not self.model.training
         return StaticState(self.decoding, num_rows, self.capacity, graphs=graphs)
 
 

@@ -1,7 +1,6 @@
 """AutoGaze as transformers knows models: checkpoints, Auto classes, the known call."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from autogaze.models.autogaze.configuration import (
 from autogaze.models.autogaze.decoder import GazeDecoder
 from autogaze.models.autogaze.decoding import GazeDecoding
 from autogaze.models.autogaze.generation import DEFAULT_MEMORY_BUDGET, ClipStream, Generation
+from autogaze.models.autogaze.limits import Caps, Threshold, room_for
 from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze
 from autogaze.models.autogaze.picking import Picking
 from autogaze.models.autogaze.scoring import Scores, score
@@ -153,10 +153,22 @@ class AutoGaze(PreTrainedModel):
             self._decoding = state, GazeDecoding(decoder, self.config.decode_positions)
         return self._decoding[1]
 
-    def stream(self, num_clips: int, *, num_frames: int = 1, cap: int | None = None) -> ClipStream:
+    def stream(
+        self,
+        num_clips: int,
+        *,
+        num_frames: int = 1,
+        cap: int | None = None,
+        repetitions: int = 1,
+    ) -> ClipStream:
         """Start gazing at `num_clips` clips whose frames arrive one by one or all at once."""
         return ClipStream(
-            self, num_clips, num_frames=num_frames, cap=cap, memory_budget=self.memory_budget
+            self,
+            num_clips,
+            num_frames=num_frames,
+            cap=cap,
+            memory_budget=self.memory_budget,
+            repetitions=repetitions,
         )
 
     @torch.no_grad()
@@ -164,25 +176,31 @@ class AutoGaze(PreTrainedModel):
         self,
         video: Float[Tensor, "B T 3 H W"],
         *,
-        caps: Sequence[int] | None = None,
-        threshold: float | None = None,
+        caps: Caps | None = None,
+        threshold: Threshold | None = None,
         picking: Picking = Picking(),  # noqa: B008 - frozen
         stream: ClipStream | None = None,
+        repetitions: int = 1,
     ) -> Generation:
         """Gaze at every frame.
 
+        A row is the same alone and among others, whatever their limits are.
+
         Args:
-            caps: patches a frame may take at most, one a frame; None is V for all.
-            threshold: stop a frame where the predicted loss is at most this.
+            caps: patches a frame may take at most, one a frame, or (rows, T) where every
+                row has its own; None is V for all.
+            threshold: stop a frame where the predicted loss is at most this; a number,
+                or one a row.
             picking: likeliest patches, or sampling at a temperature.
             stream: go on with this one instead of starting afresh.
+            repetitions: gaze so many times at every clip (with a new stream); rows are
+                clips, B after B: row = repetition * B + clip.
         """
         _check_video(video)
         B, T = video.shape[:2]
-        if caps is None:
-            caps = [self.pyramid.num_patches] * T
         if stream is None:
-            stream = self.stream(B, num_frames=T, cap=max(caps))
+            cap = None if caps is None else room_for(caps)
+            stream = self.stream(B, num_frames=T, cap=cap, repetitions=repetitions)
         return stream.step(video, caps=caps, threshold=threshold, picking=picking)
 
     def score(

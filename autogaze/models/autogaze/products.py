@@ -40,6 +40,9 @@ class PlainProduct(Product):
     def added_to(
         self, residual: Float[Tensor, "N out"], x: Float[Tensor, "N in"]
     ) -> Float[Tensor, "N out"]:
+        if torch.is_autocast_enabled(x.device.type):
+            # `addmm` would round the residual too, and with it all that later blocks add to it.
+            return residual + torch.mm(x, self.weight)
         return torch.addmm(residual, x, self.weight)
 
 

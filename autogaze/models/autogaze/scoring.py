@@ -64,7 +64,10 @@ def score(
     logits, losses = decoder.heads(hidden[:, starts.to(hidden.device)])
     head = (rank % K).to(hidden.device)
     block = block.to(hidden.device)
-    probs = logits.softmax(-1)[:, block, head].gather(-1, torch.where(kept, ids, eos)[..., None])
+    # In half precision a probability has two or three digits: too few for its logarithm.
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    probs = logits.softmax(-1, dtype=exact)[:, block, head]
+    probs = probs.gather(-1, torch.where(kept, ids, eos)[..., None])
     ends = (rank % K == K - 1).to(hidden.device)
     after = torch.where(
         ends,

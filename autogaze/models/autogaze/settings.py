@@ -58,12 +58,17 @@ def draw_settings(
 
 def _mean_ratio(options: dict[str, Any], strategy: str, generator: torch.Generator | None) -> float:
     kind = options[strategy]
-    if kind == "fixed":
-        return float(options["fixed"]["gazing_ratio"])
-    if kind not in ("uniform", "exponential"):
+    if kind not in ("fixed", "uniform", "exponential"):
         raise _unknown("gazing_ratio_config", kind, ("fixed", "uniform", "exponential"))
-    low = float(options[kind]["gazing_ratio_min"])
-    high = float(options[kind]["gazing_ratio_max"])
+    ends = ("gazing_ratio",) * 2 if kind == "fixed" else ("gazing_ratio_min", "gazing_ratio_max")
+    low, high = (float(options[kind][end]) for end in ends)
+    if not 0 <= low <= high <= 1:
+        raise CheckpointError(
+            f"gazing_ratio_config.{kind}: ratios must lie in [0, 1], the least first, got {low:g}"
+            + (f" to {high:g}" if kind != "fixed" else "")
+        )
+    if kind == "fixed":
+        return low
     u = torch.rand((), generator=generator, dtype=torch.float64)
     if kind == "uniform":
         return float(low + (high - low) * u)

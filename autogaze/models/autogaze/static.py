@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.models.autogaze.decoding import GazeDecoding, Slots
+from autogaze.models.autogaze.limits import FrameLimits
 from autogaze.models.autogaze.picking import Picking, pick_block
 from autogaze.models.autogaze.vision import ConvHistory
 
@@ -71,8 +72,8 @@ class StaticState:
         self.ids, self.unfed = zeros(num_rows, K), zeros(num_rows, K)
         self.kept = zeros(num_rows, K, dtype=torch.bool)
         self.unfed_real = zeros(num_rows, K, dtype=torch.bool)
-        self.left = zeros(1)
-        self.threshold = zeros(1, dtype=torch.float32)
+        self.left = zeros(num_rows, 1)
+        self.threshold = zeros(num_rows, 1, dtype=torch.float32)
 
     @property
     def capacity(self) -> int:
@@ -89,36 +90,35 @@ class StaticState:
     def gaze_frame(
         self,
         vision_tokens: Float[Tensor, "B tokens C"],
-        *,
-        cap: int,
-        threshold: float | None,
+        limits: FrameLimits,
         picking: Picking,
     ) -> Slots:
         """Gaze at one frame; as `GazeDecoding.gaze_frame`."""
-        self._make_room(vision_tokens.shape[1] + cap)
+        left = max(limits.caps)
+        self._make_room(vision_tokens.shape[1] + left)
         if self.vision is None:
             self.vision = torch.empty_like(vision_tokens)
         self.vision.copy_(vision_tokens)
-        self.left.fill_(cap)
-        self.threshold.fill_(float("-inf") if threshold is None else threshold)
+        alike = len(set(limits.caps)) == 1
+        _put(self.left, left if alike else torch.tensor(limits.caps)[:, None])
+        _put(self.threshold, float("-inf") if limits.threshold is None else limits.threshold)
         window = min(self.capacity, -(-self.longest // WINDOW) * WINDOW)
 
         self._run(f"prefill {window}", partial(self._prefill, window))
         ids: list[Tensor] = []
         kept: list[Tensor] = []
-        left = cap
         while True:
-            first = "first" if not ids else "later"
-            propose = partial(self._propose, picking, first=not ids)
-            if picking.temperature == 0:
-                self._run(f"propose {first}", propose)
-            else:  # random numbers must be fresh
-                propose()
             size = min(left, self.block_size)
+            first = not ids
+            if picking.temperature == 0:
+                propose = partial(self._propose, picking, self.block_size, first=first)
+                self._run(f"propose {'first' if first else 'later'}", propose)
+            else:  # random numbers must be fresh, and no more of them drawn than are needed
+                self._propose(picking, size, first=first)
             ids.append(self.ids[:, :size].clone())
             kept.append(self.kept[:, :size].clone())
             left -= size
-            if left == 0 or (threshold is not None and bool(self.finished.all())):
+            if left == 0 or (limits.threshold is not None and bool(self.finished.all())):
                 break
             self._run(f"feed {window}", partial(self._feed_block, window))
         self.num_frames += 1
@@ -160,10 +160,11 @@ class StaticState:
         self.taken.zero_()
         self.finished.zero_()
 
-    def _propose(self, picking: Picking, *, first: bool) -> None:
-        """The next block: ids, which of them are kept, and which rows are finished."""
+    def _propose(self, picking: Picking, size: int, *, first: bool) -> None:
+        """The next block: `size` ids, which of them are kept, and which rows are finished."""
         logits, losses = self.decoding._heads(self.hidden)
-        self.ids.copy_(pick_block(logits[..., : self.num_patches], self.taken, picking))
+        picked = pick_block(logits[:, :size, : self.num_patches], self.taken, picking)
+        self.ids[:, :size].copy_(picked)
         within = torch.arange(self.block_size, device=self.left.device) < self.left
         enough = (losses.float() <= self.threshold) & within
         if first:
@@ -172,8 +173,8 @@ class StaticState:
         self.kept.copy_(active & within & ~enough)
         self.unfed.copy_(torch.where(active, self.ids, self.unfed))
         self.unfed_real.copy_(torch.where(active, self.kept, self.unfed_real))
-        self.finished.logical_or_(enough.any(1))
         self.left.sub_(self.block_size)
+        self.finished.logical_or_(enough.any(1)).logical_or_(self.left[:, 0] <= 0)
 
     def _feed_block(self, window: int) -> None:
         """Feed the block to the rows that go on."""
@@ -222,3 +223,11 @@ class StaticState:
         if self.vision is None:
             raise RuntimeError("gaze_frame puts the vision tokens in place first")
         return self.vision
+
+
+def _put(place: Tensor, values: float | Tensor) -> None:
+    """One number for all rows, or one each; the former without waiting for the device."""
+    if isinstance(values, Tensor):
+        place.copy_(values)
+    else:
+        place.fill_(values)

@@ -1,9 +1,10 @@
 """What the trainer asks of an algorithm."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from autogaze.algorithms.rollout import Rollout
@@ -13,6 +14,31 @@ from autogaze.training.lesson import Lesson
 from autogaze.training.loader import PlacedBatch
 from autogaze.training.moment import Moment
 from autogaze.training.options import AlgorithmOptions
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a lesson is made of.
+
+    Attributes:
+        model: who gazes.
+        task: who judges.
+        batch: the clips.
+        frames: (B, T, 3, S, S) RGB of them, on the device.
+        judged: numbers of the frames that the task judges.
+        moment: what all that is random follows from.
+    """
+
+    model: AutoGaze
+    task: Task
+    batch: PlacedBatch
+    frames: UInt8[Tensor, "B T 3 S S"]
+    judged: tuple[int, ...]
+    moment: Moment
+
+    @property
+    def num_frames(self) -> int:
+        return self.frames.shape[1]
 
 
 class Recipe(ABC):
@@ -33,7 +59,6 @@ class Recipe(ABC):
     def __init__(self, options: AlgorithmOptions) -> None:
         self.options = options
 
-    @abstractmethod
     def lesson(
         self,
         model: AutoGaze,
@@ -43,6 +68,13 @@ class Recipe(ABC):
         device: torch.device,
     ) -> Lesson:
         """Gazes at the clips, and what they are worth; no gradients."""
+        frames = batch.clips.frames.to(device, non_blocking=True)
+        judged = judged_frames(task, frames.shape[1], moment)
+        return self.teach(Material(model, task, batch, frames, judged, moment))
+
+    @abstractmethod
+    def teach(self, material: Material) -> Lesson:
+        """The lesson: what an algorithm has to say."""
 
     @abstractmethod
     def loss(self, rollout: Rollout, lesson: Lesson) -> Float[Tensor, " R"]:

@@ -9,14 +9,12 @@ from autogaze.algorithms.rollout import Rollout
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.configuration import AutoGazeConfig
-from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.settings import draw_settings
 from autogaze.selectors.base import frame_caps
-from autogaze.tasks.base import Task
+from autogaze.training.controls import random_gaze
 from autogaze.training.lesson import GazeRows, Lesson
-from autogaze.training.loader import PlacedBatch
 from autogaze.training.moment import Moment
-from autogaze.training.recipes.base import Recipe, judged_frames
+from autogaze.training.recipes.base import Material, Recipe
 
 
 class DummyRecipe(Recipe):
@@ -25,43 +23,34 @@ class DummyRecipe(Recipe):
     name = "dummy"
     teaches = False
 
-    def lesson(
-        self,
-        model: AutoGaze,
-        task: Task,
-        batch: PlacedBatch,
-        moment: Moment,
-        device: torch.device,
-    ) -> Lesson:
-        frames = batch.clips.frames.to(device, non_blocking=True)
-        gaze = random_gaze(model.config, batch.places, frames.shape[1], moment)
-        rows = GazeRows.of_gaze(gaze.to(device))
-        return Lesson(frames, rows, judged_frames(task, frames.shape[1], moment))
+    def teach(self, material: Material) -> Lesson:
+        gaze = drawn_gaze(
+            material.model.config, material.batch.places, material.num_frames, material.moment
+        )
+        rows = GazeRows.of_gaze(gaze.to(material.frames.device))
+        return Lesson(material.frames, rows, material.judged)
 
     def loss(self, rollout: Rollout, lesson: Lesson) -> Float[Tensor, " R"]:
         return dummy_loss(rollout)
 
 
-def random_gaze(
+def drawn_gaze(
     config: AutoGazeConfig, places: tuple[int, ...], num_frames: int, moment: Moment
 ) -> Gaze:
-    """Random patches for clips at these places of a batch.
+    """Random patches, as many as the config draws, for clips at these places of a batch.
 
     Raises:
         TrainingError: lengths that only a selector could choose.
     """
     pyramid = config.pyramid
-    ids: list[Tensor] = []
+    generators = [moment.generator("random gaze", place) for place in places]
     lengths: list[list[int]] = []
-    for place in places:
-        generator = moment.generator("random gaze", place)
+    for generator in generators:
         drawn = draw_settings(config, num_frames, training=moment.training, generator=generator)
         if drawn.ratio is None:
             raise TrainingError(
                 "algorithm dummy gazes at random and cannot stop by loss: "
                 "model.gazing_ratio_each_frame_config must be uniform or dirichlet, not self"
             )
-        caps = frame_caps(drawn.ratio, num_frames, pyramid.num_patches)
-        ids += [torch.randperm(pyramid.num_patches, generator=generator)[:cap] for cap in caps]
-        lengths.append(caps)
-    return Gaze(pyramid, torch.cat(ids), torch.tensor(lengths))
+        lengths.append(frame_caps(drawn.ratio, num_frames, pyramid.num_patches))
+    return random_gaze(pyramid, torch.tensor(lengths), generators)

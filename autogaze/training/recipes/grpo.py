@@ -6,13 +6,10 @@ from torch import Tensor
 
 from autogaze.algorithms.grpo import grpo_loss
 from autogaze.algorithms.rollout import Rollout
-from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.tasks.base import Task
 from autogaze.training.lesson import GazeRows, Lesson
-from autogaze.training.loader import PlacedBatch
-from autogaze.training.moment import Moment
-from autogaze.training.recipes.base import Recipe, judged_frames
+from autogaze.training.recipes.base import Material, Recipe
 from autogaze.training.sampling import at_last_gazes, sample_groups
 
 
@@ -22,21 +19,18 @@ class GRPORecipe(Recipe):
     name = "grpo"
     samples = True
 
-    def lesson(
-        self,
-        model: AutoGaze,
-        task: Task,
-        batch: PlacedBatch,
-        moment: Moment,
-        device: torch.device,
-    ) -> Lesson:
-        frames = batch.clips.frames.to(device, non_blocking=True)
-        judged = judged_frames(task, frames.shape[1], moment)
-        rgb = frames.float() / 255
-        rows = sample_groups(model, normalise(rgb), batch.places, self.options.group_size, moment)
-        reward = self._reward(task, rgb, rows, judged)
-        losses, known = at_last_gazes(rows, judged, -reward)
-        return Lesson(frames, rows, judged, losses, known, reward)
+    def teach(self, material: Material) -> Lesson:
+        rgb = material.frames.float() / 255
+        rows = sample_groups(
+            material.model,
+            normalise(rgb),
+            material.batch.places,
+            self.options.group_size,
+            material.moment,
+        )
+        reward = self._reward(material.task, rgb, rows, material.judged)
+        losses, known = at_last_gazes(rows, material.judged, -reward)
+        return Lesson(material.frames, rows, material.judged, losses, known, reward)
 
     def loss(self, rollout: Rollout, lesson: Lesson) -> Float[Tensor, " R"]:
         assert lesson.reward is not None

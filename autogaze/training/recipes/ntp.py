@@ -6,12 +6,8 @@ from torch import Tensor
 
 from autogaze.algorithms.ntp import ntp_loss
 from autogaze.algorithms.rollout import Rollout
-from autogaze.models.autogaze.modeling import AutoGaze
-from autogaze.tasks.base import Task
 from autogaze.training.lesson import GazeRows, Lesson
-from autogaze.training.loader import PlacedBatch
-from autogaze.training.moment import Moment
-from autogaze.training.recipes.base import Recipe, judged_frames
+from autogaze.training.recipes.base import Material, Recipe
 
 
 class NTPRecipe(Recipe):
@@ -20,25 +16,17 @@ class NTPRecipe(Recipe):
     name = "ntp"
     needs_labels = True
 
-    def lesson(
-        self,
-        model: AutoGaze,
-        task: Task,
-        batch: PlacedBatch,
-        moment: Moment,
-        device: torch.device,
-    ) -> Lesson:
-        frames = batch.clips.frames.to(device, non_blocking=True)
-        rows = GazeRows.of_gaze(batch.clips.gaze(model.pyramid).to(device))
-        judged = judged_frames(task, frames.shape[1], moment)
-        labels = batch.clips.labels or ()
+    def teach(self, material: Material) -> Lesson:
+        frames, clips = material.frames, material.batch.clips
+        rows = GazeRows.of_gaze(clips.gaze(material.model.pyramid).to(frames.device))
+        labels = clips.labels or ()
         if not all(label.losses for label in labels):
-            return Lesson(frames, rows, judged)
+            return Lesson(frames, rows, material.judged)
         # Gazes of a row stand in the order of its slots, and so do their losses.
         flat = [loss for label in labels for frame in label.losses for loss in frame]
-        losses = torch.zeros(rows.kept.shape, device=device)
-        losses[rows.kept] = torch.tensor(flat, device=device)
-        return Lesson(frames, rows, judged, losses, rows.kept)
+        losses = torch.zeros(rows.kept.shape, device=frames.device)
+        losses[rows.kept] = torch.tensor(flat, device=frames.device)
+        return Lesson(frames, rows, material.judged, losses, rows.kept)
 
     def loss(self, rollout: Rollout, lesson: Lesson) -> Float[Tensor, " R"]:
         return ntp_loss(

@@ -5,10 +5,14 @@ from torch import Tensor
 
 from autogaze.vision_encoders.adapter import EncoderAdapter, pool_by_frame
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.pixels import HALF
 
 
 class SiglipAdapter(EncoderAdapter):
     """No class token; an attention-pooling head sees a frame's patches."""
+
+    statistics = HALF
+    asked_to_interpolate = True
 
     def leave(self, tokens: Float[Tensor, "one N C"]) -> Float[Tensor, "one N C"]:
         return self.model.post_layernorm(tokens)

@@ -10,7 +10,6 @@ import platform
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -28,16 +27,33 @@ class NotBuiltError(Exception):
 
 
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/autogaze, or ~/.cache/autogaze."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "autogaze"
+    """$XDG_CACHE_HOME/autogaze, or ~/.cache/autogaze.
+
+    Raises:
+        NotBuiltError: neither that variable nor a home folder is set.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "autogaze"
+    try:
+        return Path.home() / ".cache" / "autogaze"
+    except RuntimeError as error:
+        raise NotBuiltError(
+            f"there is no cache folder: {error.args[0]}; XDG_CACHE_HOME may name one"
+        ) from error
 
 
 def compiler() -> list[str]:
-    """$CC, or the first C compiler there is."""
-    given = os.environ.get("CC")
+    """$CC, or the first C compiler there is.
+
+    Raises:
+        NotBuiltError: there is none, or $CC is no command.
+    """
+    given = os.environ.get("CC", "").strip()
     if given:
-        return shlex.split(given)
+        try:
+            return shlex.split(given)
+        except ValueError as error:  # a quote that is not closed
+            raise NotBuiltError(f"CC={given!r} cannot be read as a command: {error}") from error
     for name in ("cc", "gcc", "clang"):
         if shutil.which(name):
             return [name]
@@ -54,25 +70,32 @@ def built_library(head_dim: int) -> Path:
     version = _run([command[0], "--version"])
     parts = (SOURCE.read_text(), shlex.join(command), version, _processor())
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    path = cache_folder() / f"attention-{name}.so"
     try:
-        folder = cache_folder()
-        path = folder / f"attention-{name}.so"
-        if path.exists():
-            return path
-        folder.mkdir(parents=True, exist_ok=True)
-        # Several processes may do this at once: each writes its own file, and the last wins.
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            output = Path(scratch) / path.name
-            _run([*command, str(SOURCE), "-o", str(output)])
-            os.replace(output, path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-        raise NotBuiltError(f"the cache folder cannot be used: {error}") from error
+        if not path.exists():
+            _compile([*command, str(SOURCE)], path)
+    except OSError as error:  # full, read-only, or no folder
+        raise NotBuiltError(
+            f"the cache folder {path.parent} cannot be used ({error}); XDG_CACHE_HOME may name "
+            "another place"
+        ) from error
     return path
+
+
+def _compile(command: list[str], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may do this at once: each writes its own file, and the last wins.
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        output = Path(scratch) / path.name
+        _run([*command, "-o", str(output)])
+        os.replace(output, path)
 
 
 def _run(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=120
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotBuiltError(f"the C compiler {command[0]!r} cannot be run: {error}") from error
     if done.returncode:
@@ -83,8 +106,9 @@ def _run(command: list[str]) -> str:
 
 def _processor() -> str:
     """What "native" means here."""
-    if sys.platform != "linux":
+    listing = Path("/proc/cpuinfo")
+    if not listing.is_file():
         return f"{platform.machine()} {platform.processor()}"
-    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    lines = listing.read_text().split("\n\n")[0].splitlines()
     kinds = ("model name", "flags", "Features", "CPU part")
     return "\n".join([platform.machine(), *(line for line in lines if line.startswith(kinds))])

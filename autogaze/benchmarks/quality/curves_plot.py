@@ -1,0 +1,126 @@
+"""Loss against the share of patches: a row of panels a judge, a column a kind of clips."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autogaze.benchmarks.choosers import CONTROLS
+from autogaze.benchmarks.figures import (
+    LineStyle,
+    caption,
+    clean,
+    save,
+    selector_styles,
+    spread_out,
+)
+from autogaze.benchmarks.quality.contenders import SHUFFLED
+from autogaze.benchmarks.quality.report import Curve, QualityReport
+
+LABEL_GAP = 0.052
+"""Between the labels of two curves, in heights of a panel."""
+
+
+def plot_curves(report: QualityReport, path: str | Path) -> None:
+    """A PNG. Both axes are logarithmic, intervals are shaded, shuffled gazes dashed."""
+    from matplotlib.figure import Figure
+
+    judges, groups = report.measured.judges, report.groups
+    widths = [1.9] + [1.0] * (len(groups) - 1)
+    figure = Figure(
+        figsize=(max(6.5, 2.25 * sum(widths)), 0.9 + 3.0 * len(judges)), layout="constrained"
+    )
+    panels = figure.subplots(
+        len(judges), len(groups), squeeze=False, sharex="col", sharey="row", width_ratios=widths
+    )
+    own = [row.name for row in report.measured.rows if not row.is_shuffled]
+    styles = selector_styles(own)
+    for line, judge in zip(panels, judges, strict=True):
+        for axes, group in zip(line, groups, strict=True):
+            curves = report.of(judge, group)
+            _draw(axes, curves, styles)
+        line[0].set_ylabel(f"loss, judge {judge}", fontsize=8.5)
+        _label(line[0], report.of(judge, groups[0]), styles)  # when all have been drawn
+    kinds = dict.fromkeys(clip.kind for clip in report.measured.clips)
+    for axes, group in zip(panels[0], groups, strict=True):
+        title = next(iter(kinds)) if len(groups) == 1 else group
+        axes.set_title(f"{title} clips", loc="left", fontsize=9.5, fontweight="bold")
+    for axes in panels[-1]:
+        axes.set_xlabel("share of patches", fontsize=8.5)
+    words = [
+        f"{report.about}. Mean loss of frames. Shaded: 95 % intervals from resampling whole "
+        "videos and photographs; they hold how videos differ, which comparisons on the same clips do "
+        "not. Dashed: the selector's own gazes of another clip of the kind (shuffled); where they are as "
+        "good as its own, it learned a habit.",
+        report.notes[1],
+    ]
+    caption(figure, words)
+    save(figure, path)
+
+
+def _draw(axes: Any, curves: tuple[Curve, ...], styles: dict[str, LineStyle]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+    for curve in reversed(curves):  # the first ones on top
+        name = curve.row.removesuffix(SHUFFLED)
+        style = styles[name]
+        shares = [point.share for point in curve.points]
+        losses = [point.loss.mean for point in curve.points]
+        if curve.row != name:
+            axes.plot(
+                shares, losses, color=style.colour, linewidth=1.0, dashes=style.dashes, alpha=0.8
+            )
+            continue
+        axes.plot(
+            shares, losses, "-", color=style.colour, marker=style.marker, markersize=3.2,
+            markerfacecolor="white" if style.hollow else style.colour,
+            linewidth=1.2 if name in CONTROLS else 1.8,
+        )  # fmt: skip
+        band = [(point.loss.low, point.loss.high) for point in curve.points]
+        if all(low is not None for low, _ in band):
+            low, high = np.array(band, dtype=float).T
+            # A loss of zero has no place on a logarithmic axis.
+            axes.fill_between(
+                shares, np.maximum(low, 1e-6), high, color=style.colour, alpha=0.13, linewidth=0
+            )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    smallest = min(point.share for curve in curves for point in curve.points)
+    ticks = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
+    axes.set_xlim(left=smallest * 0.85)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    low, high = axes.get_ylim()
+    if high / low < 30:  # fewer than two powers of ten are marked
+        axes.yaxis.set_minor_formatter(FuncFormatter(_few))
+    else:
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(labelsize=7.5, which="both")
+    clean(axes)
+
+
+def _few(value: float, _: int) -> str:
+    """Twos and fives of a power of ten."""
+    digit = f"{value:e}"[0]
+    return f"{value:g}" if digit in "25" else ""
+
+
+def _label(axes: Any, curves: tuple[Curve, ...], styles: dict[str, LineStyle]) -> None:
+    """Names at the right, each as near to its curve's end as the others allow."""
+    ordered = sorted(curves, key=lambda curve: curve.points[-1].loss.mean)
+    largest = max(curve.points[-1].share for curve in curves)
+    smallest = axes.get_xlim()[0]
+    axes.set_xlim(smallest, largest * (largest / smallest) ** 0.55)
+    low, high = np.log(axes.get_ylim())
+    wanted = [(np.log(curve.points[-1].loss.mean) - low) / (high - low) for curve in ordered]
+    for curve, place in zip(ordered, spread_out(wanted, LABEL_GAP, 0, 1), strict=True):
+        end, colour = curve.points[-1], styles[curve.row.removesuffix(SHUFFLED)].colour
+        axes.annotate(
+            curve.row, (end.share, end.loss.mean), xytext=(largest * 1.12, place),
+            textcoords=axes.get_xaxis_transform(), ha="left", va="center",
+            fontsize=7.5 if curve.row in styles else 6.5, color=colour,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5,
+                        "alpha": 0.6, "shrinkA": 1, "shrinkB": 2},
+        )  # fmt: skip

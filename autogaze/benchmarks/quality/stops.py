@@ -1,0 +1,204 @@
+"""Predicted against actual loss: what is left where weights stop by themselves.
+
+Weights with a loss head gaze at a frame until the loss that they predict is at most the
+threshold. Whether it really is, the judge that they were trained with says.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from autogaze.benchmarks.fidelity_measures import Estimate
+from autogaze.benchmarks.progress import Step, silent
+from autogaze.benchmarks.quality.bootstrap import Resamples
+from autogaze.benchmarks.quality.clips import QualityClip, read_batch
+from autogaze.benchmarks.quality.contenders import Contender
+from autogaze.benchmarks.quality.judges import Judge, Shown, Trial
+from autogaze.models.autogaze.generation import Generation
+from autogaze.selectors.base import Clips
+from autogaze.selectors.learned import Learned
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class StopPoint:
+    """Some weights at one threshold, on one group of clips; means over frames.
+
+    Attributes:
+        share: of all patches, taken until the stop.
+        predicted: the loss predicted where a frame stopped.
+        actual: the loss that the judge finds there.
+        excess: actual / threshold - 1.
+        at_first: share of frames that stopped at the one patch that every frame takes:
+            their loss may lie far below the threshold.
+        at_last: share of frames that took every patch: none met the threshold.
+    """
+
+    weights: str
+    threshold: float
+    group: str
+    share: float
+    predicted: float
+    actual: Estimate
+    excess: Estimate
+    at_first: float
+    at_last: float
+
+
+@dataclass(frozen=True)
+class StopBin:
+    """Frames, of all thresholds, whose predicted losses are neighbours; means over them."""
+
+    weights: str
+    kind: str
+    frames: int
+    predicted: float
+    actual: float
+
+
+@dataclass(frozen=True)
+class StopReport:
+    """How well losses were predicted.
+
+    Attributes:
+        judge, unit: who found the actual losses, and in what.
+    """
+
+    judge: str
+    unit: str
+    points: tuple[StopPoint, ...]
+    bins: tuple[StopBin, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Stops:
+    """Where frames stopped, by some weights at one threshold; all arrays (N, T)."""
+
+    predicted: Float[np.ndarray, "N T"]
+    actual: Float[np.ndarray, "N T"]
+    shares: Float[np.ndarray, "N T"]
+    at_first: Bool[np.ndarray, "N T"]
+    at_last: Bool[np.ndarray, "N T"]
+
+
+@torch.inference_mode()
+def measure_stops(
+    clips: Sequence[QualityClip],
+    learned: Sequence[Contender],
+    judge: Judge,
+    thresholds: Sequence[float],
+    *,
+    batch: int,
+    device: torch.device,
+    seed: int = 0,
+    step: Step = silent,
+) -> StopReport:
+    """Let learned weights stop at every threshold, and judge what they took.
+
+    Args:
+        learned: contenders with a `Learned` selector.
+        judge: the one that they were trained with.
+    """
+    parts: dict[tuple[int, int], list[Stops]] = {}
+    for start in range(0, len(clips), batch):
+        seen = read_batch(clips[start : start + batch])
+        shown = Shown.of(seen.unit().to(device))
+        for c, contender in enumerate(learned):
+            step(f"{contender.name} stops")
+            assert isinstance(contender.selector, Learned)
+            for b, threshold in enumerate(thresholds):
+                found = _stop(contender.selector, seen, shown, judge, threshold)
+                parts.setdefault((c, b), []).append(found)
+    resamples = Resamples.draw(clips, seed)
+    points, bins = [], []
+    for c, contender in enumerate(learned):
+        stops = [_joined(parts[c, b]) for b in range(len(thresholds))]
+        for threshold, found in zip(thresholds, stops, strict=True):
+            points += _points(contender.name, threshold, found, resamples)
+        for kind, members in resamples.kinds.items():
+            bins += _bins(contender.name, kind, stops, members)
+    return StopReport(judge.name, judge.unit, tuple(points), tuple(bins))
+
+
+def _stop(
+    selector: Learned,
+    clips: Clips,
+    shown: Shown,
+    judge: Judge,
+    threshold: float,
+) -> Stops:
+    video = selector.seen(clips)
+    generation = selector.model.generate(video, threshold=threshold)
+    scores = selector.model.score(video, generation)
+    gaze = generation.to_gaze().to("cpu")
+    lengths = gaze.lengths.numpy()
+    vocabulary = gaze.pyramid.num_patches
+    return Stops(
+        _last_predicted(generation, scores.predicted_losses).double().cpu().numpy(),
+        judge.losses(Trial(shown, gaze)).double().cpu().numpy(),
+        lengths / vocabulary,
+        lengths == 1,
+        lengths == vocabulary,
+    )
+
+
+def _last_predicted(
+    generation: Generation, predicted: Float[Tensor, "B slots"]
+) -> Float[Tensor, "B T"]:
+    """The loss predicted after the last patch kept in every frame."""
+    columns, first = [], 0
+    for slots in generation.frames:
+        width = slots.kept.shape[1]
+        place = torch.arange(width, device=slots.kept.device)
+        last = torch.where(slots.kept, place, -1).amax(1)
+        columns.append(predicted[:, first : first + width].gather(1, last[:, None])[:, 0])
+        first += width
+    return torch.stack(columns, dim=1)
+
+
+def _joined(parts: Sequence[Stops]) -> Stops:
+    names = ("predicted", "actual", "shares", "at_first", "at_last")
+    return Stops(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _points(weights: str, threshold: float, found: Stops, resamples: Resamples) -> list[StopPoint]:
+    points = []
+    for group in resamples.groups:
+        predicted, actual, share, first, last = (
+            resamples.means(values.mean(1), group)
+            for values in (
+                found.predicted, found.actual, found.shares, found.at_first, found.at_last
+            )
+        )  # fmt: skip
+        points.append(
+            StopPoint(
+                weights,
+                threshold,
+                group,
+                float(share[0]),
+                float(predicted[0]),
+                resamples.interval(actual, group),
+                resamples.interval(actual / threshold - 1, group),
+                float(first[0]),
+                float(last[0]),
+            )
+        )
+    return points
+
+
+def _bins(
+    weights: str, kind: str, stops: Sequence[Stops], members: Bool[np.ndarray, " N"]
+) -> list[StopBin]:
+    """Frames of a kind in equal parts, from the least predicted loss to the largest."""
+    predicted = np.concatenate([found.predicted[members].ravel() for found in stops])
+    actual = np.concatenate([found.actual[members].ravel() for found in stops])
+    order = predicted.argsort(kind="stable")
+    return [
+        StopBin(weights, kind, len(part), float(predicted[part].mean()), float(actual[part].mean()))
+        for part in np.array_split(order, min(BINS, len(order)))
+    ]

@@ -1,0 +1,140 @@
+"""Who decodes videos: PyAV, or OpenCV on machines that do not have it.
+
+The pixels are the same, but PyAV reports damaged frames, which OpenCV patches up unasked.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from autogaze.errors import CorruptVideoError, MissingExtraError, TrainingError, VideoError
+
+log = logging.getLogger("autogaze.datasets")
+
+
+class OpenVideo(ABC):
+    """A video file whose header was read.
+
+    Attributes:
+        num_frames: as the container says, so not to be relied on; None if unknown.
+    """
+
+    num_frames: int | None
+
+    @abstractmethod
+    def frames(
+        self, first: int = 0, last: int | None = None
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """RGB frames as displayed, from number `first` to `last` or to the end.
+
+        Raises:
+            VideoError: damaged, or no frame lies there.
+        """
+
+
+Decoder = Callable[[Path], OpenVideo]
+"""Opens a video; raises `VideoError` for what is none."""
+
+
+class PyAVVideo(OpenVideo):
+    """A video that PyAV decodes; see `autogaze.video`."""
+
+    def __init__(self, path: Path) -> None:
+        from autogaze.video.decode import Video  # decoded clips are trained on without PyAV
+
+        self._video = Video(path)
+        self.num_frames = self._video.info.num_frames
+
+    def frames(
+        self, first: int = 0, last: int | None = None
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """See `OpenVideo`."""
+        for frame in self._video.frames(first=first, last=last):
+            yield frame.pixels
+
+
+class OpenCVVideo(OpenVideo):
+    """A video that OpenCV decodes.
+
+    Frames are counted from the beginning, since OpenCV does not find all of them by seeking.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        capture = self._open()
+        import cv2
+
+        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.release()
+        self.num_frames = promised if promised > 0 else None
+
+    def frames(
+        self, first: int = 0, last: int | None = None
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """See `OpenVideo`."""
+        capture = self._open()
+        number = 0
+        try:
+            while number < first and capture.grab():
+                number += 1
+            while number >= first and (last is None or number <= last):
+                found, pixels = capture.read()
+                if not found:
+                    break
+                number += 1
+                yield np.ascontiguousarray(pixels[..., ::-1])  # it gives BGR
+        finally:
+            capture.release()
+        # Of a container that does not count its frames OpenCV's number is one too high at times.
+        promised = (self.num_frames or 0) - 1
+        if number < promised and (last is None or number <= last):
+            raise CorruptVideoError(
+                f"{self.path}: frame {number} cannot be decoded, of {self.num_frames} promised"
+            )
+        if number <= first:
+            raise VideoError(f"{self.path}: has {number} frames, none from number {first} on")
+
+    def _open(self) -> Any:
+        import cv2
+
+        if not self.path.is_file():
+            raise VideoError(f"{self.path}: no such file")
+        capture = cv2.VideoCapture(str(self.path))
+        if not capture.isOpened():
+            capture.release()
+            raise VideoError(f"{self.path}: OpenCV finds no video in it")
+        return capture
+
+
+def choose_decoder(name: str = "auto") -> Decoder:
+    """The decoder of a name: `pyav`, `opencv`, or `auto`, PyAV where it is installed.
+
+    Raises:
+        TrainingError: another name, or PyAV is asked for and cannot be imported.
+        MissingExtraError: OpenCV is needed and not installed.
+    """
+    if name not in ("auto", "pyav", "opencv"):
+        raise TrainingError(f"the decoder must be auto, pyav or opencv, got {name!r}")
+    if name != "opencv":
+        try:
+            import av  # noqa: F401 - only whether it is there
+        except ImportError as error:
+            if name == "pyav":
+                raise TrainingError(
+                    f"PyAV cannot be imported ({error}): pip install av, or decode by opencv"
+                ) from error
+            log.warning("PyAV cannot be imported (%s): OpenCV decodes the videos", error)
+        else:
+            return PyAVVideo
+    try:
+        import cv2  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        raise MissingExtraError(
+            "opencv-python-headless", "opencv", "decoding without PyAV"
+        ) from error
+    return OpenCVVideo

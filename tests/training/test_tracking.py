@@ -1,0 +1,121 @@
+"""Trackers start without a network, get metrics and pictures, and cost no training when they fail."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autogaze.errors import TrainingError
+from autogaze.training.tracking import TRACKERS, Tracking
+from tests.training.tiny import tiny_trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+
+class Notebook:
+    """A tracker as Accelerate knows them; `fails` names what it cannot do."""
+
+    name = "notebook"
+
+    def __init__(self, fails=()):
+        self.pages, self.fails = [], fails
+
+    def note(self, *page):
+        if page[0] in self.fails:
+            raise ConnectionError(f"no network for {page[0]}")
+        self.pages.append(page)
+
+    def log(self, values, step=None, **_):
+        self.note("log", step, values)
+
+    def log_images(self, values, step=None, **_):
+        self.note("picture", step, {name: [p.shape for p in v] for name, v in values.items()})
+
+    def finish(self):
+        self.note("finish")
+
+
+def trained_with(notebook, folder):
+    """A training of one step that a tracker is told of."""
+    trainer = tiny_trainer("ntp", folder, max_steps=1, val_nsteps=1)
+    trainer.accelerator.trackers = [notebook]
+    trainer.journal.tracking.works = True
+    trainer.fit()
+    return trainer
+
+
+def test_a_tracker_gets_metrics_and_pictures(tmp_path):
+    notebook = Notebook()
+    trained_with(notebook, tmp_path)
+    logged = {name for page in notebook.pages if page[0] == "log" for name in page[2]}
+    assert {"loss", "clips_per_second", "val/loss", "val/shuffled_loss"} <= logged
+    pictures = [page for page in notebook.pages if page[0] == "picture"]
+    assert [page[1] for page in pictures] == [0, 1]
+    for page in pictures:
+        for shapes in page[2].values():
+            assert [shape[-1] for shape in shapes] == [3]
+    assert notebook.pages[-1] == ("finish",)
+
+
+@pytest.mark.parametrize("fails", ["log", "picture", "finish"])
+def test_a_tracker_that_fails_is_given_up(fails, tmp_path, caplog):
+    notebook = Notebook(fails=(fails,))
+    trained_with(notebook, tmp_path)
+    assert caplog.text.count(f"no network for {fails}") == 1
+    assert (tmp_path / "tiny" / "checkpoint_latest_gaze").is_dir()
+
+
+def test_a_tracker_that_does_not_start_is_an_error(tmp_path):
+    class Offline:
+        def init_trackers(self, *_):
+            raise ConnectionError("no route to host")
+
+    with pytest.raises(TrainingError, match=r"tracker=wandb.*no route to host; WANDB_MODE=offline"):
+        Tracking(tmp_path, Offline(), "wandb", {})
+
+
+@pytest.mark.parametrize("name", [name for name in TRACKERS if name != "none"])
+def test_real_trackers_start_without_a_network(name, tmp_path):
+    pytest.importorskip(name)
+    nowhere = "http://127.0.0.1:9"
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "WANDB_MODE": "offline",
+        "TRACKIO_DIR": str(tmp_path / "trackio"),
+        "HTTP_PROXY": nowhere,
+        "HTTPS_PROXY": nowhere,
+    }
+    options = {"kinds": ["ntp"], "max_steps": 1, "val_nsteps": 1, "tracker": name}
+    command = [sys.executable, "-m", "tests.training.run", str(tmp_path), json.dumps(options)]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "is given up" not in done.stderr
+    folder = tmp_path / "ntp" / "tiny"
+    places = {
+        "wandb": folder.glob("wandb/offline-run-*/*.wandb"),
+        "tensorboard": folder.glob("autogaze/events.out.tfevents.*"),
+        "trackio": (tmp_path / "trackio").glob("autogaze.db"),
+    }
+    assert list(places[name])
+
+
+def test_tensorboard_shows_the_pictures(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = tiny_trainer("ntp", tmp_path, max_steps=1, val_nsteps=1, tracker="tensorboard")
+    trainer.fit()
+    events = EventAccumulator(str(trainer.folder / "autogaze"))
+    events.Reload()
+    assert {"loss", "val/loss", "val/shuffled_loss"} <= set(events.Tags()["scalars"])
+    (name,) = events.Tags()["images"]
+    shown = events.Images(name)[0]
+    written = next((trainer.folder / "pictures").glob("step-00000000-*.png"))
+    from PIL import Image
+
+    assert np.asarray(Image.open(written)).shape == (shown.height, shown.width, 3)

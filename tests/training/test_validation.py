@@ -1,0 +1,154 @@
+"""Validation says what a gaze is worth, and how much of that is about the clip."""
+
+import pytest
+import torch
+
+from autogaze.gaze import Gaze
+from autogaze.labelling.canvas import CanvasSearcher
+from autogaze.training.building import build_trainer
+from autogaze.training.controls import random_gaze, shuffled
+from autogaze.training.journal import read_metrics
+from autogaze.training.validation import Validation
+from tests.tasks.material import some_gaze
+from tests.training.tiny import SELF, assert_same, tiny_config, tiny_trainer
+
+CONTROLS = {"val/shuffled_loss", "val/random_loss"}
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+
+def validation(kind, folder, **options):
+    """Of a tiny training, and what it makes ready."""
+    trainer = tiny_trainer(kind, folder, val_nsteps=1, **options)
+    return Validation(trainer.learner, trainer.data.val, trainer.options, trainer.accelerator)
+
+
+def ids(gaze):
+    return [clip.ids.tolist() for clip in gaze]
+
+
+def test_shuffled_gazes_are_those_of_other_clips(tmp_path):
+    pyramid = validation("ntp", tmp_path).learner.model.pyramid
+    for clips in (2, 3, 5):
+        gaze = some_gaze(pyramid, clips=clips, frames=2)
+        swapped = shuffled(gaze)
+        assert sorted(ids(swapped)) == sorted(ids(gaze))
+        assert sorted(swapped.lengths.tolist()) == sorted(gaze.lengths.tolist())
+        assert all(a != b for a, b in zip(ids(swapped), ids(gaze), strict=True))
+
+
+def test_random_gazes_are_as_long_and_follow_their_seeds(tmp_path):
+    gaze = some_gaze(validation("ntp", tmp_path).learner.model.pyramid, clips=3, frames=2)
+
+    def draw(seeds, lengths):
+        return random_gaze(
+            gaze.pyramid, lengths, [torch.Generator().manual_seed(seed) for seed in seeds]
+        )
+
+    drawn = draw((1, 2, 3), gaze.lengths)
+    assert drawn.lengths.equal(gaze.lengths)
+    assert ids(draw((3, 2), gaze.lengths[[2, 1]])) == ids(drawn)[:0:-1]
+
+
+def patched(monkeypatch, choose):
+    """The selector replaced by something whose worth is known."""
+    monkeypatch.setattr(Validation, "_gaze", lambda self, batch, setting: choose(self, batch))
+
+
+def test_a_fixed_habit_shows(tmp_path, monkeypatch):
+    """Gazes that are alike everywhere cost the same when clips swap them."""
+
+    def habit(self, batch):
+        frames = torch.arange(20).expand(len(batch), 2, 20) < 4  # all of the coarse scale
+        return Gaze.from_mask(self.learner.model.pyramid, frames)
+
+    patched(monkeypatch, habit)
+    metrics = validation("ntp", tmp_path).run()
+    assert metrics["val/shuffled_loss"] == pytest.approx(metrics["val/loss"])
+    assert metrics["val/random_loss"] > 1.2 * metrics["val/loss"]
+
+
+def test_gazes_at_what_is_there_lose_by_being_shuffled(tmp_path, monkeypatch):
+    def greedy(self, batch):
+        searcher = CanvasSearcher(self.learner.model.pyramid)
+        labels = [searcher.label(frames, [5, 5]) for frames in batch.clips.frames]
+        chosen = [id for label in labels for frame in label.ids for id in frame]
+        return Gaze(searcher.pyramid, torch.tensor(chosen), torch.full((len(batch), 2), 5))
+
+    patched(monkeypatch, greedy)
+    metrics = validation("ntp", tmp_path, val_clips=8).run()
+    assert metrics["val/shuffled_loss"] > 1.02 * metrics["val/loss"]
+    assert metrics["val/gazing_ratio"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("kind", ["ntp", "grpo"])
+def test_controls_stand_beside_a_selectors_loss(kind, tmp_path):
+    metrics = validation(kind, tmp_path, val_ratios=[0.2, 0.5]).run()
+    for suffix in ("@0.2", "@0.5"):
+        assert {name + suffix for name in {"val/loss", *CONTROLS}} <= metrics.keys()
+    assert {"val/loss", "val/gazing_ratio", *CONTROLS} <= metrics.keys()
+    assert ("val/algorithm_loss" in metrics) == (kind == "ntp")
+    assert metrics["val/random_loss@0.5"] < metrics["val/random_loss@0.2"]
+
+
+def test_random_gazes_need_no_control(tmp_path):
+    metrics = validation("judge", tmp_path, val_ratios=[0.2]).run()
+    assert set(metrics) == {"val/loss", "val/gazing_ratio", "val/loss@0.2"}
+
+
+@pytest.mark.parametrize(("clips", "size"), [(1, 4), (2, 1), (3, 2), (5, 4), (8, 3), (9, 4)])
+def test_micro_batches_let_clips_swap(clips, size, tmp_path):
+    made = validation("ntp", tmp_path, val_clips=clips, per_gpu_max_batch_size=size)
+    parts = [batch.places for batch in made._batches()]
+    assert [place for part in parts for place in part] == list(range(clips))
+    sizes = [len(part) for part in parts]
+    assert min(sizes) >= min(2, clips)
+    assert max(sizes) <= max(3, size)
+    metrics = made.run()
+    assert ("val/shuffled_loss" in metrics) == (clips > 1)
+
+
+def test_clips_are_drawn_from_the_whole_dataset_and_stay_the_same(tmp_path):
+    def numbers(**options):
+        return [place.key.number for place in validation("ntp", tmp_path, **options).places]
+
+    everything = numbers(val_clips=99)
+    assert sorted(everything) == list(range(10))
+    assert everything != sorted(everything), "neighbours may be of one video"
+    assert numbers(val_clips=4, seed=5) == everything[:4]
+
+
+def test_only_validating_trains_and_saves_nothing(tmp_path):
+    trainer = tiny_trainer("ntp", tmp_path, val_only=True, val_nsteps=0)
+    before = {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
+    trainer.fit()
+    assert_same(before, trainer.learner.model.state_dict())
+    folder = tmp_path / "tiny"
+    (entry,) = read_metrics(folder / "metrics.jsonl")
+    assert {"val/loss", "val/gazing_ratio", *CONTROLS} <= entry.keys()
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_checkpoint_can_be_validated(tmp_path):
+    """`val_only` with `resume`, and with `gaze_weights`, measures what training measured last."""
+    tiny_trainer("ntp", tmp_path, max_steps=2, val_nsteps=2).fit()
+    path = tmp_path / "tiny" / "metrics.jsonl"
+    last = read_metrics(path)[-1]
+    assert "val/loss" in last
+    before = path.read_text()
+    tiny_trainer("ntp", tmp_path, max_steps=2, val_only=True, resume=True).fit()
+    assert path.read_text().startswith(before), "nothing that training wrote is lost"
+    assert read_metrics(path)[-1] == last
+    weights = str(tmp_path / "tiny" / "checkpoint_latest_gaze")
+    tiny_trainer("ntp", tmp_path / "b", val_only=True, gaze_weights=weights, seed=3).fit()
+    (entry,) = read_metrics(tmp_path / "b" / "tiny" / "metrics.jsonl")
+    assert entry["val/gazing_ratio"] == last["val/gazing_ratio"]
+
+
+def test_a_threshold_stops_validation_too(tmp_path):
+    config = tiny_config("grpo", tmp_path, val_nsteps=1)
+    config["model"] |= SELF | {"has_task_loss_requirement_during_inference": True}
+    limits = dict(SELF["task_loss_requirement_config"], fixed={"task_loss_requirement": 1e9})
+    config["model"]["task_loss_requirement_config"] = limits
+    trainer = build_trainer(config)
+    made = Validation(trainer.learner, trainer.data.val, trainer.options, trainer.accelerator)
+    assert made.run()["val/gazing_ratio"] == pytest.approx(1 / 20)
