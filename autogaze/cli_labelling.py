@@ -129,7 +129,9 @@ class Labelling:
             "labelled_before": before,
             "unreadable": len(failed),
             "seconds": round(seconds, 3),
+            "clips_a_second": round(new / seconds, 3) if new else None,
             "clips_an_hour": round(new / seconds * 3600) if new else None,
+            "search_share": round(self.searcher.seconds_labelling / seconds, 3) if new else None,
             "reconstructions_a_second": round(made / seconds) if new else None,
         }
         if part.total == 1:

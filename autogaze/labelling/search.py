@@ -53,10 +53,12 @@ class Searcher(ABC):
     Attributes:
         pyramid: the patches to choose from.
         num_reconstructions: that were judged so far.
+        seconds_labelling: that took `label` so far.
     """
 
     pyramid: PatchPyramid
     num_reconstructions: int = 0
+    seconds_labelling: float = 0.0
 
     @property
     def device(self) -> torch.device:
@@ -93,8 +95,10 @@ class Searcher(ABC):
 
     def label(self, frames: UInt8[Tensor, "T 3 S S"], counts: Sequence[int]) -> GazeLabels:
         """Labels of a clip, with so many patches in each frame."""
+        began = time.perf_counter()
         search = self.start(frames)
         found = [search.frame(count) for count in counts]
+        self.seconds_labelling += time.perf_counter() - began
         return GazeLabels(
             tuple(labels.ids for labels in found), tuple(labels.losses for labels in found)
         )

@@ -56,7 +56,7 @@ def test_training_and_labelling_need_no_pyav(tmp_path):
         (tmp_path / "videos" / "train").mkdir(parents=True)
         to_label = make_video(tmp_path / "videos" / "train" / "a.mp4", 4)
         parts["videos"] = {"root": str(tmp_path / "videos")}
-    config = tiny_config("ntp", tmp_path / "exps", max_steps=2, val_nsteps=1)
+    config = tiny_config("ntp", tmp_path / "exps", max_steps=1, val_nsteps=1)
     config["dataset"] = {"name": "mixture", "clip_len": 2, "parts": parts, "greedy_labels": {}}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(config), str(to_label)],

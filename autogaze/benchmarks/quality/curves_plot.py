@@ -1,5 +1,6 @@
 """Loss against the share of patches: a row of panels a judge, a column a kind of clips."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,26 +86,26 @@ def _draw(axes: Any, curves: tuple[Curve, ...], styles: dict[str, LineStyle]) ->
             )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    smallest = min(point.share for curve in curves for point in curve.points)
-    ticks = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
-    axes.set_xlim(left=smallest * 0.85)
+    taken = [point.share for curve in curves for point in curve.points]
+    ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if tick < 1.1 * max(taken)]
+    axes.set_xlim(left=min(taken) * 0.85)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     low, high = axes.get_ylim()
-    if high / low < 30:  # fewer than two powers of ten are marked
-        axes.yaxis.set_minor_formatter(FuncFormatter(_few))
+    if high / low < 30:  # hardly a power of ten is marked
+        digits = "25" if high / low > 4 else "23456789"
+        axes.yaxis.set_minor_formatter(FuncFormatter(partial(_multiples, digits)))
     else:
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(labelsize=7.5, which="both")
     clean(axes)
 
 
-def _few(value: float, _: int) -> str:
-    """Twos and fives of a power of ten."""
-    digit = f"{value:e}"[0]
-    return f"{value:g}" if digit in "25" else ""
+def _multiples(digits: str, value: float, _: int) -> str:
+    """The value, if it is one of these multiples of a power of ten."""
+    return f"{value:g}" if f"{value:e}"[0] in digits else ""
 
 
 def _label(axes: Any, curves: tuple[Curve, ...], styles: dict[str, LineStyle]) -> None:

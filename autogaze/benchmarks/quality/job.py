@@ -11,7 +11,7 @@ from autogaze.benchmarks.device import Place
 from autogaze.benchmarks.figures import check_plot
 from autogaze.benchmarks.json_file import check_json, write_json
 from autogaze.benchmarks.measure import hardware
-from autogaze.benchmarks.progress import Step, progress
+from autogaze.benchmarks.progress import progress
 from autogaze.benchmarks.quality.clips import CLIP_LEN, plan_clips
 from autogaze.benchmarks.quality.contenders import (
     SELECTORS,
@@ -129,31 +129,26 @@ class QualityJob:
         _check_stops(thresholds, stop_judge, judges, learned, stop_plot)
         files = Files(*(None if n is None else Path(n) for n in (json, markdown, plot, stop_plot)))
         files.check()
-        material = _material(data, split, static or (), photos or ())
         return cls(
-            material,
-            names,
-            learned,
-            tuple(ratios or RATIOS),
-            judges,
-            clips,
-            reference,
-            thresholds,
-            stop_judge,
-            every,
-            seed,
-            batch,
-            Place.parse(device, "float32"),
-            files,
+            material=_material(data, split, static or (), photos or ()),
+            selectors=names,
+            weights=learned,
+            ratios=tuple(ratios or RATIOS),
+            judges=judges,
+            clips=clips,
+            reference=reference,
+            stop_losses=thresholds,
+            stop_judge=stop_judge,
+            every=every,
+            seed=seed,
+            batch=batch,
+            place=Place.parse(device, "float32"),
+            files=files,
         )
 
 
-def run_quality(job: QualityJob, step: Step | None = None) -> QualityReport:
-    """Measure everything.
-
-    Args:
-        step: told what is begun; by default a progress bar is shown on a terminal.
-    """
+def run_quality(job: QualityJob) -> QualityReport:
+    """Measure everything, with a progress bar where stderr is a terminal."""
     device = job.place.device
     contenders = load_contenders(job.selectors, job.weights, device)
     pyramid = contenders[0].selector.pyramid
@@ -164,18 +159,17 @@ def run_quality(job: QualityJob, step: Step | None = None) -> QualityReport:
     steps = num_steps(len(contenders), len(make_rows(contenders)), len(clips), job.batch)
     if job.stop_losses:
         steps += -(-len(clips) // job.batch) * len(learned)
-    with progress(steps) as bar:
-        tell = bar if step is None else step
+    with progress(steps) as step:
         measured = measure(
             clips, contenders, judges, job.ratios,
-            batch=job.batch, device=device, every=job.every, seed=job.seed, step=tell,
+            batch=job.batch, device=device, every=job.every, seed=job.seed, step=step,
         )  # fmt: skip
         stops = None
         if job.stop_losses:
             judge = next(one for one in judges if one.name == job.stop_judge)
             stops = measure_stops(
                 clips, learned, judge, job.stop_losses,
-                batch=job.batch, device=device, seed=job.seed, step=tell,
+                batch=job.batch, device=device, seed=job.seed, step=step,
             )  # fmt: skip
     setting = Setting(
         reference=job.reference,

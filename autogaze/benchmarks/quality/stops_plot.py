@@ -35,6 +35,10 @@ def plot_stops(report: QualityReport, path: str | Path) -> None:
         left.set_xlabel("threshold", fontsize=9)
         right.set_xlabel("loss predicted at the stop", fontsize=9)
         left.set_ylabel(f"actual loss, judge {stops.judge}", fontsize=9)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize=8.5
+    )
     words = [
         f"{report.about}. Left: mean loss of all frames where they stopped, by the threshold asked "
         f"for; bars: 95 % intervals from resampling whole videos; band: within {100 * TOLERANCE:g} % of "
@@ -84,18 +88,17 @@ def _frames(axes: Any, stops: StopReport, name: str) -> None:
         parts = [part for part in bins if part.kind == kind]
         axes.plot(
             [p.predicted for p in parts], [p.actual for p in parts], color=COLOURS[kind],
-            linewidth=1.3, label=kind,
+            linewidth=1.3,
         )  # fmt: skip
         axes.scatter(
             [p.predicted for p in parts], [p.actual for p in parts],
             s=[30 * p.frames / most for p in parts], color=COLOURS[kind],
         )  # fmt: skip
-    axes.set_xlim(0, top)
+    axes.set_xlim(min(0, *(part.predicted for part in bins)), top)
     axes.set_ylim(0, top)
     _finish(axes)
 
 
 def _finish(axes: Any) -> None:
     axes.tick_params(labelsize=7.5)
-    axes.legend(frameon=False, fontsize=8, loc="best")
     clean(axes)
