@@ -9,13 +9,11 @@ The names are those of `autogaze/configs`; everything in them can be overridden 
 does (`docs/training.md`).
 """
 
-import json
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import AutoGazeError, MissingExtraError
-from autogaze.files import replacing
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,11 +34,7 @@ def train(config: "DictConfig") -> None:
     except OmegaConfBaseException as error:
         raise SystemExit(f"autogaze.train: {error}") from error
     try:
-        trainer = build_trainer(options)
-        if trainer.accelerator.is_main_process:
-            with replacing(trainer.folder / "config.json") as temporary:
-                temporary.write_text(json.dumps(options, indent=2) + "\n")
-        trainer.fit()
+        build_trainer(options).fit()
     except (AutoGazeError, MissingExtraError) as error:
         raise SystemExit(f"autogaze.train: {error}") from error
 

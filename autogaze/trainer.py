@@ -59,7 +59,7 @@ class Trainer:
         model, task, recipe: what learns, what it is for, and how.
         data: what from.
         options: everything else.
-        config: all options, for the tracker.
+        config: all options, for the tracker and `config.json`.
 
     Raises:
         TrainingError: what cannot work, before any training.
@@ -75,7 +75,7 @@ class Trainer:
         options: TrainerOptions,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        self.options, self.data = options, data
+        self.options, self.data, self.config = options, data, config
         self.folder = Path(options.exp_folder) / options.exp_name
         self.accelerator = make_accelerator(options, self.folder)
         options.slice_of(self.accelerator.num_processes)  # refuses what cannot be divided
@@ -94,7 +94,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self.folder)
         tracking = Tracking(self.folder, self.accelerator, options.tracker, config or {})
         writes = self.accelerator.is_main_process
-        self.journal = Journal(self.folder, tracking, writes=writes)
+        self.journal = Journal(self.folder, tracking, writes=writes, trains=trains)
         self.stepper = None
         if trains:
             self.stepper = Stepper(
@@ -112,12 +112,15 @@ class Trainer:
 
         Raises:
             CheckpointError: nothing can be resumed from where `resume` says.
-            TrainingError: too many unreadable clips, or the weights could not be saved.
+            TrainingError: too many unreadable clips, losses, gradients or weights that are not
+                finite, or weights that could not be saved.
         """
         state = self._start()
         if self.stepper is None:
             self._validate(state.step)
         else:
+            if self.config is not None and state.step < self.num_steps:
+                self.journal.keep_options(self.config)
             if state.step == 0 and self.options.val_nsteps:
                 self._validate(0)
             state = self._train(state, self.stepper)
@@ -184,6 +187,7 @@ class Trainer:
 
     def _save(self, state: TrainingState, stepper: Stepper) -> None:
         """Write a checkpoint; a disk that is full does not end training."""
+        stepper.check_weights(state.step)
         if not self.accelerator.is_main_process:
             return
         optimizer: dict[str, Any] = {
@@ -217,7 +221,7 @@ class Trainer:
                 checkpoint,
                 state,
                 self.learner.model,
-                self.learner.task if self.learner.train_task else None,
+                self.learner.task if self.options.train_task else None,
                 self.stepper and self.stepper.optimizer,
                 self.accelerator,
             )
@@ -230,7 +234,13 @@ class Trainer:
     def _validate(self, step: int) -> None:
         if self.data.val is None:
             return
-        validation = Validation(self.learner, self.data.val, self.options, self.accelerator)
+        validation = Validation(
+            self.learner,
+            self.data.val,
+            self.options,
+            self.accelerator,
+            self.data.max_unreadable,
+        )
         metrics = validation.run(lambda name, picture: self.journal.show(step, name, picture))
         self.journal.write(step, metrics)
         self.journal.draw()

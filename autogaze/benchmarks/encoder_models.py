@@ -11,13 +11,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from autogaze.benchmarks.adapter_files import blamed_on_adapter
 from autogaze.benchmarks.device import Place
 from autogaze.errors import EncoderError
+from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import GazedVisionModel, PixelStatistics, gazed
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.checkpoint import Checkpoint
-from autogaze.vision_encoders.registry import adapter_class
+from autogaze.vision_encoders.registry import adapter_class, is_registered
 
 
 def _siglip(**sizes: Any) -> Callable[[], nn.Module]:
@@ -143,19 +145,35 @@ def measured(
         scales: at which it is gazed; None takes its adapter's usual ones.
         statistics: what pixels are normalised by; None takes its family's.
         random: whether its weights are.
+
+    Raises:
+        EncoderError: the model is of a family that a user registered, and the adapter fails.
     """
     model = model.eval().requires_grad_(False).to(place.device, place.dtype)
-    adapter = adapter_class(model.config)(model)
-    pyramid = (
-        adapter.usual_pyramid
-        if scales is None
-        else PatchPyramid.parse(scales, adapter.patch_size, crop=True)
-    )
-    # Frames without a patch (a stop at once) are seen as the frame before, not refused.
-    twin = gazed(model, attn_type=attn_type, empty_frames="hold")  # type: ignore[arg-type]
-    return MeasuredEncoder(
-        name, model, twin, pyramid, statistics or adapter.statistics, place, random
-    )
+    with blamed_on_adapter(model.config):
+        adapter = adapter_class(model.config)(model)
+        pyramid = (
+            adapter.usual_pyramid
+            if scales is None
+            else PatchPyramid.parse(scales, adapter.patch_size, crop=True)
+        )
+        # Frames without a patch (a stop at once) are seen as the frame before, not refused.
+        twin = gazed(model, attn_type=attn_type, empty_frames="hold")  # type: ignore[arg-type]
+        encoder = MeasuredEncoder(
+            name, model, twin, pyramid, statistics or adapter.statistics, place, random
+        )
+        if is_registered(model.config):
+            _try(encoder)
+    return encoder
+
+
+@torch.no_grad()
+def _try(encoder: MeasuredEncoder) -> None:
+    """One black frame, whole and gazed at everywhere: every part of an adapter is used."""
+    side = encoder.pyramid.side
+    frames = encoder.normalised(torch.zeros(1, 1, 3, side, side, dtype=torch.uint8))
+    encoder.adapter.dense(frames[0])
+    encoder.gazed(frames, Gaze.everything(encoder.pyramid, 1, 1).to(encoder.place.device))
 
 
 def _checkpoint(name: str) -> Checkpoint:

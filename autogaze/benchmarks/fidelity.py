@@ -26,6 +26,9 @@ from autogaze.benchmarks.fidelity_measures import (
 )
 from autogaze.benchmarks.progress import Step, silent
 
+MIN_NEIGHBOUR_CLIPS = 3
+"""Of two clips each is the other's nearest, whatever the features."""
+
 
 @dataclass(frozen=True)
 class FidelityOptions:
@@ -62,7 +65,8 @@ class Fidelity:
     Attributes:
         share: gazed tokens / dense tokens.
         clip_cosine, frame_cosine: of gazed with dense features.
-        clip_neighbour: share of clips with the same nearest other clip.
+        clip_neighbour: share of clips with the same nearest other clip; None below
+            `MIN_NEIGHBOUR_CLIPS` clips.
         frame_neighbour: share of frames with the same nearest frame of another clip
             (those of its own clip are next to the same picture).
     """
@@ -72,7 +76,7 @@ class Fidelity:
     share: float
     clip_cosine: Estimate
     frame_cosine: Estimate
-    clip_neighbour: Estimate
+    clip_neighbour: Estimate | None
     frame_neighbour: Estimate
 
 
@@ -109,6 +113,11 @@ class FidelityReport:
                 0,
                 "RANDOM WEIGHTS: these figures say little of what a trained encoder would see; "
                 "give one with --encoder FOLDER|HUB-ID.",
+            )
+        if self.num_clips < MIN_NEIGHBOUR_CLIPS:
+            notes.append(
+                f"{self.num_clips} clips only, which are each other's nearest in any case: no "
+                "figure for the same neighbour of clips."
             )
         if len(self.videos) < 2:
             notes.append("One video only, so there are no intervals.")
@@ -194,7 +203,9 @@ def _compare(
         share=tokens / (len(dense_frames) * encoder.pyramid.cells[-1]),
         clip_cosine=estimate(cosines(dense_clips, gazed_clips), video),
         frame_cosine=estimate(cosines(dense_frames, gazed_frames), video_of_frame),
-        clip_neighbour=estimate(same_neighbours(dense_clips, gazed_clips, whole_clip), video),
+        clip_neighbour=estimate(same_neighbours(dense_clips, gazed_clips, whole_clip), video)
+        if len(clips) >= MIN_NEIGHBOUR_CLIPS
+        else None,
         frame_neighbour=estimate(
             same_neighbours(dense_frames, gazed_frames, clip_of_frame), video_of_frame
         ),

@@ -1,5 +1,6 @@
 """Cosine of gazed with dense features, and common neighbours, against the share of tokens."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def plot_fidelity(report: FidelityReport, path: str | Path) -> None:
 def _lines(
     axes: Any,
     report: FidelityReport,
-    clip: Callable[[Fidelity], Estimate],
+    clip: Callable[[Fidelity], Estimate | None],
     frame: Callable[[Fidelity], Estimate],
 ) -> list[LineEnd]:
     names = list(dict.fromkeys(row.selector for row in report.rows))
@@ -69,20 +70,24 @@ def _lines(
         rows = sorted((r for r in report.rows if r.selector == name), key=lambda row: row.share)
         apart = 0.004 * widest * (names.index(name) - len(names) / 2)
         shares = [row.share + apart for row in rows]
-        solid = [clip(row) for row in rows]
+        # All of a report's rows have figures of clips, or none.
+        solid = [e for row in rows if (e := clip(row)) is not None]
+        means = [e.mean for e in solid] or [math.nan] * len(rows)
         axes.plot(
-            shares, [e.mean for e in solid], "-", color=style.colour, marker=style.marker,
+            shares, means, "-", color=style.colour, marker=style.marker,
             markersize=4.5, markerfacecolor="white" if style.hollow else style.colour,
             linewidth=1.6,
         )  # fmt: skip
         dashed = [frame(row).mean for row in rows]
         axes.plot(shares, dashed, color=style.colour, linewidth=1.1, dashes=style.dashes, alpha=0.9)
         bars = [e for e in solid if e.low is not None and e.high is not None]
-        if len(bars) == len(solid):
+        if len(bars) == len(rows):
             axes.vlines(
                 shares, [e.low for e in bars], [e.high for e in bars], color=style.colour,
                 linewidth=1.0, alpha=0.55,
             )  # fmt: skip
         # Of a checkpoint's path its last part, for want of room.
-        ends.append(LineEnd(Path(name).name, style.colour, shares[-1], solid[-1].mean))
+        ends.append(
+            LineEnd(Path(name).name, style.colour, shares[-1], means[-1] if solid else dashed[-1])
+        )
     return ends

@@ -46,7 +46,9 @@ def heading(report: FidelityReport) -> str:
     )
 
 
-def _figure(estimate: Estimate, form: str) -> str:
+def _figure(estimate: Estimate | None, form: str) -> str:
+    if estimate is None:
+        return "-"
     mean = format(estimate.mean, form)
     if estimate.low is None or estimate.high is None:
         return mean

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from autogaze.benchmarks.adapter_files import blamed_on_adapter
 from autogaze.benchmarks.encoder_models import MeasuredEncoder
 from autogaze.benchmarks.memory import gauge_of
 from autogaze.benchmarks.passes import encode_gazed
@@ -55,6 +56,8 @@ def measure_memory_case(
     encoder: MeasuredEncoder, frames: int = FRAMES, tiles: int = TILES, share: float = SHARE
 ) -> MemoryCase:
     """Encode random gazes of `share` of all patches of all scales."""
+    with blamed_on_adapter(encoder.dense.config):
+        heads = encoder.adapter.num_heads
     generator = torch.Generator().manual_seed(0)
     place, pyramid = encoder.place, encoder.pyramid
     of_finest = share * pyramid.num_patches / pyramid.cells[-1]
@@ -70,7 +73,6 @@ def measure_memory_case(
     peaks = [meter.peaks[stage] for stage in (Stage.EMBED, Stage.ENCODE)]
     known = [peak for peak in peaks if peak is not None]
     longest = int(gaze.lengths.sum(1).max())
-    heads = encoder.adapter.num_heads
     return MemoryCase(
         encoder=encoder.name,
         frames=frames,

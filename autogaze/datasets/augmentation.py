@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.datasets.seeds import integer, uniform
+from autogaze.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,14 @@ class Augmentation:
     """What may change.
 
     Args:
-        min_crop: a square of at least this share of the side is cut out and enlarged.
+        min_crop: a square of at least this share of the side, in (0, 1], is cut out and
+            enlarged.
         flip: mirror half of the clips.
         reverse: play half of the clips backwards.
-        brightness, contrast: largest relative change.
+        brightness, contrast: largest relative change, in [0, 1].
+
+    Raises:
+        TrainingError: a value outside its range.
     """
 
     min_crop: float = 0.7
@@ -30,6 +35,17 @@ class Augmentation:
     reverse: bool = False
     brightness: float = 0.1
     contrast: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_crop <= 1:
+            raise TrainingError(
+                f"dataset.augmentation.min_crop must lie in (0, 1], got {self.min_crop}"
+            )
+        for name in ("brightness", "contrast"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingError(
+                    f"dataset.augmentation.{name} must lie in [0, 1], got {getattr(self, name)}"
+                )
 
 
 def augment(

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from autogaze.datasets.augmentation import Augmentation, augment
-from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip
+from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
 from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.seeds import seeded
 from autogaze.errors import TrainingError
@@ -84,11 +84,14 @@ class DecodedClips(NamedClips):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, key: ClipKey | int) -> TrainingClip:
+    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
         epoch, index = ClipKey.of(key)
         path, row, name = self.clips[index]
-        with safe_open(path, "pt") as file:
-            frames = file.get_slice("frames")[row]
+        try:
+            with safe_open(path, "pt") as file:
+                frames = file.get_slice("frames")[row]
+        except (OSError, SafetensorError) as error:  # it was whole when training began
+            return UnreadableClip(name, f"{path}: cannot be read: {error}")
         if self.augmentation is not None:
             frames = augment(frames, self.augmentation, seeded("decoded", self.seed, epoch, index))
         return TrainingClip(frames, name, None if self.labels is None else self.labels[name])

@@ -103,12 +103,12 @@ class Journal:
         self.finished = True
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        assert self._file is not None, "a journal is written inside its with block"
+        file = self._opened()
         try:
             line = json.dumps(entry).encode() + b"\n"
             while line:  # without a buffer, which a full disk would find full again on closing
-                line = line[self._file.write(line) :]
-            os.fsync(self._file.fileno())
+                line = line[file.write(line) :]
+            os.fsync(file.fileno())
         except OSError as error:
             raise self._cannot_be_written(error) from error
 
@@ -117,17 +117,16 @@ class Journal:
             import fcntl
         except ImportError:  # not on Windows
             return
-        assert self._file is not None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._opened(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise OutputError(f"{self.path}: another process is labelling this shard") from None
 
     def _recall(self) -> None:
-        assert self._file is not None
+        file = self._opened()
         entries, length = read_journal(self.path)
         if not entries:
-            self._file.truncate(0)
+            file.truncate(0)
             self._write({"settings": self.settings})
             return
         begun = entries[0].get("settings")
@@ -136,9 +135,14 @@ class Journal:
                 f"{self.path} was begun with {_difference(begun, self.settings)}; give the same "
                 "settings, another --out, or remove that folder"
             )
-        self._file.truncate(length)
+        file.truncate(length)
         self.done = {entry["name"] for entry in entries[1:] if "name" in entry}
         self.finished = any("finished" in entry for entry in entries)
+
+    def _opened(self) -> FileIO:
+        if self._file is None:
+            raise OutputError(f"{self.path}: a journal is written inside its with block")
+        return self._file
 
     def _cannot_be_written(self, error: OSError) -> OutputError:
         return OutputError(f"{self.path}: cannot be written: {error.strerror or error}")

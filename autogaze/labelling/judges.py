@@ -43,10 +43,11 @@ class JudgeChoice:
         """
         place = Place.parse(self.device, self.dtype)
         if self.judge == CANVAS:
-            if (self.loss_type, self.loss_weights, self.device) != (None, None, "cpu"):
+            plain = JudgeChoice(scales=self.scales)
+            if self != plain:
                 raise TrainingError(
-                    "--loss-type, --loss-weights and --device are for a VideoMAE; the judge is "
-                    "the canvas"
+                    "--loss-type, --loss-weights, --device, --dtype and --batch are for a "
+                    "VideoMAE; the judge is the canvas"
                 )
             pyramid = PatchPyramid.parse(self.scales, 16) if self.scales else PatchPyramid()
             return CanvasSearcher(pyramid), CanvasReconstruction(pyramid)

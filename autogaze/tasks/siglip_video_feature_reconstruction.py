@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autogaze.errors import CheckpointError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.tasks.base import Task, TaskOutput
@@ -55,10 +57,22 @@ class SiglipVideoFeatureReconstruction(Task):
     def from_pretrained(
         cls, name: str = "google/siglip2-base-patch16-224", **options: Any
     ) -> "SiglipVideoFeatureReconstruction":
-        """With the encoder of a folder or hub id; options are those of the class."""
+        """With the encoder of a folder or hub id; options are those of the class.
+
+        Raises:
+            CheckpointError: there is none, or it cannot be fetched or read.
+        """
         from transformers import SiglipVisionModel
 
-        return cls(SiglipVisionModel.from_pretrained(name), **options)
+        try:
+            encoder = SiglipVisionModel.from_pretrained(name)
+        except (OSError, ValueError, SafetensorError) as error:
+            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise CheckpointError(
+                f"task.encoder={name}: the SigLIP encoder can be neither read here nor fetched "
+                f"from the Hugging Face hub ({cause}); give the path of a folder that holds it"
+            ) from error
+        return cls(encoder, **options)
 
     def train(self, mode: bool = True) -> "SiglipVideoFeatureReconstruction":
         """The encoder is frozen and never trains."""

@@ -1,21 +1,29 @@
 """From options to a trainer: everything that cannot work is found out here."""
 
-import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 
+from autogaze.datasets.clip import NamedClips
+from autogaze.datasets.labels import LabelFile
+from autogaze.datasets.mixture import MixedClips
 from autogaze.errors import AutoGazeError, TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.settings import draw_settings
 from autogaze.trainer import Trainer, TrainingData
+from autogaze.training.checkpoints import Checkpoints
 from autogaze.training.judges import read_task
+from autogaze.training.model_options import check_model_options
+from autogaze.training.moment import Moment
 from autogaze.training.options import AlgorithmOptions, TrainerOptions
 from autogaze.training.reading import choose, read, unknown
 from autogaze.training.recipes import RECIPES, Recipe
+from autogaze.training.recipes.dummy import drawn_gaze
 from autogaze.training.sampling import lengths_settings
 from autogaze.training.sources import ClipSource, read_source
 from autogaze.training.weights import load_gaze, load_task
@@ -42,12 +50,8 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
     kind: type[Recipe] = choose(RECIPES, algorithm.name, "algorithm.name")
     recipe = kind(algorithm)
     source, judge = read_source(groups["dataset"]), read_task(groups["task"])
-    if (
-        recipe.needs_labels
-        and options.train_gaze
-        and not options.val_only
-        and not source.labelled()
-    ):
+    learns_labels = recipe.needs_labels and options.train_gaze and not options.val_only
+    if learns_labels and not source.labelled():
         raise TrainingError(
             f"algorithm {recipe.name} learns from gaze labels: name a file that `autogaze label` "
             "made in dataset.gt_gazing_pos_paths.train, or set dataset.greedy_labels={}"
@@ -56,12 +60,30 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
     model = build_model(groups["model"])
     if model.config.max_num_frames < source.clip_len:
         model.config.max_num_frames = source.clip_len
+    if not recipe.teaches:
+        _check_random_gazes(model, source.clip_len, options)
     task = judge.build(model.pyramid)
+    most = judge.max_num_frames(task)
+    if most is not None and source.clip_len > most:
+        raise TrainingError(
+            f"dataset.clip_len={source.clip_len}: this judge knows {most} frames, not more; use "
+            f"dataset.clip_len={most} or a judge of longer clips (one from nothing: "
+            "task.recon_model_config.max_num_frames)"
+        )
     if options.gaze_weights is not None:
         load_gaze(model, options.gaze_weights)
     if options.task_weights is not None:
         load_task(task, options.task_weights)
     data = read_data(source, model.pyramid, options)
+    if learns_labels and algorithm.optimize_task_loss_prediction:
+        _check_task_losses(data.train)
+    if options.val_only and recipe.teaches and options.gaze_weights is None:
+        folder = Path(options.exp_folder) / options.exp_name
+        if not Checkpoints(folder).find(options.resume):
+            raise TrainingError(
+                "trainer.val_only would measure a selector of random weights: name one in "
+                "trainer.gaze_weights, or set trainer.resume to a training that has checkpoints"
+            )
     return Trainer(model, task, recipe, data, options, {name: groups[name] for name in GROUPS})
 
 
@@ -85,10 +107,7 @@ def build_model(options: Mapping[str, Any]) -> AutoGaze:
     Raises:
         TrainingError: an option that does not exist, or a value that does not fit.
     """
-    known = set(inspect.signature(AutoGazeConfig).parameters) - {"kwargs"}
-    for name in options:
-        if name not in known:
-            raise TrainingError(unknown(f"option model.{name}", name, known))
+    check_model_options(options)
     values = dict(options)
     inner = {
         name: dict(part) if isinstance(part, Mapping) else part
@@ -115,6 +134,30 @@ def build_model(options: Mapping[str, Any]) -> AutoGaze:
     except (KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"model: an option is missing or of another kind: {error!r}") from error
     return AutoGaze(config)
+
+
+def _check_random_gazes(model: AutoGaze, num_frames: int, options: TrainerOptions) -> None:
+    """Raise TrainingError where only a selector could say how many patches are gazed at."""
+    phases = {True: not options.val_only, False: options.val_only or options.val_nsteps}
+    for training, wanted in phases.items():
+        if wanted:
+            drawn_gaze(model.config, (0,), num_frames, Moment(options.seed, 0, training=training))
+
+
+def _check_task_losses(clips: Dataset) -> None:
+    """Raise TrainingError where a clip's labels say nothing of the task's loss."""
+    for part in clips.datasets if isinstance(clips, MixedClips) else (clips,):
+        labels: LabelFile | None = getattr(part, "labels", None)
+        if labels is None or not isinstance(part, NamedClips):
+            continue
+        for number in range(len(part)):
+            name = part.name(number)
+            if not labels[name].losses:
+                raise TrainingError(
+                    f"{labels.path}: the labels of {name} have no task_losses to learn the loss "
+                    "prediction from; label again with `autogaze label`, or set "
+                    "algorithm.optimize_task_loss_prediction=False"
+                )
 
 
 def _fill(values: dict[str, Any], name: str, number: int) -> None:

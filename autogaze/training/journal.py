@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,11 +25,25 @@ class Journal:
         folder: `exps/<exp_name>`.
         tracking: the tracker.
         writes: whether this process writes files: the main one only.
+        trains: whether there is a training. What only validates draws no curves and writes
+            to `validation/`, beside what a training may have left in the folder.
     """
 
-    def __init__(self, folder: Path, tracking: Tracking, *, writes: bool) -> None:
-        self.folder, self.tracking, self.writes = folder, tracking, writes
-        self.path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path, tracking: Tracking, *, writes: bool, trains: bool) -> None:
+        self.folder = folder if trains else folder / "validation"
+        self.tracking, self.writes, self.trains = tracking, writes, trains
+        self.path = self.folder / "metrics.jsonl"
+
+    def keep_options(self, options: Mapping[str, Any]) -> None:
+        """Write down what this training was started with."""
+        if not self.writes:
+            return
+        target = self.folder / "config.json"
+        try:
+            with replacing(target) as temporary:
+                temporary.write_text(json.dumps(options, indent=2, default=str) + "\n")
+        except (OSError, OutputError) as error:
+            log.error("%s: cannot be written: %s", target, error)
 
     def rewind(self, step: int) -> None:
         """Forget what was written after a step: a resumed training writes it again."""
@@ -41,10 +57,14 @@ class Journal:
                 temporary.write_text("".join(kept))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Note metrics after so many steps."""
+        """Note metrics after so many steps; JSON has no numbers that are not finite."""
         if self.writes:
-            line = json.dumps({"step": step, **metrics})
+            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+            for name in sorted(metrics.keys() - finite.keys()):
+                log.warning("step %d: %s is %s and is not written down", step, name, metrics[name])
+            line = json.dumps({"step": step, **finite}, allow_nan=False)
             try:
+                self.folder.mkdir(exist_ok=True)
                 with self.path.open("a") as file:
                     file.write(line + "\n")
             except OSError as error:
@@ -58,7 +78,7 @@ class Journal:
         if self.writes:
             target = self.folder / "pictures" / f"step-{step:08d}-{name}.png"
             try:
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture).save(target)
             except OSError as error:
                 log.error("%s: cannot be written: %s", target, error)
@@ -66,7 +86,7 @@ class Journal:
 
     def draw(self) -> None:
         """Draw the curves of everything so far."""
-        if self.writes:
+        if self.writes and self.trains:
             target = self.folder / "curves.png"
             try:
                 draw_curves(read_metrics(self.path), target)

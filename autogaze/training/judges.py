@@ -11,6 +11,7 @@ from typing import Any
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig
+from autogaze.reconstruction.video_mae.checkpoint import find_checkpoint, read_config
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.frame_losses import FrameLosses
@@ -40,6 +41,10 @@ class TaskSource(ABC):
             CheckpointError: weights that cannot be had.
         """
 
+    def max_num_frames(self, task: Task) -> int | None:
+        """Frames of the longest clips that a task of this kind can judge; None: any."""
+        return None
+
 
 @dataclass(frozen=True)
 class CanvasSource(TaskSource):
@@ -57,13 +62,18 @@ class VideoMAESource(TaskSource):
     Args:
         recon_model: a folder, a hub id (`facebook/vit-mae-large`) or a file to start from;
             null starts from nothing.
-        recon_model_config: `loss_type` and `loss_weights`; besides, values of
-            `VideoMAEConfig`: the shape, where it starts from nothing.
+        recon_model_config: `loss_type` and `loss_weights`, by default those that the
+            config.json of `recon_model` says; besides, values of `VideoMAEConfig`: the
+            shape, where it starts from nothing.
+        default_loss_type, default_loss_weights: of a judge that says none of its own: an
+            image MAE, or one from nothing.
     """
 
     recon_sample_rate: float = 0.125
     recon_model: str | None = None
     recon_model_config: Mapping[str, Any] = field(default_factory=dict)
+    default_loss_type: str = "l1"
+    default_loss_weights: str = "1"
 
     def build(self, pyramid: PatchPyramid) -> Task:
         config = {k: v for k, v in self.recon_model_config.items() if v is not None}
@@ -74,13 +84,22 @@ class VideoMAESource(TaskSource):
                 option = f"option task.recon_model_config.{name}"
                 raise TrainingError(unknown(option, name, shape | set(losses)))
         config["scales"] = self.scales
-        if self.recon_model is not None:
+        place = None if self.recon_model is None else find_checkpoint(self.recon_model)
+        says_its_own = place is not None and "loss_type" in read_config(place)
+        if losses["loss_type"] is None and not says_its_own:
+            losses["loss_type"] = self.default_loss_type
+            losses["loss_weights"] = losses["loss_weights"] or self.default_loss_weights
+        if place is not None:
             return VideoMAEReconstruction.from_checkpoint(
-                self.recon_model, **losses, recon_sample_rate=self.recon_sample_rate, **config
+                place, **losses, recon_sample_rate=self.recon_sample_rate, **config
             )
-        terms = FrameLosses.parse(losses["loss_type"] or "l1", losses["loss_weights"] or 1)
+        terms = FrameLosses.parse(losses["loss_type"], losses["loss_weights"] or 1)
         mae = VideoMAE(VideoMAEConfig.of({"image_size": pyramid.side, **config}))
         return VideoMAEReconstruction(mae, terms, self.recon_sample_rate)
+
+    def max_num_frames(self, task: Task) -> int | None:
+        """See `TaskSource`."""
+        return task.mae.config.max_num_frames if isinstance(task, VideoMAEReconstruction) else None
 
 
 @dataclass(frozen=True)

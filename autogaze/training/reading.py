@@ -76,14 +76,13 @@ def _read_value(hint: Any, value: Any, option: str) -> Any:
 def _read_union(choices: tuple[Any, ...], value: Any, option: str) -> Any:
     if value is None and type(None) in choices:
         return None
-    choices = tuple(choice for choice in choices if choice is not type(None))
-    for choice in choices:
+    *others, last = (choice for choice in choices if choice is not type(None))
+    for choice in others:
         try:
             return _read_value(choice, value, option)
         except TrainingError:
-            if choice is choices[-1]:
-                raise
-    raise AssertionError("a union has at least one choice")
+            continue
+    return _read_value(last, value, option)
 
 
 def _read_plain(kind: type, value: Any, option: str) -> Any:

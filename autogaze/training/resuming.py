@@ -130,4 +130,6 @@ def _read_all(checkpoint: Path) -> None:
     """Raise CheckpointError where a checkpoint is damaged."""
     read_training_state(checkpoint)
     read_state(checkpoint / "gaze" / "model.safetensors")
+    if (checkpoint / "task").is_dir():
+        read_state(checkpoint / "task" / "model.safetensors")
     read_optimizer(checkpoint)

@@ -1,5 +1,6 @@
 """One step of training: lessons, counts, gradients, optimizer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from autogaze.errors import TrainingError
 from autogaze.training.checkpoints import TrainingState
 from autogaze.training.gradients import (
     clear_gradients,
@@ -26,6 +28,10 @@ from autogaze.training.unreadable import check_share, report
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+LEAST_SCALE = 1.0
+"""Of fp16: where its scaler got below it, gradients overflow for another reason than it."""
 
 
 class Stepper:
@@ -56,7 +62,12 @@ class Stepper:
     def step(
         self, state: TrainingState, batches: Sequence[PlacedBatch]
     ) -> tuple[TrainingState, dict[str, float]]:
-        """Learn from a batch, which comes in micro-batches; returns what was measured."""
+        """Learn from a batch, which comes in micro-batches; returns what was measured.
+
+        Raises:
+            TrainingError: too many unreadable clips, or a loss or gradients that are not
+                finite; the weights are then as they were.
+        """
         heat = temperature(self.options.temp_schedule_args, state.step, self.num_steps)
         moment = Moment(self.options.seed, state.step, heat)
         with self.stopwatch.stage("gazing"):
@@ -70,8 +81,12 @@ class Stepper:
         if counts.rows:
             clear_gradients(self.parameters)
             with self.stopwatch.stage("forward and backward"):
-                metrics |= self._backward(lessons, counts)
-            metrics["gradient_norm"] = self._descend(lr)
+                measured = self._backward(lessons, counts)
+            for name, value in measured.items():
+                if not math.isfinite(value):
+                    raise self._diverged(state.step + 1, f"{name} is {value}")
+            norm = self._descend(lr, state.step + 1)
+            metrics |= measured | ({"gradient_norm": norm} if math.isfinite(norm) else {})
         return replace(state, step=state.step + 1), metrics
 
     def _count(
@@ -114,13 +129,33 @@ class Stepper:
         names = ("loss", "task_loss", "reward")
         return {n: mean for n, mean, ok in zip(names, means, wanted, strict=True) if ok}
 
-    def _descend(self, lr: float) -> float:
-        """One step of the optimizer; returns the norm of the gradient before clipping."""
+    def _descend(self, lr: float, number: int) -> float:
+        """One step of the optimizer; returns the norm of the gradient before clipping.
+
+        It is not finite where fp16 overflowed: its scaler then skips the step.
+        """
         most = self.options.max_grad_norm or float("inf")
-        norm = self.accelerator.clip_grad_norm_(self.parameters, most)
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, most))  # type: ignore[arg-type]
+        scaler = self.accelerator.scaler
+        if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < LEAST_SCALE):
+            raise self._diverged(number, f"the gradient's norm is {norm}")
         set_learning_rate(self.optimizer, lr)
         self.optimizer.step()
-        return float(norm)  # type: ignore[arg-type]
+        return norm
+
+    def check_weights(self, step: int) -> None:
+        """Raise TrainingError where weights are no longer finite."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
+            raise self._diverged(step, "weights are not finite")
+
+    def _diverged(self, number: int, what: str) -> TrainingError:
+        options = self.options
+        other = "" if options.mixed_precision == "no" else ", or trainer.mixed_precision=no"
+        return TrainingError(
+            f"training diverged, step {number}: {what}. The last checkpoint is untouched; try a "
+            f"lower trainer.lr (now {options.lr:g}) or trainer.max_grad_norm (now "
+            f"{options.max_grad_norm}){other}"
+        )
 
     def _summed(self, numbers: list[Any]) -> list[Any]:
         """Numbers added up over all processes."""

@@ -1,17 +1,19 @@
 """Validation: how well the selector serves the task on clips that it does not learn from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from autogaze.datasets.clip import ClipKey
+from autogaze.datasets.clip import ClipKey, UnreadableClip
 from autogaze.datasets.seeds import seeded
+from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.settings import GazeSettings, draw_settings
@@ -23,6 +25,7 @@ from autogaze.training.loader import ListSampler, Place, PlacedBatch, make_loade
 from autogaze.training.moment import Moment
 from autogaze.training.options import TrainerOptions
 from autogaze.training.recipes.dummy import drawn_gaze
+from autogaze.training.unreadable import check_share, report
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -50,6 +53,9 @@ class Validation:
     Gazes are those that the model makes when it is used: its likeliest patches, with the
     ratio and threshold that its config has for inference, and once more with each of
     `val_ratios`. Random ones for `dummy`.
+
+    Args:
+        max_unreadable: share of the clips that may be unreadable.
     """
 
     def __init__(
@@ -58,9 +64,10 @@ class Validation:
         clips: Dataset,
         options: TrainerOptions,
         accelerator: "Accelerator",
+        max_unreadable: float = 0.05,
     ) -> None:
         self.learner, self.clips, self.accelerator = learner, clips, accelerator
-        self.options = options
+        self.options, self.max_unreadable = options, max_unreadable
         self.moment = Moment(options.seed, 0, training=False)
         held = len(clips)  # type: ignore[arg-type]
         drawn = torch.randperm(held, generator=seeded("validation clips"))[: options.val_clips]
@@ -77,6 +84,10 @@ class Validation:
           random ones, at equal counts; where the gazes are a selector's.
         - `val/gazing_ratio`: gazed share of all patches.
         - `val/algorithm_loss`: what NTP minimises, where these clips have labels.
+        - `val/unreadable`: clips that could not be read, where there are any.
+
+        Raises:
+            TrainingError: more of them than `max_unreadable` allows, or all of them.
         """
         self.learner.task.eval()
         names = ["algorithm_loss", "gazing_ratio"] + [
@@ -86,7 +97,9 @@ class Validation:
         ]
         means = ClipMeans(names, self.learner.device)
         left = self.options.val_pictures if self.accelerator.is_main_process else 0
+        unreadable: list[UnreadableClip] = []
         for batch in self._batches():
+            unreadable += batch.clips.unreadable
             if not len(batch):
                 continue
             for setting in self.settings:
@@ -95,7 +108,25 @@ class Validation:
             self._algorithm_loss(batch, means)
             left -= len(batch)
         self.learner.task.train()
-        return {f"val/{name}": value for name, value in means.of_all(self.accelerator).items()}
+        values = means.of_all(self.accelerator) | self._check(unreadable)
+        return {f"val/{name}": value for name, value in values.items()}
+
+    def _check(self, unreadable: Sequence[UnreadableClip]) -> dict[str, float]:
+        """Name this process's unreadable clips; how many all processes have, if any."""
+        folder = Path(self.options.exp_folder) / self.options.exp_name
+        if unreadable:
+            report(unreadable, folder)
+        own = torch.tensor([float(len(unreadable))], device=self.learner.device)
+        reduced: Any = self.accelerator.reduce(own, reduction="sum")
+        lost, seen = int(reduced.item()), len(self.places)
+        if lost and lost == seen:
+            first = f", such as {unreadable[0].name} ({unreadable[0].cause})" if unreadable else ""
+            raise TrainingError(
+                f"none of the {seen} clips to validate on could be read{first}; "
+                f"{folder / 'unreadable.jsonl'} names them"
+            )
+        check_share(lost, seen, seen, self.max_unreadable)
+        return {"unreadable": float(lost)} if lost else {}
 
     def _batches(self) -> Iterator[PlacedBatch]:
         """Micro-batches, of two clips at least, so that clips can swap their gazes.

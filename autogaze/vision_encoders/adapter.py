@@ -164,10 +164,13 @@ def pool_by_frame(
         layout.frame_lengths
     ):
         return head(layout.frame_groups[0].gather(tokens))
-    pooled = tokens.new_full((len(layout.frame_lengths), tokens.shape[-1]), float("nan"))
-    for group in layout.frame_groups:
-        pooled[list(group.segments)] = head(group.gather(tokens))
-    return pooled
+    pooled = [head(group.gather(tokens)) for group in layout.frame_groups]
+    # Under autocast a head's output is of another dtype than its input.
+    kind = pooled[0] if pooled else tokens
+    frames = kind.new_full((len(layout.frame_lengths), tokens.shape[-1]), float("nan"))
+    for group, rows in zip(layout.frame_groups, pooled, strict=True):
+        frames[list(group.segments)] = rows
+    return frames
 
 
 def scaled_pyramid(side: int, patch_size: int) -> PatchPyramid:

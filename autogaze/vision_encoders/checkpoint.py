@@ -1,5 +1,7 @@
 """A vision model in a folder or on the hub: its configuration first, then its weights."""
 
+import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from autogaze.errors import EncoderError
+from autogaze.vision_encoders.adapter import trunk
 from autogaze.vision_encoders.registry import model_class
 
 HUB_OPTIONS = (
@@ -69,20 +72,63 @@ class Checkpoint:
         return cls(str(name), config, saved)
 
     def load(self, **options: Any) -> nn.Module:
-        """The transformers model with its weights.
+        """The transformers model with its weights; without a pooler where it has none saved.
 
         Args:
             options: of transformers' `from_pretrained`.
 
         Raises:
-            EncoderError: the weights are not there, or damaged.
+            EncoderError: the weights are not there or damaged, some that a gazed model uses
+                are missing, or some have other shapes than the configuration says.
         """
         from safetensors import SafetensorError
 
+        # Wrong shapes are collected with what is missing and refused below.
+        asked = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
         try:
-            return model_class(self.config).from_pretrained(self.name, **options)
+            model, info = model_class(self.config).from_pretrained(self.name, **asked)
         except (OSError, ValueError, SafetensorError) as error:
             raise _unusable(self.name, error) from error
+        # transformers gives a mismatch as (name, shape found, shape expected).
+        mismatched = {name: (found, wanted) for name, found, wanted in info["mismatched_keys"]}
+        missing = set(info["missing_keys"]) - set(mismatched)
+        if _is_poolerless(model, missing):
+            model.pooler = None
+            missing = {name for name in missing if not name.startswith(_POOLER)}
+        problems = [f"{name} is missing" for name in _used(model, missing)] + [
+            f"{name} is {tuple(mismatched[name][0])}, expected {tuple(mismatched[name][1])}"
+            for name in _used(model, mismatched)
+        ]
+        if problems:
+            more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise EncoderError(
+                f"{self.name}: the weights do not fit config.json: {'; '.join(problems[:5])}{more}. "
+                "Nothing is filled in at random: mend config.json or take a whole checkpoint"
+            )
+        return model
+
+
+_POOLER = "pooler."
+
+
+def _is_poolerless(model: nn.Module, missing: set[str]) -> bool:
+    """Whether no weight of the pooler was saved, in a model that can be without one.
+
+    Models with heads (`ViTForImageClassification`) are made with `add_pooling_layer=False`,
+    and their configuration does not tell.
+    """
+    names = {name for name, _ in model.named_parameters() if name.startswith(_POOLER)}
+    optional = "add_pooling_layer" in inspect.signature(type(model)).parameters
+    return optional and bool(names) and names <= missing
+
+
+def _used(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Those that a gazed model uses: in its trunk, not in heads, and no mask token."""
+    inner = trunk(model)
+    prefix = next(f"{name}." if name else "" for name, m in model.named_modules() if m is inner)
+    return sorted(
+        name for name in names if name.startswith(prefix) and not name.endswith("mask_token")
+    )
 
 
 def _unusable(name: str, error: Exception) -> EncoderError:

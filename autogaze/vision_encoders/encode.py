@@ -100,7 +100,8 @@ def _runs(
     first = tokens = 0
     for clip in clips:
         size = sum(clip) + encoder.num_prefix * len(clip)
-        if run and tokens + size > limit:
+        # Clips without any token share the run of those that have some.
+        if tokens and size and tokens + size > limit:
             yield first, tuple(run)
             first, run, tokens = first + sum(len(frames) for frames in run), [], 0
         run.append(clip)

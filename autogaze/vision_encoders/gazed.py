@@ -79,6 +79,7 @@ class GazedVisionModel(nn.Module):
     def __init__(self, model: nn.Module, settings: GazedSettings) -> None:
         super().__init__()
         self.model = _twin(model)
+        self.training = self.model.training  # as the model that it was made of
         self.settings = settings
         self._adapter = adapter_class(self.model.config)(self.model)
 

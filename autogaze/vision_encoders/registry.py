@@ -56,7 +56,21 @@ def register_encoder(
         model_type: `model.config.model_type` of the family; a known one is replaced.
         adapter: its parts by name.
         model_class: what `GazedVisionModel.from_pretrained` loads; None: `AutoModel`.
+
+    Raises:
+        EncoderError: `adapter` is no subclass of `EncoderAdapter`, or `model_class` is no
+            class with `from_pretrained`.
     """
+    if not (isinstance(adapter, type) and issubclass(adapter, EncoderAdapter)):
+        raise EncoderError(
+            f"register_encoder({model_type!r}): the adapter must be a subclass of "
+            f"autogaze.vision_encoders.EncoderAdapter (the class itself), got {adapter!r}"
+        )
+    if model_class is not None and not hasattr(model_class, "from_pretrained"):
+        raise EncoderError(
+            f"register_encoder({model_type!r}): model_class must be a transformers class, "
+            f"which has from_pretrained, got {model_class!r}"
+        )
     _REGISTERED[model_type] = (adapter, model_class)
 
 
@@ -64,6 +78,11 @@ def list_encoders() -> dict[str, str]:
     """`model_type` -> the family, of all models that can be gazed."""
     known = {model_type: entry.description for model_type, entry in _ENTRIES.items()}
     return known | {name: adapter.__name__ for name, (adapter, _) in _REGISTERED.items()}
+
+
+def is_registered(config: Any) -> bool:
+    """Whether the adapter of a model's configuration is a user's own."""
+    return getattr(config, "model_type", None) in _REGISTERED
 
 
 def adapter_class(config: Any) -> type[EncoderAdapter]:

@@ -92,6 +92,27 @@ def test_the_plot_is_drawn(report, tmp_path):
         assert min(picture.size) > 400
 
 
+def test_two_clips_are_each_others_nearest_which_says_nothing(videos, tmp_path):
+    encoder = tiny.encoder(attn_type="frame_independent")
+    options = FidelityOptions("tiny", ("run-length",), (0.1, 1.0), clips=1)
+    two, three = (measure_fidelity(encoder, videos[:n], options) for n in (2, 3))
+    assert all(row.clip_neighbour is not None for row in three.rows)
+    assert all(row.clip_neighbour is None for row in two.rows)
+    assert all(row.frame_neighbour is not None for row in two.rows)
+    assert json.loads(json.dumps(two.to_json()))["rows"][0]["clip_neighbour"] is None
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_report(two, console)
+    text = console.export_text()
+    assert "2 clips only" in text
+    (line,) = (line for line in text.splitlines() if "run-length" in line and "100 %" in line)
+    assert line.split("│")[6].strip() == "-"
+    pytest.importorskip("matplotlib")
+    from autogaze.benchmarks.fidelity_plot import plot_fidelity
+
+    plot_fidelity(two, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
 # Measures.
 
 

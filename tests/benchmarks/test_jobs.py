@@ -153,6 +153,30 @@ def test_an_adapter_of_ones_own_from_the_command_line(command, deit, video):
     assert "run-length" in done.stdout
 
 
+PARTIAL = """
+from autogaze import register_encoder
+from autogaze.vision_encoders import EncoderAdapter
+
+
+class Partial(EncoderAdapter):
+    pass
+
+
+register_encoder("deit", Partial)
+"""
+
+
+def test_an_adapter_that_names_too_little_is_told_so(deit, video):
+    encoder, (_, file) = deit
+    file.write_text(PARTIAL)
+    words = ("fidelity", video, "--selector", "run-length", *encoder, "--adapter", file)
+    refused = run(*words)
+    assert refused.exit_code == 2
+    assert "the adapter Partial that was registered for 'deit' fails" in refused.stderr
+    assert "has no attribute 'patch_embedding'" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from autogaze.datasets.clip import TrainingClip
+from autogaze.datasets.clip import TrainingClip, UnreadableClip
 from autogaze.datasets.decoded import DecodedClips, save_decoded
 from autogaze.errors import TrainingError
 from tests.datasets.pictures import some_frames
@@ -19,6 +19,17 @@ def test_round_trip(tmp_path):
     for number, clip in enumerate(clips):
         assert found[number].name == clip.name
         assert torch.equal(found[number].frames, clip.frames)
+
+
+def test_a_file_that_breaks_after_it_was_opened_makes_its_clips_unreadable(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_decoded([TrainingClip(some_frames(), "set/train/0.mp4")], path)
+    found = DecodedClips([path])
+    path.write_bytes(b"nothing of the kind")
+    clip = found[0]
+    assert isinstance(clip, UnreadableClip)
+    assert clip.name == "set/train/0.mp4"
+    assert "a.safetensors" in clip.cause
 
 
 def test_other_files_are_refused(tmp_path):

@@ -223,7 +223,10 @@ def test_a_seed_of_its_own_pins_what_is_drawn(data):
         ({"name": "mixture", "parts": {"a": {"name": "mixture"}}}, r"parts\.a\.name 'mixture'"),
         ({"name": "mixture", "parts": {"a": {"clip_len": 3}}}, "all parts have dataset.clip_len=2"),
         ({"name": "mixture", "num_clips": 0, "parts": {"a": {}}}, "num_clips must be at least 1"),
-        ({"name": "mixture", "parts": {"a": {"root": "/no"}}}, r"parts\.a: .*/no does not exist"),
+        (
+            {"name": "mixture", "parts": {"a": {"root": "/no"}}},
+            r"parts\.a\.root: .*/no does not exist",
+        ),
         ({"name": "composed"}, "dataset.root names no folder"),
         ({"name": "composed", "root": ".", "composition": {"cutouts": 2}}, "max_cutouts"),
         ({"name": "composed", "root": ".", "composition": {"camera": {"pan": 1}}}, "max_pan"),

@@ -202,6 +202,8 @@ def test_measuring_writes_nothing(call, videos, judge, tmp_path):
         (["VIDEOS", "--shard", "3/2"], "numbered from 1 to their total, got '3/2'"),
         (["VIDEOS", "--min-ratio", "0.5"], "got 0.5 and 0.2"),
         (["VIDEOS", "--loss-type", "l1"], "are for a VideoMAE"),
+        (["VIDEOS", "--dtype", "bfloat16"], "--dtype and --batch are for a VideoMAE"),
+        (["VIDEOS", "--batch", "4"], "--dtype and --batch are for a VideoMAE"),
         (["VIDEOS", "--dtype", "int3"], "got 'int3'"),
         (["VIDEOS", "VIDEOS/a.mp4"], "2 clips would be set/train/a.mp4"),
         (["--dataset", "none.yaml"], "none.yaml: cannot be read as YAML or JSON"),

@@ -96,6 +96,87 @@ def test_unknown_strategies_are_named(tmp_path):
         build_trainer(config)
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("gaze_model_config.gaze_decoder_config.num_layers", "num_hidden_layers"),
+        ("gaze_model_config.vision_model_config.hiden_dim", "did you mean hidden_dim"),
+        ("gazing_ratio_config.exponential.lamda", "did you mean lambda"),
+        ("task_loss_requirement_config.fix", "did you mean fixed"),
+        ("gaze_model_config.connector_config", "must be a group of options, got 3"),
+    ],
+)
+def test_unknown_options_are_named_at_any_depth(path, message, tmp_path):
+    config = tiny_config("grpo", tmp_path)
+    group = config["model"]
+    *groups, name = path.split(".")
+    for inner in groups:
+        group = group.setdefault(inner, {})
+    group[name] = 3
+    with pytest.raises(TrainingError, match=rf"model\.{path}.*{message}"):
+        build_trainer(config)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_crop": 0}, {"min_crop": 1.2}, {"brightness": -0.1}, {"contrast": 2}]
+)
+def test_augmentations_that_cannot_be_are_refused(wrong, tmp_path):
+    (name,) = wrong
+    config = video_config(tmp_path, root=str(tmp_path), augmentation=wrong)
+    with pytest.raises(TrainingError, match=rf"dataset\.augmentation\.{name} must lie in"):
+        build_trainer(config)
+
+
+def test_random_gazes_cannot_stop_by_loss(tmp_path):
+    config = tiny_config("judge", tmp_path)
+    config["model"]["gazing_ratio_each_frame_config"]["sample_strategy_during_training"] = "self"
+    with pytest.raises(TrainingError, match="must be uniform or dirichlet, not self"):
+        build_trainer(config)
+
+
+def test_clips_longer_than_a_judge_knows_are_refused(tmp_path):
+    config = tiny_config("judge", tmp_path)
+    shape = {**JUDGE["recon_model_config"], "max_num_frames": 1}
+    config["task"] = {**JUDGE, "recon_model_config": shape}
+    with pytest.raises(TrainingError, match=r"dataset\.clip_len=2: this judge knows 1 frames"):
+        build_trainer(config)
+
+
+def test_an_encoder_that_is_not_there_is_named(tmp_path):
+    config = tiny_config("judge", tmp_path)
+    missing = str(tmp_path / "nowhere")
+    config["task"] = {
+        "name": "siglip_video_feature_reconstruction",
+        "scales": "32+64",
+        "encoder": missing,
+    }
+    with pytest.raises(CheckpointError, match=rf"task\.encoder={missing}"):
+        build_trainer(config)
+
+
+def test_a_part_of_a_mixture_is_named_by_its_own_options(tmp_path):
+    config = tiny_config("ntp", tmp_path, val_nsteps=1)
+    parts = {"videos": {"root": None}}
+    config["dataset"] = {"name": "mixture", "clip_len": 3, "greedy_labels": {}, "parts": parts}
+    with pytest.raises(TrainingError, match=r"^dataset\.parts\.videos\.root names no folder"):
+        build_trainer(config)
+
+
+def test_labels_without_losses_cannot_teach_the_loss_prediction(tmp_path):
+    folder = tmp_path / "videos" / "train"
+    folder.mkdir(parents=True)
+    make_video(folder / "a.mp4", num_frames=4)
+    path = tmp_path / "gazing_labels.json"
+    path.write_text('{"videos/train/a.mp4": {"gazing_pos": [[0], [20], [40]]}}')
+    config = video_config(
+        tmp_path, root=str(tmp_path / "videos"), gt_gazing_pos_paths={"train": str(path)}
+    )
+    with pytest.raises(TrainingError, match=r"a\.mp4 have no task_losses.*=False"):
+        build_trainer(config)
+    config["algorithm"]["optimize_task_loss_prediction"] = False
+    build_trainer(config)
+
+
 def test_unknown_losses_are_named(tmp_path):
     config = tiny_config("judge", tmp_path)
     config["task"] = {**JUDGE, "recon_model_config": {"loss_type": "l2"}}
@@ -245,6 +326,25 @@ def test_too_many_unreadable_clips_end_training(tmp_path, monkeypatch):
     damaged(monkeypatch, *range(9))
     with pytest.raises(TrainingError, match=r"more than dataset\.max_unreadable=0\.05 allows"):
         tiny_trainer("ntp", tmp_path).fit()
+
+
+def test_unreadable_clips_to_validate_on_are_counted_and_too_many_end_training(
+    tmp_path, monkeypatch, caplog
+):
+    damaged(monkeypatch, 3)
+    config = tiny_config("judge", tmp_path, val_only=True, val_clips=10)
+    config["dataset"]["max_unreadable"] = 0.1
+    build_trainer(config).fit()
+    written = tmp_path / "tiny" / "validation" / "metrics.jsonl"
+    assert read_metrics(written)[-1]["val/unreadable"] == 1
+    assert "skipped clip 3: its packets are noise" in caplog.text
+    config["dataset"]["max_unreadable"] = 0.05
+    with pytest.raises(TrainingError, match=r"1 of 10 clips .*max_unreadable=0\.05"):
+        build_trainer(config).fit()
+    damaged(monkeypatch, *range(10))
+    config["dataset"]["max_unreadable"] = 1.0
+    with pytest.raises(TrainingError, match=r"none of the 10 .*such as clip \d \(its packets"):
+        build_trainer(config).fit()
 
 
 def test_a_batch_of_nothing_but_unreadable_clips_changes_nothing(tmp_path, monkeypatch):

@@ -18,11 +18,14 @@ from safetensors.torch import load_file
 from autogaze import train
 from autogaze.datasets.clip import TrainingClip
 from autogaze.datasets.decoded import save_decoded
+from autogaze.reconstruction.video_mae import save_video_mae
+from autogaze.tasks.frame_losses import LOSSES
 from autogaze.training.building import build_trainer
 from autogaze.training.journal import read_metrics
+from autogaze.training.judges import read_task
 from autogaze.training.sources import DATASETS
 from tests.clips import make_video
-from tests.tasks.material import tiny_siglip
+from tests.tasks.material import TINY, tiny_mae, tiny_siglip
 from tests.training.tiny import JUDGE, MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +104,7 @@ def shrunk(options, data, folder):
 def run_a_step(options, data, folder):
     trainer = build_trainer(shrunk(options, data, folder))
     trainer.fit()
-    written = trainer.folder / "metrics.jsonl"
+    written = trainer.journal.path
     assert written.is_file()
     return [json.loads(line) for line in written.read_text().splitlines()]
 
@@ -138,6 +141,43 @@ def test_every_task_trains_a_step(task, data, tmp_path):
         assert all(entry["gradient_norm"] > 0 for entry in entries if "task_loss" in entry)
     else:
         assert "val/loss" in entries[0]
+
+
+THREE = {"loss_type": "l1+dinov2_reg+siglip2", "loss_weights": "1+0.3+0.3"}
+ONE = {"loss_type": "l1", "loss_weights": "1"}
+OWN = {"loss_type": "siglip2+l1", "loss_weights": "2+0.5"}
+
+
+@pytest.mark.parametrize(
+    ("task", "says", "wanted"),
+    [
+        ("video_mae_reconstruction", OWN, OWN),
+        ("video_mae_reconstruction", {}, THREE),
+        ("video_mae_reconstruction", None, THREE),
+        ("video_mae_reconstruction_small", OWN, OWN),
+        ("video_mae_reconstruction_small", {}, ONE),
+        ("video_mae_reconstruction_small", None, ONE),
+    ],
+)
+def test_a_judge_is_asked_for_the_losses_it_was_trained_with(
+    task, says, wanted, tmp_path, monkeypatch
+):
+    """What its config.json says; `says` is {} for an image MAE, None where there is no judge."""
+    for name in ("dinov2_reg", "siglip2"):
+        monkeypatch.setitem(LOSSES, name, LOSSES["l1"])
+    config = "video_folder_video_mae_reconstruction_ar_gaze_grpo"
+    options = compose_options(config, f"task={task}", "model.scales=16+32")["task"]
+    given = options["recon_model_config"]
+    given |= {**TINY.values(), "scales": None}
+    options["recon_model"] = None
+    if says is not None:
+        save_video_mae(tiny_mae(), tmp_path / "judge", **says)
+        options["recon_model"] = str(tmp_path / "judge")
+    pyramid = TINY.pyramid
+    assert read_task(options).build(pyramid).losses.recipe == wanted
+    given |= {"loss_type": "l1", "loss_weights": 3}
+    chosen = read_task(options).build(pyramid).losses.recipe
+    assert chosen == {"loss_type": "l1", "loss_weights": "3"}, "an explicit one wins"
 
 
 @pytest.mark.parametrize("recipe", ["ar_gaze_ntp", "ar_gaze_grpo"])

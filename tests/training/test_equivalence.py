@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from autogaze.errors import TrainingError
 from autogaze.training.building import build_trainer
 from autogaze.training.journal import read_metrics
 from tests.training.tiny import (
@@ -46,16 +47,17 @@ def test_micro_batches_teach_what_the_whole_batch_does(kind, micro_batch, tmp_pa
 
 
 def test_two_processes_train_as_one_does(tmp_path):
+    """On a machine without a GPU, where nobody said that the processor is wanted."""
     options = {**SGD, "kinds": list(RECIPES), "val_nsteps": 2, "val_pictures": 0}
+    alone = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-port", str(port), "-m", "tests.training.run"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, str(tmp_path / "two"), json.dumps(options)],
-        env=env,
+        [*command, str(tmp_path / "two"), json.dumps({**options, "device": "auto"})],
+        env={**os.environ, **alone},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -68,6 +70,13 @@ def test_two_processes_train_as_one_does(tmp_path):
         torch.testing.assert_close(
             torch.tensor(losses(one)), torch.tensor(losses(two)), rtol=1e-4, atol=1e-5
         )
+
+
+def test_processes_that_are_not_joined_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match=r"2 processes were started .* joined 1"):
+        tiny_trainer("ntp", tmp_path, device="auto")
 
 
 def test_worker_processes_change_nothing(tmp_path):

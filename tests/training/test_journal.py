@@ -127,6 +127,14 @@ def test_a_full_disk_costs_the_journal_and_not_the_training(tmp_path, monkeypatc
         assert f"{name}: cannot be written" in caplog.text
 
 
+def test_what_json_cannot_say_is_named_and_left_out(tmp_path, caplog):
+    trainer = tiny_trainer("ntp", tmp_path)
+    trainer.journal.write(4, {"loss": 1.0, "val/loss": float("nan")})
+    (line,) = trainer.journal.path.read_text().splitlines()
+    assert json.loads(line) == {"step": 4, "loss": 1.0}
+    assert "val/loss is nan" in caplog.text
+
+
 def test_half_a_line_is_no_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 1, "loss": 2.0}) + '\n{"step": 2, "lo')

@@ -116,6 +116,31 @@ def test_a_damaged_checkpoint_is_put_aside_for_an_older_one(tmp_path, caplog):
         tiny_trainer("ntp", tmp_path, resume=True).fit()
 
 
+def test_a_damaged_judge_is_put_aside_too(tmp_path, caplog):
+    tiny_trainer("judge", tmp_path).fit()
+    whole = weights_after(tmp_path, "judge")
+    newest = Checkpoints(tmp_path / "tiny").all()[-1]
+    # The latest judge is a second name of this file, hence a new one.
+    (newest / "task" / "model.safetensors").unlink()
+    (newest / "task" / "model.safetensors").write_bytes(b"not weights")
+    tiny_trainer("judge", tmp_path, resume=True).fit()
+    assert "trying an older checkpoint" in caplog.text
+    assert_same(whole, weights_after(tmp_path, "judge"))
+
+
+def test_validating_a_checkpoint_takes_its_judge(tmp_path):
+    tiny_trainer("judge", tmp_path, max_steps=1).fit()
+    trainer = tiny_trainer("judge", tmp_path, val_only=True, resume=True)
+    trainer.fit()
+    assert_same(weights_after(tmp_path, "judge"), dict(trainer.learner.task.mae.state_dict()))
+
+
+def test_validating_random_weights_is_refused(tmp_path):
+    for resume in (False, True):
+        with pytest.raises(TrainingError, match=r"random weights.*trainer\.gaze_weights"):
+            tiny_trainer("ntp", tmp_path, val_only=True, resume=resume)
+
+
 def test_a_path_can_be_resumed_from(tmp_path):
     tiny_trainer("ntp", tmp_path / "first", max_steps=4, lr_schedule="constant").fit()
     older = Checkpoints(tmp_path / "first" / "tiny").all()[0]

@@ -1,6 +1,8 @@
 """What checkpoints leave behind, also on a disk that is full."""
 
+import json
 import logging
+import math
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from autogaze.errors import TrainingError
 from autogaze.models.autogaze import AutoGaze, AutoGazeImageProcessor
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.checkpoints import Checkpoints
+from autogaze.training.stepping import Stepper
 from tests.disks import small_disk
 from tests.training.tiny import assert_same, tiny_trainer, weights_after
 
@@ -85,3 +88,42 @@ def test_a_disk_that_stays_full_ends_training_with_an_error(error, tmp_path, mon
         tiny_trainer("ntp", tmp_path, max_steps=3, resume=True).fit()
     assert_same(good, weights_after(tmp_path, "ntp"))
     assert [path.name for path in Checkpoints(tmp_path / "tiny").all()] == ["step-00000001"]
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradients", "weights"])
+def test_what_is_not_finite_ends_training_and_is_never_saved(bad, tmp_path, monkeypatch):
+    tiny_trainer("ntp", tmp_path, max_steps=2, save_nsteps=1).fit()
+    good = weights_after(tmp_path, "ntp")
+    trainer = tiny_trainer("ntp", tmp_path, max_steps=4, save_nsteps=1, resume=True)
+    parameter = trainer.stepper.parameters[0]
+    if bad == "loss":
+        monkeypatch.setattr(Stepper, "_backward", lambda *_: {"loss": math.nan})
+    elif bad == "gradients":
+        parameter.register_hook(lambda gradient: gradient * math.inf)
+    else:
+        descend = Stepper._descend
+
+        def to_infinity(self, lr, number):
+            norm = descend(self, lr, number)
+            parameter.data.fill_(math.inf)
+            return norm
+
+        monkeypatch.setattr(Stepper, "_descend", to_infinity)
+    with pytest.raises(TrainingError, match=rf"step 3: .*{bad[:6]}.*trainer\.lr .*max_grad_norm"):
+        trainer.fit()
+    assert_same(good, weights_after(tmp_path, "ntp"))
+    names = [path.name for path in Checkpoints(tmp_path / "tiny").all()]
+    assert names == ["step-00000001", "step-00000002"]
+
+
+def test_options_are_written_down_only_by_what_trains(tmp_path):
+    path = tmp_path / "tiny" / "config.json"
+    tiny_trainer("ntp", tmp_path, max_steps=1).fit()
+    before = path.read_text()
+    assert json.loads(before)["trainer"]["max_steps"] == 1
+    with pytest.raises(TrainingError, match="already holds"):
+        tiny_trainer("ntp", tmp_path, max_steps=2).fit()
+    tiny_trainer("ntp", tmp_path, val_only=True, resume=True).fit()
+    assert path.read_text() == before
+    tiny_trainer("ntp", tmp_path, max_steps=2, resume=True).fit()
+    assert json.loads(path.read_text())["trainer"]["max_steps"] == 2

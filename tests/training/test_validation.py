@@ -1,5 +1,7 @@
 """Validation says what a gaze is worth, and how much of that is about the clip."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -118,12 +120,14 @@ def test_clips_are_drawn_from_the_whole_dataset_and_stay_the_same(tmp_path):
 
 
 def test_only_validating_trains_and_saves_nothing(tmp_path):
-    trainer = tiny_trainer("ntp", tmp_path, val_only=True, val_nsteps=0)
+    tiny_trainer("ntp", tmp_path / "trained", max_steps=1).fit()
+    weights = str(tmp_path / "trained" / "tiny" / "checkpoint_latest_gaze")
+    trainer = tiny_trainer("ntp", tmp_path, val_only=True, val_nsteps=0, gaze_weights=weights)
     before = {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
     trainer.fit()
     assert_same(before, trainer.learner.model.state_dict())
     folder = tmp_path / "tiny"
-    (entry,) = read_metrics(folder / "metrics.jsonl")
+    (entry,) = read_metrics(folder / "validation" / "metrics.jsonl")
     assert {"val/loss", "val/gazing_ratio", *CONTROLS} <= entry.keys()
     assert not (folder / "checkpoints").exists()
 
@@ -136,12 +140,15 @@ def test_a_checkpoint_can_be_validated(tmp_path):
     assert "val/loss" in last
     before = path.read_text()
     tiny_trainer("ntp", tmp_path, max_steps=2, val_only=True, resume=True).fit()
-    assert path.read_text().startswith(before), "nothing that training wrote is lost"
-    assert read_metrics(path)[-1] == last
+    own = Path("tiny", "validation", "metrics.jsonl")
+    assert read_metrics(tmp_path / own) == [last]
     weights = str(tmp_path / "tiny" / "checkpoint_latest_gaze")
     tiny_trainer("ntp", tmp_path / "b", val_only=True, gaze_weights=weights, seed=3).fit()
-    (entry,) = read_metrics(tmp_path / "b" / "tiny" / "metrics.jsonl")
+    (entry,) = read_metrics(tmp_path / "b" / own)
     assert entry["val/gazing_ratio"] == last["val/gazing_ratio"]
+    tiny_trainer("ntp", tmp_path, val_only=True, gaze_weights=weights).fit()
+    assert [entry["step"] for entry in read_metrics(tmp_path / own)] == [2, 0]
+    assert path.read_text() == before, "what training wrote stays as it is"
 
 
 def test_a_threshold_stops_validation_too(tmp_path):

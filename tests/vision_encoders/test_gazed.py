@@ -356,3 +356,44 @@ def test_a_checkpoint_of_a_family_without_adapter_is_not_read(tmp_path):
     config.save_pretrained(tmp_path)  # and no weights
     with pytest.raises(EncoderError, match=r"'segformer'.*register_encoder"):
         GazedVisionModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_twin_is_in_the_mode_of_its_model(training):
+    model = FAMILIES["siglip"].model().train(training)
+    assert gazed(model).training is training
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_autocast_with_ragged_frames(name):
+    family = FAMILIES[name]
+    pyramid = family.pyramid()
+    mask = torch.zeros(1, 2, pyramid.num_patches, dtype=torch.bool)
+    mask[0, 0, :3] = mask[0, 1, 1:] = True
+    frames = torch.randn(1, 2, 3, pyramid.side, pyramid.side)
+    gaze = Gaze.from_mask(pyramid, mask)
+    with torch.no_grad():
+        model = gazed(family.model())
+        exact = model(frames, gaze).last_hidden_state
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(frames, gaze)
+    close = torch.nn.functional.cosine_similarity(out.last_hidden_state.float(), exact, dim=-1)
+    assert close.min() > 0.98
+    if out.pooler_output is not None:
+        assert torch.isfinite(out.pooler_output).all()
+
+
+def test_empty_frames_share_the_run_of_others():
+    family = FAMILIES["siglip"]
+    pyramid = family.pyramid()
+    mask = torch.zeros(1, 4, pyramid.num_patches, dtype=torch.bool)
+    mask[0, 0, :3] = mask[0, 2, 1:] = True
+    frames = torch.randn(1, 4, 3, pyramid.side, pyramid.side)
+    gaze = Gaze.from_mask(pyramid, mask)
+    model = family.model()
+    options = {"attn_type": "frame_independent", "empty_frames": "hold"}
+    with torch.no_grad():
+        split = gazed(model, max_tokens=1, **options)(frames, gaze)
+        whole = gazed(model, **options)(frames, gaze)
+    torch.testing.assert_close(split.last_hidden_state, whole.last_hidden_state)
+    torch.testing.assert_close(split.pooler_output, whole.pooler_output)

@@ -1,5 +1,7 @@
 """Families that users add."""
 
+import inspect
+
 import pytest
 import torch
 import transformers as tf
@@ -20,7 +22,7 @@ from tests.vision_encoders.families import (
     random_frames,
     with_large_weights,
 )
-from tests.vision_encoders.toy import ToyAdapter, ToyConfig, ToyModel
+from tests.vision_encoders.toy import ToyAdapter, ToyBlock, ToyConfig, ToyModel
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +83,21 @@ def test_a_family_of_ones_own_from_a_folder(toy, tmp_path):
     with torch.no_grad():
         expected = gazed(toy, attn_type="bidirectional")(frames, gaze).last_hidden_state
         assert encoder(frames, gaze).last_hidden_state.equal(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("x", 3), "subclass of .*EncoderAdapter.*, got 3"),
+        (("x", tf.ViTModel), "subclass of .*EncoderAdapter.*, got .*ViTModel"),
+        (("x", ToyAdapter, ToyBlock), "must be a transformers class.*got .*ToyBlock"),
+    ],
+)
+def test_what_is_no_adapter_is_refused(words, said):
+    unchecked = inspect.unwrap(register_encoder)  # as users have it, without checks of types
+    with pytest.raises(EncoderError, match=said):
+        unchecked(*words)
+    assert "x" not in list_encoders()
 
 
 def test_a_known_family_can_be_replaced():

@@ -352,3 +352,21 @@ def test_slips_are_told_apart(inputs):
     other = Gaze.everything(PatchPyramid((32, 70), 16, crop=True), 2, 3).padded()
     with pytest.raises(EncoderError, match=r"32\+70 / 16.*32\+64 / 16"):
         tiny()(frames, gazing_info=other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"attn_type": "sparse"}, "sparse"), ({"max_embed_batch_size": 0}, "at least 1 frame, got 0")],
+)
+def test_options_of_from_pretrained_are_checked(changes, said, tmp_path):
+    tiny().save_pretrained(tmp_path)
+    with pytest.raises(EncoderError, match=said):
+        SiglipVisionModel.from_pretrained(tmp_path, **changes)
+
+
+def test_a_configuration_changed_later_is_checked(inputs):
+    frames, gaze = inputs
+    model = tiny()
+    model.config.attn_type = "typo"
+    with pytest.raises(EncoderError, match="typo"):
+        model(frames, gazing_info=gaze)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from autogaze.algorithms.grpo import grpo_loss
 from autogaze.algorithms.rollout import Rollout
+from autogaze.errors import TrainingError
 from autogaze.models.autogaze.processing import normalise
 from autogaze.tasks.base import Task
 from autogaze.training.lesson import GazeRows, Lesson
@@ -33,7 +34,8 @@ class GRPORecipe(Recipe):
         return Lesson(material.frames, rows, material.judged, losses, known, reward)
 
     def loss(self, rollout: Rollout, lesson: Lesson) -> Float[Tensor, " R"]:
-        assert lesson.reward is not None
+        if lesson.reward is None:
+            raise TrainingError("GRPO learns from rewards, and this lesson has none")
         return grpo_loss(
             rollout,
             lesson.reward,

@@ -1,6 +1,7 @@
 """Several datasets as one, each with its share of the clips."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -31,6 +32,22 @@ class Part(NamedTuple):
     name: str
     weight: float
     source: SingleSource
+
+    def has_split(self, split: str) -> bool:
+        """See `ClipSource`; errors name this part."""
+        with self.named():
+            return self.source.has_split(split)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors that are raised within name the options of this part, not the mixture's."""
+        try:
+            yield
+        except TrainingError as error:
+            group, text = f"dataset.parts.{self.name}", str(error)
+            own = text.startswith("dataset.")
+            text = group + text.removeprefix("dataset") if own else f"{group}: {text}"
+            raise TrainingError(text) from error
 
 
 @dataclass(frozen=True)
@@ -65,15 +82,13 @@ class MixtureSource(ClipSource):
     def clips(self, split: str, pyramid: PatchPyramid, seed: int) -> Dataset:
         """See `ClipSource`; parts without validation clips have no share in these."""
         trains = split == "train"
-        parts = [part for part in self.shares if trains or part.source.has_split(split)]
+        parts = [part for part in self.shares if trains or part.has_split(split)]
         if not parts:
             raise TrainingError(f"no part of the mixture has clips to validate on ({split})")
         datasets = []
         for part in parts:
-            try:
+            with part.named():
                 datasets.append(part.source.clips(split, pyramid, seed))
-            except TrainingError as error:
-                raise TrainingError(f"dataset.parts.{part.name}: {error}") from error
         return MixedClips(
             datasets,
             [part.weight for part in parts],
@@ -91,7 +106,7 @@ class MixtureSource(ClipSource):
 
     def has_split(self, split: str) -> bool:
         """See `ClipSource`."""
-        return any(source.has_split(split) for source in self.members())
+        return any(part.has_split(split) for part in self.shares)
 
     def _read_part(self, name: str, given: Any) -> Part:
         group = f"dataset.parts.{name}"

@@ -30,15 +30,22 @@ class SiglipVisionConfig(DenseConfig):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        check_attention_type(attn_type)
-        if max_embed_batch_size is not None and max_embed_batch_size < 1:
-            raise EncoderError(
-                f"max_embed_batch_size must be at least 1 frame, got {max_embed_batch_size}"
-            )
         self.scales = scales
         self.attn_type = attn_type
         self.frame_independent_encoding = frame_independent_encoding
         self.max_embed_batch_size = max_embed_batch_size
+        self.check()
+
+    def check(self) -> None:
+        """Raise EncoderError for values that no model can have.
+
+        Called again where the model is used: transformers sets the keys that
+        `from_pretrained` was given without asking.
+        """
+        check_attention_type(self.attn_type)
+        at_once = self.max_embed_batch_size
+        if at_once is not None and at_once < 1:
+            raise EncoderError(f"max_embed_batch_size must be at least 1 frame, got {at_once}")
 
     @property
     def pyramid(self) -> PatchPyramid:

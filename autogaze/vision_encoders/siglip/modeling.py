@@ -35,6 +35,7 @@ class SiglipVisionModel(DenseModel):
         # Before transformers asks whether the wanted one is installed, and after it has chosen.
         config._attn_implementation = attention.NAME
         super().__init__(config)
+        config.check()
         self._use_own_attention()
         self.register_load_state_dict_pre_hook(_rename_published)
 
@@ -105,6 +106,7 @@ class SiglipVisionModel(DenseModel):
 
     def _settings(self) -> GazedSettings:
         config = self.config
+        config.check()
         return GazedSettings(
             config.pyramid,
             "frame_independent" if config.frame_independent_encoding else config.attn_type,  # type: ignore[arg-type]
