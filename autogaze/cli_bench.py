@@ -44,9 +44,9 @@ def select(
     """Time selectors, beside the arithmetic they need and the rate of this machine."""
     with exit_codes():
         from autogaze import registry
-        from autogaze.benchmarks.device import Place
         from autogaze.benchmarks.select import bench_select, print_report
         from autogaze.cli_report import results_console
+        from autogaze.devices import Place
         from autogaze.errors import SelectorError
 
         known = ["learned", *registry.list_selectors()]

@@ -65,6 +65,15 @@ def label(
             rich_help_panel=JUDGE,
         ),
     ] = None,
+    shortlist: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Ask a VideoMAE only about so many candidates, those that promise most.",
+            show_default="all",
+            rich_help_panel=JUDGE,
+        ),
+    ] = None,
     clip_len: Annotated[
         int | None,
         typer.Option(min=1, help="Frames of a clip.", show_default="16", rich_help_panel=CLIPS),
@@ -159,7 +168,9 @@ def label(
         part = None if measure else check_out(out, shard)
         job = Labelling.parse(
             paths=paths or [],
-            judge=JudgeChoice(judge, scales, loss_type, loss_weights, device, dtype, batch),
+            judge=JudgeChoice(
+                judge, scales, loss_type, loss_weights, device, dtype, batch, shortlist
+            ),
             budget=GazeBudget(min_ratio, max_ratio),
             clip_len=clip_len,
             stride=stride,

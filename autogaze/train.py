@@ -10,10 +10,12 @@ does (`docs/training.md`).
 """
 
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import AutoGazeError, MissingExtraError
+from autogaze.training.reading import unknown_option
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,8 +49,31 @@ def main() -> None:
     except ImportError as error:
         package = {"hydra": "hydra-core"}.get(error.name or "", error.name or "hydra-core")
         sys.exit(str(MissingExtraError(package, "train", "autogaze.train")))
+    from hydra.errors import HydraException
+
     logging.getLogger("autogaze").setLevel(logging.INFO)
-    hydra.main(version_base="1.3", config_path="configs", config_name=DEFAULT_CONFIG)(train)()
+    wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra itself prints what is said better here
+    try:
+        hydra.main(version_base="1.3", config_path="configs", config_name=DEFAULT_CONFIG)(train)()
+    except HydraException as error:
+        if wants_traces:
+            raise
+        sys.exit(f"autogaze.train: {_misnamed(error) or error}")
+
+
+def _misnamed(error: Exception) -> str:
+    """What to say where an option was overridden that no configuration file has; else nothing."""
+    from omegaconf import DictConfig
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+    cause = error.__cause__
+    if not isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        return ""
+    group = cause.parent_node
+    if not isinstance(group, DictConfig) or not cause.full_key or "." not in cause.full_key:
+        return ""
+    return unknown_option(cause.full_key.rpartition(".")[0], str(cause.key), map(str, group))
 
 
 if __name__ == "__main__":

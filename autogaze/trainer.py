@@ -7,13 +7,10 @@ goes on as if it had not been.
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from torch.utils.data import Dataset
 
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
@@ -24,32 +21,30 @@ from autogaze.training.checkpoints import (
     TrainingState,
     check_folder,
 )
-from autogaze.training.journal import Journal
+from autogaze.training.journal import Journal, Means
 from autogaze.training.launch import make_accelerator
 from autogaze.training.learner import Learner
-from autogaze.training.loader import PlacedBatch, StepSampler, make_loader
+from autogaze.training.loader import PlacedBatch, StepSampler, TrainingData, make_loader
+from autogaze.training.opening import announce
 from autogaze.training.options import TrainerOptions
-from autogaze.training.progress import Progress
+from autogaze.training.progress import Progress, wrapped
 from autogaze.training.recipes import Recipe
-from autogaze.training.resuming import newest_good, optimizer_kind, refuse_newer, restore
+from autogaze.training.resuming import (
+    Start,
+    is_own,
+    mend_latest,
+    newest_good,
+    optimizer_kind,
+    refuse_newer,
+    refuse_own,
+    restore,
+)
+from autogaze.training.settings import Settings
 from autogaze.training.stepping import Stepper
 from autogaze.training.tracking import Tracking
 from autogaze.training.validation import Validation
 
 log = logging.getLogger("autogaze.training")
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Clips to learn from and to validate on.
-
-    Args:
-        max_unreadable: share of the clips that may turn out unreadable.
-    """
-
-    train: Dataset
-    val: Dataset | None = None
-    max_unreadable: float = 0.05
 
 
 class Trainer:
@@ -92,6 +87,8 @@ class Trainer:
         self.num_clips = len(data.train)  # type: ignore[arg-type]
         self.num_steps = options.num_steps(self.num_clips)
         self.checkpoints = Checkpoints(self.folder)
+        algorithm = replace(recipe.options, name=recipe.name)
+        self.settings = Settings.of(options, algorithm, config)
         tracking = Tracking(self.folder, self.accelerator, options.tracker, config or {})
         writes = self.accelerator.is_main_process
         self.journal = Journal(self.folder, tracking, writes=writes, trains=trains)
@@ -115,14 +112,17 @@ class Trainer:
             TrainingError: too many unreadable clips, losses, gradients or weights that are not
                 finite, or weights that could not be saved.
         """
-        state = self._start()
+        start = self._start()
+        state = start.state
+        if self.accelerator.is_main_process:
+            announce(self.learner, self.accelerator, self.options, self.data, start, self.num_steps)
         if self.stepper is None:
             self._validate(state.step)
         else:
             if self.config is not None and state.step < self.num_steps:
                 self.journal.keep_options(self.config)
-            if state.step == 0 and self.options.val_nsteps:
-                self._validate(0)
+            if self._validates_after(state.step) and not self._has_validated(state.step):
+                self._validate(state.step)
             state = self._train(state, self.stepper)
         self.journal.close()
         if not self.saved:
@@ -131,7 +131,7 @@ class Trainer:
 
     def _train(self, state: TrainingState, stepper: Stepper) -> TrainingState:
         """All steps that are left."""
-        options, last = self.options, self.num_steps
+        options, first, last = self.options, state.step, self.num_steps
         progress = Progress(state.step, last, shown=self.accelerator.is_main_process)
         micro_batches = self._micro_batches(state.step)
         means = Means()
@@ -146,9 +146,11 @@ class Trainer:
                 values = means.take() | self._speed(stepper, state)
                 self.journal.write(state.step, values)
                 progress.report(state.step, values)
+            elif state.step == first + 1:
+                progress.report(state.step, measured)
             if done or (options.save_nsteps and state.step % options.save_nsteps == 0):
                 self._save(state, stepper)
-            if options.val_nsteps and (done or state.step % options.val_nsteps == 0):
+            if self._validates_after(state.step):
                 progress.end()
                 with stepper.stopwatch.paused():
                     self._validate(state.step)
@@ -198,7 +200,7 @@ class Trainer:
             optimizer["scaler"] = self.accelerator.scaler.state_dict()
         task = self.learner.task if self.learner.train_task else None
         try:
-            self.checkpoints.save(state, self.learner.model, task, optimizer)
+            self.checkpoints.save(state, self.learner.model, task, optimizer, self.settings)
             self.saved = True
         except CANNOT_SAVE as error:
             self.saved = False
@@ -209,27 +211,45 @@ class Trainer:
                 error,
             )
 
-    def _start(self) -> TrainingState:
+    def _start(self) -> Start:
         """Go on from a checkpoint, or start afresh."""
-        state = TrainingState(0, self.num_clips, self.options.batch_size, self.options.seed)
-        if self.accelerator.is_main_process:
+        main, trains = self.accelerator.is_main_process, self.stepper is not None
+        start = Start(TrainingState(0, self.num_clips, self.options.batch_size, self.options.seed))
+        if main and trains:
             self.checkpoints.clean()
         self.accelerator.wait_for_everyone()
         checkpoint = newest_good(self.checkpoints.find(self.options.resume))
         if checkpoint is not None:
-            state = restore(
+            start = restore(
                 checkpoint,
-                state,
+                start.state,
+                self.settings,
                 self.learner.model,
                 self.learner.task if self.options.train_task else None,
                 self.stepper and self.stepper.optimizer,
                 self.accelerator,
             )
-        if self.stepper is not None:
-            refuse_newer(self.checkpoints, state.step)
-            self.journal.rewind(state.step if checkpoint is not None else -1)
+        if trains:
+            refuse_own(self.checkpoints, start, self.learner.recipe.name)
+            refuse_newer(self.checkpoints, start.state.step)
+            self.journal.rewind(start.state.step if start.continues else -1)
+            if main and checkpoint is not None and is_own(self.checkpoints, checkpoint):
+                mend_latest(self.checkpoints, checkpoint)
         self.accelerator.wait_for_everyone()
-        return state
+        return start
+
+    def _validates_after(self, step: int) -> bool:
+        """Whether a validation is due after so many steps: also before the first, and at the end."""
+        every = self.options.val_nsteps
+        return bool(every) and (step % every == 0 or step == self.num_steps)
+
+    def _has_validated(self, step: int) -> bool:
+        """Whether that validation was made: it was not if training was killed before its end."""
+        from accelerate.utils import broadcast_object_list
+
+        answer = [self.accelerator.is_main_process and self.journal.validated(step)]
+        broadcast_object_list(answer)  # the file may be the main process's alone
+        return answer[0]
 
     def _validate(self, step: int) -> None:
         if self.data.val is None:
@@ -245,22 +265,6 @@ class Trainer:
         self.journal.write(step, metrics)
         self.journal.draw()
         if self.accelerator.is_main_process:
-            numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            log.info("step %d  %s", step, numbers)
-
-
-class Means:
-    """Means of metrics over the steps between two lines of the log."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = defaultdict(list)
-
-    def add(self, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            self.values[name].append(value)
-
-    def take(self) -> dict[str, float]:
-        """The means so far; starts anew."""
-        means = {name: sum(values) / len(values) for name, values in self.values.items()}
-        self.values.clear()
-        return means
+            numbers = [f"{name} {value:.4g}" for name, value in metrics.items()]
+            for line in wrapped([f"step {step}", *numbers]):
+                log.info("%s", line)

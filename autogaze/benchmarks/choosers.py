@@ -8,7 +8,7 @@ import torch
 
 from autogaze import registry
 from autogaze.benchmarks.arithmetic import canvas_flops, difference_flops, learned_flops
-from autogaze.benchmarks.device import Place
+from autogaze.devices import Place
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from autogaze.benchmarks.choosers import Chooser, load_chooser, with_controls
 from autogaze.benchmarks.dense_batch import fastest_batch
-from autogaze.benchmarks.device import Place
 from autogaze.benchmarks.encode_report import (
     CellReport,
     Cost,
@@ -28,6 +27,7 @@ from autogaze.benchmarks.passes import Seen, dense_pass, gazed_pass
 from autogaze.benchmarks.progress import Step, silent
 from autogaze.benchmarks.published import HOW, published_ratio
 from autogaze.benchmarks.stages import SEEING, ByStage, Meter, PeakMeter, Stage, Stopwatch
+from autogaze.devices import Place
 from autogaze.video.decode import Video
 
 DENSE = "dense"

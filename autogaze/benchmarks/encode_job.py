@@ -11,7 +11,6 @@ from rich.console import Console
 from autogaze.benchmarks.adapter_files import run_adapter_files
 from autogaze.benchmarks.choosers import check_choosers, check_motion_wanted
 from autogaze.benchmarks.dense_batch import fastest_batch
-from autogaze.benchmarks.device import Place
 from autogaze.benchmarks.encode import EncodeOptions, bench_encode
 from autogaze.benchmarks.encode_plot import plot_encode
 from autogaze.benchmarks.encode_report import EncodeReport
@@ -24,6 +23,7 @@ from autogaze.benchmarks.measure import hardware
 from autogaze.benchmarks.memory_case import MemoryCase, measure_memory_case
 from autogaze.benchmarks.progress import Step, progress
 from autogaze.benchmarks.scaling import Scaling, measure_scaling, num_steps, scaling_table
+from autogaze.devices import Place
 from autogaze.errors import AutoGazeError, OutputError, VideoError
 from autogaze.selectors.base import check_ratio
 from autogaze.video.decode import Video

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from autogaze.benchmarks.adapter_files import blamed_on_adapter
-from autogaze.benchmarks.device import Place
+from autogaze.devices import Place
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autogaze.benchmarks.choosers import Chooser, load_chooser, with_controls
-from autogaze.benchmarks.device import Place
 from autogaze.benchmarks.encoder_models import MeasuredEncoder, load_encoder
 from autogaze.benchmarks.features import VideoClip, dense_features, gazed_features, read_clips
 from autogaze.benchmarks.fidelity_measures import (
@@ -25,6 +24,7 @@ from autogaze.benchmarks.fidelity_measures import (
     same_neighbours,
 )
 from autogaze.benchmarks.progress import Step, silent
+from autogaze.devices import Place
 
 MIN_NEIGHBOUR_CLIPS = 3
 """Of two clips each is the other's nearest, whatever the features."""

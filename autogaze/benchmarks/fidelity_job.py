@@ -8,7 +8,6 @@ from rich.console import Console
 
 from autogaze.benchmarks.adapter_files import run_adapter_files
 from autogaze.benchmarks.choosers import check_choosers, check_motion_wanted
-from autogaze.benchmarks.device import Place
 from autogaze.benchmarks.encoder_models import check_encoders
 from autogaze.benchmarks.fidelity import FidelityOptions, bench_fidelity
 from autogaze.benchmarks.fidelity_plot import plot_fidelity
@@ -18,6 +17,7 @@ from autogaze.benchmarks.footage import sample_video
 from autogaze.benchmarks.json_file import check_json, write_json
 from autogaze.benchmarks.measure import hardware
 from autogaze.benchmarks.progress import progress
+from autogaze.devices import Place
 from autogaze.errors import VideoError
 from autogaze.selectors.base import check_ratio
 from autogaze.video.chunks import read_chunks

@@ -34,10 +34,29 @@ class GazeLabels:
     Attributes:
         ids: of every frame, numbered from the frame's start, in the order chosen.
         losses: of every frame, the loss left after each of them; empty where unknown.
+        targets: (N, V) for every gaze in turn, how good each patch would have been in its
+            place: shares that add up to 1; None where only the one chosen is known.
     """
 
     ids: tuple[tuple[int, ...], ...]
     losses: tuple[tuple[float, ...], ...]
+    targets: Float[Tensor, "N V"] | None = None
+
+
+@dataclass(frozen=True)
+class LabelCoverage:
+    """How many of the clips (or videos) found a label file names; the others are left out.
+
+    Attributes:
+        file: the label file.
+        found, labelled: how many there are, and how many of them have labels.
+        missing: one that has none, where there is one.
+    """
+
+    file: str
+    found: int
+    labelled: int
+    missing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,12 @@ class NamedClips(Dataset, ABC):
     """A dataset whose clips have names that label files know them by.
 
     Items are asked for by `ClipKey`; a number alone is one of epoch 0.
+
+    Attributes:
+        coverage: what their label file names of all that were found; None without one.
     """
+
+    coverage: LabelCoverage | None = None
 
     @abstractmethod
     def __len__(self) -> int:

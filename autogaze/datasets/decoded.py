@@ -66,6 +66,7 @@ class DecodedClips(NamedClips):
                 raise TrainingError("gaze labels belong to fixed clips: use no augmentation")
             names = [name for _, _, name in clips]
             clips = [clips[number] for number in labels.choose(names, self.headers[0].shape[0])]
+            self.coverage = labels.coverage(names, [name for _, _, name in clips])
         self.clips = clips
 
     def check_shape(self, clip_len: int, side: int) -> None:

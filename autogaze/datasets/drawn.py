@@ -49,11 +49,11 @@ class DrawnClips(NamedClips):
         self.fixed = fixed or labels is not None
         self.labels = labels
         self.recipe = fingerprint(self.kind, seed, *recipe)
-        self.numbers = (
-            range(num_clips)
-            if labels is None
-            else labels.choose([self.name(number) for number in range(num_clips)], clip_len)
-        )
+        self.numbers: Sequence[int] = range(num_clips)
+        if labels is not None:
+            names = [self.name(number) for number in range(num_clips)]
+            self.numbers = labels.choose(names, clip_len)
+            self.coverage = labels.coverage(names, [names[number] for number in self.numbers])
 
     def __len__(self) -> int:
         return len(self.numbers)

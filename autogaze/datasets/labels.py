@@ -10,13 +10,13 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from autogaze.datasets.clip import GazeLabels
+from autogaze.datasets.clip import GazeLabels, LabelCoverage
 from autogaze.errors import TrainingError
 from autogaze.files import replacing
 
@@ -106,7 +106,17 @@ class LabelFile:
         """What to raise where a dataset has none of the labelled clips."""
         return TrainingError(
             f"{self.path} labels none of the {len(names)} clips found, such as {names[0]}; it "
-            f"labels {next(iter(self.clips), 'nothing')}"
+            f"labels {next(iter(self.clips), 'nothing')}. A video is known by the last three parts "
+            "of its path, a drawn clip by its options and seed too: name the label file of these "
+            "clips in dataset.gt_gazing_pos_paths, or make one with `autogaze label`"
+        )
+
+    def coverage(self, found: Sequence[str], labelled: Collection[str]) -> LabelCoverage:
+        """How many of the names found are among the labelled ones."""
+        known = set(labelled)
+        missing = [name for name in found if name not in known]
+        return LabelCoverage(
+            str(self.path), len(found), len(found) - len(missing), next(iter(missing), None)
         )
 
     def check_length(self, names: Iterable[str], clip_len: int) -> None:

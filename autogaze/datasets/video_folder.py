@@ -139,6 +139,8 @@ class VideoFolder(VideoClips):
             )
         else:
             clips = _labelled(paths, window, labels)
+            names = [short_name(path) for path in paths]
+            self.coverage = labels.coverage(names, [short_name(clip.path) for clip in clips])
         super().__init__(
             clips,
             window=window,
@@ -161,6 +163,14 @@ def _labelled(paths: Sequence[Path], window: Window, labels: LabelFile) -> list[
     ]
     if not clips:
         raise labels.none_of(names)
+    known: dict[str, Path] = {}
+    for clip in clips:
+        name = short_name(clip.path)
+        if known.setdefault(name, clip.path) != clip.path:
+            raise TrainingError(
+                f"{labels.path} labels {name}, which is the name of {known[name]} and of "
+                f"{clip.path}: rename one of their folders, and label again"
+            )
     labels.check_length((clip.name for clip in clips), window.clip_len)
     return clips
 

@@ -14,10 +14,18 @@ from autogaze.selectors.greedy import UNITS, Search
 
 
 class CanvasSearcher(Searcher):
-    """Judges by mean |canvas - frame|; see `autogaze.selectors.greedy` for how."""
+    """Judges by mean |canvas - frame|; see `autogaze.selectors.greedy` for how.
 
-    def __init__(self, pyramid: PatchPyramid | None = None) -> None:
+    Args:
+        pyramid: the patches to choose from.
+        softness: above 0, labels come with targets: exp(-(best gain - gain) / (softness *
+            best gain)) of every patch, normalised. The search has all gains anyway, and
+            where many patches are about as good, the best of them alone says little.
+    """
+
+    def __init__(self, pyramid: PatchPyramid | None = None, softness: float = 0.0) -> None:
         self.pyramid = pyramid or PatchPyramid()
+        self.softness = softness
 
     @property
     def identity(self) -> str:
@@ -42,12 +50,28 @@ class _CanvasClip(ClipSearch):
         atoms = atoms_of(pyramid)
         errors = np.rint(atoms.sums(wrong).double().numpy().T * UNITS)  # (A, levels + 1)
         search = Search(atoms, errors[:, :-1].copy(), errors[:, -1].copy())
-        losses = []
+        losses: list[float] = []
+        targets: list[Float[np.ndarray, " V"]] = []
+        softness = self.searcher.softness
         for _ in range(count):
+            if softness > 0:
+                targets.append(shares(search.gains[: pyramid.num_patches], softness))
             self.searcher.num_reconstructions += pyramid.num_patches - len(search.chosen)
             search.take(search.best()[0])
             losses.append(search.error / (frame.numel() * UNITS))
         mask = torch.zeros(1, pyramid.num_patches, dtype=torch.bool)
         mask[0, search.chosen] = True
         self.canvas.paint(views, mask)
-        return FrameLabels(tuple(search.chosen), tuple(losses))
+        known = torch.from_numpy(np.stack(targets)).float() if targets else None
+        return FrameLabels(tuple(search.chosen), tuple(losses), known)
+
+
+def shares(gains: Float[np.ndarray, " V"], softness: float) -> Float[np.ndarray, " V"]:
+    """How good each patch would be: even among the best where none gains anything."""
+    best = gains.max()
+    if best <= 0:
+        weights = (gains == best).astype(float)
+    else:
+        weights = np.exp(np.maximum((gains - best) / (softness * best), -60.0))
+        weights[np.isneginf(gains)] = 0  # taken already
+    return weights / weights.sum()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from autogaze.benchmarks.device import Place
+from autogaze.devices import Place
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.canvas import CanvasSearcher
@@ -24,6 +24,7 @@ class JudgeChoice:
         loss_type, loss_weights: of a VideoMAE; see `FrameLosses.parse`.
         device, dtype: where a VideoMAE runs, and in what precision.
         batch: candidates that a VideoMAE reconstructs together.
+        shortlist: candidates that a VideoMAE is asked about each time; see `VideoMAESearcher`.
     """
 
     judge: str = CANVAS
@@ -33,6 +34,7 @@ class JudgeChoice:
     device: str = "cpu"
     dtype: str = "float32"
     batch: int | None = None
+    shortlist: int | None = None
 
     def build(self, clip_len: int) -> tuple[Searcher, Task]:
         """The search, and the task that the naive search would ask.
@@ -46,8 +48,8 @@ class JudgeChoice:
             plain = JudgeChoice(scales=self.scales)
             if self != plain:
                 raise TrainingError(
-                    "--loss-type, --loss-weights, --device, --dtype and --batch are for a "
-                    "VideoMAE; the judge is the canvas"
+                    "--loss-type, --loss-weights, --device, --dtype, --batch and --shortlist "
+                    "are for a VideoMAE; the judge is the canvas"
                 )
             pyramid = PatchPyramid.parse(self.scales, 16) if self.scales else PatchPyramid()
             return CanvasSearcher(pyramid), CanvasReconstruction(pyramid)
@@ -64,4 +66,4 @@ class JudgeChoice:
             raise TrainingError(
                 f"--clip-len {clip_len}: {self.judge} knows {known} frames, not more"
             )
-        return VideoMAESearcher(task, self.batch, place.dtype), task
+        return VideoMAESearcher(task, self.batch, place.dtype, self.shortlist), task

@@ -32,7 +32,7 @@ def measure_search(
     fast = searcher.seconds(frames, ids, states)
     with searcher.precision():
         naive = naive_seconds(task, frames.to(searcher.device).float() / 255, ids, states)
-    made = sum(V - picked for count in counts for picked in range(count))
+    made = sum(searcher.num_candidates(picked) for count in counts for picked in range(count))
     return {
         "judge": searcher.identity,
         "clip": clip.name,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from autogaze.datasets.clip import GazeLabels
@@ -22,10 +22,12 @@ class FrameLabels:
     Attributes:
         ids: in the order chosen.
         losses: of this frame, after each of them.
+        targets: see `GazeLabels`.
     """
 
     ids: tuple[int, ...]
     losses: tuple[float, ...]
+    targets: Float[Tensor, "n V"] | None = None
 
 
 class State(NamedTuple):
@@ -65,6 +67,10 @@ class Searcher(ABC):
         """Where the judge is."""
         return torch.device("cpu")
 
+    def num_candidates(self, picked: int) -> int:
+        """Reconstructions that the next patch of a frame costs, after so many."""
+        return self.pyramid.num_patches - picked
+
     def precision(self) -> AbstractContextManager[object]:
         """Inside of which the judge is asked."""
         return nullcontext()
@@ -99,6 +105,9 @@ class Searcher(ABC):
         search = self.start(frames)
         found = [search.frame(count) for count in counts]
         self.seconds_labelling += time.perf_counter() - began
+        targets = [labels.targets for labels in found if labels.targets is not None]
         return GazeLabels(
-            tuple(labels.ids for labels in found), tuple(labels.losses for labels in found)
+            tuple(labels.ids for labels in found),
+            tuple(labels.losses for labels in found),
+            torch.cat(targets) if targets else None,
         )

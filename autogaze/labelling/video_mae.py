@@ -1,4 +1,8 @@
-"""The greedy search with a VideoMAE as its judge, candidates in batches."""
+"""The greedy search with a VideoMAE as its judge, candidates in batches.
+
+It may judge only the patches that promise most (`promises`), down to one: then a patch
+costs one reconstruction instead of one for every candidate.
+"""
 
 import hashlib
 import time
@@ -10,8 +14,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from autogaze.errors import TrainingError
+from autogaze.labelling.promise import promises
 from autogaze.labelling.search import ClipSearch, FrameLabels, Searcher, State
-from autogaze.reconstruction.video_mae.incremental import FrameByFrame, cells_of, picture
+from autogaze.reconstruction.canvas import Canvas
+from autogaze.reconstruction.holes import fill_holes
+from autogaze.reconstruction.video_mae.incremental import FrameByFrame
+from autogaze.reconstruction.video_mae.model import cells_of, pictures
+from autogaze.reconstruction.views import scale_views
 from autogaze.tasks.frame_losses import PixelLoss
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
@@ -24,6 +33,8 @@ class VideoMAESearcher(Searcher):
         batch: candidates that are reconstructed together; by default as many as keep a
             GPU busy, or fit in a CPU's cache.
         dtype: that matrices are multiplied in.
+        shortlist: candidates that are reconstructed each time, those that promise most;
+            all by default, which alone is exact.
     """
 
     def __init__(
@@ -31,17 +42,26 @@ class VideoMAESearcher(Searcher):
         task: VideoMAEReconstruction,
         batch: int | None = None,
         dtype: torch.dtype = torch.float32,
+        shortlist: int | None = None,
     ) -> None:
+        if shortlist is not None and shortlist < 1:
+            raise TrainingError(f"the shortlist must hold at least 1 patch, got {shortlist}")
         if batch is not None and batch < 1:
             raise TrainingError(f"the batch of candidates must be at least 1, got {batch}")
         self.task = task.eval()
         self._batch = batch
         self.dtype = dtype
+        self.shortlist = shortlist
         self.pyramid = task.pyramid
 
     @property
     def batch(self) -> int:
         return self._batch or (8 if self.device.type == "cpu" else 128)
+
+    def num_candidates(self, picked: int) -> int:
+        """See `Searcher`."""
+        left = super().num_candidates(picked)
+        return left if self.shortlist is None else min(left, self.shortlist)
 
     @property
     def device(self) -> torch.device:
@@ -54,7 +74,9 @@ class VideoMAESearcher(Searcher):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         recipe = " ".join(self.task.losses.recipe.values())
-        return f"VideoMAE {digest.hexdigest()}, {recipe}, {str(self.dtype).removeprefix('torch.')}"
+        precision = str(self.dtype).removeprefix("torch.")
+        short = "" if self.shortlist is None else f", the {self.shortlist} that promise most"
+        return f"VideoMAE {digest.hexdigest()}, {recipe}, {precision}{short}"
 
     def start(self, frames: UInt8[Tensor, "T 3 S S"]) -> ClipSearch:
         return _VideoMAEClip(self, self._unit(frames))
@@ -90,6 +112,8 @@ class _VideoMAEClip(ClipSearch):
     def __init__(self, searcher: VideoMAESearcher, frames: Float[Tensor, "T 3 S S"]) -> None:
         self.searcher, self.task = searcher, searcher.task
         self.frames = iter(frames)
+        self.paints = self.task.mae.config.from_canvas
+        self.canvas = Canvas(searcher.pyramid, 1, frames.device)
         with searcher.precision():
             self.mae = FrameByFrame(self.task.mae)
 
@@ -109,37 +133,86 @@ class _VideoMAEClip(ClipSearch):
     @torch.no_grad()
     def show(self) -> None:
         """Go on to the next frame."""
+        pyramid = self.searcher.pyramid
         self.now = next(self.frames)
         normalised = self.task.normalise(self.now)
-        self.cells = cells_of(normalised, self.searcher.pyramid)
+        self.cells = cells_of(normalised, pyramid)
+        self.made: Tensor | None = None
+        if self.paints or self.searcher.shortlist is not None:
+            self.views = scale_views(self.now[None], pyramid)
+            wrong = (self.task.normalise(self.views[0]) - normalised).abs().mean(1)
+            self.wrong_views = wrong.double().cpu().numpy()  # (levels, S, S)
         with self.searcher.precision():
             self.mae.show(normalised)
 
     @torch.no_grad()
     def keep(self, chosen: Sequence[int]) -> None:
         """Finish the frame with these patches."""
+        if self.paints:
+            self.canvas = self._paint(torch.tensor([chosen], dtype=torch.long))
         with self.searcher.precision():
             self.mae.keep(chosen)
 
     @torch.no_grad()
     def judge(self, chosen: Sequence[int]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
-        """All patches not chosen yet, and the frame's loss with each of them added."""
-        device = self.now.device
-        already = torch.tensor(chosen, dtype=torch.long, device=device)
-        is_left = torch.ones(self.searcher.pyramid.num_patches, dtype=torch.bool, device=device)
-        is_left[already] = False
-        left = is_left.nonzero()[:, 0]
-        parts = []
+        """Candidates not chosen yet, ascending, and the frame's loss with each of them added."""
+        left = self._candidates(chosen)
+        already = torch.tensor(chosen, dtype=torch.long, device=left.device)
+        parts, best = [], float("inf")
         for candidates in left.split(self.searcher.batch):
             row = already.expand(len(candidates), -1)
+            made = self._predict(torch.cat([row, candidates[:, None]], dim=1))
             with self.searcher.precision():
-                made = self.mae.predict(torch.cat([row, candidates[:, None]], dim=1)).float()
-                parts.append(self._losses(made))
+                losses = self._losses(made)
+            parts.append(losses)
+            if self.searcher.shortlist is not None and float(losses.min()) < best:
+                best = float(losses.min())
+                self.made = made[int(losses.argmin())]  # what the next shortlist looks at
         self.searcher.num_reconstructions += len(left)
         losses = torch.cat(parts)
         if not bool(losses.isfinite().all()):
             raise TrainingError("the judge gives losses that are not finite; was it trained?")
         return left, losses
+
+    def _candidates(self, chosen: Sequence[int]) -> Int[Tensor, " n"]:
+        """Patches worth a reconstruction: all that are left, or those that promise most."""
+        pyramid = self.searcher.pyramid
+        is_chosen = torch.zeros(pyramid.num_patches, dtype=torch.bool)
+        is_chosen[list(chosen)] = True
+        left = (~is_chosen).nonzero()[:, 0]
+        if self.searcher.shortlist is not None and len(left) > self.searcher.shortlist:
+            if self.made is None:
+                empty = torch.tensor([chosen], dtype=torch.long, device=self.now.device)
+                self.made = self._predict(empty)[0]
+                self.searcher.num_reconstructions += 1
+            wrong = pictures((self.made - self.cells).abs(), pyramid).mean(0)
+            promise = promises(
+                wrong.double().cpu().numpy(), self.wrong_views, is_chosen.numpy(), pyramid
+            )
+            best = (-promise).argsort(kind="stable")[: self.searcher.shortlist]
+            left = torch.from_numpy(best).sort().values
+        return left.to(self.now.device)
+
+    def _predict(self, gazes: Int[Tensor, "M n"]) -> Float[Tensor, "M cells pixels"]:
+        canvas = None
+        if self.paints:
+            pyramid = self.searcher.pyramid
+            painted = self._paint(gazes)
+            shown = fill_holes(painted.frames, painted.painted)
+            canvas = cells_of(self.task.normalise(shown), pyramid)
+        with self.searcher.precision():
+            return self.mae.predict(gazes, canvas).float()
+
+    def _paint(self, gazes: Int[Tensor, "M n"]) -> Canvas:
+        """The canvas after this frame, as each of M gazes would leave it."""
+        M, V = len(gazes), self.searcher.pyramid.num_patches
+        canvas = Canvas(self.searcher.pyramid, M, self.now.device)
+        canvas.frames[:] = self.canvas.frames
+        canvas.painted[:] = self.canvas.painted
+        gazes = gazes.to(self.now.device)
+        mask = torch.zeros(M, V, dtype=torch.bool, device=self.now.device)
+        canvas.paint(self.views.expand(M, -1, -1, -1, -1), mask.scatter(1, gazes, True))
+        return canvas
 
     def _losses(self, made: Float[Tensor, "M cells pixels"]) -> Float[Tensor, " M"]:
         """Weighted losses of several reconstructions of the frame, as cells."""
@@ -152,6 +225,6 @@ class _VideoMAEClip(ClipSearch):
                 total += weight * (made - self.cells).abs_().mean((1, 2))
                 continue
             if rgb is None:
-                rgb = self.task.normalise.undo(picture(made, self.searcher.pyramid))
+                rgb = self.task.normalise.undo(pictures(made, self.searcher.pyramid))
             total += weight * term(rgb, self.now[None])
         return total

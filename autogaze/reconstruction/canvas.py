@@ -54,15 +54,19 @@ class Canvas:
 
     Attributes:
         frames: (B, 3, S, S) the current pictures, in [0, 1].
+        painted: (B, S, S) where anything was ever painted.
     """
 
     frames: Float[Tensor, "B 3 S S"]
+    painted: Bool[Tensor, "B S S"]
 
     def __init__(
         self, pyramid: PatchPyramid, num_clips: int, device: torch.device | str = "cpu"
     ) -> None:
         self.pyramid = pyramid
-        self.frames = torch.full((num_clips, 3, pyramid.side, pyramid.side), GREY, device=device)
+        side = pyramid.side
+        self.frames = torch.full((num_clips, 3, side, side), GREY, device=device)
+        self.painted = torch.zeros(num_clips, side, side, dtype=torch.bool, device=device)
 
     def paint(
         self, views: Float[Tensor, "B levels 3 S S"], mask: Bool[Tensor, "B V"]
@@ -94,10 +98,12 @@ class Canvas:
         """Copy square by square."""
         # Through numpy, whose slices cost a tenth of a tensor's.
         pictures, source = self.frames.numpy(), views.detach().numpy()
+        painted = self.painted.numpy()
         squares = squares_of(self.pyramid)
         for clip, patch in mask.nonzero().tolist():  # ids ascend from coarse to fine
             level, rows, columns = squares[patch]
             pictures[clip, :, rows, columns] = source[clip, level, :, rows, columns]
+            painted[clip, rows, columns] = True
 
     def _paint_masked(self, views: Tensor, mask: Tensor) -> None:
         """Choose every pixel from its canvas or view."""
@@ -108,6 +114,7 @@ class Canvas:
             gazed = F.pad(cells.view(-1, grid, grid), (0, 1, 0, 1))
             pixels = gazed.index_select(1, cell).index_select(2, cell)  # (B, S, S)
             self.frames = torch.where(pixels[:, None], views[:, level], self.frames)
+            self.painted = self.painted | pixels
 
     def losses(self, frames: Float[Tensor, "B 3 S S"]) -> Float[Tensor, " B"]:
         """Mean |canvas - frame| of every clip, in [0, 1]."""
@@ -131,24 +138,27 @@ def reconstruct(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Reconstructi
     # Filled in place: a list of pictures and then their stack would take twice the memory.
     pictures = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
     losses = torch.empty(frames.shape[:2], dtype=torch.float32, device=frames.device)
-    for index, (canvas, loss) in enumerate(_replay(frames, gaze)):
-        pictures[:, index] = canvas
+    for index, (canvas, loss) in enumerate(replay(frames, gaze)):
+        pictures[:, index] = canvas.frames
         losses[:, index] = loss
     return Reconstruction(pictures, losses)
 
 
 def canvas_losses(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Float[Tensor, "B T"]:
     """The losses of `reconstruct`, without keeping the pictures."""
-    losses = [loss for _, loss in _replay(frames, gaze)]
+    losses = [loss for _, loss in replay(frames, gaze)]
     if not losses:
         return frames.new_zeros(frames.shape[:2]).float()
     return torch.stack(losses, dim=1)
 
 
-def _replay(
+def replay(
     frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze
-) -> Iterator[tuple[Float[Tensor, "B 3 S S"], Float[Tensor, " B"]]]:
-    """Paint frame by frame: only one frame's views are in memory at a time."""
+) -> Iterator[tuple[Canvas, Float[Tensor, " B"]]]:
+    """Paint frame by frame: the canvas after each of them, and its losses.
+
+    Only one frame's views are in memory at a time; the canvas is painted over next.
+    """
     side = gaze.pyramid.side
     expected = (gaze.num_clips, gaze.num_frames, 3, side, side)
     if tuple(frames.shape) != expected:
@@ -160,8 +170,8 @@ def _replay(
         if index and index % chunk == 0:
             canvas = Canvas(gaze.pyramid, gaze.num_clips, frames.device)
         frame = _unit(frames[:, index])
-        picture = canvas.paint(scale_views(frame, gaze.pyramid), mask[:, index])
-        yield picture, canvas.losses(frame)
+        canvas.paint(scale_views(frame, gaze.pyramid), mask[:, index])
+        yield canvas, canvas.losses(frame)
 
 
 def _unit(frame: Shaped[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:

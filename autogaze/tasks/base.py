@@ -14,10 +14,10 @@ from autogaze.geometry import PatchPyramid
 
 @dataclass(frozen=True)
 class Metric:
-    """One number to log."""
+    """Something measured in every judged frame, of which validation logs the mean."""
 
     name: str
-    value: float
+    values: Float[Tensor, "B F"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class TaskOutput:
         return -self.losses.detach()
 
     def metrics(self) -> tuple[Metric, ...]:
-        """Means of the loss and of its terms."""
-        means = [Metric("loss", float(self.losses.detach().mean()))]
-        return (*means, *(Metric(name, float(term.detach().mean())) for name, term in self.terms))
+        """The loss and its terms, without a graph."""
+        named = (("loss", self.losses), *self.terms)
+        return tuple(Metric(name, values.detach()) for name, values in named)
 
 
 class Task(nn.Module):

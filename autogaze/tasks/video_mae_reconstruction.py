@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
+from autogaze.reconstruction.holes import filled_canvas
 from autogaze.reconstruction.video_mae import (
     VideoMAE,
     VideoMAEConfig,
@@ -54,7 +55,12 @@ class VideoMAEReconstruction(Task):
     ) -> TaskOutput:
         self.check_fit(frames, gaze)
         chosen = list(judged)
-        made = self.normalise.undo(self.mae(self.normalise(frames), gaze, chosen))
+        canvas = None
+        if self.mae.config.from_canvas:
+            last = max(chosen) + 1  # nothing is painted backwards
+            painted = filled_canvas(frames[:, :last], gaze.frames(0, last), chosen)
+            canvas = self.normalise(painted)
+        made = self.normalise.undo(self.mae(self.normalise(frames), gaze, chosen, canvas))
         losses, terms = self.losses(made, frames[:, chosen])
         shown = made.detach().clamp(0, 1)
         return TaskOutput(tuple(chosen), losses, shown, terms if len(terms) > 1 else ())

@@ -15,9 +15,11 @@ from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.settings import draw_settings
-from autogaze.trainer import Trainer, TrainingData
+from autogaze.trainer import Trainer
 from autogaze.training.checkpoints import Checkpoints
+from autogaze.training.first_weights import share_positions
 from autogaze.training.judges import read_task
+from autogaze.training.loader import TrainingData
 from autogaze.training.model_options import check_model_options
 from autogaze.training.moment import Moment
 from autogaze.training.options import AlgorithmOptions, TrainerOptions
@@ -70,6 +72,8 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
             f"dataset.clip_len={most} or a judge of longer clips (one from nothing: "
             "task.recon_model_config.max_num_frames)"
         )
+    if options.shared_positions:
+        share_positions(model, options.seed)
     if options.gaze_weights is not None:
         load_gaze(model, options.gaze_weights)
     if options.task_weights is not None:

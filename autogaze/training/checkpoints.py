@@ -5,13 +5,15 @@ exps/<exp_name>/
   checkpoint_latest_gaze/           a folder for `from_pretrained`, the newest selector
   checkpoint_latest_task/           the newest judge, where one is trained
   checkpoints/step-00000500/        the newest two, each complete:
-    gaze/  task/  optimizer.pt  state.json
+    gaze/  task/  optimizer.pt  state.json  options.json
 ```
 
 Random states are not among them: everything random follows from the seed and the step.
 """
 
+import filecmp
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -28,7 +30,10 @@ from autogaze.errors import CheckpointError, OutputError, TrainingError
 from autogaze.files import check_writable, replacing
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
+from autogaze.training.settings import Settings
 from autogaze.training.weights import save_gaze, save_task
+
+log = logging.getLogger("autogaze.training")
 
 KEPT = 2
 """Checkpoints that are kept."""
@@ -70,8 +75,9 @@ class Checkpoints:
         """Remove what an earlier process did not finish writing."""
         for path in self.steps_folder.glob(".*.part"):
             shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob(".*.part*"):
-            path.unlink(missing_ok=True)
+        for place in (self.folder, *self.folder.glob("checkpoint_latest_*")):
+            for path in place.glob(".*.part*"):
+                path.unlink(missing_ok=True)
 
     def all(self) -> list[Path]:
         """Complete ones, oldest first."""
@@ -83,12 +89,14 @@ class Checkpoints:
         model: AutoGaze,
         task: Task | None,
         optimizer: dict[str, Any],
+        settings: Settings,
     ) -> Path:
         """Write a checkpoint, make it the latest, and drop old ones.
 
         Args:
             task: where it is trained.
             optimizer: its state dict, and whatever else belongs to optimisation.
+            settings: of the training.
 
         Raises:
             OSError and others in `CANNOT_SAVE`: what was there before is untouched.
@@ -100,19 +108,38 @@ class Checkpoints:
                 save_task(task, temporary / "task")
             torch.save(optimizer, temporary / "optimizer.pt")
             (temporary / "state.json").write_text(json.dumps(asdict(state)))
+            settings.save(temporary)
         self._make_latest(target)
         for old in self.all()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return target
 
+    def mend_latest(self, checkpoint: Path) -> None:
+        """Make this checkpoint the latest, unless it is.
+
+        A process that was killed right after its last checkpoint left that of the one before.
+
+        Raises:
+            OSError and others in `CANNOT_SAVE`: what was there before is untouched.
+        """
+        if not all(_same(path, latest) for path, latest in self._latest_files(checkpoint)):
+            log.warning("%s: the latest weights are brought up to %s", self.folder, checkpoint.name)
+            self._make_latest(checkpoint)
+
     def _make_latest(self, checkpoint: Path) -> None:
         """File by file, each replaced whole; in a training only the weights ever change."""
-        for part in ("gaze", "task"):
-            if (checkpoint / part).is_dir():
-                latest = self.folder / f"checkpoint_latest_{part}"
-                latest.mkdir(exist_ok=True)
-                for path in sorted((checkpoint / part).iterdir()):
-                    _replace_by(path, latest / path.name)
+        for path, latest in self._latest_files(checkpoint):
+            latest.parent.mkdir(exist_ok=True)
+            _replace_by(path, latest)
+
+    def _latest_files(self, checkpoint: Path) -> list[tuple[Path, Path]]:
+        """Files of a checkpoint's weights, each with its place among the latest ones."""
+        return [
+            (path, self.folder / f"checkpoint_latest_{part}" / path.name)
+            for part in ("gaze", "task")
+            if (checkpoint / part).is_dir()
+            for path in sorted((checkpoint / part).iterdir())
+        ]
 
     def find(self, resume: bool | str) -> list[Path]:
         """Checkpoints that a training can be resumed from, best first.
@@ -196,6 +223,13 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether the second file is there and holds what the first one holds."""
+    if not second.is_file():
+        return False
+    return first.samefile(second) or filecmp.cmp(first, second, shallow=False)
 
 
 def _replace_by(source: Path, target: Path) -> None:

@@ -7,7 +7,7 @@ then falls far below that of random gazes, and stays the same when clips swap th
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from autogaze.gaze import Gaze
@@ -25,16 +25,25 @@ def shuffled(gaze: Gaze) -> Gaze:
 
 
 def random_gaze(
-    pyramid: PatchPyramid, lengths: Int[Tensor, "B T"], generators: Sequence[torch.Generator]
+    pyramid: PatchPyramid,
+    lengths: Int[Tensor, "B T"],
+    generators: Sequence[torch.Generator],
+    weights: Float[Tensor, "B V"] | None = None,
 ) -> Gaze:
     """Random patches, so many in every frame.
 
     Args:
         generators: one a clip.
+        weights: how likely a clip's patches are, each above 0; evenly by default.
     """
-    ids = [
-        torch.randperm(pyramid.num_patches, generator=generator)[:count]
-        for generator, counts in zip(generators, lengths.tolist(), strict=True)
-        for count in counts
-    ]
+    V = pyramid.num_patches
+    ids = []
+    for clip, (generator, counts) in enumerate(zip(generators, lengths.tolist(), strict=True)):
+        for count in counts:
+            if weights is None:
+                order = torch.randperm(V, generator=generator)
+            else:  # the first of exponential clocks with these rates
+                clocks = torch.empty(V).exponential_(generator=generator) / weights[clip]
+                order = clocks.argsort()
+            ids.append(order[:count])
     return Gaze(pyramid, torch.cat(ids), lengths)

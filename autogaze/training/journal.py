@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ class Journal:
             with replacing(self.path) as temporary:
                 temporary.write_text("".join(kept))
 
+    def validated(self, step: int) -> bool:
+        """Whether a validation after so many steps is written down."""
+        return any(
+            entry["step"] == step and any(name.startswith("val/") for name in entry)
+            for entry in read_metrics(self.path)
+        )
+
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Note metrics after so many steps; JSON has no numbers that are not finite."""
         if self.writes:
@@ -97,6 +105,23 @@ class Journal:
         """Draw the curves, and end the tracker's run."""
         self.draw()
         self.tracking.close()
+
+
+class Means:
+    """Means of metrics over the steps between two lines of the log."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.values[name].append(value)
+
+    def take(self) -> dict[str, float]:
+        """The means so far; starts anew."""
+        means = {name: sum(values) / len(values) for name, values in self.values.items()}
+        self.values.clear()
+        return means
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

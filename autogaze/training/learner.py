@@ -1,5 +1,6 @@
 """From lessons to losses, with gradients."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from autogaze.algorithms.rollout import Rollout
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
+from autogaze.training.hints import hint_loss, hint_targets
 from autogaze.training.lesson import Lesson
 from autogaze.training.loader import PlacedBatch
 from autogaze.training.moment import Moment
@@ -107,7 +109,8 @@ class Learner:
 
     def gaze_losses(self, lesson: Lesson, counts: BatchCounts) -> Float[Tensor, " R"]:
         """What the algorithm minimises the mean of, for every row."""
-        scores = lesson.rows.score(self.model, lesson.video)
+        tokens = lesson.rows.see(self.model, lesson.video)
+        scores = lesson.rows.score(self.model, tokens, lesson.targets)
         rollout = Rollout(
             scores.log_probs.float(),
             lesson.rows.is_padding,
@@ -117,7 +120,16 @@ class Learner:
             counts.mean_gazes,
             counts.mean_known,
         )
-        return self.recipe.loss(rollout, lesson)
+        loss = self.recipe.loss(rollout, lesson)
+        weight = self.recipe.options.hint_weight
+        if not weight:
+            return loss
+        grid = math.isqrt(tokens.shape[2])
+        targets = hint_targets(lesson.rgb, self.model.pyramid, grid)
+        targets = targets.repeat(lesson.num_rows // len(targets), 1, 1, 1)
+        return loss + weight * (
+            hint_loss(tokens, targets) + hint_loss(scores.vision_states, targets)
+        )
 
     def _task_losses(self, lesson: Lesson) -> Float[Tensor, " R"]:
         rgb = lesson.rgb

@@ -70,15 +70,32 @@ class GazeRows:
         """Some rows without padding."""
         return Gaze(self.pyramid, self.ids[rows][self.kept[rows]], self.counts()[rows])
 
-    def score(self, model: AutoGaze, video: Float[Tensor, "B T 3 S S"]) -> Scores:
-        """How likely the gazes were and what loss is predicted after each; differentiable.
+    def see(
+        self, model: AutoGaze, video: Float[Tensor, "B T 3 S S"]
+    ) -> Float[Tensor, "R T tokens C"]:
+        """Vision tokens of every row, seen once for all rows of a clip; differentiable.
 
         Args:
             video: normalised; rows are group-major, row = repetition * B + clip.
         """
-        tokens, _ = model.see(video)  # once for all rows of a clip
-        tokens = tokens.repeat(len(self.ids) // len(video), 1, 1, 1)
-        return score(model.gazing_model.gaze_decoder, tokens, self.ids, self.kept, list(self.slots))
+        tokens, _ = model.see(video)
+        return tokens.repeat(len(self.ids) // len(video), 1, 1, 1)
+
+    def score(
+        self,
+        model: AutoGaze,
+        tokens: Float[Tensor, "R T tokens C"],
+        targets: Float[Tensor, "R slots V"] | None = None,
+    ) -> Scores:
+        """How likely the gazes were and what loss is predicted after each; differentiable.
+
+        Args:
+            tokens: what `see` gave.
+            targets: see `autogaze.models.autogaze.scoring.score`.
+        """
+        return score(
+            model.gazing_model.gaze_decoder, tokens, self.ids, self.kept, list(self.slots), targets
+        )
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,7 @@ class Lesson:
         losses: (R, slots) the task's loss after a gaze, where known.
         losses_known: (R, slots) where it is.
         reward: (R, F) of every row at each judged frame, where the algorithm has any.
+        targets: (R, slots, V) see `GazeLabels`, where labels have any.
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
@@ -100,6 +118,7 @@ class Lesson:
     losses: Float[Tensor, "R slots"] | None = None
     losses_known: Bool[Tensor, "R slots"] | None = None
     reward: Float[Tensor, "R F"] | None = None
+    targets: Float[Tensor, "R slots V"] | None = None
 
     @property
     def num_rows(self) -> int:

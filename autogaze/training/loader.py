@@ -26,6 +26,19 @@ from autogaze.datasets.clip import (
 from autogaze.datasets.seeds import seeded
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """Clips to learn from and to validate on.
+
+    Args:
+        max_unreadable: share of the clips that may turn out unreadable.
+    """
+
+    train: Dataset
+    val: Dataset | None = None
+    max_unreadable: float = 0.05
+
+
 class Place(NamedTuple):
     """A clip of a step: its place in the whole batch, and which clip it is."""
 

@@ -12,7 +12,7 @@ from autogaze.models.autogaze.configuration import (
     GazeModelConfig,
     VisionModelConfig,
 )
-from autogaze.training.reading import unknown
+from autogaze.training.reading import unknown_option
 
 Known = Mapping[str, "Known | None"]
 """Names of options; those of a group with what is in it, any other with None."""
@@ -33,7 +33,7 @@ def check_model_options(options: Mapping[str, Any]) -> None:
 def _check(options: Mapping[str, Any], known: Known, group: str) -> None:
     for name, value in options.items():
         if name not in known:
-            raise TrainingError(unknown(f"option {group}.{name}", str(name), known))
+            raise TrainingError(unknown_option(group, str(name), known))
         inner = known[name]
         if inner is None or value is None:
             continue

@@ -32,6 +32,7 @@ class TrainerOptions:
     train_task: bool = False
     detach_task: bool = True
     gaze_weights: str | None = None
+    shared_positions: bool = False
     task_weights: str | None = None
 
     # Optimisation.
@@ -132,14 +133,23 @@ class AlgorithmOptions:
         group_size: gazes at every clip, G (GRPO).
         discount_factor: of credit, a gaze (GRPO), in (0, 1].
         optimize_task_loss_prediction: teach the model to predict the task's loss, too.
+        hint_weight: of what vision tokens are asked for besides (`autogaze.training.hints`).
+        scale_alpha: concentration of the shares that the scales have of a clip's random
+            gazes (dummy), above 0; null draws all patches alike, nearly all of them fine.
     """
 
     name: str = "ntp"
     group_size: int = 1
     discount_factor: float = 1.0
     optimize_task_loss_prediction: bool = True
+    hint_weight: float = 0.0
+    scale_alpha: float | None = None
 
     def __post_init__(self) -> None:
+        if not self.hint_weight >= 0:
+            raise TrainingError(f"algorithm.hint_weight must be at least 0, got {self.hint_weight}")
+        if self.scale_alpha is not None and not self.scale_alpha > 0:
+            raise TrainingError(f"algorithm.scale_alpha must be above 0, got {self.scale_alpha}")
         if self.group_size < 1:
             raise TrainingError(f"algorithm.group_size must be at least 1, got {self.group_size}")
         if not 0 < self.discount_factor <= 1:

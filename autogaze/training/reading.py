@@ -10,6 +10,36 @@ from autogaze.errors import TrainingError
 
 Options = TypeVar("Options")
 
+OTHER_WORDS = {
+    "lr": ("learning_rate", "lr_rate"),
+    "min_lr": ("min_learning_rate", "end_lr", "final_lr"),
+    "lr_schedule": ("scheduler", "lr_scheduler", "lr_scheduler_type", "schedule"),
+    "warmup_ratio": ("warmup", "warmup_steps"),
+    "weight_decay": ("wd", "decay"),
+    "max_grad_norm": ("grad_clip", "clip_grad", "clip_grad_norm", "gradient_clip_val"),
+    "mixed_precision": ("precision", "dtype", "amp", "bf16", "fp16"),
+    "n_epochs": ("epochs", "num_epochs", "max_epochs", "num_train_epochs"),
+    "max_steps": ("steps", "n_steps", "num_steps", "max_iters", "iterations"),
+    "batch_size": ("bs", "train_batch_size", "global_batch_size"),
+    "per_gpu_max_batch_size": ("micro_batch_size", "per_device_train_batch_size"),
+    "num_workers": ("workers", "dataloader_num_workers"),
+    "exp_name": ("name", "run_name", "experiment"),
+    "exp_folder": ("output_dir", "out_dir", "save_dir", "folder"),
+    "resume": ("resume_from", "resume_from_checkpoint"),
+    "save_nsteps": ("save_steps", "save_every", "save_interval"),
+    "val_nsteps": ("eval_steps", "val_every", "val_interval"),
+    "log_nsteps": ("logging_steps", "log_every", "log_interval"),
+    "tracker": ("logger", "report_to", "log_with"),
+    "val_only": ("eval_only", "validate_only"),
+    "gaze_weights": ("weights", "checkpoint", "init_from"),
+    "group_size": ("num_generations", "num_samples"),
+    "discount_factor": ("gamma", "discount"),
+    "root": ("path", "folder", "data_root", "data_dir", "roots"),
+    "clip_len": ("num_frames", "frames", "clip_frames"),
+    "gt_gazing_pos_paths": ("labels", "label_file", "gaze_labels"),
+}
+"""What options are called elsewhere."""
+
 
 def read(kind: type[Options], values: Mapping[str, Any], group: str) -> Options:
     """Options of a dataclass from a dict.
@@ -27,7 +57,7 @@ def read(kind: type[Options], values: Mapping[str, Any], group: str) -> Options:
     given: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
-            raise TrainingError(unknown(f"option {group}.{name}", name, fields))
+            raise TrainingError(unknown_option(group, name, fields))
         given[name] = _read_value(hints[name], value, f"{group}.{name}")
     return kind(**given)
 
@@ -43,12 +73,24 @@ def choose(known: Mapping[str, Any], name: object, option: str) -> Any:
     return known[name]
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that means nothing."""
+def unknown(what: str, name: str, known: Iterable[str], group: str = "") -> str:
+    """The message for a name that means nothing.
+
+    Args:
+        what: what it was to be, and the name.
+        known: names that mean something.
+        group: what stands before the name that is proposed: `trainer.`
+    """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown {what}: known are {', '.join(known)}{hint}"
+    close = [word for word in known if name in OTHER_WORDS.get(word, ())]
+    close = close or difflib.get_close_matches(name, known, 1)
+    hint = f" (did you mean {group}{close[0]}?)" if close else ""
+    return f"unknown {what}{hint}: known are {', '.join(known)}"
+
+
+def unknown_option(group: str, name: str, known: Iterable[str]) -> str:
+    """The message for an option that a group does not have."""
+    return unknown(f"option {group}.{name}", name, known, f"{group}.")
 
 
 def _read_value(hint: Any, value: Any, option: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +35,11 @@ def check_share(unreadable: int, seen: int, planned: int, most: float) -> None:
     forgiven. A training of fewer clips is judged as a whole.
     """
     if unreadable > most * max(seen, min(ENOUGH, planned)):
+        share = math.ceil(100 * unreadable / seen) / 100
+        forgiven = f", or set dataset.max_unreadable={share:g} to do without them"
         raise TrainingError(
             f"{unreadable} of {seen} clips could not be read, more than "
-            f"dataset.max_unreadable={most:g} allows; unreadable.jsonl names them"
+            f"dataset.max_unreadable={most:g} allows; unreadable.jsonl, in the folder of the "
+            "experiment, names them and says why: repair these files or take them away"
+            + (forgiven if unreadable < seen else "")
         )

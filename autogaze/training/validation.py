@@ -79,7 +79,8 @@ class Validation:
     def run(self, show: Show | None = None) -> dict[str, float]:
         """Metrics over all clips and processes; those of `val_ratios` end in `@ratio`.
 
-        - `val/loss`: of the task, over all frames.
+        - `val/loss`: of the task, over all frames; beside it every term of a loss that has
+          several, such as `val/l1` (see `TaskOutput.metrics`).
         - `val/shuffled_loss`, `val/random_loss`: its loss for gazes of other clips, and for
           random ones, at equal counts; where the gazes are a selector's.
         - `val/gazing_ratio`: gazed share of all patches.
@@ -90,12 +91,7 @@ class Validation:
             TrainingError: more of them than `max_unreadable` allows, or all of them.
         """
         self.learner.task.eval()
-        names = ["algorithm_loss", "gazing_ratio"] + [
-            name + setting.suffix
-            for setting in self.settings
-            for name in ("loss", "shuffled_loss", "random_loss")
-        ]
-        means = ClipMeans(names, self.learner.device)
+        means = ClipMeans()
         left = self.options.val_pictures if self.accelerator.is_main_process else 0
         unreadable: list[UnreadableClip] = []
         for batch in self._batches():
@@ -108,7 +104,7 @@ class Validation:
             self._algorithm_loss(batch, means)
             left -= len(batch)
         self.learner.task.train()
-        values = means.of_all(self.accelerator) | self._check(unreadable)
+        values = means.of_all() | self._check(unreadable)
         return {f"val/{name}": value for name, value in values.items()}
 
     def _check(self, unreadable: Sequence[UnreadableClip]) -> dict[str, float]:
@@ -147,12 +143,13 @@ class Validation:
     def _judge(
         self, batch: PlacedBatch, setting: Setting, means: "ClipMeans", show: Show | None, most: int
     ) -> None:
-        """The task's loss, that of the controls, and a picture of at most `most` clips."""
+        """The task's metrics, the controls' losses, and a picture of at most `most` clips."""
         task, device = self.learner.task, self.learner.device
         rgb = batch.clips.rgb(device)
         gaze = self._gaze(batch, setting)
         output = task(rgb, gaze, range(gaze.num_frames))
-        means.add("loss" + setting.suffix, output.losses)
+        for metric in output.metrics():
+            means.add(metric.name + setting.suffix, metric.values)
         if setting.ratio is None:
             means.add("gazing_ratio", gaze.lengths / gaze.pyramid.num_patches)
         if show is not None:
@@ -202,24 +199,25 @@ class Validation:
 
 
 class ClipMeans:
-    """Means over clips and processes, by name.
+    """Means over clips and processes, by name."""
 
-    Args:
-        names: all there can be, the same in every process.
-    """
-
-    def __init__(self, names: list[str], device: torch.device) -> None:
-        self.places = {name: place for place, name in enumerate(names)}
-        self.sums = torch.zeros(len(names), 2, dtype=torch.float64)
-        self.device = device
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[float, int]] = {}
 
     def add(self, name: str, values: Tensor) -> None:
         """Count values in."""
-        self.sums[self.places[name]] += torch.tensor([float(values.sum()), values.numel()])
+        self._add(name, float(values.sum()), values.numel())
 
-    def of_all(self, accelerator: "Accelerator") -> dict[str, float]:
+    def of_all(self) -> dict[str, float]:
         """The means over all processes, of what was counted in anywhere."""
-        on_device = self.sums.to(self.device, torch.float32)  # not every device has float64
-        total = accelerator.reduce(on_device, reduction="sum")
-        pairs = zip(self.places, total.tolist(), strict=True)  # type: ignore[union-attr]
-        return {name: value / count for name, (value, count) in pairs if count}
+        from accelerate.utils import gather_object
+
+        together = ClipMeans()
+        for sums in gather_object([self.sums]):
+            for name, (total, count) in sums.items():
+                together._add(name, total, count)
+        return {name: total / count for name, (total, count) in together.sums.items()}
+
+    def _add(self, name: str, total: float, count: int) -> None:
+        before, counted = self.sums.get(name, (0.0, 0))
+        self.sums[name] = before + total, counted + count

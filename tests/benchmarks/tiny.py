@@ -6,8 +6,8 @@ from typing import Any
 import torch
 import transformers as tf
 
-from autogaze.benchmarks.device import Place
 from autogaze.benchmarks.encoder_models import MeasuredEncoder, measured
+from autogaze.devices import Place
 
 PLACE = Place(torch.device("cpu"), torch.float32)
 SIZES = {

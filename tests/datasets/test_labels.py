@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autogaze.datasets.clip import ClipKey, GazeLabels, TrainingClip
+from autogaze.datasets.clip import ClipKey, GazeLabels, LabelCoverage, TrainingClip
 from autogaze.datasets.decoded import DecodedClips, save_decoded
 from autogaze.datasets.labels import LabelFile, window_name
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
@@ -138,11 +138,25 @@ def test_only_labelled_videos_are_used(videos):
     assert len(folder) == 1
     assert folder[ClipKey(0, 0)].name == "set/train/b.mp4"
     assert folder[ClipKey(0, 0)].labels == labels["set/train/b.mp4"]
+    assert folder.coverage == LabelCoverage("labels.json", 2, 1, "set/train/a.mp4")
+    assert VideoFolder([videos], window=Window(2), side=32).coverage is None
+
+
+def test_a_name_of_two_videos_is_refused(videos, tmp_path):
+    other = tmp_path / "other" / "set" / "train"
+    other.mkdir(parents=True)
+    make_video(other / "b.mp4", 4)
+    roots = [videos, tmp_path / "other" / "set"]
+    with pytest.raises(TrainingError, match=r"labels set/train/b.mp4, .*rename one of their"):
+        VideoFolder(roots, window=Window(2), labels=label_file("set/train/b.mp4"))
+    folder = VideoFolder(roots, window=Window(2), labels=label_file("set/train/a.mp4"))
+    assert (len(folder), folder.coverage.found, folder.coverage.labelled) == (1, 3, 1)
 
 
 def test_labels_that_do_not_fit_are_refused(videos):
     with pytest.raises(
-        TrainingError, match=r"labels none of the 2 clips found.*a.mp4.*labels x/y/z.mp4"
+        TrainingError,
+        match=r"labels none of the 2 clips found.*a.mp4.*labels x/y/z.mp4.*autogaze l",
     ):
         VideoFolder([videos], window=Window(2), labels=label_file("x/y/z.mp4"))
     labels = label_file("set/train/b.mp4", frames=3)
@@ -159,6 +173,7 @@ def test_every_labelled_window_is_a_clip(videos):
     folder = VideoFolder([videos], window=Window(2), side=32, labels=labels)
     assert [folder[number].name for number in range(len(folder))] == [names[1], names[0], names[2]]
     assert [folder.name(number) for number in range(3)] == [names[1], names[0], names[2]]
+    assert folder.coverage == LabelCoverage("labels.json", 2, 2)
     whole = VideoFolder([videos], window=Window(4), side=32)
     for number, (video, start) in enumerate([(0, 0), (0, 2), (1, 1)]):
         assert torch.equal(folder[number].frames, whole[video].frames[start : start + 2])
@@ -170,6 +185,7 @@ def test_only_labelled_drawn_clips_are_given():
     chosen = [drawn.name(3), drawn.name(1)]
     labelled = ProceduralClips(5, drawn.settings, labels=label_file(*chosen, "other"))
     assert len(labelled) == 2
+    assert labelled.coverage == LabelCoverage("labels.json", 5, 2, drawn.name(0))
     for epoch in (0, 1):  # they are the same in every epoch
         for number, original in enumerate((1, 3)):
             clip = labelled[ClipKey(epoch, number)]
@@ -191,6 +207,7 @@ def test_decoded_clips_and_labels(tmp_path):
     save_decoded([TrainingClip(some_frames(2), name) for name in "abc"], path)
     found = DecodedClips([path], labels=label_file("c"))
     assert [clip.name for clip in map(found.__getitem__, range(len(found)))] == ["c"]
+    assert found.coverage == LabelCoverage("labels.json", 3, 1, "a")
     assert torch.equal(found[0].frames, some_frames(2))
     with pytest.raises(TrainingError, match="labels none of the 3 clips found, such as a"):
         DecodedClips([path], labels=label_file("d"))

@@ -181,6 +181,16 @@ def test_a_video_mae_judges(call, videos, judge):
     assert result.exit_code == 2
 
 
+def test_a_short_list_costs_less_and_is_told(call, videos, judge):
+    words = (videos / "a.mp4", *SHORT, "--max-ratio", 0.3, "--judge", judge, "--json")
+    result = call(*words, "--shortlist", 1, "--out", "short.json")
+    assert result.exit_code == 0, result.output
+    (clip,) = labels_of("short.json", num_patches=20).clips.values()
+    measured = json.loads(call(*words, "--shortlist", 1, "--measure", 2).stdout)
+    assert measured["reconstructions"] == sum(len(ids) for ids in clip.ids)
+    assert "1 that promise most" in measured["judge"]
+
+
 def test_measuring_writes_nothing(call, videos, judge, tmp_path):
     for words in (["--judge", judge], []):
         result = call(videos, *SHORT, *words, "--measure", 2, "--json")
@@ -202,8 +212,8 @@ def test_measuring_writes_nothing(call, videos, judge, tmp_path):
         (["VIDEOS", "--shard", "3/2"], "numbered from 1 to their total, got '3/2'"),
         (["VIDEOS", "--min-ratio", "0.5"], "got 0.5 and 0.2"),
         (["VIDEOS", "--loss-type", "l1"], "are for a VideoMAE"),
-        (["VIDEOS", "--dtype", "bfloat16"], "--dtype and --batch are for a VideoMAE"),
-        (["VIDEOS", "--batch", "4"], "--dtype and --batch are for a VideoMAE"),
+        (["VIDEOS", "--dtype", "bfloat16"], "--batch and --shortlist are for a VideoMAE"),
+        (["VIDEOS", "--batch", "4"], "--batch and --shortlist are for a VideoMAE"),
         (["VIDEOS", "--dtype", "int3"], "got 'int3'"),
         (["VIDEOS", "VIDEOS/a.mp4"], "2 clips would be set/train/a.mp4"),
         (["--dataset", "none.yaml"], "none.yaml: cannot be read as YAML or JSON"),

@@ -1,5 +1,6 @@
 """The fast searches find what the naive one finds."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,17 +9,20 @@ from autogaze.errors import GeometryError, TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.budget import GazeBudget
-from autogaze.labelling.canvas import CanvasSearcher
+from autogaze.labelling.canvas import CanvasSearcher, shares
 from autogaze.labelling.measure import spread_states
 from autogaze.labelling.naive import naive_labels, naive_seconds
+from autogaze.labelling.promise import promises
 from autogaze.labelling.video_mae import VideoMAESearcher
-from autogaze.reconstruction.canvas import canvas_losses
+from autogaze.reconstruction.canvas import Canvas, canvas_losses
 from autogaze.reconstruction.video_mae.incremental import FrameByFrame
+from autogaze.reconstruction.video_mae.model import pictures
+from autogaze.reconstruction.views import scale_views
 from autogaze.selectors.greedy import Greedy
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.frame_losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from tests.tasks.material import TINY, some_clips, some_gaze, tiny_mae, tiny_siglip
+from tests.tasks.material import FROM_CANVAS, TINY, some_clips, some_gaze, tiny_mae, tiny_siglip
 
 PYRAMID = TINY.pyramid
 
@@ -27,9 +31,10 @@ def some_frames(seed=0, frames=3):
     return (some_clips(1, frames, seed=seed)[0] * 255).round().to(torch.uint8)
 
 
-def judge(loss_type="l1", weights="1"):
+def judge(loss_type="l1", weights="1", config=TINY):
     networks = {f"siglip2.{name}": value for name, value in tiny_siglip().state_dict().items()}
-    return VideoMAEReconstruction(tiny_mae(), FrameLosses.parse(loss_type, weights, networks))
+    losses = FrameLosses.parse(loss_type, weights, networks)
+    return VideoMAEReconstruction(tiny_mae(config=config), losses)
 
 
 def assert_same(found, wanted):
@@ -61,12 +66,69 @@ def test_the_canvas_search_is_the_greedy_selector():
     assert [gaze.frame(0, frame).tolist() for frame in range(2)] == [list(x) for x in found.ids]
 
 
+@pytest.mark.parametrize("config", [TINY, FROM_CANVAS], ids=["from nothing", "from the canvas"])
 @pytest.mark.parametrize("seed", range(2))
-def test_the_video_mae_search_is_the_naive_one(seed):
-    task, frames, counts = judge(), some_frames(seed), [2, 1, 3]
+def test_the_video_mae_search_is_the_naive_one(seed, config):
+    task, frames, counts = judge(config=config), some_frames(seed), [2, 1, 3]
     wanted = naive_labels(task, frames / 255, counts)
     for batch in (1, 7, 64):
         assert_same(VideoMAESearcher(task, batch).label(frames, counts), wanted)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_promises_are_what_painting_over_would_gain(seed):
+    frame = some_frames(seed, 1).float() / 255
+    views = scale_views(frame, PYRAMID)
+    order = torch.randperm(PYRAMID.num_patches, generator=torch.Generator().manual_seed(seed))
+    chosen = order[: 3 * seed].tolist()
+
+    def error(ids):
+        canvas, mask = Canvas(PYRAMID, 1), torch.zeros(1, PYRAMID.num_patches, dtype=torch.bool)
+        mask[0, ids] = True
+        return (canvas.paint(views, mask) - frame).abs().mean(1)[0].double().numpy()
+
+    is_chosen = np.zeros(PYRAMID.num_patches, dtype=bool)
+    is_chosen[chosen] = True
+    wrong_views = (views[0] - frame).abs().mean(1).double().numpy()
+    found = promises(error(chosen), wrong_views, is_chosen, PYRAMID)
+    for patch in range(PYRAMID.num_patches):
+        if patch in chosen:
+            assert found[patch] == -np.inf
+        else:
+            gained = error(chosen).sum() - error([*chosen, patch]).sum()
+            assert found[patch] == pytest.approx(gained, abs=1e-4)
+
+
+def test_a_shortlist_of_one_costs_a_reconstruction_a_patch():
+    task, frames, counts = judge(config=FROM_CANVAS), some_frames(), [4, 1, 7]
+    searcher = VideoMAESearcher(task, shortlist=1)
+    found = searcher.label(frames, counts)
+    assert searcher.num_reconstructions == sum(counts) + len(counts)
+    gaze = Gaze(PYRAMID, torch.tensor(sum(found.ids, ())), torch.tensor([counts]))
+    # The losses that it writes down are the judge's own.
+    wanted = [
+        task(frames[None, : n + 1] / 255, gaze.frames(0, n + 1), [n]).losses for n in range(3)
+    ]
+    assert [loss.item() for loss in wanted] == pytest.approx(
+        [x[-1] for x in found.losses], rel=1e-4
+    )
+
+
+def test_a_longer_shortlist_finds_more():
+    task, frames, counts = judge(config=FROM_CANVAS), some_frames(), [6]
+    found = [
+        VideoMAESearcher(task, shortlist=short).label(frames[:1], [1]).losses[0][0]
+        for short in (1, 5, PYRAMID.num_patches)
+    ]
+    assert found == sorted(found, reverse=True)
+    exact = VideoMAESearcher(task).label(frames[:1], counts)
+    whole = VideoMAESearcher(task, shortlist=PYRAMID.num_patches).label(frames[:1], counts)
+    assert_same(whole, exact)
+
+
+def test_an_empty_shortlist_is_refused():
+    with pytest.raises(TrainingError, match="at least 1 patch, got 0"):
+        VideoMAESearcher(judge(), shortlist=0)
 
 
 def test_so_it_is_with_feature_losses():
@@ -93,7 +155,7 @@ def test_frame_by_frame_is_the_whole_model():
     for number in range(4):
         stepwise.show(frames[number])
         ids = gaze.frame(0, number)
-        made = stepwise.reconstruct(ids[None])
+        made = pictures(stepwise.predict(ids[None]), PYRAMID)
         wanted = mae(frames[None], gaze, [number])[0]
         torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
         stepwise.keep(ids.tolist())
@@ -169,3 +231,28 @@ def test_budgets():
 def test_bad_budgets(options, message):
     with pytest.raises(TrainingError, match=message):
         GazeBudget(**options)
+
+
+def test_soft_labels_say_how_good_every_patch_would_be():
+    frames, counts = some_frames(frames=2), [4, 6]
+    plain = CanvasSearcher(PYRAMID).label(frames, counts)
+    soft = CanvasSearcher(PYRAMID, softness=0.2).label(frames, counts)
+    assert plain.targets is None
+    assert (soft.ids, soft.losses) == (plain.ids, plain.losses)
+    assert soft.targets.shape == (10, PYRAMID.num_patches)
+    torch.testing.assert_close(soft.targets.sum(1), torch.ones(10))
+    chosen = torch.tensor(sum(soft.ids, ()))
+    assert torch.equal(soft.targets.argmax(1), chosen)
+    taken = soft.targets[torch.arange(1, 4)[:, None], chosen[:3]].tril()
+    assert not taken.any(), "patches that were taken before are worth nothing"
+    hard = CanvasSearcher(PYRAMID, softness=1e-6).label(frames, counts).targets
+    torch.testing.assert_close(
+        hard, torch.nn.functional.one_hot(chosen, PYRAMID.num_patches).float()
+    )
+
+
+def test_shares_follow_the_formula():
+    gains = np.array([4.0, 2.0, -np.inf, 4.0, -1.0])
+    weights = np.exp(-np.array([0.0, 2.0, np.inf, 0.0, 5.0]) / (0.5 * 4))
+    np.testing.assert_allclose(shares(gains, 0.5), weights / weights.sum())
+    np.testing.assert_allclose(shares(np.array([0.0, -np.inf, 0.0]), 0.5), [0.5, 0, 0.5])

@@ -374,3 +374,54 @@ def test_a_hub_that_cannot_be_reached(monkeypatch):
         load_video_mae("facebook/vit-mae-large")
     with pytest.raises(CheckpointError, match="no such checkpoint file or folder"):
         load_video_mae("./nowhere/model")
+
+
+def canvas_judge():
+    torch.manual_seed(0)
+    model = VideoMAE(replace(SMALL, from_canvas=True)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@torch.no_grad()
+def test_an_untrained_judge_from_the_canvas_shows_the_canvas():
+    model, gaze, canvas = (
+        VideoMAE(replace(SMALL, from_canvas=True)),
+        some_gaze(),
+        some_video(seed=1),
+    )
+    made = model(some_video(), gaze, [0, 1, 2, 3], canvas)
+    torch.testing.assert_close(made, canvas)
+
+
+@torch.no_grad()
+def test_the_canvas_is_seen_where_it_was_painted():
+    model, video, gaze, canvas = canvas_judge(), some_video(), some_gaze(), some_video(seed=1)
+    made = model(video, gaze, [0, 1, 2, 3], canvas)
+    again = model(video, gaze, [2, 0, 2], canvas[:, [2, 0, 2]])
+    assert torch.equal(again[:, 0], again[:, 2])
+    # A frame's loss depends a little on which others are shown whole, so two at a time.
+    pair = model(video, gaze, [0, 2], canvas[:, [0, 2]])
+    torch.testing.assert_close(again[:, :2], pair.flip(1))
+    changed = canvas.clone()
+    changed[:, 3, :, :16, :16] += 1
+    other = model(video, gaze, [0, 1, 2, 3], changed)
+    torch.testing.assert_close(other[:, :3], made[:, :3])  # nobody sees later frames
+    assert (other[:, 3] - made[:, 3]).abs().mean() > 0.01
+
+
+def test_a_canvas_must_be_given_where_it_is_wanted_and_only_there(judge):
+    with pytest.raises(GeometryError, match="from a canvas, got none"):
+        canvas_judge()(some_video(), some_gaze(), [0])
+    with pytest.raises(GeometryError, match="without a canvas, got one"):
+        judge(some_video(), some_gaze(), [0], some_video()[:, :1])
+
+
+def test_a_judge_from_the_canvas_comes_back_from_its_folder(tmp_path):
+    model = canvas_judge()
+    save_video_mae(model, tmp_path)
+    loaded = load_video_mae(tmp_path)
+    assert loaded.config.from_canvas
+    made = [m(some_video(), some_gaze(), [1], some_video(seed=1)[:, :1]) for m in (model, loaded)]
+    assert torch.equal(*made)

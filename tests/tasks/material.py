@@ -1,5 +1,7 @@
 """Tiny judges, gazes and clips."""
 
+from dataclasses import replace
+
 import torch
 import transformers as tf
 
@@ -23,10 +25,13 @@ TINY = VideoMAEConfig(
 )
 
 
-def tiny_mae(seed=0, std=0.3):
+FROM_CANVAS = replace(TINY, from_canvas=True)
+
+
+def tiny_mae(seed=0, std=0.3, config=TINY):
     """Weights large enough that mistakes show."""
     torch.manual_seed(seed)
-    model = VideoMAE(TINY).eval()
+    model = VideoMAE(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=std)
     return model

@@ -1,16 +1,21 @@
 """What cannot work is refused before training starts, in the options' own names."""
 
+import logging
+import re
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from autogaze import train
 from autogaze.datasets.clip import ClipKey, UnreadableClip
 from autogaze.datasets.procedural import ProceduralClips
 from autogaze.errors import AutoGazeError, CheckpointError, MissingExtraError, TrainingError
 from autogaze.training.building import build_trainer
 from autogaze.training.journal import read_metrics
 from autogaze.training.options import TrainerOptions
+from autogaze.training.sources.folders import VideoFolderSource
+from autogaze.training.sources.mixture import Part
 from autogaze.training.unreadable import check_share
 from tests.clips import make_video
 from tests.training.tiny import JUDGE, tiny_config, tiny_trainer
@@ -22,7 +27,8 @@ WRONG = {
     "trainer.batch_size": (0, "above 0"),
     "trainer.lr": ("fast", "a number"),
     "trainer.train_gaze": ("yes", "true or false"),
-    "trainer.learning_rate": (1e-3, "learning_rate"),
+    "trainer.learning_rate": (1e-3, r"learning_rate \(did you mean trainer\.lr\?\): known are"),
+    "trainer.max_step": (3, r"did you mean trainer\.max_steps\?"),
     "trainer.exp_name": ("../elsewhere", "below exps/"),
     "trainer.temp_schedule_args": ({"begin": 3}, "start"),
     "trainer.mixed_precision": ("fp8", "bf16, fp16, no"),
@@ -100,9 +106,15 @@ def test_unknown_strategies_are_named(tmp_path):
     ("path", "message"),
     [
         ("gaze_model_config.gaze_decoder_config.num_layers", "num_hidden_layers"),
-        ("gaze_model_config.vision_model_config.hiden_dim", "did you mean hidden_dim"),
-        ("gazing_ratio_config.exponential.lamda", "did you mean lambda"),
-        ("task_loss_requirement_config.fix", "did you mean fixed"),
+        (
+            "gaze_model_config.vision_model_config.hiden_dim",
+            r"did you mean model\..*vision_model_config\.hidden_dim\?",
+        ),
+        ("gazing_ratio_config.exponential.lamda", r"did you mean model\..*\.exponential\.lambda\?"),
+        (
+            "task_loss_requirement_config.fix",
+            r"did you mean model\.task_loss_requirement_config\.fixed\?",
+        ),
         ("gaze_model_config.connector_config", "must be a group of options, got 3"),
     ],
 )
@@ -160,6 +172,77 @@ def test_a_part_of_a_mixture_is_named_by_its_own_options(tmp_path):
     config["dataset"] = {"name": "mixture", "clip_len": 3, "greedy_labels": {}, "parts": parts}
     with pytest.raises(TrainingError, match=r"^dataset\.parts\.videos\.root names no folder"):
         build_trainer(config)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            {"name": "procedural", "scene": {"max_shape": 1}},
+            r"parts\.p\.scene\.max_shape .*max_shapes",
+        ),
+        ({"name": "procedural", "scene": {"side": 8}}, r"^dataset\.parts\.p\.scene\.side follows"),
+        (
+            {"name": "video_folder", "augmentation": {"min_crop": 2.0}},
+            r"^dataset\.parts\.p\.augmentation\.min_crop must lie",
+        ),
+        (
+            {"name": "video_folder", "random_sample_frame": True, "gt_gazing_pos_paths": {}},
+            r"use dataset\.parts\.p\.random_sample_frame=False",
+        ),
+        ({"name": "procedural", "num_clips": 0}, r"^dataset\.parts\.p: an epoch must have one"),
+        ({"name": "procedural", "wieght": 2}, r"^unknown option dataset\.parts\.p\.wieght"),
+    ],
+)
+def test_options_of_a_part_are_named_wherever_an_error_names_them(part, message, tmp_path):
+    if part["name"] == "video_folder":
+        folder = tmp_path / "videos" / "train"
+        folder.mkdir(parents=True)
+        make_video(folder / "a.mp4", num_frames=4)
+        labels = tmp_path / "labels.json"
+        labels.write_text('{"videos/train/a.mp4": {"gazing_pos": [[0], [20], [40]]}}')
+        part = {**part, "root": str(tmp_path / "videos")}
+        if "gt_gazing_pos_paths" in part:
+            part["gt_gazing_pos_paths"] = {"train": str(labels)}
+    config = tiny_config("ntp", tmp_path)
+    config["dataset"] = {
+        "name": "mixture",
+        "clip_len": 3,
+        "greedy_labels": {},
+        "parts": {"p": part},
+    }
+    with pytest.raises(TrainingError, match=message) as raised:
+        build_trainer(config)
+    assert not re.search(r"(?<!\.)\bdataset\.(?!parts\.p)", str(raised.value))
+
+
+def test_what_is_only_called_like_an_option_keeps_its_name():
+    part = Part("p", 1.0, VideoFolderSource())
+    text = "/data/dataset.root and dataset.json: set dataset.root, or dataset.clip_len=3"
+    with pytest.raises(TrainingError) as raised, part.named():
+        raise TrainingError(text)
+    named = text.replace("set dataset.root", "set dataset.parts.p.root")
+    assert str(raised.value) == f"dataset.parts.p: {named}"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "trainer.learning_rate=1",
+            r"option trainer\.learning_rate \(did you mean trainer\.lr\?\)",
+        ),
+        ("trainer.temp_schedule_args.begin=3", r"known are end, schedule, start"),
+        ("trainer.lr", "trainer.lr"),
+        ("trainer=fast", "default"),
+    ],
+)
+def test_a_misnamed_option_of_a_command_is_named(argument, message, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="autogaze")  # the command sets it, this resets it
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(sys, "argv", ["autogaze.train", argument])
+    with pytest.raises(SystemExit, match=rf"^autogaze\.train: (.|\n)*{message}"):
+        train.main()
 
 
 def test_labels_without_losses_cannot_teach_the_loss_prediction(tmp_path):
@@ -262,7 +345,11 @@ def test_validating_needs_clips_to_validate_on(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"other/train/x.mp4": {"gazing_pos": [[0], [20], [40]]}}, "labels none of"),
+        (
+            {"other/train/x.mp4": {"gazing_pos": [[0], [20], [40]]}},
+            r"gazing_labels\.json labels none of the 1 clips .*such as videos/train/a\.mp4; it "
+            r"labels other/train/x\.mp4\..*dataset\.gt_gazing_pos_paths.*`autogaze label`",
+        ),
         ({"videos/train/a.mp4": {"gazing_pos": [[200], [265], [530]]}}, "another pyramid"),
         ({"videos/train/a.mp4": {"gazing_pos": [[0], [5], [10]]}}, "another pyramid"),
         ({"videos/train/a.mp4": {"gazing_pos": [[0], [20]]}}, "clip_len=2"),
@@ -324,7 +411,8 @@ def test_unreadable_clips_are_skipped_named_and_counted(kind, tmp_path, monkeypa
 
 def test_too_many_unreadable_clips_end_training(tmp_path, monkeypatch):
     damaged(monkeypatch, *range(9))
-    with pytest.raises(TrainingError, match=r"more than dataset\.max_unreadable=0\.05 allows"):
+    allowed = r"more than dataset\.max_unreadable=0\.05 allows; .*repair these files"
+    with pytest.raises(TrainingError, match=allowed):
         tiny_trainer("ntp", tmp_path).fit()
 
 
@@ -361,7 +449,8 @@ def test_a_batch_of_nothing_but_unreadable_clips_changes_nothing(tmp_path, monke
 def test_few_unreadable_clips_are_forgiven_until_a_share_means_something():
     check_share(10, 20, planned=10_000, most=0.05)
     check_share(10, 200, planned=10_000, most=0.05)
-    with pytest.raises(TrainingError, match="11 of 200"):
+    remedy = r"11 of 200 .*repair these.*, or set dataset\.max_unreadable=0\.06"
+    with pytest.raises(TrainingError, match=remedy):
         check_share(11, 200, planned=10_000, most=0.05)
     with pytest.raises(TrainingError):
         check_share(2, 4, planned=20, most=0.05)

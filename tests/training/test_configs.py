@@ -1,17 +1,13 @@
-"""Every shipped configuration loads, builds and trains a step; so do the commands of the docs."""
+"""Every shipped configuration loads, builds and trains a step."""
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -26,21 +22,13 @@ from autogaze.training.judges import read_task
 from autogaze.training.sources import DATASETS
 from tests.clips import make_video
 from tests.tasks.material import TINY, tiny_mae, tiny_siglip
+from tests.training.composed import compose_options
 from tests.training.tiny import JUDGE, MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "autogaze" / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "base")
-DOCS = ROOT / "docs" / "training.md"
 pytestmark = pytest.mark.usefixtures("no_curves")
-COMMAND = re.compile(r"-m autogaze\.train(.*)$", re.MULTILINE)
-
-
-def compose_options(name, *overrides):
-    with initialize_config_module("autogaze.configs", version_base="1.3"):
-        config = compose(name, overrides=list(overrides))
-    options = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return {group: values for group, values in options.items() if group != "hydra"}
 
 
 @pytest.fixture(scope="module")
@@ -243,22 +231,6 @@ def test_the_options_that_users_know_can_be_overridden():
         assert options["dataset"]["root"] == "/a,/b"
         assert options["task"]["scales"] == "32+64"
         assert options["trainer"]["resume"] is True
-
-
-def documented():
-    """The training commands of the docs, without the shell's line breaks."""
-    text = DOCS.read_text().replace("\\\n", " ") if DOCS.is_file() else ""
-    return [shlex.split(rest, comments=True) for rest in COMMAND.findall(text)]
-
-
-@pytest.mark.parametrize("words", documented(), ids=lambda words: " ".join(words)[:60] or "default")
-def test_documented_commands_train_a_step(words, data, tmp_path):
-    name = train.DEFAULT_CONFIG
-    if "--config-name" in words:
-        place = words.index("--config-name")
-        name = words[place + 1]
-        words = words[:place] + words[place + 2 :]
-    run_a_step(compose_options(name, *words), data, tmp_path)
 
 
 def test_the_command_line_trains_and_says_in_one_line_what_is_wrong(tmp_path):

@@ -8,12 +8,16 @@ import time
 
 import pytest
 
+from autogaze.geometry import PatchPyramid
+from autogaze.training.building import build_trainer
 from autogaze.training.checkpoints import Checkpoints
 from autogaze.training.curves import draw_curves, panels
 from autogaze.training.journal import read_metrics
-from autogaze.training.progress import Progress, Stopwatch
+from autogaze.training.opening import LabelCount
+from autogaze.training.progress import WIDTH, Progress, Stopwatch
+from autogaze.training.sources import read_source
 from tests.disks import small_disk
-from tests.training.tiny import RECIPES, tiny_trainer
+from tests.training.tiny import RECIPES, tiny_config, tiny_trainer
 
 SPEED = ("clips_per_second", "forward_backward_share", "compute_share", "waiting_share")
 
@@ -32,12 +36,14 @@ def test_every_stage_reports_clips_a_second_and_where_the_time_goes(kind, tmp_pa
     for line, entry, number in zip(lines, entries, (1, 2), strict=True):
         assert line.startswith(f"step {number}/2  ")
         assert re.search(r"left \d+:\d\d$", line)
-        for name in SPEED:
-            assert f"{name} {entry[name]:.4g}" in line
+        assert len(line) <= WIDTH
+        assert f"clips/s {entry['clips_per_second']:.4g}" in line
+        assert set(SPEED) <= entry.keys()
         assert entry["clips_per_second"] > 0
         assert 0 < entry["forward_backward_share"] <= entry["compute_share"] <= 1
         measured = {"ntp": "loss", "grpo": "reward", "judge": "task_loss"}[kind]
         assert {"lr", "gazes", "gradient_norm", measured} <= entry.keys()
+        assert f"{measured} {entry[measured]:.4g}" in line
         assert ("temperature" in entry) == (kind == "grpo")
 
 
@@ -63,16 +69,120 @@ def test_the_progress_line_tells_the_time_left(monkeypatch, caplog):
         progress.report(20, {"loss": 0.51234, "clips_per_second": 12.0})
         progress.report(130, {"loss": 0.4})
     assert caplog.messages == [
-        "step 20/490  loss 0.5123  clips_per_second 12  left 23:30",
+        "step 20/490  loss 0.5123  clips/s 12  left 23:30",
         "step 130/490  loss 0.4  left 3:00",
     ]
 
 
-def test_on_a_terminal_one_line_changes(monkeypatch, caplog):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+METRICS = {
+    "lr": 1.25e-4,
+    "gazes": 123.4,
+    "temperature": 2.345,
+    "reward": -0.06789,
+    "loss": -123.4,
+    "gradient_norm": 0.001234,
+    "clips_per_second": 12.34,
+    "forward_backward_share": 0.8123,
+    "compute_share": 0.9123,
+    "waiting_share": 0.01234,
+}
+"""As many as there ever are."""
 
+
+class Terminal(io.StringIO):
+    """Takes what is written to it."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_line_of_the_log_has_room_for_the_time_before_it(caplog):
+    progress = Progress(0, 1_000_000, shown=True)
+    with caplog.at_level(logging.INFO):
+        progress.report(12_345, METRICS | {"unreadable": 12.0})
+    (line,) = caplog.messages
+    assert len("[11-22 19:05:18] " + line) <= 79
+    assert re.search(r"^step 12345/1000000  reward -0\.06789  clips/s 12\.34  left [\d:]+$", line)
+
+
+@pytest.mark.parametrize("columns", [20, 80, 400])
+def test_the_progress_line_is_as_wide_as_the_terminal(columns, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("autogaze.training.progress._columns", lambda: columns)
+    progress = Progress(0, 2, shown=True)
+    progress.report(1, METRICS)
+    progress.report(2, METRICS)
+    lines = terminal.getvalue().split("\r")[1:]
+    assert max(map(len, lines)) < columns
+    if columns == 80:
+        assert "loss -123.4  reward -0.06789  clips/s 12.34" in lines[-1]
+    if columns == 400:
+        assert all(f" {value:.4g}" in lines[-1] for value in METRICS.values())
+
+
+def test_before_the_first_step_is_said_what_is_going_to_happen(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        trainer = tiny_trainer("ntp", tmp_path, max_steps=3, val_nsteps=3, log_nsteps=50)
+        trainer.fit()
+    first = next(n for n, line in enumerate(caplog.messages) if line.startswith("step "))
+    block = dict(line.split(maxsplit=1) for line in caplog.messages[:first])
+    assert block["start"] == "afresh"
+    assert block["train"] == "10 clips labelled as they are read"
+    assert block["val"] == "4 of 10 clips labelled as they are read"
+    assert block["steps"] == "0 to 3, 4 clips each, 1.2 epochs"
+    weights = sum(parameter.numel() for parameter in trainer.learner.model.parameters())
+    assert block["trained"] == f"{weights:,} weights of the selector"
+    assert block["device"] == "cpu, float32"
+    assert block["results"] == str(tmp_path / "tiny")
+    assert max(len(line) for line in caplog.messages[: first - 1]) <= WIDTH
+    steps = [line.split()[1] for line in caplog.messages if re.match(r"step \d+/", line)]
+    assert steps == ["1/3", "3/3"], "the first one soon, and as ever"
+    assert [entry["step"] for entry in metrics_of(tmp_path)] == [0, 3, 3]
+
+
+def labelled_training(folder, share):
+    """Options of a training on drawn clips, a share of which a file labels."""
+    config = tiny_config("ntp", folder)
+    pyramid = PatchPyramid.parse("32+64", 16)
+    (member,) = read_source(config["dataset"]).members()
+    clips = member.to_label("train", pyramid, 0)
+    names = [clips.name(number) for number in range(round(share * len(clips)))]
+    entry = {"gazing_pos": [[1], [22]], "task_losses": [[0.1], [0.1]]}
+    (folder / "labels.json").write_text(json.dumps(dict.fromkeys(names, entry)))
+    config["dataset"]["greedy_labels"] = None
+    config["dataset"]["gt_gazing_pos_paths"] = {"train": str(folder / "labels.json")}
+    return config
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.3])
+def test_clips_without_labels_are_counted_and_too_many_are_warned_of(share, tmp_path, caplog):
+    trainer = build_trainer(labelled_training(tmp_path, share))
+    with caplog.at_level(logging.INFO):
+        trainer.fit()
+    assert len(trainer.data.train) == round(10 * share)
+    (said,) = (line for line in caplog.messages if line.startswith("train "))
+    assert f"{10 * share:.0f} clips with labels" in said
+    assert ("found have none" in said) == (share < 1)
+    warned = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    few = [line for line in warned if "labels.json labels only 3 of the 10 clips found" in line]
+    assert len(few) == (share < 0.5)
+
+
+def test_a_mixture_counts_the_labels_of_its_parts(tmp_path):
+    labelled = labelled_training(tmp_path, 0.4)["dataset"]
+    drawn = {"name": "procedural", "num_clips": 5}
+    parts = {"a": labelled, "b": {**drawn, "greedy_labels": {}}, "c": drawn}
+    source = read_source({"name": "mixture", "clip_len": 2, "seed": 0, "parts": parts})
+    clips = source.clips("train", PatchPyramid.parse("32+64", 16), 0)
+    count = LabelCount.of(clips)
+    assert count.describe() == (
+        "14 clips: 4 with labels, 5 labelled as they are read, 5 without labels; "
+        "6 of 10 found have none: left out"
+    )
+
+
+def test_on_a_terminal_one_line_changes(monkeypatch, caplog):
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     progress = Progress(0, 2, shown=True)

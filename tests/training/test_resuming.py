@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from autogaze.errors import CheckpointError, TrainingError
+from autogaze.trainer import Trainer
 from autogaze.training.building import build_trainer
 from autogaze.training.checkpoints import Checkpoints
 from autogaze.training.journal import read_metrics
@@ -97,6 +99,159 @@ def test_killed_while_saving_it_resumes_from_the_last_good_checkpoint(tmp_path):
     assert not list(checkpoints.steps_folder.glob(".*.part"))
     tiny_trainer("ntp", tmp_path / "whole", **options).fit()
     assert_same(weights_after(tmp_path / "whole", "ntp"), weights_after(folder, "ntp"))
+
+
+def validations(folder):
+    """Every validation in the log, with its step."""
+    log = read_metrics(folder / "tiny" / "metrics.jsonl")
+    return [entry for entry in log if any(name.startswith("val/") for name in entry)]
+
+
+@pytest.mark.parametrize("kind", ["ntp", "grpo"])
+@pytest.mark.parametrize("last", [2, 4])
+def test_a_validation_that_a_kill_prevented_is_made_up_for(kind, last, tmp_path, monkeypatch):
+    """Killed between a checkpoint and the validation after it, at the end or in the middle."""
+    options = {"val_nsteps": 2, "val_clips": 2, "val_pictures": 0}
+    tiny_trainer(kind, tmp_path / "whole", max_steps=4, **options).fit()
+    with monkeypatch.context() as patched:
+        validate = Trainer._validate
+
+        def killed(self, step):
+            if step == last:
+                raise InterruptedTrainingError
+            validate(self, step)
+
+        patched.setattr(Trainer, "_validate", killed)
+        with pytest.raises(InterruptedTrainingError):
+            tiny_trainer(kind, tmp_path / "parts", max_steps=4, **options).fit()
+    assert Checkpoints(tmp_path / "parts" / "tiny").all()[-1].name == f"step-{last:08d}"
+    for _ in range(2):  # and only once
+        tiny_trainer(kind, tmp_path / "parts", max_steps=4, resume=True, **options).fit()
+        found = validations(tmp_path / "parts")
+        assert [entry["step"] for entry in found] == [0, 2, 4]
+        assert found == validations(tmp_path / "whole")
+    assert_same(weights_after(tmp_path / "whole", kind), weights_after(tmp_path / "parts", kind))
+
+
+def test_killed_between_a_checkpoint_and_the_latest_weights_they_are_mended(
+    tmp_path, monkeypatch, caplog
+):
+    options = {"max_steps": 4, "save_nsteps": 2}
+    tiny_trainer("ntp", tmp_path / "whole", **options).fit()
+    folder = tmp_path / "parts"
+    make_latest = Checkpoints._make_latest
+
+    def killed(self, checkpoint):
+        if checkpoint.name == "step-00000004":
+            raise InterruptedTrainingError
+        make_latest(self, checkpoint)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "_make_latest", killed)
+        with pytest.raises(InterruptedTrainingError):
+            tiny_trainer("ntp", folder, **options).fit()
+    latest = folder / "tiny" / "checkpoint_latest_gaze"
+    left = latest / ".model.0123abcd.part.safetensors"
+    left.write_bytes(b"half of the weights")
+    tiny_trainer("ntp", folder, resume=True, **options).fit()
+    assert "brought up to step-00000004" in caplog.text
+    assert_same(weights_after(tmp_path / "whole", "ntp"), weights_after(folder, "ntp"))
+    assert not left.exists()
+    shutil.rmtree(latest)
+    tiny_trainer("ntp", folder, resume=True, **options).fit()
+    assert_same(weights_after(tmp_path / "whole", "ntp"), weights_after(folder, "ntp"))
+    caplog.clear()
+    tiny_trainer("ntp", folder, resume=True, **options).fit()
+    assert "brought up" not in caplog.text
+
+
+def test_latest_weights_that_cannot_be_mended_are_reported(tmp_path, monkeypatch, caplog):
+    tiny_trainer("ntp", tmp_path, max_steps=1).fit()
+    shutil.rmtree(tmp_path / "tiny" / "checkpoint_latest_gaze")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "_make_latest", full)
+    tiny_trainer("ntp", tmp_path, max_steps=1, resume=True).fit()
+    assert "cannot be brought up to" in caplog.text
+
+
+def test_validating_mends_and_cleans_nothing(tmp_path):
+    """Its training may be running."""
+    tiny_trainer("ntp", tmp_path, max_steps=1).fit()
+    folder = tmp_path / "tiny"
+    written = folder / "checkpoints" / ".step-00000002.0123abcd.part"
+    written.mkdir()
+    shutil.rmtree(folder / "checkpoint_latest_gaze")
+    tiny_trainer("ntp", tmp_path, max_steps=1, val_only=True, resume=True).fit()
+    assert written.is_dir()
+    assert not (folder / "checkpoint_latest_gaze").exists()
+
+
+def test_another_algorithm_takes_the_weights_and_nothing_else(tmp_path, caplog):
+    tiny_trainer("ntp", tmp_path / "ntp", max_steps=2).fit()
+    source = tmp_path / "ntp" / "tiny"
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        state = tiny_trainer("grpo", tmp_path / "resumed", resume=str(source), max_steps=2).fit()
+    assert (state.step, state.seen) == (2, 8)
+    start = [line for line in caplog.messages if line.startswith("start ")]
+    assert start[0].endswith("afresh")
+    assert f"weights of {source}" in start[1]
+    assert "not its optimizer, steps, order of clips: of ntp" in start[2]
+    weights = str(source / "checkpoint_latest_gaze")
+    tiny_trainer("grpo", tmp_path / "started", gaze_weights=weights, max_steps=2).fit()
+    resumed, started = (weights_after(tmp_path / part, "grpo") for part in ("resumed", "started"))
+    assert_same(started, resumed)
+    steps = [entry["step"] for entry in read_metrics(tmp_path / "resumed/tiny/metrics.jsonl")]
+    assert steps == [1, 2]
+    # From its own checkpoint it goes on as ever.
+    tiny_trainer("grpo", tmp_path / "resumed", resume=True, max_steps=3).fit()
+    tiny_trainer("grpo", tmp_path / "started", resume=True, max_steps=3).fit()
+    resumed, started = (weights_after(tmp_path / part, "grpo") for part in ("resumed", "started"))
+    assert_same(started, resumed)
+
+
+def test_two_algorithms_do_not_share_a_folder(tmp_path):
+    tiny_trainer("ntp", tmp_path, max_steps=1).fit()
+    whole = weights_after(tmp_path, "ntp")
+    message = r"by algorithm ntp, this one is by grpo: .*exp_name.*gaze_weights=.*latest_gaze"
+    for resume in (True, str(tmp_path / "tiny")):
+        with pytest.raises(TrainingError, match=message):
+            tiny_trainer("grpo", tmp_path, resume=resume, max_steps=2).fit()
+    assert_same(whole, weights_after(tmp_path, "ntp"))
+
+
+def test_from_a_judge_no_selector_starts(tmp_path):
+    tiny_trainer("judge", tmp_path / "judge", max_steps=1).fit()
+    source = str(tmp_path / "judge" / "tiny")
+    with pytest.raises(CheckpointError, match=r"by algorithm dummy.*ntp.*trainer\.task_weights"):
+        tiny_trainer("ntp", tmp_path / "ntp", resume=source).fit()
+
+
+def test_changed_options_are_named_on_resuming(tmp_path, caplog):
+    tiny_trainer("ntp", tmp_path, max_steps=1).fit()
+    tiny_trainer("ntp", tmp_path, max_steps=1, resume=True).fit()
+    assert "other options" not in caplog.text
+    config = tiny_config("ntp", tmp_path, max_steps=2, lr=0.005, batch_size=5, resume=True)
+    config["dataset"]["greedy_labels"]["high"] = 0.3
+    build_trainer(config).fit()
+    said = [line.strip() for line in caplog.messages if " (was " in line]
+    assert said == [
+        "dataset.greedy_labels.high=0.3 (was 0.4)",
+        "trainer.batch_size=5 (was 4)",
+        "trainer.lr=0.005 (was 0.01)",
+        "trainer.max_steps=2 (was 1)",
+    ]
+
+
+def test_a_checkpoint_that_says_no_options_can_be_resumed(tmp_path, caplog):
+    tiny_trainer("ntp", tmp_path, max_steps=2).fit()
+    (Checkpoints(tmp_path / "tiny").all()[-1] / "options.json").unlink()
+    with caplog.at_level("INFO"):
+        assert tiny_trainer("ntp", tmp_path, max_steps=3, resume=True).fit().step == 3
+    assert "does not say with which options" in caplog.text
 
 
 def test_a_damaged_checkpoint_is_put_aside_for_an_older_one(tmp_path, caplog):

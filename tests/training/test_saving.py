@@ -51,7 +51,12 @@ def test_the_newest_two_are_kept(tmp_path):
     kept = Checkpoints(tmp_path / "tiny").all()
     assert [path.name for path in kept] == ["step-00000004", "step-00000005"]
     for path in kept:
-        assert {part.name for part in path.iterdir()} == {"gaze", "optimizer.pt", "state.json"}
+        assert {part.name for part in path.iterdir()} == {
+            "gaze",
+            "optimizer.pt",
+            "options.json",
+            "state.json",
+        }
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_training(tmp_path, monkeypatch, caplog):

@@ -7,6 +7,7 @@ import torch
 
 from autogaze.gaze import Gaze
 from autogaze.labelling.canvas import CanvasSearcher
+from autogaze.tasks.frame_losses import LOSSES
 from autogaze.training.building import build_trainer
 from autogaze.training.controls import random_gaze, shuffled
 from autogaze.training.journal import read_metrics
@@ -95,6 +96,26 @@ def test_controls_stand_beside_a_selectors_loss(kind, tmp_path):
 def test_random_gazes_need_no_control(tmp_path):
     metrics = validation("judge", tmp_path, val_ratios=[0.2]).run()
     assert set(metrics) == {"val/loss", "val/gazing_ratio", "val/loss@0.2"}
+
+
+def test_terms_of_a_loss_are_logged_beside_it(tmp_path, monkeypatch):
+    class Squares(torch.nn.Module):
+        def forward(self, made, real):
+            return (made - real).square().mean((1, 2, 3))
+
+    monkeypatch.setitem(LOSSES, "siglip2", lambda _: Squares())
+    config = tiny_config("judge", tmp_path, val_nsteps=1, val_ratios=[0.2])
+    terms = {"loss_type": "l1+siglip2", "loss_weights": "1+0.5"}
+    config["task"] = dict(config["task"])
+    config["task"]["recon_model_config"] = config["task"]["recon_model_config"] | terms
+    trainer = build_trainer(config)
+    metrics = Validation(
+        trainer.learner, trainer.data.val, trainer.options, trainer.accelerator
+    ).run()
+    for suffix in ("", "@0.2"):
+        l1, squares, loss = (metrics[f"val/{name}{suffix}"] for name in ("l1", "siglip2", "loss"))
+        assert 0 < squares < l1
+        assert loss == pytest.approx(l1 + 0.5 * squares, rel=1e-4)
 
 
 @pytest.mark.parametrize(("clips", "size"), [(1, 4), (2, 1), (3, 2), (5, 4), (8, 3), (9, 4)])

@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 
 from autogaze.benchmarks.choosers import CONTROLS
-from autogaze.benchmarks.device import Place
 from autogaze.benchmarks.figures import check_plot
 from autogaze.benchmarks.json_file import check_json, write_json
 from autogaze.benchmarks.measure import hardware
@@ -29,6 +28,7 @@ from autogaze.benchmarks.quality.report import QualityReport, Setting, make_repo
 from autogaze.benchmarks.quality.stops import measure_stops
 from autogaze.benchmarks.quality.stops_plot import plot_stops
 from autogaze.benchmarks.quality.tables import print_report, to_markdown
+from autogaze.devices import Place
 from autogaze.errors import OutputError, SelectorError, VideoError
 from autogaze.files import all_or_none, check_writable, replacing
 from autogaze.selectors.base import check_loss, check_ratio

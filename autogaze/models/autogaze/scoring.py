@@ -17,10 +17,12 @@ class Scores:
     Attributes:
         log_probs: log(p + 1e-8) of each gaze, among all V + 1 ids.
         predicted_losses: the reconstruction loss predicted after each gaze.
+        vision_states: what the decoder made of every vision token.
     """
 
     log_probs: Float[Tensor, "B S"]
     predicted_losses: Float[Tensor, "B S"]
+    vision_states: Float[Tensor, "B T tokens C"]
 
 
 def score(
@@ -29,6 +31,7 @@ def score(
     ids: Int[Tensor, "B S"],
     kept: Bool[Tensor, "B S"],
     slots: list[int],
+    targets: Float[Tensor, "B S V"] | None = None,
 ) -> Scores:
     """Teacher-forced pass over whole clips; differentiable.
 
@@ -39,6 +42,8 @@ def score(
     Args:
         ids: patch ids numbered from the start of their own frame.
         slots: slots a frame, S in all.
+        targets: shares of all patches in the place of each gaze; `log_probs` are then the
+            means of the patches' own, weighted by these.
     """
     B, T, num_tokens = vision_tokens.shape[:3]
     if len(slots) != T or sum(slots) != ids.shape[1] or ids.shape[0] != B:
@@ -67,14 +72,19 @@ def score(
     # In half precision a probability has two or three digits: too few for its logarithm.
     exact = torch.promote_types(logits.dtype, torch.float32)
     probs = logits.softmax(-1, dtype=exact)[:, block, head]
-    probs = probs.gather(-1, torch.where(kept, ids, eos)[..., None])
+    if targets is None:
+        logs = (probs.gather(-1, torch.where(kept, ids, eos)[..., None])[..., 0] + 1e-8).log()
+    else:
+        logs = (targets * (probs[..., :eos] + 1e-8).log()).sum(-1)
     ends = (rank % K == K - 1).to(hidden.device)
     after = torch.where(
         ends,
         decoder.predicted_losses(hidden[:, own.to(hidden.device)])[..., 0],
         losses[:, block, (head + 1) % K],
     )
-    return Scores((probs[..., 0] + 1e-8).log(), after)
+    ends_of_vision = [num_tokens * (t + 1) + int(first[t]) for t in range(T)]
+    states = torch.stack([hidden[:, end - num_tokens : end] for end in ends_of_vision], 1)
+    return Scores(logs, after, states)
 
 
 def _run(

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.errors import GeometryError
-from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.video_mae.blocks import Block
 from autogaze.reconstruction.video_mae.model import VideoMAE
 from autogaze.vision_encoders.patches import gazed_patches
@@ -65,15 +64,16 @@ class FrameByFrame:
         self.tokens = tokens + self.encoder_places + time  # (V, C)
         self.cells = self.decoder_places + self.model.decoder.time_embed[self.num_frames]  # (V, D)
 
-    def reconstruct(self, gazes: Int[Tensor, "M n"]) -> Float[Tensor, "M 3 S S"]:
-        """The frame as each of M gazes would show it."""
-        return picture(self.predict(gazes), self.pyramid)
-
-    def predict(self, gazes: Int[Tensor, "M n"]) -> Float[Tensor, "M cells pixels"]:
+    def predict(
+        self,
+        gazes: Int[Tensor, "M n"],
+        canvas: Float[Tensor, "M cells pixels"] | None = None,
+    ) -> Float[Tensor, "M cells pixels"]:
         """The frame's finest cells as each of M gazes of n patches would show them.
 
         Args:
             gazes: ids, none twice in a row.
+            canvas: what each of them has painted, where the model starts from that.
         """
         decoder, pyramid = self.model.decoder, self.pyramid
         narrow = self._encode(gazes)
@@ -81,12 +81,15 @@ class FrameByFrame:
         rows = torch.arange(len(gazes), device=gazes.device)[:, None]
         x = masked.repeat(len(gazes), 1, 1)
         x[rows, gazes] = narrow.to(x.dtype) + self.cells[gazes]
+        fine = slice(pyramid.offsets[-1], None)
+        if canvas is not None:
+            x[:, fine] += decoder.canvas_embed(canvas).to(x.dtype)
         *first, last = zip(self.decoder_layers, self.decoder_memory, strict=True)
         for block, memory in first:
             x, _ = _attend(block, x, memory)
-        fine = slice(pyramid.offsets[-1], None)
         x, _ = _attend(last[0], x, last[1], fine)
-        return decoder.decoder_pred(decoder.decoder_norm(x))
+        pixels = decoder.decoder_pred(decoder.decoder_norm(x))
+        return pixels if canvas is None else pixels + canvas
 
     def keep(self, ids: Sequence[int]) -> None:
         """Finish the frame: these are the patches that later frames see of it."""
@@ -103,22 +106,6 @@ class FrameByFrame:
         for block, memory in zip(self.encoder_layers, self.encoder_memory, strict=True):
             x, _ = _attend(block, x, memory)
         return self.model.decoder.decoder_embed(self.model.vit.layernorm(x))
-
-
-def picture(
-    cells: Float[Tensor, "M cells pixels"], pyramid: PatchPyramid
-) -> Float[Tensor, "M 3 S S"]:
-    """The finest cells put together."""
-    grid, p = pyramid.grids[-1], pyramid.patch_size
-    images = cells.unflatten(1, (grid, grid)).unflatten(3, (p, p, 3))
-    return images.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-
-
-def cells_of(frame: Float[Tensor, "3 S S"], pyramid: PatchPyramid) -> Float[Tensor, "cells pixels"]:
-    """A frame cut into its finest cells: the inverse of `picture`."""
-    grid, p = pyramid.grids[-1], pyramid.patch_size
-    squares = frame.unflatten(1, (grid, p)).unflatten(3, (grid, p))  # (3, g, p, g, p)
-    return squares.permute(1, 3, 2, 4, 0).flatten(2).flatten(0, 1)
 
 
 def _block(module: torch.nn.Module) -> Block:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from autogaze.errors import GeometryError
 from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.video_mae.blocks import Block
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.packing import DecoderCells, LedClips
@@ -93,6 +94,8 @@ class Decoder(nn.Module):
         )
         self.decoder_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.decoder_pred = nn.Linear(width, config.patch_size**2 * 3)
+        if config.from_canvas:
+            self.canvas_embed = nn.Linear(config.patch_size**2 * 3, width)
 
 
 class VideoMAE(nn.Module):
@@ -107,6 +110,8 @@ class VideoMAE(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+        if config.from_canvas:
+            nn.init.zeros_(self.decoder.decoder_pred.weight)  # the canvas, to begin with
         for parameter in (
             self.vit.embeddings.cls_token,
             self.decoder.mask_token,
@@ -118,7 +123,11 @@ class VideoMAE(nn.Module):
             nn.init.normal_(parameter, std=0.02)
 
     def forward(
-        self, video: Float[Tensor, "B T 3 S S"], gaze: Gaze, frames: Sequence[int]
+        self,
+        video: Float[Tensor, "B T 3 S S"],
+        gaze: Gaze,
+        frames: Sequence[int],
+        canvas: Float[Tensor, "B F 3 S S"] | None = None,
     ) -> Float[Tensor, "B F 3 S S"]:
         """Reconstructions of some frames.
 
@@ -126,9 +135,12 @@ class VideoMAE(nn.Module):
             video: normalised frames of the finest scale's side.
             gaze: what is known of them.
             frames: those to be reconstructed, in [0, T).
+            canvas: what the gaze has painted in each of them, normalised; for a VideoMAE
+                that is to correct it (`config.from_canvas`), and for no other.
 
         Raises:
-            GeometryError: a gaze of another pyramid, or more frames than have a time.
+            GeometryError: a gaze of another pyramid, more frames than have a time, or a
+                canvas that is missing or not wanted.
         """
         config, pyramid = self.config, self.config.pyramid
         B, T = gaze.lengths.shape
@@ -146,10 +158,16 @@ class VideoMAE(nn.Module):
             raise GeometryError(
                 f"the clip has {T} frames, this VideoMAE knows {config.max_num_frames}"
             )
+        if (canvas is not None) != config.from_canvas:
+            raise GeometryError(
+                f"a VideoMAE with from_canvas={config.from_canvas} reconstructs "
+                + ("from a canvas, got none" if config.from_canvas else "without a canvas, got one")
+            )
         # Nobody sees later frames, so what follows the last one shown need not be computed.
         last = max(frames) + 1
         seen = gaze.frames(0, last)
-        return self.decode(self.encode(video[:, :last], seen), seen, frames)
+        encoded = self.encode(video[:, :last], seen)
+        return pictures(self.decode(encoded, seen, frames, canvas), pyramid)
 
     def encoder_positions(self) -> Float[Tensor, "V C"]:
         """Where every patch is, for the encoder."""
@@ -182,9 +200,13 @@ class VideoMAE(nn.Module):
         return self.vit.layernorm(x)
 
     def decode(
-        self, encoded: Float[Tensor, "tokens C"], gaze: Gaze, frames: Sequence[int]
-    ) -> Float[Tensor, "B F 3 S S"]:
-        """Pixels of `frames` of every clip, from what `encode` gave."""
+        self,
+        encoded: Float[Tensor, "tokens C"],
+        gaze: Gaze,
+        frames: Sequence[int],
+        canvas: Float[Tensor, "B F 3 S S"] | None,
+    ) -> Float[Tensor, "B F cells pixels"]:
+        """The finest cells of `frames` of every clip, from what `encode` gave."""
         decoder, pyramid, device = self.decoder, self.config.pyramid, encoded.device
         cells = DecoderCells.of(gaze, frames).to(device)
         clips = LedClips(cells.lengths, device)
@@ -200,14 +222,39 @@ class VideoMAE(nn.Module):
             + decoder.decoder_scale_embed[levels]
             + decoder.time_embed[cells.frame]
         )
+        # Only the finest cells form the picture.
+        fine = cells.is_shown & (levels == len(pyramid.scales) - 1)
+        # Clip by clip, frames ascending; a frame may be asked for twice.
+        shown = sorted(set(frames))
+        painted: Tensor | None = None
+        if canvas is not None:
+            first = [list(frames).index(frame) for frame in shown]
+            painted = cells_of(canvas[:, first], pyramid).flatten(0, 2)
+            known = decoder.canvas_embed(painted).to(tokens.dtype)
+            tokens = tokens.index_add(0, fine.nonzero()[:, 0], known)
         x = clips.join(narrow[was_leader] + decoder.decoder_pos_embed[0, :1], tokens)
         for block in decoder.decoder_layers:
             x = block(x, clips.layout)
-        # Only the finest cells form the picture.
-        fine = cells.is_shown & (levels == len(pyramid.scales) - 1)
         pixels = decoder.decoder_pred(decoder.decoder_norm(x[~clips.is_leader][fine]))
-        shown = sorted(set(frames))
-        grid, p = pyramid.grids[-1], pyramid.patch_size
-        images = pixels.view(gaze.num_clips, len(shown), grid, grid, p, p, 3)
-        images = images.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
-        return images[:, [shown.index(frame) for frame in frames]]
+        if painted is not None:
+            pixels = pixels + painted
+        pixels = pixels.view(gaze.num_clips, len(shown), pyramid.cells[-1], -1)
+        return pixels[:, [shown.index(frame) for frame in frames]]
+
+
+def pictures(
+    cells: Float[Tensor, "*batch cells pixels"], pyramid: PatchPyramid
+) -> Float[Tensor, "*batch 3 S S"]:
+    """The finest cells put together."""
+    grid, p = pyramid.grids[-1], pyramid.patch_size
+    rows = cells.unflatten(-2, (grid, grid)).unflatten(-1, (p, p, 3))  # (*, g, g, p, p, 3)
+    return rows.movedim(-1, -5).transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
+
+
+def cells_of(
+    frames: Float[Tensor, "*batch 3 S S"], pyramid: PatchPyramid
+) -> Float[Tensor, "*batch cells pixels"]:
+    """Frames cut into their finest cells: the inverse of `pictures`."""
+    grid, p = pyramid.grids[-1], pyramid.patch_size
+    squares = frames.unflatten(-1, (grid, p)).unflatten(-3, (grid, p))  # (*, 3, g, p, g, p)
+    return squares.movedim(-5, -1).transpose(-4, -3).flatten(-3).flatten(-3, -2)

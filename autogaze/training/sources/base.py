@@ -11,8 +11,7 @@ from autogaze.datasets.clip import NamedClips
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.budget import GazeBudget
-from autogaze.training.greedy_labels import GreedyLabelled
+from autogaze.training.greedy_labels import GreedyLabelled, GreedyOptions
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,14 @@ class ClipSource(ABC):
         clip_len: frames of a clip.
         gt_gazing_pos_paths: label files; clips without a label are left out.
         greedy_labels: label the clips of a split without a label file while they are read
-            (see `GazeBudget`).
+            (see `GreedyOptions`).
         max_unreadable: share of clips that may be unreadable before training fails.
         seed: of what is drawn; the trainer's by default.
     """
 
     clip_len: int = 16
     gt_gazing_pos_paths: LabelPaths = field(default_factory=LabelPaths)
-    greedy_labels: GazeBudget | None = None
+    greedy_labels: GreedyOptions | None = None
     max_unreadable: float = 0.05
     seed: int | None = None
 

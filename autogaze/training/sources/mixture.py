@@ -1,8 +1,9 @@
 """Several datasets as one, each with its share of the clips."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ PARTS: dict[str, type[SingleSource]] = {
 }
 """What a part of a mixture can be."""
 
+SHARED = ("clip_len", "max_unreadable")
+"""Options that are the same for all parts: the mixture's."""
+
 
 class Part(NamedTuple):
     """A dataset and its share."""
@@ -38,16 +42,24 @@ class Part(NamedTuple):
         with self.named():
             return self.source.has_split(split)
 
-    @contextmanager
-    def named(self) -> Iterator[None]:
+    def named(self) -> AbstractContextManager[None]:
         """Errors that are raised within name the options of this part, not the mixture's."""
-        try:
-            yield
-        except TrainingError as error:
-            group, text = f"dataset.parts.{self.name}", str(error)
-            own = text.startswith("dataset.")
-            text = group + text.removeprefix("dataset") if own else f"{group}: {text}"
-            raise TrainingError(text) from error
+        return _naming(self.name, type(self.source))
+
+
+@contextmanager
+def _naming(name: str, kind: type[SingleSource]) -> Iterator[None]:
+    """Errors that are raised within name the options of a part, wherever they name any."""
+    try:
+        yield
+    except TrainingError as error:
+        group = f"dataset.parts.{name}"
+        own = "|".join(option.name for option in fields(kind) if option.name not in SHARED)
+        # Not what ends in it: a file may be called so.
+        pattern = rf"(?<![\w./-])dataset\.(?=(?:{own})\b)"
+        text = re.sub(pattern, lambda _: f"{group}.", str(error))
+        says_it = re.match(rf"(unknown (option )?)?{re.escape(group)}\b", text)
+        raise TrainingError(text if says_it else f"{group}: {text}") from error
 
 
 @dataclass(frozen=True)
@@ -119,14 +131,15 @@ class MixtureSource(ClipSource):
         weight = options.pop("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
             raise TrainingError(f"{group}.weight must be a number, at least 0, got {weight!r}")
-        for shared in ("clip_len", "max_unreadable"):
+        for shared in SHARED:
             own = getattr(self, shared)
             if options.setdefault(shared, own) != own:
                 raise TrainingError(
                     f"{group}.{shared}={options[shared]}: all parts have dataset.{shared}={own}; "
                     "leave it out"
                 )
-        source = read(kind, options, group)
+        with _naming(name, kind):
+            source = read(kind, options, group)
         if source.seed is None:
             source = replace(source, seed=self.seed)
         if source.greedy_labels is None and source.gt_gazing_pos_paths == LabelPaths():

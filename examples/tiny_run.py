@@ -1,0 +1,252 @@
+"""A tiny run learns: NTP, then GRPO, on procedural clips with the canvas as the judge.
+
+    OMP_NUM_THREADS=1 python examples/tiny_run.py --seeds 0 1 2 --out docs/tiny-run.png
+
+Trains as `docs/training.md` says, in minutes a seed on one CPU core, draws what was measured
+and prints it as Markdown. What is in the folder already is not trained again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, ScalarFormatter
+
+from autogaze.datasets.clip import collate
+from autogaze.labelling.canvas import CanvasSearcher
+from autogaze.selectors.base import frame_caps
+from autogaze.trainer import Trainer
+from autogaze.training.building import build_trainer
+from autogaze.training.journal import read_metrics
+from autogaze.training.loader import PlacedBatch
+from autogaze.training.moment import Moment
+
+NAME = "procedural_canvas_reconstruction_ar_gaze_{}"
+RATIOS = (0.015, 0.03, 0.058, 0.1, 0.2, 0.4)
+SHOWN = 0.1
+"""The ratio at which losses are drawn over the steps, and at which GRPO gazes."""
+REFERENCES = (0.2, 0.4)
+"""Ratios of random gazes whose loss NTP shall reach with half of them."""
+COMMON = ["batch_size=16", "num_workers=0", "val_clips=32", "val_pictures=2", "resume=true"]
+NTP = [*COMMON, "max_steps=100", "val_nsteps=20", "log_nsteps=2"]
+# At one temperature: rewards would rise by themselves while it falls.
+GRPO = [*COMMON, "max_steps=30", "val_nsteps=10", "log_nsteps=1"]
+GRPO += ["temp_schedule_args.schedule=constant", "temp_schedule_args.start=1"]
+COLOURS = {"own": "tab:blue", "shuffled": "tab:orange", "random": "tab:gray", "greedy": "tab:green"}
+STYLES = ("-", "--", ":", "-.")
+
+Entries = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one seed gave.
+
+    Attributes:
+        ntp, grpo: lines of both trainings' `metrics.jsonl`.
+        shares: patches of a frame, as a share of all, at each of RATIOS.
+        greedy: mean losses of the greedy search on the validation clips, at each of RATIOS.
+        rewards: of gazes sampled at the validation clips, before and after GRPO.
+    """
+
+    seed: int
+    ntp: Entries
+    grpo: Entries
+    shares: tuple[float, ...]
+    greedy: tuple[float, ...]
+    rewards: tuple[float, float]
+
+
+def train(kind: str, folder: Path, options: list[str]) -> None:
+    command = [sys.executable, "-m", "autogaze.train", "--config-name", NAME.format(kind)]
+    place = [f"exp_folder={folder.parent}", f"exp_name={folder.name}"]
+    command += [f"trainer.{option}" for option in (*place, *options)]
+    print(" ".join(command), flush=True)
+    subprocess.run(command, check=True)
+
+
+def judged(grpo: Path, weights: Path) -> Trainer:
+    """A trainer of the GRPO run's options that would only validate these weights."""
+    config = json.loads((grpo / "config.json").read_text())
+    config["trainer"] |= {"val_only": True, "resume": False, "gaze_weights": str(weights)}
+    return build_trainer(config)
+
+
+@torch.no_grad()
+def sampled_reward(trainer: Trainer) -> float:
+    """Mean reward of groups sampled at the validation clips, the same draws for all weights."""
+    clips = [trainer.data.val[number] for number in range(trainer.options.val_clips)]
+    batch = PlacedBatch(collate(clips), tuple(range(len(clips))))
+    lesson = trainer.learner.lesson(batch, Moment(0, 0, training=False))
+    return float(lesson.reward.mean())
+
+
+def greedy_losses(trainer: Trainer) -> tuple[float, ...]:
+    """Mean loss of the greedy search on the validation clips, at each of RATIOS."""
+    searcher = CanvasSearcher(trainer.learner.model.pyramid)
+    clips = [trainer.data.val[number].frames for number in range(trainer.options.val_clips)]
+    V = searcher.pyramid.num_patches
+    return tuple(
+        float(
+            np.mean([loss[-1] for frames in clips for loss in searcher.label(frames, caps).losses])
+        )
+        for caps in (frame_caps(ratio, len(clips[0]), V) for ratio in RATIOS)
+    )
+
+
+def run(seed: int, folder: Path) -> Run:
+    ntp, grpo = folder / f"ntp-{seed}", folder / f"grpo-{seed}"
+    ratios = ",".join(f"{ratio:g}" for ratio in RATIOS)
+    train("ntp", ntp, [*NTP, f"val_ratios=[{ratios}]", f"seed={seed}"])
+    start = ntp / "checkpoint_latest_gaze"
+    train("grpo", grpo, [*GRPO, f"val_ratios=[{SHOWN:g}]", f"seed={seed}", f"gaze_weights={start}"])
+    before, after = judged(grpo, start), judged(grpo, grpo / "checkpoint_latest_gaze")
+    V = before.learner.model.pyramid.num_patches
+    return Run(
+        seed,
+        read_metrics(ntp / "metrics.jsonl"),
+        read_metrics(grpo / "metrics.jsonl"),
+        tuple(frame_caps(ratio, 1, V)[0] / V for ratio in RATIOS),
+        greedy_losses(before),
+        (sampled_reward(before), sampled_reward(after)),
+    )
+
+
+def series(entries: Entries, name: str) -> tuple[list[float], list[float]]:
+    """Steps at which something was measured, and what."""
+    found = [(entry["step"], entry[name]) for entry in entries if name in entry]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def share_for(loss: float, shares: tuple[float, ...], losses: list[float]) -> float:
+    """The least share of patches with which losses fall to `loss`, between those measured."""
+    logs = np.log(np.minimum.accumulate(losses))
+    if np.log(loss) < logs[-1]:
+        return float("nan")  # not even with the largest share
+    return float(np.interp(-np.log(loss), -logs, shares))
+
+
+def needed(found: Run, reference: float) -> tuple[list[float], list[float]]:
+    """Steps of NTP, and the share that reaches the loss of random gazes of a ratio."""
+    steps, shares = [], []
+    for entry in found.ntp:
+        if "val/loss" in entry:
+            own = [entry[f"val/loss@{ratio:g}"] for ratio in RATIOS]
+            goal = entry[f"val/random_loss@{reference:g}"]
+            steps.append(entry["step"])
+            shares.append(share_for(goal, found.shares, own))
+    return steps, shares
+
+
+def scale_logarithmically(axes: Axes) -> None:
+    """With plain numbers at the ticks."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter("")
+
+
+def draw_losses(axes: Axes, runs: list[Run], stage: str, title: str) -> None:
+    for found, style in zip(runs, STYLES, strict=False):
+        entries = getattr(found, stage)
+        names = {"own": "", "shuffled": "shuffled_", "random": "random_"}
+        for label, prefix in names.items():
+            points = series(entries, f"val/{prefix}loss@{SHOWN:g}")
+            # Own and shuffled losses may coincide: one is seen through the other.
+            looks = {"lw": 5, "alpha": 0.4} if label == "own" else {"marker": "."}
+            axes.plot(*points, style, color=COLOURS[label], label=label, **looks)
+        greedy = found.greedy[RATIOS.index(SHOWN)]
+        axes.axhline(greedy, color=COLOURS["greedy"], linestyle=style, lw=1, label="greedy search")
+    scale_logarithmically(axes)
+    share = runs[0].shares[RATIOS.index(SHOWN)]
+    axes.set(title=f"{title}: canvas loss at {share:.1%} of the patches", xlabel="step")
+
+
+def draw_shares(axes: Axes, runs: list[Run]) -> None:
+    for reference, colour in zip(REFERENCES, ("tab:purple", "tab:red"), strict=True):
+        share = runs[0].shares[RATIOS.index(reference)]
+        for found, style in zip(runs, STYLES, strict=False):
+            steps, shares = needed(found, reference)
+            label = f"as random with {share:.1%}"
+            axes.plot(
+                steps, [100 * part for part in shares], style, color=colour, marker=".", label=label
+            )
+        axes.axhline(50 * share, color=colour, lw=0.8, alpha=0.6, label="half of these")
+    scale_logarithmically(axes)
+    axes.set(title="NTP: patches it needs for random's loss, %", xlabel="step")
+
+
+def draw_rewards(axes: Axes, runs: list[Run]) -> None:
+    for found, style in zip(runs, STYLES, strict=False):
+        steps, rewards = series(found.grpo, "reward")
+        axes.plot(
+            steps, rewards, style, color=COLOURS["own"], alpha=0.6, label="training clips, all new"
+        )
+        ends = [0, steps[-1]]
+        axes.plot(
+            ends, found.rewards, style, color="k", marker="o", label="the same validation clips"
+        )
+    axes.set(title="GRPO: mean reward at temperature 1", xlabel="step")
+
+
+def draw(runs: list[Run], target: Path) -> None:
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    (first, second), (third, fourth) = figure.subplots(2, 2)
+    draw_losses(first, runs, "ntp", "NTP")
+    draw_shares(second, runs)
+    draw_rewards(third, runs)
+    draw_losses(fourth, runs, "grpo", "GRPO")
+    for axes in (first, second, third, fourth):
+        labels = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        axes.legend(labels.values(), labels.keys(), fontsize=7)
+        axes.title.set_fontsize(9)
+    kinds = ("solid", "dashed", "dotted", "dash-dotted")
+    seeds = ", ".join(f"{kind}: seed {r.seed}" for r, kind in zip(runs, kinds, strict=False))
+    figure.suptitle(seeds, fontsize=9)
+    figure.savefig(target, dpi=100)
+
+
+def report(runs: list[Run]) -> None:
+    """Two tables in Markdown: losses after NTP, and what either training reached."""
+    print("| seed | share of patches | random | shuffled | NTP | greedy |\n" + "|---" * 6 + "|")
+    for found in runs:
+        last = [entry for entry in found.ntp if "val/loss" in entry][-1]
+        for ratio, share, greedy in zip(RATIOS, found.shares, found.greedy, strict=True):
+            cells = [last[f"val/{name}loss@{ratio:g}"] for name in ("random_", "shuffled_", "")]
+            losses = " | ".join(f"{loss:.4f}" for loss in (*cells, greedy))
+            print(f"| {found.seed} | {share:.1%} | {losses} |")
+    print(
+        "\n| seed | NTP as random with | needs | reward before GRPO | after | loss before | after |"
+    )
+    print("|---" * 7 + "|")
+    for found in runs:
+        goals = [found.shares[RATIOS.index(reference)] for reference in REFERENCES]
+        shares = [needed(found, reference)[1][-1] for reference in REFERENCES]
+        losses = series(found.grpo, f"val/loss@{SHOWN:g}")[1]
+        cells = [", ".join(f"{share:.1%}" for share in part) for part in (goals, shares)]
+        cells += [f"{value:.4f}" for value in (*found.rewards, losses[0], losses[-1])]
+        print(f"| {found.seed} | " + " | ".join(cells) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train NTP, then GRPO, on procedural clips.")
+    parser.add_argument("--folder", type=Path, default=Path("exps/tiny_run"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("tiny-run.png"))
+    options = parser.parse_args()
+    if len(options.seeds) > len(STYLES):
+        parser.error(f"--seeds: at most {len(STYLES)} can be told apart")
+    runs = [run(seed, options.folder) for seed in options.seeds]
+    draw(runs, options.out)
+    report(runs)
+
+
+if __name__ == "__main__":
+    main()
