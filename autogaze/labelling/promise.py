@@ -40,7 +40,8 @@ def promises(
     for level in reversed(range(len(pyramid.scales))):
         edges = pyramid.pixel_edges(pyramid.scales[level])
         gain = np.where(free, wrong_now - wrong_views[level], 0.0)
-        rows = np.add.reduceat(gain, edges[:-1], axis=0)[: len(edges) - 1]
+        gain = gain[: edges[-1], : edges[-1]]  # what no cell covers is nobody's
+        rows = np.add.reduceat(gain, edges[:-1], axis=0)
         gains.append(np.add.reduceat(rows, edges[:-1], axis=1).ravel())
         grid = pyramid.grids[level]
         taken = chosen[starts[level] : starts[level + 1]].reshape(grid, grid)

@@ -18,9 +18,10 @@ def fill_holes(
 ) -> Float[Tensor, "N 3 S S"]:
     """Pictures whose unpainted pixels are filled from the painted ones.
 
-    Push and pull: means of painted pixels are taken over ever larger squares, and a hole
-    gets that of the smallest square with paint in it, blown up bilinearly. Painted pixels stay; a
-    picture without any is grey.
+    Push and pull: means of painted pixels are taken over ever larger squares; then, from
+    large to small, a square's mean replaces what the larger ones made of it, the more of it
+    is painted the more so (by the root of the share). Painted pixels stay; a picture
+    without any is grey.
     """
     if bool(painted.all()):
         return pictures

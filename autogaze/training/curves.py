@@ -41,7 +41,10 @@ def draw_curves(entries: Sequence[Mapping[str, float]], target: Path) -> bool:
                 label=control or "own",
             )
         if len(names) > 1:
-            axes.set_yscale("log")  # own and shuffled losses may lie close, random ones far above
+            values = [entry[name] for name in names for entry in entries if name in entry]
+            if min(values) > 0 and max(values) > 2 * min(values):
+                # Own and shuffled losses may lie close, random ones far above.
+                axes.set_yscale("log")
             axes.legend(fontsize=7)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("step", fontsize=8)

@@ -11,7 +11,7 @@ from typing import Any
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig
-from autogaze.reconstruction.video_mae.checkpoint import find_checkpoint, read_config
+from autogaze.reconstruction.video_mae.checkpoint import config_file, find_checkpoint, read_config
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.frame_losses import FrameLosses
@@ -85,11 +85,14 @@ class VideoMAESource(TaskSource):
                 raise TrainingError(unknown(option, name, shape | set(losses)))
         config["scales"] = self.scales
         place = None if self.recon_model is None else find_checkpoint(self.recon_model)
-        says_its_own = place is not None and "loss_type" in read_config(place)
+        has_config = place is not None and config_file(place).is_file()
+        says_its_own = place is not None and has_config and "loss_type" in read_config(place)
         if losses["loss_type"] is None and not says_its_own:
             losses["loss_type"] = self.default_loss_type
             losses["loss_weights"] = losses["loss_weights"] or self.default_loss_weights
         if place is not None:
+            if not has_config and len(config) > 1:  # more than the scales
+                config = {"config": VideoMAEConfig.of({"image_size": pyramid.side, **config})}
             return VideoMAEReconstruction.from_checkpoint(
                 place, **losses, recon_sample_rate=self.recon_sample_rate, **config
             )

@@ -44,15 +44,17 @@ class RowLosses:
     Attributes:
         gaze: of the algorithm.
         task: of the task itself.
+        hints: of the hints (`autogaze.training.hints`), times their weight.
     """
 
     gaze: Float[Tensor, " R"] | None
     task: Float[Tensor, " R"] | None
+    hints: Float[Tensor, " R"] | None = None
 
     def total(self) -> Float[Tensor, ""]:
-        """The sum over rows of both."""
-        parts = [part.sum() for part in (self.gaze, self.task) if part is not None]
-        return torch.stack(parts).sum()
+        """The sum over rows of all."""
+        parts = (self.gaze, self.task, self.hints)
+        return torch.stack([part.sum() for part in parts if part is not None]).sum()
 
 
 class Learner:
@@ -103,12 +105,14 @@ class Learner:
 
     def losses(self, lesson: Lesson, counts: BatchCounts) -> RowLosses:
         """Losses of the lesson's rows, normalised by what the whole batch holds."""
-        gaze = self.gaze_losses(lesson, counts) if self.train_gaze else None
+        gaze, hints = self.gaze_losses(lesson, counts) if self.train_gaze else (None, None)
         task = self._task_losses(lesson) if self.train_task else None
-        return RowLosses(gaze, task)
+        return RowLosses(gaze, task, hints)
 
-    def gaze_losses(self, lesson: Lesson, counts: BatchCounts) -> Float[Tensor, " R"]:
-        """What the algorithm minimises the mean of, for every row."""
+    def gaze_losses(
+        self, lesson: Lesson, counts: BatchCounts
+    ) -> tuple[Float[Tensor, " R"], Float[Tensor, " R"] | None]:
+        """What the algorithm minimises the mean of, for every row; and the weighted hints."""
         tokens = lesson.rows.see(self.model, lesson.video)
         scores = lesson.rows.score(self.model, tokens, lesson.targets)
         rollout = Rollout(
@@ -123,13 +127,12 @@ class Learner:
         loss = self.recipe.loss(rollout, lesson)
         weight = self.recipe.options.hint_weight
         if not weight:
-            return loss
+            return loss, None
         grid = math.isqrt(tokens.shape[2])
         targets = hint_targets(lesson.rgb, self.model.pyramid, grid)
         targets = targets.repeat(lesson.num_rows // len(targets), 1, 1, 1)
-        return loss + weight * (
-            hint_loss(tokens, targets) + hint_loss(scores.vision_states, targets)
-        )
+        seen, said = hint_loss(tokens, targets), hint_loss(scores.vision_states, targets)
+        return loss, weight * (seen + said)
 
     def _task_losses(self, lesson: Lesson) -> Float[Tensor, " R"]:
         rgb = lesson.rgb

@@ -110,14 +110,10 @@ def announce(
         count = LabelCount.of(data.train)
         coverages += count.coverages
         epochs = num_steps * options.batch_size / len(data.train)  # type: ignore[arg-type]
-        rows += [
-            ("train", count.describe()),
-            (
-                "steps",
-                f"{start.state.step} to {num_steps}, {options.batch_size} clips each, "
-                f"{epochs:.3g} epochs",
-            ),
-        ]
+        steps = f"{start.state.step} to {num_steps}, {options.batch_size} clips each, "
+        if start.state.step >= num_steps:
+            steps = f"none left of {num_steps} (trainer.max_steps, n_epochs), "
+        rows += [("train", count.describe()), ("steps", f"{steps}{epochs:.3g} epochs")]
     rows.append(("val", _validation(validation, options)))
     if trains:
         rows.append(("trained", _parameters(learner)))
@@ -125,17 +121,20 @@ def announce(
     rows += [("device", _device(accelerator)), ("results", str(folder))]
     for name, text in rows:
         log.info("%-8s %s", name, text)
+    if options.resume is True and start.checkpoint is None:
+        log.warning("trainer.resume=True, but %s has no checkpoints to go on from", folder)
     warn_of_few_labels(coverages + list(validation.coverages if validation else ()))
 
 
 def _beginning(start: Start, options: TrainerOptions) -> list[str]:
     if start.checkpoint is None:
         named = [name for name in (options.gaze_weights, options.task_weights) if name is not None]
-        return ["afresh", *(f"weights of {name}" for name in named)]
+        first = ["at step 0"] if named else ["at step 0, weights drawn at random"]
+        return [*first, *(f"weights of {name}" for name in named)]
     if start.continues:
         return [f"after step {start.state.step}", f"from {start.checkpoint}"]
     return [
-        "afresh",
+        "at step 0",
         f"weights of {start.checkpoint}",
         f"not its optimizer, steps, order of clips: of {start.algorithm}",
     ]

@@ -108,9 +108,10 @@ def _fit(start: str, metrics: Mapping[str, float], end: str, width: int) -> str:
     texts = {name: f"{SHORT.get(name, name)} {value:.4g}" for name, value in metrics.items()}
     shown, room = [], width - len(start) - len(end) - 2
     for name in _ordered(texts, URGENT):
-        if len(texts[name]) + 2 <= room:
-            shown.append(name)
-            room -= len(texts[name]) + 2
+        if len(texts[name]) + 2 > room:
+            break  # a shorter one instead would make the columns change from line to line
+        shown.append(name)
+        room -= len(texts[name]) + 2
     return "  ".join([start, *(texts[name] for name in _ordered(shown, FIRST)), end])[:width]
 
 

@@ -158,7 +158,7 @@ def refuse_newer(checkpoints: Checkpoints, step: int) -> None:
 
     Unreadable ones are put aside under another name.
     """
-    for checkpoint in checkpoints.all():
+    for checkpoint in checkpoints.all()[::-1]:
         number = int(checkpoint.name.removeprefix("step-"))
         if number <= step:
             continue

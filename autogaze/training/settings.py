@@ -14,8 +14,14 @@ from autogaze.training.options import AlgorithmOptions, TrainerOptions
 
 FILE = "options.json"
 
-OF_THE_LAUNCH = {"trainer": ("exp_name", "exp_folder", "resume", "val_only")}
-"""Options that change nothing in a training, group by group."""
+OF_THE_LAUNCH = {
+    "trainer": (
+        *("exp_name", "exp_folder", "resume", "val_only", "num_workers", "device", "tracker"),
+        *("log_nsteps", "save_nsteps", "val_nsteps", "val_clips", "val_ratios", "val_pictures"),
+        *("gaze_weights", "task_weights", "shared_positions"),  # a checkpoint's are taken
+    )
+}
+"""Options that change nothing in a training that goes on, group by group."""
 
 
 @dataclass(frozen=True)

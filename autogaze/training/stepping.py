@@ -112,21 +112,22 @@ class Stepper:
     def _backward(self, lessons: Sequence[Lesson], counts: BatchCounts) -> dict[str, float]:
         """Gradients of the mean over all rows of all processes, and what was measured."""
         learner = self.learner
-        sums = torch.zeros(3, device=learner.device)
+        sums = torch.zeros(4, device=learner.device)
         for lesson in lessons:
             with self.accelerator.autocast():
                 losses = learner.losses(lesson, counts)
                 total = losses.total() / counts.rows
             self.accelerator.backward(total)
-            for place, part in enumerate((losses.gaze, losses.task)):
+            for place, part in enumerate((losses.gaze, losses.task, losses.hints)):
                 if part is not None:
                     sums[place] += part.detach().sum()
             if lesson.reward is not None:
-                sums[2] += lesson.reward.mean(1).sum()
+                sums[3] += lesson.reward.mean(1).sum()
         sum_over_processes(self.parameters, self.accelerator)
         means = [value / counts.rows for value in self._summed(sums.tolist())]
-        wanted = (learner.train_gaze, learner.train_task, learner.recipe.samples)
-        names = ("loss", "task_loss", "reward")
+        hints = learner.train_gaze and learner.recipe.options.hint_weight > 0
+        wanted = (learner.train_gaze, learner.train_task, hints, learner.recipe.samples)
+        names = ("loss", "task_loss", "hint_loss", "reward")
         return {n: mean for n, mean, ok in zip(names, means, wanted, strict=True) if ok}
 
     def _descend(self, lr: float, number: int) -> float:

@@ -195,7 +195,7 @@ class Validation:
         predicts = learner.recipe.options.optimize_task_loss_prediction
         if lesson is not None and not (predicts and lesson.losses is None):
             counts = BatchCounts(lesson.num_rows, lesson.num_gazes, lesson.num_known)
-            means.add("algorithm_loss", learner.gaze_losses(lesson, counts))
+            means.add("algorithm_loss", learner.gaze_losses(lesson, counts)[0])
 
 
 class ClipMeans:

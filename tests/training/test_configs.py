@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from autogaze import train
 from autogaze.datasets.clip import TrainingClip
 from autogaze.datasets.decoded import save_decoded
+from autogaze.errors import CheckpointError
 from autogaze.reconstruction.video_mae import save_video_mae
 from autogaze.tasks.frame_losses import LOSSES
 from autogaze.training.building import build_trainer
@@ -166,6 +167,22 @@ def test_a_judge_is_asked_for_the_losses_it_was_trained_with(
     given |= {"loss_type": "l1", "loss_weights": 3}
     chosen = read_task(options).build(pyramid).losses.recipe
     assert chosen == {"loss_type": "l1", "loss_weights": "3"}, "an explicit one wins"
+
+
+def test_a_file_of_weights_alone_gets_its_shape_from_the_options(tmp_path):
+    wanted = tiny_mae()
+    save_video_mae(wanted, tmp_path)
+    (tmp_path / "config.json").unlink()
+    options = compose_options(
+        "video_folder_video_mae_reconstruction_ar_gaze_grpo", "model.scales=16+32"
+    )["task"]
+    options["recon_model"] = str(tmp_path / "model.safetensors")
+    options["default_loss_type"], options["default_loss_weights"] = "l1", 1
+    with pytest.raises(CheckpointError, match=r"no config\.json says what shape"):
+        read_task(options).build(TINY.pyramid)
+    options["recon_model_config"] |= {**TINY.values(), "scales": None}
+    found = read_task(options).build(TINY.pyramid).mae.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in wanted.state_dict().items())
 
 
 @pytest.mark.parametrize("recipe", ["ar_gaze_ntp", "ar_gaze_grpo"])

@@ -8,7 +8,9 @@ import torch
 from autogaze.training.building import build_trainer
 from autogaze.training.first_weights import share_positions
 from autogaze.training.hints import CENTRE, FLOOR, directions, hint_loss, hint_targets
+from autogaze.training.journal import read_metrics
 from tests.models.tiny import tiny_model, tiny_video
+from tests.training.composed import compose_options
 from tests.training.tiny import tiny_config
 
 GRID, SIDE = 4, 64
@@ -114,3 +116,38 @@ def test_targets_that_name_one_patch_are_labels(tmp_path):
     )
     torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
     assert (first - third).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("recipe", ["ntp", "grpo"])
+def test_hints_are_counted_apart(recipe, tmp_path):
+    entries = []
+    for weight in (0.0, 0.5):
+        options = tiny_config(recipe, tmp_path / f"{weight}", max_steps=1)
+        options["algorithm"]["hint_weight"] = weight
+        build_trainer(options).fit()
+        entries.append(read_metrics(tmp_path / f"{weight}" / "tiny" / "metrics.jsonl")[0])
+    without, with_hints = entries
+    assert with_hints["loss"] == pytest.approx(without["loss"], rel=1e-4)
+    assert "hint_loss" not in without
+    assert with_hints["hint_loss"] > 0.1
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "algorithm.hint_weight=1",
+        "algorithm.scale_alpha=0.5",
+        "dataset.greedy_labels.softness=0.1",
+        "trainer.shared_positions=true",
+    ],
+)
+@pytest.mark.parametrize("recipe", ["ntp", "grpo"])
+def test_options_can_be_set_whatever_the_algorithm(recipe, override):
+    config = f"procedural_canvas_reconstruction_ar_gaze_{recipe}"
+    if "greedy" in override and recipe == "grpo":
+        pytest.skip("GRPO learns from no labels")
+    group, _, name = override.partition("=")[0].partition(".")
+    options = compose_options(config, override)[group]
+    for part in name.split("."):
+        options = options[part]
+    assert options in (1, 0.5, 0.1, True)

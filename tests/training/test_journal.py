@@ -127,7 +127,7 @@ def test_before_the_first_step_is_said_what_is_going_to_happen(tmp_path, caplog)
         trainer.fit()
     first = next(n for n, line in enumerate(caplog.messages) if line.startswith("step "))
     block = dict(line.split(maxsplit=1) for line in caplog.messages[:first])
-    assert block["start"] == "afresh"
+    assert block["start"] == "at step 0, weights drawn at random"
     assert block["train"] == "10 clips labelled as they are read"
     assert block["val"] == "4 of 10 clips labelled as they are read"
     assert block["steps"] == "0 to 3, 4 clips each, 1.2 epochs"

@@ -197,7 +197,7 @@ def test_another_algorithm_takes_the_weights_and_nothing_else(tmp_path, caplog):
         state = tiny_trainer("grpo", tmp_path / "resumed", resume=str(source), max_steps=2).fit()
     assert (state.step, state.seen) == (2, 8)
     start = [line for line in caplog.messages if line.startswith("start ")]
-    assert start[0].endswith("afresh")
+    assert start[0].endswith("at step 0")
     assert f"weights of {source}" in start[1]
     assert "not its optimizer, steps, order of clips: of ntp" in start[2]
     weights = str(source / "checkpoint_latest_gaze")

@@ -142,13 +142,18 @@ def find_checkpoint(source: str | Path) -> Path:
     return folder
 
 
+def config_file(place: Path) -> Path:
+    """Where a checkpoint's shape is said: in its folder, or beside its file."""
+    return (place if place.is_dir() else place.parent) / CONFIG
+
+
 def read_config(place: Path) -> dict[str, Any]:
     """What `config.json` says, in a folder or beside a file.
 
     Raises:
         CheckpointError: there is none, or it is no MAE's.
     """
-    file = (place if place.is_dir() else place.parent) / CONFIG
+    file = config_file(place)
     try:
         values = json.loads(file.read_text())
     except FileNotFoundError:

@@ -18,8 +18,7 @@ class VideoMAEConfig:
         hidden_size ... layer_norm_eps: as in transformers' `ViTMAEConfig`.
         from_canvas: correct what the gaze paints on a canvas (`autogaze.reconstruction.holes`)
             instead of drawing every frame from nothing. The decoder sees the canvas and adds
-            to it. Published VideoMAEs do not; small ones are sharp after a hundredth of the
-            training.
+            to it, nothing before it was trained. Published VideoMAEs do not.
 
     Raises:
         CheckpointError: widths that heads do not divide.
