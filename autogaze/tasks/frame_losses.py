@@ -158,10 +158,7 @@ class FrameLosses(nn.Module):
             CheckpointError: a network that is neither here nor can be fetched.
             MissingExtraError: the package of a network is not installed.
         """
-        names = loss_type.split("+")
-        unknown = [name for name in names if name not in LOSSES]
-        if unknown:
-            raise TrainingError(f"unknown loss_type {unknown[0]!r}; known are {', '.join(LOSSES)}")
+        names = check_terms(loss_type)
         if len(set(names)) < len(names):
             raise TrainingError(f"loss_type {loss_type!r} names a term twice")
         try:
@@ -201,3 +198,12 @@ class FrameLosses(nn.Module):
         )
         weighted = [w * term for w, (_, term) in zip(self.weights, terms, strict=True)]
         return torch.stack(weighted).sum(0), terms
+
+
+def check_terms(loss_type: str) -> list[str]:
+    """The names of the terms; TrainingError where one is unknown."""
+    names = loss_type.split("+")
+    unknown = [name for name in names if name not in LOSSES]
+    if unknown:
+        raise TrainingError(f"unknown loss_type {unknown[0]!r}; known are {', '.join(LOSSES)}")
+    return names

@@ -24,7 +24,13 @@ from autogaze.reconstruction.video_mae.checkpoint import (
 )
 from autogaze.reconstruction.video_mae.names import PUBLISHED_PREFIX, without_prefix
 from autogaze.tasks.base import Task, TaskOutput
-from autogaze.tasks.frame_losses import IMAGENET_MEAN, IMAGENET_STD, FrameLosses, Normalise
+from autogaze.tasks.frame_losses import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FrameLosses,
+    Normalise,
+    check_terms,
+)
 
 
 class VideoMAEReconstruction(Task):
@@ -97,6 +103,7 @@ class VideoMAEReconstruction(Task):
             loss_type = str(said.get("loss_type", "l1"))
             loss_weights = said.get("loss_weights", 1) if loss_weights is None else loss_weights
         elif loss_weights is None:
+            check_terms(loss_type)
             raise TrainingError(f"loss_type {loss_type!r} needs loss_weights, one for each term")
         published = without_prefix(read_state(place), PUBLISHED_PREFIX)
         losses = FrameLosses.parse(loss_type, loss_weights, published)

@@ -320,13 +320,13 @@ def test_checkpoints_that_do_not_fit(tmp_path, judge):
         return load_video_mae(tmp_path / "model.safetensors", config)
 
     without = {k: v for k, v in state.items() if k != "decoder.mask_token"}
-    with pytest.raises(CheckpointError, match=r"missing \['decoder.mask_token'\].*\(1, 0 and 0"):
+    with pytest.raises(CheckpointError, match=r"1 missing \(decoder.mask_token\)\. Leave"):
         load(without)
     # A video model that has lost one of its embeddings is no image MAE.
     without = {k: v for k, v in state.items() if k != "decoder.time_embed"}
-    with pytest.raises(CheckpointError, match=r"missing \['decoder.time_embed'\]"):
+    with pytest.raises(CheckpointError, match=r"1 missing \(decoder.time_embed\)"):
         load(without)
-    with pytest.raises(CheckpointError, match=r"unexpected \['vit.extra'\]"):
+    with pytest.raises(CheckpointError, match=r"1 unexpected \(vit.extra\)"):
         load({**state, "vit.extra": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"time_embed \(8, 16\) instead of \(4, 16\)"):
         load(state, replace(SMALL, max_num_frames=4))

@@ -121,3 +121,9 @@ def test_safetensors_with_and_without_prefix(tmp_path):
     for name in ("plain", "m"):
         loaded = load_video_mae(tmp_path / f"{name}.safetensors", TINY)
         assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
+
+
+def test_an_unknown_term_is_named_before_its_weight_is_asked_for(tmp_path):
+    task().save_pretrained(tmp_path)
+    with pytest.raises(TrainingError, match="unknown loss_type 'l3'; known are"):
+        VideoMAEReconstruction.from_checkpoint(tmp_path, loss_type="l3")

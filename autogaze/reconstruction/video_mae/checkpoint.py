@@ -77,10 +77,16 @@ def load_weights(model: VideoMAE, source: str | Path) -> None:
         if name in state and state[name].shape != own[name].shape
     ]
     if missing or unexpected or wrong:
+        faults = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
+        said = [
+            f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for fault, names in faults.items()
+            if names
+        ]
         raise CheckpointError(
-            f"{place}: not a VideoMAE of this configuration: missing {missing[:3]}, "
-            f"unexpected {unexpected[:3]}, of another shape {wrong[:3]} "
-            f"({len(missing)}, {len(unexpected)} and {len(wrong)} in all)"
+            f"{place}: its weights are not those of a VideoMAE of this configuration: "
+            f"{'; '.join(said)}. Leave the shape (task.recon_model_config) to its config.json, or "
+            "give the one that it was trained with"
         )
     model.load_state_dict(state, strict=False)
 
