@@ -4,7 +4,8 @@ Attention is block-causal over frames, so what earlier frames contribute to a ne
 their keys and values, layer by layer, in the encoder and in the decoder: computed when a
 frame is finished, kept, and the same for every candidate. What is left to compute for a
 candidate is its own frame; the last decoder layer only for the finest cells, which form
-the picture. Exact: the reconstructions are those of `VideoMAE.forward`.
+the picture. Exact: the reconstructions are those of `VideoMAE.forward` where this frame alone
+is to be reconstructed (one that is shown whole is seen whole by later ones).
 """
 
 from collections.abc import Iterable, Sequence
