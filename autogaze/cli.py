@@ -8,6 +8,7 @@ import typer
 
 from autogaze import __version__
 from autogaze.cli_bench import bench
+from autogaze.cli_calibrate import calibrate
 from autogaze.cli_errors import EXIT_CODES, exit_codes, log_to_stderr
 from autogaze.cli_label import label
 from autogaze.cli_outputs import check_endings, plan_jobs
@@ -213,6 +214,7 @@ def info(
 
 
 app.command(epilog=EXIT_CODES)(label)
+app.command(epilog=EXIT_CODES)(calibrate)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

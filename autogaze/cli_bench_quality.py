@@ -55,7 +55,8 @@ def quality(
             "--selector",
             metavar="NAME",
             help="Any of `autogaze selectors` but codec; repeat for more. random and centre are "
-            "always there, and everybody's gazes of other clips (shuffled).",
+            "always there, and everybody's gazes of other clips (shuffled); with greedy also what it "
+            "takes most often in other clips (habit).",
             show_default="greedy, run-length, change",
             rich_help_panel=WHAT,
         ),
@@ -138,7 +139,7 @@ def quality(
         ),
     ] = None,
 ) -> None:
-    """Measure what is lost at what share of patches, by every selector and three controls.
+    """Measure what is lost at what share of patches, by every selector and four controls.
 
     Clips are real videos (mostly static cameras), photographs filmed by a moving camera, and
     compositions. Judges are the canvas, a VideoMAE, and a network that no selector was trained on.

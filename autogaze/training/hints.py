@@ -9,6 +9,10 @@ greedy gazes depend on:
     - what each coarser scale shows of the frame,
     - the frame before, and the one before that (mid grey where there is none).
 
+What the decoder makes of a token is asked for one thing more, which depends on the gazes
+at earlier frames: the error of what they have left on the canvas there. It is what a patch
+could still gain.
+
 The answers are read through fixed directions, so they need no weights of their own. Not
 part of AutoGaze's paper.
 """
@@ -20,8 +24,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.canvas import GREY
+from autogaze.reconstruction.canvas import GREY, reconstruct
 from autogaze.reconstruction.views import scale_views
 
 FLOOR = 0.004
@@ -42,21 +47,45 @@ def hint_targets(
     for lag in LAGS:
         before = torch.cat([grey.expand(-1, lag, -1, -1, -1), frames], 1)[:, : frames.shape[1]]
         errors.append((before - frames).abs())
-    cells = [F.adaptive_avg_pool2d(error.mean(2), grid).flatten(2) for error in errors]
-    return (torch.stack(cells, -1) + FLOOR).log() - CENTRE
+    return torch.stack([_cells(error, grid) for error in errors], -1)
+
+
+def carried_targets(
+    frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, grid: int
+) -> Float[Tensor, "B T cells"]:
+    """What is to be known of what earlier frames' gazes left for every cell."""
+    after = reconstruct(frames, gaze).frames
+    before = torch.cat([torch.full_like(frames[:, :1], GREY), after[:, :-1]], 1)
+    return _cells((before - frames).abs(), grid)
+
+
+def _cells(error: Float[Tensor, "B T 3 S S"], grid: int) -> Float[Tensor, "B T cells"]:
+    pooled = F.adaptive_avg_pool2d(error.mean(2), grid).flatten(2)
+    return (pooled + FLOOR).log() - CENTRE
 
 
 def hint_loss(
-    tokens: Float[Tensor, "R T cells C"], targets: Float[Tensor, "R T cells hints"]
+    tokens: Float[Tensor, "R T cells C"],
+    targets: Float[Tensor, "R T cells hints"],
+    carried: Float[Tensor, "R T cells"] | None = None,
 ) -> Float[Tensor, " R"]:
-    """Mean squared error of the hints that tokens carry, of every row."""
+    """Mean squared error of the hints that tokens carry, of every row.
+
+    What is carried along counts as much as all other hints together.
+    """
     read = tokens.float() @ directions(tokens.shape[-1], targets.shape[-1], tokens.device)
-    return (read - targets).square().mean((1, 2, 3))
+    loss = (read[..., :-1] - targets).square().mean((1, 2, 3))
+    if carried is not None:
+        loss = loss + (read[..., -1] - carried).square().mean((1, 2))
+    return loss
 
 
 @lru_cache(maxsize=8)
-def directions(width: int, hints: int, device: torch.device) -> Float[Tensor, "C hints"]:
-    """Where hints are read from: unit vectors, any two at right angles."""
+def directions(width: int, hints: int, device: torch.device) -> Float[Tensor, "C read"]:
+    """Where hints are read from, and last what is carried along: unit vectors, any two at
+    right angles.
+    """
     with torch.inference_mode(False):
-        drawn = torch.randn(width, hints, generator=torch.Generator().manual_seed(1))
-        return torch.linalg.qr(drawn)[0].to(device)
+        generator = torch.Generator().manual_seed(1)
+        drawn = [torch.randn(width, count, generator=generator) for count in (hints, 1)]
+        return torch.linalg.qr(torch.cat(drawn, 1))[0].to(device)

@@ -11,7 +11,7 @@ from autogaze.algorithms.rollout import Rollout
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
-from autogaze.training.hints import hint_loss, hint_targets
+from autogaze.training.hints import carried_targets, hint_loss, hint_targets
 from autogaze.training.lesson import Lesson
 from autogaze.training.loader import PlacedBatch
 from autogaze.training.moment import Moment
@@ -130,8 +130,12 @@ class Learner:
             return loss, None
         grid = math.isqrt(tokens.shape[2])
         targets = hint_targets(lesson.rgb, self.model.pyramid, grid)
-        targets = targets.repeat(lesson.num_rows // len(targets), 1, 1, 1)
-        seen, said = hint_loss(tokens, targets), hint_loss(scores.vision_states, targets)
+        repetitions = lesson.num_rows // len(targets)
+        targets = targets.repeat(repetitions, 1, 1, 1)
+        frames = lesson.rgb.repeat(repetitions, 1, 1, 1, 1)
+        carried = carried_targets(frames, lesson.rows.gaze(), grid)
+        seen = hint_loss(tokens, targets)
+        said = hint_loss(scores.vision_states, targets, carried)
         return loss, weight * (seen + said)
 
     def _task_losses(self, lesson: Lesson) -> Float[Tensor, " R"]:

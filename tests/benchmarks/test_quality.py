@@ -35,7 +35,7 @@ def clips():
 
 @pytest.fixture(scope="module")
 def contenders():
-    return [tiny_learned(), *map(contender, ("run-length", "random", "centre"))]
+    return [tiny_learned(), *map(contender, ("greedy", "run-length", "random", "centre"))]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,9 @@ def of(measured, name: str) -> np.ndarray:
 
 def test_everybody_but_the_controls_is_also_shuffled(measured):
     assert [row.name for row in measured.rows] == [
-        *("tiny", "run-length", "random", "centre"),
-        *("tiny (shuffled)", "run-length (shuffled)"),
+        *("tiny", "greedy", "run-length", "random", "centre"),
+        *("tiny (shuffled)", "greedy (shuffled)", "run-length (shuffled)"),
+        "greedy (habit)",
     ]
 
 
@@ -69,7 +70,7 @@ def test_losses_are_those_of_the_selectors_own_gazes(measured, clips, contenders
 
 def test_shuffled_rows_are_served_the_gazes_of_other_videos(measured, clips, contenders):
     frames, others = read_batch(clips), donors(clips)
-    own = contenders[1].gaze(frames, 0.3, seeded("quality", 0))
+    own = contenders[2].gaze(frames, 0.3, seeded("quality", 0))
     given = Gaze.cat_clips([own[other] for other in others])
     expected = canvas_losses(frames.frames, given).mean(1)
     assert of(measured, "run-length (shuffled)")[1] == pytest.approx(expected.numpy(), rel=1e-5)
@@ -101,7 +102,7 @@ def test_too_few_videos_to_shuffle_are_refused():
 
 
 def test_gazing_at_everything_loses_nothing(measured):
-    for name in ("tiny", "random", "centre", "tiny (shuffled)"):
+    for name in ("tiny", "random", "centre", "tiny (shuffled)", "greedy (habit)"):
         assert of(measured, name)[2] == pytest.approx(0, abs=1e-7)
 
 

@@ -92,6 +92,7 @@ def test_videos_alone_are_one_kind(files, tmp_path):
         (["--selector", "codec"], "motion vectors"),
         (["--weights", "folder"], "NAME=PATH"),
         (["--weights", "greedy=folder"], "greedy"),
+        (["--weights", "greedy (habit)=folder"], "take another name"),
         (["--weights", "ours=no/such/folder"], "no/such/folder"),
         (["--weights", "a=x", "--weights", "a=y"], "'a' names two things"),
         (["--ratio", "1.5"], "1.5"),

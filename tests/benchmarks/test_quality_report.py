@@ -2,34 +2,48 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from autogaze.benchmarks.fidelity_measures import Estimate
+from autogaze.benchmarks.quality.contenders import Serving
 from autogaze.benchmarks.quality.measure import Measurements, Row
 from autogaze.benchmarks.quality.report import Point, Setting, make_report
 from autogaze.benchmarks.quality.stops import StopBin, StopPoint, StopReport
-from autogaze.benchmarks.quality.tables import figure, mark, print_report, share, to_markdown
+from autogaze.benchmarks.quality.tables import (
+    figure,
+    make_grids,
+    mark,
+    print_report,
+    share,
+    to_markdown,
+)
 from tests.benchmarks.quality import some_clips
 
-NAMES = ("ours", "run-length", "random", "centre", "ours (shuffled)", "run-length (shuffled)")
+OWN = ("ours", "greedy", "random", "centre")
+ROWS = (
+    *(Row(name, number, Serving.OWN) for number, name in enumerate(OWN)),
+    *(Row(name, number, Serving.SHUFFLED) for number, name in enumerate(OWN[:2])),
+    Row("greedy", 1, Serving.HABIT),
+)
+NAMES = (*OWN, "ours (shuffled)", "greedy (shuffled)", "greedy (habit)")
 RATIOS = (0.05, 0.1, 0.2, 0.4)
-FACTORS = {"ours": 0.5, "ours (shuffled)": 0.8}
+FACTORS = {"ours": 0.5, "ours (shuffled)": 0.8, "greedy (habit)": 0.6}
 """Of random's loss, which is 0.02 / share."""
 
 
 def known(judges=("canvas", "efficientnet")) -> Measurements:
     """Losses that halve when the share doubles, on clips of very different difficulty."""
     clips = some_clips({"static": list("abcd"), "moving": list("pqrs")})
-    rows = tuple(Row(name, NAMES.index(name) % 4, "shuffled" in name) for name in NAMES)
     difficulty = np.array([1, 2, 3, 4, 5, 6, 7, 8]) / 4.5
     factors = np.array([FACTORS.get(name, 1.0) for name in NAMES])
     losses = factors[:, None, None] * (0.02 / np.array(RATIOS))[:, None] * difficulty
     shares = np.broadcast_to(np.array(RATIOS)[:, None], losses.shape)
     return Measurements(
-        tuple(clips), rows, RATIOS, judges, ("pixels", "features")[: len(judges)],
+        tuple(clips), ROWS, RATIOS, judges, ("pixels", "features")[: len(judges)],
         np.stack([losses] * len(judges)), shares.copy(),
     )  # fmt: skip
 
@@ -53,7 +67,7 @@ def report():
 
 def test_differences_are_paired(report):
     curves = {curve.row: curve for curve in report.of("canvas", "all")}
-    ours, other = curves["ours"].points[1], curves["run-length"].points[1]
+    ours, other = curves["ours"].points[1], curves["greedy"].points[1]
     assert ours.loss.mean == pytest.approx(0.1)
     assert ours.difference == Estimate(0, 0, 0)
     assert other.difference.mean == pytest.approx(0.1)
@@ -71,6 +85,7 @@ def test_half_the_loss_needs_half_the_patches(report):
     assert (needed.low, needed.high) == pytest.approx((0.1, 0.1))  # also pair by pair
     assert curves["random"].needed.mean == pytest.approx(0.2)
     assert curves["ours (shuffled)"].needed.mean == pytest.approx(0.16)
+    assert curves["greedy (habit)"].needed.mean == pytest.approx(0.12)
 
 
 def test_without_random_around_a_fifth_no_share_is_needed():
@@ -116,6 +131,27 @@ def test_the_tables_hold_all_judges_and_rows(report):
     assert "judge canvas, static clips" in console.export_text()
 
 
+def without(report, serving: Serving):
+    """The same run, had these rows not been compared."""
+    measured = report.measured
+    kept = [number for number, row in enumerate(measured.rows) if row.serving is not serving]
+    rows = tuple(measured.rows[number] for number in kept)
+    losses, shares = measured.losses[:, kept], measured.shares[kept]
+    return make_report(replace(measured, rows=rows, losses=losses, shares=shares), setting())
+
+
+def test_lines_part_the_controls_the_shuffled_rows_and_the_habit(report):
+    grids = make_grids(report, by_kind=True)
+    assert [row[0] for row in grids[0].rows] == list(NAMES)
+    assert {grid.rules for grid in grids[:-1]} == {(2, 4, 6)}  # the last one is of stops
+    assert make_grids(without(report, Serving.HABIT), by_kind=False)[0].rules == (2, 4)
+
+
+def test_a_habit_is_explained_where_there_is_one(report):
+    assert "Habit: in every frame" in " ".join(report.notes)
+    assert "Habit" not in " ".join(without(report, Serving.HABIT).notes)
+
+
 def test_markdown_tables_are_as_wide_as_their_heads(report):
     lines = to_markdown(report).splitlines()
     tables = [line for line in lines if line.startswith("|")]
@@ -132,8 +168,28 @@ def test_json_has_the_loss_of_every_clip(report):
     losses = np.array(values["losses"])
     assert losses.shape == (2, len(NAMES), len(RATIOS), 8)
     assert losses == pytest.approx(report.measured.losses)
+    assert values["rows"] == list(NAMES)
     assert [clip["source"] for clip in values["clips"]] == list("abcdpqrs")
     assert values["stops"]["points"][0]["threshold"] == 0.1
+
+
+def test_every_way_of_serving_has_lines_of_its_own(report, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from autogaze.benchmarks.quality import curves_plot
+
+    drawn = []
+    monkeypatch.setattr(curves_plot, "save", lambda figure, path: drawn.append(figure))
+    curves_plot.plot_curves(report, tmp_path / "any.png")
+    curves_plot.plot_curves(without(report, Serving.HABIT), tmp_path / "any.png")
+    full, fewer = (figure.axes[0] for figure in drawn)
+    assert {text.get_text() for text in full.texts} == set(NAMES)
+    assert {text.get_text() for text in fewer.texts} == set(NAMES[:-1])
+    # The last rows are drawn first.
+    habit, greedy, *others = (full.lines[number] for number in (0, 5, 1, 2))
+    assert habit.get_ydata() == pytest.approx(0.6 * greedy.get_ydata())
+    assert habit.get_color() == greedy.get_color()
+    assert not greedy.is_dashed()
+    assert all(line.is_dashed() for line in (habit, *others))
 
 
 def test_the_plots_are_drawn(report, tmp_path):

@@ -5,9 +5,17 @@ import math
 import pytest
 import torch
 
+from autogaze.gaze import Gaze
 from autogaze.training.building import build_trainer
 from autogaze.training.first_weights import share_positions
-from autogaze.training.hints import CENTRE, FLOOR, directions, hint_loss, hint_targets
+from autogaze.training.hints import (
+    CENTRE,
+    FLOOR,
+    carried_targets,
+    directions,
+    hint_loss,
+    hint_targets,
+)
 from autogaze.training.journal import read_metrics
 from tests.models.tiny import tiny_model, tiny_video
 from tests.training.composed import compose_options
@@ -51,11 +59,30 @@ def test_detail_is_told_where_a_coarse_scale_loses_it():
 
 def test_tokens_that_carry_the_hints_lose_nothing():
     targets = torch.randn(2, 3, 16, 3)
+    carried = torch.randn(2, 3, 16)
     read = directions(48, 3, torch.device("cpu"))
-    torch.testing.assert_close(read.mT @ read, torch.eye(3))
-    tokens = targets @ read.mT
-    torch.testing.assert_close(hint_loss(tokens, targets), torch.zeros(2))
-    torch.testing.assert_close(hint_loss(tokens + read[:, 0], targets), torch.full((2,), 1 / 3))
+    torch.testing.assert_close(read.mT @ read, torch.eye(4))
+    tokens = torch.cat([targets, carried[..., None]], -1) @ read.mT
+    torch.testing.assert_close(hint_loss(tokens, targets, carried), torch.zeros(2))
+    off = tokens + read[:, 0]
+    torch.testing.assert_close(hint_loss(off, targets, carried), torch.full((2,), 1 / 3))
+    off = tokens + read[:, 3]
+    torch.testing.assert_close(hint_loss(off, targets, carried), torch.ones(2))
+    torch.testing.assert_close(hint_loss(off, targets), torch.zeros(2))
+
+
+def test_what_earlier_gazes_left_is_carried():
+    pyramid = tiny_model().pyramid
+    frames = torch.full((1, 3, 3, SIDE, SIDE), 0.8)
+    mask = torch.zeros(1, 3, pyramid.num_patches, dtype=torch.bool)
+    fine = pyramid.offsets[-1]
+    mask[0, 0, fine + 5] = True
+    mask[0, 1, fine + 6] = True
+    found = carried_targets(frames, Gaze.from_mask(pyramid, mask), GRID)[0]
+    quiet, loud = math.log(FLOOR) - CENTRE, math.log(0.3 + FLOOR) - CENTRE
+    drawn = torch.zeros(3, GRID * GRID, dtype=torch.bool)
+    drawn[1:, 5], drawn[2:, 6] = True, True
+    torch.testing.assert_close(found, torch.where(drawn, quiet, loud))
 
 
 def test_hints_teach_the_stem(tmp_path):

@@ -1,9 +1,10 @@
-"""Who chooses at a budget, and whose gazes serve another clip: the shuffled control."""
+"""Who chooses at a budget, and which gazes a clip is served: its own, or those of a control."""
 
 from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 
@@ -16,15 +17,33 @@ from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.settings import draw_settings
 from autogaze.selectors.base import Clips, Ratio, Selector, frame_caps
+from autogaze.selectors.greedy import Greedy
 from autogaze.selectors.learned import Learned
 
 SELECTORS = ("greedy", "run-length", "change")
 """Asked unless others are named."""
-SHUFFLED = " (shuffled)"
 CODEC = (
     "codec cannot be compared here: it reads the motion vectors of a compressed video file, which "
     "filmed and composed clips are not, and which do not survive that clips are cut and resized"
 )
+
+
+class Serving(Enum):
+    """Which gazes of a selector a clip is served; the values stand behind the selector's name.
+
+    Attributes:
+        OWN: those at the clip itself.
+        SHUFFLED: those at another clip of the kind (`donors`).
+        HABIT: what it takes most often at other clips of the kind (`habit`).
+    """
+
+    OWN = ""
+    SHUFFLED = " (shuffled)"
+    HABIT = " (habit)"
+
+
+CONTENT_FREE = (Serving.SHUFFLED, Serving.HABIT)
+"""Gazes that were made without a look at the clip they serve."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,7 @@ class Weights:
         name, equals, place = text.partition("=")
         if not (equals and name and place):
             raise SelectorError(f"--weights must look like NAME=PATH, got {text!r}")
-        if name in registry.list_selectors() or SHUFFLED in name:
+        if name in registry.list_selectors() or any(how.value in name for how in CONTENT_FREE):
             raise SelectorError(
                 f"--weights {text}: {name!r} is what a selector or control is called; take another name"
             )
@@ -61,6 +80,15 @@ class Contender:
     @property
     def is_control(self) -> bool:
         return self.name in CONTROLS
+
+    @property
+    def servings(self) -> tuple[Serving, ...]:
+        """How its gazes are compared. Greedy's are searched for, so their habit is the strongest."""
+        if self.is_control:
+            return (Serving.OWN,)
+        if isinstance(self.selector, Greedy):
+            return tuple(Serving)
+        return (Serving.OWN, Serving.SHUFFLED)
 
     def gaze(self, clips: Clips, ratio: float, generator: torch.Generator) -> Gaze:
         """Gazes at whole clips, at no more than a share of all their patches.

@@ -15,15 +15,18 @@ from autogaze.benchmarks.figures import (
     selector_styles,
     spread_out,
 )
-from autogaze.benchmarks.quality.contenders import SHUFFLED
+from autogaze.benchmarks.quality.contenders import Serving
+from autogaze.benchmarks.quality.measure import Row
 from autogaze.benchmarks.quality.report import Curve, QualityReport
 
 LABEL_GAP = 0.052
 """Between the labels of two curves, in heights of a panel."""
+HABIT_DASHES = (7, 1.5, 1, 1.5)
+"""Drawn, left out, and so on, in line widths."""
 
 
 def plot_curves(report: QualityReport, path: str | Path) -> None:
-    """A PNG. Both axes are logarithmic, intervals are shaded, shuffled gazes dashed."""
+    """A PNG. Both axes are logarithmic, intervals shaded, other clips' gazes dashed."""
     from matplotlib.figure import Figure
 
     judges, groups = report.measured.judges, report.groups
@@ -34,48 +37,53 @@ def plot_curves(report: QualityReport, path: str | Path) -> None:
     panels = figure.subplots(
         len(judges), len(groups), squeeze=False, sharex="col", sharey="row", width_ratios=widths
     )
-    own = [row.name for row in report.measured.rows if not row.is_shuffled]
-    styles = selector_styles(own)
+    rows = report.measured.rows
+    styles = selector_styles(list(dict.fromkeys(row.selector for row in rows)))
     for line, judge in zip(panels, judges, strict=True):
         for axes, group in zip(line, groups, strict=True):
-            curves = report.of(judge, group)
-            _draw(axes, curves, styles)
+            _draw(axes, report.of(judge, group), rows, styles)
         line[0].set_ylabel(f"loss, judge {judge}", fontsize=8.5)
-        _label(line[0], report.of(judge, groups[0]), styles)  # when all have been drawn
+        _label(line[0], report.of(judge, groups[0]), rows, styles)  # when all have been drawn
     kinds = dict.fromkeys(clip.kind for clip in report.measured.clips)
     for axes, group in zip(panels[0], groups, strict=True):
         title = next(iter(kinds)) if len(groups) == 1 else group
         axes.set_title(f"{title} clips", loc="left", fontsize=9.5, fontweight="bold")
     for axes in panels[-1]:
         axes.set_xlabel("share of patches", fontsize=8.5)
+    habit = (
+        " Dashes and dots: the patches taken most often in other clips of the kind (habit), "
+        "whatever this one shows."
+        if report.has_habit
+        else ""
+    )
     words = [
         f"{report.about}. Mean loss of frames. Shaded: 95 % intervals from resampling whole "
         "videos and photographs; they hold how videos differ, which comparisons on the same clips do "
         "not. Dashed: the selector's own gazes of another clip of the kind (shuffled); where they are as "
-        "good as its own, it learned a habit.",
+        "good as its own, it saw nothing of this one." + habit,
         report.notes[1],
     ]
     caption(figure, words)
     save(figure, path)
 
 
-def _draw(axes: Any, curves: tuple[Curve, ...], styles: dict[str, LineStyle]) -> None:
+def _draw(
+    axes: Any, curves: tuple[Curve, ...], rows: tuple[Row, ...], styles: dict[str, LineStyle]
+) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-    for curve in reversed(curves):  # the first ones on top
-        name = curve.row.removesuffix(SHUFFLED)
-        style = styles[name]
+    for curve, row in reversed(list(zip(curves, rows, strict=True))):  # the first ones on top
+        style = styles[row.selector]
         shares = [point.share for point in curve.points]
         losses = [point.loss.mean for point in curve.points]
-        if curve.row != name:
-            axes.plot(
-                shares, losses, color=style.colour, linewidth=1.0, dashes=style.dashes, alpha=0.8
-            )
+        if row.serving is not Serving.OWN:
+            dashes = HABIT_DASHES if row.serving is Serving.HABIT else style.dashes
+            axes.plot(shares, losses, color=style.colour, linewidth=1.0, dashes=dashes, alpha=0.8)
             continue
         axes.plot(
             shares, losses, "-", color=style.colour, marker=style.marker, markersize=3.2,
             markerfacecolor="white" if style.hollow else style.colour,
-            linewidth=1.2 if name in CONTROLS else 1.8,
+            linewidth=1.2 if row.selector in CONTROLS else 1.8,
         )  # fmt: skip
         band = [(point.loss.low, point.loss.high) for point in curve.points]
         if all(low is not None for low, _ in band):
@@ -108,20 +116,25 @@ def _multiples(digits: str, value: float, _: int) -> str:
     return f"{value:g}" if f"{value:e}"[0] in digits else ""
 
 
-def _label(axes: Any, curves: tuple[Curve, ...], styles: dict[str, LineStyle]) -> None:
+def _label(
+    axes: Any, curves: tuple[Curve, ...], rows: tuple[Row, ...], styles: dict[str, LineStyle]
+) -> None:
     """Names at the right, each as near to its curve's end as the others allow."""
-    ordered = sorted(curves, key=lambda curve: curve.points[-1].loss.mean)
+    ordered = sorted(
+        zip(curves, rows, strict=True), key=lambda drawn: drawn[0].points[-1].loss.mean
+    )
     largest = max(curve.points[-1].share for curve in curves)
     smallest = axes.get_xlim()[0]
     axes.set_xlim(smallest, largest * (largest / smallest) ** 0.55)
     low, high = np.log(axes.get_ylim())
-    wanted = [(np.log(curve.points[-1].loss.mean) - low) / (high - low) for curve in ordered]
-    for curve, place in zip(ordered, spread_out(wanted, LABEL_GAP, 0, 1), strict=True):
-        end, colour = curve.points[-1], styles[curve.row.removesuffix(SHUFFLED)].colour
+    wanted = [(np.log(curve.points[-1].loss.mean) - low) / (high - low) for curve, _ in ordered]
+    levels = spread_out(wanted, LABEL_GAP, 0, 1)
+    for (curve, row), level in zip(ordered, levels, strict=True):
+        end, colour = curve.points[-1], styles[row.selector].colour
         axes.annotate(
-            curve.row, (end.share, end.loss.mean), xytext=(largest * 1.12, place),
+            curve.row, (end.share, end.loss.mean), xytext=(largest * 1.12, level),
             textcoords=axes.get_xaxis_transform(), ha="left", va="center",
-            fontsize=7.5 if curve.row in styles else 6.5, color=colour,
+            fontsize=7.5 if row.serving is Serving.OWN else 6.5, color=colour,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5,
                         "alpha": 0.6, "shrinkA": 1, "shrinkB": 2},
         )  # fmt: skip

@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from autogaze.benchmarks.progress import Step, silent
 from autogaze.benchmarks.quality.clips import QualityClip, read_batch
-from autogaze.benchmarks.quality.contenders import SHUFFLED, Contender, donors
+from autogaze.benchmarks.quality.contenders import Contender, Serving, donors
+from autogaze.benchmarks.quality.habit import habits
 from autogaze.benchmarks.quality.judges import Judge, Shown, Trial
 from autogaze.datasets.seeds import seeded
 from autogaze.gaze import Gaze
@@ -20,14 +21,18 @@ class Row:
     """One line of the comparison.
 
     Attributes:
-        name: of the selector, with `SHUFFLED` behind it where that is meant.
-        contender: the number of the selector.
-        is_shuffled: whether every clip is served the gaze of another one.
+        selector: its name.
+        contender: its number.
+        serving: which of its gazes a clip is served.
     """
 
-    name: str
+    selector: str
     contender: int
-    is_shuffled: bool
+    serving: Serving
+
+    @property
+    def name(self) -> str:
+        return self.selector + self.serving.value
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +58,13 @@ class Measurements:
 
 
 def make_rows(contenders: Sequence[Contender]) -> tuple[Row, ...]:
-    """All contenders, then the shuffled gazes of those that are no controls."""
-    own = [Row(one.name, number, False) for number, one in enumerate(contenders)]
-    shuffled = [
-        Row(one.name + SHUFFLED, number, True)
+    """All contenders, then the shuffled gazes of those that are no controls, then the habit."""
+    return tuple(
+        Row(one.name, number, serving)
+        for serving in Serving
         for number, one in enumerate(contenders)
-        if not one.is_control
-    ]
-    return (*own, *shuffled)
+        if serving in one.servings
+    )
 
 
 def num_steps(contenders: int, rows: int, clips: int, batch: int) -> int:
@@ -96,6 +100,7 @@ def measure(
     others = donors(clips)
     gazes = _gaze(clips, contenders, ratios, batch, seed, step)
     rows = make_rows(contenders)
+    served = [_serve(row.serving, gazes[row.contender], clips, others, ratios) for row in rows]
     losses = np.empty((len(judges), len(rows), len(ratios), len(clips)))
     shares = np.empty((len(rows), len(ratios), len(clips)))
     for members in _batches(len(clips), batch):
@@ -104,8 +109,7 @@ def measure(
         for r, row in enumerate(rows):
             step(f"judging {row.name}")
             for b in range(len(ratios)):
-                held = gazes[row.contender][b]
-                seen = [held[others[number] if row.is_shuffled else number] for number in members]
+                seen = [served[r][b][number] for number in members]
                 trial = Trial(shown, Gaze.cat_clips(seen))
                 shares[r, b, members] = [gaze.ratio for gaze in seen]
                 for j, judge in enumerate(judges):
@@ -134,6 +138,21 @@ def _gaze(
             for b, ratio in enumerate(ratios):
                 gazes[c][b] += contender.gaze(seen, ratio, generators[c][b])
     return gazes
+
+
+def _serve(
+    serving: Serving,
+    own: list[list[Gaze]],
+    clips: Sequence[QualityClip],
+    others: Sequence[int],
+    ratios: Sequence[float],
+) -> list[list[Gaze]]:
+    """What every clip is served of a selector's own gazes, budget by budget."""
+    if serving is Serving.SHUFFLED:
+        return [[gazes[other] for other in others] for gazes in own]
+    if serving is Serving.HABIT:
+        return [habits(clips, gazes, ratio) for gazes, ratio in zip(own, ratios, strict=True)]
+    return own
 
 
 def _batches(count: int, batch: int) -> list[list[int]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from autogaze.benchmarks.fidelity_measures import Estimate
 from autogaze.benchmarks.quality.bootstrap import Resamples, loss_at, share_reaching
+from autogaze.benchmarks.quality.contenders import Serving
 from autogaze.benchmarks.quality.measure import Measurements, Row
 from autogaze.benchmarks.quality.stops import StopReport
 
@@ -100,11 +101,22 @@ class QualityReport:
         return f"{len(clips)} clips: {', '.join(parts)}"
 
     @property
+    def has_habit(self) -> bool:
+        """Whether the habit was compared."""
+        return any(row.serving is Serving.HABIT for row in self.measured.rows)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader has to know besides the figures."""
         judges = zip(self.measured.judges, self.measured.units, strict=True)
         part = (
             f" Networks judged one frame of {self.setting.every}." if self.setting.every > 1 else ""
+        )
+        habit = (
+            " Habit: in every frame, the patches that the selector took most often in that frame of "
+            "clips of the same kind and other sources."
+            if self.has_habit
+            else ""
         )
         return (
             f"{self.about}. In 'all' every kind counts the same.",
@@ -115,7 +127,7 @@ class QualityReport:
             "leaves out zero.",
             f"Needed: share with the loss of {BASELINE} at {100 * BASELINE_SHARE:g} %, between "
             "budgets by interpolation. Shuffled: every clip is served the selector's own gaze of "
-            "another one of its kind.",
+            "another one of its kind." + habit,
         )
 
     def to_json(self) -> dict[str, Any]:

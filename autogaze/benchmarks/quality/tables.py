@@ -1,14 +1,15 @@
 """The tables that `autogaze bench quality` prints, and writes as Markdown."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autogaze.benchmarks.choosers import CONTROLS
 from autogaze.benchmarks.fidelity_measures import Estimate
+from autogaze.benchmarks.quality.contenders import Serving
 from autogaze.benchmarks.quality.report import (
     BASELINE,
     BASELINE_SHARE,
@@ -200,8 +201,8 @@ def _clips(report: QualityReport, group: str) -> str:
 
 
 def _rules(report: QualityReport) -> tuple[int, ...]:
-    """Before the controls, and before the shuffled rows."""
-    rows = report.measured.rows
-    starts: Sequence[int] = [n for n, row in enumerate(rows) if row.is_shuffled]
-    controls = len(rows) - len(starts)  # own rows, the last two of which are controls
-    return (controls - 2, *starts[:1])
+    """Before the controls, before the shuffled rows, and before the habit."""
+    servings = [row.serving for row in report.measured.rows]
+    starts = [n for n in range(1, len(servings)) if servings[n] != servings[n - 1]]
+    controls = servings.count(Serving.OWN) - len(CONTROLS)  # the last ones of the own rows
+    return (controls, *starts)

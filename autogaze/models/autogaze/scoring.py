@@ -45,6 +45,85 @@ def score(
         targets: shares of all patches in the place of each gaze; `log_probs` are then the
             means of the patches' own, weighted by these.
     """
+    read = _read(decoder, vision_tokens, ids, kept, slots)
+    hidden, rank = read.hidden, read.rank
+    K, eos = decoder.config.num_multi_token_pred, decoder.config.vocab_size - 1
+    starts, block = torch.unique(read.before, return_inverse=True)
+    logits, losses = decoder.heads(hidden[:, starts.to(hidden.device)])
+    head = (rank % K).to(hidden.device)
+    block = block.to(hidden.device)
+    # In half precision a probability has two or three digits: too few for its logarithm.
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    probs = logits.softmax(-1, dtype=exact)[:, block, head]
+    if targets is None:
+        logs = (probs.gather(-1, torch.where(kept, ids, eos)[..., None])[..., 0] + 1e-8).log()
+    else:
+        logs = (targets * (probs[..., :eos] + 1e-8).log()).sum(-1)
+    ends = read.ends_block.to(hidden.device)
+    after = torch.where(
+        ends,
+        decoder.predicted_losses(hidden[:, read.own.to(hidden.device)])[..., 0],
+        losses[:, block, (head + 1) % K],
+    )
+    num_tokens = vision_tokens.shape[2]
+    ends_of_vision = [num_tokens * (t + 1) + sum(slots[:t]) for t in range(len(slots))]
+    states = torch.stack([hidden[:, end - num_tokens : end] for end in ends_of_vision], 1)
+    return Scores(logs, after, states)
+
+
+@dataclass(frozen=True)
+class LossStates:
+    """What the losses after B rows' S gazes are predicted from.
+
+    Attributes:
+        states: the hidden state that is read; means nothing in padded slots.
+        heads: which of the K loss heads reads it, the same in all rows.
+    """
+
+    states: Float[Tensor, "B S C"]
+    heads: Int[Tensor, " S"]
+
+
+def loss_states(
+    decoder: GazeDecoder,
+    vision_tokens: Float[Tensor, "B T tokens C"],
+    ids: Int[Tensor, "B S"],
+    kept: Bool[Tensor, "B S"],
+    slots: list[int],
+) -> LossStates:
+    """The states and heads that `score` predicts losses from; arguments as there."""
+    read = _read(decoder, vision_tokens, ids, kept, slots)
+    place = torch.where(read.ends_block, read.own, read.before)
+    heads = (read.rank + 1) % decoder.config.num_multi_token_pred
+    return LossStates(read.hidden[:, place.to(read.hidden.device)], heads.to(read.hidden.device))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Sequences that were read, and where in them things stand.
+
+    Attributes:
+        hidden: final states of all tokens.
+        own: where every slot stands in the sequence.
+        before: where the state before its block stands.
+        rank: of the slot in its frame.
+        ends_block: whether it is the last of a whole block.
+    """
+
+    hidden: Float[Tensor, "B N C"]
+    own: Int[Tensor, " S"]
+    before: Int[Tensor, " S"]
+    rank: Int[Tensor, " S"]
+    ends_block: Bool[Tensor, " S"]
+
+
+def _read(
+    decoder: GazeDecoder,
+    vision_tokens: Float[Tensor, "B T tokens C"],
+    ids: Int[Tensor, "B S"],
+    kept: Bool[Tensor, "B S"],
+    slots: list[int],
+) -> _Read:
     B, T, num_tokens = vision_tokens.shape[:3]
     if len(slots) != T or sum(slots) != ids.shape[1] or ids.shape[0] != B:
         raise SelectorError(
@@ -58,33 +137,12 @@ def score(
     real = torch.cat([x for part in kept.split(slots, 1) for x in (seen, part)], 1)
     hidden = _run(decoder, sequence, real)
 
-    # Where, in the sequence, every slot and the state before its block stand.
     index = torch.arange(sum(slots))
     first = torch.tensor(slots).cumsum(0) - torch.tensor(slots)
     frame = torch.arange(T).repeat_interleave(torch.tensor(slots))
     rank = index - first[frame]
     own = index + num_tokens * (frame + 1)
-    before = own - rank % K - 1
-    starts, block = torch.unique(before, return_inverse=True)
-    logits, losses = decoder.heads(hidden[:, starts.to(hidden.device)])
-    head = (rank % K).to(hidden.device)
-    block = block.to(hidden.device)
-    # In half precision a probability has two or three digits: too few for its logarithm.
-    exact = torch.promote_types(logits.dtype, torch.float32)
-    probs = logits.softmax(-1, dtype=exact)[:, block, head]
-    if targets is None:
-        logs = (probs.gather(-1, torch.where(kept, ids, eos)[..., None])[..., 0] + 1e-8).log()
-    else:
-        logs = (targets * (probs[..., :eos] + 1e-8).log()).sum(-1)
-    ends = (rank % K == K - 1).to(hidden.device)
-    after = torch.where(
-        ends,
-        decoder.predicted_losses(hidden[:, own.to(hidden.device)])[..., 0],
-        losses[:, block, (head + 1) % K],
-    )
-    ends_of_vision = [num_tokens * (t + 1) + int(first[t]) for t in range(T)]
-    states = torch.stack([hidden[:, end - num_tokens : end] for end in ends_of_vision], 1)
-    return Scores(logs, after, states)
+    return _Read(hidden, own, own - rank % K - 1, rank, rank % K == K - 1)
 
 
 def _run(

@@ -1,0 +1,136 @@
+"""The work of `autogaze calibrate`: clips read, a loss head mended, a folder written."""
+
+import json
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from autogaze import registry
+from autogaze.cli_progress import progress_bar
+from autogaze.datasets.clip import ClipKey, UnreadableClip
+from autogaze.datasets.seeds import seeded
+from autogaze.devices import Place
+from autogaze.errors import OutputError, SelectorError, TrainingError, VideoError
+from autogaze.labelling.judges import CANVAS, JudgeChoice
+from autogaze.models.autogaze.modeling import AutoGaze
+from autogaze.selectors.learned import Learned
+from autogaze.tasks.base import Task
+from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+from autogaze.training.calibration import (
+    CalibrationOptions,
+    CalibrationReport,
+    calibrate,
+    num_passes,
+)
+from autogaze.training.sources.file import SourceFile
+from autogaze.training.weights import save_gaze
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrating:
+    """Which weights are calibrated, by whom, on what.
+
+    Attributes:
+        clips: decoded.
+        out: a folder that does not exist yet.
+    """
+
+    model: AutoGaze
+    task: Task
+    clips: Sequence[UInt8[Tensor, "T 3 S S"]]
+    options: CalibrationOptions
+    out: Path
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        weights: str,
+        dataset: Path,
+        out: Path,
+        judge: str,
+        losses: tuple[float, ...],
+        split: str,
+        clips: int,
+        seed: int,
+        device: str,
+    ) -> "Calibrating":
+        """From what the command line says.
+
+        Raises:
+            AutoGazeError: weights, clips or a judge that cannot be had or do not go together,
+                or a folder that cannot be written.
+        """
+        if out.exists():
+            raise OutputError(f"--out {out}: is there already; name a new folder")
+        if not out.parent.is_dir():
+            raise OutputError(f"--out {out}: the folder {out.parent} does not exist")
+        options = CalibrationOptions(seed=seed)
+        if losses:
+            options = CalibrationOptions(tuple(sorted(set(losses))), seed=seed)
+        place = Place.parse(device, "float32")
+        selector = registry.load(weights)
+        if not isinstance(selector, Learned):
+            raise SelectorError(f"{weights}: has no loss head, it is no learned selector")
+        model = selector.model.to(place.device, torch.float32)  # type: ignore[call-overload]
+        source, _, its_seed = SourceFile.load(dataset)
+        task: Task = CanvasReconstruction(model.pyramid)
+        if judge != CANVAS:
+            _, task = JudgeChoice(judge, device=device).build(source.clip_len)
+        if task.pyramid != model.pyramid:
+            raise TrainingError(
+                f"{weights} chooses from {model.pyramid}, --judge {judge} judges {task.pyramid}"
+            )
+        found = source.clips(split, model.pyramid, its_seed or 0)
+        order = torch.randperm(len(found), generator=seeded("calibration clips", seed))  # type: ignore[arg-type]
+        read = [found[ClipKey(0, number)] for number in order[:clips].tolist()]
+        frames = [clip.frames for clip in read if not isinstance(clip, UnreadableClip)]
+        if not frames:
+            raise VideoError(f"{dataset}: none of {len(read)} clips of {split} could be read")
+        return cls(model, task.to(place.device).eval(), frames, options, out)
+
+    def run(self) -> CalibrationReport:
+        """Calibrate and write; the folder appears when it is whole.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        passes = num_passes(len(self.clips), self.options)
+        with progress_bar("calibrating", passes, "passes") as advance:
+            report = calibrate(self.model, self.task, self.clips, self.options, advance)
+        temporary = self.out.with_name(f".{self.out.name}.{secrets.token_hex(4)}.part")
+        try:
+            save_gaze(self.model, temporary)
+            temporary.rename(self.out)
+        except OSError as error:
+            raise OutputError(f"--out {self.out}: cannot be written: {error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return report
+
+
+def print_report(report: CalibrationReport, job: Calibrating, as_json: bool) -> None:
+    """Print it on stdout."""
+    if as_json:
+        print(
+            json.dumps(
+                {**asdict(report), "thresholds": job.options.thresholds, "out": str(job.out)}
+            )
+        )
+        return
+    print(f"clips                  {len(job.clips)}")
+    print(
+        f"relative error         {report.error_before:.2f} before, {report.error_after:.2f} after"
+    )
+    print(f"scaled by              {report.scale:.3f}")
+    print("actual / threshold - 1 before scaling, after")
+    for place, threshold in enumerate(job.options.thresholds):
+        first, last = report.excess[0][place], report.excess[-1][place]
+        print(f"  at {threshold:<18g} {100 * first:+.0f} %, {100 * last:+.0f} %")
+    print(f"out                    {job.out}")

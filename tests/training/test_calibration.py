@@ -1,0 +1,137 @@
+"""Loss heads that predict what is found, and selectors that stop where they are asked to."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import autogaze
+from autogaze.cli import app
+from autogaze.models.autogaze.scoring import loss_states
+from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+from autogaze.tasks.frame_losses import FrameLosses
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.training.calibration import (
+    CalibrationOptions,
+    HeadSamples,
+    calibrate,
+    fit_head,
+    num_passes,
+)
+from autogaze.training.lesson import GazeRows
+from autogaze.training.weights import save_gaze
+from tests.datasets.pictures import some_frames
+from tests.models.test_generation import threshold_of
+from tests.models.tiny import tiny_model, tiny_video
+from tests.tasks.material import TINY, tiny_mae
+
+THRESHOLDS = (0.05, 0.1, 0.15)
+HEAD = "gazing_model.gaze_decoder.task_loss_prediction_head.weight"
+
+
+def test_the_states_that_losses_are_read_from():
+    model, video = tiny_model(), tiny_video(2, 3)
+    generation = model.generate(video, caps=[9, 14, 3], threshold=threshold_of(model, video))
+    rows, decoder = GazeRows.of_generation(generation), model.gazing_model.gaze_decoder
+    with torch.no_grad():
+        tokens = rows.see(model, video)
+        found = loss_states(decoder, tokens, rows.ids, rows.kept, list(rows.slots))
+        read = (found.states * decoder.task_loss_prediction_head.weight[found.heads]).sum(-1)
+        scores = rows.score(model, tokens)
+    torch.testing.assert_close(read[rows.kept], scores.predicted_losses[rows.kept])
+
+
+def test_heads_are_fitted_to_what_was_found():
+    generator = torch.Generator().manual_seed(0)
+    true = torch.rand(3, 8, generator=generator, dtype=torch.float64)
+    states = torch.rand(600, 8, generator=generator, dtype=torch.float64)
+    heads = torch.randint(0, 2, (600,), generator=generator)
+    losses = (states * true[heads]).sum(1)
+    samples = HeadSamples(states, heads, losses)
+    start = torch.zeros_like(true)
+    fitted = fit_head(start, samples, 0.01)
+    torch.testing.assert_close(fitted[:2], true[:2], rtol=0.05, atol=0.02)
+    assert torch.equal(fitted[2], start[2])  # nothing is known of it
+    assert samples.error(fitted, 0.01) < 0.01 < 0.9 < samples.error(start, 0.01)
+
+
+def test_calibrated_weights_stop_nearer_to_where_they_are_asked_to():
+    model, clips = tiny_model(decode_positions="sequential"), still_clips(8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    calls = []
+    options = CalibrationOptions(THRESHOLDS, rounds=3)
+    task = CanvasReconstruction(model.pyramid)
+    report = calibrate(model, task, clips, options, lambda: calls.append(1))
+    assert len(calls) == num_passes(len(clips), options)
+    assert report.error_after < report.error_before
+    first, last = (abs(sum(row)) for row in (report.excess[0], report.excess[-1]))
+    assert last < max(0.1, first)
+    changed = [n for n, value in model.state_dict().items() if not torch.equal(value, before[n])]
+    assert changed == [HEAD]
+
+
+def still_clips(count):
+    frames = some_frames(count, 64)
+    return [frame[None].repeat(3, 1, 1, 1) for frame in frames]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model(decode_positions="sequential")
+    save_gaze(model, Path("weights"))
+    options = {"name": "procedural", "num_clips": 6, "clip_len": 2}
+    Path("clips.yaml").write_text(json.dumps(options))
+
+    def run(*words):
+        result = CliRunner().invoke(app, ["calibrate", *map(str, words)])
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    return run
+
+
+GOOD = ("weights", "--dataset", "clips.yaml", "--out", "mended")
+
+
+@pytest.mark.parametrize("judge", ["canvas", "judge"])
+def test_what_is_written_can_be_loaded(call, judge):
+    save_judge("32+64")
+    result = call(*GOOD, "--judge", judge, "--clips", 3, "--loss", 0.1, "--loss", 0.2, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["thresholds"] == [0.1, 0.2]
+    assert len(report["excess"]) == 5
+    old, new = (autogaze.load(name).model.state_dict() for name in ("weights", "mended"))
+    assert [name for name in old if not torch.equal(old[name], new[name])] == [HEAD]
+    assert not list(Path().glob(".*"))
+    result = call(*GOOD)
+    assert result.exit_code == 2
+    assert "is there already" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("greedy", *GOOD[1:]), "has no loss head"),
+        ((*GOOD, "--loss", -0.1), "must be above 0"),
+        ((*GOOD[:2], "none.yaml", *GOOD[3:]), "none.yaml: cannot be read"),
+        (("nowhere", *GOOD[1:]), "unknown selector"),
+        ((*GOOD, "--judge", "judge"), "judges"),
+        ((*GOOD[:4], "no/where"), "does not exist"),
+    ],
+)
+def test_what_cannot_be_calibrated(call, words, message):
+    save_judge("16+64")
+    result = call(*words)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not Path("mended").exists()
+
+
+def save_judge(scales):
+    mae = tiny_mae(config=replace(TINY, scales=scales, image_size=64, patch_size=16))
+    VideoMAEReconstruction(mae, FrameLosses.parse("l1", 1)).save_pretrained("judge")
