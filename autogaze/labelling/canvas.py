@@ -1,12 +1,15 @@
 """The greedy search with the canvas as its judge: exact, on sums over atoms."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from autogaze.datasets.clip import GazeLabels
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.search import ClipSearch, FrameLabels, Searcher
+from autogaze.labelling.search import ClipSearch, FrameLabels, Searcher, join_frames
 from autogaze.reconstruction.atoms import atoms_of
 from autogaze.reconstruction.canvas import Canvas
 from autogaze.reconstruction.views import scale_views
@@ -34,6 +37,19 @@ class CanvasSearcher(Searcher):
     def start(self, frames: UInt8[Tensor, "T 3 S S"]) -> ClipSearch:
         return _CanvasClip(self, frames.float().div_(255))
 
+    def follow(self, frames: UInt8[Tensor, "T 3 S S"], ids: Sequence[Sequence[int]]) -> GazeLabels:
+        """What there is to say of a gaze that somebody else made.
+
+        Args:
+            ids: of every frame, numbered from its start, in the order chosen, none twice.
+
+        Returns:
+            The same gaze with its losses, and in the targets what the search would have
+            taken in the place of each patch, after those before it.
+        """
+        clip = _CanvasClip(self, frames.float().div_(255))
+        return join_frames([clip.follow(own) for own in ids])
+
 
 class _CanvasClip(ClipSearch):
     def __init__(self, searcher: CanvasSearcher, frames: Float[Tensor, "T 3 S S"]) -> None:
@@ -42,6 +58,14 @@ class _CanvasClip(ClipSearch):
         self.canvas = Canvas(searcher.pyramid, 1)
 
     def frame(self, count: int) -> FrameLabels:
+        return self._frame([None] * count)
+
+    def follow(self, ids: Sequence[int]) -> FrameLabels:
+        """The next frame, where others choose."""
+        return self._frame(ids)
+
+    def _frame(self, patches: Sequence[int | None]) -> FrameLabels:
+        """Take one patch after the other, the best one in the place of None."""
         pyramid = self.searcher.pyramid
         frame = next(self.frames)
         views = scale_views(frame[None], pyramid)
@@ -53,11 +77,11 @@ class _CanvasClip(ClipSearch):
         losses: list[float] = []
         targets: list[Float[np.ndarray, " V"]] = []
         softness = self.searcher.softness
-        for _ in range(count):
+        for patch in patches:
             if softness > 0:
                 targets.append(shares(search.gains[: pyramid.num_patches], softness))
             self.searcher.num_reconstructions += pyramid.num_patches - len(search.chosen)
-            search.take(search.best()[0])
+            search.take(search.best()[0] if patch is None else patch)
             losses.append(search.error / (frame.numel() * UNITS))
         mask = torch.zeros(1, pyramid.num_patches, dtype=torch.bool)
         mask[0, search.chosen] = True

@@ -105,9 +105,14 @@ class Searcher(ABC):
         search = self.start(frames)
         found = [search.frame(count) for count in counts]
         self.seconds_labelling += time.perf_counter() - began
-        targets = [labels.targets for labels in found if labels.targets is not None]
-        return GazeLabels(
-            tuple(labels.ids for labels in found),
-            tuple(labels.losses for labels in found),
-            torch.cat(targets) if targets else None,
-        )
+        return join_frames(found)
+
+
+def join_frames(frames: Sequence[FrameLabels]) -> GazeLabels:
+    """The labels of a clip."""
+    targets = [labels.targets for labels in frames if labels.targets is not None]
+    return GazeLabels(
+        tuple(labels.ids for labels in frames),
+        tuple(labels.losses for labels in frames),
+        torch.cat(targets) if targets else None,
+    )

@@ -133,6 +133,10 @@ class AlgorithmOptions:
         group_size: gazes at every clip, G (GRPO).
         discount_factor: of credit, a gaze (GRPO), in (0, 1].
         optimize_task_loss_prediction: teach the model to predict the task's loss, too.
+        own_gazes: share of clips (NTP) whose gazes are not the labels but the model's own, of
+            the labels' lengths, in [0, 1]. Targets then say, at each of them, what the canvas
+            search would have taken there: how to go on from its own mistakes.
+        own_softness: of these targets; see `autogaze.labelling.canvas.CanvasSearcher`.
         hint_weight: of what vision tokens are asked for besides (`autogaze.training.hints`).
         scale_alpha: concentration of the shares that the scales have of a clip's random
             gazes (dummy), above 0; null draws all patches alike, nearly all of them fine.
@@ -142,10 +146,16 @@ class AlgorithmOptions:
     group_size: int = 1
     discount_factor: float = 1.0
     optimize_task_loss_prediction: bool = True
+    own_gazes: float = 0.0
+    own_softness: float = 0.1
     hint_weight: float = 0.0
     scale_alpha: float | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.own_gazes <= 1:
+            raise TrainingError(f"algorithm.own_gazes must lie in [0, 1], got {self.own_gazes}")
+        if not self.own_softness > 0:
+            raise TrainingError(f"algorithm.own_softness must be above 0, got {self.own_softness}")
         if not self.hint_weight >= 0:
             raise TrainingError(f"algorithm.hint_weight must be at least 0, got {self.hint_weight}")
         if self.scale_alpha is not None and not self.scale_alpha > 0:

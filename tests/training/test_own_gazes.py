@@ -1,0 +1,110 @@
+"""Learning from one's own gazes: what the search would have taken in their place."""
+
+import pytest
+import torch
+
+from autogaze.datasets.clip import ClipKey, collate
+from autogaze.errors import TrainingError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.labelling.canvas import CanvasSearcher
+from autogaze.models.autogaze.processing import normalise
+from autogaze.reconstruction.canvas import canvas_losses
+from autogaze.training.building import build_trainer
+from autogaze.training.loader import PlacedBatch
+from autogaze.training.moment import Moment
+from tests.datasets.pictures import some_frames
+from tests.training.tiny import tiny_config
+
+PYRAMID = PatchPyramid.parse("32+64", 16)
+
+
+def test_following_its_own_labels_says_what_they_say():
+    frames, searcher = some_frames(3, 64), CanvasSearcher(PYRAMID, softness=0.1)
+    labels = searcher.label(frames, [4, 1, 7])
+    followed = searcher.follow(frames, labels.ids)
+    assert (followed.ids, followed.losses) == (labels.ids, labels.losses)
+    assert torch.equal(followed.targets, labels.targets)
+
+
+def test_targets_name_what_would_have_been_best_after_other_choices():
+    frames = some_frames(2, 64, seed=1)
+    ids = ((3, 19, 0), (7, 4))
+    followed = CanvasSearcher(PYRAMID, softness=1e-6).follow(frames, ids)
+    assert followed.ids == ids
+
+    def loss(first, second):
+        lengths = torch.tensor([[len(first), len(second)]])
+        gaze = Gaze(PYRAMID, torch.tensor([*first, *second]), lengths)
+        return float(canvas_losses(frames[None], gaze)[0, 1 if second else 0])
+
+    states = [((), ()), ((3,), ()), ((3, 19), ()), ((3, 19, 0), ()), ((3, 19, 0), (7,))]
+    states[3] = (ids[0], ())
+    for number, (first, second) in enumerate(states):
+        later = number >= 3
+        taken = second if later else first
+        tried = {
+            patch: loss(first, (*second, patch)) if later else loss((*first, patch), ())
+            for patch in range(20)
+            if patch not in taken
+        }
+        best = int(followed.targets[number].argmax())
+        assert tried[best] == pytest.approx(min(tried.values()), abs=1e-6)
+    losses = [value for frame in followed.losses for value in frame]
+    after = [loss(ids[0][: n + 1], ()) for n in range(3)]
+    after += [loss(ids[0], ids[1][: n + 1]) for n in range(2)]
+    assert losses == pytest.approx(after, rel=1e-4)
+
+
+def lesson_of(tmp_path, share, *, training=True):
+    """What a tiny training would learn from its first batch, and its trainer."""
+    options = tiny_config("ntp", tmp_path)
+    options["algorithm"]["own_gazes"] = share
+    trainer = build_trainer(options)
+    clips = collate([trainer.data.train[ClipKey(0, number)] for number in range(4)])
+    lesson = trainer.learner.lesson(
+        PlacedBatch(clips, (0, 1, 2, 3)), Moment(0, 0, training=training)
+    )
+    return lesson, clips, trainer.learner.model
+
+
+def test_own_gazes_are_the_models_and_as_long_as_the_labels(tmp_path):
+    labelled, clips, _ = lesson_of(tmp_path, 0.0)
+    lesson, _, model = lesson_of(tmp_path, 1.0)
+    assert torch.equal(lesson.rows.counts(), labelled.rows.counts())
+    video = normalise(clips.frames.float() / 255)
+    own = model.generate(video, caps=labelled.rows.counts()).to_gaze()
+    assert torch.equal(lesson.rows.gaze().ids, own.ids)
+    assert not torch.equal(lesson.rows.gaze().ids, labelled.rows.gaze().ids)
+    # The losses are those that its gazes really leave.
+    last = torch.tensor([lesson.rows.ends(frame) - 1 for frame in range(clips.frames.shape[1])])
+    ends = lesson.rows.kept[:, last]
+    wanted = canvas_losses(clips.frames, own)
+    torch.testing.assert_close(lesson.losses[:, last][ends], wanted[ends], rtol=1e-4, atol=1e-6)
+    kept = lesson.rows.kept
+    torch.testing.assert_close(lesson.targets[kept].sum(1), torch.ones(int(kept.sum())))
+
+
+def test_some_clips_keep_their_labels_and_validation_all(tmp_path):
+    labelled = lesson_of(tmp_path, 0.0)[0].rows.gaze()
+    own = lesson_of(tmp_path, 1.0)[0].rows.gaze()
+    mixed = lesson_of(tmp_path, 0.5)[0].rows.gaze()
+    from_labels = [bool(a == b) for a, b in zip(masks(mixed), masks(labelled), strict=True)]
+    from_model = [bool(a == b) for a, b in zip(masks(mixed), masks(own), strict=True)]
+    assert all(map(lambda a, b: a or b, from_labels, from_model))
+    assert not all(from_labels)
+    assert not all(from_model)
+    validated = lesson_of(tmp_path, 1.0, training=False)[0].rows.gaze()
+    assert torch.equal(validated.ids, labelled.ids)
+
+
+def masks(gaze):
+    return [each.mask.flatten().tolist() for each in gaze]
+
+
+@pytest.mark.parametrize(("option", "value"), [("own_gazes", 1.5), ("own_softness", 0.0)])
+def test_impossible_options(tmp_path, option, value):
+    options = tiny_config("ntp", tmp_path)
+    options["algorithm"][option] = value
+    with pytest.raises(TrainingError, match=rf"algorithm\.{option} must"):
+        build_trainer(options)
