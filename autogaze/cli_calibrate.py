@@ -40,6 +40,17 @@ def calibrate(
     split: Annotated[Literal["train", "val"], typer.Option(help="Which clips.")] = "train",
     clips: Annotated[int, typer.Option(min=1, help="How many of them, at random.")] = 96,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    default_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="Where it stops unless it is told: goes into its config.",
+            show_default="as it was",
+        ),
+    ] = None,
+    half: Annotated[
+        bool,
+        typer.Option("--half", help="Round all weights to float16 first, and write them so."),
+    ] = False,
     device: Annotated[str, device_option()] = "cpu",
     json: PrintJson = False,
 ) -> None:
@@ -56,6 +67,8 @@ def calibrate(
             split=split,
             clips=clips,
             seed=seed,
+            default_loss=default_loss,
+            half=half,
             device=device,
         )
         print_report(job.run(), job, json)

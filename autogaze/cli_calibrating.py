@@ -19,6 +19,7 @@ from autogaze.devices import Place
 from autogaze.errors import OutputError, SelectorError, TrainingError, VideoError
 from autogaze.labelling.judges import CANVAS, JudgeChoice
 from autogaze.models.autogaze.modeling import AutoGaze
+from autogaze.selectors.base import check_loss
 from autogaze.selectors.learned import Learned
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
@@ -39,6 +40,7 @@ class Calibrating:
     Attributes:
         clips: decoded.
         out: a folder that does not exist yet.
+        half: whether it gets float16; `model` is then rounded to it already.
     """
 
     model: AutoGaze
@@ -46,6 +48,7 @@ class Calibrating:
     clips: Sequence[UInt8[Tensor, "T 3 S S"]]
     options: CalibrationOptions
     out: Path
+    half: bool = False
 
     @classmethod
     def parse(
@@ -59,6 +62,8 @@ class Calibrating:
         split: str,
         clips: int,
         seed: int,
+        default_loss: float | None,
+        half: bool,
         device: str,
     ) -> "Calibrating":
         """From what the command line says.
@@ -79,6 +84,12 @@ class Calibrating:
         if not isinstance(selector, Learned):
             raise SelectorError(f"{weights}: has no loss head, it is no learned selector")
         model = selector.model.to(place.device, torch.float32)  # type: ignore[call-overload]
+        if default_loss is not None:
+            check_loss(default_loss)
+            stop = model.config.task_loss_requirement_config
+            stop["fixed"] = {"task_loss_requirement": default_loss}
+        if half:
+            model.half().float()
         source, _, its_seed = SourceFile.load(dataset)
         task: Task = CanvasReconstruction(model.pyramid)
         if judge != CANVAS:
@@ -93,7 +104,7 @@ class Calibrating:
         frames = [clip.frames for clip in read if not isinstance(clip, UnreadableClip)]
         if not frames:
             raise VideoError(f"{dataset}: none of {len(read)} clips of {split} could be read")
-        return cls(model, task.to(place.device).eval(), frames, options, out)
+        return cls(model, task.to(place.device).eval(), frames, options, out, half)
 
     def run(self) -> CalibrationReport:
         """Calibrate and write; the folder appears when it is whole.
@@ -106,7 +117,7 @@ class Calibrating:
             report = calibrate(self.model, self.task, self.clips, self.options, advance)
         temporary = self.out.with_name(f".{self.out.name}.{secrets.token_hex(4)}.part")
         try:
-            save_gaze(self.model, temporary)
+            save_gaze(self.model.half() if self.half else self.model, temporary)
             temporary.rename(self.out)
         except OSError as error:
             raise OutputError(f"--out {self.out}: cannot be written: {error}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import autogaze
@@ -100,13 +101,18 @@ GOOD = ("weights", "--dataset", "clips.yaml", "--out", "mended")
 @pytest.mark.parametrize("judge", ["canvas", "judge"])
 def test_what_is_written_can_be_loaded(call, judge):
     save_judge("32+64")
-    result = call(*GOOD, "--judge", judge, "--clips", 3, "--loss", 0.1, "--loss", 0.2, "--json")
+    losses = ("--loss", 0.1, "--loss", 0.2, "--default-loss", 0.15)
+    result = call(*GOOD, "--judge", judge, "--clips", 3, *losses, "--half", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["thresholds"] == [0.1, 0.2]
     assert len(report["excess"]) == 5
     old, new = (autogaze.load(name).model.state_dict() for name in ("weights", "mended"))
-    assert [name for name in old if not torch.equal(old[name], new[name])] == [HEAD]
+    changed = [n for n, value in old.items() if not torch.equal(value.half(), new[n].half())]
+    assert changed == [HEAD]
+    stored = load_file("mended/model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    assert autogaze.load("mended").default_loss == 0.15
     assert not list(Path().glob(".*"))
     result = call(*GOOD)
     assert result.exit_code == 2
@@ -118,6 +124,7 @@ def test_what_is_written_can_be_loaded(call, judge):
     [
         (("greedy", *GOOD[1:]), "has no loss head"),
         ((*GOOD, "--loss", -0.1), "must be above 0"),
+        ((*GOOD, "--default-loss", -1), "loss"),
         ((*GOOD[:2], "none.yaml", *GOOD[3:]), "none.yaml: cannot be read"),
         (("nowhere", *GOOD[1:]), "unknown selector"),
         ((*GOOD, "--judge", "judge"), "judges"),
