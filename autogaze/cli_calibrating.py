@@ -3,9 +3,10 @@
 import json
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -29,6 +30,8 @@ from autogaze.training.calibration import (
     calibrate,
     num_passes,
 )
+from autogaze.training.checkpoints import CANNOT_SAVE
+from autogaze.training.sources import read_source
 from autogaze.training.sources.file import SourceFile
 from autogaze.training.weights import save_gaze
 
@@ -88,9 +91,14 @@ class Calibrating:
             check_loss(default_loss)
             stop = model.config.task_loss_requirement_config
             stop["fixed"] = {"task_loss_requirement": default_loss}
+            stop["sample_strategy_during_inference"] = "fixed"
+            model.config.has_task_loss_requirement_during_inference = True
+            # No cap besides: the call that AutoGaze's users know stops there, too.
+            model.config.gazing_ratio_each_frame_config["sample_strategy_during_inference"] = "self"
         if half:
             model.half().float()
-        source, _, its_seed = SourceFile.load(dataset)
+        _, options_there, its_seed = SourceFile.load(dataset)
+        source = read_source(_plain(options_there))
         task: Task = CanvasReconstruction(model.pyramid)
         if judge != CANVAS:
             _, task = JudgeChoice(judge, device=device).build(source.clip_len)
@@ -119,11 +127,22 @@ class Calibrating:
         try:
             save_gaze(self.model.half() if self.half else self.model, temporary)
             temporary.rename(self.out)
-        except OSError as error:
+        except CANNOT_SAVE as error:
             raise OutputError(f"--out {self.out}: cannot be written: {error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return report
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a dataset whose few clips are read once: neither labelled nor kept."""
+    plain = {n: v for n, v in options.items() if n not in ("greedy_labels", "cache")}
+    if isinstance(parts := plain.get("parts"), Mapping):
+        plain["parts"] = {
+            name: _plain(part) if isinstance(part, Mapping) else part
+            for name, part in parts.items()
+        }
+    return plain
 
 
 def print_report(report: CalibrationReport, job: Calibrating, as_json: bool) -> None:
@@ -140,7 +159,7 @@ def print_report(report: CalibrationReport, job: Calibrating, as_json: bool) -> 
         f"relative error         {report.error_before:.2f} before, {report.error_after:.2f} after"
     )
     print(f"scaled by              {report.scale:.3f}")
-    print("actual / threshold - 1 before scaling, after")
+    print("actual / threshold - 1 on these clips, before scaling and after")
     for place, threshold in enumerate(job.options.thresholds):
         first, last = report.excess[0][place], report.excess[-1][place]
         print(f"  at {threshold:<18g} {100 * first:+.0f} %, {100 * last:+.0f} %")

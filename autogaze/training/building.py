@@ -15,6 +15,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.settings import draw_settings
+from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.trainer import Trainer
 from autogaze.training.checkpoints import Checkpoints
 from autogaze.training.first_weights import share_positions
@@ -71,6 +72,13 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
             f"dataset.clip_len={source.clip_len}: this judge knows {most} frames, not more; use "
             f"dataset.clip_len={most} or a judge of longer clips (one from nothing: "
             "task.recon_model_config.max_num_frames)"
+        )
+    measured = algorithm.own_gazes and algorithm.optimize_task_loss_prediction
+    if measured and not isinstance(task, CanvasReconstruction):
+        raise TrainingError(
+            f"algorithm.own_gazes={algorithm.own_gazes}: the losses of its own gazes are the canvas's, "
+            f"and the selector would learn to predict them beside those of {task.judge}; set "
+            "task=canvas_reconstruction, or algorithm.optimize_task_loss_prediction=False"
         )
     if options.shared_positions:
         share_positions(model, options.seed)

@@ -7,7 +7,7 @@ it, with all other weights as they are:
 1. Heads are fitted, in closed form, to losses measured after the selector's own gazes at
    budgets of all sizes; errors count relative to the loss.
 2. The selector stops at thresholds; all predictions are scaled until the losses measured at
-   the stop are, in the geometric mean over thresholds and clips, the thresholds.
+   the stop, means over clips, are the thresholds in the geometric mean over these.
 """
 
 import math
@@ -20,15 +20,21 @@ from torch import Tensor
 
 from autogaze.datasets.seeds import seeded
 from autogaze.errors import TrainingError
+from autogaze.labelling.canvas import CanvasSearcher
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.scoring import loss_states
 from autogaze.selectors.base import frame_caps
 from autogaze.tasks.base import Task
+from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.training.lesson import GazeRows
 
-SHARES = (0.01, 0.4)
+SHARES = (0.01, 0.8)
 """Budgets of the gazes that heads are fitted to: shares of all patches, log-uniform."""
+STRIDE = 2.0
+"""What one round of scaling may multiply with at most."""
+LARGEST = 4.0
+"""Scaling by more than this mends nothing: thresholds are out of reach."""
 STRENGTH = 1e-3
 """How strongly heads are held where they were, relative to the data."""
 
@@ -51,7 +57,7 @@ class CalibrationOptions:
 
     def __post_init__(self) -> None:
         if not self.thresholds or not all(0 < t < math.inf for t in self.thresholds):
-            raise TrainingError(f"thresholds must be above 0, got {self.thresholds}")
+            raise TrainingError(f"thresholds must be finite and above 0, got {self.thresholds}")
         if self.gazes < 1 or self.rounds < 0:
             raise TrainingError("gazes must be at least 1, rounds at least 0")
 
@@ -105,7 +111,7 @@ def calibrate(
         advance: called `num_passes` times.
 
     Raises:
-        TrainingError: no clips.
+        TrainingError: no clips, or thresholds out of reach.
     """
     if not clips:
         raise TrainingError("a loss head is calibrated on clips; there are none")
@@ -128,16 +134,30 @@ def calibrate(
     weight.copy_(fitted)
     for number in range(options.rounds + 1):
         found = _stop_losses(model, task, clips, options.thresholds, advance)
-        excess.append(
-            tuple(
-                float(row.mean() / t - 1) for row, t in zip(found, options.thresholds, strict=True)
-            )
-        )
+        excess.append(tuple((found.mean(1) / torch.tensor(options.thresholds) - 1).tolist()))
         if number < options.rounds:
-            mean = sum(math.log1p(value) for value in excess[-1]) / len(excess[-1])
-            scale *= math.exp(mean)
+            scale *= _correction(excess[-1])
+            _check_scale(scale, excess[-1], options.thresholds)
             weight.copy_(scale * fitted)
     return CalibrationReport(before, after, tuple(excess), scale)
+
+
+def _correction(excess: Sequence[float]) -> float:
+    """What predictions are to be multiplied with, at most by `STRIDE` either way."""
+    most = math.log(STRIDE)
+    steps = [min(most, max(-most, math.log(max(1 + value, 1e-6)))) for value in excess]
+    return math.exp(sum(steps) / len(steps))
+
+
+def _check_scale(scale: float, excess: Sequence[float], thresholds: Sequence[float]) -> None:
+    """Raise TrainingError where thresholds cannot be met by scaling predictions."""
+    if 1 / LARGEST <= scale <= LARGEST:
+        return
+    found = ", ".join(f"{100 * e:+.0f} % at {t:g}" for t, e in zip(thresholds, excess, strict=True))
+    raise TrainingError(
+        f"scaling predictions by {scale:.3g} does not bring the losses at the stop to the thresholds "
+        f"({found}): leave out those that a frame's first patch meets, or that none can meet"
+    )
 
 
 def num_passes(num_clips: int, options: CalibrationOptions) -> int:
@@ -169,7 +189,7 @@ def fit_head(
 def _samples(
     model: AutoGaze, task: Task, clip: UInt8[Tensor, "T 3 S S"], generator: torch.Generator
 ) -> HeadSamples:
-    """The ends of all frames of one gaze of a clip."""
+    """Of one gaze of a clip: every patch's with the canvas, else those that end frames."""
     low, high = (math.log(share) for share in SHARES)
     T = len(clip)
     drawn = torch.rand(T, generator=generator)
@@ -187,11 +207,27 @@ def _samples(
         rows.kept,
         list(rows.slots),
     )
-    last = torch.tensor([rows.ends(frame) - 1 for frame in range(T)], device=states.heads.device)
-    losses = task(frames, rows.gaze(), range(T)).losses[0]
+    slots, losses = _measured(task, clip, frames, rows)
+    device = states.states.device
     return HeadSamples(
-        states.states[0, last].double(), states.heads[last], losses.to(states.heads.device).double()
+        states.states[0, slots.to(device)].double(),
+        states.heads[slots.to(states.heads.device)].to(device),
+        losses.double().to(device),
     )
+
+
+def _measured(
+    task: Task, clip: UInt8[Tensor, "T 3 S S"], frames: Float[Tensor, "1 T 3 S S"], rows: GazeRows
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Slots of one clip's gaze after which losses are known, and these."""
+    if isinstance(task, CanvasReconstruction):  # tells them after every patch, for nothing
+        gaze = rows.gaze().to("cpu")
+        ids = [part.tolist() for part in gaze.ids.split(gaze.lengths[0].tolist())]
+        labels = CanvasSearcher(gaze.pyramid).follow(clip, ids)
+        flat = [loss for frame in labels.losses for loss in frame]
+        return rows.kept[0].nonzero()[:, 0], torch.tensor(flat)
+    last = torch.tensor([rows.ends(frame) - 1 for frame in range(len(clip))])
+    return last, task(frames, rows.gaze(), range(len(clip))).losses[0]
 
 
 def _stop_losses(

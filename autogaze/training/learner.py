@@ -130,10 +130,11 @@ class Learner:
             return loss, None
         grid = math.isqrt(tokens.shape[2])
         targets = hint_targets(lesson.rgb, self.model.pyramid, grid)
-        repetitions = lesson.num_rows // len(targets)
-        targets = targets.repeat(repetitions, 1, 1, 1)
-        frames = lesson.rgb.repeat(repetitions, 1, 1, 1, 1)
-        carried = carried_targets(frames, lesson.rows.gaze(), grid)
+        B = len(targets)
+        targets = targets.repeat(lesson.num_rows // B, 1, 1, 1)
+        # Repetition by repetition, so that pictures are held only once.
+        parts = [lesson.rows.gaze(slice(r, r + B)) for r in range(0, lesson.num_rows, B)]
+        carried = torch.cat([carried_targets(lesson.rgb, part, grid) for part in parts])
         seen = hint_loss(tokens, targets)
         said = hint_loss(scores.vision_states, targets, carried)
         return loss, weight * (seen + said)

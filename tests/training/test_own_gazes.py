@@ -1,5 +1,7 @@
 """Learning from one's own gazes: what the search would have taken in their place."""
 
+import copy
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from autogaze.training.building import build_trainer
 from autogaze.training.loader import PlacedBatch
 from autogaze.training.moment import Moment
 from tests.datasets.pictures import some_frames
-from tests.training.tiny import tiny_config
+from tests.training.tiny import JUDGE, tiny_config
 
 PYRAMID = PatchPyramid.parse("32+64", 16)
 
@@ -56,11 +58,15 @@ def test_targets_name_what_would_have_been_best_after_other_choices():
     assert losses == pytest.approx(after, rel=1e-4)
 
 
+def own_options(folder, share):
+    options = tiny_config("ntp", folder)
+    options["algorithm"]["own_gazes"] = share
+    return options
+
+
 def lesson_of(tmp_path, share, *, training=True):
     """What a tiny training would learn from its first batch, and its trainer."""
-    options = tiny_config("ntp", tmp_path)
-    options["algorithm"]["own_gazes"] = share
-    trainer = build_trainer(options)
+    trainer = build_trainer(own_options(tmp_path, share))
     clips = collate([trainer.data.train[ClipKey(0, number)] for number in range(4)])
     lesson = trainer.learner.lesson(
         PlacedBatch(clips, (0, 1, 2, 3)), Moment(0, 0, training=training)
@@ -96,6 +102,25 @@ def test_some_clips_keep_their_labels_and_validation_all(tmp_path):
     assert not all(from_model)
     validated = lesson_of(tmp_path, 1.0, training=False)[0].rows.gaze()
     assert torch.equal(validated.ids, labelled.ids)
+
+
+def test_a_divided_batch_gazes_alike(tmp_path):
+    whole, _, _ = lesson_of(tmp_path, 0.5)
+    trainer = build_trainer(own_options(tmp_path / "again", 0.5))
+    found = []
+    for place in range(4):
+        part = PlacedBatch(collate([trainer.data.train[ClipKey(0, place)]]), (place,))
+        found += masks(trainer.learner.lesson(part, Moment(0, 0)).rows.gaze())
+    assert found == masks(whole.rows.gaze())
+
+
+def test_two_units_of_losses_are_refused(tmp_path):
+    options = own_options(tmp_path, 0.5)
+    options["task"] = copy.deepcopy(JUDGE)
+    with pytest.raises(TrainingError, match="canvas_reconstruction"):
+        build_trainer(options)
+    options["algorithm"]["optimize_task_loss_prediction"] = False
+    build_trainer(options)
 
 
 def masks(gaze):

@@ -30,7 +30,7 @@ class NTPRecipe(Recipe):
 
     def teach(self, material: Material) -> Lesson:
         frames, clips = material.frames, material.batch.clips
-        if self.options.own_gazes and material.moment.training:
+        if self.options.own_gazes and material.moment.training and clips.labels:
             clips = replace(clips, labels=self._with_own(material))
         rows = GazeRows.of_gaze(clips.gaze(material.model.pyramid).to(frames.device))
         labels = clips.labels or ()
@@ -54,7 +54,7 @@ class NTPRecipe(Recipe):
         if not own:
             return tuple(labels)
         frames = material.frames[own]
-        caps = torch.tensor([[len(ids) for ids in labels[number].ids] for number in own])
+        caps = torch.tensor([[max(1, len(ids)) for ids in labels[number].ids] for number in own])
         video = normalise(frames.float() / 255)
         gaze = material.model.generate(video, caps=caps).to_gaze().to("cpu")
         searcher = CanvasSearcher(material.model.pyramid, self.options.own_softness)
