@@ -29,7 +29,7 @@ def select(
         typer.Option(
             metavar="FOLDER|HUB-ID",
             help="The learned selector's checkpoint; how long it takes does not depend on it.",
-            show_default="random weights, default architecture",
+            show_default="those of the package",
         ),
     ] = None,
     video: Annotated[
@@ -49,7 +49,7 @@ def select(
         from autogaze.devices import Place
         from autogaze.errors import SelectorError
 
-        known = ["learned", *registry.list_selectors()]
+        known = list(registry.list_selectors())
         for name in selectors or ():
             if name not in known:
                 raise SelectorError(f"unknown selector {name!r}; known are {', '.join(known)}")

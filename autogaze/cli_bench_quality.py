@@ -57,7 +57,7 @@ def quality(
             help="Any of `autogaze selectors` but codec; repeat for more. random and centre are "
             "always there, and everybody's gazes of other clips (shuffled); with greedy also what it "
             "takes most often in other clips (habit).",
-            show_default="greedy, run-length, change",
+            show_default="learned (if there are no --weights), greedy, run-length, change",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -106,7 +106,7 @@ def quality(
     stop_judge: Annotated[
         Literal["canvas", "video-mae"],
         typer.Option(help="The judge that the weights were trained with.", rich_help_panel=WHAT),
-    ] = "video-mae",
+    ] = "canvas",
     every: Annotated[
         int,
         typer.Option(

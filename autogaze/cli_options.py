@@ -24,8 +24,8 @@ def selectors_option(default: str) -> Any:
     return typer.Option(
         "--selector",
         metavar="NAME|FOLDER|HUB-ID",
-        help="Any of `autogaze selectors`, 'learned' (random weights), or a checkpoint; "
-        "repeat for more. random and centre are always there.",
+        help="Any of `autogaze selectors`, or a checkpoint; repeat for more. random and centre "
+        "are always there.",
         show_default=default,
         rich_help_panel=WHAT,
     )

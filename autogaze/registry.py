@@ -18,6 +18,9 @@ class _Entry(NamedTuple):
     description: str
 
 
+LEARNED = "learned"
+"""The selector whose weights come with the package."""
+
 _SELECTORS = {
     "greedy": _Entry(
         "greedy", "Greedy", "the patch that lowers the canvas loss most, until the loss is met"
@@ -31,6 +34,9 @@ _SELECTORS = {
     "codec": _Entry(
         "codec", "Codec", "finest patches that the video's own motion vectors move, no pixels read"
     ),
+    LEARNED: _Entry(
+        "learned", "Learned", "what a 3 M parameter model expects to lower the canvas loss most"
+    ),
     "random": _Entry("random", "Random", "patches drawn at random: the baseline to beat"),
     "centre": _Entry(
         "centre", "Centre", "patches nearest to the middle of the frame, coarse first"
@@ -39,7 +45,7 @@ _SELECTORS = {
 
 
 def list_selectors() -> dict[str, str]:
-    """The selectors that need no weights: name -> one line on how it chooses."""
+    """The selectors that come with the package: name -> one line on how it chooses."""
     return {name: entry.description for name, entry in _SELECTORS.items()}
 
 
@@ -58,6 +64,8 @@ def load(name: str | Path | None = None, **options: Any) -> Selector:
         CheckpointError: a folder or hub id that holds no usable weights.
     """
     name = str(name) if name is not None else DEFAULT
+    if name == LEARNED:
+        return _shipped(options)
     if entry := _SELECTORS.get(name):
         module = importlib.import_module(f"autogaze.selectors.{entry.module}")
         selector: Selector = getattr(module, entry.class_name)(**options)
@@ -70,6 +78,15 @@ def load(name: str | Path | None = None, **options: Any) -> Selector:
     if _is_hub_id(name):
         return _learned(_fetch(name), options)
     raise SelectorError(_unknown(name))
+
+
+def _shipped(options: dict[str, Any]) -> Selector:
+    """The package's own weights, which are stored in float16, as float32."""
+    import torch
+
+    from autogaze.weights import SELECTOR
+
+    return _learned(SELECTOR, {"dtype": torch.float32, **options})
 
 
 def _learned(folder: Path, options: dict[str, Any]) -> Selector:

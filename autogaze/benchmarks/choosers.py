@@ -12,7 +12,6 @@ from autogaze.devices import Place
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze import AutoGaze, AutoGazeConfig
 from autogaze.models.autogaze.adaptation import GridAdaptation
 from autogaze.models.autogaze.processing import normalise
 from autogaze.selectors.base import Clips, Selector, frame_caps
@@ -22,8 +21,7 @@ from autogaze.video.motion import check_motion
 
 CONTROLS = ("random", "centre")
 """Always measured: whatever a selector is worth, it must be worth more than these."""
-LEARNED = "learned"
-"""The learned selector's default architecture with random weights."""
+LEARNED = registry.LEARNED
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ class Chooser:
         selector: who chooses.
         choose: clips, ratio, source of randomness -> what was chosen.
         on_device: whether it wants its frames where the encoder is.
-        stops: whether its own prediction of the loss ends a frame (weights that were trained).
+        stops: whether its own prediction of the loss ends a frame. The package's weights take
+            a share that they are given, so that speeds are compared at published ones.
     """
 
     name: str
@@ -82,11 +81,10 @@ def with_controls(names: Sequence[str]) -> list[str]:
 def check_choosers(names: Sequence[str]) -> None:
     """Raise SelectorError for a name that can be no selector, before anything slow."""
     for name in names:
-        known = name == LEARNED or name in registry.list_selectors()
-        if not known and not Path(name).is_dir() and "/" not in name:
+        if name not in registry.list_selectors() and not Path(name).is_dir() and "/" not in name:
             raise SelectorError(
-                f"unknown selector {name!r}; known are {LEARNED} (random weights), "
-                f"{', '.join(registry.list_selectors())}, the path of a checkpoint folder, or a hub id"
+                f"unknown selector {name!r}; known are {', '.join(registry.list_selectors())}, "
+                "the path of a checkpoint folder, or a hub id"
             )
 
 
@@ -102,20 +100,15 @@ def load_chooser(name: str, pyramid: PatchPyramid, place: Place) -> Chooser:
     """A selector that chooses patches of `pyramid`.
 
     Args:
-        name: what `autogaze.load` takes, or "learned" for random weights.
+        name: what `autogaze.load` takes.
         place: where the learned selector runs; the others run on the CPU.
     """
-    if name in registry.list_selectors():
+    if name in registry.list_selectors() and name != LEARNED:
         selector = registry.load(name, pyramid=pyramid)
         return Chooser(name, selector, _as_it_is(selector))
-    if name == LEARNED:
-        torch.manual_seed(0)
-        learned = Learned(AutoGaze(AutoGazeConfig()))
-    else:
-        loaded = registry.load(name)
-        if not isinstance(loaded, Learned):
-            raise SelectorError(f"{name}: is no learned selector")
-        learned = loaded
+    learned = registry.load(name)
+    if not isinstance(learned, Learned):
+        raise SelectorError(f"{name}: is no learned selector")
     learned.model.static_shapes = place.device.type == "cuda"
     learned.model.to(place.device).to(place.dtype)  # type: ignore[arg-type]
     choose = (

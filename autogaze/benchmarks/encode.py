@@ -39,7 +39,7 @@ class EncodeOptions:
 
     Attributes:
         encoders: presets, checkpoint folders or hub ids.
-        selectors: what `autogaze.load` takes, or "learned"; the controls are added.
+        selectors: what `autogaze.load` takes; the controls are added.
         fps: frames a second.
         resolutions: pixels a side of the whole frame, covered by tiles of the encoder's side.
         frames: frames a pass.

@@ -36,7 +36,7 @@ class FidelityOptions:
 
     Attributes:
         encoder: a preset (random weights), checkpoint folder or hub id.
-        selectors: what `autogaze.load` takes, or "learned"; the controls are added.
+        selectors: what `autogaze.load` takes; the controls are added.
         ratios: caps a frame, as shares of all patches of all scales.
         attn_type: who is seen by a gazed token. A dense frame sees itself only.
         clips: of every video at the most, each of up to 16 frames.

@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from autogaze import registry
 from autogaze.benchmarks.choosers import check_motion_wanted, selection_flops
 from autogaze.benchmarks.measure import Timing, hardware, matrix_rate, timed
-from autogaze.errors import VideoError
-from autogaze.models.autogaze import AutoGaze, AutoGazeConfig
+from autogaze.errors import SelectorError, VideoError
 from autogaze.models.autogaze.native import AttentionKernel, attention_kernel
 from autogaze.selectors.base import Clips, Selector, frame_caps
 from autogaze.selectors.learned import Learned
@@ -109,8 +108,8 @@ def bench_select(
 
     Args:
         selectors: names; "learned" runs on `device` in `dtype`, the others on the CPU.
-        weights: checkpoint of the learned selector; None takes random weights of the
-            default architecture, which take the same time at a given ratio.
+        weights: checkpoint of the learned selector; None takes the package's own.
+            At a given ratio all of one architecture take the same time.
         video: where clips come from; None makes moving textures.
         repeats: measured runs.
     """
@@ -122,9 +121,11 @@ def bench_select(
         if name == "codec":  # which takes motion, not pixels: measured with decoding
             continue
         if name == "learned":
-            model = AutoGaze.from_pretrained(weights) if weights else AutoGaze(AutoGazeConfig())
+            selector: Selector = registry.load(weights or registry.LEARNED)
+            if not isinstance(selector, Learned):
+                raise SelectorError(f"--weights {weights}: is no learned selector")
+            model = selector.model.to(device).to(dtype)  # type: ignore[arg-type]
             model.static_shapes = device.type == "cuda"
-            selector: Selector = Learned(model.to(device).to(dtype))  # type: ignore[arg-type]
             where = device, dtype
             decoder = model.config.gaze_model_config.gaze_decoder_config
             attention = attention_kernel(

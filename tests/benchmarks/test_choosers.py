@@ -22,7 +22,7 @@ def test_the_controls_are_always_there_and_once():
     assert with_controls(["greedy", "random"]) == ["greedy", "random", "centre"]
 
 
-def test_the_learned_selector_with_random_weights_takes_the_share_it_is_given():
+def test_the_learned_selector_takes_the_share_it_is_given():
     chooser = load_chooser("learned", PatchPyramid(), PLACE)
     chosen = chooser.choose(frames(224), 0.05, torch.Generator())
     assert chosen.gaze.lengths.tolist() == [[13, 13]]

@@ -99,7 +99,7 @@ def test_videos_alone_are_one_kind(files, tmp_path):
         (["--judge", "no/such/judge"], "no/such/judge"),
         (["--reference", "oracle"], "oracle"),
         (["--every", "3"], "16 frames"),
-        (["--stop-loss", "0.5"], "--weights"),
+        (["--stop-loss", "0.5", "--selector", "greedy"], "--weights"),
         (["--stop-plot", "stops.png"], "--stop-loss"),
         (["--plot", "plot.jpg"], ".png"),
         (["--markdown", "out.txt"], ".md"),
@@ -122,7 +122,8 @@ def test_refuses_what_does_not_fit_together(files):
     ours = ("--weights", f"ours={files / 'weights'}", "--no-efficientnet")
     other = ("--judge", files / "other-judge")
     assert "16+64" in fails("--data", files, "--clips", 2, *ours, *other)
-    assert "--judge FOLDER" in fails("--data", files, *ours, "--stop-loss", 0.5)
+    stops = ("--stop-loss", 0.5, "--stop-judge", "video-mae")
+    assert "--judge FOLDER" in fails("--data", files, *ours, *stops)
 
 
 def test_without_the_networks_weights_it_is_said_how_to_get_them(files, monkeypatch):

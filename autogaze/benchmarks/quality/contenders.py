@@ -20,8 +20,8 @@ from autogaze.selectors.base import Clips, Ratio, Selector, frame_caps
 from autogaze.selectors.greedy import Greedy
 from autogaze.selectors.learned import Learned
 
-SELECTORS = ("greedy", "run-length", "change")
-"""Asked unless others are named."""
+SELECTORS = ("learned", "greedy", "run-length", "change")
+"""Asked unless others are named; the first one only where no weights are given."""
 CODEC = (
     "codec cannot be compared here: it reads the motion vectors of a compressed video file, which "
     "filmed and composed clips are not, and which do not survive that clips are cut and resized"
@@ -157,7 +157,8 @@ def load_contenders(
         CheckpointError: weights that cannot be loaded.
     """
     learned = []
-    for one in weights:
+    shipped = [Weights(registry.LEARNED, registry.LEARNED)] if registry.LEARNED in names else []
+    for one in (*weights, *shipped):
         selector = registry.load(one.place)
         if not isinstance(selector, Learned):
             raise SelectorError(f"--weights {one.name}={one.place}: is no learned selector")
@@ -171,7 +172,8 @@ def load_contenders(
                 f"all weights must choose from the same patches: {learned[0].name} from {pyramid}, "
                 f"{contender.name} from {contender.selector.pyramid}"
             )
-    others = [*(name for name in dict.fromkeys(names) if name not in CONTROLS), *CONTROLS]
+    apart = (*CONTROLS, registry.LEARNED)
+    others = [*(name for name in dict.fromkeys(names) if name not in apart), *CONTROLS]
     return [
         *learned,
         *(Contender(name, registry.load(name, pyramid=pyramid)) for name in others),

@@ -31,7 +31,9 @@ from autogaze.benchmarks.quality.tables import print_report, to_markdown
 from autogaze.devices import Place
 from autogaze.errors import OutputError, SelectorError, VideoError
 from autogaze.files import all_or_none, check_writable, replacing
+from autogaze.registry import LEARNED
 from autogaze.selectors.base import check_loss, check_ratio
+from autogaze.selectors.learned import Learned
 
 RATIOS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -99,7 +101,7 @@ class QualityJob:
         clips: int = 24,
         reference: str | None = None,
         stop_losses: Sequence[float] | None = None,
-        stop_judge: str = VIDEO_MAE,
+        stop_judge: str = CANVAS,
         every: int = 1,
         seed: int = 0,
         batch: int = 4,
@@ -111,12 +113,13 @@ class QualityJob:
     ) -> "QualityJob":
         """Fill in defaults; raises AutoGazeError for what cannot be measured or written."""
         learned = tuple(Weights.parse(text) for text in weights or ())
-        names = tuple(dict.fromkeys(selectors or SELECTORS))
+        names = tuple(dict.fromkeys(selectors or SELECTORS[1 if learned else 0 :]))
         check_selectors(names, learned)
         for ratio in ratios or ():
             check_ratio(ratio)
         judges = JudgeOptions(judge, efficientnet)
         judges.check()
+        names = tuple(sorted(names, key=lambda name: name != LEARNED))  # with other weights, first
         everybody = list(dict.fromkeys([*(one.name for one in learned), *names, *CONTROLS]))
         reference = everybody[0] if reference is None else reference
         if reference not in everybody:
@@ -126,7 +129,8 @@ class QualityJob:
         if CLIP_LEN % every:
             raise SelectorError(f"--every must divide the {CLIP_LEN} frames of a clip, got {every}")
         thresholds = tuple(sorted(set(stop_losses or ())))
-        _check_stops(thresholds, stop_judge, judges, learned, stop_plot)
+        stopping = bool(learned) or LEARNED in names
+        _check_stops(thresholds, stop_judge, judges, stopping, stop_plot)
         files = Files(*(None if n is None else Path(n) for n in (json, markdown, plot, stop_plot)))
         files.check()
         return cls(
@@ -155,7 +159,7 @@ def run_quality(job: QualityJob) -> QualityReport:
     clips = plan_clips(job.material, per_kind=job.clips, side=pyramid.side, seed=job.seed)
     donors(clips)  # raises where a kind is too small
     judges = job.judges.load(pyramid, device)
-    learned = contenders[: len(job.weights)]
+    learned = [one for one in contenders if isinstance(one.selector, Learned)]
     steps = num_steps(len(contenders), len(make_rows(contenders)), len(clips), job.batch)
     if job.stop_losses:
         steps += -(-len(clips) // job.batch) * len(learned)
@@ -176,7 +180,8 @@ def run_quality(job: QualityJob) -> QualityReport:
         seed=job.seed,
         every=job.every,
         place=str(job.place),
-        weights=tuple((one.name, one.place) for one in job.weights),
+        weights=tuple((one.name, one.place) for one in job.weights)
+        + ((LEARNED, "of the package"),) * (LEARNED in job.selectors),
         video_mae=job.judges.video_mae,
     )
     return make_report(measured, setting, stops)
@@ -218,7 +223,7 @@ def _check_stops(
     thresholds: Sequence[float],
     stop_judge: str,
     judges: JudgeOptions,
-    weights: Sequence[Weights],
+    stopping: bool,
     plot: str | None,
 ) -> None:
     if not thresholds:
@@ -229,9 +234,10 @@ def _check_stops(
         check_loss(threshold)
         if threshold == 0:
             raise SelectorError("--stop-loss must be above 0: actual losses are compared with it")
-    if not weights:
+    if not stopping:
         raise SelectorError(
-            "--stop-loss is for learned weights, which predict losses: give --weights NAME=PATH"
+            "--stop-loss is for learned weights, which predict losses: give --weights NAME=PATH, or "
+            f"--selector {LEARNED}"
         )
     if stop_judge not in (CANVAS, VIDEO_MAE):
         raise SelectorError(f"--stop-judge must be {CANVAS} or {VIDEO_MAE}, got {stop_judge!r}")

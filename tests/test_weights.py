@@ -1,0 +1,96 @@
+"""The weights that come with the package."""
+
+import socket
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import autogaze
+from autogaze import registry
+from autogaze.datasets.clip import ClipKey
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.processing import normalise
+from autogaze.reconstruction.canvas import canvas_losses
+from autogaze.selectors.base import Clips
+from autogaze.training.sources import read_source
+from autogaze.weights import SELECTOR
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return autogaze.load("learned")
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """Drawn scenes that nobody has seen: six of four frames."""
+    source = read_source({"name": "procedural", "num_clips": 6, "clip_len": 4})
+    drawn = source.clips("val", PatchPyramid(), 12345)
+    return torch.stack([drawn[ClipKey(0, number)].frames for number in range(6)])
+
+
+def mean_loss(clips, gaze):
+    return float(canvas_losses(clips, gaze).mean())
+
+
+def test_they_are_small_on_disk_and_exact_in_memory(learned):
+    stored = load_file(SELECTOR / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    assert (SELECTOR / "model.safetensors").stat().st_size < 8e6
+    assert {p.dtype for p in learned.model.parameters()} == {torch.float32}
+    assert sum(p.numel() for p in learned.model.parameters()) == 3_258_240
+    assert learned.model.config.decode_positions == "sequential"
+    for name, value in learned.model.state_dict().items():
+        assert torch.equal(value, stored[name].float()), name
+
+
+def test_nothing_is_fetched(monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect", lambda *a, **k: pytest.fail("network"))
+    assert registry.load("learned").model is not registry.load("learned").model
+
+
+def test_the_wheel_holds_them():
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = options["tool"]["setuptools"]["package-data"]["autogaze"]
+    packed = {path for pattern in patterns for path in (ROOT / "autogaze").glob(pattern)}
+    files = {path for path in (ROOT / "autogaze" / "weights").rglob("*") if path.is_file()}
+    wanted = {path for path in files if path.suffix not in (".py", ".pyc")}
+    assert SELECTOR / "model.safetensors" in wanted
+    assert wanted <= packed
+
+
+@pytest.mark.parametrize(("ratio", "share"), [(0.03, 0.9), (0.1, 0.97)])
+def test_they_see_what_they_choose(learned, clips, ratio, share):
+    seen = Clips(clips)
+    own = learned.select(seen, ratio=ratio)
+    loss = mean_loss(clips, own)
+    # What other selectors take at random or in the middle, and what it takes of another clip.
+    rolled = autogaze.Gaze.cat_clips([own[number - 1] for number in range(6)])
+    generator = torch.Generator().manual_seed(0)
+    for name in ("random", "centre", "run-length"):
+        other = autogaze.load(name).select(seen, ratio=ratio, generator=generator)
+        assert loss < mean_loss(clips, other), name
+    assert loss < share * mean_loss(clips, rolled)
+
+
+def test_they_stop_earlier_where_more_may_be_lost(learned, clips):
+    gazes = {loss: learned.select(Clips(clips), loss=loss) for loss in (0.02, 0.05)}
+    taken = [gaze.num_patches for gaze in gazes.values()]
+    assert taken[0] > 1.5 * taken[1]
+    assert mean_loss(clips, gazes[0.02]) < mean_loss(clips, gazes[0.05]) < 0.08
+
+
+def test_they_stop_unasked_where_they_say(learned, clips):
+    assert learned.default_loss == 0.02
+    unasked, asked = learned.select(Clips(clips)), learned.select(Clips(clips), loss=0.02)
+    assert torch.equal(unasked.ids, asked.ids)
+    # And so does the call that AutoGaze's users know.
+    video = normalise(clips.float() / 255)
+    called = learned.model({"video": video}, generate_only=True)
+    assert torch.equal(called.gaze.ids, asked.ids)
+    assert 24 < asked.num_patches < 0.7 * 24 * 265
