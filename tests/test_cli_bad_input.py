@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint(video: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--selector", "greddy"), "unknown selector 'greddy'; known are learned, greedy"),
+        (("--selector", "greddy"), "unknown selector 'greddy'; known are greedy, run-length"),
         (("--dtype", "int8"), "dtype must be one of float32, bfloat16, got 'int8'"),
         (("--device", "toaster"), "device must be cpu or cuda, got 'toaster'"),
         (("--device", "cuda"), "there is no CUDA device here"),
