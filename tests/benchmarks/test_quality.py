@@ -11,7 +11,7 @@ from autogaze.benchmarks.quality.feature_judge import EfficientNetFeatures, Feat
 from autogaze.benchmarks.quality.judges import CanvasJudge, Shown, TaskJudge, Trial
 from autogaze.benchmarks.quality.material import Material
 from autogaze.benchmarks.quality.measure import make_rows, measure, num_steps
-from autogaze.benchmarks.quality.stops import measure_stops
+from autogaze.benchmarks.quality.stops import can_stop, measure_stops
 from autogaze.datasets.seeds import seeded
 from autogaze.errors import VideoError
 from autogaze.reconstruction.canvas import canvas_losses
@@ -224,7 +224,7 @@ def test_frames_stop_where_the_predicted_loss_is_low_enough(clips):
     frames, threshold = read_batch(clips), 1e-3  # untrained, half of its predictions are below
     report = measure_stops(clips, [learned], CanvasJudge(), [threshold], batch=4, device=CPU)
     point = report.points[0]
-    assert (point.weights, point.group, report.judge) == ("tiny", "all", "canvas")
+    assert (point.name, point.group, report.judge) == ("tiny", "all", "canvas")
     assert 1 / PYRAMID.num_patches < point.share < 1
     assert point.at_last < 1
     gaze = learned.selector.select(frames, loss=threshold)
@@ -237,6 +237,21 @@ def test_frames_stop_where_the_predicted_loss_is_low_enough(clips):
     assert point.share == pytest.approx(float(shares))
     if point.at_last == 0:
         assert point.predicted <= threshold
+
+
+def test_a_selector_that_measures_the_loss_stops_where_it_says(clips):
+    greedy = contender("greedy")
+    assert can_stop(greedy.selector, "canvas")
+    assert not can_stop(greedy.selector, "video-mae")
+    frames, threshold = read_batch(clips), 0.1
+    report = measure_stops(clips, [greedy], CanvasJudge(), [threshold], batch=4, device=CPU)
+    losses = canvas_losses(frames.frames, greedy.selector.select(frames, loss=threshold))
+    assert losses.max() <= threshold  # so that below it is by whole patches alone
+    for point in report.points:
+        assert point.predicted == pytest.approx(point.actual.mean, rel=1e-4)
+        assert point.actual.mean < threshold
+        assert point.excess.mean < 0
+    assert {point.group for point in report.points} == {"all", *SOURCES}
 
 
 def test_bins_hold_every_frame_once_and_ascend(clips):

@@ -25,7 +25,7 @@ from autogaze.benchmarks.quality.judges import CANVAS, VIDEO_MAE
 from autogaze.benchmarks.quality.material import Material
 from autogaze.benchmarks.quality.measure import make_rows, measure, num_steps
 from autogaze.benchmarks.quality.report import QualityReport, Setting, make_report
-from autogaze.benchmarks.quality.stops import measure_stops
+from autogaze.benchmarks.quality.stops import can_stop, measure_stops
 from autogaze.benchmarks.quality.stops_plot import plot_stops
 from autogaze.benchmarks.quality.tables import print_report, to_markdown
 from autogaze.devices import Place
@@ -33,7 +33,6 @@ from autogaze.errors import OutputError, SelectorError, VideoError
 from autogaze.files import all_or_none, check_writable, replacing
 from autogaze.registry import LEARNED
 from autogaze.selectors.base import check_loss, check_ratio
-from autogaze.selectors.learned import Learned
 
 RATIOS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -159,10 +158,10 @@ def run_quality(job: QualityJob) -> QualityReport:
     clips = plan_clips(job.material, per_kind=job.clips, side=pyramid.side, seed=job.seed)
     donors(clips)  # raises where a kind is too small
     judges = job.judges.load(pyramid, device)
-    learned = [one for one in contenders if isinstance(one.selector, Learned)]
+    stopping = [one for one in contenders if can_stop(one.selector, job.stop_judge)]
     steps = num_steps(len(contenders), len(make_rows(contenders)), len(clips), job.batch)
     if job.stop_losses:
-        steps += -(-len(clips) // job.batch) * len(learned)
+        steps += -(-len(clips) // job.batch) * len(stopping)
     with progress(steps) as step:
         measured = measure(
             clips, contenders, judges, job.ratios,
@@ -172,7 +171,7 @@ def run_quality(job: QualityJob) -> QualityReport:
         if job.stop_losses:
             judge = next(one for one in judges if one.name == job.stop_judge)
             stops = measure_stops(
-                clips, learned, judge, job.stop_losses,
+                clips, stopping, judge, job.stop_losses,
                 batch=job.batch, device=device, seed=job.seed, step=step,
             )  # fmt: skip
     setting = Setting(

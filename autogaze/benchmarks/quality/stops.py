@@ -1,7 +1,9 @@
-"""Predicted against actual loss: what is left where weights stop by themselves.
+"""Predicted against actual loss: what is left where selectors stop by themselves.
 
 Weights with a loss head gaze at a frame until the loss that they predict is at most the
-threshold. Whether it really is, the judge that they were trained with says.
+threshold. Whether it really is, the judge that they were trained with says. The control is
+a selector that measures this judge's loss itself (`greedy`, with the canvas): it leaves less
+than was asked for too, since patches are whole and every frame takes one.
 """
 
 from collections.abc import Sequence
@@ -18,8 +20,9 @@ from autogaze.benchmarks.quality.bootstrap import Resamples
 from autogaze.benchmarks.quality.clips import QualityClip, read_batch
 from autogaze.benchmarks.quality.contenders import Contender
 from autogaze.benchmarks.quality.judges import Judge, Shown, Trial
+from autogaze.errors import SelectorError
 from autogaze.models.autogaze.generation import Generation
-from autogaze.selectors.base import Clips
+from autogaze.selectors.base import Clips, Selector
 from autogaze.selectors.learned import Learned
 
 BINS = 10
@@ -27,11 +30,12 @@ BINS = 10
 
 @dataclass(frozen=True)
 class StopPoint:
-    """Some weights at one threshold, on one group of clips; means over frames.
+    """A selector at one threshold, on one group of clips; means over frames.
 
     Attributes:
+        name: of the weights, or of the selector.
         share: of all patches, taken until the stop.
-        predicted: the loss predicted where a frame stopped.
+        predicted: the loss predicted, or measured by the selector, where a frame stopped.
         actual: the loss that the judge finds there.
         excess: actual / threshold - 1.
         at_first: share of frames that stopped at the one patch that every frame takes:
@@ -39,7 +43,7 @@ class StopPoint:
         at_last: share of frames that took every patch: none met the threshold.
     """
 
-    weights: str
+    name: str
     threshold: float
     group: str
     share: float
@@ -54,7 +58,7 @@ class StopPoint:
 class StopBin:
     """Frames, of all thresholds, whose predicted losses are neighbours; means over them."""
 
-    weights: str
+    name: str
     kind: str
     frames: int
     predicted: float
@@ -77,7 +81,7 @@ class StopReport:
 
 @dataclass(frozen=True, eq=False)
 class Stops:
-    """Where frames stopped, by some weights at one threshold; all arrays (N, T)."""
+    """Where frames stopped, by a selector at one threshold; all arrays (N, T)."""
 
     predicted: Float[np.ndarray, "N T"]
     actual: Float[np.ndarray, "N T"]
@@ -89,7 +93,7 @@ class Stops:
 @torch.inference_mode()
 def measure_stops(
     clips: Sequence[QualityClip],
-    learned: Sequence[Contender],
+    contenders: Sequence[Contender],
     judge: Judge,
     thresholds: Sequence[float],
     *,
@@ -98,25 +102,24 @@ def measure_stops(
     seed: int = 0,
     step: Step = silent,
 ) -> StopReport:
-    """Let learned weights stop at every threshold, and judge what they took.
+    """Let selectors stop at every threshold, and judge what they took.
 
     Args:
-        learned: contenders with a `Learned` selector.
-        judge: the one that they were trained with.
+        contenders: learned ones, and those that measure the judge's loss (`can_stop`).
+        judge: the one that weights were trained with.
     """
     parts: dict[tuple[int, int], list[Stops]] = {}
     for start in range(0, len(clips), batch):
         seen = read_batch(clips[start : start + batch])
         shown = Shown.of(seen.unit().to(device))
-        for c, contender in enumerate(learned):
+        for c, contender in enumerate(contenders):
             step(f"{contender.name} stops")
-            assert isinstance(contender.selector, Learned)
             for b, threshold in enumerate(thresholds):
                 found = _stop(contender.selector, seen, shown, judge, threshold)
                 parts.setdefault((c, b), []).append(found)
     resamples = Resamples.draw(clips, seed)
     points, bins = [], []
-    for c, contender in enumerate(learned):
+    for c, contender in enumerate(contenders):
         stops = [_joined(parts[c, b]) for b in range(len(thresholds))]
         for threshold, found in zip(thresholds, stops, strict=True):
             points += _points(contender.name, threshold, found, resamples)
@@ -125,21 +128,33 @@ def measure_stops(
     return StopReport(judge.name, judge.unit, tuple(points), tuple(bins))
 
 
+def can_stop(selector: Selector, judge: str) -> bool:
+    """Whether a selector predicts a loss, or measures that of this judge."""
+    return isinstance(selector, Learned) or selector.judge == judge
+
+
 def _stop(
-    selector: Learned,
+    selector: Selector,
     clips: Clips,
     shown: Shown,
     judge: Judge,
     threshold: float,
 ) -> Stops:
-    video = selector.seen(clips)
-    generation = selector.model.generate(video, threshold=threshold)
-    scores = selector.model.score(video, generation)
-    gaze = generation.to_gaze().to("cpu")
+    if isinstance(selector, Learned):
+        video = selector.seen(clips)
+        generation = selector.model.generate(video, threshold=threshold)
+        scores = selector.model.score(video, generation)
+        gaze = generation.to_gaze().to("cpu")
+        predicted = _last_predicted(generation, scores.predicted_losses)
+    else:
+        gaze = selector.select(clips, loss=threshold).to("cpu")
+        if gaze.losses is None:
+            raise SelectorError(f"{selector.name} stops by loss, but says none")
+        predicted = gaze.losses
     lengths = gaze.lengths.numpy()
     vocabulary = gaze.pyramid.num_patches
     return Stops(
-        _last_predicted(generation, scores.predicted_losses).double().cpu().numpy(),
+        predicted.double().cpu().numpy(),
         judge.losses(Trial(shown, gaze)).double().cpu().numpy(),
         lengths / vocabulary,
         lengths == 1,
@@ -166,7 +181,7 @@ def _joined(parts: Sequence[Stops]) -> Stops:
     return Stops(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def _points(weights: str, threshold: float, found: Stops, resamples: Resamples) -> list[StopPoint]:
+def _points(name: str, threshold: float, found: Stops, resamples: Resamples) -> list[StopPoint]:
     points = []
     for group in resamples.groups:
         predicted, actual, share, first, last = (
@@ -177,7 +192,7 @@ def _points(weights: str, threshold: float, found: Stops, resamples: Resamples) 
         )  # fmt: skip
         points.append(
             StopPoint(
-                weights,
+                name,
                 threshold,
                 group,
                 float(share[0]),
@@ -192,13 +207,13 @@ def _points(weights: str, threshold: float, found: Stops, resamples: Resamples) 
 
 
 def _bins(
-    weights: str, kind: str, stops: Sequence[Stops], members: Bool[np.ndarray, " N"]
+    name: str, kind: str, stops: Sequence[Stops], members: Bool[np.ndarray, " N"]
 ) -> list[StopBin]:
     """Frames of a kind in equal parts, from the least predicted loss to the largest."""
     predicted = np.concatenate([found.predicted[members].ravel() for found in stops])
     actual = np.concatenate([found.actual[members].ravel() for found in stops])
     order = predicted.argsort(kind="stable")
     return [
-        StopBin(weights, kind, len(part), float(predicted[part].mean()), float(actual[part].mean()))
+        StopBin(name, kind, len(part), float(predicted[part].mean()), float(actual[part].mean()))
         for part in np.array_split(order, min(BINS, len(order)))
     ]

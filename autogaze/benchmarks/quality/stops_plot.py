@@ -15,7 +15,7 @@ COLOURS = {ALL: "#33363d", **dict(zip(KINDS, SELECTOR_COLOURS, strict=False))}
 
 
 def plot_stops(report: QualityReport, path: str | Path) -> None:
-    """A PNG: a row for each weights; means at thresholds on the left, frames on the right.
+    """A PNG: a row for each selector; means at thresholds on the left, frames on the right.
 
     Raises:
         ValueError: the report is of a run without thresholds.
@@ -25,7 +25,7 @@ def plot_stops(report: QualityReport, path: str | Path) -> None:
     stops = report.stops
     if stops is None:
         raise ValueError("this report has no stops: it was made without thresholds")
-    names = list(dict.fromkeys(point.weights for point in stops.points))
+    names = list(dict.fromkeys(point.name for point in stops.points))
     figure = Figure(figsize=(9.4, 0.9 + 3.9 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), 2, squeeze=False)
     for (left, right), name in zip(panels, names, strict=True):
@@ -51,7 +51,7 @@ def plot_stops(report: QualityReport, path: str | Path) -> None:
 
 
 def _thresholds(axes: Any, stops: StopReport, name: str) -> None:
-    points = [point for point in stops.points if point.weights == name]
+    points = [point for point in stops.points if point.name == name]
     thresholds = sorted({point.threshold for point in points})
     ends = 0.0, max(thresholds) * 1.12
     axes.fill_between(
@@ -80,7 +80,7 @@ def _thresholds(axes: Any, stops: StopReport, name: str) -> None:
 
 
 def _frames(axes: Any, stops: StopReport, name: str) -> None:
-    bins = [part for part in stops.bins if part.weights == name]
+    bins = [part for part in stops.bins if part.name == name]
     top = max(max(part.predicted, part.actual) for part in bins) * 1.08
     axes.plot((0, top), (0, top), color="#8a9099", linewidth=0.8)
     most = max(part.frames for part in bins)

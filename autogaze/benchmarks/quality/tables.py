@@ -165,7 +165,7 @@ def _stops(stops: StopReport) -> Grid:
             off += f" ({100 * excess.low:+.0f}..{100 * excess.high:+.0f})"
         rows.append(
             (
-                point.weights,
+                point.name,
                 f"{point.threshold:g}",
                 point.group,
                 f"{100 * point.share:.1f} %",
@@ -177,7 +177,7 @@ def _stops(stops: StopReport) -> Grid:
             )
         )
     header = (
-        "weights",
+        "selector",
         "threshold",
         "clips",
         "share",
@@ -185,7 +185,7 @@ def _stops(stops: StopReport) -> Grid:
         "actual",
         "actual / threshold - 1",
     )
-    names = [point.weights for point in stops.points]
+    names = [point.name for point in stops.points]
     return Grid(
         f"Predicted and actual loss at the stop: judge {stops.judge}",
         (*header, "frames of 1 patch", "of all patches"),
