@@ -89,8 +89,8 @@ class FrameByFrame:
         for block, memory in first:
             x, _ = _attend(block, x, memory)
         x, _ = _attend(last[0], x, last[1], fine)
-        pixels = decoder.decoder_pred(decoder.decoder_norm(x))
-        return pixels if canvas is None else pixels + canvas
+        pixels: Tensor = decoder.pixels(x, canvas)
+        return pixels
 
     def keep(self, ids: Sequence[int]) -> None:
         """Finish the frame: these are the patches that later frames see of it."""

@@ -20,6 +20,11 @@ from autogaze.reconstruction.video_mae.packing import DecoderCells, LedClips
 from autogaze.reconstruction.video_mae.positions import grid_positions, resized_1d, resized_2d
 from autogaze.vision_encoders.patches import gazed_patches
 
+CORRECTION = 0.1
+"""What the last layer's outputs are multiplied with before they are added to a canvas. A step
+of Adam moves every one of them by about its rate times the width: 3e-4 times 256 is what a good
+canvas errs by, and one noisy step would spoil it."""
+
 
 class PatchEmbeddings(nn.Module):
     """The patch projection."""
@@ -96,6 +101,13 @@ class Decoder(nn.Module):
         self.decoder_pred = nn.Linear(width, config.patch_size**2 * 3)
         if config.from_canvas:
             self.canvas_embed = nn.Linear(config.patch_size**2 * 3, width)
+
+    def pixels(
+        self, cells: Float[Tensor, "*n D"], canvas: Float[Tensor, "*n pixels"] | None
+    ) -> Float[Tensor, "*n pixels"]:
+        """What the last layer shows: cells drawn from nothing, or a canvas' corrected."""
+        drawn = self.decoder_pred(self.decoder_norm(cells))
+        return drawn if canvas is None else canvas + CORRECTION * drawn
 
 
 class VideoMAE(nn.Module):
@@ -235,9 +247,7 @@ class VideoMAE(nn.Module):
         x = clips.join(narrow[was_leader] + decoder.decoder_pos_embed[0, :1], tokens)
         for block in decoder.decoder_layers:
             x = block(x, clips.layout)
-        pixels = decoder.decoder_pred(decoder.decoder_norm(x[~clips.is_leader][fine]))
-        if painted is not None:
-            pixels = pixels + painted
+        pixels = decoder.pixels(x[~clips.is_leader][fine], painted)
         pixels = pixels.view(gaze.num_clips, len(shown), pyramid.cells[-1], -1)
         return pixels[:, [shown.index(frame) for frame in frames]]
 
