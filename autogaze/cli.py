@@ -10,6 +10,7 @@ from autogaze import __version__
 from autogaze.cli_bench import bench
 from autogaze.cli_calibrate import calibrate
 from autogaze.cli_errors import EXIT_CODES, exit_codes, log_to_stderr
+from autogaze.cli_judge import judge
 from autogaze.cli_label import label
 from autogaze.cli_outputs import check_endings, plan_jobs
 
@@ -213,6 +214,7 @@ def info(
         print_info(file, json)
 
 
+app.command(epilog=EXIT_CODES)(judge)
 app.command(epilog=EXIT_CODES)(label)
 app.command(epilog=EXIT_CODES)(calibrate)
 

@@ -73,8 +73,8 @@ def quality(
     judge: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER|HUB-ID",
-            help="A VideoMAE that judges too.",
+            metavar="learned|FOLDER|HUB-ID",
+            help="A VideoMAE that judges too: the package's own, or a checkpoint.",
             show_default="none",
             rich_help_panel=WHAT,
         ),

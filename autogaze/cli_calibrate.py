@@ -25,8 +25,9 @@ def calibrate(
     judge: Annotated[
         str,
         typer.Option(
-            metavar="canvas|FOLDER|HUB-ID",
-            help="Whose loss is predicted: the canvas, or a VideoMAE's checkpoint.",
+            metavar="canvas|learned|FOLDER|HUB-ID",
+            help="Whose loss is predicted: the canvas, the package's own VideoMAE, or a VideoMAE's "
+            "checkpoint.",
         ),
     ] = "canvas",
     losses: Annotated[

@@ -29,8 +29,9 @@ def label(
     judge: Annotated[
         str,
         typer.Option(
-            metavar="canvas|FOLDER|HUB-ID",
-            help="Whose loss is lowered: the canvas, or a VideoMAE's checkpoint.",
+            metavar="canvas|learned|FOLDER|HUB-ID",
+            help="Whose loss is lowered: the canvas, the package's own VideoMAE, or a VideoMAE's "
+            "checkpoint.",
             rich_help_panel=JUDGE,
         ),
     ] = "canvas",

@@ -10,13 +10,19 @@ from safetensors.torch import load_file
 
 import autogaze
 from autogaze import registry
+from autogaze.benchmarks.quality.judge_options import JudgeOptions
 from autogaze.datasets.clip import ClipKey
 from autogaze.geometry import PatchPyramid
+from autogaze.labelling.judges import JudgeChoice
 from autogaze.models.autogaze.processing import normalise
 from autogaze.reconstruction.canvas import canvas_losses
+from autogaze.reconstruction.video_mae import load_video_mae
+from autogaze.reconstruction.video_mae.checkpoint import find_checkpoint
 from autogaze.selectors.base import Clips
+from autogaze.training.judges import read_task
 from autogaze.training.sources import read_source
-from autogaze.weights import SELECTOR
+from autogaze.training.weights import load_gaze
+from autogaze.weights import JUDGE, SELECTOR
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,8 +55,48 @@ def test_they_are_small_on_disk_and_exact_in_memory(learned):
         assert torch.equal(value, stored[name].float()), name
 
 
+def test_the_judge_is_small_on_disk_and_exact_in_memory():
+    stored = load_file(JUDGE / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    assert (JUDGE / "model.safetensors").stat().st_size < 14e6
+    judge = load_video_mae("learned")
+    assert {p.dtype for p in judge.parameters()} == {torch.float32}
+    assert sum(p.numel() for p in judge.parameters()) <= 12e6
+    assert judge.config.from_canvas
+    assert (judge.config.pyramid, judge.config.max_num_frames) == (PatchPyramid(), 16)
+    for name, value in judge.state_dict().items():
+        assert torch.equal(value, stored[name].float()), name
+
+
+def test_learned_is_a_judge_wherever_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("learned").mkdir()  # no folder can take the name, as among the selectors
+    assert find_checkpoint("learned") == JUDGE
+    assert find_checkpoint("./learned") == Path("learned")
+    JudgeOptions("learned", efficientnet=False).check()
+    _, of_labels = JudgeChoice("learned", loss_type="l1", loss_weights="1").build(16)
+    options = {
+        "recon_model": "learned",
+        "recon_model_config": {"loss_type": "l1", "loss_weights": 1},
+    }
+    of_training = read_task({"name": "video_mae_reconstruction", **options}).build(PatchPyramid())
+    stored = load_file(JUDGE / "model.safetensors")["decoder.mask_token"].float()
+    for task in (of_labels, of_training):
+        assert task.mae.decoder.mask_token.equal(stored)
+
+
+def test_a_training_can_start_from_the_selector():
+    model = registry.load("learned").model
+    wanted = {name: value.clone() for name, value in model.state_dict().items()}
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    load_gaze(model, "learned")
+    assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
+
+
 def test_nothing_is_fetched(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", lambda *a, **k: pytest.fail("network"))
+    load_video_mae("learned")
     assert registry.load("learned").model is not registry.load("learned").model
 
 
@@ -60,7 +106,7 @@ def test_the_wheel_holds_them():
     packed = {path for pattern in patterns for path in (ROOT / "autogaze").glob(pattern)}
     files = {path for path in (ROOT / "autogaze" / "weights").rglob("*") if path.is_file()}
     wanted = {path for path in files if path.suffix not in (".py", ".pyc")}
-    assert SELECTOR / "model.safetensors" in wanted
+    assert {folder / "model.safetensors" for folder in (SELECTOR, JUDGE)} <= wanted
     assert wanted <= packed
 
 

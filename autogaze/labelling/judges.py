@@ -19,7 +19,8 @@ class JudgeChoice:
     """What `autogaze label` is told of the judge.
 
     Args:
-        judge: "canvas", or a VideoMAE's folder or hub id.
+        judge: "canvas", "learned" (the package's own VideoMAE), or a VideoMAE's folder or
+            hub id.
         scales: of the patches; the judge's own by default.
         loss_type, loss_weights: of a VideoMAE; see `FrameLosses.parse`.
         device, dtype: where a VideoMAE runs, and in what precision.

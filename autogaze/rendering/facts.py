@@ -30,10 +30,11 @@ class FrameFacts:
 
 @dataclass(frozen=True)
 class Column:
-    """One frame of the sheet: its pictures from top to bottom, and its numbers."""
+    """One frame of a sheet: its pictures from top to bottom, its numbers, the lines below."""
 
     facts: FrameFacts
     pictures: tuple[UInt8[np.ndarray, "h w 3"], ...]
+    foot: tuple[str, ...]
 
 
 def frame_facts(chunk: GazedChunk) -> Iterator[FrameFacts]:

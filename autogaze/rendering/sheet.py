@@ -14,11 +14,12 @@ from PIL import Image
 from autogaze.files import replacing
 from autogaze.pipeline import GazedChunk
 from autogaze.rendering.base import Rendering
-from autogaze.rendering.facts import Column, chosen, frame_facts, percent
-from autogaze.rendering.palette import PANEL
+from autogaze.rendering.facts import Column, FrameFacts, chosen, frame_facts, percent
+from autogaze.rendering.palette import PANEL, scale_colours
 from autogaze.rendering.patch_map import patch_maps
 from autogaze.rendering.pictures import frame_picture, seen_at_scales, stitched
-from autogaze.rendering.sheet_layout import lay_out
+from autogaze.rendering.sheet_layout import Row, lay_out
+from autogaze.source import TileGrid
 
 MAX_COLUMNS = 8
 _THINNING = 3  # shares no factor with a chunk's 16 frames, so columns fall on all parts of a chunk
@@ -47,7 +48,7 @@ class ContactSheet(Rendering):
         title: str | None = None,
     ) -> None:
         super().__init__(path)
-        self._wanted = None if num_frames is None else set(_evenly(num_frames))
+        self._wanted = None if num_frames is None else set(evenly(num_frames))
         self.cell, self.title = cell, title
         self._columns: list[Column] = []
         self._stride, self._count = 1, 0
@@ -58,7 +59,7 @@ class ContactSheet(Rendering):
             self._start(chunk)
         for index, facts in enumerate(frame_facts(chunk)):
             if self._wants(self._count):
-                self._columns.append(Column(facts, self._pictures(chunk, index)))
+                self._columns.append(Column(facts, self._pictures(chunk, index), _foot(facts)))
             if len(self._columns) > MAX_COLUMNS * _THINNING:
                 self._columns = self._columns[::_THINNING]
                 self._stride *= _THINNING
@@ -75,9 +76,7 @@ class ContactSheet(Rendering):
     def _start(self, chunk: GazedChunk) -> None:
         self.source, self.pyramid = chunk.source, chunk.gaze.pyramid
         tiles = self.source.tiles
-        # The same area whatever the aspect: portrait sheets would be endlessly high.
-        zoom = math.sqrt(self.cell * self.cell * 9 / 16 / (tiles.width * tiles.height))
-        self.size = max(1, round(tiles.width * zoom)), max(1, round(tiles.height * zoom))
+        self.size = picture_size(tiles, self.cell)
         self._maps = patch_maps(self.pyramid, tiles, *self.size, 1)
         self._kept = np.zeros(len(self.pyramid.scales), dtype=np.int64)  # a scale each
 
@@ -97,11 +96,11 @@ class ContactSheet(Rendering):
 
     def columns(self) -> list[Column]:
         """The frames that would be on the sheet by now."""
-        return [self._columns[index] for index in _evenly(len(self._columns))]
+        return [self._columns[index] for index in evenly(len(self._columns))]
 
     def image(self) -> Image.Image:
         """The sheet of what was shown up to now."""
-        return lay_out(self.columns(), self.pyramid, self._title(), self._subtitle(), self._notes())
+        return lay_out(self.columns(), self._rows(), self._title(), self._subtitle())
 
     def _title(self) -> str:
         path = self.source.path
@@ -118,16 +117,37 @@ class ContactSheet(Rendering):
             f"{kept:,} of {total:,} patches kept ({percent(kept / total)}){loss}"
         )
 
-    def _notes(self) -> list[str]:
+    def _rows(self) -> list[Row]:
         tiles, pyramid = self.source.tiles, self.pyramid
-        notes = [
-            f"{kept / self._count:.1f} of {tiles.num_tiles * cells}\na frame"
-            for kept, cells in zip(self._kept, pyramid.cells, strict=True)
+        colours = scale_colours(len(pyramid.scales)).tolist()
+        scales = [
+            Row(
+                f"{scale} px",
+                f"{kept / self._count:.1f} of {tiles.num_tiles * cells}\na frame",
+                tuple(colour),
+            )
+            for scale, kept, cells, colour in zip(
+                pyramid.scales, self._kept, pyramid.cells, colours, strict=True
+            )
         ]
-        return ["", *notes, "from the\npatches alone"]
+        return [Row("video"), *scales, Row("canvas", "from the\npatches alone")]
 
 
-def _evenly(count: int) -> list[int]:
+def _foot(facts: FrameFacts) -> tuple[str, ...]:
+    loss = "" if facts.loss is None else f"loss {facts.loss:.3f}"
+    return loss, f"{percent(sum(facts.kept) / facts.total)} kept"
+
+
+def picture_size(tiles: TileGrid, cell: int) -> tuple[int, int]:
+    """Width and height of a small picture that is `cell` pixels wide if it is 16:9.
+
+    Others get the same area: portrait sheets would be endlessly high.
+    """
+    zoom = math.sqrt(cell * cell * 9 / 16 / (tiles.width * tiles.height))
+    return max(1, round(tiles.width * zoom)), max(1, round(tiles.height * zoom))
+
+
+def evenly(count: int) -> list[int]:
     """At most `MAX_COLUMNS` of `count` numbers, from the first to the last."""
     number = min(MAX_COLUMNS, count)
     return [round(k * (count - 1) / max(1, number - 1)) for k in range(number)]

@@ -115,9 +115,9 @@ class VideoMAEReconstruction(Task):
         load_weights(self.mae, place)
         self.losses.replace_networks(without_prefix(read_state(place), PUBLISHED_PREFIX))
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the VideoMAE and what its losses mean; `from_checkpoint` reads it back.
 
-        The losses' frozen networks are not in it.
+        The losses' frozen networks are not in it. `half`: see `save_video_mae`.
         """
-        save_video_mae(self.mae, folder, **self.losses.recipe)
+        save_video_mae(self.mae, folder, half=half, **self.losses.recipe)

@@ -60,8 +60,8 @@ class VideoMAESource(TaskSource):
     """`video_mae_reconstruction`.
 
     Args:
-        recon_model: a folder, a hub id (`facebook/vit-mae-large`) or a file to start from;
-            null starts from nothing.
+        recon_model: a folder, a hub id (`facebook/vit-mae-large`) or a file to start from,
+            or `learned`, the package's own; null starts from nothing.
         recon_model_config: `loss_type` and `loss_weights`, by default those that the
             config.json of `recon_model` says; besides, values of `VideoMAEConfig`: the
             shape, where it starts from nothing.

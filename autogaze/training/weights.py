@@ -11,7 +11,9 @@ from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 from autogaze.reconstruction.video_mae.checkpoint import find_checkpoint, read_state
+from autogaze.registry import LEARNED
 from autogaze.tasks.base import Task
+from autogaze.weights import SELECTOR
 
 
 def save_gaze(model: AutoGaze, folder: Path) -> None:
@@ -27,10 +29,12 @@ def save_gaze(model: AutoGaze, folder: Path) -> None:
 def load_gaze(model: AutoGaze, source: str | Path) -> None:
     """A selector's weights from such a folder, a hub id, or a state dict's file.
 
+    "learned" is the package's own, as it is for `autogaze.load`.
+
     Raises:
         CheckpointError: none there, or of another architecture.
     """
-    place = find_checkpoint(source)
+    place = SELECTOR if str(source) == LEARNED else find_checkpoint(source)
     fill(model, read_state(place), place, "model")
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from autogaze.errors import CheckpointError, TrainingError
+from autogaze.errors import CheckpointError, OutputError, TrainingError
 from autogaze.tasks import loss_networks
 from autogaze.tasks.frame_losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction, load_video_mae
@@ -127,3 +127,25 @@ def test_an_unknown_term_is_named_before_its_weight_is_asked_for(tmp_path):
     task().save_pretrained(tmp_path)
     with pytest.raises(TrainingError, match="unknown loss_type 'l3'; known are"):
         VideoMAEReconstruction.from_checkpoint(tmp_path, loss_type="l3")
+
+
+def test_half_the_size_on_disk_and_float32_in_memory(tmp_path):
+    judge = task()
+    judge.save_pretrained(tmp_path / "half", half=True)
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    back = VideoMAEReconstruction.from_checkpoint(tmp_path / "half")
+    for name, value in judge.mae.state_dict().items():
+        found = back.mae.state_dict()[name]
+        assert found.dtype == value.dtype == torch.float32
+        assert torch.equal(found, value.half().float()), name
+    assert back.losses.recipe == judge.losses.recipe
+
+
+def test_what_half_precision_cannot_hold_is_not_written(tmp_path):
+    judge = task()
+    judge.mae.decoder.mask_token.data[0, 0, 0] = 1e5
+    with pytest.raises(OutputError, match=r"decoder\.mask_token is too large for float16"):
+        judge.save_pretrained(tmp_path / "half", half=True)
+    assert not list((tmp_path / "half").iterdir())
+    judge.save_pretrained(tmp_path / "half")

@@ -3,7 +3,9 @@
 Only sizes are changed: everything is tiny and short.
 """
 
+import json
 import logging
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -20,13 +22,14 @@ from autogaze.cli import app
 from autogaze.training.building import build_trainer
 from autogaze.training.journal import read_metrics
 from tests.clips import make_video
-from tests.training.composed import SHORT, SMALL
+from tests.training.composed import SHORT, SMALL, SMALL_JUDGE
 from tests.training.test_documented_commands import BLOCK, HEADING, assert_holds
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "default"
 STAGES = sorted(path.stem for path in RECIPE.glob("[0-9]_*.yaml"))
 WEIGHTS = "checkpoint_latest_gaze"
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 pytestmark = pytest.mark.usefixtures("no_curves")
 
 
@@ -40,6 +43,8 @@ def commands_of(title):
 
 EXPORT, *TRAININGS, CALIBRATION = commands_of("The stages")
 [FASTER] = commands_of("On a GPU machine")
+*_, JUDGE = commands_of("The judge")
+[REWARDED] = commands_of("Learning from rewards")
 
 
 def words_of(command):
@@ -143,6 +148,38 @@ def test_the_commands_run_one_after_the_other(checkout, options_of):
     assert {str(value.dtype) for value in saved.values()} == {"torch.float16"}
 
 
+def test_the_judge_and_who_learns_from_it(checkout, options_of):
+    sizes = [*SMALL, *SHORT, "trainer.max_steps=1"]
+    asked = options_of([*words_of(JUDGE), *sizes])["task"]
+    assert (asked["default_loss_type"], asked["default_loss_weights"]) == (
+        "l1+efficientnet",
+        "1+0.3",
+    )
+    pixels = ["task.default_loss_type=l1", "task.default_loss_weights=1"]  # needs no other weights
+    options = options_of([*words_of(JUDGE), *sizes, *SMALL_JUDGE, *pixels])
+    trainer = build_trainer(options)
+    last = trainer.learner.task.mae.decoder.decoder_pred.weight
+    assert not last.any()  # the canvas as it is, to begin with
+    trainer.fit()
+    assert last.any()
+    made = Path("exps/judge/checkpoint_latest_task")
+    [packing] = PYTHON.findall((RECIPE / "README.md").read_text())
+    exec(compile(packing, "README.md", "exec"), {})
+    halved = load_file("judge/model.safetensors")
+    assert {str(value.dtype) for value in halved.values()} == {"torch.float16"}
+    assert json.loads(Path("judge/config.json").read_text())["from_canvas"]
+
+    options = options_of(words_of(REWARDED))
+    assert options["task"]["recon_model"] == "learned"
+    assert options["trainer"]["gaze_weights"] == f"exps/{STAGES[-1]}/{WEIGHTS}"
+    words = [*words_of(REWARDED), *sizes, "trainer.gaze_weights=null", f"task.recon_model={made}"]
+    trainer = run_training(options_of([*words, "trainer.val_ratios=[0.1]"]))
+    measured = read_metrics(Path("exps/grpo/metrics.jsonl"))
+    [learned] = [entry for entry in measured if "reward" in entry]
+    assert learned["gradient_norm"] > 0
+    assert_holds(trainer.learner.model, f"exps/grpo/{WEIGHTS}")
+
+
 def test_a_command_that_is_given_again_goes_on(checkout, options_of):
     words = [*words_of(TRAININGS[0]), *SMALL, *SHORT, "trainer.val_nsteps=0"]
     run_training(options_of(words))
@@ -168,4 +205,4 @@ def test_the_overrides_for_gpus_train(checkout, options_of):
 
 def test_links_lead_somewhere():
     for part in (RECIPE / "README.md").read_text().split("](")[1:]:
-        assert (RECIPE / part.split(")")[0]).exists()
+        assert (RECIPE / part.split(")")[0].split("#")[0]).exists()

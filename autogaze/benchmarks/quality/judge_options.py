@@ -16,6 +16,7 @@ from autogaze.benchmarks.quality.judges import (
 from autogaze.errors import CheckpointError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.efficientnet_weights import load_efficientnet, weights_file
+from autogaze.reconstruction.video_mae.checkpoint import LEARNED
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
 VARIANT = "lite1"
@@ -26,7 +27,8 @@ class JudgeOptions:
     """Which judges are asked; the canvas always is.
 
     Attributes:
-        video_mae: checkpoint of a VideoMAE (a folder, file or hub id), if it is asked.
+        video_mae: checkpoint of a VideoMAE ("learned", a folder, file or hub id), if it is
+            asked.
         efficientnet: whether EfficientNet-Lite1 is asked.
     """
 
@@ -43,7 +45,7 @@ class JudgeOptions:
         if self.efficientnet:
             weights_file(VARIANT)
         place = self.video_mae
-        if place is None or Path(place).exists():
+        if place is None or place == LEARNED or Path(place).exists():
             return
         owner, _, name = place.partition("/")
         if not (owner and name) or "/" in name or owner[0] in ".~":

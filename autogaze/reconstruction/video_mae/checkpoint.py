@@ -21,6 +21,10 @@ from autogaze.files import all_or_none, replacing
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.model import VideoMAE
 from autogaze.reconstruction.video_mae.names import video_mae_part
+from autogaze.weights import JUDGE
+
+LEARNED = "learned"
+"""The judge whose weights come with the package."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 OUR_TYPE, IMAGE_TYPE = "autogaze_video_mae", "vit_mae"
@@ -40,8 +44,8 @@ def load_video_mae(
     """A VideoMAE from a folder, a checkpoint file or the Hugging Face hub.
 
     Args:
-        source: a folder with `config.json` and weights; a state dict's file; or a hub id
-            such as "facebook/vit-mae-large".
+        source: "learned", the package's own; a folder with `config.json` and weights; a
+            state dict's file; or a hub id such as "facebook/vit-mae-large".
         config: its shape; what the source's `config.json` says by default.
         changes: values of the configuration to use instead, e.g. `scales`, of image MAEs.
 
@@ -91,17 +95,21 @@ def load_weights(model: VideoMAE, source: str | Path) -> None:
     model.load_state_dict(state, strict=False)
 
 
-def save_video_mae(model: VideoMAE, folder: str | Path, **recipe: Any) -> None:
+def save_video_mae(
+    model: VideoMAE, folder: str | Path, *, half: bool = False, **recipe: Any
+) -> None:
     """Write `config.json` and `model.safetensors`, both or neither.
 
     Args:
         model: what to write.
         folder: made if it is not there.
+        half: round to float16, half the size; it is loaded as float32 all the same.
         recipe: more for `config.json`, such as `loss_type` and `loss_weights`: what a loss
             of this judge means.
 
     Raises:
-        OutputError: it cannot be written; what was there before stays.
+        OutputError: it cannot be written, or its weights are too large for float16; what
+            was there before stays.
     """
     folder = Path(folder)
     try:
@@ -112,6 +120,11 @@ def save_video_mae(model: VideoMAE, folder: str | Path, **recipe: Any) -> None:
         ) from error
     content = {"model_type": OUR_TYPE, **model.config.values(), **recipe}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        state = {name: value.half() for name, value in state.items()}
+        for name, value in state.items():
+            if value.isinf().any():
+                raise OutputError(f"{folder}: {name} is too large for float16; write float32")
     with all_or_none():
         with replacing(folder / CONFIG) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
@@ -123,13 +136,21 @@ def save_video_mae(model: VideoMAE, folder: str | Path, **recipe: Any) -> None:
 
 
 def find_checkpoint(source: str | Path) -> Path:
-    """Where a checkpoint is: a file or folder as it is, a hub id downloaded."""
+    """Where a checkpoint is: a file or folder as it is, a hub id downloaded.
+
+    "learned" is always the package's own, as it is among the selectors; a folder of that
+    name is "./learned".
+    """
+    if str(source) == LEARNED:
+        return JUDGE
     place = Path(source)
     if place.exists():
         return place
     owner, slash, name = str(source).partition("/")
     if not (slash and owner and name) or "/" in name or owner[0] in ".~" or place.suffix:
-        raise CheckpointError(f"{source}: no such checkpoint file or folder")
+        raise CheckpointError(
+            f"{source}: no such checkpoint file or folder (the package's own is {LEARNED!r})"
+        )
     from huggingface_hub import snapshot_download
 
     try:
