@@ -1,7 +1,6 @@
 """The greedy search with the canvas as its judge: exact, on sums over atoms."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from autogaze.reconstruction.canvas import Canvas
 from autogaze.reconstruction.views import scale_views
 from autogaze.selectors.greedy import UNITS, Search
 
-Softness = float | Literal["gain"]
-"""How far a label's targets are from its choice; see `CanvasSearcher`."""
-
 
 class CanvasSearcher(Searcher):
     """Judges by mean |canvas - frame|; see `autogaze.selectors.greedy` for how.
@@ -28,12 +24,9 @@ class CanvasSearcher(Searcher):
         softness: above 0, labels come with targets: exp(-(best gain - gain) / (softness *
             best gain)) of every patch, normalised. The search has all gains anyway, and
             where many patches are about as good, the best of them alone says little.
-            "gain": the gains themselves, normalised. Who learns these and takes the likeliest
-            patch takes the one that gains most on average; small `softness` teaches how
-            likely a patch is the very best, by which many good ones lose to a few.
     """
 
-    def __init__(self, pyramid: PatchPyramid | None = None, softness: Softness = 0.0) -> None:
+    def __init__(self, pyramid: PatchPyramid | None = None, softness: float = 0.0) -> None:
         self.pyramid = pyramid or PatchPyramid()
         self.softness = softness
 
@@ -85,7 +78,7 @@ class _CanvasClip(ClipSearch):
         targets: list[Float[np.ndarray, " V"]] = []
         softness = self.searcher.softness
         for patch in patches:
-            if softness == "gain" or softness > 0:
+            if softness > 0:
                 targets.append(shares(search.gains[: pyramid.num_patches], softness))
             self.searcher.num_reconstructions += pyramid.num_patches - len(search.chosen)
             search.take(search.best()[0] if patch is None else patch)
@@ -97,13 +90,11 @@ class _CanvasClip(ClipSearch):
         return FrameLabels(tuple(search.chosen), tuple(losses), known)
 
 
-def shares(gains: Float[np.ndarray, " V"], softness: Softness) -> Float[np.ndarray, " V"]:
+def shares(gains: Float[np.ndarray, " V"], softness: float) -> Float[np.ndarray, " V"]:
     """How good each patch would be: even among the best where none gains anything."""
     best = gains.max()
     if best <= 0:
         weights = (gains == best).astype(float)
-    elif softness == "gain":
-        weights = np.maximum(gains, 0.0)
     else:
         weights = np.exp(np.maximum((gains - best) / (softness * best), -60.0))
         weights[np.isneginf(gains)] = 0  # taken already

@@ -13,7 +13,7 @@ from autogaze.datasets.seeds import seeded
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.budget import GazeBudget
-from autogaze.labelling.canvas import CanvasSearcher, Softness
+from autogaze.labelling.canvas import CanvasSearcher
 from autogaze.labelling.label import label_frames
 
 
@@ -28,11 +28,11 @@ class GreedyOptions(GazeBudget):
         TrainingError: see `GazeBudget`; a negative softness.
     """
 
-    softness: Softness = 0.0
+    softness: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.softness != "gain" and not self.softness >= 0:
+        if not self.softness >= 0:
             raise TrainingError(f"softness must be at least 0, got {self.softness}")
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autogaze.errors import TrainingError
-from autogaze.labelling.canvas import Softness
 
 
 @dataclass(frozen=True)
@@ -148,17 +147,15 @@ class AlgorithmOptions:
     discount_factor: float = 1.0
     optimize_task_loss_prediction: bool = True
     own_gazes: float = 0.0
-    own_softness: Softness = 0.1
+    own_softness: float = 0.1
     hint_weight: float = 0.0
     scale_alpha: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.own_gazes <= 1:
             raise TrainingError(f"algorithm.own_gazes must lie in [0, 1], got {self.own_gazes}")
-        if self.own_softness != "gain" and not self.own_softness > 0:
-            raise TrainingError(
-                f"algorithm.own_softness must be above 0, or gain, got {self.own_softness}"
-            )
+        if not self.own_softness > 0:
+            raise TrainingError(f"algorithm.own_softness must be above 0, got {self.own_softness}")
         if not self.hint_weight >= 0:
             raise TrainingError(f"algorithm.hint_weight must be at least 0, got {self.hint_weight}")
         if self.scale_alpha is not None and not self.scale_alpha > 0:
