@@ -44,7 +44,7 @@ def commands_of(title):
 EXPORT, *TRAININGS, CALIBRATION = commands_of("The stages")
 [FASTER] = commands_of("On a GPU machine")
 *_, JUDGE = commands_of("The judge")
-[REWARDED] = commands_of("Learning from rewards")
+REWARDED, ALONE = commands_of("Learning from rewards")
 
 
 def words_of(command):
@@ -172,12 +172,12 @@ def test_the_judge_and_who_learns_from_it(checkout, options_of):
     options = options_of(words_of(REWARDED))
     assert options["task"]["recon_model"] == "learned"
     assert options["trainer"]["gaze_weights"] == f"exps/{STAGES[-1]}/{WEIGHTS}"
-    words = [*words_of(REWARDED), *sizes, "trainer.gaze_weights=null", f"task.recon_model={made}"]
-    trainer = run_training(options_of([*words, "trainer.val_ratios=[0.1]"]))
-    measured = read_metrics(Path("exps/grpo/metrics.jsonl"))
+    words = [*words_of(ALONE), *sizes, f"task.recon_model={made}", "trainer.val_ratios=[0.1]"]
+    trainer = run_training(options_of(words))
+    measured = read_metrics(Path("exps/grpo_alone/metrics.jsonl"))
     [learned] = [entry for entry in measured if "reward" in entry]
     assert learned["gradient_norm"] > 0
-    assert_holds(trainer.learner.model, f"exps/grpo/{WEIGHTS}")
+    assert_holds(trainer.learner.model, f"exps/grpo_alone/{WEIGHTS}")
 
 
 def test_a_command_that_is_given_again_goes_on(checkout, options_of):
