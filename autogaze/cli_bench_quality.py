@@ -98,7 +98,7 @@ def quality(
         list[float] | None,
         typer.Option(
             "--stop-loss",
-            help="Also: let weights stop at this predicted loss, and find the actual one; repeat for more.",
+            help="Also: let weights stop at this predicted loss (greedy at the measured one), and find the actual one; repeat for more.",
             show_default="none",
             rich_help_panel=WHAT,
         ),

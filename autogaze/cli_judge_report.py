@@ -18,7 +18,7 @@ from autogaze.source import Source
 
 
 @dataclass(frozen=True)
-class Error:
+class ViewLoss:
     """How far one view is from the frames.
 
     Attributes:
@@ -31,17 +31,17 @@ class Error:
 
 
 @dataclass(frozen=True)
-class Errors:
+class ViewLosses:
     """Of the canvas, of the canvas with its holes filled, and of the judge's reconstruction."""
 
-    canvas: Error
-    filled_canvas: Error
-    reconstruction: Error
+    canvas: ViewLoss
+    filled_canvas: ViewLoss
+    reconstruction: ViewLoss
 
     @classmethod
-    def of(cls, values: Float[Tensor, "3 2"]) -> "Errors":
+    def of(cls, values: Float[Tensor, "3 2"]) -> "ViewLosses":
         """From what is left of `Verdict.errors` when clips and frames are summed up."""
-        return cls(*(Error(*view) for view in values.tolist()))
+        return cls(*(ViewLoss(*view) for view in values.tolist()))
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class ClipVerdict:
 
     tile: int
     first_frame: int
-    frames: int
+    num_frames: int
     num_kept: int
-    mean: Errors
+    mean: ViewLosses
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class FrameVerdict:
     frame: int
     seconds: float
     num_kept: int
-    mean: Errors
+    mean: ViewLosses
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class JudgeReport:
     num_frames: int
     num_kept: int
     ratio: float
-    mean: Errors
-    largest: Errors
+    mean: ViewLosses
+    largest: ViewLosses
     clips: tuple[ClipVerdict, ...]
     frames: tuple[FrameVerdict, ...]
 
@@ -125,7 +125,7 @@ class JudgeReport:
                     source.frame_indices[start],
                     part.stop - start,
                     int(kept[tile, part].sum()),
-                    Errors.of(errors[:, :, tile, part].mean(-1)),
+                    ViewLosses.of(errors[:, :, tile, part].mean(-1)),
                 )
                 for tile in range(gaze.num_clips)
             ]
@@ -134,7 +134,7 @@ class JudgeReport:
                 number,
                 seconds,
                 int(kept[:, place].sum()),
-                Errors.of(errors[..., place].mean(-1)),
+                ViewLosses.of(errors[..., place].mean(-1)),
             )
             for place, (number, seconds) in enumerate(
                 zip(source.frame_indices, source.timestamps, strict=True)
@@ -154,8 +154,8 @@ class JudgeReport:
             num_frames=gaze.num_frames,
             num_kept=gaze.num_patches,
             ratio=gaze.ratio,
-            mean=Errors.of(errors.mean((2, 3))),
-            largest=Errors.of(errors.amax((2, 3))),
+            mean=ViewLosses.of(errors.mean((2, 3))),
+            largest=ViewLosses.of(errors.amax((2, 3))),
             clips=tuple(clips),
             frames=frames,
         )
@@ -195,14 +195,13 @@ def print_report(report: JudgeReport, as_json: bool) -> None:
     table.add_column("what the patches show")
     for name in ("l1 in [0, 1]", "largest", "judge's loss", "largest"):
         table.add_column(name, justify="right", no_wrap=True)
-    names = {
-        "canvas": "canvas",
-        "filled_canvas": "canvas, holes filled",
-        "reconstruction": "judge's reconstruction",
-    }
-    for view, name in names.items():
-        mean, largest = getattr(report.mean, view), getattr(report.largest, view)
-        values = (mean.l1, largest.l1, mean.loss, largest.loss)
+    mean, largest = report.mean, report.largest
+    for name, middle, most in (
+        ("canvas", mean.canvas, largest.canvas),
+        ("canvas, holes filled", mean.filled_canvas, largest.filled_canvas),
+        ("judge's reconstruction", mean.reconstruction, largest.reconstruction),
+    ):
+        values = (middle.l1, most.l1, middle.loss, most.loss)
         table.add_row(name, *(f"{value:.4f}" for value in values))
     console = results_console()
     console.print(facts)

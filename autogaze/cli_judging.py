@@ -63,19 +63,19 @@ class Judging:
                 is not there or judges other gazes.
             MissingExtraError: a term's network is not installed.
         """
-        if picture is not None:
-            if picture.suffix.lower() != ".png":
-                raise OutputError(f"--picture {picture}: the name must end in .png")
-            if picture.resolve() == Path(video).resolve():
-                raise OutputError(f"--picture {picture}: is the input itself, choose another file")
-            check_writable(picture)
-        place = Place.parse(device, "float32")
-        gazed = GazedVideo(video, Gaze.load(gaze))
         if judge == "canvas":
             raise CheckpointError(
                 "--judge canvas: the canvas always judges too; name a VideoMAE beside it, such as "
                 "learned"
             )
+        if picture is not None:
+            if picture.suffix.lower() != ".png":
+                raise OutputError(f"--picture {picture}: the name must end in .png")
+            if picture.resolve() in (Path(video).resolve(), gaze.resolve()):
+                raise OutputError(f"--picture {picture}: is the input itself, choose another file")
+            check_writable(picture)
+        place = Place.parse(device, "float32")
+        gazed = GazedVideo(video, Gaze.load(gaze))
         if loss_weights is None and "+" not in loss_type:
             loss_weights = "1"
         task = VideoMAEReconstruction.from_checkpoint(
@@ -155,7 +155,8 @@ class Judging:
             raise VideoError(
                 f"{self.video.path}: shows other frames than the gaze was made at: the canvas loses "
                 f"{float(canvas[tile, place]):.4f} in frame {chunk.source.frame_indices[place]}, but "
-                f"lost {float(told[tile, place]):.4f} then; give the very file that it was made at"
+                f"lost {float(told[tile, place]):.4f} then; give the very file that it was made "
+                f"at{self.video.called}"
             )
 
 

@@ -56,7 +56,7 @@ class GazedVideo:
         if (info.width, info.height) != (tiles.width, tiles.height):
             raise VideoError(
                 f"{path}: has {info.width} x {info.height} pixels, but the gaze was made at a "
-                f"video of {tiles.width} x {tiles.height}; give that video{self._called()}"
+                f"video of {tiles.width} x {tiles.height}; give that video{self.called}"
             )
 
     @property
@@ -82,14 +82,16 @@ class GazedVideo:
                 raise VideoError(
                     f"{self.path}: the gaze was made at frames {numbers[0]} to {numbers[-1]}, but "
                     f"frame {number} cannot be read here; give the video that it was made "
-                    f"at{self._called()}"
+                    f"at{self.called}"
                 )
             if abs(frame.timestamp - seconds) > LATE:
                 raise VideoError(
                     f"{self.path}: shows frame {number} at {frame.timestamp:.3f} s, but the gaze "
-                    f"saw it at {seconds:.3f} s; give the video that it was made at{self._called()}"
+                    f"saw it at {seconds:.3f} s; give the video that it was made at{self.called}"
                 )
             yield frame
 
-    def _called(self) -> str:
+    @property
+    def called(self) -> str:
+        """What the video was called then, for messages."""
         return f" ({self.source.path})" if self.source.path else ""

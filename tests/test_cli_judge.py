@@ -83,11 +83,11 @@ def test_every_tile_of_every_chunk_is_judged(video: Path, judge: Path) -> None:
         assert found["reconstruction"]["loss"] == pytest.approx(float(wanted[:, number].mean()))
         assert found["canvas"]["l1"] == pytest.approx(float(gaze.losses[:, number].mean()))
         assert frame["num_kept"] == int(gaze.lengths[:, number].sum())
-    assert [(clip["tile"], clip["first_frame"], clip["frames"]) for clip in report["clips"]] == [
-        (tile, start, count) for start, count in ((0, 16), (16, 4)) for tile in range(2)
-    ]
+    assert [
+        (clip["tile"], clip["first_frame"], clip["num_frames"]) for clip in report["clips"]
+    ] == [(tile, start, count) for start, count in ((0, 16), (16, 4)) for tile in range(2)]
     for clip in report["clips"]:
-        start, count = clip["first_frame"], clip["frames"]
+        start, count = clip["first_frame"], clip["num_frames"]
         part = wanted[clip["tile"], start : start + count]
         assert clip["mean"]["reconstruction"]["loss"] == pytest.approx(float(part.mean()))
     mean, largest = report["mean"]["reconstruction"], report["largest"]["reconstruction"]
@@ -174,3 +174,11 @@ def test_a_judge_of_shorter_clips_is_refused(video: Path, tmp_path: Path) -> Non
     assert "in chunks of 16 frames" in fails("judge", video, gaze, "--judge", judge)
     short = make_video(tmp_path / "short.mp4", 6, 64, 32)  # one chunk, which it knows
     assert told(short, gaze_at(short), "--judge", judge)["num_frames"] == 6
+
+
+def test_the_gaze_file_is_not_painted_over(video: Path, judge: Path) -> None:
+    gaze = gaze_at(video).rename(video.with_name("gaze.png"))
+    before = gaze.read_bytes()
+    said = fails("judge", video, gaze, "--judge", judge, "--picture", gaze)
+    assert "choose another file" in said
+    assert gaze.read_bytes() == before

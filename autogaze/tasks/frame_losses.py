@@ -5,6 +5,7 @@ with), and gives one number a frame; `loss_type` names them, joined by
 "+", and `loss_weights` weighs them. A new one is a class and an entry in `LOSSES`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -167,6 +168,8 @@ class FrameLosses(nn.Module):
             raise TrainingError(
                 f"loss_weights must look like '1+0.3', got {loss_weights!r}"
             ) from None
+        if not all(0 < weight < math.inf for weight in weights):
+            raise TrainingError(f"loss_weights must be above 0, got {loss_weights!r}")
         if len(weights) != len(names):
             raise TrainingError(
                 f"{len(names)} loss types ({loss_type}) and {len(weights)} weights ({loss_weights})"

@@ -126,6 +126,9 @@ def test_networks_can_be_replaced():
         ("l1", "1+1", "1 loss types .* and 2 weights"),
         ("l1", "one", r"must look like '1\+0.3', got 'one'"),
         ("", "1", "unknown loss_type ''"),
+        ("l1", "-1", "must be above 0, got '-1'"),
+        ("l1", "nan", "must be above 0, got 'nan'"),
+        ("l1", 0, "must be above 0, got 0"),
     ],
 )
 def test_bad_recipes(loss_type, weights, message):

@@ -235,13 +235,13 @@ def _check_stops(
             raise SelectorError("--stop-loss must be above 0: actual losses are compared with it")
     if not stopping:
         raise SelectorError(
-            "--stop-loss is for learned weights, which predict losses: give --weights NAME=PATH, or "
-            f"--selector {LEARNED}"
+            "--stop-loss is about losses that weights predict (greedy stands beside them): give "
+            f"--weights NAME=PATH, or --selector {LEARNED}"
         )
     if stop_judge not in (CANVAS, VIDEO_MAE):
         raise SelectorError(f"--stop-judge must be {CANVAS} or {VIDEO_MAE}, got {stop_judge!r}")
     if stop_judge == VIDEO_MAE and judges.video_mae is None:
         raise SelectorError(
-            f"--stop-judge {VIDEO_MAE} needs that judge: give --judge FOLDER, or --stop-judge "
+            f"--stop-judge {VIDEO_MAE} needs that judge: give --judge FOLDER (or {LEARNED}), or --stop-judge "
             f"{CANVAS} for weights that were trained with the canvas"
         )

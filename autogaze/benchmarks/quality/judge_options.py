@@ -40,11 +40,14 @@ class JudgeOptions:
 
         Raises:
             CheckpointError: no such folder or hub id.
-            MissingExtraError: no weights of EfficientNet-Lite1.
+            MissingExtraError: no weights of EfficientNet-Lite1, or of what the judge
+                "learned" looks at features with.
         """
         if self.efficientnet:
             weights_file(VARIANT)
         place = self.video_mae
+        if place == LEARNED:
+            weights_file("lite0")
         if place is None or place == LEARNED or Path(place).exists():
             return
         owner, _, name = place.partition("/")
