@@ -9,6 +9,7 @@ about heads, so its configuration is given or stands beside it.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -232,6 +233,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # torch's own words advise to load it unsafely
+        raise CheckpointError(
+            f"{path}: cannot be read as a state dict: it is no file of tensors alone, and nothing "
+            "else is loaded, since it could run code"
+        ) from None
     except Exception as error:  # torch raises many kinds, none of them documented
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path}: cannot be read as a state dict: {cause}") from error
