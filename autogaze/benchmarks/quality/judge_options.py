@@ -16,7 +16,7 @@ from autogaze.benchmarks.quality.judges import (
 from autogaze.errors import CheckpointError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.efficientnet_weights import load_efficientnet, weights_file
-from autogaze.reconstruction.video_mae.checkpoint import LEARNED
+from autogaze.registry import LEARNED
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
 VARIANT = "lite1"

@@ -22,10 +22,8 @@ from autogaze.files import all_or_none, replacing
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.model import VideoMAE
 from autogaze.reconstruction.video_mae.names import video_mae_part
+from autogaze.registry import LEARNED
 from autogaze.weights import JUDGE
-
-LEARNED = "learned"
-"""The judge whose weights come with the package."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 OUR_TYPE, IMAGE_TYPE = "autogaze_video_mae", "vit_mae"

@@ -9,6 +9,7 @@ is to be reconstructed (one that is shown whole is seen whole by later ones).
 """
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -35,8 +36,8 @@ class FrameByFrame:
         self.model = model
         self.pyramid = model.config.pyramid
         vit, decoder = model.vit, model.decoder
-        self.encoder_layers = [_block(layer) for layer in vit.encoder.layer]
-        self.decoder_layers = [_block(layer) for layer in decoder.decoder_layers]
+        self.encoder_layers = [cast(Block, layer) for layer in vit.encoder.layer]
+        self.decoder_layers = [cast(Block, layer) for layer in decoder.decoder_layers]
         levels = self.pyramid.levels.to(decoder.mask_token.device)
         self.encoder_places = (
             model.encoder_positions() + vit.embeddings.scale_embed[levels]
@@ -107,11 +108,6 @@ class FrameByFrame:
         for block, memory in zip(self.encoder_layers, self.encoder_memory, strict=True):
             x, _ = _attend(block, x, memory)
         return self.model.decoder.decoder_embed(self.model.vit.layernorm(x))
-
-
-def _block(module: torch.nn.Module) -> Block:
-    assert isinstance(module, Block)
-    return module
 
 
 def _remember(
