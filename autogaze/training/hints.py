@@ -42,26 +42,34 @@ def hint_targets(
 ) -> Float[Tensor, "B T cells hints"]:
     """What is to be known of every cell of a `grid` x `grid` of vision tokens."""
     views = scale_views(frames, pyramid)
-    errors = [(views[:, :, level] - frames).abs() for level in range(len(pyramid.scales) - 1)]
-    grey = torch.full_like(frames[:, :1], GREY)
-    for lag in LAGS:
-        before = torch.cat([grey.expand(-1, lag, -1, -1, -1), frames], 1)[:, : frames.shape[1]]
-        errors.append((before - frames).abs())
-    return torch.stack([_cells(error, grid) for error in errors], -1)
+    hints = [_cells(views[:, :, level], frames, grid) for level in range(len(pyramid.scales) - 1)]
+    hints += [_since(frames[:, :-lag], frames, grid) for lag in LAGS]
+    return torch.stack(hints, -1)
 
 
 def carried_targets(
     frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, grid: int
 ) -> Float[Tensor, "B T cells"]:
     """What is to be known of what earlier frames' gazes left for every cell."""
-    after = reconstruct(frames, gaze).frames
-    before = torch.cat([torch.full_like(frames[:, :1], GREY), after[:, :-1]], 1)
-    return _cells((before - frames).abs(), grid)
+    return _since(reconstruct(frames, gaze).frames[:, :-1], frames, grid)
 
 
-def _cells(error: Float[Tensor, "B T 3 S S"], grid: int) -> Float[Tensor, "B T cells"]:
-    pooled = F.adaptive_avg_pool2d(error.mean(2), grid).flatten(2)
-    return (pooled + FLOOR).log() - CENTRE
+def _since(
+    before: Float[Tensor, "B some 3 S S"], frames: Float[Tensor, "B T 3 S S"], grid: int
+) -> Float[Tensor, "B T cells"]:
+    """Errors of what the last frames are compared with; the first ones', with mid grey."""
+    num_first = frames.shape[1] - before.shape[1]
+    # Joined as cells, not as pictures: these are the largest tensors of a step.
+    grey = frames.new_full((), GREY)
+    first = _cells(grey, frames[:, :num_first], grid)
+    return torch.cat([first, _cells(before, frames[:, num_first:], grid)], 1)
+
+
+def _cells(
+    shown: Float[Tensor, "*broadcast"], frames: Float[Tensor, "B T 3 S S"], grid: int
+) -> Float[Tensor, "B T cells"]:
+    error = (shown - frames).abs_().mean(2)
+    return (F.adaptive_avg_pool2d(error, grid).flatten(2) + FLOOR).log() - CENTRE
 
 
 def hint_loss(

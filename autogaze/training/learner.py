@@ -87,6 +87,11 @@ class Learner:
                 f"algorithm {recipe.name} teaches the selector nothing: set "
                 "trainer.train_gaze=False"
             )
+        if recipe.samples and model.config.inhibition_of_return is not None:
+            raise TrainingError(
+                f"algorithm {recipe.name} learns from how likely its gazes were, which "
+                "model.inhibition_of_return changes behind its back: set it to null"
+            )
         if train_task and not any(p.requires_grad for p in task.parameters()):
             raise TrainingError(f"the task ({task.judge}) has no weights that could be trained")
         model.to(device).train()  # type: ignore[arg-type]

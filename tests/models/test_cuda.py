@@ -14,6 +14,7 @@ from autogaze.selectors.learned import Learned
 from tests.clips import make_video
 from tests.gazes import same
 from tests.models.test_generation import threshold_of
+from tests.models.test_returning import still_video
 from tests.models.tiny import tiny_model, tiny_video
 
 pytestmark = [
@@ -44,6 +45,16 @@ def test_float32_gives_the_cpus_gazes(stop: bool, static: bool) -> None:
     model.static_shapes = static
     gaze = model.generate(video.cuda(), caps=caps, threshold=threshold).to_gaze()
     assert gaze.device.type == "cuda"
+    assert same(gaze.to("cpu"), expected)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_return_is_inhibited_as_on_the_cpu(static: bool) -> None:
+    model, video = tiny_model(inhibition_of_return=0.05), still_video(2, 4)
+    expected = model.generate(video, caps=[6] * 4).to_gaze()
+    model = on_gpu(model)
+    model.static_shapes = static
+    gaze = model.generate(video.cuda(), caps=[6] * 4).to_gaze()
     assert same(gaze.to("cpu"), expected)
 
 

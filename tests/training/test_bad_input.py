@@ -46,6 +46,7 @@ WRONG = {
     "model.scales": ("32+60", "60"),
     "model.num_vision_tokens_each_frame": (265, "20"),
     "model.decode_positions": ("random", "as_released"),
+    "model.inhibition_of_return": (0, "above 0"),
     "model.gaze_model": ({}, "gaze_model_config"),
     "task.name": ("siglip_reconstruction", "canvas_reconstruction"),
     "task.scales": ("32+64+112", "must be the same"),
@@ -92,6 +93,13 @@ def test_ratios_that_cannot_be_are_refused(wrong, message, tmp_path):
     config = tiny_config("grpo", tmp_path)
     config["model"]["gazing_ratio_config"] |= wrong
     with pytest.raises(TrainingError, match=message):
+        build_trainer(config)
+
+
+def test_gazes_whose_chances_are_changed_behind_grpos_back_are_refused(tmp_path):
+    config = tiny_config("grpo", tmp_path)
+    config["model"]["inhibition_of_return"] = 0.05
+    with pytest.raises(TrainingError, match=r"grpo learns from how likely.*set it to null"):
         build_trainer(config)
 
 

@@ -143,6 +143,10 @@ class AutoGazeConfig(PretrainedConfig):
             gazing. "as_released": the last k ids of that frame's prefill, as the
             published weights are run. "sequential": the ids that follow, so that
             decoding and teacher-forced scoring agree.
+        inhibition_of_return: above 0: a patch that was gazed at is gazed at again with a
+            probability that grows with how much it has changed since, up to this mean
+            difference of pixel values in [0, 1] (`autogaze.models.autogaze.returning`).
+            None, as the published weights are run: with the probability of any other.
         gaze_model_config: the parts with weights.
 
     Raises:
@@ -166,6 +170,7 @@ class AutoGazeConfig(PretrainedConfig):
         has_task_loss_requirement_during_training: bool = False,
         has_task_loss_requirement_during_inference: bool = False,
         decode_positions: str = "as_released",
+        inhibition_of_return: float | None = None,
         gaze_model_config: dict[str, Any] | GazeModelConfig | None = None,
         **kwargs: Any,
     ) -> None:
@@ -202,6 +207,12 @@ class AutoGazeConfig(PretrainedConfig):
                 f"decode_positions must be 'as_released' or 'sequential', got {decode_positions!r}"
             )
         self.decode_positions = decode_positions
+        if inhibition_of_return is not None and not _is_positive(inhibition_of_return):
+            raise CheckpointError(
+                "inhibition_of_return must be None or the mean difference of pixel values, above "
+                f"0, from which on a patch is new again; got {inhibition_of_return!r}"
+            )
+        self.inhibition_of_return = inhibition_of_return
         self.gaze_model_config = _part(GazeModelConfig, gaze_model_config)
         super().__init__(**kwargs)
         self._check()
@@ -242,6 +253,10 @@ class AutoGazeConfig(PretrainedConfig):
 
 def _part(kind: type[PretrainedConfig], value: Any) -> Any:
     return value if isinstance(value, kind) else kind(**(value or {}))
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _listed(scales: Any) -> list[int]:

@@ -1,20 +1,22 @@
 """Whole clips and streams through the gazing loop, in micro-batches that fit in memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.adaptation import resize_clip
 from autogaze.models.autogaze.decoding import GazeState, Slots
 from autogaze.models.autogaze.limits import Caps, ClipLimits, Threshold
 from autogaze.models.autogaze.picking import Picking
+from autogaze.models.autogaze.returning import ReturnMemory, patch_pixels
 from autogaze.models.autogaze.static import StaticState
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class ClipStream:
         self.capacity = tokens * num_frames
         self.batch = micro_batch(model, self.capacity, num_frames, memory_budget)
         self.states: list[GazeState | StaticState] = []
+        self.memories: list[ReturnMemory] = []  # one a state, where return is inhibited
 
     def step(
         self,
@@ -128,6 +131,7 @@ class ClipStream:
                 f"this stream watches {self.num_clips} clips, got frames of {video.shape[0]}"
             )
         T = video.shape[1]
+        video = resize_clip(video, self.model.config.gaze_model_config.input_img_size)
         limits = ClipLimits.of(
             caps,
             threshold.to(video.device) if isinstance(threshold, Tensor) else threshold,
@@ -142,13 +146,20 @@ class ClipStream:
                 picking.of_frame(self.num_frames + t, rows, self.num_rows) for t in range(T)
             ]
             if index == len(self.states):
-                self.states.append(self._start(rows.stop - rows.start))
+                self._start(rows.stop - rows.start)
             state = self.states[index]
             tokens = self._see(state, video, rows)
-            frames = tuple(
-                state.gaze_frame(tokens[:, t], limits.frame(t, rows), pickings[t]) for t in range(T)
-            )
-            parts.append(Generation(self.model.pyramid, frames))
+            frames = []
+            for t in range(T):
+                pixels = self._pixels(video[:, t], rows)
+                if pixels is not None:
+                    log_weights = self.memories[index].log_weights(pixels)
+                    pickings[t] = replace(pickings[t], log_weights=log_weights)
+                slots = state.gaze_frame(tokens[:, t], limits.frame(t, rows), pickings[t])
+                if pixels is not None:
+                    self.memories[index].remember(pixels, slots.ids, slots.kept)
+                frames.append(slots)
+            parts.append(Generation(self.model.pyramid, tuple(frames)))
         self.num_frames += T
         return Generation.cat(parts)
 
@@ -159,17 +170,39 @@ class ClipStream:
         if self.num_rows == self.num_clips:
             tokens, state.history = self.model.see(video[rows], state.history)
             return tokens
-        clips = torch.arange(rows.start, rows.stop) % self.num_clips
-        seen, place = clips.unique(return_inverse=True)
+        seen, place = self._clips_of(rows)
         tokens, state.history = self.model.see(video[seen.to(video.device)], state.history)
         return tokens[place.to(tokens.device)]
 
-    def _start(self, num_rows: int) -> GazeState | StaticState:
+    def _pixels(
+        self, frames: Float[Tensor, "B 3 S S"], rows: slice
+    ) -> Float[Tensor, "rows V values"] | None:
+        """What all patches of some rows' next frame show; None where nobody asks."""
+        if not self.memories:
+            return None
+        if self.num_rows == self.num_clips:
+            return patch_pixels(frames[rows], self.model.pyramid)
+        seen, place = self._clips_of(rows)
+        pixels = patch_pixels(frames[seen.to(frames.device)], self.model.pyramid)
+        return pixels[place.to(frames.device)]
+
+    def _clips_of(self, rows: slice) -> tuple[Int[Tensor, " seen"], Int[Tensor, " rows"]]:
+        """The clips that some rows gaze at, and which of them every row does."""
+        clips = torch.arange(rows.start, rows.stop) % self.num_clips
+        seen, place = clips.unique(return_inverse=True)
+        return seen, place
+
+    def _start(self, num_rows: int) -> None:
+        """Make the state of the next micro-batch of rows."""
+        full_change = self.model.config.inhibition_of_return
+        if full_change is not None:
+            self.memories.append(ReturnMemory(self.model.pyramid, full_change))
         if not self.model.static_shapes:
-            return GazeState(self.decoding, num_rows, self.capacity)
+            self.states.append(GazeState(self.decoding, num_rows, self.capacity))
+            return
         # Of weights that learn, a graph is out of date before it has been replayed.
         graphs = self.model.device.type == "cuda" and not self.model.training
-        return StaticState(self.decoding, num_rows, self.capacity, graphs=graphs)
+        self.states.append(StaticState(self.decoding, num_rows, self.capacity, graphs=graphs))
 
 
 def micro_batch(model: "AutoGaze", capacity: int, num_frames: int, memory_budget: int) -> int:

@@ -20,12 +20,14 @@ class Picking:
             follows from its own seed and the frame's number, so it is the same alone
             and in any batch, on one device and on several, as training needs it.
         row_generators: what `of_frame` made of the seeds; not to be given by hand.
+        log_weights: (B, V), added to the logits of all heads; see `returning`.
     """
 
     temperature: float = 0.0
     generator: torch.Generator | None = None
     row_seeds: tuple[int, ...] | None = None
     row_generators: tuple[torch.Generator, ...] | None = None
+    log_weights: Float[Tensor, "B V"] | None = None
 
     def of_frame(self, frame: int, rows: slice, num_rows: int) -> "Picking":
         """What is used for one frame of some of the rows.
@@ -60,6 +62,8 @@ def pick_block(
         logits: of the k heads over the V patches (EOS already left out).
         taken: patches gazed at in this frame before; updated in place.
     """
+    if picking.log_weights is not None:
+        logits = logits + picking.log_weights[:, None].to(logits)
     logits = logits.masked_fill(taken[:, None], float("-inf"))
     if picking.temperature == 0 and logits.device.type == "cpu":
         # Heads mostly want different patches, and then their order does not matter.

@@ -98,6 +98,11 @@ def normalise(frames: Tensor) -> Tensor:
     return frames * (2 / std) - (1 + mean) / std
 
 
+def to_unit_steps(normalised: Tensor) -> Tensor:
+    """Normalised frames (..., 3, H, W) whose differences are those of values in [0, 1]."""
+    return normalised * (_channels(IMAGENET_STD).to(normalised) / 2)
+
+
 def _channels(values: Sequence[float]) -> Tensor:
     return torch.tensor(values)[:, None, None]
 

@@ -10,6 +10,7 @@ The host waits for one flag a block, to know whether any row goes on.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -74,6 +75,7 @@ class StaticState:
         self.unfed_real = zeros(num_rows, K, dtype=torch.bool)
         self.left = zeros(num_rows, 1)
         self.threshold = zeros(num_rows, 1, dtype=torch.float32)
+        self.log_weights = zeros(num_rows, self.num_patches, dtype=torch.float32)
 
     @property
     def capacity(self) -> int:
@@ -102,6 +104,9 @@ class StaticState:
         alike = len(set(limits.caps)) == 1
         _put(self.left, left if alike else torch.tensor(limits.caps)[:, None])
         _put(self.threshold, float("-inf") if limits.threshold is None else limits.threshold)
+        if picking.log_weights is not None:  # graphs read them where they were recorded
+            self.log_weights.copy_(picking.log_weights)
+            picking = replace(picking, log_weights=self.log_weights)
         window = min(self.capacity, -(-self.longest // WINDOW) * WINDOW)
 
         self._run(f"prefill {window}", partial(self._prefill, window))
