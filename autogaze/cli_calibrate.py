@@ -48,6 +48,16 @@ def calibrate(
             show_default="as it was",
         ),
     ] = None,
+    inhibition: Annotated[
+        float | None,
+        typer.Option(
+            "--inhibition-of-return",
+            metavar="CHANGE",
+            help="How much a patch must have changed, in mean pixel values of 0 to 1, to be new "
+            "again once it was gazed at: goes into its config.",
+            show_default="as it was",
+        ),
+    ] = None,
     half: Annotated[
         bool,
         typer.Option("--half", help="Round all weights to float16 first, and write them so."),
@@ -69,6 +79,7 @@ def calibrate(
             clips=clips,
             seed=seed,
             default_loss=default_loss,
+            inhibition=inhibition,
             half=half,
             device=device,
         )

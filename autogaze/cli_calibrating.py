@@ -19,6 +19,7 @@ from autogaze.datasets.seeds import seeded
 from autogaze.devices import Place
 from autogaze.errors import OutputError, SelectorError, TrainingError, VideoError
 from autogaze.labelling.judges import CANVAS, JudgeChoice
+from autogaze.models.autogaze.configuration import check_inhibition
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.selectors.base import check_loss
 from autogaze.selectors.learned import Learned
@@ -66,6 +67,7 @@ class Calibrating:
         clips: int,
         seed: int,
         default_loss: float | None,
+        inhibition: float | None,
         half: bool,
         device: str,
     ) -> "Calibrating":
@@ -95,6 +97,9 @@ class Calibrating:
             model.config.has_task_loss_requirement_during_inference = True
             # No cap besides: the call that AutoGaze's users know stops there, too.
             model.config.gazing_ratio_each_frame_config["sample_strategy_during_inference"] = "self"
+        if inhibition is not None:
+            check_inhibition(inhibition)
+            model.config.inhibition_of_return = inhibition
         if half:
             model.half().float()
         _, options_there, its_seed = SourceFile.load(dataset)

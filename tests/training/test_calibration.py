@@ -125,6 +125,7 @@ def test_what_is_written_can_be_loaded(call, judge):
     # What is found with random weights, whatever is asked for.
     about = 0.2 if judge == "canvas" else 1.2
     losses = ("--loss", about, "--loss", 1.05 * about, "--default-loss", 0.15)
+    losses += ("--inhibition-of-return", 0.1)
     result = call(*GOOD, "--judge", judge, "--clips", 3, *losses, "--half", "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -136,6 +137,7 @@ def test_what_is_written_can_be_loaded(call, judge):
     stored = load_file("mended/model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float16}
     assert autogaze.load("mended").default_loss == 0.15
+    assert autogaze.load("mended").model.config.inhibition_of_return == 0.1
     assert not list(Path().glob(".*"))
     result = call(*GOOD)
     assert result.exit_code == 2
@@ -148,6 +150,7 @@ def test_what_is_written_can_be_loaded(call, judge):
         (("greedy", *GOOD[1:]), "has no loss head"),
         ((*GOOD, "--loss", -0.1), "must be finite and above 0"),
         ((*GOOD, "--default-loss", -1), "loss"),
+        ((*GOOD, "--inhibition-of-return", 0), "above 0"),
         ((*GOOD[:2], "none.yaml", *GOOD[3:]), "none.yaml: cannot be read"),
         (("nowhere", *GOOD[1:]), "unknown selector"),
         ((*GOOD, "--judge", "judge"), "judges"),

@@ -207,11 +207,7 @@ class AutoGazeConfig(PretrainedConfig):
                 f"decode_positions must be 'as_released' or 'sequential', got {decode_positions!r}"
             )
         self.decode_positions = decode_positions
-        if inhibition_of_return is not None and not _is_positive(inhibition_of_return):
-            raise CheckpointError(
-                "inhibition_of_return must be None or the mean difference of pixel values, above "
-                f"0, from which on a patch is new again; got {inhibition_of_return!r}"
-            )
+        check_inhibition(inhibition_of_return)
         self.inhibition_of_return = inhibition_of_return
         self.gaze_model_config = _part(GazeModelConfig, gaze_model_config)
         super().__init__(**kwargs)
@@ -255,8 +251,14 @@ def _part(kind: type[PretrainedConfig], value: Any) -> Any:
     return value if isinstance(value, kind) else kind(**(value or {}))
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+def check_inhibition(full_change: float | None) -> None:
+    """Raise CheckpointError for a change that means nothing."""
+    number = isinstance(full_change, int | float) and not isinstance(full_change, bool)
+    if full_change is not None and not (number and full_change > 0):
+        raise CheckpointError(
+            "inhibition_of_return must be None or the mean difference of pixel values, above 0, "
+            f"from which on a patch is new again; got {full_change!r}"
+        )
 
 
 def _listed(scales: Any) -> list[int]:

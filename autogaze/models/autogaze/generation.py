@@ -208,8 +208,8 @@ class ClipStream:
 def micro_batch(model: "AutoGaze", capacity: int, num_frames: int, memory_budget: int) -> int:
     """Clips that can be gazed at together within `memory_budget` bytes, at least 1.
 
-    Counted are the cache, the resized frames and the stem's feature maps, which
-    together are nearly all that a clip needs.
+    Counted are the cache, the resized frames, the stem's feature maps, and what patches
+    have shown where return is inhibited: together nearly all that a clip needs.
     """
     config = model.config.gaze_model_config
     decoder, stem = config.gaze_decoder_config, config.vision_model_config
@@ -219,4 +219,7 @@ def micro_batch(model: "AutoGaze", capacity: int, num_frames: int, memory_budget
     frame = 3 * config.input_img_size**2
     features = config.connector_config.num_tokens * stem.hidden_dim * (3 + 2 * stem.depth)
     clip = (cache + num_frames * (2 * frame + features)) * model.dtype.itemsize
+    if model.config.inhibition_of_return is not None:
+        # Then, now, and their difference, of every scale.
+        clip += 3 * 3 * sum(scale**2 for scale in model.pyramid.scales) * torch.float32.itemsize
     return max(1, memory_budget // clip)
