@@ -163,8 +163,8 @@ def print_report(report: CalibrationReport, job: Calibrating, as_json: bool) -> 
     print(
         f"relative error         {report.error_before:.2f} before, {report.error_after:.2f} after"
     )
-    print(f"scaled by              {report.scale:.3f}")
-    print("actual / threshold - 1 on these clips, before scaling and after")
+    print(f"predictions            x {report.scale:.3f} {report.offset:+.4f}")
+    print("actual / threshold - 1 on these clips, before that and after")
     for place, threshold in enumerate(job.options.thresholds):
         first, last = report.excess[0][place], report.excess[-1][place]
         print(f"  at {threshold:<18g} {100 * first:+.0f} %, {100 * last:+.0f} %")

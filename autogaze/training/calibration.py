@@ -6,8 +6,9 @@ it, with all other weights as they are:
 
 1. Heads are fitted, in closed form, to losses measured after the selector's own gazes at
    budgets of all sizes; errors count relative to the loss.
-2. The selector stops at thresholds; all predictions are scaled until the losses measured at
-   the stop, means over clips, are the thresholds in the geometric mean over these.
+2. The selector stops at thresholds, and what it then leaves, means over clips, says what its
+   predictions mean there. All of them follow the straight line that comes nearest to these
+   losses, relative to the thresholds; and so again, until the thresholds are what is left.
 """
 
 import math
@@ -32,9 +33,9 @@ from autogaze.training.lesson import GazeRows
 SHARES = (0.01, 0.8)
 """Budgets of the gazes that heads are fitted to: shares of all patches, log-uniform."""
 STRIDE = 2.0
-"""What one round of scaling may multiply with at most."""
+"""What one round may multiply a prediction with at most."""
 LARGEST = 4.0
-"""Scaling by more than this mends nothing: thresholds are out of reach."""
+"""Multiplying by more than this mends nothing: thresholds are out of reach."""
 STRENGTH = 1e-3
 """How strongly heads are held where they were, relative to the data."""
 
@@ -46,7 +47,7 @@ class CalibrationOptions:
     Args:
         thresholds: where the selector is made to stop, in the task's unit.
         gazes: at every clip, of budgets of their own.
-        rounds: of scaling; each corrects what the one before left.
+        rounds: of mending; each corrects what the one before left.
         seed: of the budgets.
     """
 
@@ -71,13 +72,43 @@ class CalibrationReport:
             that heads were fitted to.
         excess: mean of measured loss / threshold - 1 at the stop, after each round and first
             of all before any; one number a threshold.
-        scale: what the fitted heads were multiplied with.
+        scale, offset: what predictions of the fitted heads were multiplied with, and what
+            was added then.
     """
 
     error_before: float
     error_after: float
     excess: tuple[tuple[float, ...], ...]
     scale: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """scale * prediction + offset."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @classmethod
+    def through(cls, places: Sequence[float], values: Sequence[float]) -> "Line":
+        """Nearest to the values, relative to the places; of one place, by scaling alone."""
+        x = torch.tensor(places, dtype=torch.float64)
+        y = torch.tensor(values, dtype=torch.float64).clamp(x / STRIDE, x * STRIDE)
+        if len(x) < 2:
+            return cls(float(y / x))
+        sides = torch.stack([torch.ones_like(x), 1 / x], 1)
+        scale, offset = torch.linalg.lstsq(sides, (y / x)[:, None]).solution[:, 0].tolist()
+        # A line that falls would turn predictions over.
+        return cls(scale, offset) if scale > 0 else cls(float((y / x).log().mean().exp()))
+
+    def after(self, first: "Line") -> "Line":
+        """Both, `first` before this one."""
+        return Line(self.scale * first.scale, self.scale * first.offset + self.offset)
+
+    def at(self, value: float) -> float:
+        """What it makes of a prediction."""
+        return self.scale * value + self.offset
 
 
 @dataclass(frozen=True)
@@ -130,32 +161,35 @@ def calibrate(
     before = samples.error(weight.double(), floor)
     fitted = fit_head(weight.double(), samples, floor)
     after = samples.error(fitted, floor)
-    scale, excess = 1.0, []
+    line, excess = Line(), []
+    constant = _constant(samples.states)
     weight.copy_(fitted)
     for number in range(options.rounds + 1):
         found = _stop_losses(model, task, clips, options.thresholds, advance)
         excess.append(tuple((found.mean(1) / torch.tensor(options.thresholds) - 1).tolist()))
         if number < options.rounds:
-            scale *= _correction(excess[-1])
-            _check_scale(scale, excess[-1], options.thresholds)
-            weight.copy_(scale * fitted)
-    return CalibrationReport(before, after, tuple(excess), scale)
+            line = Line.through(options.thresholds, found.mean(1).tolist()).after(line)
+            _check_reach(line, excess[-1], options.thresholds)
+            weight.copy_(line.scale * fitted + line.offset * constant)
+    return CalibrationReport(before, after, tuple(excess), line.scale, line.offset)
 
 
-def _correction(excess: Sequence[float]) -> float:
-    """What predictions are to be multiplied with, at most by `STRIDE` either way."""
-    most = math.log(STRIDE)
-    steps = [min(most, max(-most, math.log(max(1 + value, 1e-6)))) for value in excess]
-    return math.exp(sum(steps) / len(steps))
+def _constant(states: Float[Tensor, "N C"]) -> Float[Tensor, " C"]:
+    """What reads 1 from every state, as nearly as can be: heads have no bias."""
+    gram = states.mT @ states
+    gram += 1e-6 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
+    return torch.linalg.solve(gram, states.sum(0))
 
 
-def _check_scale(scale: float, excess: Sequence[float], thresholds: Sequence[float]) -> None:
-    """Raise TrainingError where thresholds cannot be met by scaling predictions."""
-    if 1 / LARGEST <= scale <= LARGEST:
+def _check_reach(line: Line, excess: Sequence[float], thresholds: Sequence[float]) -> None:
+    """Raise TrainingError where thresholds cannot be met by mending predictions."""
+    factors = [line.at(threshold) / threshold for threshold in thresholds]
+    if all(1 / LARGEST <= factor <= LARGEST for factor in factors):
         return
+    worst = max(factors, key=lambda factor: abs(math.log(max(factor, 1e-9))))
     found = ", ".join(f"{100 * e:+.0f} % at {t:g}" for t, e in zip(thresholds, excess, strict=True))
     raise TrainingError(
-        f"scaling predictions by {scale:.3g} does not bring the losses at the stop to the thresholds "
+        f"multiplying predictions by {worst:.3g} does not bring the losses at the stop to the thresholds "
         f"({found}): leave out those that a frame's first patch meets, or that none can meet"
     )
 

@@ -21,6 +21,7 @@ from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.calibration import (
     CalibrationOptions,
     HeadSamples,
+    Line,
     calibrate,
     fit_head,
     num_passes,
@@ -59,6 +60,20 @@ def test_heads_are_fitted_to_what_was_found():
     torch.testing.assert_close(fitted[:2], true[:2], rtol=0.05, atol=0.02)
     assert torch.equal(fitted[2], start[2])  # nothing is known of it
     assert samples.error(fitted, 0.01) < 0.01 < 0.9 < samples.error(start, 0.01)
+
+
+def test_lines_meet_what_was_found():
+    places = [0.01, 0.02, 0.05]
+    line = Line.through(places, [0.8 * place + 0.003 for place in places])
+    assert (line.scale, line.offset) == pytest.approx((0.8, 0.003))
+    one = Line.through([0.1], [0.15])
+    assert (one.scale, one.offset) == (pytest.approx(1.5), 0)
+    twice = line.after(Line(2.0, 0.01))
+    assert twice.at(0.5) == pytest.approx(line.at(2 * 0.5 + 0.01))
+    falling = Line.through([0.01, 0.015], [0.02, 0.008])
+    assert falling.scale > 0
+    assert falling.offset == 0
+    assert Line.through([0.1], [9.0]).scale == 2, "one round goes no further"
 
 
 def noisy_clips(count):
