@@ -53,6 +53,7 @@ def test_they_are_small_on_disk_and_exact_in_memory(learned):
     assert {p.dtype for p in learned.model.parameters()} == {torch.float32}
     assert sum(p.numel() for p in learned.model.parameters()) == 3_258_240
     assert learned.model.config.decode_positions == "sequential"
+    assert learned.model.config.inhibition_of_return == 0.05
     for name, value in learned.model.state_dict().items():
         assert torch.equal(value, stored[name].float()), name
 

@@ -33,9 +33,9 @@ from autogaze.training.lesson import GazeRows
 SHARES = (0.01, 0.8)
 """Budgets of the gazes that heads are fitted to: shares of all patches, log-uniform."""
 STRIDE = 2.0
-"""What one round may multiply a prediction with at most."""
+"""What one round may multiply predictions of a threshold with at most."""
 LARGEST = 4.0
-"""Multiplying by more than this mends nothing: thresholds are out of reach."""
+"""Multiplying these by more than this mends nothing: thresholds are out of reach."""
 STRENGTH = 1e-3
 """How strongly heads are held where they were, relative to the data."""
 
@@ -92,15 +92,19 @@ class Line:
 
     @classmethod
     def through(cls, places: Sequence[float], values: Sequence[float]) -> "Line":
-        """Nearest to the values, relative to the places; of one place, by scaling alone."""
+        """Nearest to the values, relative to the places.
+
+        By scaling alone of one place, and where places are so near to one another that what is
+        found there says nothing of a slope: then it would be steeper or flatter than `STRIDE`.
+        """
         x = torch.tensor(places, dtype=torch.float64)
         y = torch.tensor(values, dtype=torch.float64).clamp(x / STRIDE, x * STRIDE)
-        if len(x) < 2:
-            return cls(float(y / x))
-        sides = torch.stack([torch.ones_like(x), 1 / x], 1)
-        scale, offset = torch.linalg.lstsq(sides, (y / x)[:, None]).solution[:, 0].tolist()
-        # A line that falls would turn predictions over.
-        return cls(scale, offset) if scale > 0 else cls(float((y / x).log().mean().exp()))
+        if len(set(places)) > 1:
+            sides = torch.stack([torch.ones_like(x), 1 / x], 1)
+            scale, offset = torch.linalg.lstsq(sides, (y / x)[:, None]).solution[:, 0].tolist()
+            if 1 / STRIDE <= scale <= STRIDE:
+                return cls(scale, offset)
+        return cls(float((y / x).log().mean().exp()))
 
     def after(self, first: "Line") -> "Line":
         """Both, `first` before this one."""
@@ -183,7 +187,7 @@ def _constant(states: Float[Tensor, "N C"]) -> Float[Tensor, " C"]:
 
 def _check_reach(line: Line, excess: Sequence[float], thresholds: Sequence[float]) -> None:
     """Raise TrainingError where thresholds cannot be met by mending predictions."""
-    factors = [line.at(threshold) / threshold for threshold in thresholds]
+    factors = [line.scale, *(line.at(threshold) / threshold for threshold in thresholds)]
     if all(1 / LARGEST <= factor <= LARGEST for factor in factors):
         return
     worst = max(factors, key=lambda factor: abs(math.log(max(factor, 1e-9))))

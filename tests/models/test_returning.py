@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from autogaze import Gaze
-from autogaze.errors import CheckpointError
+from autogaze.errors import CheckpointError, SelectorError
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze import AutoGaze
-from autogaze.models.autogaze.picking import Picking
+from autogaze.models.autogaze import AutoGaze, generation
+from autogaze.models.autogaze.picking import Picking, pick_block
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.returning import FLOOR, ReturnMemory, patch_pixels
 from tests.gazes import same
@@ -154,6 +154,49 @@ def test_frames_of_other_sizes_are_resized_once_for_all():
     )
 
 
+def test_frames_are_resized_within_the_memory_budget(monkeypatch):
+    model, sizes = inhibited(), []
+    model.memory_budget = 1
+    resize = generation.resize_clip
+    monkeypatch.setattr(
+        generation,
+        "resize_clip",
+        lambda clips, side: sizes.append(len(clips)) or resize(clips, side),
+    )
+    model.generate(F.interpolate(still_video(3, 2)[:, 0], (32, 32))[:, None], caps=[4])
+    assert sizes == [1, 1, 1]
+
+
+def test_what_was_shown_counts_against_the_memory_budget():
+    plain, other = tiny_model(), inhibited()
+    for model in (plain, other):
+        model.memory_budget = 1 << 22
+    assert other.stream(100).batch < plain.stream(100).batch
+
+
+def test_half_precision_inhibits_too():
+    model, video = inhibited().bfloat16(), still_video(1, 5).bfloat16()
+    plain = tiny_model().bfloat16()
+    seen = [m.generate(video, caps=[4] * 5).to_gaze().mask.any(1).sum() for m in (model, plain)]
+    assert seen[0] > seen[1]
+
+
+def test_the_temperature_leaves_it_alone():
+    """Of two patches equally likely, the one with weight w comes w / (1 + w) of the time."""
+    logits, weights = torch.zeros(4000, 1, 2), torch.tensor([[0.0, math.log(0.25)]])
+    for temperature in (0.5, 1.0, 2.0):
+        generator = torch.Generator().manual_seed(0)
+        picking = Picking(temperature, generator, log_weights=weights.expand(4000, 2))
+        ids = pick_block(logits, torch.zeros(4000, 2, dtype=torch.bool), picking)
+        assert float(ids.float().mean()) == pytest.approx(0.2, abs=0.02)
+
+
+def test_callers_give_no_weights_of_their_own():
+    picking = Picking(log_weights=torch.zeros(1, 20))
+    with pytest.raises(SelectorError, match="a stream's own"):
+        tiny_model().generate(still_video(1, 1), picking=picking)
+
+
 def test_checkpoints_carry_it_and_callers_may_change_it(tmp_path):
     inhibited().save_pretrained(tmp_path)
     assert AutoGaze.from_pretrained(tmp_path).config.inhibition_of_return == 0.05
@@ -164,7 +207,12 @@ def test_checkpoints_carry_it_and_callers_may_change_it(tmp_path):
     assert same(loaded.generate(video, caps=[9, 9]).to_gaze(), plain)
 
 
-@pytest.mark.parametrize("bad", [0, -0.1, float("nan"), True])
-def test_changes_that_mean_nothing_are_refused(bad):
+@pytest.mark.parametrize("bad", [0, -0.1, float("nan"), float("inf"), True])
+def test_changes_that_mean_nothing_are_refused(bad, tmp_path):
     with pytest.raises(CheckpointError, match="inhibition_of_return must be None or"):
         tiny_model(inhibition_of_return=bad)
+    # What is set later is refused when it is used.
+    tiny_model().save_pretrained(tmp_path)
+    model = AutoGaze.from_pretrained(tmp_path, inhibition_of_return=bad)
+    with pytest.raises(CheckpointError, match="inhibition_of_return must be None or"):
+        model.generate(still_video(1, 1))

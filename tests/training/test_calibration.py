@@ -70,10 +70,23 @@ def test_lines_meet_what_was_found():
     assert (one.scale, one.offset) == (pytest.approx(1.5), 0)
     twice = line.after(Line(2.0, 0.01))
     assert twice.at(0.5) == pytest.approx(line.at(2 * 0.5 + 0.01))
-    falling = Line.through([0.01, 0.015], [0.02, 0.008])
-    assert falling.scale > 0
-    assert falling.offset == 0
     assert Line.through([0.1], [9.0]).scale == 2, "one round goes no further"
+
+
+@pytest.mark.parametrize(
+    ("places", "values"),
+    [
+        ([0.01, 0.015], [0.02, 0.008]),  # it would fall
+        ([0.02, 0.021], [0.0194, 0.0216]),  # noise would make it steep
+        ([0.01, 0.05], [0.02, 0.0255]),  # nearly flat: predictions would say nothing any more
+        ([0.1, 0.1], [0.11, 0.12]),
+    ],
+)
+def test_lines_that_nothing_supports_only_scale(places, values):
+    line = Line.through(places, values)
+    assert line.offset == 0
+    ratios = [value / place for value, place in zip(values, places, strict=True)]
+    assert min(ratios) < line.scale < max(ratios)
 
 
 def noisy_clips(count):

@@ -6,6 +6,7 @@ files carry the whole list of transformers' base keys in every part; keys that
 mean nothing here are ignored when read and not written again.
 """
 
+import math
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -254,7 +255,7 @@ def _part(kind: type[PretrainedConfig], value: Any) -> Any:
 def check_inhibition(full_change: float | None) -> None:
     """Raise CheckpointError for a change that means nothing."""
     number = isinstance(full_change, int | float) and not isinstance(full_change, bool)
-    if full_change is not None and not (number and full_change > 0):
+    if full_change is not None and not (number and 0 < full_change < math.inf):
         raise CheckpointError(
             "inhibition_of_return must be None or the mean difference of pixel values, above 0, "
             f"from which on a patch is new again; got {full_change!r}"

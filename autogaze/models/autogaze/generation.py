@@ -14,7 +14,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.adaptation import resize_clip
 from autogaze.models.autogaze.decoding import GazeState, Slots
-from autogaze.models.autogaze.limits import Caps, ClipLimits, Threshold
+from autogaze.models.autogaze.limits import Caps, ClipLimits, FrameLimits, Threshold
 from autogaze.models.autogaze.picking import Picking
 from autogaze.models.autogaze.returning import ReturnMemory, patch_pixels
 from autogaze.models.autogaze.static import StaticState
@@ -130,8 +130,9 @@ class ClipStream:
             raise SelectorError(
                 f"this stream watches {self.num_clips} clips, got frames of {video.shape[0]}"
             )
+        if picking.log_weights is not None:
+            raise SelectorError("Picking.log_weights are a stream's own; give none")
         T = video.shape[1]
-        video = resize_clip(video, self.model.config.gaze_model_config.input_img_size)
         limits = ClipLimits.of(
             caps,
             threshold.to(video.device) if isinstance(threshold, Tensor) else threshold,
@@ -142,55 +143,60 @@ class ClipStream:
         parts = []
         for index, start in enumerate(range(0, self.num_rows, self.batch)):
             rows = slice(start, min(start + self.batch, self.num_rows))
-            pickings = [
-                picking.of_frame(self.num_frames + t, rows, self.num_rows) for t in range(T)
-            ]
             if index == len(self.states):
                 self._start(rows.stop - rows.start)
             state = self.states[index]
-            tokens = self._see(state, video, rows)
+            clips, place = self._clips_of(rows, video)
+            tokens, state.history = self.model.see(clips, state.history)
             frames = []
             for t in range(T):
-                pixels = self._pixels(video[:, t], rows)
-                if pixels is not None:
-                    log_weights = self.memories[index].log_weights(pixels)
-                    pickings[t] = replace(pickings[t], log_weights=log_weights)
-                slots = state.gaze_frame(tokens[:, t], limits.frame(t, rows), pickings[t])
-                if pixels is not None:
-                    self.memories[index].remember(pixels, slots.ids, slots.kept)
-                frames.append(slots)
+                pixels = None
+                if self.memories:
+                    pixels = _rows(patch_pixels(clips[:, t], self.model.pyramid), place)
+                frames.append(
+                    self._gaze_frame(
+                        index,
+                        _rows(tokens[:, t], place),
+                        pixels,
+                        limits.frame(t, rows),
+                        picking.of_frame(self.num_frames + t, rows, self.num_rows),
+                    )
+                )
             parts.append(Generation(self.model.pyramid, tuple(frames)))
         self.num_frames += T
         return Generation.cat(parts)
 
-    def _see(
-        self, state: GazeState | StaticState, video: Float[Tensor, "B T 3 S S"], rows: slice
-    ) -> Float[Tensor, "rows T tokens C"]:
-        """Vision tokens of some rows; a clip that several of them gaze at is seen once."""
-        if self.num_rows == self.num_clips:
-            tokens, state.history = self.model.see(video[rows], state.history)
-            return tokens
-        seen, place = self._clips_of(rows)
-        tokens, state.history = self.model.see(video[seen.to(video.device)], state.history)
-        return tokens[place.to(tokens.device)]
+    def _clips_of(
+        self, rows: slice, video: Float[Tensor, "B T 3 H W"]
+    ) -> tuple[Float[Tensor, "seen T 3 S S"], Int[Tensor, " rows"] | None]:
+        """The clips that some rows gaze at, each once and resized; which of them every row does.
 
-    def _pixels(
-        self, frames: Float[Tensor, "B 3 S S"], rows: slice
-    ) -> Float[Tensor, "rows V values"] | None:
-        """What all patches of some rows' next frame show; None where nobody asks."""
-        if not self.memories:
-            return None
+        The latter is None where every row has a clip of its own.
+        """
+        side = self.model.config.gaze_model_config.input_img_size
         if self.num_rows == self.num_clips:
-            return patch_pixels(frames[rows], self.model.pyramid)
-        seen, place = self._clips_of(rows)
-        pixels = patch_pixels(frames[seen.to(frames.device)], self.model.pyramid)
-        return pixels[place.to(frames.device)]
-
-    def _clips_of(self, rows: slice) -> tuple[Int[Tensor, " seen"], Int[Tensor, " rows"]]:
-        """The clips that some rows gaze at, and which of them every row does."""
+            return resize_clip(video[rows], side), None
         clips = torch.arange(rows.start, rows.stop) % self.num_clips
         seen, place = clips.unique(return_inverse=True)
-        return seen, place
+        return resize_clip(video[seen.to(video.device)], side), place.to(video.device)
+
+    def _gaze_frame(
+        self,
+        index: int,
+        tokens: Float[Tensor, "rows tokens C"],
+        pixels: Float[Tensor, "rows V values"] | None,
+        limits: FrameLimits,
+        picking: Picking,
+    ) -> Slots:
+        """The next frame of a micro-batch; what it shows is remembered where that counts."""
+        state = self.states[index]
+        if pixels is None:
+            return state.gaze_frame(tokens, limits, picking)
+        memory = self.memories[index]
+        picking = replace(picking, log_weights=memory.log_weights(pixels))
+        slots = state.gaze_frame(tokens, limits, picking)
+        memory.remember(pixels, slots.ids, slots.kept)
+        return slots
 
     def _start(self, num_rows: int) -> None:
         """Make the state of the next micro-batch of rows."""
@@ -203,6 +209,11 @@ class ClipStream:
         # Of weights that learn, a graph is out of date before it has been replayed.
         graphs = self.model.device.type == "cuda" and not self.model.training
         self.states.append(StaticState(self.decoding, num_rows, self.capacity, graphs=graphs))
+
+
+def _rows(parts: Tensor, place: Int[Tensor, " rows"] | None) -> Tensor:
+    """Of every clip, for every row."""
+    return parts if place is None else parts[place]
 
 
 def micro_batch(model: "AutoGaze", capacity: int, num_frames: int, memory_budget: int) -> int:

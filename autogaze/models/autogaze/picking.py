@@ -20,7 +20,8 @@ class Picking:
             follows from its own seed and the frame's number, so it is the same alone
             and in any batch, on one device and on several, as training needs it.
         row_generators: what `of_frame` made of the seeds; not to be given by hand.
-        log_weights: (B, V), added to the logits of all heads; see `returning`.
+        log_weights: (B, V), logarithms of what probabilities are multiplied with (see
+            `returning`); set by `ClipStream`, not to be given by hand.
     """
 
     temperature: float = 0.0
@@ -63,7 +64,9 @@ def pick_block(
         taken: patches gazed at in this frame before; updated in place.
     """
     if picking.log_weights is not None:
-        logits = logits + picking.log_weights[:, None].to(logits)
+        # Logits are divided by the temperature below, and these are not to be.
+        weights = picking.log_weights * (picking.temperature or 1)
+        logits = logits + weights[:, None].to(logits)
     logits = logits.masked_fill(taken[:, None], float("-inf"))
     if picking.temperature == 0 and logits.device.type == "cpu":
         # Heads mostly want different patches, and then their order does not matter.

@@ -5,7 +5,7 @@ for hours hardly learn to use it: in a still scene they take the same patches in
 frame. People do not (Posner and Cohen, 1984), and no weights are needed for it: the
 probability of a patch is multiplied by how much of it has changed since it was gazed at,
 
-    min(1, mean |pixels now - pixels then| / full_change) + FLOOR,
+    min(1, mean |pixels now - pixels then| / full_change + FLOOR),
 
 pixels being those of its scale. A patch over which a coarser one was painted later is
 no longer shown, and counts as new. Not part of AutoGaze's paper.
@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.configuration import check_inhibition
 from autogaze.models.autogaze.processing import to_unit_steps
 from autogaze.reconstruction.views import shrink
 
@@ -32,9 +33,13 @@ class ReturnMemory:
         pyramid: the patches.
         full_change: mean difference of pixel values in [0, 1] from which on a patch is as
             likely as if it had never been gazed at.
+
+    Raises:
+        CheckpointError: a change that is not finite and above 0.
     """
 
     def __init__(self, pyramid: PatchPyramid, full_change: float) -> None:
+        check_inhibition(full_change)
         self.pyramid, self.full_change = pyramid, full_change
         self.shown: Float[Tensor, "B V values"] | None = None
         self.is_shown: Bool[Tensor, "B V"] | None = None
@@ -48,8 +53,8 @@ class ReturnMemory:
         if self.shown is None or self.is_shown is None:
             return patches.new_zeros(patches.shape[:2])
         change = (patches - self.shown).abs_().mean(-1)
-        share = (change / self.full_change).clamp_(max=1) + FLOOR
-        return torch.where(self.is_shown, share.log_().clamp_(max=0), 0)
+        share = (change / self.full_change + FLOOR).clamp_(max=1)
+        return torch.where(self.is_shown, share.log_(), 0)
 
     def remember(
         self,
