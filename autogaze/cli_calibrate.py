@@ -48,10 +48,9 @@ def calibrate(
             show_default="as it was",
         ),
     ] = None,
-    inhibition: Annotated[
+    inhibition_of_return: Annotated[
         float | None,
         typer.Option(
-            "--inhibition-of-return",
             metavar="CHANGE",
             help="How much a patch must have changed, in mean pixel values of 0 to 1, to be new "
             "again once it was gazed at: goes into its config.",
@@ -79,7 +78,7 @@ def calibrate(
             clips=clips,
             seed=seed,
             default_loss=default_loss,
-            inhibition=inhibition,
+            inhibition_of_return=inhibition_of_return,
             half=half,
             device=device,
         )

@@ -67,7 +67,7 @@ class Calibrating:
         clips: int,
         seed: int,
         default_loss: float | None,
-        inhibition: float | None,
+        inhibition_of_return: float | None,
         half: bool,
         device: str,
     ) -> "Calibrating":
@@ -97,9 +97,9 @@ class Calibrating:
             model.config.has_task_loss_requirement_during_inference = True
             # No cap besides: the call that AutoGaze's users know stops there, too.
             model.config.gazing_ratio_each_frame_config["sample_strategy_during_inference"] = "self"
-        if inhibition is not None:
-            check_inhibition(inhibition)
-            model.config.inhibition_of_return = inhibition
+        if inhibition_of_return is not None:
+            check_inhibition(inhibition_of_return)
+            model.config.inhibition_of_return = inhibition_of_return
         if half:
             model.half().float()
         _, options_there, its_seed = SourceFile.load(dataset)

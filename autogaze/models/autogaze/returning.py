@@ -96,9 +96,9 @@ def patch_pixels(
 @lru_cache(maxsize=16)
 def _finer_beneath(pyramid: PatchPyramid, device: torch.device) -> Float[Tensor, "V V"]:
     """1 where the patch of the row lies over some of the finer one of the column."""
-    x0, y0, x1, y1 = pyramid.rectangles.unbind(1)
-    across = (x0[:, None] < x1) & (x0 < x1[:, None])
-    down = (y0[:, None] < y1) & (y0 < y1[:, None])
-    finer = pyramid.levels[:, None] < pyramid.levels
     with torch.inference_mode(False):  # kept for good, so usable in every mode
-        return (across & down & finer).float().to(device)
+        beneath = torch.zeros(pyramid.num_patches, pyramid.num_patches)
+        for patch, level in enumerate(pyramid.levels.tolist()):
+            for scale in pyramid.scales[level + 1 :]:
+                beneath[patch, list(pyramid.overlapping(patch, scale))] = 1
+        return beneath.to(device)
