@@ -87,8 +87,8 @@ class Block(nn.Module):
         self.is_residual = stride == 1 and width_in == stage.width
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-        inner = x if self.expand is None else F.relu6(self.expand(x))
-        out = self.project(F.relu6(self.depthwise(inner)))
+        inner = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        out = self.project(F.relu6(self.depthwise(inner), inplace=True))
         return x + out if self.is_residual else out
 
 
@@ -127,10 +127,14 @@ class EfficientNetLite(nn.Module):
         """
         if not depths or not set(depths) <= set(range(1, NUM_DEPTHS + 1)):
             raise GeometryError(f"depths go from 1 to {NUM_DEPTHS}, got {tuple(depths)}")
-        x = F.relu6(self.stem((rgb - MEAN) / DEVIATION))
+        x = F.relu6(self.stem((rgb - MEAN) / DEVIATION), inplace=True)
         found = {}
         for depth in range(1, max(depths) + 1):
-            x = self.stages[depth - 1](x) if depth < NUM_DEPTHS else F.relu6(self.head(x))
+            x = (
+                self.stages[depth - 1](x)
+                if depth < NUM_DEPTHS
+                else F.relu6(self.head(x), inplace=True)
+            )
             if depth in depths:
                 found[depth] = x
         return tuple(found[depth] for depth in depths)

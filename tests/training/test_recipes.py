@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
@@ -19,11 +20,14 @@ from typer.testing import CliRunner
 import autogaze
 from autogaze import train
 from autogaze.cli import app
+from autogaze.datasets.labels import LabelFile
+from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from autogaze.training.building import build_trainer
 from autogaze.training.journal import read_metrics
 from tests.clips import make_video
 from tests.training.composed import SHORT, SMALL, SMALL_JUDGE
-from tests.training.test_documented_commands import BLOCK, HEADING, assert_holds
+from tests.training.test_documented_commands import BLOCK, HEADING, SHAPE, assert_holds
+from tests.training.tiny import MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "default"
@@ -44,6 +48,7 @@ def commands_of(title):
 EXPORT, *TRAININGS, CALIBRATION = commands_of("The stages")
 [FASTER] = commands_of("On a GPU machine")
 *_, JUDGE = commands_of("The judge")
+WINDOWS, LABELS, TAUGHT = commands_of("Labels by the judge")
 REWARDED, ALONE = commands_of("Learning from rewards")
 
 
@@ -178,6 +183,39 @@ def test_the_judge_and_who_learns_from_it(checkout, options_of):
     [learned] = [entry for entry in measured if "reward" in entry]
     assert learned["gradient_norm"] > 0
     assert_holds(trainer.learner.model, f"exps/grpo_alone/{WEIGHTS}")
+
+
+def test_labels_by_the_judge_are_learned_from(checkout, options_of, capsys, monkeypatch):
+    few = ["dataset.parts.pans.clips_a_picture=1", "dataset.parts.composed.clips_a_picture=1"]
+    few.append("dataset.parts.procedural.num_clips=1")
+    torch.manual_seed(0)
+    tiny = VideoMAE(VideoMAEConfig.of({**SHAPE, "image_size": 64, "scales": MODEL["scales"]}))
+    save_video_mae(tiny, Path("tiny"), loss_type="l1", loss_weights="1")
+
+    *words, arrow, name = WINDOWS
+    assert arrow == ">"
+    monkeypatch.setattr(sys, "argv", ["autogaze.train", *words_of(words), *SMALL, *few])
+    train.main()
+    Path(name).write_text(capsys.readouterr().out)
+
+    program, *words = LABELS
+    assert program == "autogaze"
+    assert words[words.index("--judge") + 1] == "learned"
+    words[words.index("--judge") + 1] = "tiny"
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    made = words[words.index("--out") + 1]
+    found = LabelFile.load(made, tiny.config.pyramid.num_patches)
+    # One window a video, a pan, a composition, a drawn scene.
+    assert len(found.clips) == 6
+
+    options = options_of([*words_of(TAUGHT), *SMALL, *SHORT, *few, "trainer.gaze_weights=null"])
+    assert options["dataset"]["gt_gazing_pos_paths"]["train"] == made
+    trainer = run_training(options)
+    assert trainer.num_clips == len(found.clips)
+    learned = [one for one in read_metrics(Path("exps/judge_labels/metrics.jsonl")) if "lr" in one]
+    assert [one["step"] for one in learned] == [1, 2]
+    assert all(one["gradient_norm"] > 0 for one in learned)
 
 
 def test_a_command_that_is_given_again_goes_on(checkout, options_of):
