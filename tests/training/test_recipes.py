@@ -209,6 +209,9 @@ def test_labels_by_the_judge_are_learned_from(checkout, options_of, capsys, monk
     # One window a video, a pan, a composition, a drawn scene.
     assert len(found.clips) == 6
 
+    options = options_of(words_of(TAUGHT))
+    assert options["trainer"]["gaze_weights"] == f"exps/{STAGES[-1]}/{WEIGHTS}"
+    assert not options["algorithm"]["optimize_task_loss_prediction"]
     options = options_of([*words_of(TAUGHT), *SMALL, *SHORT, *few, "trainer.gaze_weights=null"])
     assert options["dataset"]["gt_gazing_pos_paths"]["train"] == made
     trainer = run_training(options)
