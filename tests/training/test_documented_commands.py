@@ -17,13 +17,12 @@ from typer.testing import CliRunner
 
 from autogaze import train
 from autogaze.cli import app
-from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from autogaze.tasks.frame_losses import LOSSES
 from autogaze.training.building import build_trainer
 from autogaze.training.journal import read_metrics
 from tests.clips import make_video
 from tests.training.composed import SHORT, SMALL, SMALL_JUDGE, compose_options
-from tests.training.tiny import JUDGE, MODEL
+from tests.training.tiny import JUDGE, MODEL, save_judge
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 HEADING = re.compile(r"^##+ (.*)$", re.MULTILINE)
@@ -77,8 +76,7 @@ def material(tmp_path_factory):
     torch.manual_seed(0)
     image_mae = tf.ViTMAEForPreTraining(tf.ViTMAEConfig(**SHAPE, image_size=64))
     image_mae.save_pretrained(root / "facebook" / "vit-mae-large")
-    config = VideoMAEConfig.of({**SHAPE, "image_size": 64, "scales": MODEL["scales"]})
-    save_video_mae(VideoMAE(config), root / "judge", loss_type="l1", loss_weights="1")
+    save_judge(root / "judge")
     return root
 
 

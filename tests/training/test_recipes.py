@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
@@ -21,13 +20,12 @@ import autogaze
 from autogaze import train
 from autogaze.cli import app
 from autogaze.datasets.labels import LabelFile
-from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from autogaze.training.building import build_trainer
 from autogaze.training.journal import read_metrics
 from tests.clips import make_video
 from tests.training.composed import SHORT, SMALL, SMALL_JUDGE
-from tests.training.test_documented_commands import BLOCK, HEADING, SHAPE, assert_holds
-from tests.training.tiny import MODEL
+from tests.training.test_documented_commands import BLOCK, HEADING, assert_holds
+from tests.training.tiny import save_judge
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "default"
@@ -188,9 +186,7 @@ def test_the_judge_and_who_learns_from_it(checkout, options_of):
 def test_labels_by_the_judge_are_learned_from(checkout, options_of, capsys, monkeypatch):
     few = ["dataset.parts.pans.clips_a_picture=1", "dataset.parts.composed.clips_a_picture=1"]
     few.append("dataset.parts.procedural.num_clips=1")
-    torch.manual_seed(0)
-    tiny = VideoMAE(VideoMAEConfig.of({**SHAPE, "image_size": 64, "scales": MODEL["scales"]}))
-    save_video_mae(tiny, Path("tiny"), loss_type="l1", loss_weights="1")
+    judge = save_judge(Path("tiny"))
 
     *words, arrow, name = WINDOWS
     assert arrow == ">"
@@ -205,7 +201,7 @@ def test_labels_by_the_judge_are_learned_from(checkout, options_of, capsys, monk
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     made = words[words.index("--out") + 1]
-    found = LabelFile.load(made, tiny.config.pyramid.num_patches)
+    found = LabelFile.load(made, judge.config.pyramid.num_patches)
     # One window a video, a pan, a composition, a drawn scene.
     assert len(found.clips) == 6
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from autogaze.trainer import Trainer
 from autogaze.training.building import build_trainer
 
@@ -98,6 +99,15 @@ JUDGED = {
     "trainer": {"train_gaze": False, "train_task": True, "detach_task": False},
 }
 RECIPES = {"ntp": NTP, "grpo": GRPO, "judge": JUDGED}
+
+
+def save_judge(folder):
+    """A VideoMAE of these patches, which asks for pixels alone, as labels and trainings take it."""
+    torch.manual_seed(0)
+    shape = {**JUDGE["recon_model_config"], "image_size": 64, "scales": MODEL["scales"]}
+    model = VideoMAE(VideoMAEConfig.of(shape))
+    save_video_mae(model, folder, loss_type="l1", loss_weights="1")
+    return model
 
 
 def tiny_config(kind: str, folder: Path | str, **trainer: Any) -> dict[str, Any]:

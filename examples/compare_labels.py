@@ -1,0 +1,77 @@
+"""Two label files of the same clips, such as the judge's and the canvas', under three judges.
+
+    python examples/compare_labels.py DATASET LABELS OTHERS [--clips N]
+
+DATASET is what `autogaze label --dataset` was given, clips of both files are drawn from its training
+split. Prints how many patches of a frame are the same, and mean losses with the 95 % interval of
+the mean difference. Needs `autogaze[efficientnet]`.
+"""
+
+import argparse
+import random
+
+import torch
+
+from autogaze import Gaze
+from autogaze.benchmarks.quality.feature_judge import EfficientNetFeatures, FeatureJudge
+from autogaze.benchmarks.quality.judges import EFFICIENTNET, Shown, Trial
+from autogaze.datasets.clip import GazeLabels
+from autogaze.datasets.labels import LabelFile
+from autogaze.labelling.clips import clips_of
+from autogaze.reconstruction.canvas import canvas_losses
+from autogaze.reconstruction.efficientnet_weights import load_efficientnet
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.training.sources.file import SourceFile
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("dataset")
+    parser.add_argument("labels", nargs=2)
+    parser.add_argument("--clips", type=int, default=60)
+    given = parser.parse_args()
+    judge = VideoMAEReconstruction.from_checkpoint("learned").eval()
+    features = FeatureJudge(EfficientNetFeatures(load_efficientnet("lite1")), EFFICIENTNET)
+    pyramid = judge.pyramid
+    files = [LabelFile.load(path, pyramid.num_patches).clips for path in given.labels]
+    shares = [
+        len(set(ours) & set(theirs)) / len(ours)
+        for name in files[0].keys() & files[1].keys()
+        for ours, theirs in zip(files[0][name].ids, files[1][name].ids, strict=True)
+    ]
+    print(f"{torch.tensor(shares).mean():.1%} of a frame's patches are the same, on average\n")
+
+    def losses(frames: torch.Tensor, labels: GazeLabels) -> list[float]:
+        lengths = torch.tensor([[len(ids) for ids in labels.ids]])
+        gaze = Gaze(pyramid, torch.tensor([i for ids in labels.ids for i in ids]), lengths)
+        video = frames.float() / 255
+        found = (
+            judge(video, gaze, range(len(labels.ids))).losses,
+            canvas_losses(frames, gaze),
+            features.losses(Trial(Shown.of(video), gaze)),
+        )
+        return [float(each.mean()) for each in found]
+
+    source, _, seed = SourceFile.load(given.dataset)
+    clips = clips_of([one.to_label("train", pyramid, seed or 0) for one in source.members()])
+    random.Random(0).shuffle(clips)
+    rows = []
+    for clip in clips[: given.clips]:
+        frames = clip.read()[None]
+        rows.append([losses(frames, file[clip.name]) for file in files])
+    table = torch.tensor(rows)  # (clips, 2, judges)
+    print("| judge | labels | others | difference |")
+    print("|---|---|---|---|")
+    for number, name in enumerate(("video-mae", "canvas", "efficientnet")):
+        ours, theirs = table[:, 0, number], table[:, 1, number]
+        gained = ours - theirs
+        half = 1.96 * float(gained.std()) / len(gained) ** 0.5
+        print(
+            f"| {name} | {ours.mean():.4f} | {theirs.mean():.4f} "
+            f"| {gained.mean():+.4f} ± {half:.4f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
