@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from autogaze.clips import Clips
     from autogaze.errors import AutoGazeError
     from autogaze.gaze import Gaze
-    from autogaze.gaze_writer import GazeWriter
+    from autogaze.gaze_io import GazeWriter
     from autogaze.geometry import PatchPyramid
     from autogaze.pipeline import gaze_video, stream_video
-    from autogaze.registry import list_selectors, load
-    from autogaze.selectors.base import Clips, Selector
+    from autogaze.selectors.base import Selector
+    from autogaze.selectors.registry import list_selectors, load
     from autogaze.source import Source, TileGrid
     from autogaze.vision_encoders import GazedVisionModel, gazed, list_encoders, register_encoder
 
 _HOMES = {
     "AutoGazeError": "errors",
-    "Clips": "selectors.base",
+    "Clips": "clips",
     "Gaze": "gaze",
-    "GazeWriter": "gaze_writer",
+    "GazeWriter": "gaze_io",
     "GazedVisionModel": "vision_encoders",
     "PatchPyramid": "geometry",
     "Selector": "selectors.base",
@@ -35,8 +36,8 @@ _HOMES = {
     "gaze_video": "pipeline",
     "gazed": "vision_encoders",
     "list_encoders": "vision_encoders",
-    "list_selectors": "registry",
-    "load": "registry",
+    "list_selectors": "selectors.registry",
+    "load": "selectors.registry",
     "register_encoder": "vision_encoders",
     "stream_video": "pipeline",
 }

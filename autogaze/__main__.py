@@ -1,6 +1,6 @@
 """`python -m autogaze`: the command line."""
 
-from autogaze.cli import main
+from autogaze.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -30,8 +30,8 @@ class Gaze:
             frame-major: clip 0 frame 0 first, then clip 0 frame 1, and so on.
         lengths: (B, T) patches of every frame, kept on the CPU.
         ordered: whether ids stand in the order they were chosen (else ascending).
-        losses: (B, T) reconstruction loss left in every frame, in units of `judge`.
-        judge: who measured (or predicted) `losses`: "canvas", or a model's name.
+        losses: (B, T) reconstruction loss left in every frame, in units of `metric`.
+        metric: who measured (or predicted) `losses`: "canvas", or a model's name.
         source: the video and tiling behind the clips (one clip a tile), if any.
 
     Raises:
@@ -43,7 +43,7 @@ class Gaze:
     lengths: Int[Tensor, "B T"]
     ordered: bool = True
     losses: Float[Tensor, "B T"] | None = None
-    judge: str | None = None
+    metric: str | None = None
     source: Source | None = None
 
     def __post_init__(self) -> None:
@@ -277,7 +277,7 @@ class Gaze:
             torch.cat([gaze.lengths for gaze in gazes], dim=1),
             ordered=all(gaze.ordered for gaze in gazes),
             losses=_cat_losses(gazes, dim=1),
-            judge=first.judge,
+            metric=first.metric,
             source=source,
         )
 
@@ -295,7 +295,7 @@ class Gaze:
             torch.cat([gaze.lengths for gaze in gazes]),
             ordered=all(gaze.ordered for gaze in gazes),
             losses=_cat_losses(gazes, dim=0),
-            judge=first.judge,
+            metric=first.metric,
         )
 
     def frames(self, start: int, stop: int) -> "Gaze":
@@ -344,7 +344,7 @@ class Gaze:
 
     def __repr__(self) -> str:
         loss = (
-            f", loss={float(self.losses.mean()):.4f} ({self.judge})"
+            f", loss={float(self.losses.mean()):.4f} ({self.metric})"
             if self.losses is not None and self.losses.numel()
             else ""
         )
@@ -356,15 +356,15 @@ class Gaze:
     # Files.
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file (see `autogaze.gaze_file`)."""
-        from autogaze.gaze_file import save_gaze
+        """Write a safetensors file (see `autogaze.gaze_io`)."""
+        from autogaze.gaze_io import save_gaze
 
         save_gaze(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Gaze":
         """Read what `save` wrote; raises `AutoGazeError` naming the file and the cause."""
-        from autogaze.gaze_file import load_gaze
+        from autogaze.gaze_io import load_gaze
 
         return load_gaze(path)
 
@@ -377,10 +377,10 @@ def _same_pyramid(gazes: Sequence[Gaze]) -> Gaze:
     if not gazes:
         raise GeometryError("no gazes to join")
     for gaze in gazes:
-        if gaze.pyramid != gazes[0].pyramid or gaze.judge != gazes[0].judge:
+        if gaze.pyramid != gazes[0].pyramid or gaze.metric != gazes[0].metric:
             raise GeometryError(
-                f"cannot join gazes of pyramid {gazes[0].pyramid} judged by {gazes[0].judge} "
-                f"and {gaze.pyramid} judged by {gaze.judge}"
+                f"cannot join gazes of pyramid {gazes[0].pyramid} judged by {gazes[0].metric} "
+                f"and {gaze.pyramid} judged by {gaze.metric}"
             )
     return gazes[0]
 

@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import AutoGazeError, MissingExtraError
-from autogaze.training.reading import unknown_option
+from autogaze.training.config import unknown_option
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,7 +29,7 @@ def train(config: "DictConfig") -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from autogaze.training.building import build_trainer
+    from autogaze.training.factory import build_trainer
 
     try:
         options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -15,20 +15,19 @@ from typing import Any
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
+from autogaze.training.algorithms import Recipe
 from autogaze.training.checkpoints import (
     CANNOT_SAVE,
     Checkpoints,
     TrainingState,
     check_folder,
 )
-from autogaze.training.journal import Journal, Means
+from autogaze.training.config import Settings, TrainerOptions
 from autogaze.training.launch import make_accelerator
-from autogaze.training.learner import Learner
 from autogaze.training.loader import PlacedBatch, StepSampler, TrainingData, make_loader
-from autogaze.training.opening import announce
-from autogaze.training.options import TrainerOptions
-from autogaze.training.progress import Progress, wrapped
-from autogaze.training.recipes import Recipe
+from autogaze.training.logging import Journal, Means, Tracking
+from autogaze.training.losses import Learner
+from autogaze.training.progress import Progress, announce, wrapped
 from autogaze.training.resuming import (
     Start,
     is_own,
@@ -39,9 +38,7 @@ from autogaze.training.resuming import (
     refuse_own,
     restore,
 )
-from autogaze.training.settings import Settings
-from autogaze.training.stepping import Stepper
-from autogaze.training.tracking import Tracking
+from autogaze.training.step import Stepper
 from autogaze.training.validation import Validation
 
 log = logging.getLogger("autogaze.training")

@@ -13,15 +13,20 @@ import random
 import torch
 
 from autogaze import Gaze
-from autogaze.benchmarks.quality.feature_judge import EfficientNetFeatures, FeatureJudge
-from autogaze.benchmarks.quality.judges import EFFICIENTNET, Shown, Trial
 from autogaze.datasets.clip import GazeLabels
 from autogaze.datasets.labels import LabelFile
-from autogaze.labelling.clips import clips_of
+from autogaze.evaluation.quality.metrics import (
+    EFFICIENTNET,
+    EfficientNetFeatures,
+    FeatureJudge,
+    Shown,
+    Trial,
+)
+from autogaze.labelling.label import clips_of
 from autogaze.reconstruction.canvas import canvas_losses
-from autogaze.reconstruction.efficientnet_weights import load_efficientnet
+from autogaze.reconstruction.efficientnet import load_efficientnet
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from autogaze.training.sources.file import SourceFile
+from autogaze.training.clip_sources import SourceFile
 
 
 @torch.inference_mode()

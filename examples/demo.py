@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from autogaze.cli import app
+from autogaze.cli.app import app
 
 OUTPUT = Path("demo_output")
 

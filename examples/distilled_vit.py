@@ -31,11 +31,10 @@ from transformers import ViTConfig, ViTImageProcessor, ViTModel
 from transformers.utils import logging
 
 from autogaze.datasets.augmentation import Augmentation, augment
-from autogaze.datasets.files import find_files
-from autogaze.files import replacing
-from autogaze.reconstruction.efficientnet import HEAD_WIDTH, EfficientNetLite
-from autogaze.reconstruction.efficientnet_weights import load_efficientnet
-from autogaze.video.decode import open_video
+from autogaze.datasets.video_folder import find_files
+from autogaze.reconstruction.efficientnet import HEAD_WIDTH, EfficientNetLite, load_efficientnet
+from autogaze.utils.files import replacing
+from autogaze.video.reader import open_video
 
 SIDE, CELLS = 224, 7
 ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".jpg", ".jpeg", ".png", ".webp")

@@ -82,7 +82,7 @@ def gaze(arguments: list[str]) -> tuple[float, float]:
     import io
     from contextlib import redirect_stdout
 
-    from autogaze.cli import app
+    from autogaze.cli.app import app
 
     began = time.perf_counter()
     with redirect_stdout(io.StringIO()) as told:

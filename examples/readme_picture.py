@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib import cbook
 from PIL import Image
 
-from autogaze.cli import app
-from autogaze.video.write import VideoWriter
+from autogaze.cli.app import app
+from autogaze.video.writer import VideoWriter
 
 WIDTH, HEIGHT, FRAMES = 448, 224, 64
 

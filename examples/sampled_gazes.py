@@ -11,8 +11,7 @@ import argparse
 import torch
 
 import autogaze
-from autogaze.benchmarks.quality.clips import plan_clips, read_batch
-from autogaze.benchmarks.quality.material import Material
+from autogaze.evaluation.quality.clips import Material, plan_clips, read_batch
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
 RATIOS = (0.02, 0.05, 0.1)

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from autogaze import Gaze
-from autogaze.benchmarks.quality.clips import plan_clips, read_batch
-from autogaze.benchmarks.quality.material import Material
-from autogaze.labelling.judges import CANVAS, JudgeChoice
+from autogaze.evaluation.quality.clips import Material, plan_clips, read_batch
+from autogaze.labelling.metrics import CANVAS, JudgeChoice
 from autogaze.reconstruction.canvas import canvas_losses
 
 FRAMES, PATCHES = 2, 6

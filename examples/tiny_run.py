@@ -19,14 +19,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
+from autogaze.clips import frame_caps
 from autogaze.datasets.clip import collate
-from autogaze.labelling.canvas import CanvasSearcher
-from autogaze.selectors.base import frame_caps
+from autogaze.labelling.search import CanvasSearcher
 from autogaze.trainer import Trainer
-from autogaze.training.building import build_trainer
-from autogaze.training.journal import read_metrics
-from autogaze.training.loader import PlacedBatch
-from autogaze.training.moment import Moment
+from autogaze.training.factory import build_trainer
+from autogaze.training.loader import Moment, PlacedBatch
+from autogaze.training.logging import read_metrics
 
 NAME = "procedural_canvas_reconstruction_ar_gaze_{}"
 RATIOS = (0.015, 0.03, 0.058, 0.1, 0.2, 0.4)

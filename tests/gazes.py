@@ -25,7 +25,7 @@ def gazes(draw, pyramid=SMALL, clips=None, frames=None):
         ids,
         lengths,
         losses=torch.rand(B, T) if losses else None,
-        judge="canvas" if losses else None,
+        metric="canvas" if losses else None,
     )
 
 

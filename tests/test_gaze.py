@@ -21,7 +21,7 @@ def test_padded_and_back(gaze):
     slots = padded["num_gazing_each_frame"]
     assert slots.tolist() == gaze.lengths.max(0).values.tolist()
     assert padded["gazing_pos"].shape == (gaze.num_clips, int(slots.sum()))
-    back = Gaze.from_padded(padded, gaze.pyramid, losses=gaze.losses, judge=gaze.judge)
+    back = Gaze.from_padded(padded, gaze.pyramid, losses=gaze.losses, metric=gaze.metric)
     assert same(back, gaze)
 
 
@@ -29,7 +29,7 @@ def test_padded_and_back(gaze):
 def test_ids_in_padded_slots_are_never_read(gaze):
     padded = gaze.padded()
     padded["gazing_pos"][padded["if_padded_gazing"]] = -12345
-    back = Gaze.from_padded(padded, gaze.pyramid, losses=gaze.losses, judge=gaze.judge)
+    back = Gaze.from_padded(padded, gaze.pyramid, losses=gaze.losses, metric=gaze.metric)
     assert same(back, gaze)
 
 
@@ -143,7 +143,7 @@ def test_saving_leaves_nothing_half_written(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("autogaze.gaze_file.save_file", full)
+    monkeypatch.setattr("autogaze.gaze_io.save_file", full)
     with pytest.raises(OutputError, match=r"a\.safetensors: cannot be written: No space left"):
         gaze.save(tmp_path / "a.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]

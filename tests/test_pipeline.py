@@ -8,15 +8,16 @@ import torch
 
 import autogaze
 from autogaze import pipeline
+from autogaze.cli.summary import Tally
+from autogaze.clips import Clips
 from autogaze.errors import AutoGazeError, GeometryError, SelectorError, VideoError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.pipeline import GazeStream, gaze_video, stream_video
 from autogaze.reconstruction.canvas import canvas_losses
-from autogaze.selectors.base import Clips, Selector
-from autogaze.selectors.centre import Centre
+from autogaze.selectors.base import Selector
+from autogaze.selectors.controls import Centre
 from autogaze.selectors.greedy import Greedy
-from autogaze.summary import Tally
 from autogaze.video import read_chunks
 from tests.clips import make_video
 
@@ -43,7 +44,7 @@ def test_whole_video(video: Path) -> None:
     assert gaze.source.frame_indices == tuple(range(20))
     assert gaze.source.timestamps == pytest.approx([index / 10 for index in range(20)])
     assert int(gaze.lengths.max()) <= int(0.2 * 265)
-    assert gaze.judge == "canvas"
+    assert gaze.metric == "canvas"
 
 
 def test_losses_are_what_the_saved_gaze_leaves(video: Path, tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_losses_are_what_the_saved_gaze_leaves(video: Path, tmp_path: Path) -> N
         gaze = gaze_video(video, selector=selector, ratio=0.1, tiles="3x2")
         gaze.save(tmp_path / "gaze.safetensors")
         loaded = Gaze.load(tmp_path / "gaze.safetensors")
-        assert loaded.judge == "canvas"
+        assert loaded.metric == "canvas"
         measured = canvas_losses(frames_of(video, 32, tiles="3x2"), loaded)
         assert loaded.losses is not None
         torch.testing.assert_close(loaded.losses, measured, rtol=0, atol=1e-5)
@@ -63,10 +64,10 @@ def test_a_predicted_loss_is_not_passed_off_as_measured(video: Path) -> None:
 
         def select(self, clips: Clips, **settings: object) -> Gaze:  # type: ignore[override]
             gaze = super().select(clips, **settings)  # type: ignore[arg-type]
-            return replace(gaze, losses=torch.zeros(gaze.lengths.shape), judge="predicted")
+            return replace(gaze, losses=torch.zeros(gaze.lengths.shape), metric="predicted")
 
     gaze = gaze_video(video, selector=Boaster(SMALL), ratio=0.1)
-    assert gaze.judge == "canvas"
+    assert gaze.metric == "canvas"
     assert gaze.losses is not None
     assert float(gaze.losses.min()) > 0.001
 
@@ -177,7 +178,7 @@ def test_the_target_is_a_canvas_loss_or_none(video: Path) -> None:
     assert GazeStream(video, ratio=0.1).target is None
 
     class Foreseeing(Greedy):
-        judge = "predicted"
+        metric = "predicted"
 
     assert GazeStream(video, selector=Foreseeing(), loss=0.07).target is None
 

@@ -9,21 +9,21 @@ import torch
 from safetensors.torch import load_file
 
 import autogaze
-from autogaze import registry
-from autogaze.benchmarks.quality.judge_options import JudgeOptions
+from autogaze.clips import Clips
 from autogaze.datasets.clip import ClipKey
+from autogaze.evaluation.quality.metrics import JudgeOptions
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.judges import JudgeChoice
+from autogaze.labelling.metrics import JudgeChoice
 from autogaze.models.autogaze.processing import normalise
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.reconstruction.video_mae import load_video_mae
 from autogaze.reconstruction.video_mae.checkpoint import find_checkpoint
-from autogaze.selectors.base import Clips
+from autogaze.selectors import registry
 from autogaze.tasks.verdict import reach_verdict
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from autogaze.training.judges import read_task
-from autogaze.training.sources import read_source
-from autogaze.training.weights import load_gaze
+from autogaze.training.checkpoints import load_gaze
+from autogaze.training.clip_sources import read_source
+from autogaze.training.task_config import read_task
 from autogaze.weights import JUDGE, SELECTOR
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from autogaze.datasets.seeds import integer, uniform
 from autogaze.errors import TrainingError
+from autogaze.utils.seeding import integer, uniform
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from autogaze.datasets.camera import CameraSettings, film
-from autogaze.datasets.pictures import PictureClips
-from autogaze.datasets.seeds import integer, uniform
+from autogaze.datasets.photographs import CameraSettings, PictureClips, film
 from autogaze.errors import TrainingError
+from autogaze.utils.seeding import integer, uniform
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from autogaze.datasets.augmentation import Augmentation, augment
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
 from autogaze.datasets.labels import LabelFile
-from autogaze.datasets.seeds import seeded
 from autogaze.errors import TrainingError
-from autogaze.files import replacing
+from autogaze.utils.files import replacing
+from autogaze.utils.seeding import seeded
 
 
 def save_decoded(clips: Iterable[TrainingClip], path: str | Path) -> int:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
 from autogaze.datasets.labels import LabelFile
-from autogaze.datasets.seeds import fingerprint, seeded
 from autogaze.errors import TrainingError
+from autogaze.utils.seeding import fingerprint, seeded
 
 
 class DrawnClips(NamedClips):

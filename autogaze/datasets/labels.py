@@ -18,7 +18,7 @@ from typing import Any
 
 from autogaze.datasets.clip import GazeLabels, LabelCoverage
 from autogaze.errors import TrainingError
-from autogaze.files import replacing
+from autogaze.utils.files import replacing
 
 
 def window_name(video: str, start: int) -> str:

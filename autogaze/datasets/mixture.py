@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
-from autogaze.datasets.seeds import seeded
 from autogaze.errors import TrainingError
+from autogaze.utils.seeding import seeded
 
 
 class MixedClips(Dataset):

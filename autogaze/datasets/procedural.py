@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from autogaze.datasets.drawn import DrawnClips
 from autogaze.datasets.labels import LabelFile
-from autogaze.datasets.seeds import integer, uniform
 from autogaze.errors import TrainingError
+from autogaze.utils.seeding import integer, uniform
 
 
 @dataclass(frozen=True)

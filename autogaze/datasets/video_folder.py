@@ -1,5 +1,6 @@
 """Clips of real videos in folders, as users of AutoGaze lay them out."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,13 +11,35 @@ from torch import Tensor
 
 from autogaze.datasets.augmentation import Augmentation, augment
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
-from autogaze.datasets.decoders import Decoder, choose_decoder
-from autogaze.datasets.files import find_files, short_name
-from autogaze.datasets.footage import FileFootage, Footage, hold
+from autogaze.datasets.decoding import Decoder, FileFootage, Footage, Window, choose_decoder, hold
 from autogaze.datasets.labels import LabelFile, window_name
-from autogaze.datasets.seeds import seeded
-from autogaze.datasets.windows import Window
 from autogaze.errors import TrainingError, VideoError
+from autogaze.utils.seeding import seeded
+
+# Finding training files, and what they are called in label files.
+
+
+def find_files(roots: Sequence[str | Path], endings: Sequence[str]) -> list[Path]:
+    """All files below the folders that end so, each once, sorted: numbers mean the same anywhere.
+
+    Hidden files are left out: what is still being written, and what macOS lays beside files.
+    """
+    found = {
+        path
+        for root in roots
+        for path in Path(root).rglob("*")
+        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
+    }
+    return sorted(found)
+
+
+def short_name(path: Path) -> str:
+    """The last three parts of a path, `dataset/split/file.mp4`: a clip's name in label files.
+
+    Of the whole path, so that it is the same from whichever folder a program is started.
+    """
+    return "/".join(Path(os.path.abspath(path)).parts[-3:])
+
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".gif")
 

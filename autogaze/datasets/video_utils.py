@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from autogaze.errors import VideoError
-from autogaze.video.picture import Orientation, to_rgb
-from autogaze.video.stream import video_stream
+from autogaze.video.container import video_stream
+from autogaze.video.frames import Orientation, to_rgb
 
 
 def read_video_pyav(

@@ -1,20 +1,158 @@
 """Labelling many clips: each by its own seed, written down as soon as it is done."""
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from autogaze.datasets.clip import GazeLabels, UnreadableClip
-from autogaze.datasets.seeds import seeded
-from autogaze.errors import VideoError
-from autogaze.labelling.budget import GazeBudget
-from autogaze.labelling.clips import ClipToLabel
-from autogaze.labelling.journal import Journal
+from autogaze.clips import frame_caps
+from autogaze.datasets.clip import ClipKey, GazeLabels, NamedClips, UnreadableClip
+from autogaze.datasets.decoded import DecodedClips
+from autogaze.datasets.decoding import Window, choose_decoder
+from autogaze.datasets.video_folder import VIDEOS, VideoClips, find_files, find_windows
+from autogaze.errors import TrainingError, VideoError
 from autogaze.labelling.search import Searcher
+from autogaze.labelling.shards import Journal
+from autogaze.utils.seeding import seeded, uniform
+
+# How many patches each frame of a labelled clip gets.
+
+
+@dataclass(frozen=True)
+class GazeBudget:
+    """A clip's mean ratio, and how its frames share it (AutoGaze, section 3.3).
+
+    Args:
+        low, high: bounds of the mean ratio.
+        rate: of the exponential that it is drawn from, restricted to the bounds.
+        first, later: Dirichlet concentrations of frame 0 and of each other frame.
+
+    Raises:
+        TrainingError: bounds that are no ratios, or numbers that are not positive.
+    """
+
+    low: float = 0.02
+    high: float = 0.2
+    rate: float = 10.0
+    first: float = 10.0
+    later: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high <= 1:
+            raise TrainingError(
+                f"the mean ratio must satisfy 0 < low <= high <= 1, got {self.low} and {self.high}"
+            )
+        if min(self.rate, self.first, self.later) <= 0:
+            raise TrainingError(
+                f"rate and concentrations must be positive, got {self.rate}, {self.first}, {self.later}"
+            )
+
+    def draw(self, num_frames: int, num_patches: int, generator: torch.Generator) -> list[int]:
+        """Patches of every frame, of `num_patches`; each frame gets one at least."""
+        # The exponential's inverse distribution function, between the bounds.
+        tail = math.exp(-self.rate * (self.high - self.low))
+        mean = self.low - math.log1p(-uniform(generator, 0, 1) * (1 - tail)) / self.rate
+        alpha = torch.full((num_frames,), self.later, dtype=torch.float64)
+        alpha[0] = self.first
+        shares = torch._standard_gamma(alpha, generator=generator)  # normalised: a Dirichlet
+        ratios = (shares / shares.sum() * num_frames * mean).clamp(1e-9, 1)
+        return frame_caps(ratios.tolist(), num_frames, num_patches)
+
+
+# The clips to label: of videos, of files of decoded clips, of any dataset.
+
+DECODED = ".safetensors"
+
+
+@dataclass(frozen=True)
+class ClipToLabel:
+    """One clip.
+
+    Attributes:
+        name: in the label file.
+        clips: a dataset that holds it.
+        number: of the clip in it.
+    """
+
+    name: str
+    clips: NamedClips
+    number: int
+
+    def read(self) -> UInt8[Tensor, "T 3 S S"]:
+        """Its frames.
+
+        Raises:
+            VideoError: it cannot be read.
+        """
+        clip = self.clips[ClipKey(0, self.number)]
+        if isinstance(clip, UnreadableClip):
+            raise VideoError(clip.cause)
+        return clip.frames
+
+
+def find_clips(
+    paths: Sequence[str | Path], window: Window, side: int, decoder: str = "auto"
+) -> list[ClipToLabel]:
+    """All clips of files and folders, in the order of their names.
+
+    Args:
+        paths: videos, folders of them, files of decoded clips.
+        window: how clips are cut out of videos; decoded ones must be of its length.
+        side: pixels of their frames.
+        decoder: of videos; see `choose_decoder`.
+
+    Raises:
+        TrainingError: a path that does not exist, no clips at all, two of one name, or decoded
+            clips of another shape.
+    """
+    videos: list[Path] = []
+    found: list[NamedClips] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            videos += find_files([path], VIDEOS)
+        elif not path.is_file():
+            raise TrainingError(f"{path}: no such video or folder")
+        elif path.suffix == DECODED:
+            decoded = DecodedClips([path])
+            decoded.check_shape(window.clip_len, side)
+            found.append(decoded)
+        else:
+            videos.append(path)
+    if videos:
+        chosen = choose_decoder(decoder)
+        clips = find_windows(videos, window, chosen)
+        found.append(VideoClips(clips, window=window, side=side, decoder=chosen))
+    if not found:
+        raise TrainingError(
+            f"no videos ({' '.join(VIDEOS)}) in {', '.join(map(str, paths)) or 'no folder'}"
+        )
+    return clips_of(found)
+
+
+def clips_of(datasets: Sequence[NamedClips]) -> list[ClipToLabel]:
+    """All clips of some datasets, in the order of their names.
+
+    Raises:
+        TrainingError: two of one name.
+    """
+    clips = [
+        ClipToLabel(dataset.name(number), dataset, number)
+        for dataset in datasets
+        for number in range(len(dataset))
+    ]
+    name, count = Counter(clip.name for clip in clips).most_common(1)[0]
+    if count > 1:
+        raise TrainingError(
+            f"{count} clips would be {name} in the label file, which knows a video by the last "
+            "three parts of its path; rename a folder, or give it once"
+        )
+    return sorted(clips, key=lambda clip: clip.name)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 
-from autogaze.datasets.seeds import seeded
-from autogaze.labelling.clips import ClipToLabel
-from autogaze.labelling.label import LabelSettings
+from autogaze.labelling.label import ClipToLabel, LabelSettings
 from autogaze.labelling.naive import naive_seconds
 from autogaze.labelling.search import Searcher, State
 from autogaze.tasks.base import Task
+from autogaze.utils.seeding import seeded
 
 
 def measure_search(

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from autogaze.errors import GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.views import scale_views
+from autogaze.reconstruction.resample import scale_views
 
 GREY = 0.5
 """What a canvas shows before anything was painted."""

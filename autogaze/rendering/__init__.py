@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autogaze.rendering.base import Rendering
-    from autogaze.rendering.overlay import OverlayVideo
+    from autogaze.rendering.overlay import OverlayVideo, ReconstructionVideo
     from autogaze.rendering.plot import BudgetPlot
-    from autogaze.rendering.reconstruction import ReconstructionVideo
     from autogaze.rendering.sheet import ContactSheet
 
 _HOMES = {
     "BudgetPlot": "plot",
     "ContactSheet": "sheet",
     "OverlayVideo": "overlay",
-    "ReconstructionVideo": "reconstruction",
+    "ReconstructionVideo": "overlay",
     "Rendering": "base",
 }
 

@@ -11,10 +11,10 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from autogaze.files import check_writable
 from autogaze.pipeline import GazedChunk
-from autogaze.rendering.patch_map import display_size
-from autogaze.video.write import VideoWriter
+from autogaze.rendering.painter import display_size
+from autogaze.utils.files import check_writable
+from autogaze.video.writer import VideoWriter
 
 RenderingT = TypeVar("RenderingT", bound="Rendering")
 

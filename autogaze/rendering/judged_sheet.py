@@ -13,13 +13,19 @@ from torch import Tensor
 
 from autogaze.gaze import Gaze
 from autogaze.pipeline import GazedChunk
-from autogaze.rendering.facts import Column, chosen, frame_facts, percent
 from autogaze.rendering.overlay import draw_overlay
+from autogaze.rendering.painter import (
+    Column,
+    chosen,
+    frame_facts,
+    frame_picture,
+    patch_maps,
+    percent,
+    seen_at_scales,
+    stitched,
+)
 from autogaze.rendering.palette import scale_colours
-from autogaze.rendering.patch_map import patch_maps
-from autogaze.rendering.pictures import frame_picture, seen_at_scales, stitched
-from autogaze.rendering.sheet import evenly, picture_size
-from autogaze.rendering.sheet_layout import Row, lay_out
+from autogaze.rendering.sheet import Row, evenly, lay_out, picture_size
 from autogaze.source import Source
 
 GAIN = 6

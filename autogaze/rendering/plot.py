@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float
 
 from autogaze.errors import MissingExtraError, OutputError
-from autogaze.files import replacing
 from autogaze.geometry import PatchPyramid
 from autogaze.pipeline import GazedChunk
 from autogaze.rendering.base import Rendering
-from autogaze.rendering.facts import FrameFacts, frame_facts
+from autogaze.rendering.painter import FrameFacts, frame_facts
 from autogaze.rendering.palette import scale_colours
+from autogaze.utils.files import replacing
 
 _MAX_POINTS = 2048
 _MAX_BORDERS = 100  # more chunk borders would be a grey wall

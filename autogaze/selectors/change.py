@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autogaze.clips import Clips, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector
+from autogaze.selectors.base import SelectionStream, Selector
 from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_frame
 from autogaze.selectors.frame_stream import FrameStream, frame_gaze, no_frames
 

@@ -7,10 +7,11 @@ in them.
 
 import torch
 
+from autogaze.clips import Clips, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector
+from autogaze.selectors.base import SelectionStream, Selector
 from autogaze.selectors.finest_cells import highest_cells, whole_frame
 from autogaze.selectors.frame_stream import PromptStream, frame_gaze
 

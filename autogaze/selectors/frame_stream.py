@@ -8,17 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from autogaze.clips import Clips, Ratio, as_clips, frame_cap
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import (
-    Clips,
-    Ratio,
-    SelectionStream,
-    Selector,
-    as_clips,
-    frame_cap,
-)
+from autogaze.selectors.base import SelectionStream, Selector
 
 S = TypeVar("S", bound=Selector)
 
@@ -82,11 +76,11 @@ def frame_gaze(
     pyramid: PatchPyramid,
     ids: Sequence[Int[Tensor, " _"]],
     losses: Float[Tensor, "B 1"] | None = None,
-    judge: str | None = None,
+    metric: str | None = None,
 ) -> Gaze:
     """A gaze at one frame from every clip's ids, in the order they were chosen."""
     lengths = torch.tensor([[len(chosen)] for chosen in ids])
-    return Gaze(pyramid, torch.cat(list(ids)), lengths, losses=losses, judge=judge)
+    return Gaze(pyramid, torch.cat(list(ids)), lengths, losses=losses, metric=metric)
 
 
 def no_frames(pyramid: PatchPyramid, num_clips: int, device: torch.device) -> Gaze:

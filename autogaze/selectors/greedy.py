@@ -3,27 +3,23 @@
 No weights: it looks at the frame itself, so it is the strongest simple chooser for
 the canvas judge, and what a learned selector is compared with (and can be taught by).
 Exact: a pick is the true largest drop in loss, ties going to the lowest id. Fast,
-because the search runs on error sums of atoms (`autogaze.reconstruction.atoms`): pixels
+because the search runs on error sums of atoms (`autogaze.reconstruction.greedy_search`): pixels
 are touched once a frame, and a pick updates only the patches that overlap it.
 """
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from autogaze.clips import Clips, Ratio
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.atoms import Atoms, atoms_of
 from autogaze.reconstruction.canvas import Canvas
-from autogaze.reconstruction.views import scale_views
-from autogaze.selectors.base import Clips, Ratio, SelectionStream, Selector
+from autogaze.reconstruction.greedy_search import UNITS, Search, atoms_of
+from autogaze.reconstruction.resample import scale_views
+from autogaze.selectors.base import SelectionStream, Selector
 from autogaze.selectors.frame_stream import PromptStream, frame_gaze
-
-# Error sums are counted in whole units of 2^-24, small enough for any loss and coarse
-# enough that float64 adds and subtracts them without rounding: no drift over hundreds
-# of updates, true ties, and the same choice whatever the order of additions.
-UNITS = 2.0**24
 
 
 class Greedy(Selector):
@@ -42,7 +38,7 @@ class Greedy(Selector):
     """
 
     name = "greedy"
-    judge = "canvas"
+    metric = "canvas"
     # Looked at on real clips: at 0.03 objects blur, at 0.02 they keep their edges and
     # flat surroundings blur (4 % of the patches), at 0.01 little is missing (11 %).
     default_loss = 0.02
@@ -82,7 +78,7 @@ class _GreedyStream(PromptStream[Greedy]):
             ids.append(chosen)
             losses.append(loss)
         column = torch.tensor(losses, device=pictures.device)[:, None]
-        return frame_gaze(self.pyramid, ids, losses=column, judge=self.selector.judge)
+        return frame_gaze(self.pyramid, ids, losses=column, metric=self.selector.metric)
 
     def _look(
         self, frame: Float[Tensor, "1 3 S S"], canvas: Canvas, cap: int
@@ -114,65 +110,3 @@ class _GreedyStream(PromptStream[Greedy]):
         mask[0, ids] = True
         canvas.paint(views, mask)
         return ids, search.error / pixels
-
-
-class Search:
-    """The greedy search inside one frame of one clip, on atoms.
-
-    Args:
-        atoms: the atoms of the pyramid.
-        errors: |view - frame| summed over every atom, for every level.
-        stale: |canvas - frame| summed over every atom, before any pick.
-
-    Attributes:
-        chosen: the picks so far, in order.
-        error: the canvas error left, summed over the frame.
-        gains: (V + 1,) the drop in `error` that each patch would bring; -inf for what
-            is taken. The last slot collects atoms that no cell of a level covers.
-    """
-
-    def __init__(
-        self,
-        atoms: Atoms,
-        errors: Float[np.ndarray, "A levels"],
-        stale: Float[np.ndarray, " A"],
-    ) -> None:
-        self.atoms = atoms
-        self.errors = errors
-        self.chosen: list[int] = []
-        self.error = float(stale.sum())
-        # What painting an atom at a level would save: nothing where it is painted as
-        # fine as that already.
-        self.drops = stale[:, None] - errors
-        self.painted = np.full(atoms.num_atoms, -1)
-        self.num_slots = len(atoms.levels) + 1
-        self.gains = self._per_patch(atoms.owners, self.drops)
-        self.gains[-1] = -np.inf
-
-    def best(self) -> tuple[int, float]:
-        """The patch that lowers the error most (the lowest id of several), and by how much."""
-        patch = int(self.gains.argmax())
-        return patch, float(self.gains[patch])
-
-    def take(self, patch: int) -> None:
-        """Paint a patch; the gains of patches that share its atoms change."""
-        level = self.atoms.levels[patch]
-        self.chosen.append(patch)
-        self.error -= float(self.gains[patch])
-        self.gains[patch] = -np.inf
-        held = self.atoms.of_patch[patch]
-        visible = held[self.painted[held] < level]  # finer squares stay on top
-        if visible.size == 0:
-            return
-        self.painted[visible] = level
-        errors = self.errors[visible]
-        drops = errors[:, level, None] - errors
-        drops[:, : level + 1] = 0
-        change = drops - self.drops[visible]
-        self.drops[visible] = drops
-        self.gains += self._per_patch(self.atoms.owners[visible], change)
-
-    def _per_patch(
-        self, owners: Int[np.ndarray, "n levels"], values: Float[np.ndarray, "n levels"]
-    ) -> Float[np.ndarray, " slots"]:
-        return np.bincount(owners.ravel(), values.ravel(), self.num_slots)

@@ -7,15 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autogaze.clips import Clips, Ratio, as_clips, frame_cap
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.adaptation import GridAdaptation
-from autogaze.models.autogaze.generation import ClipStream, Generation
+from autogaze.models.autogaze.decoding import Picking
+from autogaze.models.autogaze.grid_adaptation import GridAdaptation
 from autogaze.models.autogaze.modeling import AutoGaze
-from autogaze.models.autogaze.picking import Picking
 from autogaze.models.autogaze.processing import normalise
-from autogaze.selectors.base import Clips, Ratio, Selector, as_clips, frame_cap
+from autogaze.models.autogaze.streaming import ClipStream, Generation
+from autogaze.selectors.base import Selector
 from autogaze.selectors.frame_stream import FrameStream
 
 
@@ -39,7 +40,7 @@ class Learned(Selector):
     """
 
     name = "learned"
-    judge = "predicted"
+    metric = "predicted"
 
     def __init__(
         self, model: AutoGaze, temperature: float = 0.0, pyramid: PatchPyramid | None = None

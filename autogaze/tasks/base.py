@@ -61,10 +61,10 @@ class Task(nn.Module):
             (0, 1]; at least one frame is.
 
     Attributes:
-        judge: name of the unit that losses are in.
+        metric: name of the unit that losses are in.
     """
 
-    judge: str = ""
+    metric: str = ""
 
     def __init__(self, pyramid: PatchPyramid, recon_sample_rate: float = 1.0) -> None:
         super().__init__()

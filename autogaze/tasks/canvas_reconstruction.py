@@ -13,7 +13,7 @@ from autogaze.tasks.base import Task, TaskOutput
 class CanvasReconstruction(Task):
     """Loss of a frame: mean |canvas - frame|, in [0, 1] (see `reconstruction.canvas`)."""
 
-    judge = "canvas"
+    metric = "canvas"
 
     def forward(
         self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, judged: Sequence[int]

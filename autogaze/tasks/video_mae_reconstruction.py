@@ -17,14 +17,15 @@ from autogaze.reconstruction.video_mae import (
     save_video_mae,
 )
 from autogaze.reconstruction.video_mae.checkpoint import (
+    PUBLISHED_PREFIX,
     find_checkpoint,
     load_weights,
     read_config,
     read_state,
+    without_prefix,
 )
-from autogaze.reconstruction.video_mae.names import PUBLISHED_PREFIX, without_prefix
 from autogaze.tasks.base import Task, TaskOutput
-from autogaze.tasks.frame_losses import (
+from autogaze.tasks.losses import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     FrameLosses,
@@ -51,7 +52,7 @@ class VideoMAEReconstruction(Task):
         name: str = "VideoMAE",
     ) -> None:
         super().__init__(mae.config.pyramid, recon_sample_rate)
-        self.judge = name
+        self.metric = name
         self.mae = mae
         self.losses = losses
         self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)

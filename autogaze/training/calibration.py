@@ -19,16 +19,16 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from autogaze.datasets.seeds import seeded
+from autogaze.clips import frame_caps
 from autogaze.errors import TrainingError
-from autogaze.labelling.canvas import CanvasSearcher
+from autogaze.labelling.search import CanvasSearcher
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.scoring import loss_states
-from autogaze.selectors.base import frame_caps
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
-from autogaze.training.lesson import GazeRows
+from autogaze.training.rollouts import GazeRows
+from autogaze.utils.seeding import seeded
 
 SHARES = (0.01, 0.8)
 """Budgets of the gazes that heads are fitted to: shares of all patches, log-uniform."""

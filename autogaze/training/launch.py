@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from autogaze.errors import MissingExtraError, TrainingError
-from autogaze.training.options import TrainerOptions
-from autogaze.training.tracking import check_tracker
+from autogaze.training.config import TrainerOptions
+from autogaze.training.logging import check_tracker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -15,11 +15,12 @@ from autogaze.training.checkpoints import (
     CANNOT_SAVE,
     Checkpoints,
     TrainingState,
+    load_gaze,
+    load_task,
     read_optimizer,
     read_training_state,
 )
-from autogaze.training.settings import Settings
-from autogaze.training.weights import load_gaze, load_task
+from autogaze.training.config import Settings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -11,21 +11,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from autogaze.clips import frame_caps
 from autogaze.datasets.clip import ClipKey, UnreadableClip
-from autogaze.datasets.seeds import seeded
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
+from autogaze.models.autogaze.limits import GazeSettings, draw_settings
 from autogaze.models.autogaze.processing import normalise
-from autogaze.models.autogaze.settings import GazeSettings, draw_settings
-from autogaze.selectors.base import frame_caps
 from autogaze.tasks.pictures import task_picture
-from autogaze.training.controls import random_gaze, shuffled
-from autogaze.training.learner import BatchCounts, Learner
-from autogaze.training.loader import ListSampler, Place, PlacedBatch, make_loader
-from autogaze.training.moment import Moment
-from autogaze.training.options import TrainerOptions
-from autogaze.training.recipes.dummy import drawn_gaze
-from autogaze.training.unreadable import check_share, report
+from autogaze.training.algorithms import drawn_gaze
+from autogaze.training.config import TrainerOptions
+from autogaze.training.loader import ListSampler, Moment, Place, PlacedBatch, make_loader
+from autogaze.training.losses import BatchCounts, Learner
+from autogaze.training.rollouts import random_gaze, shuffled
+from autogaze.training.step import check_share, report
+from autogaze.utils.seeding import seeded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

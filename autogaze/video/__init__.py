@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autogaze.video.chunks import ChunkReader, VideoChunk, read_chunks
-    from autogaze.video.decode import Frame, Video, open_video
     from autogaze.video.info import VideoInfo
     from autogaze.video.motion import NEW_CONTENT, MotionField, motion_map
+    from autogaze.video.reader import Frame, Video, open_video
     from autogaze.video.tiling import cut_tiles, plan_tiles, stitch_tiles
-    from autogaze.video.write import VideoWriter
+    from autogaze.video.writer import VideoWriter
 
 _HOMES = {
     "ChunkReader": "chunks",
-    "Frame": "decode",
+    "Frame": "reader",
     "MotionField": "motion",
     "NEW_CONTENT": "motion",
-    "Video": "decode",
+    "Video": "reader",
     "VideoChunk": "chunks",
     "VideoInfo": "info",
-    "VideoWriter": "write",
+    "VideoWriter": "writer",
     "cut_tiles": "tiling",
     "motion_map": "motion",
-    "open_video": "decode",
+    "open_video": "reader",
     "plan_tiles": "tiling",
     "read_chunks": "chunks",
     "stitch_tiles": "tiling",

@@ -5,24 +5,81 @@ one by one straight into the tiles' tensor, in a thread that is one chunk ahead 
 the consumer.
 """
 
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from autogaze.clips import Clips
 from autogaze.errors import VideoError
-from autogaze.selectors.base import Clips
 from autogaze.source import Source, TileGrid
-from autogaze.video.decode import Frame, Video
 from autogaze.video.info import VideoInfo
 from autogaze.video.motion import check_motion, motion_map
-from autogaze.video.prefetch import ahead
+from autogaze.video.reader import Frame, Video
 from autogaze.video.sampling import Sampling
 from autogaze.video.tiling import cut_frame, empty_tiles, plan_tiles, resize
+
+# Work one item ahead of the consumer, in a thread.
+
+Item = TypeVar("Item")
+
+
+class _Outcome(Generic[Item]):
+    """An item, an error, or the end."""
+
+    def __init__(self, item: Item | None = None, error: BaseException | None = None) -> None:
+        self.item = item
+        self.error = error
+
+
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Iterate over `items` in a thread, one ahead; errors are raised here.
+
+    The thread ends when the consumer does, also early or with an error: at the
+    latest when the item in the making is made.
+    """
+    outcomes: queue.SimpleQueue[_Outcome[Item]] = queue.SimpleQueue()
+    wanted = threading.Semaphore(1)
+    stop = threading.Event()
+
+    def produce() -> None:
+        try:
+            iterator = iter(items)
+            try:
+                while wanted.acquire() and not stop.is_set():
+                    outcomes.put(_Outcome(next(iterator)))
+            finally:
+                if hasattr(iterator, "close"):
+                    iterator.close()
+        except StopIteration:
+            outcomes.put(_Outcome())
+        except BaseException as error:  # also KeyboardInterrupt: whatever it is, it is not lost
+            outcomes.put(_Outcome(error=error))
+
+    thread = threading.Thread(target=produce, name="autogaze-prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            outcome = outcomes.get()
+            if outcome.error is not None:
+                raise outcome.error
+            if outcome.item is None:
+                return
+            wanted.release()
+            item, outcome = outcome.item, _Outcome()
+            yield item
+            del item
+    finally:
+        stop.set()
+        wanted.release()
+        thread.join()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,9 @@ from pathlib import Path
 import av
 
 from autogaze.errors import CorruptVideoError, VideoError
-from autogaze.video.container import missing_bytes, reason
-from autogaze.video.picture import Orientation
+from autogaze.video.container import OpenStream, missing_bytes, reason
+from autogaze.video.frames import Orientation
 from autogaze.video.stills import still_header
-from autogaze.video.stream import OpenStream
 
 DEFAULT_FPS = 25.0
 """Dates frames of streams that have neither timestamps nor a rate."""

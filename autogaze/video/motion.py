@@ -21,7 +21,7 @@ from torch import Tensor
 
 from autogaze.errors import GeometryError, VideoError
 from autogaze.source import TileGrid
-from autogaze.video.picture import Orientation, side_data
+from autogaze.video.frames import Orientation, side_data
 
 NEW_CONTENT = 1e4
 """Activity in pixels of content that is new instead of moved: beyond any real vector."""

@@ -13,8 +13,7 @@ from pathlib import Path
 import av
 from av.video.stream import VideoStream
 
-from autogaze.video.container import open_container
-from autogaze.video.stream import Decoded, OpenStream, video_stream
+from autogaze.video.container import Decoded, OpenStream, open_container, video_stream
 
 # These do not date every frame: FFmpeg fills in the rest, differently after a seek.
 _UNDATED = ("avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc")

@@ -13,7 +13,15 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from autogaze.errors import CorruptVideoError, VideoError
-from autogaze.video.transparency import on_black
+
+# Pictures with transparent pixels.
+
+
+def on_black(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Composite on black: colour times alpha, rounded."""
+    colour = rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127
+    return (colour // 255).astype(np.uint8)
+
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 """What Pillow is asked about; GIF and animated PNG are videos and left to FFmpeg."""

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.normalization import IMAGENET, PixelStatistics
 from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.pixels import IMAGENET, PixelStatistics
 
 
 class EncoderAdapter:

@@ -7,16 +7,147 @@ theirs, and no dense mask exists.
 """
 
 from collections.abc import Callable
+from functools import cache, lru_cache
+from itertools import accumulate, pairwise
 from typing import Any, Literal, get_args
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autogaze.errors import EncoderError
-from autogaze.vision_encoders.flex import flex_attention
-from autogaze.vision_encoders.grouped import grouped_attention
 from autogaze.vision_encoders.layout import TokenLayout
+
+# Attention by scaled_dot_product_attention: one call for all segments of equal length.
+
+
+def grouped_attention(
+    query: Float[Tensor, "H N D"],
+    key: Float[Tensor, "H N D"],
+    value: Float[Tensor, "H N D"],
+    layout: TokenLayout,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "N H D"]:
+    """Attention of packed tokens; `scale` None means 1 / sqrt(D)."""
+
+    def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        causal = layout.attn_type == "causal"
+        return F.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, is_causal=causal, scale=scale
+        )
+
+    attended = []
+    for group in layout.groups:
+        # (H, G, n, D) -> (G, H, n, D)
+        q, k, v = (group.gather(x).transpose(0, 1) for x in (query, key, value))
+        if layout.attn_type == "block_causal":
+            edges = list(accumulate(group.frames, initial=0))
+            spans = [(start, stop) for start, stop in pairwise(edges) if start < stop]
+            parts = [sdpa(q[:, :, a:b], k[:, :, :b], v[:, :, :b]) for a, b in spans]
+            outcome = torch.cat(parts, dim=2)
+        else:
+            outcome = sdpa(q, k, v)
+        attended.append(outcome.transpose(1, 2).flatten(0, 1))  # (G * n, H, D)
+    if len(attended) == 1:
+        return attended[0]  # one group is the whole sequence, in its order
+    out = torch.cat(attended) if attended else query.transpose(0, 1)
+    return out[layout.from_groups]
+
+
+# Attention by FlexAttention: one fused kernel for a whole ragged batch, for GPUs.
+
+BLOCK = 128
+"""Side of the blocks that are skipped or computed as a whole."""
+
+
+def flex_attention(
+    query: Float[Tensor, "H N D"],
+    key: Float[Tensor, "H N D"],
+    value: Float[Tensor, "H N D"],
+    layout: TokenLayout,
+    *,
+    scale: float | None = None,
+    compiled: bool = True,
+) -> Float[Tensor, "N H D"]:
+    """Attention of packed tokens; `scale` None means 1 / sqrt(D)."""
+    kernel = _compiled() if compiled else _kernel()
+    out = kernel(query[None], key[None], value[None], block_mask=_mask(layout), scale=scale)
+    return out[0].transpose(0, 1)
+
+
+def visible_bounds(layout: TokenLayout) -> Int[Tensor, "N 2"]:
+    """[first, end) of the keys that each token sees."""
+    frames = torch.tensor(layout.frame_lengths)
+    clips = torch.tensor([sum(clip) for clip in layout.clip_frames])
+    frames_a_clip = torch.tensor([len(clip) for clip in layout.clip_frames])
+    frame_end = frames.cumsum(0).repeat_interleave(frames)
+    frame_first = frame_end - frames.repeat_interleave(frames)
+    frame_of_token = torch.arange(len(frames)).repeat_interleave(frames)
+    clip_of_token = torch.arange(len(clips)).repeat_interleave(frames_a_clip)[frame_of_token]
+    clip_end = clips.cumsum(0)[clip_of_token]
+    clip_first = clip_end - clips[clip_of_token]
+    bounds = {
+        "block_causal": (clip_first, frame_end),
+        "causal": (clip_first, torch.arange(layout.num_tokens) + 1),
+        "bidirectional": (clip_first, clip_end),
+        "frame_independent": (frame_first, frame_end),
+    }
+    return torch.stack(bounds[layout.attn_type], dim=1)
+
+
+def visible_blocks(
+    bounds: Int[Tensor, "N 2"],
+) -> tuple[Bool[Tensor, "blocks blocks"], Bool[Tensor, "blocks blocks"]]:
+    """Blocks of keys that blocks of queries see in part, and those they see wholly."""
+    missing = -len(bounds) % BLOCK
+    padded = torch.cat([bounds, bounds[-1:].expand(missing, 2)]).unflatten(0, (-1, BLOCK))
+    first, end = padded.unbind(-1)  # (blocks, BLOCK)
+    left = torch.arange(len(padded)) * BLOCK
+    right = left + BLOCK
+    seen = (first.amin(1, keepdim=True) < right) & (end.amax(1, keepdim=True) > left)
+    wholly = (first.amax(1, keepdim=True) <= left) & (end.amin(1, keepdim=True) >= right)
+    return seen & ~wholly, wholly
+
+
+@lru_cache(maxsize=4)
+def _mask(layout: TokenLayout) -> Any:
+    """The layout's BlockMask, made once for all layers, which ask for it one after another."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    bounds = visible_bounds(layout)
+    partly, wholly = visible_blocks(bounds)
+    first, end = (bounds[:, side].contiguous().to(layout.device) for side in (0, 1))
+
+    def listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+        counts = blocks.sum(-1, dtype=torch.int32)
+        # A stable sort of the flags puts the blocks that count first, ascending.
+        order = blocks.int().sort(dim=-1, descending=True, stable=True).indices.int()
+        return counts[None, None].to(layout.device), order[None, None].to(layout.device)
+
+    return BlockMask.from_kv_blocks(
+        *listed(partly),
+        *listed(wholly),
+        BLOCK_SIZE=BLOCK,
+        # Traced by the compiler, so nothing may stand around it, not even a shape check.
+        mask_mod=lambda b, h, q, k: (k >= first[q]) & (k < end[q]),
+        seq_lengths=(len(bounds), len(bounds)),
+    )
+
+
+def _kernel() -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention as kernel
+
+    return kernel
+
+
+@cache
+def _compiled() -> Callable[..., Any]:
+    return torch.compile(_kernel(), dynamic=True)
+
 
 NAME = "autogaze"
 """What `config._attn_implementation` of a gazed model says."""

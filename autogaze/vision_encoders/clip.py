@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from autogaze.utils.normalization import CLIP
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.pixels import CLIP
 
 
 class ClipAdapter(EncoderAdapter):

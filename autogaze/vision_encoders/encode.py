@@ -1,19 +1,178 @@
 """Encoding gazes: patches to tokens, tokens through the blocks, features out."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers.utils import ModelOutput
 
+from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders.adapter import EncoderAdapter
-from autogaze.vision_encoders.fit import GazedSettings, check_fit
-from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.output import GazedOutput, hold
-from autogaze.vision_encoders.patches import gazed_patches
-from autogaze.vision_encoders.tables import PositionTables
+from autogaze.vision_encoders.layout import AttentionType, TokenLayout
+from autogaze.vision_encoders.patches import PositionTables, gazed_patches
+
+# How a vision transformer sees gazes, and whether frames and a gaze fit it.
+
+
+@dataclass(frozen=True)
+class GazedSettings:
+    """How a vision transformer sees gazes.
+
+    Attributes:
+        pyramid: the patches it is made for, or None for any of its patch size.
+        attn_type: who is seen by a token of a clip.
+        backend: what computes attention, see `attention.packed_attention`.
+        max_tokens: clips are encoded together up to this many tokens (at least one clip
+            at a time), which bounds memory; with gradients everything is kept anyway.
+        frames_at_once: frames resized together while patches are cut.
+        empty_frames: "error", or "hold": a frame without patches is pooled as the last
+            frame that had some.
+    """
+
+    pyramid: PatchPyramid | None = None
+    attn_type: AttentionType = "block_causal"
+    backend: str = "auto"
+    max_tokens: int = 16384
+    frames_at_once: int = 64
+    empty_frames: str = "error"
+
+
+def check_fit(encoder: EncoderAdapter, frames: Tensor, gaze: Gaze, settings: GazedSettings) -> None:
+    """Raise EncoderError, with both numbers, where frames, gaze and encoder disagree."""
+    pyramid, wanted = gaze.pyramid, settings.pyramid
+    if wanted is not None and pyramid != wanted:
+        raise EncoderError(
+            f"the gaze was made for scales {pyramid} (scales / patch size), "
+            f"this encoder was set up for {wanted}; select with that pyramid"
+        )
+    if pyramid.patch_size != encoder.patch_size:
+        raise EncoderError(
+            f"the gaze has patches of {pyramid.patch_size} pixels, the encoder of "
+            f"{encoder.patch_size}; select with a PatchPyramid of patch_size={encoder.patch_size}"
+        )
+    if frames.ndim != 5 or frames.shape[2] != 3 or not frames.is_floating_point():
+        raise EncoderError(
+            "frames must be (clips, frames, 3, S, S) in the encoder's normalisation, "
+            f"got {tuple(frames.shape)} of {frames.dtype}"
+        )
+    # One NaN or infinity makes the sum one too; a GPU would have to be waited for.
+    if frames.device.type == "cpu" and not math.isfinite(
+        float(frames.detach().sum(dtype=torch.float32))
+    ):
+        raise EncoderError("the frames have NaN or infinite values")
+    if not frames.shape[0] * frames.shape[1]:
+        raise EncoderError(
+            f"nothing to encode: {frames.shape[0]} clips of {frames.shape[1]} frames"
+        )
+    if tuple(frames.shape[:2]) != tuple(gaze.lengths.shape):
+        raise EncoderError(
+            f"the video has {frames.shape[0]} clips of {frames.shape[1]} frames, "
+            f"the gaze {gaze.num_clips} of {gaze.num_frames}"
+        )
+    if tuple(frames.shape[3:]) != (pyramid.side, pyramid.side):
+        raise EncoderError(
+            f"frames are {frames.shape[3]} x {frames.shape[4]}, the largest scale of the gaze is "
+            f"{pyramid.side} x {pyramid.side}; resize or tile them to it"
+        )
+    if (
+        gaze.num_patches
+        and not 0 <= int(gaze.ids.min()) <= int(gaze.ids.max()) < pyramid.num_patches
+    ):
+        raise EncoderError(
+            f"patch ids must lie in [0, {pyramid.num_patches}), "
+            f"got ids from {int(gaze.ids.min())} to {int(gaze.ids.max())}"
+        )
+    empty = (gaze.lengths == 0).nonzero()
+    if not len(empty):
+        return
+    if settings.empty_frames == "error":
+        clip, frame = empty[0].tolist()
+        raise EncoderError(
+            f"{len(empty)} of {gaze.lengths.numel()} frames have no gazed patch, first frame "
+            f"{frame} of clip {clip}; a feature needs at least 1 (empty_frames='hold' pools such "
+            "a frame as the one before it)"
+        )
+    if bool((gaze.lengths[:, :1] == 0).any()):
+        clip = int((gaze.lengths[:, 0] == 0).nonzero()[0])
+        raise EncoderError(
+            f"frame 0 of clip {clip} has 0 gazed patches and no frame before it to hold; "
+            "a clip's first frame needs at least 1"
+        )
+
+
+# What a gazed encoder returns.
+
+
+@dataclass
+class GazedOutput(ModelOutput):
+    """Features of N gazed patches in B clips of T frames.
+
+    Attributes:
+        last_hidden_state: (N, C), a feature for every patch in the order of `gaze.ids`,
+            after the model's final norm where it has one.
+        pooler_output: (B, T, C), the model's own pooling (attention head, class token)
+            of every frame; None for models that pool nothing.
+        prefix_hidden_state: (B, T, P, C), class and register tokens of every frame; None
+            for models without.
+        hidden_states: the embeddings and every layer's output, (N, C) each, when asked for.
+        gaze: what was encoded, which says where each feature belongs.
+    """
+
+    last_hidden_state: Float[Tensor, "N C"]
+    pooler_output: Float[Tensor, "B T C"] | None = None
+    prefix_hidden_state: Float[Tensor, "B T P C"] | None = None
+    hidden_states: tuple[Float[Tensor, "N C"], ...] | None = None
+    gaze: Gaze | None = None
+
+    def frame(self, clip: int, frame: int) -> Float[Tensor, "n C"]:
+        """Features of the patches of one frame, in the order they were chosen."""
+        gaze = self._gaze
+        index = range(gaze.num_clips)[clip] * gaze.num_frames + range(gaze.num_frames)[frame]
+        return self.last_hidden_state[gaze.offsets[index] : gaze.offsets[index + 1]]
+
+    def padded(self) -> tuple[Float[Tensor, "B L C"], Tensor]:
+        """Features a clip, zeros behind shorter ones, and (B, L) True where there are none."""
+        counts = self._gaze.lengths.sum(1)
+        rows = self.last_hidden_state.split(counts.tolist())
+        longest = int(counts.max()) if len(counts) else 0
+        is_padding = torch.arange(longest) >= counts[:, None]
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return padded, is_padding.to(padded.device)
+
+    def frame_means(self) -> Float[Tensor, "B T C"]:
+        """Mean feature of every frame's patches, for models that pool nothing themselves.
+
+        A frame without patches has the mean of the last frame that had some.
+        """
+        gaze = self._gaze
+        features = self.last_hidden_state.float()
+        sums = features.new_zeros(gaze.lengths.numel(), features.shape[1])
+        sums.index_add_(0, gaze.frame_of_patch.to(features.device), features)
+        counts = gaze.lengths.flatten().clamp(min=1).to(features.device)
+        means = (sums / counts[:, None]).to(self.last_hidden_state.dtype)
+        return hold(means.unflatten(0, tuple(gaze.lengths.shape)), gaze.lengths)
+
+    @property
+    def _gaze(self) -> Gaze:
+        # Only ModelOutput's conventions make it optional.
+        if self.gaze is None:
+            raise EncoderError(
+                "this output says no gaze, so nobody knows where its features belong; make it "
+                "with GazedOutput(..., gaze=gaze)"
+            )
+        return self.gaze
+
+
+def hold(pooled: Float[Tensor, "B T C"], lengths: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+    """Frames without patches take the feature of the last frame that had some."""
+    steps = torch.arange(lengths.shape[1]).expand(lengths.shape)
+    last = torch.where(lengths > 0, steps, 0).cummax(dim=1).values.to(pooled.device)
+    return pooled.gather(1, last[..., None].expand_as(pooled))
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,8 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
-from autogaze.vision_encoders.encode import encode
-from autogaze.vision_encoders.fit import GazedSettings
+from autogaze.vision_encoders.encode import GazedOutput, GazedSettings, encode
 from autogaze.vision_encoders.layout import AttentionType, check_attention_type
-from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.registry import adapter_class
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from autogaze.utils.normalization import HALF
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.pixels import HALF
 
 
 class ViTAdapter(EncoderAdapter):

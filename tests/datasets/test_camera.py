@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autogaze.datasets.camera import CameraClips, CameraPath, CameraSettings, draw_path, show
 from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
 from autogaze.datasets.composed import ComposedClips, CompositionSettings, compose
+from autogaze.datasets.photographs import CameraClips, CameraPath, CameraSettings, draw_path, show
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
-from autogaze.datasets.seeds import seeded
 from autogaze.errors import TrainingError
+from autogaze.utils.seeding import seeded
 from tests.datasets.pictures import make_pictures
 
 

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from autogaze.datasets.augmentation import Augmentation, augment
 from autogaze.datasets.clip import ClipKey, GazeLabels, TrainingClip, UnreadableClip, collate
 from autogaze.datasets.mixture import MixedClips
-from autogaze.datasets.seeds import integer, seeded, uniform
 from autogaze.errors import GeometryError, TrainingError
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.seeding import integer, seeded, uniform
 from tests.datasets.pictures import some_frames
 
 PYRAMID = PatchPyramid((16, 32), 16)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from autogaze.datasets.decoders import OpenCVVideo, PyAVVideo, choose_decoder
+from autogaze.datasets.decoding import OpenCVVideo, PyAVVideo, choose_decoder
 from autogaze.errors import CorruptVideoError, MissingExtraError, TrainingError, VideoError
 from tests.clips import make_video
 

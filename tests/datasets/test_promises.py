@@ -5,14 +5,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from autogaze.datasets.augmentation import Augmentation
-from autogaze.datasets.camera import CameraClips, CameraSettings
 from autogaze.datasets.clip import ClipKey, TrainingClip, collate
 from autogaze.datasets.composed import ComposedClips, CompositionSettings
 from autogaze.datasets.decoded import DecodedClips, save_decoded
+from autogaze.datasets.decoding import Window
 from autogaze.datasets.mixture import MixedClips
+from autogaze.datasets.photographs import CameraClips, CameraSettings
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
 from autogaze.datasets.video_folder import VideoFolder
-from autogaze.datasets.windows import Window
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
 

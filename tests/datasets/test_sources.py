@@ -10,9 +10,8 @@ from autogaze.datasets.decoded import save_decoded
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import AutoGazeError, TrainingError
 from autogaze.geometry import PatchPyramid
+from autogaze.training.clip_sources import DATASETS, SourceFile, read_source
 from autogaze.training.loader import StepSampler, make_loader
-from autogaze.training.sources import DATASETS, read_source
-from autogaze.training.sources.file import SourceFile
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
 

@@ -7,12 +7,10 @@ import pytest
 import torch
 
 from autogaze.datasets.clip import ClipKey, UnreadableClip, collate
-from autogaze.datasets.files import find_files, short_name
-from autogaze.datasets.footage import HeldFootage, square
-from autogaze.datasets.seeds import seeded
-from autogaze.datasets.video_folder import VideoFolder, read_window
-from autogaze.datasets.windows import Window
+from autogaze.datasets.decoding import HeldFootage, Window, square
+from autogaze.datasets.video_folder import VideoFolder, find_files, read_window, short_name
 from autogaze.errors import TrainingError, VideoError
+from autogaze.utils.seeding import seeded
 from autogaze.video import open_video
 from tests.clips import damage, make_video
 

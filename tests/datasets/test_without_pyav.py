@@ -25,8 +25,8 @@ class NoPyAV:
 
 sys.meta_path.insert(0, NoPyAV())
 import autogaze.train
-from autogaze.cli import app
-from autogaze.training.building import build_trainer
+from autogaze.cli.app import app
+from autogaze.training.factory import build_trainer
 
 config = json.loads(sys.argv[1])
 state = build_trainer(config).fit()

@@ -12,20 +12,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from autogaze.cli import app
+from autogaze.cli.app import app
 from autogaze.datasets.clip import TrainingClip
 from autogaze.datasets.decoded import save_decoded
+from autogaze.datasets.decoding import Window
 from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.video_folder import VideoFolder
-from autogaze.datasets.windows import Window
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.journal import parts_folder
+from autogaze.labelling.shards import parts_folder
 from autogaze.reconstruction.canvas import canvas_losses
-from autogaze.tasks.frame_losses import FrameLosses
+from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from autogaze.training.sources import read_source
+from autogaze.training.clip_sources import read_source
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
 from tests.tasks.material import tiny_mae

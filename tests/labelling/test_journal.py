@@ -7,7 +7,7 @@ import pytest
 from autogaze.datasets.clip import GazeLabels
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import OutputError, TrainingError
-from autogaze.labelling.journal import Journal, Shard, check_new, merge, parts_folder
+from autogaze.labelling.shards import Journal, Shard, check_new, merge, parts_folder
 from tests.disks import small_disk
 
 SETTINGS = {"judge": "canvas", "num_patches": 5, "clip_len": 2}

@@ -4,24 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from autogaze.datasets.seeds import seeded
 from autogaze.errors import GeometryError, TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.budget import GazeBudget
-from autogaze.labelling.canvas import CanvasSearcher, shares
+from autogaze.labelling.label import GazeBudget
 from autogaze.labelling.measure import spread_states
 from autogaze.labelling.naive import naive_labels, naive_seconds
-from autogaze.labelling.promise import promises
-from autogaze.labelling.video_mae import VideoMAESearcher
+from autogaze.labelling.search import CanvasSearcher, shares
+from autogaze.labelling.video_mae_search import VideoMAESearcher, promises
 from autogaze.reconstruction.canvas import Canvas, canvas_losses
+from autogaze.reconstruction.resample import scale_views
 from autogaze.reconstruction.video_mae.incremental import FrameByFrame
-from autogaze.reconstruction.video_mae.model import pictures
-from autogaze.reconstruction.views import scale_views
+from autogaze.reconstruction.video_mae.modeling import pictures
 from autogaze.selectors.greedy import Greedy
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
-from autogaze.tasks.frame_losses import FrameLosses
+from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.utils.seeding import seeded
 from tests.tasks.material import FROM_CANVAS, TINY, some_clips, some_gaze, tiny_mae, tiny_siglip
 
 PYRAMID = TINY.pyramid

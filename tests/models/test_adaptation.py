@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from autogaze import Gaze, PatchPyramid
 from autogaze.errors import GeometryError
-from autogaze.models.autogaze.adaptation import GridAdaptation
+from autogaze.models.autogaze.grid_adaptation import GridAdaptation
 from tests.gazes import gazes, same
 
 FEW = settings(max_examples=40, deadline=None)

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze import native
-from autogaze.models.autogaze.cache import Feed, KVCache
-from autogaze.models.autogaze.native import NativeKVCache, attention_kernel, kernel
+from autogaze.models.autogaze.kv_cache import Feed, KVCache
+from autogaze.models.autogaze.native import NativeKVCache, attention_kernel
+from autogaze.models.autogaze.native import attention as kernel
 from tests.gazes import same
 from tests.models.tiny import tiny_model, tiny_video
 

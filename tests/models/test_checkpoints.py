@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from autogaze.errors import CheckpointError, GeometryError
 from autogaze.models.autogaze import AutoGaze, AutoGazeConfig, AutoGazeImageProcessor
-from autogaze.models.autogaze.settings import draw_settings
+from autogaze.models.autogaze.limits import draw_settings
 from tests.models.tiny import tiny_config, tiny_model, tiny_video
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from autogaze import Gaze
 from autogaze.errors import SelectorError
-from autogaze.models.autogaze.picking import Picking, pick_block
+from autogaze.models.autogaze.decoding import Picking, pick_block
 from tests.gazes import same
 from tests.models.tiny import tiny_model, tiny_video
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from autogaze import Gaze
 from autogaze.errors import SelectorError
-from autogaze.models.autogaze.picking import Picking
+from autogaze.models.autogaze.decoding import Picking
 from tests.gazes import same
 from tests.models.test_generation import POSITIONS, threshold_of
 from tests.models.tiny import tiny_model, tiny_video

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from autogaze.models.autogaze.native import build
-from autogaze.models.autogaze.native.build import NotBuiltError, built_library
+from autogaze.models.autogaze.native import attention as build
+from autogaze.models.autogaze.native.attention import NotBuiltError, built_library
 
 
 def test_a_command_that_cannot_be_read(monkeypatch):

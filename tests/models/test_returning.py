@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from autogaze import Gaze
 from autogaze.errors import CheckpointError, SelectorError
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze import AutoGaze, generation
-from autogaze.models.autogaze.picking import Picking, pick_block
+from autogaze.models.autogaze import AutoGaze, streaming
+from autogaze.models.autogaze.decoding import Picking, pick_block
+from autogaze.models.autogaze.inhibition import FLOOR, ReturnMemory, patch_pixels
 from autogaze.models.autogaze.processing import normalise
-from autogaze.models.autogaze.returning import FLOOR, ReturnMemory, patch_pixels
 from tests.gazes import same
 from tests.models.test_generation import threshold_of
 from tests.models.tiny import tiny_model, tiny_video
@@ -157,9 +157,9 @@ def test_frames_of_other_sizes_are_resized_once_for_all():
 def test_frames_are_resized_within_the_memory_budget(monkeypatch):
     model, sizes = inhibited(), []
     model.memory_budget = 1
-    resize = generation.resize_clip
+    resize = streaming.resize_clip
     monkeypatch.setattr(
-        generation,
+        streaming,
         "resize_clip",
         lambda clips, side: sizes.append(len(clips)) or resize(clips, side),
     )

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autogaze import Gaze
-from autogaze.models.autogaze import static
-from autogaze.models.autogaze.picking import Picking
+from autogaze.models.autogaze import cuda_graphs as static
+from autogaze.models.autogaze.decoding import Picking
 from tests.gazes import same
 from tests.models.test_generation import threshold_of
 from tests.models.tiny import tiny_model, tiny_video

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from autogaze.errors import AutoGazeError, GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.atoms import atoms_of
 from autogaze.reconstruction.canvas import GREY, Canvas, canvas_losses, reconstruct
-from autogaze.reconstruction.views import scale_views
+from autogaze.reconstruction.greedy_search import atoms_of
+from autogaze.reconstruction.resample import scale_views
 from autogaze.source import Source, TileGrid
 from tests.selectors.material import (
     CROPPED,

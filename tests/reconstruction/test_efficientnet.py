@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from autogaze.errors import CheckpointError, GeometryError, MissingExtraError
-from autogaze.reconstruction import efficientnet_weights
-from autogaze.reconstruction.efficientnet import Convolution
-from autogaze.reconstruction.efficientnet_weights import load_efficientnet
+from autogaze.reconstruction import efficientnet as efficientnet_weights
+from autogaze.reconstruction.efficientnet import Convolution, load_efficientnet
 from tests.reconstruction.efficientnets import random_efficientnet
 
 VARIANTS = ("lite0", "lite1")

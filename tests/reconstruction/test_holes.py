@@ -9,7 +9,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import GREY, Canvas, reconstruct
 from autogaze.reconstruction.holes import fill_holes, filled_canvas
-from autogaze.reconstruction.views import scale_views
+from autogaze.reconstruction.resample import scale_views
 from tests.tasks.material import TINY, some_clips, some_gaze
 
 

@@ -17,8 +17,12 @@ from autogaze.reconstruction.video_mae import (
     save_video_mae,
 )
 from autogaze.reconstruction.video_mae.checkpoint import VIDEO_PARAMETERS
-from autogaze.reconstruction.video_mae.packing import DecoderCells
-from autogaze.reconstruction.video_mae.positions import grid_positions, resized_1d, resized_2d
+from autogaze.reconstruction.video_mae.layers import (
+    DecoderCells,
+    grid_positions,
+    resized_1d,
+    resized_2d,
+)
 from tests.conformance import conformance_folder
 from tests.disks import small_disk
 from tests.tasks.material import TINY

@@ -29,7 +29,7 @@ def chunk(
         torch.tensor([patch for tile in ids for frame in tile for patch in frame]).long(),
         torch.tensor([[len(frame) for frame in tile] for tile in ids]),
         losses=torch.tensor([[number / 100 for number in numbers]] * len(ids)),
-        judge="canvas",
+        metric="canvas",
         source=Source(grid, tuple(number / 10 for number in numbers), numbers, 16, "some/clip.mp4"),
     )
     frames = frames.to(torch.uint8)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from autogaze.rendering.judged_sheet import GAIN, Judged, JudgedSheet
 from autogaze.rendering.palette import scale_colours
-from autogaze.rendering.sheet_layout import GAP, LABELS, MARGIN
+from autogaze.rendering.sheet import GAP, LABELS, MARGIN
 from tests.rendering.chunks import chunk
 
 WIDTH, HEIGHT = 144, 72  # of a small picture with `cell=136`: the area of 136 x 76.5, 2:1

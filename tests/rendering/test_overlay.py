@@ -9,11 +9,9 @@ import pytest
 from autogaze.errors import OutputError
 from autogaze.geometry import PatchPyramid
 from autogaze.rendering import OverlayVideo, ReconstructionVideo
-from autogaze.rendering.caption import Caption
-from autogaze.rendering.facts import FrameFacts, chosen, frame_facts
-from autogaze.rendering.overlay import dim, draw_overlay
+from autogaze.rendering.overlay import Caption, dim, draw_overlay
+from autogaze.rendering.painter import FrameFacts, chosen, frame_facts, patch_maps
 from autogaze.rendering.palette import PANEL, scale_colours
-from autogaze.rendering.patch_map import patch_maps
 from tests.rendering.chunks import GRID, PYRAMID, chunk
 
 

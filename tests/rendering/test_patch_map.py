@@ -6,7 +6,7 @@ import torch
 
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.rendering.patch_map import display_size, patch_maps
+from autogaze.rendering.painter import display_size, patch_maps
 from autogaze.source import Source, TileGrid
 
 PYRAMIDS = [

@@ -9,7 +9,7 @@ from PIL import Image
 
 from autogaze.rendering import ContactSheet
 from autogaze.rendering.palette import PANEL, scale_colours
-from autogaze.rendering.sheet_layout import GAP, LABELS, MARGIN
+from autogaze.rendering.sheet import GAP, LABELS, MARGIN
 from tests.rendering.chunks import chunk
 
 WIDTH, HEIGHT = 144, 72  # of a small picture with `cell=136`: the area of 136 x 76.5, 2:1

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from autogaze.clips import Clips
 from autogaze.errors import SelectorError
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import Clips
 from autogaze.selectors.codec import Codec
 
 PYRAMID = PatchPyramid((8, 16), 4)

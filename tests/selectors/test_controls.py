@@ -3,8 +3,7 @@
 import torch
 
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.centre import Centre
-from autogaze.selectors.random import Random
+from autogaze.selectors.controls import Centre, Random
 
 PYRAMID = PatchPyramid((8, 16, 24), 4)  # 4 + 16 + 36 patches
 FRAMES = torch.zeros(2, 3, 3, 24, 24)

@@ -9,7 +9,7 @@ from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import Canvas, canvas_losses
-from autogaze.reconstruction.views import scale_views
+from autogaze.reconstruction.resample import scale_views
 from autogaze.selectors.greedy import Greedy
 from tests.selectors.material import (
     CROPPED,
@@ -73,7 +73,7 @@ def test_every_pick_is_the_best_one(pyramid, seed, by_loss):
 def test_reported_losses_are_those_of_the_saved_gaze(pyramid, seed, ratio, loss):
     frames = random_clips(pyramid, 2, 3, seed)
     gaze = Greedy(pyramid).select(frames, ratio=ratio, loss=loss)
-    assert gaze.judge == "canvas"
+    assert gaze.metric == "canvas"
     assert gaze.ordered
     torch.testing.assert_close(gaze.losses, canvas_losses(frames, gaze), atol=1e-6, rtol=0)
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from autogaze import Gaze
+from autogaze.clips import Clips
 from autogaze.errors import GeometryError, SelectorError
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.processing import normalise
-from autogaze.selectors.base import Clips
 from autogaze.selectors.learned import Learned
 from tests.gazes import same
 from tests.models.tiny import tiny_model

@@ -5,16 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autogaze.clips import Clips, frame_cap
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import Clips, frame_cap
-from autogaze.selectors.centre import Centre
 from autogaze.selectors.change import Change
 from autogaze.selectors.codec import Codec
+from autogaze.selectors.controls import Centre, Random
 from autogaze.selectors.finest_cells import cell_means, whole_frame
 from autogaze.selectors.greedy import Greedy
-from autogaze.selectors.random import Random
 from autogaze.selectors.run_length import RunLength
 from tests.selectors.material import CROPPED, EXACT, pyramids, random_clips, seeds
 
@@ -140,7 +139,7 @@ def test_what_cannot_be_done_is_refused(make):
 @every_selector
 def test_only_a_judge_makes_a_loss_possible(make):
     selector = make(PatchPyramid((4, 8), 4))
-    if selector.judge is None:
+    if selector.metric is None:
         with pytest.raises(SelectorError, match="use ratio instead"):
             selector.stream(loss=0.1)
     else:

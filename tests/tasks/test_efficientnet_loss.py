@@ -7,9 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from autogaze.errors import MissingExtraError
-from autogaze.reconstruction import efficientnet_weights
-from autogaze.tasks.efficientnet_loss import EfficientNetLoss, efficientnet
-from autogaze.tasks.frame_losses import FrameLosses
+from autogaze.reconstruction import efficientnet as efficientnet_weights
+from autogaze.tasks.losses import EfficientNetLoss, FrameLosses, efficientnet
 from tests.reconstruction.efficientnets import random_efficientnet
 from tests.tasks.material import some_clips
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from autogaze.errors import CheckpointError, TrainingError
-from autogaze.tasks import loss_networks
-from autogaze.tasks.frame_losses import (
+from autogaze.tasks import losses as loss_networks
+from autogaze.tasks.losses import (
     IMAGENET_STD,
     FrameLosses,
     PixelLoss,

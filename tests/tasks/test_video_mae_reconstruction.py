@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autogaze.errors import CheckpointError, OutputError, TrainingError
-from autogaze.tasks import loss_networks
-from autogaze.tasks.frame_losses import FrameLosses
+from autogaze.tasks import losses as loss_networks
+from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction, load_video_mae
 from tests.tasks.material import (
     TINY,

@@ -15,4 +15,4 @@ def fresh_accelerate():
 @pytest.fixture
 def no_curves(monkeypatch):
     """They are drawn in tests of their own, and take longer than a tiny training."""
-    monkeypatch.setattr("autogaze.training.journal.draw_curves", lambda *_: False)
+    monkeypatch.setattr("autogaze.training.logging.draw_curves", lambda *_: False)

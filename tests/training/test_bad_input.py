@@ -11,12 +11,11 @@ from autogaze import train
 from autogaze.datasets.clip import ClipKey, UnreadableClip
 from autogaze.datasets.procedural import ProceduralClips
 from autogaze.errors import AutoGazeError, CheckpointError, MissingExtraError, TrainingError
-from autogaze.training.building import build_trainer
-from autogaze.training.journal import read_metrics
-from autogaze.training.options import TrainerOptions
-from autogaze.training.sources.folders import VideoFolderSource
-from autogaze.training.sources.mixture import Part
-from autogaze.training.unreadable import check_share
+from autogaze.training.clip_sources import Part, VideoFolderSource
+from autogaze.training.config import TrainerOptions
+from autogaze.training.factory import build_trainer
+from autogaze.training.logging import read_metrics
+from autogaze.training.step import check_share
 from tests.clips import make_video
 from tests.training.tiny import JUDGE, tiny_config, tiny_trainer
 
@@ -402,7 +401,7 @@ class Damaged(ProceduralClips):
 
 def damaged(monkeypatch, *numbers):
     monkeypatch.setattr(Damaged, "broken", frozenset(numbers))
-    monkeypatch.setattr("autogaze.training.sources.drawn.ProceduralClips", Damaged)
+    monkeypatch.setattr("autogaze.training.clip_sources.ProceduralClips", Damaged)
 
 
 @pytest.mark.parametrize("kind", ["ntp", "grpo", "judge"])

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import autogaze
-from autogaze.cli import app
+from autogaze.cli.app import app
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.scoring import loss_states
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
-from autogaze.tasks.frame_losses import FrameLosses
+from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.calibration import (
     CalibrationOptions,
@@ -26,8 +26,8 @@ from autogaze.training.calibration import (
     fit_head,
     num_passes,
 )
-from autogaze.training.lesson import GazeRows
-from autogaze.training.weights import save_gaze
+from autogaze.training.checkpoints import save_gaze
+from autogaze.training.rollouts import GazeRows
 from tests.datasets.pictures import some_frames
 from tests.models.test_generation import threshold_of
 from tests.models.tiny import tiny_model, tiny_video

@@ -16,11 +16,11 @@ from autogaze.datasets.clip import TrainingClip
 from autogaze.datasets.decoded import save_decoded
 from autogaze.errors import CheckpointError
 from autogaze.reconstruction.video_mae import save_video_mae
-from autogaze.tasks.frame_losses import LOSSES
-from autogaze.training.building import build_trainer
-from autogaze.training.journal import read_metrics
-from autogaze.training.judges import read_task
-from autogaze.training.sources import DATASETS
+from autogaze.tasks.losses import LOSSES
+from autogaze.training.clip_sources import DATASETS
+from autogaze.training.factory import build_trainer
+from autogaze.training.logging import read_metrics
+from autogaze.training.task_config import read_task
 from tests.clips import make_video
 from tests.tasks.material import TINY, tiny_mae, tiny_siglip
 from tests.training.composed import compose_options

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from autogaze import train
-from autogaze.cli import app
-from autogaze.tasks.frame_losses import LOSSES
-from autogaze.training.building import build_trainer
-from autogaze.training.journal import read_metrics
+from autogaze.cli.app import app
+from autogaze.tasks.losses import LOSSES
+from autogaze.training.factory import build_trainer
+from autogaze.training.logging import read_metrics
 from tests.clips import make_video
 from tests.training.composed import SHORT, SMALL, SMALL_JUDGE, compose_options
 from tests.training.tiny import JUDGE, MODEL, save_judge

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from autogaze.gaze import Gaze
-from autogaze.training.building import build_trainer
-from autogaze.training.first_weights import share_positions
-from autogaze.training.hints import (
+from autogaze.training.auxiliary import (
     CENTRE,
     FLOOR,
     carried_targets,
     directions,
     hint_loss,
     hint_targets,
+    share_positions,
 )
-from autogaze.training.journal import read_metrics
+from autogaze.training.factory import build_trainer
+from autogaze.training.logging import read_metrics
 from tests.models.tiny import tiny_model, tiny_video
 from tests.training.composed import compose_options
 from tests.training.tiny import tiny_config

@@ -9,13 +9,11 @@ import time
 import pytest
 
 from autogaze.geometry import PatchPyramid
-from autogaze.training.building import build_trainer
 from autogaze.training.checkpoints import Checkpoints
-from autogaze.training.curves import draw_curves, panels
-from autogaze.training.journal import read_metrics
-from autogaze.training.opening import LabelCount
-from autogaze.training.progress import WIDTH, Progress, Stopwatch
-from autogaze.training.sources import read_source
+from autogaze.training.clip_sources import read_source
+from autogaze.training.factory import build_trainer
+from autogaze.training.logging import draw_curves, panels, read_metrics
+from autogaze.training.progress import WIDTH, LabelCount, Progress, Stopwatch
 from tests.disks import small_disk
 from tests.training.tiny import RECIPES, tiny_config, tiny_trainer
 

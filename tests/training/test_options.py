@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from autogaze.training.building import build_trainer
-from autogaze.training.journal import read_metrics
+from autogaze.training.factory import build_trainer
+from autogaze.training.logging import read_metrics
 from tests.training.tiny import JUDGE, RECIPES, tiny_config, tiny_trainer
 
 

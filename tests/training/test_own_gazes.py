@@ -9,12 +9,11 @@ from autogaze.datasets.clip import ClipKey, collate
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.canvas import CanvasSearcher
+from autogaze.labelling.search import CanvasSearcher
 from autogaze.models.autogaze.processing import normalise
 from autogaze.reconstruction.canvas import canvas_losses
-from autogaze.training.building import build_trainer
-from autogaze.training.loader import PlacedBatch
-from autogaze.training.moment import Moment
+from autogaze.training.factory import build_trainer
+from autogaze.training.loader import Moment, PlacedBatch
 from tests.datasets.pictures import some_frames
 from tests.training.tiny import JUDGE, tiny_config
 

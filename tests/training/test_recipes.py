@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 import autogaze
 from autogaze import train
-from autogaze.cli import app
+from autogaze.cli.app import app
 from autogaze.datasets.labels import LabelFile
-from autogaze.training.building import build_trainer
-from autogaze.training.journal import read_metrics
+from autogaze.training.factory import build_trainer
+from autogaze.training.logging import read_metrics
 from tests.clips import make_video
 from tests.training.composed import SHORT, SMALL, SMALL_JUDGE
 from tests.training.test_documented_commands import BLOCK, HEADING, assert_holds

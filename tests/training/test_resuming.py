@@ -15,10 +15,10 @@ import torch
 
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.trainer import Trainer
-from autogaze.training.building import build_trainer
 from autogaze.training.checkpoints import Checkpoints
-from autogaze.training.journal import read_metrics
-from autogaze.training.stepping import Stepper
+from autogaze.training.factory import build_trainer
+from autogaze.training.logging import read_metrics
+from autogaze.training.step import Stepper
 from tests.training.tiny import (
     JUDGE,
     assert_same,

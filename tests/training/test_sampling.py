@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from autogaze.errors import SelectorError
-from autogaze.models.autogaze.picking import Picking, pick_block
-from autogaze.training.lesson import GazeRows
-from autogaze.training.moment import Moment
-from autogaze.training.sampling import at_last_gazes, group_caps, sample_groups
+from autogaze.models.autogaze.decoding import Picking, pick_block
+from autogaze.training.loader import Moment
+from autogaze.training.rollouts import GazeRows, at_last_gazes, group_caps, sample_groups
 from tests.models.tiny import tiny_model, tiny_video
 from tests.training.tiny import SELF
 

@@ -12,7 +12,7 @@ from autogaze.errors import TrainingError
 from autogaze.models.autogaze import AutoGaze, AutoGazeImageProcessor
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.checkpoints import Checkpoints
-from autogaze.training.stepping import Stepper
+from autogaze.training.step import Stepper
 from tests.disks import small_disk
 from tests.training.tiny import assert_same, tiny_trainer, weights_after
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from autogaze.training.options import TemperatureSchedule, TrainerOptions
-from autogaze.training.schedules import learning_rate, temperature
+from autogaze.training.config import TemperatureSchedule, TrainerOptions
+from autogaze.training.step import learning_rate, temperature
 
 
 def rates(schedule, steps=11, **options):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autogaze.errors import TrainingError
-from autogaze.training.tracking import TRACKERS, Tracking
+from autogaze.training.logging import TRACKERS, Tracking
 from tests.training.tiny import tiny_trainer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from autogaze.gaze import Gaze
-from autogaze.labelling.canvas import CanvasSearcher
-from autogaze.tasks.frame_losses import LOSSES
-from autogaze.training.building import build_trainer
-from autogaze.training.controls import random_gaze, shuffled
-from autogaze.training.journal import read_metrics
+from autogaze.labelling.search import CanvasSearcher
+from autogaze.tasks.losses import LOSSES
+from autogaze.training.factory import build_trainer
+from autogaze.training.logging import read_metrics
+from autogaze.training.rollouts import random_gaze, shuffled
 from autogaze.training.validation import Validation
 from tests.tasks.material import some_gaze
 from tests.training.tiny import SELF, assert_same, tiny_config, tiny_trainer

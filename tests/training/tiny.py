@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from autogaze.trainer import Trainer
-from autogaze.training.building import build_trainer
+from autogaze.training.factory import build_trainer
 
 MODEL = {
     "scales": "32+64",

@@ -9,7 +9,7 @@ import torch
 
 from autogaze.errors import CorruptVideoError, GeometryError, VideoError
 from autogaze.video import cut_tiles, motion_map, open_video, read_chunks
-from autogaze.video.prefetch import ahead
+from autogaze.video.chunks import ahead
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10, 16, 64])

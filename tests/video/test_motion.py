@@ -82,7 +82,7 @@ def test_vectors_do_not_change_with_threads(folder, encode, moving, monkeypatch)
     path = encode(folder / "threads.mp4", moving, g="5")
     threaded = [frame.motion.lengths for frame in open_video(path).frames(motion=True)]
 
-    from autogaze.video import stream as module
+    from autogaze.video import container as module
 
     make = module._decoder
 

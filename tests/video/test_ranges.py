@@ -62,7 +62,7 @@ def test_ranges_equal_slices(folder, encode, picture, name, variable):
 
 
 def test_a_late_start_skips_the_decoding_before(folder, encode, picture, monkeypatch):
-    from autogaze.video.stream import OpenStream
+    from autogaze.video.container import OpenStream
 
     frames = [picture(number % 20) for number in range(200)]
     video = open_video(encode(folder / "long.mp4", frames, g="10"))

@@ -180,13 +180,15 @@ def test_flex_refuses_dropout():
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_backends_agree(siglip, monkeypatch):
-    from autogaze.vision_encoders import attention, flex
+    from autogaze.vision_encoders import attention
+
+    compiled = attention.flex_attention
 
     called = []
 
     def uncompiled(*args, **options):
         called.append(1)
-        return flex.flex_attention(*args, compiled=False, **options)
+        return compiled(*args, compiled=False, **options)
 
     monkeypatch.setattr(attention, "flex_attention", uncompiled)
     frames, gaze = random_frames(2, 3), random_gaze(PYRAMID, 2, 3)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from autogaze.vision_encoders import flex
-from autogaze.vision_encoders.flex import flex_attention, visible_blocks, visible_bounds
+from autogaze.vision_encoders import attention as flex
+from autogaze.vision_encoders.attention import flex_attention, visible_blocks, visible_bounds
 from autogaze.vision_encoders.layout import ATTENTION_TYPES, TokenLayout
 from tests.vision_encoders.families import assert_close
 from tests.vision_encoders.layouts import CPU, dense_attention, dense_mask, layouts, random_qkv

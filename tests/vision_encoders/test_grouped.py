@@ -4,7 +4,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autogaze.vision_encoders.grouped import grouped_attention
+from autogaze.vision_encoders.attention import grouped_attention
 from autogaze.vision_encoders.layout import ATTENTION_TYPES, TokenLayout
 from tests.vision_encoders.families import assert_close
 from tests.vision_encoders.layouts import CPU, dense_attention, dense_mask, layouts, random_qkv

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from autogaze import Gaze, PatchPyramid, gazed
+from autogaze.vision_encoders.patches import PositionTables
 from autogaze.vision_encoders.registry import adapter_class
-from autogaze.vision_encoders.tables import PositionTables
 from tests.vision_encoders.families import FAMILIES, assert_close, random_frames
 
 PYRAMID = PatchPyramid((32, 48, 64), 16)

@@ -139,14 +139,14 @@ class AutoGazeConfig(PretrainedConfig):
         gazing_ratio_config, gazing_ratio_each_frame_config,
         task_loss_requirement_config, has_task_loss_requirement_during_training,
         has_task_loss_requirement_during_inference: how ratio and loss threshold are
-            drawn when a call gives neither (see `autogaze.models.autogaze.settings`).
+            drawn when a call gives neither (see `autogaze.models.autogaze.limits`).
         decode_positions: position ids of the tokens of a freshly fed block while
             gazing. "as_released": the last k ids of that frame's prefill, as the
             published weights are run. "sequential": the ids that follow, so that
             decoding and teacher-forced scoring agree.
         inhibition_of_return: above 0: a patch that was gazed at is gazed at again with a
             probability that grows with how much it has changed since, up to this mean
-            difference of pixel values in [0, 1] (`autogaze.models.autogaze.returning`).
+            difference of pixel values in [0, 1] (`autogaze.models.autogaze.inhibition`).
             None, as the published weights are run: with the probability of any other.
         gaze_model_config: the parts with weights.
 

@@ -8,25 +8,23 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from autogaze.clips import Ratio, check_ratio, frame_caps
 from autogaze.errors import CheckpointError, SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.adaptation import GridAdaptation, resize_clip
 from autogaze.models.autogaze.configuration import (
     AutoGazeConfig,
     ConnectorConfig,
     GazeModelConfig,
 )
 from autogaze.models.autogaze.decoder import GazeDecoder
-from autogaze.models.autogaze.decoding import GazeDecoding
-from autogaze.models.autogaze.generation import DEFAULT_MEMORY_BUDGET, ClipStream, Generation
-from autogaze.models.autogaze.limits import Caps, Threshold, room_for
+from autogaze.models.autogaze.decoding import GazeDecoding, Picking
+from autogaze.models.autogaze.grid_adaptation import GridAdaptation, resize_clip
+from autogaze.models.autogaze.limits import Caps, Threshold, draw_settings, room_for
 from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze
-from autogaze.models.autogaze.picking import Picking
 from autogaze.models.autogaze.scoring import Scores, score
-from autogaze.models.autogaze.settings import draw_settings
+from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, ClipStream, Generation
 from autogaze.models.autogaze.vision import ConvHistory, VisionStem
-from autogaze.selectors.base import Ratio, check_ratio, frame_caps
 
 
 class Connector(nn.Module):
@@ -57,7 +55,7 @@ class AutoGaze(PreTrainedModel):
     Attributes:
         memory_budget: bytes that gazing at one micro-batch of clips may take.
         static_shapes: gaze with shapes that never change, as CUDA graphs on a GPU
-            (`autogaze.models.autogaze.static`); the gazes are the same.
+            (`autogaze.models.autogaze.cuda_graphs`); the gazes are the same.
     """
 
     config_class = AutoGazeConfig

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
+from autogaze.models.autogaze.cuda_graphs import StaticState
 from autogaze.models.autogaze.decoding import GazeState
-from autogaze.models.autogaze.generation import ClipStream
 from autogaze.models.autogaze.scoring import Scores
-from autogaze.models.autogaze.static import StaticState
+from autogaze.models.autogaze.streaming import ClipStream
 
 SCORED = ("log_action_probs", "task_loss_prediction")
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.errors import GeometryError
-from autogaze.reconstruction.video_mae.blocks import Block
-from autogaze.reconstruction.video_mae.model import VideoMAE
+from autogaze.reconstruction.video_mae.layers import Block
+from autogaze.reconstruction.video_mae.modeling import VideoMAE
 from autogaze.vision_encoders.patches import gazed_patches
 
 Memory = tuple[Float[Tensor, "_ _ _"], Float[Tensor, "_ _ _"]]

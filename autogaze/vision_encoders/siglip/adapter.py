@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from autogaze.utils.normalization import HALF
 from autogaze.vision_encoders.adapter import EncoderAdapter, pool_by_frame
 from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.pixels import HALF
 
 
 class SiglipAdapter(EncoderAdapter):

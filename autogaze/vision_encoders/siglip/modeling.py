@@ -14,8 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.vision_encoders import attention
-from autogaze.vision_encoders.encode import encode
-from autogaze.vision_encoders.fit import GazedSettings
+from autogaze.vision_encoders.encode import GazedSettings, encode
 from autogaze.vision_encoders.gazed import as_gaze
 from autogaze.vision_encoders.siglip.adapter import SiglipAdapter
 from autogaze.vision_encoders.siglip.configuration import SiglipVisionConfig

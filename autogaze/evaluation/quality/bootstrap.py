@@ -1,0 +1,137 @@
+"""Means over clips, and how sure one can be of them: resampling whole videos.
+
+What is uncertain is which videos (or photographs) were taken, so these are drawn with
+replacement; clips of one source are too alike to be drawn by themselves. Every figure is
+computed from the same draws, so what two selectors lose on the same clips is compared
+pair by pair: an interval of their difference does not contain how videos differ.
+
+Arrays named `*R` hold a figure once for the clips as they are (place 0) and then once a
+draw; `interval` makes an estimate of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from autogaze.evaluation.fidelity import RESAMPLES, Estimate
+from autogaze.evaluation.quality.clips import QualityClip
+
+ALL = "all"
+"""The group of all clips, in which every kind counts the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """Which clips every draw holds.
+
+    Attributes:
+        counts: (1 + draws, N) how often each clip's source was drawn; ones in row 0.
+        kinds: name of every kind -> (N,) which clips are of it.
+        sure: kinds whose clips are of two sources or more, so that intervals mean something.
+    """
+
+    counts: Float[np.ndarray, "R N"]
+    kinds: dict[str, Bool[np.ndarray, " N"]]
+    sure: frozenset[str]
+
+    @classmethod
+    def draw(
+        cls, clips: Sequence[QualityClip], seed: int = 0, draws: int = RESAMPLES
+    ) -> "Resamples":
+        """Draw sources with replacement, as many as there are.
+
+        Sources that serve the same kinds are drawn among themselves: videos among videos,
+        photographs among photographs, which bring all clips made of them.
+        """
+        rng = np.random.default_rng(seed)
+        names = sorted({clip.source for clip in clips})
+        serves = {
+            name: tuple(sorted({clip.kind for clip in clips if clip.source == name}))
+            for name in names
+        }
+        drawn = np.ones((1 + draws, len(names)))
+        for kinds in sorted(set(serves.values())):
+            members = [place for place, name in enumerate(names) if serves[name] == kinds]
+            picks = rng.multinomial(len(members), [1 / len(members)] * len(members), size=draws)
+            drawn[1:, members] = picks
+        place = {name: number for number, name in enumerate(names)}
+        sources = {
+            kind: {clip.source for clip in clips if clip.kind == kind}
+            for kind in dict.fromkeys(clip.kind for clip in clips)
+        }
+        return cls(
+            drawn[:, [place[clip.source] for clip in clips]],
+            {kind: np.array([clip.kind == kind for clip in clips]) for kind in sources},
+            frozenset(kind for kind, found in sources.items() if len(found) > 1),
+        )
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """`ALL`, and the kinds if there are several."""
+        return (ALL, *(self.kinds if len(self.kinds) > 1 else ()))
+
+    def means(self, values: Float[np.ndarray, "*any N"], group: str) -> Float[np.ndarray, "*any R"]:
+        """Means over a group's clips, in every draw; of `ALL`, the mean of the kinds' means."""
+        if group == ALL:
+            return np.mean([self.means(values, kind) for kind in self.kinds], axis=0)
+        counts = self.counts[:, self.kinds[group]]
+        return values[..., self.kinds[group]] @ counts.T / counts.sum(1)
+
+    def interval(self, figure: Float[np.ndarray, " R"], group: str) -> Estimate:
+        """The figure and its 95 % interval; without one where a kind has a single source."""
+        kinds = self.kinds if group == ALL else (group,)
+        if not self.sure.issuperset(kinds):
+            return Estimate(float(figure[0]), None, None)
+        # Not interpolated: a figure may be infinite in some draws.
+        low, high = np.percentile(figure[1:], [2.5, 97.5], method="nearest")
+        return Estimate(float(figure[0]), float(low), float(high))
+
+
+def share_reaching(
+    target: Float[np.ndarray, " R"],
+    shares: Float[np.ndarray, " budgets"],
+    losses: Float[np.ndarray, "budgets R"],
+) -> Float[np.ndarray, " R"]:
+    """The share of patches at which a curve comes down to a loss.
+
+    Between the first budget that is good enough and the one before it, the loss is taken
+    for a power of the share: a straight line where both axes are logarithmic.
+
+    Args:
+        shares: of patches taken, growing from budget to budget.
+        losses: left at each.
+
+    Returns:
+        The share; 0 where the smallest budget is good enough already, infinity where
+        none is.
+    """
+    enough = losses <= target
+    first = enough.argmax(0)
+    column = np.arange(losses.shape[1])
+    before = np.maximum(first - 1, 0)
+    above, below = _log(losses[before, column]), _log(losses[first, column])
+    part = (above - _log(target)) / np.where(above > below, above - below, 1)
+    low, high = _log(shares[before]), _log(shares[first])
+    found = np.exp(low + part * (high - low))
+    return np.where(enough.any(0), np.where(first == 0, 0.0, found), np.inf)
+
+
+def loss_at(
+    share: float, shares: Float[np.ndarray, " budgets"], losses: Float[np.ndarray, "budgets R"]
+) -> Float[np.ndarray, " R"] | None:
+    """The loss of a curve at a share, interpolated likewise; None beyond its ends."""
+    after = int((shares >= share - 1e-9).argmax())
+    if abs(shares[after] - share) < 1e-9:
+        return losses[after]
+    if after == 0:
+        return None
+    low, high = np.log(shares[after - 1 : after + 1])
+    above, below = _log(losses[after - 1 : after + 1])
+    return np.exp(above + (np.log(share) - low) / (high - low) * (below - above))
+
+
+def _log(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """Of a loss of zero, that of next to nothing."""
+    return np.log(np.maximum(values, 1e-12))

@@ -1,0 +1,199 @@
+"""The clips that selectors are judged on: real videos, filmed photographs, compositions.
+
+Which clips these are follows from the files and the seed. They are read when they are
+needed, so that memory does not grow with their number.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from autogaze.clips import Clips
+from autogaze.datasets.clip import TrainingClip
+from autogaze.datasets.composed import ComposedClips, CompositionSettings
+from autogaze.datasets.decoding import Decoder, FileFootage, Window, choose_decoder
+from autogaze.datasets.labels import window_name
+from autogaze.datasets.photographs import PICTURES, CameraClips, CameraSettings
+from autogaze.datasets.video_folder import VIDEOS, find_files, short_name
+from autogaze.errors import VideoError
+from autogaze.utils.seeding import seeded
+
+# The files that clips are made of.
+
+
+@dataclass(frozen=True)
+class Material:
+    """What there is to be seen.
+
+    Attributes:
+        videos: files of videos.
+        photographs: files of pictures, to be filmed and composed.
+    """
+
+    videos: tuple[Path, ...] = ()
+    photographs: tuple[Path, ...] = ()
+
+    @classmethod
+    def of_places(
+        cls, static: Sequence[str | Path] = (), photos: Sequence[str | Path] = ()
+    ) -> "Material":
+        """Files, and what is in folders, which are searched to the bottom.
+
+        Raises:
+            VideoError: a place that does not exist, or with nothing in it.
+        """
+        return cls(_find(static, VIDEOS, "videos"), _find(photos, PICTURES, "pictures"))
+
+    @classmethod
+    def of_root(cls, root: str | Path, split: str) -> "Material":
+        """All videos and pictures below `root/*/split`.
+
+        Raises:
+            VideoError: no such folders, or nothing in them.
+        """
+        folders = sorted(path for path in Path(root).glob(f"*/{split}") if path.is_dir())
+        if not folders:
+            raise VideoError(f"{root}: has no folders {root}/*/{split}")
+        videos, photographs = (find_files(folders, endings) for endings in (VIDEOS, PICTURES))
+        if not (videos or photographs):
+            raise VideoError(f"no videos and no pictures in {root}/*/{split}")
+        return cls(tuple(videos), tuple(photographs))
+
+
+def _find(places: Sequence[str | Path], endings: Sequence[str], what: str) -> tuple[Path, ...]:
+    for place in map(Path, places):
+        if not place.exists():
+            raise VideoError(f"{place}: no such file or folder")
+        if place.is_file() and place.suffix.lower() not in endings:
+            raise VideoError(f"{place}: expected {what}, which end in {' '.join(endings)}")
+    files = {Path(place) for place in places if Path(place).is_file()}
+    files |= set(find_files([place for place in places if Path(place).is_dir()], endings))
+    if places and not files:
+        raise VideoError(f"no {what} ({' '.join(endings)}) in {', '.join(map(str, places))}")
+    return tuple(sorted(files))
+
+
+STATIC, MOVING, COMPOSED = "static", "moving", "composed"
+KINDS = (STATIC, MOVING, COMPOSED)
+"""Real videos, whose cameras mostly stand still; photographs filmed by a moving camera; and
+cut-outs of photographs that move over photographs."""
+CLIP_LEN = 16
+
+
+@dataclass(frozen=True)
+class QualityClip:
+    """One clip.
+
+    Attributes:
+        kind: one of `KINDS`.
+        source: the video or photograph that it shows. Clips of one source are alike.
+        name: the source, and which clip of it.
+        read: makes the frames.
+    """
+
+    kind: str
+    source: str
+    name: str
+    read: Callable[[], UInt8[Tensor, "T 3 S S"]]
+
+
+def read_batch(clips: Sequence[QualityClip]) -> Clips:
+    """The frames of some clips.
+
+    Raises:
+        VideoError: one cannot be read; figures on fewer clips would be other figures.
+    """
+    return Clips(torch.stack([clip.read() for clip in clips]))
+
+
+def plan_clips(
+    material: Material, *, per_kind: int, side: int, seed: int = 0, clip_len: int = CLIP_LEN
+) -> list[QualityClip]:
+    """The clips of every kind that there is something for, kind by kind.
+
+    Sources are taken in an order drawn by the seed, one clip of each before any gives a
+    second one. Moving and composed clips take photographs in the same order.
+
+    Args:
+        material: without photographs there are static clips only.
+        per_kind: clips of a kind; fewer where the videos are too short for so many that
+            do not overlap.
+        side: pixels of a frame.
+
+    Raises:
+        VideoError: a video that cannot be opened.
+    """
+    static: list[Source] = []
+    if material.videos:
+        window, decoder = Window(clip_len), choose_decoder()
+        static = [_video(path, window, side, decoder, seed) for path in material.videos]
+    clips = _in_turns(static, per_kind, seed)
+    if material.photographs:
+        folders = sorted({path.parent for path in material.photographs})
+        camera = CameraSettings(clip_len=clip_len, side=side)
+        turns = -(-per_kind // len(material.photographs))
+        moving = CameraClips(folders, camera, clips_a_picture=turns, seed=seed)
+        composed = ComposedClips(
+            folders, CompositionSettings(camera), clips_a_picture=turns, seed=seed
+        )
+        for kind, made in ((MOVING, moving), (COMPOSED, composed)):
+            photographs = [
+                partial(_film, kind, made, made.paths.index(path)) for path in material.photographs
+            ]
+            clips += _in_turns(photographs, per_kind, seed)
+    return clips
+
+
+Source = Callable[[int], QualityClip | None]
+"""The n-th clip of a video or photograph, while there is one."""
+
+
+def _in_turns(sources: Sequence[Source], count: int, seed: int) -> list[QualityClip]:
+    order = torch.randperm(len(sources), generator=seeded("quality", "order", seed)).tolist()
+    clips: list[QualityClip] = []
+    for turn in range(count):
+        found = [clip for place in order if (clip := sources[place](turn)) is not None]
+        clips += found[: count - len(clips)]
+        if not found or len(clips) == count:
+            break
+    return clips
+
+
+def _video(path: Path, window: Window, side: int, decoder: Decoder, seed: int) -> Source:
+    """Clips that lie side by side in a video, in an order drawn by the seed."""
+    starts = window.starts(decoder(path).num_frames or 0)
+    name = short_name(path)
+    order = torch.randperm(len(starts), generator=seeded("quality", name, seed)).tolist()
+
+    def clip(turn: int) -> QualityClip | None:
+        if turn >= len(starts):
+            return None
+        start = starts[order[turn]]
+        read = partial(_window, path, start, window, side, decoder)
+        return QualityClip(STATIC, name, window_name(name, start), read)
+
+    return clip
+
+
+def _window(
+    path: Path, start: int, window: Window, side: int, decoder: Decoder
+) -> UInt8[Tensor, "T 3 S S"]:
+    return FileFootage(path, side, decoder).clip(start, window)
+
+
+def _film(kind: str, made: CameraClips | ComposedClips, picture: int, turn: int) -> QualityClip:
+    # Clip n is of picture n modulo their number.
+    number = turn * len(made.paths) + picture
+
+    def read() -> UInt8[Tensor, "T 3 S S"]:
+        clip = made[number]
+        if not isinstance(clip, TrainingClip):
+            raise VideoError(f"{clip.name}: {clip.cause}")
+        return clip.frames
+
+    return QualityClip(kind, made.shows(number), made.name(number), read)

@@ -1,0 +1,208 @@
+"""The tables that `autogaze bench quality` prints, and writes as Markdown."""
+
+import math
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from autogaze.evaluation.choosers import CONTROLS
+from autogaze.evaluation.fidelity import Estimate
+from autogaze.evaluation.quality.contenders import Serving
+from autogaze.evaluation.quality.report import (
+    BASELINE,
+    BASELINE_SHARE,
+    Curve,
+    Point,
+    QualityReport,
+)
+from autogaze.evaluation.quality.stops import StopReport
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as text.
+
+    Attributes:
+        title: a line over it.
+        header: of the columns; the first one holds names.
+        rows: as wide as the header.
+        rules: numbers of the rows before which a line is drawn.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    rules: tuple[int, ...] = ()
+
+
+def print_report(report: QualityReport, console: Console, *, by_kind: bool = False) -> None:
+    """The tables of all clips, and of every kind if wanted, and how to read them."""
+    for grid in make_grids(report, by_kind=by_kind):
+        table = Table(title=escape(grid.title), title_justify="left")
+        table.add_column(escape(grid.header[0]), no_wrap=True)
+        for name in grid.header[1:]:
+            table.add_column(escape(name), justify="right", no_wrap=True)
+        for number, row in enumerate(grid.rows):
+            if number in grid.rules:
+                table.add_section()
+            table.add_row(*map(escape, row))
+        console.print(table)
+    for note in report.notes:
+        console.print(escape(note), style="dim")
+
+
+def to_markdown(report: QualityReport) -> str:
+    """All tables, every kind's too, and the notes."""
+    parts = []
+    for grid in make_grids(report, by_kind=True):
+        lines = [grid.header, ("---",) + ("---:",) * (len(grid.header) - 1), *grid.rows]
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        parts.append(f"**{grid.title}**\n\n{body}\n")
+    parts.append("\n".join(f"- {note}" for note in report.notes) + "\n")
+    return "\n".join(parts)
+
+
+def make_grids(report: QualityReport, *, by_kind: bool) -> list[Grid]:
+    """The shares taken; losses and shares needed, judge by judge; the stops."""
+    groups = report.groups if by_kind else report.groups[:1]
+    grids = [_shares(report)]
+    for judge in report.measured.judges:
+        grids += [_losses(report, judge, group) for group in groups]
+        grids.append(_needed(report, judge))
+    if report.stops is not None:
+        grids.append(_stops(report.stops))
+    return grids
+
+
+def figure(estimate: Estimate) -> str:
+    """A loss, three digits of it, with half its interval's width in units of the last one.
+
+    0.0531 with an interval from 0.0510 to 0.0552 is 0.0531(21).
+    """
+    places = 3 if estimate.mean == 0 else max(2, 2 - math.floor(math.log10(abs(estimate.mean))))
+    text = f"{estimate.mean:.{places}f}"
+    if estimate.low is None or estimate.high is None:
+        return text
+    half = (estimate.high - estimate.low) / 2 * 10**places
+    return f"{text}({max(1, round(half))})"
+
+
+def share(value: float, smallest: float, largest: float) -> str:
+    """A share needed, between the smallest and the largest that were measured."""
+    if value == 0:
+        return f"<{100 * smallest:.2g} %"
+    if value == float("inf"):
+        return f">{100 * largest:.2g} %"
+    return f"{100 * value:.2g} %"
+
+
+def mark(point: Point) -> str:
+    """Clearly better (+) or worse (-) than the reference, or neither."""
+    low, high = point.difference.low, point.difference.high
+    if low is None or high is None or low <= 0 <= high:
+        return " "
+    return "+" if high < 0 else "-"
+
+
+def _losses(report: QualityReport, judge: str, group: str) -> Grid:
+    curves = report.of(judge, group)
+    rows = [
+        (curve.row, *(figure(point.loss) + mark(point) for point in curve.points))
+        for curve in curves
+    ]
+    return Grid(
+        f"Loss by cap on the share of patches: judge {judge}, {_clips(report, group)}",
+        ("selector", *(f"{100 * ratio:g} %" for ratio in report.measured.ratios)),
+        tuple(rows),
+        _rules(report),
+    )
+
+
+def _shares(report: QualityReport) -> Grid:
+    curves = report.of(report.measured.judges[0], report.groups[0])
+    rows = [
+        (curve.row, *(f"{100 * point.share:.1f} %" for point in curve.points)) for curve in curves
+    ]
+    return Grid(
+        "Share of patches really taken, by cap",
+        ("selector", *(f"{100 * ratio:g} %" for ratio in report.measured.ratios)),
+        tuple(rows),
+        _rules(report),
+    )
+
+
+def _needed(report: QualityReport, judge: str) -> Grid:
+    columns = [[_need(curve) for curve in report.of(judge, group)] for group in report.groups]
+    names = [row.name for row in report.measured.rows]
+    return Grid(
+        f"Share of patches needed for the loss of {BASELINE} at {100 * BASELINE_SHARE:g} %: judge "
+        f"{judge}",
+        ("selector", *(_clips(report, group) for group in report.groups)),
+        tuple(zip(names, *columns, strict=True)),
+        _rules(report),
+    )
+
+
+def _need(curve: Curve) -> str:
+    if curve.needed is None:
+        return ""
+    ends = curve.points[0].share, curve.points[-1].share
+    mean = share(curve.needed.mean, *ends)
+    low, high = curve.needed.low, curve.needed.high
+    if low is None or high is None:
+        return mean
+    return f"{mean} ({share(low, *ends)} .. {share(high, *ends)})"
+
+
+def _stops(stops: StopReport) -> Grid:
+    rows = []
+    for point in stops.points:
+        excess = point.excess
+        off = f"{100 * excess.mean:+.0f} %"
+        if excess.low is not None and excess.high is not None:
+            off += f" ({100 * excess.low:+.0f}..{100 * excess.high:+.0f})"
+        rows.append(
+            (
+                point.name,
+                f"{point.threshold:g}",
+                point.group,
+                f"{100 * point.share:.1f} %",
+                f"{point.predicted:.4f}",
+                figure(point.actual),
+                off,
+                f"{100 * point.at_first:.0f} %",
+                f"{100 * point.at_last:.0f} %",
+            )
+        )
+    header = (
+        "selector",
+        "threshold",
+        "clips",
+        "share",
+        "predicted",
+        "actual",
+        "actual / threshold - 1",
+    )
+    names = [point.name for point in stops.points]
+    return Grid(
+        f"Predicted and actual loss at the stop: judge {stops.judge}",
+        (*header, "frames of 1 patch", "of all patches"),
+        tuple(rows),
+        tuple(n for n in range(1, len(names)) if names[n] != names[n - 1]),
+    )
+
+
+def _clips(report: QualityReport, group: str) -> str:
+    if len(report.groups) == 1:  # of one kind
+        group = report.measured.clips[0].kind
+    return f"{group} clips"
+
+
+def _rules(report: QualityReport) -> tuple[int, ...]:
+    """Before the controls, before the shuffled rows, and before the habit."""
+    servings = [row.serving for row in report.measured.rows]
+    starts = [n for n in range(1, len(servings)) if servings[n] != servings[n - 1]]
+    controls = servings.count(Serving.OWN) - len(CONTROLS)  # the last ones of the own rows
+    return (controls, *starts)

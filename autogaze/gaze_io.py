@@ -1,0 +1,222 @@
+"""Writing a gaze file chunk by chunk, for videos whose gaze should not be held in memory."""
+
+import json
+import struct
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from autogaze.errors import AutoGazeError, OutputError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.source import Source
+from autogaze.utils.files import replacing
+
+# Gaze files: one safetensors file with the ids, counts, losses and their meaning.
+
+FORMAT = "autogaze.gaze"
+VERSION = "1"
+
+
+def save_gaze(gaze: Gaze, path: str | Path) -> None:
+    """Write `gaze` to `path`: ids as int16 where they fit, everything else beside them."""
+    small = gaze.pyramid.num_patches <= torch.iinfo(torch.int16).max
+    tensors = {
+        "ids": gaze.ids.cpu().to(torch.int16 if small else torch.int32).contiguous(),
+        "lengths": gaze.lengths.to(torch.int32).contiguous(),
+    }
+    if gaze.losses is not None:
+        tensors["losses"] = gaze.losses.cpu().float().contiguous()
+    if gaze.source is not None:
+        tensors["timestamps"] = torch.tensor(gaze.source.timestamps, dtype=torch.float64)
+        tensors["frame_indices"] = torch.tensor(gaze.source.frame_indices, dtype=torch.int64)
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata(gaze))
+        except SafetensorError as error:  # how a full disk shows
+            raise OutputError(f"{path}: cannot be written: {error}") from error
+
+
+def metadata(gaze: Gaze) -> dict[str, str]:
+    """Everything about a gaze that is no tensor, as its file holds it."""
+    entries = {
+        "format": FORMAT,
+        "version": VERSION,
+        "pyramid": json.dumps(
+            {
+                "scales": gaze.pyramid.scales,
+                "patch_size": gaze.pyramid.patch_size,
+                "crop": gaze.pyramid.crop,
+            }
+        ),
+        "ordered": json.dumps(gaze.ordered),
+        "judge": json.dumps(gaze.metric),
+    }
+    if gaze.source is not None:
+        entries["source"] = gaze.source.to_json()
+    return entries
+
+
+def load_gaze(path: str | Path) -> Gaze:
+    """Read a gaze file.
+
+    Raises:
+        AutoGazeError: missing, not a safetensors file, or not a gaze of this version.
+    """
+    if not Path(path).is_file():
+        raise AutoGazeError(f"{path}: no such gaze file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise AutoGazeError(f"{path}: not a readable gaze file: {error}") from error
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        raise AutoGazeError(
+            f"{path}: expected a file of format {FORMAT} version {VERSION}, found "
+            f"{metadata.get('format', 'no format')} version {metadata.get('version', 'none')}"
+        )
+    try:
+        source = None
+        if "source" in metadata:
+            source = Source.from_json(
+                metadata["source"],
+                tuple(tensors["timestamps"].tolist()),
+                tuple(tensors["frame_indices"].tolist()),
+            )
+        pyramid = json.loads(metadata["pyramid"])
+        return Gaze(
+            PatchPyramid(tuple(pyramid["scales"]), pyramid["patch_size"], pyramid["crop"]),
+            tensors["ids"].long(),
+            tensors["lengths"].long(),
+            ordered=json.loads(metadata["ordered"]),
+            losses=tensors.get("losses"),
+            metric=json.loads(metadata["judge"]),
+            source=source,
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise AutoGazeError(f"{path}: damaged gaze file: {error!r}") from error
+
+
+class GazeWriter:
+    """Writes the file that `Gaze.save` would write of all chunks joined in time.
+
+    A gaze file is sorted by tile, but a video comes by time: ids wait in an unnamed
+    file on the same disk, and are put in order at the end.
+
+        with GazeWriter("video.safetensors") as writer:
+            for gaze in autogaze.stream_video("video.mp4"):
+                writer.add(gaze)
+
+    Raises:
+        OutputError: on entering, if `path` cannot be written; later, if the disk is full.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._stack = ExitStack()
+        self._first: Gaze | None = None
+        self._ordered = True
+        self._lengths: list[np.ndarray] = []  # (tiles, T) a chunk
+        self._losses: list[np.ndarray | None] = []
+        self._timestamps: list[float] = []
+        self._frame_indices: list[int] = []
+
+    def __enter__(self) -> "GazeWriter":
+        with ExitStack() as stack:
+            self._part = stack.enter_context(replacing(self.path))
+            self._spool: IO[bytes] = stack.enter_context(
+                tempfile.TemporaryFile(dir=self.path.parent)
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            self._write()
+
+    def add(self, gaze: Gaze) -> None:
+        """The gaze at the next frames of the same tiles.
+
+        Raises:
+            AutoGazeError: it does not follow on those before it.
+        """
+        if self._first is None:
+            self._first = gaze
+            small = gaze.pyramid.num_patches <= torch.iinfo(torch.int16).max
+            self._type = np.dtype("<i2" if small else "<i4")
+        elif metadata(gaze) | {"ordered": ""} != metadata(self._first) | {"ordered": ""}:
+            raise AutoGazeError(f"{gaze} is not of the same video and tiling as {self._first}")
+        self._ordered = self._ordered and gaze.ordered
+        self._spool.write(gaze.ids.cpu().numpy().astype(self._type).tobytes())
+        self._lengths.append(gaze.lengths.numpy().astype("<i4"))
+        losses = gaze.losses
+        self._losses.append(None if losses is None else losses.cpu().float().numpy())
+        if gaze.source is not None:
+            self._timestamps.extend(gaze.source.timestamps)
+            self._frame_indices.extend(gaze.source.frame_indices)
+
+    def _write(self) -> None:
+        if self._first is None:
+            raise AutoGazeError(f"{self.path}: there is no gaze to write")
+        tensors: dict[str, np.ndarray] = {}  # widest numbers first, so that all lie aligned
+        if self._first.source is not None:
+            tensors["timestamps"] = np.array(self._timestamps, dtype="<f8")
+            tensors["frame_indices"] = np.array(self._frame_indices, dtype="<i8")
+        losses = [part for part in self._losses if part is not None]
+        if len(losses) == len(self._losses):
+            tensors["losses"] = np.concatenate(losses, axis=1)
+        tensors["lengths"] = np.concatenate(self._lengths, axis=1)
+        num_ids = int(tensors["lengths"].sum())
+        entries = metadata(self._first) | {"ordered": json.dumps(self._ordered)}
+        with open(self._part, "wb") as file:
+            file.write(_header(tensors, ("ids", self._type, num_ids), entries))
+            for tensor in tensors.values():
+                file.write(tensor.tobytes())
+            self._copy_ids(file)
+
+    def _copy_ids(self, file: IO[bytes]) -> None:
+        """Append the spooled ids, tile by tile and in each tile chunk by chunk."""
+        counts = np.stack([lengths.sum(axis=1) for lengths in self._lengths])  # (chunks, tiles)
+        ends = counts.cumsum().reshape(counts.shape)  # ids are spooled chunk by chunk
+        for tile in range(counts.shape[1]):
+            for chunk in range(counts.shape[0]):
+                count = int(counts[chunk, tile])
+                self._spool.seek((int(ends[chunk, tile]) - count) * self._type.itemsize)
+                file.write(self._spool.read(count * self._type.itemsize))
+
+
+def _header(
+    tensors: dict[str, np.ndarray], last: tuple[str, np.dtype, int], entries: dict[str, str]
+) -> bytes:
+    """The beginning of a safetensors file: its length, then what lies where, as JSON."""
+    kinds = {"f8": "F64", "i8": "I64", "f4": "F32", "i4": "I32", "i2": "I16"}
+    header: dict[str, object] = {"__metadata__": entries}
+    start = 0
+    layout = [(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()]
+    for name, dtype, shape in [*layout, (last[0], last[1], (last[2],))]:
+        end = start + int(np.prod(shape)) * dtype.itemsize
+        header[name] = {
+            "dtype": kinds[dtype.str[1:]],
+            "shape": list(shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

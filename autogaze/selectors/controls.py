@@ -1,0 +1,92 @@
+"""The two controls, random and centre patches: what any selector must beat."""
+
+import torch
+
+from autogaze.clips import Clips, Ratio
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.selectors.base import SelectionStream, Selector
+from autogaze.selectors.frame_stream import PromptStream, frame_gaze
+
+DEFAULT_RATIO = 0.1
+"""Taken when no ratio is given: where AutoGaze is published to work (its section 4)."""
+
+
+class Centre(Selector):
+    """The patches whose centres lie nearest the centre of the frame, the same in every frame.
+
+    Of patches equally near, coarse ones come first, then the lower id.
+
+    Args:
+        pyramid: the patches to choose from.
+    """
+
+    name = "centre"
+
+    def __init__(self, pyramid: PatchPyramid | None = None) -> None:
+        self.pyramid = pyramid or PatchPyramid()
+        boxes = self.pyramid.rectangles.double()
+        offset = (boxes[:, :2] + boxes[:, 2:]) / 2 - self.pyramid.side / 2
+        # In whole 1/1024 pixels squared: rectangles are float32, and ties must be ties.
+        distance = (offset.square().sum(dim=1) * 1024).round()
+        self.order = distance.argsort(stable=True)
+
+    def start(
+        self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
+    ) -> SelectionStream:
+        return _CentreStream(self, DEFAULT_RATIO if ratio is None else ratio)
+
+
+class _CentreStream(PromptStream[Centre]):
+    """The same patches again and again."""
+
+    def choose(self, frame: Clips, cap: int) -> Gaze:
+        ids = self.selector.order[:cap].to(frame.frames.device)
+        return frame_gaze(self.pyramid, [ids] * frame.num_clips)
+
+
+class Random(Selector):
+    """Patches of all scales, uniformly and without replacement, the cap in every frame.
+
+    One seed a clip is drawn from `generator` (torch's own if None), in the order of the
+    clips. So clips chosen together, one after another, or frame by frame get the same
+    patches from the same generator.
+
+    Args:
+        pyramid: the patches to choose from.
+    """
+
+    name = "random"
+
+    def __init__(self, pyramid: PatchPyramid | None = None) -> None:
+        self.pyramid = pyramid or PatchPyramid()
+
+    def start(
+        self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
+    ) -> SelectionStream:
+        return _RandomStream(self, DEFAULT_RATIO if ratio is None else ratio, generator)
+
+
+class _RandomStream(PromptStream[Random]):
+    """One generator a clip."""
+
+    def __init__(self, selector: Random, ratio: Ratio, generator: torch.Generator | None) -> None:
+        super().__init__(selector, ratio)
+        self.generator = generator
+        self.of_clip: list[torch.Generator] = []
+
+    def choose(self, frame: Clips, cap: int) -> Gaze:
+        device = frame.frames.device
+        if not self.of_clip:
+            self.of_clip = [self._seeded() for _ in range(frame.num_clips)]
+        ids = [
+            torch.randperm(self.pyramid.num_patches, generator=generator)[:cap].to(device)
+            for generator in self.of_clip
+        ]
+        return frame_gaze(self.pyramid, ids)
+
+    def _seeded(self) -> torch.Generator:
+        source = self.generator
+        device = "cpu" if source is None else source.device
+        seed = torch.randint(2**62, (1,), generator=source, device=device)
+        return torch.Generator().manual_seed(int(seed))

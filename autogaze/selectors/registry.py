@@ -1,0 +1,138 @@
+"""Selectors by name: `autogaze.load("greedy")`, a folder, or a model of the Hugging Face hub."""
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autogaze.errors import AutoGazeError, CheckpointError, SelectorError
+from autogaze.selectors.base import Selector
+
+DEFAULT = "greedy"
+"""What `load()` gives: needs no weights, and stops exactly where it is asked to."""
+
+
+class _Entry(NamedTuple):
+    module: str
+    class_name: str
+    description: str
+
+
+LEARNED = "learned"
+"""What the selector whose weights come with the package is called, and the judge."""
+
+_SELECTORS = {
+    "greedy": _Entry(
+        "greedy", "Greedy", "the patch that lowers the canvas loss most, until the loss is met"
+    ),
+    "run-length": _Entry(
+        "run_length", "RunLength", "finest patches that differ from what they last showed"
+    ),
+    "change": _Entry(
+        "change", "Change", "finest patches that changed most since the frame before, in RGB"
+    ),
+    "codec": _Entry(
+        "codec", "Codec", "finest patches that the video's own motion vectors move, no pixels read"
+    ),
+    LEARNED: _Entry(
+        "learned", "Learned", "what a 3 M parameter model expects to lower the canvas loss most"
+    ),
+    "random": _Entry("controls", "Random", "patches drawn at random: the baseline to beat"),
+    "centre": _Entry(
+        "controls", "Centre", "patches nearest to the middle of the frame, coarse first"
+    ),
+}
+
+
+def list_selectors() -> dict[str, str]:
+    """The selectors that come with the package: name -> one line on how it chooses."""
+    return {name: entry.description for name, entry in _SELECTORS.items()}
+
+
+def load(name: str | Path | None = None, **options: Any) -> Selector:
+    """The selector of a name.
+
+    Args:
+        name: one of `list_selectors()`; a folder with a `config.json` and weights; or
+            a hub id such as "nvidia/AutoGaze", which is looked for in the local cache
+            and else downloaded (only such ids ever reach for the network; with
+            HF_HUB_OFFLINE=1 not even they). None: `DEFAULT`.
+        options: passed on to the selector, e.g. `pyramid=PatchPyramid(...)`.
+
+    Raises:
+        SelectorError: no selector of this name; the known ones are listed.
+        CheckpointError: a folder or hub id that holds no usable weights.
+    """
+    name = str(name) if name is not None else DEFAULT
+    if name == LEARNED:
+        return _shipped(options)
+    if entry := _SELECTORS.get(name):
+        module = importlib.import_module(f"autogaze.selectors.{entry.module}")
+        selector: Selector = getattr(module, entry.class_name)(**options)
+        return selector
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{folder}: no config.json, so this is no checkpoint folder")
+        return _learned(folder, options)
+    if _is_hub_id(name):
+        return _learned(_fetch(name), options)
+    raise SelectorError(_unknown(name))
+
+
+def _shipped(options: dict[str, Any]) -> Selector:
+    """The package's own weights, which are stored in float16, as float32."""
+    import torch
+
+    from autogaze.weights import SELECTOR
+
+    return _learned(SELECTOR, {"dtype": torch.float32, **options})
+
+
+def _learned(folder: Path, options: dict[str, Any]) -> Selector:
+    from safetensors import SafetensorError
+
+    from autogaze.selectors.learned import Learned  # transformers takes seconds to import
+
+    try:
+        return Learned.from_pretrained(str(folder), **options)
+    except AutoGazeError as error:
+        if str(folder) in str(error):
+            raise
+        raise CheckpointError(f"{folder}: {error}") from error  # a configuration knows no file
+    except (OSError, ValueError, SafetensorError) as error:  # no weights, no JSON, damaged
+        raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
+
+
+def _is_hub_id(name: str) -> bool:
+    owner, slash, model = name.partition("/")
+    return bool(slash and owner and model) and "/" not in model and owner[0] not in ".~"
+
+
+def _fetch(hub_id: str) -> Path:
+    """The local folder of a hub model, downloaded if it is not in the cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors"], etag_timeout=10)
+        )
+    except (OSError, ValueError) as error:  # every error of the hub's client is one of these
+        raise CheckpointError(
+            f"{hub_id}: there is no such folder here, and it cannot be fetched from the "
+            f"Hugging Face hub ({_first_line(error)}); download it once where there is a network, or give "
+            "the path of a checkpoint folder"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name.lower(), _SELECTORS, n=1, cutoff=0.5)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return (
+        f"unknown selector {name!r}{hint}; known are {', '.join(_SELECTORS)}, the path of a "
+        "checkpoint folder, or a hub id such as nvidia/AutoGaze"
+    )

@@ -1,0 +1,1 @@
+"""What every room uses: files written whole, devices, seeds, pixel statistics."""

@@ -1,0 +1,131 @@
+"""`autogaze bench quality` from the command line."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from autogaze.cli.app import app
+from tests.clips import make_video
+from tests.datasets.pictures import make_pictures
+from tests.evaluation.quality import save_judge, save_weights
+
+
+def run(*arguments: object) -> Result:
+    words = ["bench", "quality", *(str(argument) for argument in arguments)]
+    return CliRunner().invoke(app, words)
+
+
+def fails(*arguments: object) -> str:
+    """What is said on stderr by a command that refuses its input."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quality")
+    (folder / "videos" / "val").mkdir(parents=True)
+    for name in ("one", "two"):
+        make_video(folder / "videos" / "val" / f"{name}.mp4", 16)
+    make_pictures(folder / "photos" / "val", 2)
+    save_weights(folder / "weights")
+    save_judge(folder / "judge")
+    save_judge(folder / "other-judge", "16+64")
+    return folder
+
+
+def test_everything_at_once(files, tmp_path):
+    pytest.importorskip("matplotlib")
+    names = ("out.json", "out.md", "out.png", "stops.png")
+    out, markdown, plot, stops = (tmp_path / name for name in names)
+    result = run(
+        *("--data", files, "--clips", 2, "--weights", f"ours={files / 'weights'}"),
+        *("--selector", "run-length", "--ratio", 0.1, "--ratio", 0.3, "--no-efficientnet"),
+        *(
+            "--judge",
+            files / "judge",
+            "--stop-loss",
+            0.5,
+            "--stop-loss",
+            1,
+            "--batch",
+            3,
+            "--every",
+            8,
+        ),
+        *("--json", out, "--markdown", markdown, "--plot", plot, "--stop-plot", stops),
+    )
+    assert result.exit_code == 0, result.output
+    for words in ("ours (shuffled)", "judge video-mae", "threshold", "2 composed of 2 sources"):
+        assert words in result.stdout
+    values = json.loads(out.read_text())
+    assert [judge["name"] for judge in values["judges"]] == ["canvas", "video-mae"]
+    assert values["rows"][:4] == ["ours", "run-length", "random", "centre"]
+    assert values["reference"] == "ours"
+    assert values["hardware"]
+    assert {point["threshold"] for point in values["stops"]["points"]} == {0.5, 1.0}
+    assert "| ours (shuffled) |" in markdown.read_text()
+    assert min(plot.stat().st_size, stops.stat().st_size) > 10_000
+
+
+def test_videos_alone_are_one_kind(files, tmp_path):
+    out = tmp_path / "out.json"
+    result = run(
+        *("--static", files / "videos", "--clips", 2, "--weights", f"ours={files / 'weights'}"),
+        *("--selector", "change", "--ratio", 0.2, "--no-efficientnet", "--json", out),
+        *("--reference", "random"),
+    )
+    assert result.exit_code == 0, result.output
+    values = json.loads(out.read_text())
+    assert {clip["kind"] for clip in values["clips"]} == {"static"}
+    assert {curve["group"] for curve in values["curves"]} == {"all"}
+    assert "worse (-) than random" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--selector", "oracle"], "oracle"),
+        (["--selector", "codec"], "motion vectors"),
+        (["--weights", "folder"], "NAME=PATH"),
+        (["--weights", "greedy=folder"], "greedy"),
+        (["--weights", "greedy (habit)=folder"], "take another name"),
+        (["--weights", "ours=no/such/folder"], "no/such/folder"),
+        (["--weights", "a=x", "--weights", "a=y"], "'a' names two things"),
+        (["--ratio", "1.5"], "1.5"),
+        (["--judge", "no/such/judge"], "no/such/judge"),
+        (["--reference", "oracle"], "oracle"),
+        (["--every", "3"], "16 frames"),
+        (["--stop-loss", "0.5", "--selector", "greedy"], "--weights"),
+        (["--stop-plot", "stops.png"], "--stop-loss"),
+        (["--plot", "plot.jpg"], ".png"),
+        (["--markdown", "out.txt"], ".md"),
+        (["--json", "no/such/folder/out.json"], "no/such/folder"),
+        (["--device", "toaster"], "toaster"),
+        (["--photos", "nowhere"], "nowhere"),
+    ],
+)
+def test_refuses(files, words, said):
+    assert said in fails("--static", files / "videos", "--no-efficientnet", *words)
+
+
+def test_refuses_without_clips(files, tmp_path):
+    assert "--data" in fails("--no-efficientnet")
+    assert "not both" in fails("--data", files, "--static", files / "videos", "--no-efficientnet")
+    assert f"{tmp_path}/*/val" in fails("--data", tmp_path, "--no-efficientnet")
+
+
+def test_refuses_what_does_not_fit_together(files):
+    ours = ("--weights", f"ours={files / 'weights'}", "--no-efficientnet")
+    other = ("--judge", files / "other-judge")
+    assert "16+64" in fails("--data", files, "--clips", 2, *ours, *other)
+    stops = ("--stop-loss", 0.5, "--stop-judge", "video-mae")
+    assert "--judge FOLDER" in fails("--data", files, *ours, *stops)
+
+
+def test_without_the_networks_weights_it_is_said_how_to_get_them(files, monkeypatch):
+    monkeypatch.setattr("autogaze.reconstruction.efficientnet.find_spec", lambda name: None)
+    assert "autogaze[efficientnet]" in fails("--data", files)

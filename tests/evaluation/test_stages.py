@@ -1,0 +1,67 @@
+"""Time and memory are charged to the stage that is running."""
+
+import pytest
+import torch
+
+from autogaze.evaluation.timing import ByStage, Gauge, PeakMeter, Stage, Stopwatch, gauge_of
+
+
+def test_a_stopwatch_adds_up_a_stage_that_comes_again(monkeypatch):
+    now = iter([0.0, 1.0, 1.0, 4.0, 4.0, 5.5])
+    monkeypatch.setattr("autogaze.evaluation.timing.time.perf_counter", lambda: next(now))
+    watch = Stopwatch(torch.device("cpu"))
+    watch.enter(Stage.EMBED)
+    watch.enter(Stage.ENCODE)
+    watch.enter(Stage.EMBED)
+    watch.stop()
+    assert watch.seconds[Stage.EMBED] == 2.5
+    assert watch.seconds[Stage.ENCODE] == 3.0
+    assert watch.of(Stage.EMBED, Stage.ENCODE) == 5.5
+    assert watch.seconds[Stage.SELECT] == 0
+
+
+class Scripted(Gauge):
+    """Holds 100 bytes, then peaks as told."""
+
+    def __init__(self, peaks):
+        self.peaks = iter(peaks)
+
+    def restart(self):
+        return 100
+
+    def peak(self):
+        return next(self.peaks)
+
+
+def test_a_peak_counts_from_where_the_pass_began_and_the_highest_of_a_stage_stays():
+    meter = PeakMeter(Scripted([130, 150, 120]))
+    for stage in (Stage.EMBED, Stage.ENCODE, Stage.EMBED):
+        meter.enter(stage)
+    meter.stop()
+    assert meter.peaks[Stage.EMBED] == 30
+    assert meter.peaks[Stage.ENCODE] == 50
+    assert meter.peaks[Stage.DECODE] == 0
+
+
+def test_what_cannot_be_measured_is_unknown_not_zero():
+    meter = PeakMeter(Gauge())
+    meter.enter(Stage.ENCODE)
+    meter.stop()
+    assert meter.peaks[Stage.ENCODE] is None
+
+
+def test_a_large_tensor_shows_in_the_process_although_it_is_gone_again():
+    gauge = gauge_of(torch.device("cpu"))
+    if gauge.peak() is None:
+        pytest.skip("no way to measure memory here")
+    meter = PeakMeter(gauge)
+    meter.enter(Stage.SELECT)
+    torch.ones(16 << 20)  # 64 MiB
+    meter.enter(Stage.ENCODE)
+    meter.stop()
+    assert meter.peaks[Stage.SELECT] >= 60 << 20
+    assert meter.peaks[Stage.ENCODE] < 30 << 20
+
+
+def test_values_by_stage_come_in_the_order_of_the_stages():
+    assert list(ByStage.of(lambda stage: stage.value)) == [stage.value for stage in Stage]
