@@ -162,7 +162,7 @@ def test_pillow_need_not_have_opened_anything_before(folder, picture):
     for path in paths:
         Image.fromarray(picture(0)).save(path)
     code = (
-        "import sys; from pathlib import Path; from autogaze.video.frames import still_header;"
+        "import sys; from pathlib import Path; from autogaze.video.stills import still_header;"
         "print(*(still_header(Path(path)).format for path in sys.argv[1:]))"
     )
     done = subprocess.run(
