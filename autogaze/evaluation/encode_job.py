@@ -18,11 +18,12 @@ from autogaze.evaluation.encode_report import EncodeReport, print_report
 from autogaze.evaluation.encoders import check_encoders, load_encoder, run_adapter_files
 from autogaze.evaluation.memory_case import MemoryCase, measure_memory_case
 from autogaze.evaluation.passes import sample_video
-from autogaze.evaluation.plotting import check_json, check_plot, write_json
 from autogaze.evaluation.progress import Step, progress
 from autogaze.evaluation.scaling import Scaling, measure_scaling, num_steps, scaling_table
 from autogaze.evaluation.timing import hardware
+from autogaze.rendering.plot_style import check_plot
 from autogaze.utils.device import Place
+from autogaze.utils.files import check_output, write_json
 from autogaze.video.reader import Video
 
 ENCODERS = ("siglip2-base-patch16-224",)
@@ -101,7 +102,8 @@ class EncodeJob:
             if not grid:
                 raise OutputError("--plot shows the grid, which --no-grid leaves out")
             check_plot(plot)
-        check_json(json)
+        if json is not None:
+            check_output(json, ".json", "--json")
         path = str(video if video is not None else sample_video()) if grid else ""
         if grid:
             check_motion_wanted(options.selectors, [Video(path).info])

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from autogaze.evaluation.encode_report import CellReport, Cost, EncodeReport, EncoderReport
-from autogaze.evaluation.plotting import caption, clean, save
 from autogaze.evaluation.timing import Stage
+from autogaze.rendering.plot_style import caption, clean, save
 
 COLOURS = {
     Stage.DECODE: "#d5d8dd",

@@ -13,10 +13,11 @@ from autogaze.evaluation.encoders import check_encoders, run_adapter_files
 from autogaze.evaluation.fidelity import FidelityOptions, bench_fidelity
 from autogaze.evaluation.fidelity_report import plot_fidelity, print_report
 from autogaze.evaluation.passes import sample_video
-from autogaze.evaluation.plotting import check_json, check_plot, write_json
 from autogaze.evaluation.progress import progress
 from autogaze.evaluation.timing import hardware
+from autogaze.rendering.plot_style import check_plot
 from autogaze.utils.device import Place
+from autogaze.utils.files import check_output, write_json
 from autogaze.video.chunks import read_chunks
 
 SELECTORS = ("greedy", "run-length", "change")
@@ -69,7 +70,8 @@ class FidelityJob:
         check_choosers(options.selectors)
         if plot is not None:
             check_plot(plot)
-        check_json(json)
+        if json is not None:
+            check_output(json, ".json", "--json")
         paths = find_videos(videos) if videos else (str(sample_video()),)
         # Opens every file, and tells whether rate and tiles can be had of it.
         infos = [read_chunks(path, tiles=tiles, fps=fps).info for path in paths]

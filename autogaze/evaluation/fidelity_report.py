@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autogaze.evaluation.fidelity import Estimate, Fidelity, FidelityReport
-from autogaze.evaluation.plotting import LineEnd, caption, clean, label_ends, save, selector_styles
+from autogaze.rendering.plot_style import LineEnd, caption, clean, label_ends, save, selector_styles
 
 # The table that `autogaze bench fidelity` prints.
 

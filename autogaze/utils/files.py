@@ -1,5 +1,6 @@
 """Writing files so that nobody ever sees half of one, nor some of those that belong together."""
 
+import json
 import os
 import secrets
 import tempfile
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from autogaze.errors import OutputError
 
@@ -40,6 +41,24 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"{path}: no files can be made in the folder {folder}") from None
     except OSError as error:
         raise _cannot_be_written(path, error) from error
+
+
+def check_output(path: str | Path, suffix: str, option: str) -> None:
+    """Raise `OutputError` now if a file asked for by `option` has another ending, or cannot be written."""
+    if Path(path).suffix.lower() != suffix:
+        raise OutputError(f"{option} {path}: the name must end in {suffix}")
+    check_writable(Path(path))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: str | Path, values: dict[str, Any]) -> None:
+    """A JSON file, whole or not at all."""
+    write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 @contextmanager

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from autogaze.evaluation.choosers import CONTROLS
-from autogaze.evaluation.plotting import (
+from autogaze.evaluation.quality.contenders import Serving
+from autogaze.evaluation.quality.measure import Row
+from autogaze.evaluation.quality.report import Curve, QualityReport
+from autogaze.rendering.plot_style import (
     LineStyle,
     caption,
     clean,
@@ -15,9 +18,6 @@ from autogaze.evaluation.plotting import (
     selector_styles,
     spread_out,
 )
-from autogaze.evaluation.quality.contenders import Serving
-from autogaze.evaluation.quality.measure import Row
-from autogaze.evaluation.quality.report import Curve, QualityReport
 
 LABEL_GAP = 0.052
 """Between the labels of two curves, in heights of a panel."""

@@ -9,7 +9,6 @@ from rich.console import Console
 from autogaze.clips import check_loss, check_ratio
 from autogaze.errors import OutputError, SelectorError, VideoError
 from autogaze.evaluation.choosers import CONTROLS
-from autogaze.evaluation.plotting import check_json, check_plot, write_json
 from autogaze.evaluation.progress import progress
 from autogaze.evaluation.quality.clips import CLIP_LEN, Material, plan_clips
 from autogaze.evaluation.quality.contenders import (
@@ -27,9 +26,10 @@ from autogaze.evaluation.quality.stops import can_stop, measure_stops
 from autogaze.evaluation.quality.stops_plot import plot_stops
 from autogaze.evaluation.quality.tables import print_report, to_markdown
 from autogaze.evaluation.timing import hardware
+from autogaze.rendering.plot_style import check_plot
 from autogaze.selectors.registry import LEARNED
 from autogaze.utils.device import Place
-from autogaze.utils.files import all_or_none, check_writable, replacing
+from autogaze.utils.files import all_or_none, check_output, check_writable, replacing, write_json
 
 RATIOS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -48,7 +48,8 @@ class Files:
         for path in (self.plot, self.stop_plot):
             if path is not None:
                 check_plot(path)
-        check_json(self.json)
+        if self.json is not None:
+            check_output(self.json, ".json", "--json")
         if self.markdown is not None:
             if self.markdown.suffix.lower() != ".md":
                 raise OutputError(f"--markdown {self.markdown}: the name must end in .md")

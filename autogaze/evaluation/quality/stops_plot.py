@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from autogaze.evaluation.plotting import SELECTOR_COLOURS, caption, clean, save
 from autogaze.evaluation.quality.bootstrap import ALL
 from autogaze.evaluation.quality.clips import KINDS
 from autogaze.evaluation.quality.report import QualityReport
 from autogaze.evaluation.quality.stops import StopReport
+from autogaze.rendering.plot_style import SERIES, caption, clean, save
 
 TOLERANCE = 0.1
 """How far from the threshold the mean loss may be, as a share of it: the band that is drawn."""
-COLOURS = {ALL: "#33363d", **dict(zip(KINDS, SELECTOR_COLOURS, strict=False))}
+COLOURS = {ALL: "#33363d", **dict(zip(KINDS, SERIES, strict=False))}
 
 
 def plot_stops(report: QualityReport, path: str | Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autogaze.evaluation.plotting import LineEnd, label_ends, selector_styles, spread_out
+from autogaze.rendering.plot_style import LineEnd, label_ends, selector_styles, spread_out
 
 
 def test_the_controls_differ_from_each_other_in_more_than_colour():

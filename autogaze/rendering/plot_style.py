@@ -1,0 +1,151 @@
+"""The style of every plot: colours of selectors, marks of controls, labels, caption, saving."""
+
+import itertools
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autogaze.errors import MissingExtraError
+from autogaze.utils.files import check_output, replacing
+
+INK, MUTED, GUIDE, WARNING = "#33363d", "#555a63", "#8a9099", "#c2201c"
+"""Colours of text and totals, of captions, of reference lines, and of figures to beware of."""
+
+SERIES = ("#3b5bdb", "#0f766e", "#c2410c", "#9333ea", "#ca8a04", "#be185d", "#475569")
+"""Colours of series of equal rank, in order."""
+
+
+def require_matplotlib(purpose: str) -> None:
+    """Raise `MissingExtraError` now, before long work, if matplotlib is not installed."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("matplotlib", "plot", purpose) from None
+
+
+def check_plot(path: str | Path, option: str = "--plot") -> None:
+    """Raise now, before long work, if a PNG cannot be drawn and written later.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OutputError: the name does not end in .png, or the file cannot be written.
+    """
+    check_output(path, ".png", option)
+    require_matplotlib(f"{option} {path}")
+
+
+def save(figure: Any, path: str | Path) -> None:
+    """Write the PNG, whole or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+def clean(axes: Any) -> None:
+    """No box, a faint grid behind."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#00000014")
+    axes.set_axisbelow(True)
+
+
+def caption(figure: Any, lines: Sequence[str]) -> None:
+    """Small print below the axes: what was measured, on what, and how."""
+    width = round(figure.get_figwidth() * 16.8)
+    wrapped = [part for line in lines for part in textwrap.wrap(line, width)]
+    figure.supxlabel("\n".join(wrapped), x=0.01, ha="left", fontsize=7, color=MUTED)
+
+
+def legend_above(figure: Any, axes: Any) -> None:
+    """One row of legend over all panels, from what was drawn into `axes`."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize=8.5
+    )
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How one selector is drawn.
+
+    Attributes:
+        marker: of measured points; hollow for the controls.
+        dashes: of its second line: lengths drawn and left out, in line widths.
+    """
+
+    colour: str
+    marker: str = "o"
+    hollow: bool = False
+    dashes: tuple[float, float] = (4, 2)
+
+    @property
+    def face(self) -> str:
+        """Colour inside a marker."""
+        return "white" if self.hollow else self.colour
+
+
+CONTROL_STYLES = {
+    "random": LineStyle("#374151", "D", hollow=True, dashes=(1, 1.2)),
+    "centre": LineStyle("#9aa1ab", "s", hollow=True, dashes=(7, 2.5)),
+}
+
+
+def selector_styles(names: Sequence[str]) -> dict[str, LineStyle]:
+    """A style for each selector; controls are grey, with marks and dashes of their own."""
+    colours = itertools.cycle(SERIES)
+    return {name: CONTROL_STYLES.get(name) or LineStyle(next(colours)) for name in names}
+
+
+@dataclass(frozen=True)
+class LineEnd:
+    """Where a line ends, in data coordinates, and its name."""
+
+    name: str
+    colour: str
+    x: float
+    y: float
+
+
+def label_ends(axes: Any, ends: Sequence[LineEnd]) -> None:
+    """Names right of the axes, level with the ends of their lines as far as there is room.
+
+    Call it when the limits of the axes are final.
+    """
+    low, high = axes.get_ylim()
+    left, right = axes.get_xlim()
+    ordered = sorted(ends, key=lambda end: end.y)
+    levels = spread_out([end.y for end in ordered], 0.055 * (high - low), low, high)
+    for end, level in zip(ordered, levels, strict=True):
+        axes.annotate(
+            end.name, (end.x, end.y), (right + 0.05 * (right - left), level),
+            textcoords="data", annotation_clip=False, va="center", fontsize=8, color=end.colour,
+            arrowprops=leader(end.colour),
+        )  # fmt: skip
+
+
+def leader(colour: str) -> dict[str, Any]:
+    """`arrowprops` of the thin line from a label to what it names."""
+    return {
+        "arrowstyle": "-",
+        "color": colour,
+        "linewidth": 0.6,
+        "alpha": 0.6,
+        "shrinkA": 1,
+        "shrinkB": 3,
+    }
+
+
+def spread_out(levels: Sequence[float], room: float, low: float, high: float) -> list[float]:
+    """Ascending levels, moved until they stand `room` apart in [low, high].
+
+    Where they cannot all stand there, they stand as far apart as they can.
+    """
+    room = min(room, (high - low) / max(1, len(levels)))
+    placed: list[float] = []
+    for level in levels:  # upwards
+        placed.append(max(level, placed[-1] + room if placed else low + room / 2))
+    ceiling = high - room / 2
+    for index in reversed(range(len(placed))):  # and down again from the top
+        placed[index] = min(placed[index], ceiling)
+        ceiling = placed[index] - room
+    return placed
