@@ -1,0 +1,149 @@
+"""The package keeps to docs/architecture.md: the order of its rooms, no circles, light imports."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import rooms as house
+
+ROOMS = house.read_rooms()
+MODULES = house.package_files()
+IMPORTS = house.read_imports(MODULES)
+INSIDE = house.inside(IMPORTS, MODULES)
+# Imported by one room only, or by none at all.
+HEAVY = frozenset({"gradio", "ray"}).union(*(room.libraries for room in ROOMS))
+MAX_LINES = 450
+
+# Imports that still go up or close a circle, and files that are still too long.
+EXPECTED_IMPORTS: set[tuple[str, str]] = {
+    ("autogaze.gaze", "autogaze.gaze_io"),
+    ("autogaze.models.autogaze.output", "autogaze.models.autogaze.streaming"),
+    ("autogaze.models.autogaze.streaming", "autogaze.models.autogaze.modeling"),
+    ("autogaze.pipeline", "autogaze.selectors.base"),
+    ("autogaze.pipeline", "autogaze.selectors.registry"),
+    ("autogaze.reconstruction.video_mae.checkpoint", "autogaze.selectors.registry"),
+}
+EXPECTED_LONG = {"training/clip_sources.py", "training/config.py"}
+
+
+def unexpected(imports: list[house.Import]) -> list[house.Import]:
+    return [each for each in imports if (each.importer, each.imported) not in EXPECTED_IMPORTS]
+
+
+def test_every_file_belongs_to_a_room():
+    files = [file.relative_to(house.PACKAGE).as_posix() for file in MODULES.values()]
+    assert [file for file in files if house.room_of(file, ROOMS) is None] == []
+
+
+def test_every_room_has_files():
+    missing = [path for room in ROOMS for path in room.paths if not (house.PACKAGE / path).exists()]
+    assert missing == [], f"{house.PAGE.name} names what is not there"
+
+
+def test_no_circles():
+    circle = house.find_circle(unexpected(INSIDE))
+    assert not circle, "a circle of imports:\n" + "\n".join(map(str, circle))
+
+
+def test_imports_go_up_the_page():
+    """A room imports only from rooms above it in the table."""
+    wrong = []
+    for each in unexpected(INSIDE):
+        importer = house.place(each.importer, MODULES, ROOMS)
+        imported = house.place(each.imported, MODULES, ROOMS)
+        if importer is not None and imported is not None and importer < imported:
+            names = f"{ROOMS[importer].name!r} stands above {ROOMS[imported].name!r}"
+            wrong.append(f"{each}, but {names} in {house.PAGE.name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_heavy_libraries_stay_in_their_rooms():
+    wrong = []
+    for each in IMPORTS:
+        library = each.imported.partition(".")[0]
+        room = house.place(each.importer, MODULES, ROOMS)
+        if library in HEAVY and room is not None and library not in ROOMS[room].libraries:
+            homes = [room.name for room in ROOMS if library in room.libraries] or ["no room"]
+            wrong.append(f"{each}, which {' and '.join(homes)} may, by {house.PAGE.name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_expected_exception_is_out_of_date():
+    there = {(each.importer, each.imported) for each in INSIDE}
+    assert there >= EXPECTED_IMPORTS
+
+
+def test_files_are_short_enough_to_read():
+    lines = {
+        file.relative_to(house.PACKAGE).as_posix(): len(file.read_text().splitlines())
+        for file in MODULES.values()
+    }
+    assert {name for name, count in lines.items() if count > MAX_LINES} == EXPECTED_LONG
+
+
+def test_import_is_light():
+    """`import autogaze` loads no library: names are imported when they are first used."""
+    code = (
+        "import sys; before = set(sys.modules); import autogaze; print(*set(sys.modules) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=house.ROOT
+    )
+    loaded = set(done.stdout.split())
+    assert {name for name in loaded if name.startswith("autogaze.")} == set()
+    assert {name.partition(".")[0] for name in loaded} <= {"autogaze", *sys.stdlib_module_names}
+
+
+def test_the_drawing_is_up_to_date():
+    expected = house.draw(ROOMS)
+    assert house.DRAWING.read_text() == expected, "run `python scripts/rooms.py` to draw it anew"
+
+
+# The functions themselves, on a package that breaks every rule.
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> dict[str, Path]:
+    sources = {
+        "__init__.py": "",
+        "low.py": "def f():\n    from autogaze import high\n",
+        "high.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import low\n",
+        "inner/__init__.py": "from .one import x\n",
+        "inner/one.py": "import importlib\nx = importlib.import_module('autogaze.low')\n",
+    }
+    for name, source in sources.items():
+        file = tmp_path / "autogaze" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+    return house.package_files(tmp_path / "autogaze")
+
+
+def test_lazy_and_typing_imports_are_read(package):
+    found = {
+        (each.importer, each.imported, each.line)
+        for each in house.inside(house.read_imports(package), package)
+    }
+    assert found == {
+        ("autogaze.low", "autogaze.high", 2),
+        ("autogaze.high", "autogaze.low", 3),
+        ("autogaze.inner", "autogaze.inner.one", 1),
+        ("autogaze.inner.one", "autogaze.low", 2),
+    }
+
+
+def test_a_circle_is_found(package):
+    circle = house.find_circle(house.inside(house.read_imports(package), package))
+    assert {each.importer for each in circle} == {"autogaze.low", "autogaze.high"}
+
+
+def test_shortcuts_are_left_out_of_the_drawing():
+    assert house.without_shortcuts({(2, 1), (1, 0), (2, 0)}) == {(2, 1), (1, 0)}
+
+
+def test_a_file_belongs_to_the_closest_room():
+    rooms = [house.Room(("models/",), frozenset()), house.Room(("models/native/",), frozenset())]
+    assert house.room_of("models/native/a.py", rooms) == 1
+    assert house.room_of("models/b.py", rooms) == 0
+    assert house.room_of("modelsque.py", rooms) is None
