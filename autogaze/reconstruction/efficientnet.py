@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autogaze.errors import CheckpointError, GeometryError, MissingExtraError
-from autogaze.reconstruction.video_mae.checkpoint import read_state
+from autogaze.utils.checkpoints import load_strictly, read_state
 
 
 class Stage(NamedTuple):
@@ -189,16 +189,7 @@ def load_efficientnet(
         state = read_state(weights_file(variant))
     if "_conv_stem.weight" in state:
         state = _folded(state, variant)
-    own = network.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(state.keys() - own.keys())
-    wrong = sorted(n for n in own.keys() & state.keys() if own[n].shape != state[n].shape)
-    if missing or unexpected or wrong:
-        raise CheckpointError(
-            f"not the parameters of EfficientNet-{variant}: missing {missing[:3]}, "
-            f"unexpected {unexpected[:3]}, of another shape {wrong[:3]}"
-        )
-    network.load_state_dict(state)
+    load_strictly(network, state, f"EfficientNet-{variant}")
     # Depthwise convolutions are faster with the channels last; torch's types do not know it.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval().requires_grad_(False)

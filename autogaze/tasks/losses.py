@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet
-from autogaze.reconstruction.video_mae.checkpoint import without_prefix
+from autogaze.utils.checkpoints import describe_mismatch, first_line, under_prefix
 
 # The frozen networks that losses compare features of.
 
@@ -97,12 +97,13 @@ def _fill(kind: Any, config: Any, state: State) -> Any:
     network, found = kind.from_pretrained(
         None, config=config, state_dict=dict(state), output_loading_info=True
     )
-    missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
-    if missing or unexpected or found["mismatched_keys"]:
-        raise CheckpointError(
-            f"not the parameters of a {kind.__name__}: missing {missing[:3]}, unexpected "
-            f"{unexpected[:3]}, of another shape {sorted(map(str, found['mismatched_keys']))[:3]}"
-        )
+    problems = describe_mismatch(
+        missing=found["missing_keys"],
+        unexpected=found["unexpected_keys"],
+        misshapen=map(str, found["mismatched_keys"]),
+    )
+    if problems:
+        raise CheckpointError(f"{kind.__name__}: the weights do not fit: {problems}")
     return network
 
 
@@ -110,10 +111,9 @@ def _fetch(kind: Any, name: str) -> Any:
     try:
         return kind.from_pretrained(name)
     except (OSError, ValueError) as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{name} is neither in the checkpoint nor can it be fetched from the Hugging Face "
-            f"hub ({cause}); download it once where there is a network, or leave it out of loss_type"
+            f"hub ({first_line(error)}); download it once where there is a network, or leave it out of loss_type"
         ) from error
 
 
@@ -318,13 +318,13 @@ class FrameLosses(nn.Module):
             raise TrainingError(
                 f"{len(names)} loss types ({loss_type}) and {len(weights)} weights ({loss_weights})"
             )
-        parts = {name: without_prefix(networks or {}, f"{name}.") or None for name in names}
+        parts = {name: under_prefix(networks or {}, f"{name}.") or None for name in names}
         return cls({name: LOSSES[name](part) for name, part in parts.items()}, weights)
 
     def replace_networks(self, networks: State) -> None:
         """Take the frozen networks of those terms that have parameters here."""
         for name in self.terms:
-            if part := without_prefix(networks, f"{name}."):
+            if part := under_prefix(networks, f"{name}."):
                 self.terms[name] = LOSSES[name](part)
 
     @property

@@ -21,8 +21,6 @@ from autogaze.reconstruction.video_mae.checkpoint import (
     find_checkpoint,
     load_weights,
     read_config,
-    read_state,
-    without_prefix,
 )
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.tasks.losses import (
@@ -32,6 +30,7 @@ from autogaze.tasks.losses import (
     Normalise,
     check_terms,
 )
+from autogaze.utils.checkpoints import read_state, under_prefix
 
 
 class VideoMAEReconstruction(Task):
@@ -106,7 +105,7 @@ class VideoMAEReconstruction(Task):
         elif loss_weights is None:
             check_terms(loss_type)
             raise TrainingError(f"loss_type {loss_type!r} needs loss_weights, one for each term")
-        published = without_prefix(read_state(place), PUBLISHED_PREFIX)
+        published = under_prefix(read_state(place), PUBLISHED_PREFIX)
         losses = FrameLosses.parse(loss_type, loss_weights, published)
         return cls(mae, losses, recon_sample_rate, name)
 
@@ -114,7 +113,7 @@ class VideoMAEReconstruction(Task):
         """Replace the VideoMAE's weights, and the frozen networks' where the source has any."""
         place = find_checkpoint(source)
         load_weights(self.mae, place)
-        self.losses.replace_networks(without_prefix(read_state(place), PUBLISHED_PREFIX))
+        self.losses.replace_networks(under_prefix(read_state(place), PUBLISHED_PREFIX))
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the VideoMAE and what its losses mean; `from_checkpoint` reads it back.

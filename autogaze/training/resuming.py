@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
-from autogaze.reconstruction.video_mae.checkpoint import read_state
 from autogaze.tasks.base import Task
 from autogaze.training.checkpoints import (
     CANNOT_SAVE,
@@ -21,6 +20,7 @@ from autogaze.training.checkpoints import (
     read_training_state,
 )
 from autogaze.training.config import Settings
+from autogaze.utils.checkpoints import read_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

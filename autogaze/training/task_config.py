@@ -11,13 +11,14 @@ from typing import Any
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig
-from autogaze.reconstruction.video_mae.checkpoint import config_file, find_checkpoint, read_config
+from autogaze.reconstruction.video_mae.checkpoint import find_checkpoint, read_config
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.siglip_video_feature_reconstruction import SiglipVideoFeatureReconstruction
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.config import choose, read, unknown
+from autogaze.utils.checkpoints import config_file
 
 
 @dataclass(frozen=True)

@@ -324,7 +324,7 @@ def test_checkpoints_that_do_not_fit(tmp_path, judge):
         return load_video_mae(tmp_path / "model.safetensors", config)
 
     without = {k: v for k, v in state.items() if k != "decoder.mask_token"}
-    with pytest.raises(CheckpointError, match=r"1 missing \(decoder.mask_token\)\. Leave"):
+    with pytest.raises(CheckpointError, match=r"1 missing \(decoder.mask_token\)"):
         load(without)
     # A video model that has lost one of its embeddings is no image MAE.
     without = {k: v for k, v in state.items() if k != "decoder.time_embed"}

@@ -109,7 +109,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
 
     path = tmp_path / "evil.pt"
     torch.save({"vit.x": Evil()}, path)
-    with pytest.raises(CheckpointError, match="cannot be read as a state dict: it is no file of"):
+    with pytest.raises(CheckpointError, match="cannot be read: it is no file of"):
         load_video_mae(path, TINY)
     assert not (tmp_path / "written").exists()
 

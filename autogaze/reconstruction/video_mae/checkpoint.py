@@ -10,18 +10,18 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from autogaze.errors import CheckpointError, OutputError
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.modeling import VideoMAE
 from autogaze.selectors.registry import LEARNED
+from autogaze.utils import checkpoints
+from autogaze.utils.checkpoints import CONFIG, WEIGHTS, load_strictly, read_state, under_prefix
 from autogaze.utils.files import all_or_none, replacing
 from autogaze.weights import JUDGE
 
@@ -44,18 +44,11 @@ _RENAMED = (
 
 def video_mae_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The VideoMAE's own parameters under our names, whatever else a checkpoint holds."""
-    inner = without_prefix(state, PUBLISHED_PREFIX) or state
+    inner = under_prefix(state, PUBLISHED_PREFIX) or state
     return {
         _our_name(name): value
         for name, value in inner.items()
         if name.split(".")[0] in ("vit", "decoder")
-    }
-
-
-def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """What is named under a prefix, without it."""
-    return {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
 
 
@@ -65,7 +58,6 @@ def _our_name(name: str) -> str:
     return name
 
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 OUR_TYPE, IMAGE_TYPE = "autogaze_video_mae", "vit_mae"
 
 VIDEO_PARAMETERS = (
@@ -109,29 +101,16 @@ def load_weights(model: VideoMAE, source: str | Path) -> None:
     """
     place = find_checkpoint(source)
     state = video_mae_part(read_state(place))
-    own = model.state_dict()
     is_image_mae = not any(name in state for name in VIDEO_PARAMETERS)
-    expected = [name for name in own if not (is_image_mae and name in VIDEO_PARAMETERS)]
-    missing = [name for name in expected if name not in state]
-    unexpected = [name for name in state if name not in own]
-    wrong = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in expected
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if missing or unexpected or wrong:
-        faults = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
-        said = [
-            f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for fault, names in faults.items()
-            if names
-        ]
-        raise CheckpointError(
-            f"{place}: its weights are not those of a VideoMAE of this configuration: "
-            f"{'; '.join(said)}. Leave the shape (task.recon_model_config) to its config.json, or "
-            "give the one that it was trained with"
-        )
-    model.load_state_dict(state, strict=False)
+    new = VIDEO_PARAMETERS if is_image_mae else ()
+    load_strictly(
+        model,
+        state,
+        place,
+        names=[name for name in model.state_dict() if name not in new],
+        hint="Leave the shape (task.recon_model_config) to its config.json, or give the one that "
+        "it was trained with",
+    )
 
 
 def save_video_mae(
@@ -175,42 +154,8 @@ def save_video_mae(
 
 
 def find_checkpoint(source: str | Path) -> Path:
-    """Where a checkpoint is: a file or folder as it is, a hub id downloaded.
-
-    "learned" is always the package's own, as it is among the selectors; a folder of that
-    name is "./learned".
-    """
-    if str(source) == LEARNED:
-        return JUDGE
-    place = Path(source)
-    if place.exists():
-        return place
-    owner, slash, name = str(source).partition("/")
-    if not (slash and owner and name) or "/" in name or owner[0] in ".~" or place.suffix:
-        raise CheckpointError(
-            f"{source}: no such checkpoint file or folder (the package's own is {LEARNED!r})"
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(
-            snapshot_download(str(source), allow_patterns=["config.json", "*.safetensors"])
-        )
-        if not _weights(folder):
-            pickled = ["config.json", "pytorch_model.bin"]
-            folder = Path(snapshot_download(str(source), allow_patterns=pickled))
-    except (OSError, ValueError) as error:  # every error of the hub's client is one of these
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"{source}: there is no such folder here, and it cannot be fetched from the Hugging "
-            f"Face hub ({cause}); give the path of a checkpoint folder or file"
-        ) from error
-    return folder
-
-
-def config_file(place: Path) -> Path:
-    """Where a checkpoint's shape is said: in its folder, or beside its file."""
-    return (place if place.is_dir() else place.parent) / CONFIG
+    """Where a checkpoint is; "learned" is always the package's own."""
+    return JUDGE if str(source) == LEARNED else checkpoints.find_checkpoint(source)
 
 
 def read_config(place: Path) -> dict[str, Any]:
@@ -219,66 +164,10 @@ def read_config(place: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or it is no MAE's.
     """
-    file = config_file(place)
-    try:
-        values = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{place}: no {CONFIG} says what shape this VideoMAE has; give its configuration"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read as JSON: {error}") from error
-    kind = values.get("model_type", OUR_TYPE) if isinstance(values, dict) else None
+    values = checkpoints.read_config(place)
+    kind = values.get("model_type", OUR_TYPE)
     if kind not in (OUR_TYPE, IMAGE_TYPE):
-        raise CheckpointError(f"{file}: is no VideoMAE's nor a ViT-MAE's, but that of {kind!r}")
+        raise CheckpointError(f"{place}: is no VideoMAE's nor a ViT-MAE's, but that of {kind!r}")
     if values.get("hidden_act", "gelu") != "gelu" or not values.get("qkv_bias", True):
-        raise CheckpointError(f"{file}: only GELU and biased queries, keys and values are known")
+        raise CheckpointError(f"{place}: only GELU and biased queries, keys and values are known")
     return values
-
-
-def read_state(place: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint, by name; nothing in it is ever executed.
-
-    Args:
-        place: a file, or a folder with one or more of weights.
-
-    Raises:
-        CheckpointError: no weights, or none that can be read.
-    """
-    if not place.exists():
-        raise CheckpointError(f"{place}: no such checkpoint file or folder")
-    files = _weights(place) if place.is_dir() else [place]
-    if not files:
-        raise CheckpointError(f"{place}: holds no weights ({WEIGHTS} or pytorch_model.bin)")
-    state: dict[str, Tensor] = {}
-    for file in files:
-        state |= _read_file(file)
-    return state
-
-
-def _weights(folder: Path) -> list[Path]:
-    for pattern in (WEIGHTS, "model-*-of-*.safetensors", "pytorch_model.bin"):
-        if found := sorted(folder.glob(pattern)):
-            return found
-    return []
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:  # torch's own words advise to load it unsafely
-        raise CheckpointError(
-            f"{path}: cannot be read as a state dict: it is no file of tensors alone, and nothing "
-            "else is loaded, since it could run code"
-        ) from None
-    except Exception as error:  # torch raises many kinds, none of them documented
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read as a state dict: {cause}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
-        raise CheckpointError(f"{path}: holds {type(state).__name__}, not a state dict")
-    return dict(state)

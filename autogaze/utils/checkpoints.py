@@ -1,0 +1,204 @@
+"""Checkpoints: where their files are, what tensors they hold, and strict loading.
+
+A checkpoint is a folder with `config.json` and weights, whole or in shards, or a file with a
+state dict alone. Nothing in one is ever executed: weights are safetensors, or pickles of
+which only tensors are read.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from autogaze.errors import CheckpointError
+
+State = Mapping[str, Tensor]
+"""A state dict: tensors by the names of parameters and buffers."""
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+_SAFE = (WEIGHTS, "model-*-of-*.safetensors")
+_PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
+_NAMES_LISTED = 5
+"""Parameters that an error lists by name; the others are counted."""
+
+
+def find_checkpoint(source: str | Path) -> Path:
+    """The folder or file of a checkpoint; a hub id is downloaded.
+
+    Args:
+        source: a folder, a file, or a Hugging Face hub id ("owner/name").
+
+    Raises:
+        CheckpointError: there is none, or the hub cannot be reached.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    owner, slash, name = str(source).partition("/")
+    if not (slash and owner and name) or "/" in name or owner[0] in ".~" or path.suffix:
+        raise CheckpointError(f"{source}: no such checkpoint file or folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(str(source), allow_patterns=[CONFIG, *_SAFE]))
+        if not _weight_files(folder):
+            folder = Path(snapshot_download(str(source), allow_patterns=[CONFIG, *_PICKLED]))
+    except (OSError, ValueError) as error:  # every error of the hub's client is one of these
+        raise CheckpointError(
+            f"{source}: there is no such folder here, and it cannot be fetched from the Hugging "
+            f"Face hub ({first_line(error)}); give the path of a checkpoint folder or file"
+        ) from error
+    return folder
+
+
+def config_file(checkpoint: Path) -> Path:
+    """Path of `config.json`: in a checkpoint's folder, or beside its file."""
+    return (checkpoint if checkpoint.is_dir() else checkpoint.parent) / CONFIG
+
+
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """The values of a checkpoint's `config.json`.
+
+    Raises:
+        CheckpointError: there is none, or it is no JSON object.
+    """
+    file = config_file(checkpoint)
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{checkpoint}: no {CONFIG} says what shape the model has; give its configuration"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file}: holds {type(values).__name__}, expected an object")
+    return values
+
+
+def read_state(checkpoint: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, on the CPU.
+
+    Args:
+        checkpoint: a file of weights, or a folder with one or several.
+
+    Raises:
+        CheckpointError: no weights, or none that can be read.
+    """
+    if not checkpoint.exists():
+        raise CheckpointError(f"{checkpoint}: no such checkpoint file or folder")
+    files = _weight_files(checkpoint) if checkpoint.is_dir() else [checkpoint]
+    if not files:
+        raise CheckpointError(f"{checkpoint}: holds no weights ({WEIGHTS} or {_PICKLED[0]})")
+    state: dict[str, Tensor] = {}
+    for file in files:  # a shard that is missing is found by strict loading
+        state |= _read_weights(file)
+    return state
+
+
+def read_torch_file(path: Path) -> Any:
+    """The content of a file of `torch.save`, on the CPU: tensors and plain values only.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds anything else, which could run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # torch's own words advise to load it unsafely
+        raise CheckpointError(
+            f"{path}: cannot be read: it is no file of tensors alone, and nothing else is loaded, "
+            "since it could run code"
+        ) from None
+    except Exception as error:  # torch raises many kinds, none of them documented
+        raise CheckpointError(f"{path}: cannot be read: {first_line(error)}") from error
+
+
+def load_strictly(
+    module: nn.Module,
+    state: State,
+    source: str | Path,
+    *,
+    names: Collection[str] | None = None,
+    hint: str = "",
+) -> None:
+    """Load a state dict of which every tensor must fit; else the module stays as it was.
+
+    Args:
+        module: where the tensors go.
+        state: what it is to hold.
+        source: of the state, for errors.
+        names: the module's parameters and buffers that `state` must consist of; all by default.
+        hint: what the user can do about it, for errors.
+
+    Raises:
+        CheckpointError: parameters are missing, unexpected or of other shapes.
+    """
+    own = module.state_dict()
+    wanted = own.keys() if names is None else names
+    problems = describe_mismatch(
+        missing=[name for name in wanted if name not in state],
+        unexpected=[name for name in state if name not in wanted],
+        misshapen=[
+            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in wanted
+            if name in state and state[name].shape != own[name].shape
+        ],
+    )
+    if problems:
+        raise CheckpointError(
+            f"{source}: the weights do not fit the architecture: {problems}"
+            + (f". {hint}" if hint else "")
+        )
+    module.load_state_dict(dict(state), strict=names is None)
+
+
+def describe_mismatch(
+    *, missing: Iterable[str], unexpected: Iterable[str], misshapen: Iterable[str]
+) -> str:
+    """Parameters that do not fit, counted and named, in words; empty where all of them fit."""
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    parts = []
+    for kind, found in kinds.items():
+        names = sorted(found)
+        if names:
+            more = ", ..." if len(names) > _NAMES_LISTED else ""
+            parts.append(f"{len(names)} {kind} ({', '.join(names[:_NAMES_LISTED])}{more})")
+    return "; ".join(parts)
+
+
+def under_prefix(state: State, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with a prefix, under their names without it."""
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for pattern in (*_SAFE, *_PICKLED):
+        if found := sorted(folder.glob(pattern)):
+            return found
+    return []
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    state = read_torch_file(path)
+    if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
+        raise CheckpointError(f"{path}: holds {type(state).__name__}, not a state dict")
+    return dict(state)

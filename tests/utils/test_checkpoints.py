@@ -1,0 +1,125 @@
+"""Reading checkpoints in every form they come in, and loading them strictly."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from autogaze.errors import CheckpointError
+from autogaze.utils.checkpoints import (
+    describe_mismatch,
+    find_checkpoint,
+    load_strictly,
+    read_config,
+    read_state,
+    under_prefix,
+)
+
+
+@pytest.fixture
+def state():
+    return {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_folders_and_files(tmp_path, state, name):
+    (save_file if name.endswith("safetensors") else torch.save)(state, tmp_path / name)
+    assert_same(read_state(tmp_path), state)
+    assert_same(read_state(tmp_path / name), state)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_shards(tmp_path, state, ending):
+    stem, save = ("model", save_file) if ending == "safetensors" else ("pytorch_model", torch.save)
+    for number, (name, value) in enumerate(state.items(), 1):
+        save({name: value}, tmp_path / f"{stem}-0000{number}-of-00002.{ending}")
+    assert_same(read_state(tmp_path), state)
+
+
+def test_what_cannot_be_read(tmp_path):
+    class Code:
+        def __reduce__(self):
+            return print, ("executed",)
+
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"weight": Code()}, tmp_path / "code.pt")
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    (tmp_path / "broken.pt").write_bytes(b"no weights")
+    (tmp_path / "empty").mkdir()
+    for name in ("list.pt", "code.pt", "broken.safetensors", "broken.pt", "empty", "none"):
+        with pytest.raises(CheckpointError, match=name):
+            read_state(tmp_path / name)
+
+
+def test_configurations(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"width": 3}))
+    assert read_config(tmp_path) == read_config(tmp_path / "weights.pt") == {"width": 3}
+    for text in ("{", "[]"):
+        file.write_text(text)
+        with pytest.raises(CheckpointError, match=r"config\.json"):
+            read_config(tmp_path)
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        read_config(tmp_path)
+
+
+def test_finding_them(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def snapshot(name, allow_patterns):
+        if name != "owner/name":
+            raise OSError("no network\nmore")
+        if "pytorch_model.bin" in allow_patterns:  # nothing safe is there
+            (tmp_path / "pytorch_model.bin").write_bytes(b"")
+        return tmp_path
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert find_checkpoint(str(tmp_path)) == tmp_path
+    assert find_checkpoint("owner/name") == tmp_path
+    assert (tmp_path / "pytorch_model.bin").exists()
+    with pytest.raises(CheckpointError, match=r"owner/other.*\(no network\)"):
+        find_checkpoint("owner/other")
+    for path in ("./nowhere/model", "nowhere", "a/b/c", "owner/model.pt"):
+        with pytest.raises(CheckpointError, match=path):
+            find_checkpoint(path)
+
+
+def test_strict_loading(state):
+    module = torch.nn.Linear(3, 2)
+    load_strictly(module, state, "here")
+    assert_same(module.state_dict(), state)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    wrong = {"weight": torch.zeros(2, 4), "other": torch.zeros(1)}
+    with pytest.raises(CheckpointError) as caught:
+        load_strictly(module, wrong, "here", hint="Look there")
+    for word in ("here", "missing (bias)", "unexpected (other)", "weight (2, 4)", "(2, 3)", "Look"):
+        assert word in str(caught.value)
+    assert_same(module.state_dict(), before)
+
+
+def test_loading_some_of_a_module(state):
+    module = torch.nn.Linear(3, 2)
+    bias = module.bias.detach().clone()
+    load_strictly(module, {"weight": state["weight"]}, "here", names=["weight"])
+    assert torch.equal(module.weight, state["weight"])
+    assert torch.equal(module.bias, bias)
+    with pytest.raises(CheckpointError, match="bias"):
+        load_strictly(module, state, "here", names=["weight"])
+
+
+def test_mismatches_in_words():
+    assert describe_mismatch(missing=[], unexpected=(), misshapen=iter(())) == ""
+    text = describe_mismatch(missing=map(str, range(9)), unexpected=["a"], misshapen=[])
+    assert text == "9 missing (0, 1, 2, 3, 4, ...); 1 unexpected (a)"
+
+
+def test_prefixes(state):
+    assert_same(under_prefix({f"a.{name}": v for name, v in state.items()}, "a."), state)
+    assert under_prefix(state, "a.") == {}
