@@ -1,0 +1,111 @@
+"""Commands as dataclasses: a verb's options, their checks and its work in one class.
+
+@dataclass(frozen=True)
+class Info(Command):
+    "Say what a file holds."  # its help
+
+    file: Annotated[str, typer.Argument(help="A gaze file, a video or a checkpoint.")]
+    metric: Annotated[str, typer.Option(help="..."), Renamed("--judge", "--metric")] = "canvas"
+    json: PrintJson = False
+
+    def __post_init__(self) -> None:  # what can be checked before torch is imported
+        ...
+
+    def run(self) -> None:  # the work; imports what is heavy
+        ...
+
+add_command(app, Info, "info")
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_type_hints
+
+import typer
+
+from autogaze.cli.errors import EXIT_CODES, exit_codes, log
+from autogaze.errors import AutoGazeError
+
+Device = Annotated[str, typer.Option("--device", help="Where models run: cpu or cuda.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Of models: float32 or bfloat16.")]
+PrintJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+class Command(ABC):
+    """One verb: a frozen dataclass whose fields are its arguments and options."""
+
+    @abstractmethod
+    def run(self) -> int | None:
+        """Do the work; the exit code, None for 0."""
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """Annotation of a field whose option had another name, which works on, with a warning."""
+
+    former: str
+    present: str
+
+
+def add_command(
+    app: typer.Typer, command: type[Command], name: str, *, renamed_to: str | None = None
+) -> None:
+    """Make a verb of a dataclass.
+
+    Args:
+        app: gets it.
+        command: fields annotated with `typer.Option` or `typer.Argument`; its docstring is the
+            help, what its checks and `run` raise becomes an exit code.
+        name: of the verb.
+        renamed_to: the verb's present name, if `name` is its former one: hidden, with a warning.
+    """
+    types = get_type_hints(command, include_extras=True)
+    parameters = {
+        parameter.name: parameter.replace(
+            kind=inspect.Parameter.KEYWORD_ONLY, annotation=types[parameter.name]
+        )
+        for parameter in inspect.signature(command).parameters.values()
+    }
+    renamed = {
+        field: extra
+        for field in parameters
+        for extra in types[field].__metadata__
+        if isinstance(extra, Renamed)
+    }
+    hidden = [_former_option(parameters[field], option) for field, option in renamed.items()]
+
+    def call(**values: Any) -> None:
+        with exit_codes():
+            if renamed_to is not None:
+                _warn(name, renamed_to)
+            for field, option in renamed.items():
+                value = values.pop(_FORMER + field)
+                if value in (None, []):
+                    continue
+                _warn(option.former, option.present)
+                if values[field] != parameters[field].default:
+                    raise AutoGazeError(f"{option.former} and {option.present}: give one of them")
+                values[field] = value
+            raise typer.Exit(command(**values).run() or 0)
+
+    signature = inspect.Signature([*parameters.values(), *hidden])
+    call.__doc__ = command.__doc__
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
+    app.command(name, epilog=EXIT_CODES, hidden=renamed_to is not None)(call)
+
+
+_FORMER = "former_"
+"""What the parameter of a former option begins with; the field's name follows."""
+
+
+def _former_option(parameter: inspect.Parameter, option: Renamed) -> inspect.Parameter:
+    """A parameter as its option was called before; None if it is not given."""
+    kind = get_args(parameter.annotation)[0] | None
+    annotation = Annotated[kind, typer.Option(option.former, hidden=True)]
+    return parameter.replace(name=_FORMER + parameter.name, default=None, annotation=annotation)
+
+
+def _warn(former: str, present: str) -> None:
+    log.warning("%s is now called %s; the old name will go", former, present)
