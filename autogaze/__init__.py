@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from autogaze.gaze import Gaze
     from autogaze.gaze_io import GazeWriter
     from autogaze.geometry import PatchPyramid
-    from autogaze.pipeline import gaze_video, stream_video
     from autogaze.selectors.base import Selector
-    from autogaze.selectors.registry import list_selectors, load
+    from autogaze.selectors.registry import gaze_video, list_selectors, load, stream_video
     from autogaze.source import Source, TileGrid
     from autogaze.vision_encoders import GazedVisionModel, gazed, list_encoders, register_encoder
 
@@ -33,13 +32,13 @@ _HOMES = {
     "Selector": "selectors.base",
     "Source": "source",
     "TileGrid": "source",
-    "gaze_video": "pipeline",
+    "gaze_video": "selectors.registry",
     "gazed": "vision_encoders",
     "list_encoders": "vision_encoders",
     "list_selectors": "selectors.registry",
     "load": "selectors.registry",
     "register_encoder": "vision_encoders",
-    "stream_video": "pipeline",
+    "stream_video": "selectors.registry",
 }
 
 __all__ = [

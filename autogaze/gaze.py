@@ -5,6 +5,7 @@ stored, clip by clip, frame by frame. Padding exists in one place only, the
 `padded()` view that other code knows from AutoGaze.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autogaze.errors import GeometryError
+from autogaze.gaze_io import GazeWriter, read_gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
 
@@ -356,17 +358,28 @@ class Gaze:
     # Files.
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file (see `autogaze.gaze_io`)."""
-        from autogaze.gaze_io import save_gaze
+        """Write a gaze file (see `autogaze.gaze_io`).
 
-        save_gaze(self, path)
+        Raises:
+            OutputError: `path` cannot be written, or the disk is full.
+        """
+        with GazeWriter(path) as writer:
+            writer.add(self)
 
     @classmethod
     def load(cls, path: str | Path) -> "Gaze":
-        """Read what `save` wrote; raises `AutoGazeError` naming the file and the cause."""
-        from autogaze.gaze_io import load_gaze
+        """Read a gaze file.
 
-        return load_gaze(path)
+        Raises:
+            AutoGazeError: missing, or not a gaze file; the message names it and the cause.
+        """
+        return cls(**read_gaze(path))
+
+    @property
+    def judge(self) -> str | None:
+        """The old name of `metric`."""
+        warnings.warn("Gaze.judge is now called metric", DeprecationWarning, stacklevel=2)
+        return self.metric
 
 
 def _shape(tensor: Tensor) -> str:

@@ -1,4 +1,13 @@
-"""Writing a gaze file chunk by chunk, for videos whose gaze should not be held in memory."""
+"""Gaze files: one safetensors file with the chosen ids, their counts and what they mean.
+
+It holds these tensors, and the gaze's other fields as JSON texts in the file's metadata:
+
+    ids            (N,)    int16, or int32 for pyramids of more than 32,767 patches
+    lengths        (B, T)  int32
+    losses         (B, T)  float32, if the gaze has any; their metric is the entry "judge"
+    timestamps     (T,)    float64, if the gaze has a source
+    frame_indices  (T,)    int64, likewise
+"""
 
 import json
 import struct
@@ -6,66 +15,44 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from torch import Tensor
 
-from autogaze.errors import AutoGazeError, OutputError
-from autogaze.gaze import Gaze
+from autogaze.errors import AutoGazeError
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
 from autogaze.utils.files import replacing
-
-# Gaze files: one safetensors file with the ids, counts, losses and their meaning.
 
 FORMAT = "autogaze.gaze"
 VERSION = "1"
 
 
-def save_gaze(gaze: Gaze, path: str | Path) -> None:
-    """Write `gaze` to `path`: ids as int16 where they fit, everything else beside them."""
-    small = gaze.pyramid.num_patches <= torch.iinfo(torch.int16).max
-    tensors = {
-        "ids": gaze.ids.cpu().to(torch.int16 if small else torch.int32).contiguous(),
-        "lengths": gaze.lengths.to(torch.int32).contiguous(),
-    }
-    if gaze.losses is not None:
-        tensors["losses"] = gaze.losses.cpu().float().contiguous()
-    if gaze.source is not None:
-        tensors["timestamps"] = torch.tensor(gaze.source.timestamps, dtype=torch.float64)
-        tensors["frame_indices"] = torch.tensor(gaze.source.frame_indices, dtype=torch.int64)
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata(gaze))
-        except SafetensorError as error:  # how a full disk shows
-            raise OutputError(f"{path}: cannot be written: {error}") from error
+@runtime_checkable
+class GazeFields(Protocol):
+    """What a file holds of an `autogaze.Gaze`; see there."""
+
+    @property
+    def pyramid(self) -> PatchPyramid: ...
+    @property
+    def ids(self) -> Tensor: ...
+    @property
+    def lengths(self) -> Tensor: ...
+    @property
+    def ordered(self) -> bool: ...
+    @property
+    def losses(self) -> Tensor | None: ...
+    @property
+    def metric(self) -> str | None: ...
+    @property
+    def source(self) -> Source | None: ...
 
 
-def metadata(gaze: Gaze) -> dict[str, str]:
-    """Everything about a gaze that is no tensor, as its file holds it."""
-    entries = {
-        "format": FORMAT,
-        "version": VERSION,
-        "pyramid": json.dumps(
-            {
-                "scales": gaze.pyramid.scales,
-                "patch_size": gaze.pyramid.patch_size,
-                "crop": gaze.pyramid.crop,
-            }
-        ),
-        "ordered": json.dumps(gaze.ordered),
-        "judge": json.dumps(gaze.metric),
-    }
-    if gaze.source is not None:
-        entries["source"] = gaze.source.to_json()
-    return entries
-
-
-def load_gaze(path: str | Path) -> Gaze:
-    """Read a gaze file.
+def read_gaze(path: str | Path) -> dict[str, Any]:
+    """The fields of the gaze in a file, by name: the arguments of `autogaze.Gaze`.
 
     Raises:
         AutoGazeError: missing, not a safetensors file, or not a gaze of this version.
@@ -74,46 +61,49 @@ def load_gaze(path: str | Path) -> Gaze:
         raise AutoGazeError(f"{path}: no such gaze file")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            entries = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise AutoGazeError(f"{path}: not a readable gaze file: {error}") from error
-    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+    if entries.get("format") != FORMAT or entries.get("version") != VERSION:
         raise AutoGazeError(
             f"{path}: expected a file of format {FORMAT} version {VERSION}, found "
-            f"{metadata.get('format', 'no format')} version {metadata.get('version', 'none')}"
+            f"{entries.get('format', 'no format')} version {entries.get('version', 'none')}"
         )
     try:
         source = None
-        if "source" in metadata:
+        if "source" in entries:
             source = Source.from_json(
-                metadata["source"],
+                entries["source"],
                 tuple(tensors["timestamps"].tolist()),
                 tuple(tensors["frame_indices"].tolist()),
             )
-        pyramid = json.loads(metadata["pyramid"])
-        return Gaze(
-            PatchPyramid(tuple(pyramid["scales"]), pyramid["patch_size"], pyramid["crop"]),
-            tensors["ids"].long(),
-            tensors["lengths"].long(),
-            ordered=json.loads(metadata["ordered"]),
-            losses=tensors.get("losses"),
-            metric=json.loads(metadata["judge"]),
-            source=source,
-        )
+        pyramid = json.loads(entries["pyramid"])
+        return {
+            "pyramid": PatchPyramid(
+                tuple(pyramid["scales"]), pyramid["patch_size"], pyramid["crop"]
+            ),
+            "ids": tensors["ids"].long(),
+            "lengths": tensors["lengths"].long(),
+            "ordered": json.loads(entries["ordered"]),
+            "losses": tensors.get("losses"),
+            "metric": json.loads(entries["judge"]),
+            "source": source,
+        }
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise AutoGazeError(f"{path}: damaged gaze file: {error!r}") from error
 
 
 class GazeWriter:
-    """Writes the file that `Gaze.save` would write of all chunks joined in time.
-
-    A gaze file is sorted by tile, but a video comes by time: ids wait in an unnamed
-    file on the same disk, and are put in order at the end.
+    """Writes one gaze file chunk by chunk, so that the whole gaze is never in memory.
 
         with GazeWriter("video.safetensors") as writer:
             for gaze in autogaze.stream_video("video.mp4"):
                 writer.add(gaze)
+
+    The result is the file that `Gaze.save` writes of all chunks joined in time. It is sorted
+    by tile, but a video comes by time: ids wait in an unnamed file on the same disk and are
+    put in order at the end.
 
     Raises:
         OutputError: on entering, if `path` cannot be written; later, if the disk is full.
@@ -122,9 +112,9 @@ class GazeWriter:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._stack = ExitStack()
-        self._first: Gaze | None = None
+        self._first: GazeFields | None = None
         self._ordered = True
-        self._lengths: list[np.ndarray] = []  # (tiles, T) a chunk
+        self._lengths: list[np.ndarray] = []  # (tiles, T) per chunk
         self._losses: list[np.ndarray | None] = []
         self._timestamps: list[float] = []
         self._frame_indices: list[int] = []
@@ -150,8 +140,8 @@ class GazeWriter:
         with self._stack:
             self._write()
 
-    def add(self, gaze: Gaze) -> None:
-        """The gaze at the next frames of the same tiles.
+    def add(self, gaze: GazeFields) -> None:
+        """Append the gaze at the next frames of the same tiles.
 
         Raises:
             AutoGazeError: it does not follow on those before it.
@@ -160,13 +150,13 @@ class GazeWriter:
             self._first = gaze
             small = gaze.pyramid.num_patches <= torch.iinfo(torch.int16).max
             self._type = np.dtype("<i2" if small else "<i4")
-        elif metadata(gaze) | {"ordered": ""} != metadata(self._first) | {"ordered": ""}:
+        elif _metadata(gaze) != _metadata(self._first):
             raise AutoGazeError(f"{gaze} is not of the same video and tiling as {self._first}")
         self._ordered = self._ordered and gaze.ordered
         self._spool.write(gaze.ids.cpu().numpy().astype(self._type).tobytes())
         self._lengths.append(gaze.lengths.numpy().astype("<i4"))
         losses = gaze.losses
-        self._losses.append(None if losses is None else losses.cpu().float().numpy())
+        self._losses.append(None if losses is None else losses.detach().cpu().float().numpy())
         if gaze.source is not None:
             self._timestamps.extend(gaze.source.timestamps)
             self._frame_indices.extend(gaze.source.frame_indices)
@@ -182,10 +172,11 @@ class GazeWriter:
         if len(losses) == len(self._losses):
             tensors["losses"] = np.concatenate(losses, axis=1)
         tensors["lengths"] = np.concatenate(self._lengths, axis=1)
-        num_ids = int(tensors["lengths"].sum())
-        entries = metadata(self._first) | {"ordered": json.dumps(self._ordered)}
+        layout = [(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()]
+        layout.append(("ids", self._type, (int(tensors["lengths"].sum()),)))
+        entries = _metadata(self._first) | {"ordered": json.dumps(self._ordered)}
         with open(self._part, "wb") as file:
-            file.write(_header(tensors, ("ids", self._type, num_ids), entries))
+            file.write(_header(layout, entries))
             for tensor in tensors.values():
                 file.write(tensor.tobytes())
             self._copy_ids(file)
@@ -201,15 +192,27 @@ class GazeWriter:
                 file.write(self._spool.read(count * self._type.itemsize))
 
 
-def _header(
-    tensors: dict[str, np.ndarray], last: tuple[str, np.dtype, int], entries: dict[str, str]
-) -> bytes:
+def _metadata(gaze: GazeFields) -> dict[str, str]:
+    """The fields that all chunks of a video share."""
+    pyramid = gaze.pyramid
+    scales = {"scales": pyramid.scales, "patch_size": pyramid.patch_size, "crop": pyramid.crop}
+    entries = {
+        "format": FORMAT,
+        "version": VERSION,
+        "pyramid": json.dumps(scales),
+        "judge": json.dumps(gaze.metric),
+    }
+    if gaze.source is not None:
+        entries["source"] = gaze.source.to_json()
+    return entries
+
+
+def _header(layout: list[tuple[str, np.dtype, tuple[int, ...]]], entries: dict[str, str]) -> bytes:
     """The beginning of a safetensors file: its length, then what lies where, as JSON."""
     kinds = {"f8": "F64", "i8": "I64", "f4": "F32", "i4": "I32", "i2": "I16"}
     header: dict[str, object] = {"__metadata__": entries}
     start = 0
-    layout = [(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()]
-    for name, dtype, shape in [*layout, (last[0], last[1], (last[2],))]:
+    for name, dtype, shape in layout:
         end = start + int(np.prod(shape)) * dtype.itemsize
         header[name] = {
             "dtype": kinds[dtype.str[1:]],

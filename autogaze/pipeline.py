@@ -9,19 +9,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from autogaze.clips import Clips, Ratio, check_loss, check_ratio
+from autogaze.clips import Clips, Ratio
 from autogaze.errors import AutoGazeError, GeometryError, VideoError
 from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses, reconstruct
-from autogaze.selectors import registry
-from autogaze.selectors.base import Selector
 from autogaze.source import Source
 from autogaze.video.chunks import VideoChunk, read_chunks
 from autogaze.video.info import DEFAULT_FPS
@@ -79,6 +78,33 @@ class GazedChunk:
         return self.canvas
 
 
+@runtime_checkable
+class ClipSelector(Protocol):
+    """What a `GazeStream` asks of its selector; see `autogaze.Selector`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def pyramid(self) -> PatchPyramid: ...
+    @property
+    def metric(self) -> str | None: ...
+    @property
+    def needs_motion(self) -> bool: ...
+
+    def settings(
+        self, ratio: Ratio | None, loss: float | None
+    ) -> tuple[Ratio | None, float | None]: ...
+
+    def select(
+        self,
+        clips: Clips | Tensor,
+        *,
+        ratio: Ratio | None = None,
+        loss: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Gaze: ...
+
+
 class GazeOptions(TypedDict, total=False):
     """What every way into the main job takes besides path and selector; see `GazeStream`."""
 
@@ -98,7 +124,7 @@ class GazeStream:
 
     Args:
         path: any file that PyAV decodes.
-        selector: a `Selector`, or what `autogaze.load` takes; None for the default.
+        selector: who chooses the patches.
         ratio: cap a frame, as a share of all patches, in (0, 1].
         loss: stop a frame as soon as its loss is at most this, in units of the
             selector's judge. With neither, the selector's default.
@@ -125,8 +151,8 @@ class GazeStream:
     def __init__(
         self,
         path: str | Path,
+        selector: ClipSelector,
         *,
-        selector: str | Path | Selector | None = None,
         ratio: Ratio | None = None,
         loss: float | None = None,
         tiles: str = "resize",
@@ -139,12 +165,8 @@ class GazeStream:
         keep_canvas: bool = False,
         preview: int | None = None,
     ) -> None:
-        check_ratio(ratio)  # before anything slow
-        if loss is not None:
-            check_loss(loss)
-        self.path = path
-        self.selector = selector if isinstance(selector, Selector) else registry.load(selector)
-        _, aimed = self.selector.settings(ratio, loss)
+        self.path, self.selector = path, selector
+        _, aimed = selector.settings(ratio, loss)
         self.target = aimed if self.selector.metric == "canvas" else None
         self._settings: dict[str, Any] = {"ratio": ratio, "loss": loss, "generator": generator}
         self._keep_canvas = keep_canvas
@@ -227,51 +249,6 @@ def _split(clips: Clips, size: int) -> Iterator[Clips]:
     for start in range(0, clips.num_clips, size):
         part = slice(start, start + size)
         yield Clips(clips.frames[part], None if clips.motion is None else clips.motion[part])
-
-
-def stream_video(
-    path: str | Path,
-    *,
-    selector: str | Path | Selector | None = None,
-    **options: Unpack[GazeOptions],
-) -> Iterator[Gaze]:
-    """Gaze at a video of any length: one `Gaze` of (tiles, frames) a chunk of 16 frames.
-
-    Args:
-        path: any video or image.
-        selector: a `Selector`, or what `autogaze.load` takes; None for the default.
-        options: see `GazeStream`.
-
-    Yields:
-        Gazes in source pixels and seconds. Memory does not grow with the video's length.
-
-    Raises:
-        AutoGazeError: bad settings at once; a bad video as soon as it shows.
-    """
-    stream = GazeStream(path, selector=selector, **options)
-    return (chunk.gaze for chunk in stream)
-
-
-def gaze_video(
-    path: str | Path,
-    *,
-    selector: str | Path | Selector | None = None,
-    **options: Unpack[GazeOptions],
-) -> Gaze:
-    """Gaze at a whole video: one `Gaze` of (tiles, frames), in source pixels and seconds.
-
-    Args:
-        path: any video or image.
-        selector: a `Selector`, or what `autogaze.load` takes; None for the default.
-        options: see `GazeStream`.
-
-    Returns:
-        The gaze. Ids of the whole video are held in memory, its frames never are.
-
-    Raises:
-        AutoGazeError: bad settings or a bad video.
-    """
-    return Gaze.cat_frames(list(stream_video(path, selector=selector, **options)))
 
 
 # A saved gaze and the video it was made at, together again: chunk by chunk, tile by tile.

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from autogaze.geometry import PatchPyramid
-from autogaze.pipeline import gaze_video
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors.greedy import Greedy
+from autogaze.selectors.registry import gaze_video
 from autogaze.video import read_chunks
 from tests.video.conftest import encode, picture
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import autogaze
-from autogaze import pipeline
+from autogaze import gaze_video, pipeline, stream_video
 from autogaze.cli.summary import Tally
 from autogaze.clips import Clips
 from autogaze.errors import AutoGazeError, GeometryError, SelectorError, VideoError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.pipeline import GazeStream, gaze_video, stream_video
+from autogaze.pipeline import GazeStream
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors.base import Selector
 from autogaze.selectors.controls import Centre
@@ -173,9 +173,9 @@ def test_how_many_frames_will_come(
 
 
 def test_the_target_is_a_canvas_loss_or_none(video: Path) -> None:
-    assert GazeStream(video, loss=0.07).target == 0.07
-    assert GazeStream(video).target == Greedy.default_loss
-    assert GazeStream(video, ratio=0.1).target is None
+    assert GazeStream(video, Greedy(), loss=0.07).target == 0.07
+    assert GazeStream(video, Greedy()).target == Greedy.default_loss
+    assert GazeStream(video, Greedy(), ratio=0.1).target is None
 
     class Foreseeing(Greedy):
         metric = "predicted"
@@ -206,7 +206,7 @@ def test_the_last_frame_lasts_too(video: Path, options: dict[str, float], second
         ({"selector": "random", "loss": 0.1}, SelectorError, "cannot stop by loss"),
     ],
 )
-def test_bad_settings_are_said_at_once(
+def test_bad_settings_are_refused_at_once(
     video: Path, options: dict[str, object], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -231,7 +231,6 @@ def test_public_names() -> None:
     assert set(autogaze.__all__) <= set(dir(autogaze))
     for name in autogaze.__all__:
         assert getattr(autogaze, name) is not None
-    assert autogaze.gaze_video is gaze_video
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = autogaze.nothing
     assert issubclass(Greedy, Selector)

@@ -59,7 +59,7 @@ def gaze_one(job: Job, selector: Selector, **options: Unpack[GazeOptions]) -> Su
     """Gaze at one video and write its files, all of them or none."""
     stream = GazeStream(
         job.video,
-        selector=selector,
+        selector,
         keep_canvas=not {"sheet", "reconstruction"}.isdisjoint(job.files),
         preview=PREVIEW if not {"overlay", "sheet"}.isdisjoint(job.files) else None,
         **options,

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from autogaze.clips import Clips, Ratio, as_clips, check_loss, check_ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+
+if TYPE_CHECKING:
+    from autogaze.pipeline import GazeOptions
 
 
 class SelectionStream(ABC):
@@ -95,17 +98,27 @@ class Selector(ABC):
         last = stream.finish()
         return Gaze.cat_frames([*pieces, last] if last is not None else pieces)
 
-    def gaze_video(self, path: str | Path, **options: Any) -> Gaze:
-        """`autogaze.gaze_video` with this selector."""
-        from autogaze.pipeline import gaze_video
+    def stream_video(self, path: str | Path, **options: Unpack["GazeOptions"]) -> Iterator[Gaze]:
+        """Gaze at a video of any length: one `Gaze` per chunk of 16 frames.
 
-        return gaze_video(path, selector=self, **options)
+        Args:
+            path: any video or image.
+            options: see `autogaze.pipeline.GazeStream`.
 
-    def stream_video(self, path: str | Path, **options: Any) -> Iterator[Gaze]:
-        """`autogaze.stream_video` with this selector: a gaze a chunk, constant memory."""
-        from autogaze.pipeline import stream_video
+        Yields:
+            Gazes of (tiles, frames) in source pixels and seconds. Memory does not grow with the
+            video's length.
 
-        return stream_video(path, selector=self, **options)
+        Raises:
+            AutoGazeError: bad settings at once; a bad video as soon as it shows.
+        """
+        from autogaze.pipeline import GazeStream  # clips are selected from without PyAV
+
+        return (chunk.gaze for chunk in GazeStream(path, self, **options))
+
+    def gaze_video(self, path: str | Path, **options: Unpack["GazeOptions"]) -> Gaze:
+        """Gaze at a whole video: the gazes of `stream_video`, joined in time."""
+        return Gaze.cat_frames(list(self.stream_video(path, **options)))
 
     def check(self, clips: Clips) -> None:
         """Raise `SelectorError` unless this selector can look at `clips`."""

@@ -2,11 +2,16 @@
 
 import difflib
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from autogaze.errors import AutoGazeError, CheckpointError, SelectorError
-from autogaze.selectors.base import Selector
+
+if TYPE_CHECKING:  # the names are listed without PyTorch
+    from autogaze.gaze import Gaze
+    from autogaze.pipeline import GazeOptions
+    from autogaze.selectors.base import Selector
 
 DEFAULT = "greedy"
 """What `load()` gives: needs no weights, and stops exactly where it is asked to."""
@@ -49,7 +54,7 @@ def list_selectors() -> dict[str, str]:
     return {name: entry.description for name, entry in _SELECTORS.items()}
 
 
-def load(name: str | Path | None = None, **options: Any) -> Selector:
+def load(name: str | Path | None = None, **options: Any) -> "Selector":
     """The selector of a name.
 
     Args:
@@ -68,7 +73,7 @@ def load(name: str | Path | None = None, **options: Any) -> Selector:
         return _shipped(options)
     if entry := _SELECTORS.get(name):
         module = importlib.import_module(f"autogaze.selectors.{entry.module}")
-        selector: Selector = getattr(module, entry.class_name)(**options)
+        selector: "Selector" = getattr(module, entry.class_name)(**options)
         return selector
     folder = Path(name)
     if folder.is_dir():
@@ -80,7 +85,48 @@ def load(name: str | Path | None = None, **options: Any) -> Selector:
     raise SelectorError(_unknown(name))
 
 
-def _shipped(options: dict[str, Any]) -> Selector:
+def stream_video(
+    path: str | Path,
+    *,
+    selector: "str | Path | Selector | None" = None,
+    **options: Unpack["GazeOptions"],
+) -> "Iterator[Gaze]":
+    """Gaze at a video of any length: one `Gaze` per chunk of 16 frames.
+
+    Args:
+        path: any video or image.
+        selector: a `Selector`, or what `load` takes; None for the default.
+        options: see `autogaze.pipeline.GazeStream`.
+
+    Yields:
+        Gazes of (tiles, frames) in source pixels and seconds. Memory does not grow with the
+        video's length.
+
+    Raises:
+        AutoGazeError: bad settings at once; a bad video as soon as it shows.
+    """
+    return _selector(selector).stream_video(path, **options)
+
+
+def gaze_video(
+    path: str | Path,
+    *,
+    selector: "str | Path | Selector | None" = None,
+    **options: Unpack["GazeOptions"],
+) -> "Gaze":
+    """Gaze at a whole video: one `Gaze` of (tiles, frames), in source pixels and seconds.
+
+    The same arguments as `stream_video`. Ids of the whole video are kept in memory, its frames
+    never are.
+    """
+    return _selector(selector).gaze_video(path, **options)
+
+
+def _selector(selector: "str | Path | Selector | None") -> "Selector":
+    return load(selector) if selector is None or isinstance(selector, str | Path) else selector
+
+
+def _shipped(options: dict[str, Any]) -> "Selector":
     """The package's own weights, which are stored in float16, as float32."""
     import torch
 
@@ -89,7 +135,7 @@ def _shipped(options: dict[str, Any]) -> Selector:
     return _learned(SELECTOR, {"dtype": torch.float32, **options})
 
 
-def _learned(folder: Path, options: dict[str, Any]) -> Selector:
+def _learned(folder: Path, options: dict[str, Any]) -> "Selector":
     from safetensors import SafetensorError
 
     from autogaze.selectors.learned import Learned  # transformers takes seconds to import

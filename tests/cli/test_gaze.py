@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from autogaze import __version__
+from autogaze import __version__, gaze_video
 from autogaze.cli.app import app
 from autogaze.gaze import Gaze
-from autogaze.pipeline import GazedChunk, GazeStream, gaze_video
+from autogaze.pipeline import GazedChunk, GazeStream
 from autogaze.rendering import ContactSheet
 from tests.clips import damage, make_video
 from tests.disks import small_disk

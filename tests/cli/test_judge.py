@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from autogaze import gaze_video
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.pipeline import GazedVideo, gaze_video
+from autogaze.pipeline import GazedVideo
 from autogaze.selectors.greedy import Greedy
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
