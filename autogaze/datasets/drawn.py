@@ -1,5 +1,6 @@
 """Clips that are drawn rather than read: others for every seed, epoch and number."""
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import TrainingError
-from autogaze.utils.seeding import fingerprint, seeded
+from autogaze.utils.seeding import seeded
 
 
 class DrawnClips(NamedClips):
@@ -48,7 +49,8 @@ class DrawnClips(NamedClips):
         self.seed = seed
         self.fixed = fixed or labels is not None
         self.labels = labels
-        self.recipe = fingerprint(self.kind, seed, *recipe)
+        parts = repr((self.kind, seed, *recipe)).encode()
+        self.recipe = hashlib.blake2b(parts, digest_size=4).hexdigest()
         self.numbers: Sequence[int] = range(num_clips)
         if labels is not None:
             names = [self.name(number) for number in range(num_clips)]

@@ -257,12 +257,12 @@ def _processor_statistics(name: str) -> PixelStatistics | None:
         values, _ = BaseImageProcessor.get_image_processor_dict(name)
     except (OSError, ValueError):  # there is none, or no JSON in it
         return None
-    mean, deviation = values.get("image_mean"), values.get("image_std")
-    if not isinstance(mean, list) or not isinstance(deviation, list):
+    mean, std = values.get("image_mean"), values.get("image_std")
+    if not isinstance(mean, list) or not isinstance(std, list):
         return None
-    if (len(mean), len(deviation)) != (3, 3):
+    if (len(mean), len(std)) != (3, 3):
         raise EncoderError(
-            f"{name}: its image processor has a mean of {len(mean)} and a deviation of "
-            f"{len(deviation)} channels; 3 are expected"
+            f"{name}: its image processor has a mean of {len(mean)} and a std of "
+            f"{len(std)} channels; 3 are expected"
         )
-    return PixelStatistics(tuple(mean), tuple(deviation))
+    return PixelStatistics(tuple(mean), tuple(std))

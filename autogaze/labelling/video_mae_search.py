@@ -184,12 +184,12 @@ class _VideoMAEClip(ClipSearch):
         """Go on to the next frame."""
         pyramid = self.searcher.pyramid
         self.now = next(self.frames)
-        normalised = self.task.normalise(self.now)
+        normalised = self.task.statistics.normalise(self.now)
         self.cells = cells_of(normalised, pyramid)
         self.made: Tensor | None = None
         if self.paints or self.searcher.shortlist is not None:
             self.views = scale_views(self.now[None], pyramid)
-            wrong = (self.task.normalise(self.views[0]) - normalised).abs().mean(1)
+            wrong = (self.task.statistics.normalise(self.views[0]) - normalised).abs().mean(1)
             self.wrong_views = wrong.double().cpu().numpy()  # (levels, S, S)
         with self.searcher.precision():
             self.mae.show(normalised)
@@ -248,7 +248,7 @@ class _VideoMAEClip(ClipSearch):
             pyramid = self.searcher.pyramid
             painted = self._paint(gazes)
             shown = fill_holes(painted.frames, painted.painted)
-            canvas = cells_of(self.task.normalise(shown), pyramid)
+            canvas = cells_of(self.task.statistics.normalise(shown), pyramid)
         with self.searcher.precision():
             return self.mae.predict(gazes, canvas).float()
 
@@ -274,6 +274,6 @@ class _VideoMAEClip(ClipSearch):
                 total += weight * (made - self.cells).abs_().mean((1, 2))
                 continue
             if rgb is None:
-                rgb = self.task.normalise.undo(pictures(made, self.searcher.pyramid))
+                rgb = self.task.statistics.denormalise(pictures(made, self.searcher.pyramid))
             total += weight * term(rgb, self.now[None])
         return total

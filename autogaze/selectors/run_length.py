@@ -19,9 +19,9 @@ from autogaze.geometry import PatchPyramid
 from autogaze.selectors.base import SelectionStream, Selector
 from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_frame
 from autogaze.selectors.frame_stream import FrameStream, frame_gaze, no_frames
+from autogaze.utils.normalization import IMAGENET
 
 TUBELET = 2
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class RunLength(Selector):
@@ -102,7 +102,7 @@ class _TubeletStream(FrameStream[RunLength]):
             self.reference = first
             return Gaze.cat_frames([frame_gaze(self.pyramid, [ids] * len(first)) for ids in whole])
 
-        std = first.new_tensor(IMAGENET_STD).view(3, 1, 1)
+        std = first.new_tensor(IMAGENET.std).view(3, 1, 1)
         change = ((last - self.reference).abs() / std).mean(dim=1)  # the mean pixel cancels
         scores = cell_means(change, self.pyramid)
         kept = highest_cells(scores, self.selector.threshold, self.pyramid)

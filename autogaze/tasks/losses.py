@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet
 from autogaze.utils.checkpoints import describe_mismatch, first_line, under_prefix
+from autogaze.utils.normalization import IMAGENET, SIGLIP, PixelStatistics
 
 # The frozen networks that losses compare features of.
 
@@ -162,41 +163,13 @@ def efficientnet(state: State | None = None) -> EfficientNetLoss:
     return EfficientNetLoss(load_efficientnet("lite0", state))
 
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5)
-
-
-class Normalise(nn.Module):
-    """RGB in [0, 1] to a network's own statistics."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-
-    def forward(self, rgb: Float[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
-        return (rgb - self.mean) / self.std
-
-    def undo(self, normalised: Float[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
-        """Back to RGB, not cut off."""
-        return normalised * self.std + self.mean
-
-
 class PixelLoss(nn.Module):
     """`l1`: mean |difference| of pixels normalised by ImageNet's statistics."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
 
     def forward(
         self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
     ) -> Float[Tensor, " N"]:
-        return (self.normalise(made) - self.normalise(real)).abs().flatten(1).mean(1)
+        return (IMAGENET.normalise(made) - IMAGENET.normalise(real)).abs().flatten(1).mean(1)
 
 
 class FeatureLoss(nn.Module):
@@ -204,7 +177,7 @@ class FeatureLoss(nn.Module):
 
     Args:
         network: a transformers vision model.
-        normalise: to its statistics.
+        statistics: of the pixels that it takes.
         num_prefix: class and register tokens, which are dropped.
         depth: how many hidden states, side by side along the channels.
         side: pixels that frames are resized to, for networks that take one size only.
@@ -213,14 +186,14 @@ class FeatureLoss(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        normalise: Normalise,
+        statistics: PixelStatistics,
         num_prefix: int = 0,
         depth: int = 4,
         side: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.normalise = normalise
+        self.statistics = statistics
         self.num_prefix = num_prefix
         self.depth = depth
         self.side = side
@@ -240,7 +213,7 @@ class FeatureLoss(nn.Module):
 
     def features(self, rgb: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N tokens C"]:
         """The last hidden states of every patch."""
-        pixels = self.normalise(rgb)
+        pixels = self.statistics.normalise(rgb)
         if self.side is not None and pixels.shape[-1] != self.side:
             square = (self.side, self.side)
             pixels = F.interpolate(pixels, square, mode="bicubic", align_corners=False)
@@ -252,13 +225,13 @@ def dinov2_reg(state: State | None = None) -> FeatureLoss:
     """`dinov2_reg`: DINOv2 with registers, of a state dict or from the hub."""
     network = load_dinov2_reg(state)
     prefix = 1 + network.config.num_register_tokens
-    return FeatureLoss(network, Normalise(IMAGENET_MEAN, IMAGENET_STD), prefix)
+    return FeatureLoss(network, IMAGENET, prefix)
 
 
 def siglip2(state: State | None = None) -> FeatureLoss:
     """`siglip2`: SigLIP2's vision part, of a state dict or from the hub."""
     network = load_siglip2(state)
-    return FeatureLoss(network, Normalise(HALF, HALF), side=int(network.config.image_size))
+    return FeatureLoss(network, SIGLIP, side=int(network.config.image_size))
 
 
 LOSSES: dict[str, Callable[[State | None], nn.Module]] = {

@@ -20,7 +20,7 @@ from autogaze.reconstruction.video_mae.layers import (
     resized_2d,
 )
 from autogaze.tasks.base import Task, TaskOutput
-from autogaze.tasks.losses import HALF, Normalise
+from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.gazed import gazed
 from autogaze.vision_encoders.layout import AttentionType
 
@@ -144,7 +144,7 @@ class SiglipVideoFeatureReconstruction(Task):
         super().__init__(pyramid, recon_sample_rate)
         self.encoder = seen.eval().requires_grad_(False)
         self.decoder = FeatureDecoder(pyramid, seen.config.hidden_size, **(decoder or {}))
-        self.normalise = Normalise(HALF, HALF)
+        self.statistics = SIGLIP
 
     @classmethod
     def from_pretrained(
@@ -180,7 +180,7 @@ class SiglipVideoFeatureReconstruction(Task):
         order = sorted(set(judged))
         places = [order.index(frame) for frame in judged]
         last = order[-1] + 1  # nobody sees later frames
-        pixels, seen = self.normalise(frames[:, :last]), gaze.frames(0, last)
+        pixels, seen = self.statistics.normalise(frames[:, :last]), gaze.frames(0, last)
         with torch.no_grad():
             wanted = self.dense(pixels[:, order])
             known = self.encoder(pixels, seen).last_hidden_state

@@ -63,7 +63,7 @@ def reach_verdict(
         GeometryError: more frames than the judge knows.
         TrainingError: a gaze of another pyramid, or at other frames.
     """
-    real = frames.to(task.normalise.mean.device).float() / 255
+    real = frames.to(next(task.parameters()).device).float() / 255
     output = task(real, gaze, range(gaze.num_frames))
     canvas, filled = torch.empty_like(real), torch.empty_like(real)
     for number, (now, _) in enumerate(replay(real, gaze)):

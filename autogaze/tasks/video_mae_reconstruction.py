@@ -23,14 +23,9 @@ from autogaze.reconstruction.video_mae.checkpoint import (
     read_config,
 )
 from autogaze.tasks.base import Task, TaskOutput
-from autogaze.tasks.losses import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    FrameLosses,
-    Normalise,
-    check_terms,
-)
+from autogaze.tasks.losses import FrameLosses, check_terms
 from autogaze.utils.checkpoints import read_state, under_prefix
+from autogaze.utils.normalization import IMAGENET
 
 
 class VideoMAEReconstruction(Task):
@@ -54,7 +49,7 @@ class VideoMAEReconstruction(Task):
         self.metric = name
         self.mae = mae
         self.losses = losses
-        self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
+        self.statistics = IMAGENET
 
     def forward(
         self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, judged: Sequence[int]
@@ -65,8 +60,10 @@ class VideoMAEReconstruction(Task):
         if self.mae.config.from_canvas:
             last = max(chosen) + 1  # nothing is painted backwards
             painted = filled_canvas(frames[:, :last], gaze.frames(0, last), chosen)
-            canvas = self.normalise(painted)
-        made = self.normalise.undo(self.mae(self.normalise(frames), gaze, chosen, canvas))
+            canvas = self.statistics.normalise(painted)
+        made = self.statistics.denormalise(
+            self.mae(self.statistics.normalise(frames), gaze, chosen, canvas)
+        )
         losses, terms = self.losses(made, frames[:, chosen])
         shown = made.detach().clamp(0, 1)
         return TaskOutput(tuple(chosen), losses, shown, terms if len(terms) > 1 else ())

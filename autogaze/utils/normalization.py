@@ -1,4 +1,4 @@
-"""How vision models want their pixels: by which mean and deviation they are normalised."""
+"""Pixel statistics: the mean and standard deviation by which vision models normalise RGB."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,25 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """Mean and deviation of red, green and blue, of pixels in [0, 1]."""
+    """Mean and standard deviation of red, green and blue, of values in [0, 1]."""
 
     mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
+    std: tuple[float, float, float]
 
-    def normalise(self, frames: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
-        """Pixels in [0, 1] as the model wants them."""
-        mean, deviation = (
-            frames.new_tensor(values)[:, None, None] for values in (self.mean, self.deviation)
-        )
-        return (frames - mean) / deviation
+    def normalise(self, rgb: Float[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
+        """(rgb - mean) / std, of RGB in [0, 1]."""
+        return (rgb - _channels(rgb, self.mean)) / _channels(rgb, self.std)
+
+    def denormalise(self, pixels: Float[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
+        """Back to RGB; values outside of [0, 1] are not clipped."""
+        return pixels * _channels(pixels, self.std) + _channels(pixels, self.mean)
+
+
+def _channels(like: Tensor, values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
+    return like.new_tensor(values)[:, None, None]
 
 
 IMAGENET = PixelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = PixelStatistics((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-HALF = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""To [-1, 1], as SigLIP and ViT have it."""
+SIGLIP = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""To [-1, 1]: SigLIP, SigLIP2 and ViT."""

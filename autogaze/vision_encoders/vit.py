@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.utils.normalization import HALF
+from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import TokenLayout
 
@@ -15,7 +15,7 @@ class ViTAdapter(EncoderAdapter):
 
     num_prefix = 1
     positions_skipped = 1
-    statistics = HALF
+    statistics = SIGLIP
     asked_to_interpolate = True
 
     @property

@@ -5,7 +5,8 @@ import torch
 
 from autogaze.errors import SelectorError
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.run_length import IMAGENET_STD, RunLength
+from autogaze.selectors.run_length import RunLength
+from autogaze.utils.normalization import IMAGENET
 from tests.selectors.material import change_cells, still_clips
 
 PYRAMID = PatchPyramid((8, 16), 4)
@@ -33,7 +34,7 @@ def test_the_first_tubelet_is_whole_and_then_only_what_changed():
 
 def test_the_threshold_is_in_imagenet_units():
     frames = torch.full((1, 4, 3, 16, 16), 0.5)
-    step = 0.1 * torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    step = 0.1 * torch.tensor(IMAGENET.std).view(3, 1, 1)
     frames[:, 2:, :, :4, :4] += 0.98 * step
     frames[:, 2:, :, :4, 4:8] += 1.02 * step
     frames[:, 2:, :, :4, 8:12] -= 1.04 * step

@@ -6,12 +6,12 @@ import torch
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.tasks import losses as loss_networks
 from autogaze.tasks.losses import (
-    IMAGENET_STD,
     FrameLosses,
     PixelLoss,
     dinov2_reg,
     siglip2,
 )
+from autogaze.utils.normalization import IMAGENET
 from tests.tasks.material import published_names, some_clips, tiny_dinov2, tiny_siglip
 
 
@@ -31,7 +31,7 @@ def networks(published=True):
 def test_l1_is_in_the_normalised_space():
     real = torch.full((2, 3, 8, 8), 0.5)
     made = real + 0.1
-    wanted = sum(0.1 / std for std in IMAGENET_STD) / 3
+    wanted = sum(0.1 / std for std in IMAGENET.std) / 3
     assert PixelLoss()(made, real).tolist() == pytest.approx([wanted] * 2, rel=1e-5)
 
 
@@ -58,8 +58,8 @@ def test_several_can_be_compared_with_one():
 @torch.no_grad()
 def test_features_are_the_last_four_hidden_states():
     made, real = some_clips(seed=0).flatten(0, 1), some_clips(seed=1).flatten(0, 1)
-    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-    std = torch.tensor(IMAGENET_STD)[:, None, None]
+    mean = torch.tensor(IMAGENET.mean)[:, None, None]
+    std = torch.tensor(IMAGENET.std)[:, None, None]
     network = tiny_dinov2(5)
 
     def features(rgb):

@@ -28,7 +28,9 @@ def test_targets_are_the_untouched_encoders_normalised_features():
     judge, frames = task(), some_clips()
     features = tiny_siglip(2)(((frames - 0.5) / 0.5).flatten(0, 1)).last_hidden_state
     wanted = F.layer_norm(features, (64,)).unflatten(0, (2, 4))
-    torch.testing.assert_close(judge.dense(judge.normalise(frames)), wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        judge.dense(judge.statistics.normalise(frames)), wanted, atol=1e-5, rtol=1e-4
+    )
 
 
 @torch.no_grad()
@@ -36,7 +38,7 @@ def test_losses_are_mean_squares():
     judge, frames = task().eval(), some_clips()
     gaze = gaze_for(judge)
     output = judge(frames, gaze, [3, 1])
-    pixels = judge.normalise(frames)
+    pixels = judge.statistics.normalise(frames)
     known = judge.encoder(pixels, gaze).last_hidden_state
     made = judge.decoder(known, gaze, [1, 3])
     wanted = (made - judge.dense(pixels[:, [1, 3]])).square().mean((2, 3)).flip(1)
@@ -95,7 +97,7 @@ def test_only_gazed_patches_of_seen_frames_matter():
 
     def made(video):
         return judge.decoder(
-            judge.encoder(judge.normalise(video), fine).last_hidden_state, fine, [1]
+            judge.encoder(judge.statistics.normalise(video), fine).last_hidden_state, fine, [1]
         )
 
     unseen = frames.clone()

@@ -45,7 +45,7 @@ def task(**options):
 def test_losses_are_those_of_the_reconstruction():
     judge, frames, gaze = task(), some_clips(), some_gaze(TINY.pyramid)
     output = judge(frames, gaze, [3, 1])
-    pixels = judge.normalise(frames)
+    pixels = judge.statistics.normalise(frames)
     wanted = (judge.mae(pixels, gaze, [3, 1]) - pixels[:, [3, 1]]).abs().mean((2, 3, 4))
     torch.testing.assert_close(output.losses, wanted)
     assert output.reconstruction.shape == (2, 2, 3, 32, 32)

@@ -12,9 +12,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.utils.normalization import IMAGENET
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = IMAGENET.mean, IMAGENET.std
 
 
 class AutoGazeImageProcessor(BaseImageProcessor):

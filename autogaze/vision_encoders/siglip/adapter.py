@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from autogaze.utils.normalization import HALF
+from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.adapter import EncoderAdapter, pool_by_frame
 from autogaze.vision_encoders.layout import TokenLayout
 
@@ -11,7 +11,7 @@ from autogaze.vision_encoders.layout import TokenLayout
 class SiglipAdapter(EncoderAdapter):
     """No class token; an attention-pooling head sees a frame's patches."""
 
-    statistics = HALF
+    statistics = SIGLIP
     asked_to_interpolate = True
 
     def leave(self, tokens: Float[Tensor, "one N C"]) -> Float[Tensor, "one N C"]:
