@@ -8,7 +8,7 @@ import torch
 
 import autogaze
 from autogaze import gaze_video, pipeline, stream_video
-from autogaze.cli.summary import Tally
+from autogaze.cli.report import Tally
 from autogaze.clips import Clips
 from autogaze.errors import AutoGazeError, GeometryError, SelectorError, VideoError
 from autogaze.gaze import Gaze

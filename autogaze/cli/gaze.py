@@ -1,43 +1,290 @@
-"""The main job: gaze at each video, write what was asked for, and report."""
+"""`autogaze gaze`: choose patches of videos, measure what is lost, write what is asked for."""
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from autogaze.cli.command import Command
 from autogaze.cli.errors import BAD_INPUT, INTERNAL, SOME_FAILED, USER_ERRORS, describe, log
-from autogaze.cli.outputs import Job
-from autogaze.cli.progress import progress_bar
-from autogaze.cli.report import Failure
-from autogaze.cli.summary import Summary, Tally
-from autogaze.gaze_io import GazeWriter
-from autogaze.pipeline import GazedChunk, GazeOptions, GazeStream
-from autogaze.rendering import (
-    BudgetPlot,
-    ContactSheet,
-    OverlayVideo,
-    ReconstructionVideo,
-    Rendering,
-)
-from autogaze.selectors.base import Selector
-from autogaze.utils.device import give_back
-from autogaze.utils.files import all_or_none
+from autogaze.cli.report import Failure, Report, Summary, Tally
+from autogaze.errors import OutputError
+from autogaze.utils.files import all_or_none, check_writable
+
+if TYPE_CHECKING:  # heavy, so imported where the work begins
+    from autogaze.pipeline import GazeStream
+    from autogaze.rendering import Rendering
+    from autogaze.selectors.base import Selector
+
+WHAT = "What to choose"
+WHICH = "Which part of the video"
+FILES = "Files to write (several videos: a folder, or a path with {name} in it)"
 
 PREVIEW = 1280
 """Longer side of the frames that pictures are made of, however large the source is."""
 
+SUFFIXES = {
+    "out": ".safetensors",
+    "overlay": ".overlay.mp4",
+    "sheet": ".sheet.png",
+    "reconstruction": ".reconstruction.mp4",
+    "plot": ".plot.png",
+}
+"""Files by kind: in a folder their names are the video's, without its ending, then this."""
+
+
+@dataclass(frozen=True)
+class GazeCommand(Command):
+    """Gaze at videos: choose patches, measure what is lost, write what is asked for."""
+
+    videos: Annotated[
+        list[str], typer.Argument(metavar="VIDEO", help="Anything that ffmpeg decodes.")
+    ]
+    selector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER|HUB-ID",
+            help="What chooses: see `autogaze selectors`; a checkpoint folder; or a hub id.",
+            show_default="greedy",
+            rich_help_panel=WHAT,
+        ),
+    ] = None
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep at most this share of all patches, in (0, 1].", rich_help_panel=WHAT
+        ),
+    ] = None
+    loss: Annotated[
+        float | None,
+        typer.Option(
+            help="Stop in a frame once its reconstruction loss is at most this, in units of the "
+            "selector's metric. With --ratio too, whichever comes first.",
+            show_default="the selector's own, if there is no --ratio",
+            rich_help_panel=WHAT,
+        ),
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(help="Repeat a random choice exactly.", rich_help_panel=WHAT)
+    ] = None
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames per second to look at.", show_default="all", rich_help_panel=WHICH
+        ),
+    ] = None
+    start: Annotated[
+        float | None, typer.Option(help="From this second on.", rich_help_panel=WHICH)
+    ] = None
+    end: Annotated[float | None, typer.Option(help="Up to this second.", rich_help_panel=WHICH)] = (
+        None
+    )
+    tiles: Annotated[
+        str,
+        typer.Option(
+            metavar="MODE",
+            help="How a frame is laid on square tiles: 'resize' to a whole number of them, "
+            "'pad' those at the edge, 'one' for a fast look, or COLUMNSxROWS.",
+            rich_help_panel=WHICH,
+        ),
+    ] = "resize"
+    max_tiles: Annotated[
+        int | None,
+        typer.Option(
+            help="Make larger frames smaller, to fit on so many tiles.",
+            show_default="no bound",
+            rich_help_panel=WHICH,
+        ),
+    ] = None
+    skip_corrupt: Annotated[
+        bool,
+        typer.Option(
+            "--skip-corrupt",
+            help="Go on behind frames that cannot be decoded, and say how many were dropped.",
+            rich_help_panel=WHICH,
+        ),
+    ] = False
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The gaze (.safetensors).", rich_help_panel=FILES),
+    ] = None
+    overlay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A video: chosen patches outlined by scale, the rest dimmed.",
+            rich_help_panel=FILES,
+        ),
+    ] = None
+    sheet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A contact sheet (.png), one row per scale.",
+            rich_help_panel=FILES,
+        ),
+    ] = None
+    reconstruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A video of what the chosen patches alone show.",
+            rich_help_panel=FILES,
+        ),
+    ] = None
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Patches and loss over time (.png); needs matplotlib.",
+            rich_help_panel=FILES,
+        ),
+    ] = None
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line and video.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        for kind, value in self._outputs().items():
+            check_ending(kind, value, len(self.videos))
+
+    def run(self) -> int:
+        import torch
+
+        from autogaze.selectors import registry
+
+        selector = registry.load(self.selector)
+        selector.settings(self.ratio, self.loss)
+        jobs = plan_jobs(self.videos, self._outputs())
+        seed = self.seed
+        with Report(len(jobs), self.json) as report:
+            return gaze_all(
+                jobs,
+                selector,
+                report.add,
+                ratio=self.ratio,
+                loss=self.loss,
+                tiles=self.tiles,
+                max_tiles=self.max_tiles,
+                fps=self.fps,
+                start=self.start,
+                end=self.end,
+                skip_corrupt=self.skip_corrupt,
+                generator=None if seed is None else torch.Generator().manual_seed(seed),
+            )
+
+    def _outputs(self) -> dict[str, str]:
+        """What is to be written where: kind -> a file, a folder or a path with {name} in it."""
+        return {kind: value for kind in SUFFIXES if (value := getattr(self, kind)) is not None}
+
+
+# Which files each video gets.
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video and the files to write about it: kind -> path."""
+
+    video: str
+    files: Mapping[str, Path]
+
+
+def check_ending(kind: str, value: str, num_videos: int) -> None:
+    """Raise `OutputError` if a file's name does not say what will be in it; folders are fine."""
+    ending = Path(f"NAME{SUFFIXES[kind]}").suffix
+    fits, template = Path(value).suffix.lower() == ending, "{name}" in value
+    if num_videos > 1 and fits and not template and not Path(value).is_dir():
+        raise OutputError(
+            f"--{kind} {value}: is one file for {num_videos} videos; give a folder, or a path "
+            f"with {{name}} in it, such as {{name}}{SUFFIXES[kind]}"
+        )
+    if not fits and (template or not _is_folder(value, num_videos)):
+        raise OutputError(
+            f"--{kind} {value}: the name must end in {ending}, or be a folder that exists (or "
+            f"ends in {os.sep})"
+        )
+
+
+def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str]) -> list[Job]:
+    """Give every video its files, and check that all of them can be written.
+
+    Args:
+        videos: the inputs.
+        outputs: kind -> a file; a folder, for files called as `SUFFIXES` says; or a path in
+            which `{name}` stands for each video's name.
+
+    Raises:
+        OutputError: not writable, or two files would get the same path.
+    """
+    jobs, owners = [], dict[Path, tuple[str, str]]()
+    for video in videos:
+        files = {kind: _path(kind, value, video, len(videos)) for kind, value in outputs.items()}
+        for kind, path in files.items():
+            check_writable(path)
+            real = path.resolve()
+            if real == Path(video).resolve():
+                raise OutputError(f"{path}: is the input video itself, choose another file")
+            if real in owners:
+                raise OutputError(f"{path}: {_clash(owners[real], (kind, video))}")
+            owners[real] = kind, video
+        jobs.append(Job(video, files))
+    return jobs
+
+
+def _clash(first: tuple[str, str], second: tuple[str, str]) -> str:
+    """Why two files get the same path, and what to do."""
+    (kind, video), (other_kind, other) = first, second
+    if kind != other_kind:
+        return f"would be written twice, by --{kind} and by --{other_kind}; give them two names"
+    if Path(video).resolve() == Path(other).resolve():
+        again = f"twice, as {video} and as {other}" if video != other else f"{video} twice"
+        return f"would be written twice: the same video is given {again}; once is enough"
+    return (
+        f"would be written twice, for {video} and for {other}, which have the same name; "
+        "run them one by one, with another folder each"
+    )
+
+
+def _is_folder(value: str, num_videos: int) -> bool:
+    return num_videos > 1 or Path(value).is_dir() or value.endswith(os.sep)
+
+
+def _path(kind: str, value: str, video: str, num_videos: int) -> Path:
+    name = Path(video).stem
+    if "{name}" in value:
+        return Path(value.replace("{name}", name))
+    path = Path(value)
+    if not _is_folder(value, num_videos):
+        return path
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made a folder: {error.strerror or error}") from error
+    return path / f"{name}{SUFFIXES[kind]}"
+
+
+# The main job.
+
 
 def gaze_all(
     jobs: Sequence[Job],
-    selector: Selector,
+    selector: "Selector",
     report: Callable[[Summary | Failure], None],
-    **options: Unpack[GazeOptions],
+    **options: Any,
 ) -> int:
     """Run every job, however the others went; the exit code.
 
-    `report` is told each result at once, so that what is done is known even if a
-    later job is interrupted.
+    Args:
+        jobs: one per video.
+        selector: what chooses.
+        report: gets each result at once, so that what is done is known even if a later job is
+            interrupted.
+        options: of `GazeStream`.
     """
     code, num_failed = 0, 0
     for job in jobs:
@@ -45,56 +292,60 @@ def gaze_all(
         try:
             result = gaze_one(job, selector, **options)
         except Exception as error:
-            expected = isinstance(error, USER_ERRORS)
-            message = describe(error)
-            log.error("error: %s", message)
-            result = Failure(job.video, message)
-            code = max(code, SOME_FAILED if expected else INTERNAL)
+            result = Failure(job.video, describe(error))
+            log.error("error: %s", result.error)
+            code = max(code, SOME_FAILED if isinstance(error, USER_ERRORS) else INTERNAL)
             num_failed += 1
         report(result)
     return BAD_INPUT if code == SOME_FAILED and num_failed == len(jobs) else code
 
 
-def gaze_one(job: Job, selector: Selector, **options: Unpack[GazeOptions]) -> Summary:
+def gaze_one(job: Job, selector: "Selector", **options: Any) -> Summary:
     """Gaze at one video and write its files, all of them or none."""
+    from autogaze.gaze_io import GazeWriter
+    from autogaze.pipeline import GazeStream
+    from autogaze.utils.device import trim_memory
+    from autogaze.utils.progress import ProgressBar
+
+    files = job.files
     stream = GazeStream(
         job.video,
-        selector,
-        keep_canvas=not {"sheet", "reconstruction"}.isdisjoint(job.files),
-        preview=PREVIEW if not {"overlay", "sheet"}.isdisjoint(job.files) else None,
+        selector=selector,
+        keep_canvas=not {"sheet", "reconstruction"}.isdisjoint(files),
+        preview=PREVIEW if not {"overlay", "sheet"}.isdisjoint(files) else None,
         **options,
     )
     tally, render = Tally(), 0.0
     began = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(all_or_none())
-        out = job.files.get("out")
-        writer = None if out is None else stack.enter_context(GazeWriter(out))
-        renderings = [stack.enter_context(picture) for picture in _renderings(job, stream)]
-        bar = progress_bar(Path(stream.path).name, stream.num_frames, "frames")
-        advance = stack.enter_context(bar)
+        writer = stack.enter_context(GazeWriter(files["out"])) if "out" in files else None
+        renderings = [stack.enter_context(each) for each in _renderings(files, stream)]
+        bar = stack.enter_context(ProgressBar(stream.num_frames, "frames", Path(job.video).name))
         for chunk in stream:
             tally.add(chunk)
             if writer is not None:
                 writer.add(chunk.gaze)
-            render += _show(renderings, chunk)
+            start = time.perf_counter()
+            for rendering in renderings:
+                rendering.add(chunk)
+            render += time.perf_counter() - start
             if renderings:
-                give_back()
-            advance(chunk.gaze.num_frames)
+                trim_memory()
+            bar.advance(chunk.gaze.num_frames)
         # Leaving the block finishes every file; whatever goes wrong removes them all.
         finishing = time.perf_counter()
     ended = time.perf_counter()
-    render += ended - finishing
-    if stream.num_corrupt:
-        lost = stream.num_corrupt
-        frames = "frame was" if lost == 1 else "frames were"
-        log.warning("%s: %d corrupt %s skipped", job.video, lost, frames)
-    written = {kind: str(path) for kind, path in job.files.items()}
-    return tally.summary(stream, render, ended - began, written)
+    if (dropped := stream.num_corrupt) > 0:
+        frames = "frame was" if dropped == 1 else "frames were"
+        log.warning("%s: %d corrupt %s skipped", job.video, dropped, frames)
+    written = {kind: str(path) for kind, path in files.items()}
+    return tally.summary(stream, render + ended - finishing, ended - began, written)
 
 
-def _renderings(job: Job, stream: GazeStream) -> Iterator[Rendering]:
-    files = job.files
+def _renderings(files: Mapping[str, Path], stream: "GazeStream") -> Iterator["Rendering"]:
+    from autogaze.rendering import BudgetPlot, ContactSheet, OverlayVideo, ReconstructionVideo
+
     if "overlay" in files:
         yield OverlayVideo(files["overlay"], stream.fps)
     if "sheet" in files:
@@ -103,10 +354,3 @@ def _renderings(job: Job, stream: GazeStream) -> Iterator[Rendering]:
         yield ReconstructionVideo(files["reconstruction"], stream.fps)
     if "plot" in files:
         yield BudgetPlot(files["plot"], target=stream.target)
-
-
-def _show(renderings: Sequence[Rendering], chunk: GazedChunk) -> float:
-    began = time.perf_counter()
-    for rendering in renderings:
-        rendering.add(chunk)
-    return time.perf_counter() - began

@@ -1,68 +1,77 @@
-"""`autogaze info` and `autogaze selectors`."""
+"""`autogaze info` and `autogaze selectors`: what a file holds, and what can choose.
+
+Lists of selectors and gaze files are told without PyTorch, whose import takes seconds.
+"""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
-from rich import box
-from rich.table import Table
+import typer
 from rich.text import Text
 
-from autogaze.cli.report import results_console
+from autogaze.cli.command import Command, PrintJson
+from autogaze.cli.report import facts_table, figures_table, results_console
 from autogaze.errors import AutoGazeError
-from autogaze.gaze import Gaze
-from autogaze.selectors import registry
 
 Facts = dict[str, Any]
 
 
-def print_selectors(as_json: bool) -> None:
-    """Names, and how each chooses."""
-    known = registry.list_selectors()
-    if as_json:
-        print(json.dumps(known))
-        return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("selector", no_wrap=True)
-    table.add_column("chooses")
-    for name, description in known.items():
-        default = " (default)" if name == registry.DEFAULT else ""
-        table.add_row(name, Text(description + default))
-    table.add_row(
-        "FOLDER or HUB-ID", Text("a trained AutoGaze checkpoint, such as nvidia/AutoGaze")
-    )
-    results_console().print(table)
+@dataclass(frozen=True)
+class SelectorsCommand(Command):
+    """List the selectors that come with the package."""
+
+    json: PrintJson = False
+
+    def run(self) -> None:
+        from autogaze.selectors import registry
+
+        known = registry.list_selectors()
+        if self.json:
+            print(json.dumps(known))
+            return
+        table = figures_table("selector")
+        table.add_column("chooses")
+        for name, description in known.items():
+            default = " (default)" if name == registry.DEFAULT else ""
+            table.add_row(name, Text(description + default))
+        table.add_row(
+            "FOLDER or HUB-ID", Text("a trained AutoGaze checkpoint, such as nvidia/AutoGaze")
+        )
+        results_console().print(table)
 
 
-def print_info(file: str, as_json: bool) -> None:
-    """What a gaze file, a video or a checkpoint folder holds.
+@dataclass(frozen=True)
+class InfoCommand(Command):
+    """Say what a file holds: a gaze, a video, or a checkpoint."""
 
-    Raises:
-        AutoGazeError: there is no such file, or it is none of the three.
-    """
-    path = Path(file)
-    if path.is_dir():
-        facts = _checkpoint(path)
-    elif path.suffix.lower() == ".safetensors":
-        facts = _gaze(path)
-    elif path.is_file():
-        facts = _video(path)
-    else:
-        raise AutoGazeError(f"{file}: no such file or folder")
-    if as_json:
-        print(json.dumps({"file": file, **facts}))
-        return
-    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in {"file": file, **facts}.items():
-        words = f"{100 * value:.2f} %" if name == "ratio" else _words(value)
-        table.add_row(name.replace("_", " "), Text(words))
-    results_console().print(table)
+    file: Annotated[str, typer.Argument(help="A gaze file, a video or a checkpoint folder.")]
+    json: PrintJson = False
+
+    def run(self) -> None:
+        path = Path(self.file)
+        if path.is_dir():
+            facts = _checkpoint(path)
+        elif path.suffix.lower() == ".safetensors":
+            facts = _gaze(path)
+        elif path.is_file():
+            facts = _video(path)
+        else:
+            raise AutoGazeError(f"{self.file}: no such file or folder")
+        facts = {"file": self.file, **facts}
+        if self.json:
+            print(json.dumps(facts))
+        else:
+            facts.pop("judge", None)  # the former name of `metric`, for programs
+            rows = ((name.replace("_", " "), _words(name, facts[name])) for name in facts)
+            results_console().print(facts_table(rows))
 
 
-def _words(value: Any) -> str:
+def _words(name: str, value: Any) -> str:
+    if name == "ratio":
+        return f"{100 * value:.2f} %"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {item:,}" for key, item in value.items())
     if isinstance(value, float):
@@ -71,40 +80,78 @@ def _words(value: Any) -> str:
 
 
 def _gaze(path: Path) -> Facts:
-    gaze = Gaze.load(path)
-    scales = gaze.pyramid.scales
-    counts = torch.bincount(gaze.pyramid.levels[gaze.ids], minlength=len(scales)).tolist()
+    """Facts of a gaze file, read as arrays.
+
+    Raises:
+        AutoGazeError: not a readable gaze file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            entries = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _gaze_facts(entries, arrays)
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError):
+        from autogaze.gaze import Gaze
+
+        Gaze.load(path)  # says what is wrong
+        raise
+
+
+def _gaze_facts(entries: Mapping[str, str], arrays: Mapping[str, Any]) -> Facts:
+    """Facts of a file's entries and arrays; errors of all kinds where they are no gaze's."""
+    import numpy as np
+
+    from autogaze.source import Source
+
+    pyramid = json.loads(entries["pyramid"])
+    scales, patch_size = pyramid["scales"], pyramid["patch_size"]
+    cells = [(scale // patch_size) ** 2 for scale in scales]
+    ids, lengths, losses = arrays["ids"], arrays["lengths"], arrays.get("losses")
+    levels = np.searchsorted(np.cumsum(cells), ids, side="right")
+    kept = np.bincount(levels, minlength=len(scales))
+    if len(kept) > len(scales) or lengths.sum() != len(ids):
+        raise ValueError("ids outside of the pyramid, or of other frames")
     facts: Facts = {
         "kind": "gaze",
-        "clips": gaze.num_clips,
-        "frames": gaze.num_frames,
-        "pyramid": str(gaze.pyramid),
-        "patches": gaze.num_patches,
-        "ratio": gaze.ratio,
-        "by_scale": {f"{scale} px": n for scale, n in zip(scales, counts, strict=True)},
+        "clips": lengths.shape[0],
+        "frames": lengths.shape[1],
+        "pyramid": "+".join(map(str, scales)) + f" / {patch_size}",
+        "patches": len(ids),
+        "ratio": len(ids) / max(1, lengths.size * sum(cells)),
+        "by_scale": {f"{scale} px": int(n) for scale, n in zip(scales, kept, strict=True)},
     }
-    if gaze.losses is not None and gaze.losses.numel():
-        facts["loss_mean"] = float(gaze.losses.mean())
-        facts["loss_max"] = float(gaze.losses.max())
-        facts["judge"] = gaze.metric
-    if gaze.source is not None:
-        tiles = gaze.source.tiles
-        facts["video"] = gaze.source.path
+    if losses is not None and losses.size:
+        facts["loss_mean"] = float(losses.mean())
+        facts["loss_max"] = float(losses.max())
+        facts["metric"] = facts["judge"] = json.loads(entries["judge"])
+    if "source" in entries:
+        source = Source.from_json(
+            entries["source"],
+            tuple(arrays["timestamps"].tolist()),
+            tuple(arrays["frame_indices"].tolist()),
+        )
+        tiles = source.tiles
+        facts["video"] = source.path
         facts["size"] = f"{tiles.width} x {tiles.height}"
         facts["tiles"] = f"{tiles.columns} x {tiles.rows} of {tiles.side} px"
-        if gaze.num_frames:
-            facts["from_second"] = gaze.source.timestamps[0]
-            facts["to_second"] = gaze.source.timestamps[-1]
+        if source.timestamps:
+            facts["from_second"] = source.timestamps[0]
+            facts["to_second"] = source.timestamps[-1]
     return facts
 
 
 def _checkpoint(path: Path) -> Facts:
+    from autogaze.selectors import registry
+
     selector = registry.load(path)  # says what is missing or unexpected
     return {
         "kind": "checkpoint",
         "selector": selector.name,
         "pyramid": str(selector.pyramid),
         "patches_a_frame": selector.pyramid.num_patches,
+        "metric": selector.metric,
         "judge": selector.metric,
         "default_loss": selector.default_loss,
     }

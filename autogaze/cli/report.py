@@ -1,17 +1,64 @@
-"""What `autogaze gaze` prints when it is done, for people and for machines."""
+"""What `autogaze gaze` reports of each video, as tables and as JSON."""
 
 import errno
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autogaze.cli.summary import Summary
+if TYPE_CHECKING:  # this file is read by commands that need no PyTorch
+    from autogaze.pipeline import GazedChunk, GazeStream, StageTimes
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One video's gaze in numbers.
+
+    Attributes:
+        frames: frames looked at.
+        seconds: from the first of them to the end of the last, which is taken to last as long
+            as the others do on average; 0 for an image.
+        tiles: columns and rows.
+        kept: chosen patches per scale, coarse to fine, of `total` patches in all.
+        loss_mean, loss_max: canvas loss over all frames of all tiles, in [0, 1].
+        corrupt: frames dropped because they could not be decoded.
+        times: by stage; `wall`: seconds that went by.
+        files: what was written: kind -> path.
+    """
+
+    video: str
+    selector: str
+    width: int
+    height: int
+    frames: int
+    seconds: float
+    tiles: tuple[int, int]
+    side: int
+    scales: tuple[int, ...]
+    kept: tuple[int, ...]
+    total: int
+    loss_mean: float
+    loss_max: float
+    corrupt: int
+    times: "StageTimes"
+    wall: float
+    files: dict[str, str]
+
+    @property
+    def ratio(self) -> float:
+        """Share of all patches that was kept, in [0, 1]."""
+        return sum(self.kept) / self.total
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for machines."""
+        kept = dict(zip(map(str, self.scales), self.kept, strict=True))
+        return asdict(self) | {"kept": kept, "ratio": self.ratio}
 
 
 @dataclass(frozen=True)
@@ -22,21 +69,65 @@ class Failure:
     error: str
 
 
-class ResultsConsole(Console):
-    """Leaves it to the command to end when nobody reads on; rich would end it with code 1."""
+@dataclass
+class Tally:
+    """Running totals of a video's chunks."""
 
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+    frames: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    kept: list[int] = field(default_factory=list)
+    total: int = 0
+    losses: int = 0
+    loss_sum: float = 0.0
+    loss_max: float = 0.0
 
+    def add(self, chunk: "GazedChunk") -> None:
+        """Count the next chunk."""
+        gaze, times = chunk.gaze, chunk.source.timestamps
+        if self.frames == 0:
+            self.first, self.kept = times[0], [0] * len(gaze.pyramid.scales)
+        self.frames += gaze.num_frames
+        self.last = times[-1]
+        counts = gaze.pyramid.levels[gaze.ids.cpu()].bincount(minlength=len(self.kept)).tolist()
+        self.kept = [a + b for a, b in zip(self.kept, counts, strict=True)]
+        self.total += gaze.lengths.numel() * gaze.pyramid.num_patches
+        if gaze.losses is not None:
+            self.losses += gaze.losses.numel()
+            self.loss_sum += float(gaze.losses.sum())
+            self.loss_max = max(self.loss_max, float(gaze.losses.max()))
 
-def results_console() -> Console:
-    """For stdout: as wide as the terminal, and wide enough for paths where it goes elsewhere."""
-    console = ResultsConsole()
-    return console if console.is_terminal else ResultsConsole(width=160)
+    def summary(
+        self, stream: "GazeStream", render: float, wall: float, files: dict[str, str]
+    ) -> Summary:
+        """The numbers of the whole video; `render` and `wall` in seconds."""
+        grid = stream.grid
+        seconds = 0.0 if stream.info.is_image else self.frames / stream.fps
+        if self.frames > 1:
+            seconds = (self.last - self.first) * self.frames / (self.frames - 1)
+        return Summary(
+            video=str(stream.path),
+            selector=stream.selector.name,
+            width=grid.width,
+            height=grid.height,
+            frames=self.frames,
+            seconds=seconds,
+            tiles=(grid.columns, grid.rows),
+            side=grid.side,
+            scales=stream.selector.pyramid.scales,
+            kept=tuple(self.kept),
+            total=self.total,
+            loss_mean=self.loss_sum / max(1, self.losses),
+            loss_max=self.loss_max,
+            corrupt=stream.num_corrupt,
+            times=replace(stream.times, render=render),
+            wall=wall,
+            files=files,
+        )
 
 
 class Report:
-    """Tells how the videos went: each at once as JSON, or all in a table at the end.
+    """Prints how the videos went: each at once as JSON, or all in a table at the end.
 
         with Report(len(videos), as_json=False) as report:
             report.add(result)
@@ -68,69 +159,47 @@ class Report:
         print(json.dumps(line), flush=True)
 
     def _print_tables(self, console: Console) -> None:
-        """A table of facts for one video, a table with a row each for several."""
+        """A table of facts for one video, a table with one row each for several."""
+        done = [result for result in self.results if isinstance(result, Summary)]
         if self.num_videos == 1:
-            for result in self.results:
-                if isinstance(result, Summary):
-                    console.print(_facts(result))
-            return
-        if not self.results:
-            return
-        console.print(_rows(self.results))
-        failed = sum(isinstance(result, Failure) for result in self.results)
-        done = len(self.results) - failed
-        left = self.num_videos - len(self.results)
-        console.print(
-            f"{done} of {self.num_videos} videos done"
-            + (f", {failed} failed" if failed else "")
-            + (f", {left} not done" if left else "")
-        )
+            for summary in done:
+                console.print(facts_table(_facts(summary)))
+        elif self.results:
+            console.print(_rows(self.results))
+            failed = len(self.results) - len(done)
+            left = self.num_videos - len(self.results)
+            console.print(
+                f"{len(done)} of {self.num_videos} videos done"
+                + (f", {failed} failed" if failed else "")
+                + (f", {left} not done" if left else "")
+            )
 
 
-def _facts(summary: Summary) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    columns, rows = summary.tiles
-    times = summary.times
-
-    def fact(name: str, value: str) -> None:
-        table.add_row(name, Text(value))
-
-    fact("video", summary.video)
-    seconds = f", {summary.seconds:.2f} s" if summary.seconds else ""
+def _facts(summary: Summary) -> list[tuple[str, str]]:
     frames = f"{summary.frames} frame{'s' if summary.frames != 1 else ''}"
-    fact("size", f"{summary.width} x {summary.height}, {frames}{seconds}")
-    if summary.corrupt:
-        frames = "frame was" if summary.corrupt == 1 else "frames were"
-        fact("lost", f"{summary.corrupt} corrupt {frames} skipped")
-    fact("tiles", f"{columns} x {rows} of {summary.side} px")
-    fact("selector", summary.selector)
-    fact("kept", f"{summary.num_kept:,} of {summary.total:,} patches ({100 * summary.ratio:.2f} %)")
-    fact(
-        "by scale",
-        ", ".join(
-            f"{scale} px: {kept:,}"
-            for scale, kept in zip(summary.scales, summary.kept, strict=True)
-        ),
-    )
-    fact("canvas loss", f"mean {summary.loss_mean:.4f}, largest {summary.loss_max:.4f}")
-    stages = ("decode", "tile", "select", "reconstruct", "render")
-    fact(
-        "time",
-        f"{summary.wall:.2f} s, {1000 * summary.wall / summary.frames:.1f} ms a frame",
-    )
-    fact("by stage", ", ".join(f"{stage} {getattr(times, stage):.2f}" for stage in stages) + " s")
-    for kind, path in summary.files.items():
-        fact("gaze file" if kind == "out" else kind, path)
-    return table
+    seconds = f", {summary.seconds:.2f} s" if summary.seconds else ""
+    dropped = f"{summary.corrupt} corrupt {'frame' if summary.corrupt == 1 else 'frames'}"
+    columns, rows = summary.tiles
+    kept = f"{sum(summary.kept):,} of {summary.total:,} patches ({100 * summary.ratio:.2f} %)"
+    by_scale = zip(summary.scales, summary.kept, strict=True)
+    pace = 1000 * summary.wall / summary.frames
+    return [
+        ("video", summary.video),
+        ("size", f"{summary.width} x {summary.height}, {frames}{seconds}"),
+        *([("dropped", dropped)] if summary.corrupt else []),
+        ("tiles", f"{columns} x {rows} of {summary.side} px"),
+        ("selector", summary.selector),
+        ("kept", kept),
+        ("by scale", ", ".join(f"{scale} px: {count:,}" for scale, count in by_scale)),
+        ("canvas loss", f"mean {summary.loss_mean:.4f}, largest {summary.loss_max:.4f}"),
+        ("time", f"{summary.wall:.2f} s, {pace:.1f} ms per frame"),
+        ("by stage", ", ".join(f"{k} {v:.2f}" for k, v in asdict(summary.times).items()) + " s"),
+        *(("gaze file" if kind == "out" else kind, path) for kind, path in summary.files.items()),
+    ]
 
 
 def _rows(results: Sequence[Summary | Failure]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("video", overflow="fold")
-    for name in ("size", "frames", "tiles", "kept", "loss", "largest", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = figures_table("video", "size", "frames", "tiles", "kept", "loss", "largest", "seconds")
     for result in results:
         if isinstance(result, Failure):
             table.add_row(Text(result.video), Text("failed", style="red"))
@@ -145,4 +214,39 @@ def _rows(results: Sequence[Summary | Failure]) -> Table:
             f"{result.loss_max:.4f}",
             f"{result.wall:.2f}",
         )
+    return table
+
+
+# What other commands print with, too.
+
+
+class ResultsConsole(Console):
+    """Leaves it to the command to end when stdout is closed; rich would end it with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def results_console() -> Console:
+    """For stdout: as wide as the terminal, and wide enough for paths where it goes elsewhere."""
+    console = ResultsConsole()
+    return console if console.is_terminal else ResultsConsole(width=160)
+
+
+def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
+    """Names and values, one pair per row."""
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, Text(value))
+    return table
+
+
+def figures_table(subject: str, *figures: str) -> Table:
+    """An empty table with a column of words and columns of figures."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(subject, overflow="fold")
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
     return table

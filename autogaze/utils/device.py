@@ -1,4 +1,4 @@
-"""Giving memory back to the system, where the allocator keeps what nobody uses any more."""
+"""Where models run: device and precision as they are named in options, and freed host memory."""
 
 import ctypes
 import sys
@@ -10,52 +10,58 @@ import torch
 
 from autogaze.errors import AutoGazeError
 
-# Device and precision as they are named on the command line.
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where models run, and in what precision."""
+class DeviceOptions:
+    """Device and precision of a model."""
 
     device: torch.device
-    dtype: torch.dtype
+    dtype: torch.dtype = torch.float32
 
     @classmethod
-    def parse(cls, device: str, dtype: str) -> "Place":
-        """Raises AutoGazeError for what is no device, is not there, or is no known precision."""
-        if dtype not in PRECISIONS:
-            raise AutoGazeError(f"dtype must be one of {', '.join(PRECISIONS)}, got {dtype!r}")
-        where: torch.device | None
-        try:
-            where = torch.device(device)
-        except RuntimeError:
-            where = None
-        if where is None or where.type not in ("cpu", "cuda"):
+    def parse(cls, device: str, dtype: str = "float32") -> "DeviceOptions":
+        """From names.
+
+        Raises:
+            AutoGazeError: no device of the kinds cpu and cuda, one that is not there, or an
+                unknown precision.
+        """
+        if dtype not in DTYPES:
+            raise AutoGazeError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        if device.partition(":")[0] not in ("cpu", "cuda"):
             raise AutoGazeError(f"device must be cpu or cuda, got {device!r}")
-        if where.type == "cuda" and not torch.cuda.is_available():
+        try:
+            found = torch.device(device)
+        except RuntimeError:
+            raise AutoGazeError(f"device must be cpu or cuda, got {device!r}") from None
+        if found.type == "cuda" and not torch.cuda.is_available():
             raise AutoGazeError(f"device {device!r}: there is no CUDA device here")
-        return cls(where, PRECISIONS[dtype])
+        return cls(found, DTYPES[dtype])
 
     def __str__(self) -> str:
         return f"{self.device} {str(self.dtype).removeprefix('torch.')}"
 
 
-def give_back() -> None:
-    """Return free pages to the system; does nothing where the C library is not glibc.
+def trim_memory() -> None:
+    """Return free pages of the heap to the system; does nothing where the C library is not glibc.
 
     Frames of changing sizes are made and freed in several threads (decoder, encoders,
-    drawing), each with a heap of its own. What is free lies scattered between what is
-    not, so that glibc keeps more and more of it, although nothing is leaked: a fifth of
-    all memory after some hundred frames with all pictures asked for.
+    drawing), each with a heap of its own. Free blocks lie scattered between used ones, so that
+    glibc keeps more and more of them, although nothing is leaked: a fifth of all memory after
+    some hundred frames with all pictures asked for.
     """
-    if (trim := _trim()) is not None:
+    if (trim := _malloc_trim()) is not None:
         trim(0)
 
 
 @cache
-def _trim() -> Any:
+def _malloc_trim() -> Any:
     if not sys.platform.startswith("linux"):
         return None
     return getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+
+
+Place = DeviceOptions
+give_back = trim_memory

@@ -2,8 +2,6 @@
 
 import errno
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from autogaze import __version__, gaze_video
+from autogaze import gaze_video
 from autogaze.cli.app import app
 from autogaze.gaze import Gaze
 from autogaze.pipeline import GazedChunk, GazeStream
@@ -446,52 +444,5 @@ def test_info(video: Path, folder: Path) -> None:
     assert "not a readable gaze file" in fails("info", rename(video, "x.safetensors"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX's")
-@pytest.mark.parametrize("options", [(), ("--json",)])
-def test_nobody_reads_on(options: tuple[str, ...]) -> None:
-    """As in `autogaze selectors | head -0`."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "autogaze", "selectors", *options],
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(writer)
-    assert done.stderr == ""
-    assert done.returncode == 141
-
-
 def rename(path: Path, name: str) -> Path:
     return path.rename(path.with_name(name))
-
-
-def test_help_and_version() -> None:
-    assert run("--version").stdout.strip() == f"autogaze {__version__}"
-    for command in (["gaze"], ["info"], ["bench", "select"]):
-        result = run(*command, "--help")
-        assert result.exit_code == 0
-        assert "Exit codes" in result.stdout
-    assert run("gaze").exit_code == 2
-    assert run("nonsense").exit_code == 2
-
-
-def test_as_a_module_and_quick(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "autogaze", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "gaze" in done.stdout
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "transformers", "av"}
-    missing = subprocess.run(
-        [sys.executable, "-m", "autogaze", "gaze", str(tmp_path / "none.mp4")],
-        capture_output=True,
-        text=True,
-    )
-    assert missing.returncode == 2
-    assert missing.stdout == ""
-    assert missing.stderr.splitlines() == [f"autogaze: error: {tmp_path}/none.mp4: no such file"]

@@ -1,12 +1,44 @@
-"""Memory goes back to the system where glibc keeps it, and nothing breaks elsewhere."""
+"""Devices by name; free memory goes back to the system where glibc keeps it."""
 
 import ctypes
+from collections.abc import Iterator
 
 import pytest
+import torch
 
-from autogaze.utils import device as memory
+from autogaze.errors import AutoGazeError
+from autogaze.utils import device
+from autogaze.utils.device import DeviceOptions, trim_memory
 
 
+def test_names_of_device_and_precision() -> None:
+    options = DeviceOptions.parse("cpu", "bfloat16")
+    assert options == DeviceOptions(torch.device("cpu"), torch.bfloat16)
+    assert str(options) == "cpu bfloat16"
+    assert DeviceOptions.parse("cpu").dtype is torch.float32
+
+
+@pytest.mark.parametrize("name", ["toaster", "meta", "cuda:x", "cuda", ""])
+def test_devices_that_cannot_be_had(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(AutoGazeError, match=repr(name)):
+        DeviceOptions.parse(name)
+
+
+def test_unknown_precision() -> None:
+    with pytest.raises(AutoGazeError, match="int8"):
+        DeviceOptions.parse("cpu", "int8")
+
+
+@pytest.fixture
+def asks_again() -> Iterator[None]:
+    """What the C library offers is looked up anew in a test and after it."""
+    device._malloc_trim.cache_clear()
+    yield
+    device._malloc_trim.cache_clear()
+
+
+@pytest.mark.usefixtures("asks_again")
 def test_the_allocator_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -15,25 +47,18 @@ def test_the_allocator_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library)
-    memory._trim.cache_clear()
-    try:
-        memory.give_back()
-        memory.give_back()
-    finally:
-        memory._trim.cache_clear()
+    trim_memory()
+    trim_memory()
     assert asked == [0, 0]
 
 
+@pytest.mark.usefixtures("asks_again")
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
 def test_without_glibc_nothing_happens(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    memory._trim.cache_clear()
-    try:
-        memory.give_back()
-    finally:
-        memory._trim.cache_clear()
+    trim_memory()
 
 
 def test_here_it_runs() -> None:
-    memory.give_back()
+    trim_memory()
