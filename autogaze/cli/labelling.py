@@ -9,7 +9,7 @@ from typing import Any
 
 from autogaze.cli.errors import SOME_FAILED, log
 from autogaze.cli.progress import progress_bar
-from autogaze.datasets.decoding import Window
+from autogaze.datasets.video_folder import Window
 from autogaze.errors import OutputError, TrainingError, VideoError
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.label import (

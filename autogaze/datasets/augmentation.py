@@ -1,7 +1,7 @@
-"""Random changes of a whole clip, the same in every frame.
+"""Random augmentation of a clip, the same in every frame.
 
-They are made before the clip is normalised for the selector and for the judge, so both
-see the same changed clip.
+It comes before any normalisation, so the selector and the reconstruction metric see the
+same clip.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from autogaze.utils.seeding import integer, uniform
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may change.
+    """Ranges of the random changes.
 
     Args:
-        min_crop: a square of at least this share of the side, in (0, 1], is cut out and
-            enlarged.
-        flip: mirror half of the clips.
-        reverse: play half of the clips backwards.
+        min_crop: smallest side of the square crop, which is resized back; in (0, 1] of
+            the clip's.
+        flip: mirror half of the clips horizontally.
+        reverse: reverse the frames of half of the clips.
         brightness, contrast: largest relative change, in [0, 1].
 
     Raises:
@@ -51,7 +51,7 @@ class Augmentation:
 def augment(
     frames: UInt8[Tensor, "T 3 S S"], settings: Augmentation, generator: torch.Generator
 ) -> UInt8[Tensor, "T 3 S S"]:
-    """A changed clip of the same shape."""
+    """An augmented clip of the same shape."""
     side = frames.shape[-1]
     size = max(1, round(side * uniform(generator, settings.min_crop, 1.0)))
     top, left = (integer(generator, side - size + 1) for _ in range(2))

@@ -1,4 +1,4 @@
-"""What training reads: clips of frames, alone and in batches."""
+"""Training clips, their labels, and batches of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ from autogaze.geometry import PatchPyramid
 
 
 class ClipKey(NamedTuple):
-    """Which clip a dataset shall give: everything random in it follows from these two."""
+    """Index of a dataset's item; everything random in the clip follows from it."""
 
     epoch: int
     number: int
 
     @classmethod
     def of(cls, key: "ClipKey | int") -> "ClipKey":
-        """A number alone is one of epoch 0."""
+        """A key; a number alone is one of epoch 0."""
         return key if isinstance(key, ClipKey) else cls(0, key)
 
 
 @dataclass(frozen=True)
 class GazeLabels:
-    """The gaze that a clip is labelled with.
+    """Gaze labels of one clip.
 
     Attributes:
-        ids: of every frame, numbered from the frame's start, in the order chosen.
-        losses: of every frame, the loss left after each of them; empty where unknown.
-        targets: (N, V) for every gaze in turn, how good each patch would have been in its
-            place: shares that add up to 1; None where only the one chosen is known.
+        ids: frame-relative patch ids of every frame, in the order chosen.
+        losses: reconstruction loss of the frame after each of them; empty where unknown.
+        targets: a distribution over the V patches for each of the N ids, by how good each
+            patch would have been in its place; None where only the chosen one is known.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -45,12 +45,12 @@ class GazeLabels:
 
 @dataclass(frozen=True)
 class LabelCoverage:
-    """How many of the clips (or videos) found a label file names; the others are left out.
+    """Number of the clips (or videos) found that a label file names; the others are left out.
 
     Attributes:
         file: the label file.
-        found, labelled: how many there are, and how many of them have labels.
-        missing: one that has none, where there is one.
+        found, labelled: numbers of all and of those with labels.
+        missing: the name of one without labels, if there is one.
     """
 
     file: str
@@ -65,8 +65,7 @@ class TrainingClip:
 
     Attributes:
         frames: (T, 3, S, S) RGB.
-        name: the file's last three path parts, and which clip of it where there are several;
-            or what made the clip.
+        name: in label files; see `autogaze.datasets.labels`.
         labels: where the dataset has some.
     """
 
@@ -84,19 +83,17 @@ class UnreadableClip:
 
 
 class NamedClips(Dataset, ABC):
-    """A dataset whose clips have names that label files know them by.
-
-    Items are asked for by `ClipKey`; a number alone is one of epoch 0.
+    """Base of the datasets whose clips a label file can name; indexed by `ClipKey`.
 
     Attributes:
-        coverage: what their label file names of all that were found; None without one.
+        coverage: of the clips found by the label file; None without one.
     """
 
     coverage: LabelCoverage | None = None
 
     @abstractmethod
     def __len__(self) -> int:
-        """Clips of an epoch."""
+        """Number of clips per epoch."""
 
     @abstractmethod
     def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
@@ -104,7 +101,7 @@ class NamedClips(Dataset, ABC):
 
     @abstractmethod
     def name(self, number: int) -> str:
-        """Of a clip of epoch 0."""
+        """Name of a clip of epoch 0."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +110,8 @@ class ClipBatch:
 
     Attributes:
         frames: (B, T, 3, S, S) RGB.
-        names: one a clip.
-        labels: one a clip, or None where any has none.
+        names: of the clips.
+        labels: of the clips, or None where any has none.
         unreadable: clips that are missing from the batch.
     """
 
@@ -146,12 +143,12 @@ class ClipBatch:
         return Gaze(pyramid, torch.tensor(ids, dtype=torch.long), torch.tensor(lengths))
 
     def pin_memory(self) -> "ClipBatch":
-        """The same with frames that a GPU can fetch while it computes."""
+        """The batch with its frames in page-locked memory."""
         return replace(self, frames=self.frames.pin_memory())
 
 
 def collate(clips: Sequence[TrainingClip | UnreadableClip]) -> ClipBatch:
-    """Clips as a batch; the unreadable ones are listed beside it.
+    """Batch of the readable clips; the others are listed in `unreadable`.
 
     Raises:
         TrainingError: clips of several lengths or sizes.

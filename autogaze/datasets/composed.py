@@ -1,8 +1,6 @@
-"""Compositions: cut-outs of photographs that move over photographs that move.
+"""Compositions: cut-outs of photographs that move over a photograph under a moving camera.
 
-Camera motion and motion of things at once, with real textures on both: what filmed
-photographs (`camera`) and procedural clips each have only half of. A clip follows from
-the seed, the epoch and its number.
+Camera motion and object motion at once, both with real textures.
 """
 
 import math
@@ -14,7 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from autogaze.datasets.photographs import CameraSettings, PictureClips, film
+from autogaze.datasets.camera import CameraSettings, film
+from autogaze.datasets.drawn import PictureClips
 from autogaze.errors import TrainingError
 from autogaze.utils.seeding import integer, uniform
 
@@ -24,10 +23,10 @@ class CompositionSettings:
     """What compositions look like.
 
     Args:
-        camera: how the background is filmed; half of the clips have a still one.
-        max_cutouts: at most so many things move over it; at least one does.
-        min_size, max_size: of a cut-out across, in sides of the frame.
-        max_speed: of a cut-out, in sides of the frame a clip; a quarter stand still.
+        camera: its motion over the background; half of the clips have a still one.
+        max_cutouts: largest number of cut-outs; the smallest is one.
+        min_size, max_size: diameter of a cut-out, in sides of the frame.
+        max_speed: of a cut-out, in sides of the frame per clip; a quarter stand still.
         max_turn: degrees that a cut-out turns in a clip, either way.
         max_growth: largest factor by which one grows or shrinks in a clip.
 
@@ -63,14 +62,14 @@ class CompositionSettings:
         return self.camera.clip_len
 
 
-class ComposedClips(PictureClips[CompositionSettings]):
+class ComposedClips(PictureClips):
     """Compositions of photographs, each clip with one of them as its background."""
 
     kind = "composed"
     settings_kind = CompositionSettings
 
     def others(self, generator: torch.Generator) -> list[int]:
-        """Places of the photographs that are cut out."""
+        """Indices of the photographs that are cut out."""
         count = 1 + integer(generator, self.settings.max_cutouts)
         return [integer(generator, len(self.paths)) for _ in range(count)]
 

@@ -1,8 +1,8 @@
-"""Clips decoded once into safetensors files, for machines that cannot decode videos.
+"""Clips decoded beforehand into safetensors files, for machines that cannot decode videos.
 
-A file holds `frames`, (N, T, 3, S, S) uint8, and its metadata the clips' names. Files are
-mapped into memory, so only the clips that are read take any. Nothing is compressed: 16 frames
-of 224 pixels are 2.4 MB. What is to travel stays a video (`dataset.decoder=opencv`).
+A file holds `frames`, (N, T, 3, S, S) uint8, and the clips' names in its metadata. It is
+mapped into memory: only clips that are read take any. Nothing is compressed: 16 frames of
+224 pixels are 2.4 MB.
 """
 
 import json
@@ -23,7 +23,7 @@ from autogaze.utils.seeding import seeded
 
 
 def save_decoded(clips: Iterable[TrainingClip], path: str | Path) -> int:
-    """Write clips of one length and size to a file; returns how many there were."""
+    """Write clips of one length and size to a file; returns their number."""
     kept = list(clips)
     if not kept:
         raise TrainingError(f"{path}: no clips to write")
@@ -70,7 +70,7 @@ class DecodedClips(NamedClips):
         self.clips = clips
 
     def check_shape(self, clip_len: int, side: int) -> None:
-        """Raise TrainingError unless all clips have so many frames of so many pixels."""
+        """Raise TrainingError unless all clips have this length and side."""
         for header in self.headers:
             if header.shape != (clip_len, 3, side, side):
                 raise TrainingError(
@@ -99,7 +99,7 @@ class DecodedClips(NamedClips):
 
 
 class _Header(NamedTuple):
-    """What a file says it holds."""
+    """Path, clips' names and shape (T, 3, S, S) of a file."""
 
     path: Path
     names: list[str]

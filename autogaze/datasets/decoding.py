@@ -1,31 +1,23 @@
-"""Videos as training sees them: square frames of one size, from a file or from memory."""
+"""Video decoders of the training datasets: PyAV, or OpenCV on machines that do not have it."""
 
 import logging
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.errors import CorruptVideoError, MissingExtraError, TrainingError, VideoError
-from autogaze.utils.seeding import integer
-
-# Who decodes videos: PyAV, or OpenCV on machines that do not have it.
 
 log = logging.getLogger("autogaze.datasets")
 
 
 class OpenVideo(ABC):
-    """A video file whose header was read.
+    """A video whose header was read.
 
     Attributes:
         num_frames: as the container says, so not to be relied on; None if unknown.
@@ -45,14 +37,14 @@ class OpenVideo(ABC):
 
 
 Decoder = Callable[[Path], OpenVideo]
-"""Opens a video; raises `VideoError` for what is none."""
+"""Opens a video; raises VideoError for a file that is none."""
 
 
 class PyAVVideo(OpenVideo):
     """A video that PyAV decodes; see `autogaze.video`."""
 
     def __init__(self, path: Path) -> None:
-        from autogaze.video.reader import Video  # decoded clips are trained on without PyAV
+        from autogaze.video.reader import Video  # imports PyAV, which a machine may not have
 
         self._video = Video(path)
         self.num_frames = self._video.info.num_frames
@@ -72,13 +64,12 @@ class OpenCVVideo(OpenVideo):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        capture = self._open()
         import cv2
 
-        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.path = path
+        capture = self._open()
+        self.num_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None
         capture.release()
-        self.num_frames = promised if promised > 0 else None
 
     def frames(
         self, first: int = 0, last: int | None = None
@@ -90,18 +81,18 @@ class OpenCVVideo(OpenVideo):
             while number < first and capture.grab():
                 number += 1
             while number >= first and (last is None or number <= last):
-                found, pixels = capture.read()
+                found, bgr = capture.read()
                 if not found:
                     break
                 number += 1
-                yield np.ascontiguousarray(pixels[..., ::-1])  # it gives BGR
+                yield np.ascontiguousarray(bgr[..., ::-1])
         finally:
             capture.release()
         # Of a container that does not count its frames OpenCV's number is one too high at times.
-        promised = (self.num_frames or 0) - 1
-        if number < promised and (last is None or number <= last):
+        expected = (self.num_frames or 0) - 1
+        if number < expected and (last is None or number <= last):
             raise CorruptVideoError(
-                f"{self.path}: frame {number} cannot be decoded, of {self.num_frames} promised"
+                f"{self.path}: frame {number} of {self.num_frames} cannot be decoded"
             )
         if number <= first:
             raise VideoError(f"{self.path}: has {number} frames, none from number {first} on")
@@ -113,7 +104,6 @@ class OpenCVVideo(OpenVideo):
             raise VideoError(f"{self.path}: no such file")
         capture = cv2.VideoCapture(str(self.path))
         if not capture.isOpened():
-            capture.release()
             raise VideoError(f"{self.path}: OpenCV finds no video in it")
         return capture
 
@@ -147,151 +137,8 @@ def choose_decoder(name: str = "auto") -> Decoder:
     return OpenCVVideo
 
 
-# Which frames of a video make a clip.
-
-
-@dataclass(frozen=True)
-class Window:
-    """How clips are cut out of videos.
-
-    Args:
-        clip_len: frames of a clip.
-        stride: of them, this many frames apart.
-        random: where the clip starts is drawn anew in every epoch; else it starts at the
-            first frame.
-        every: a video gives all clips that lie side by side in it, not only the first.
-
-    Raises:
-        TrainingError: numbers below 1, or windows both random and side by side.
-    """
-
-    clip_len: int = 16
-    stride: int = 1
-    random: bool = False
-    every: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("clip_len", "stride"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.random and self.every:
-            raise TrainingError("windows either start anywhere or lie side by side, not both")
-
-    @property
-    def span(self) -> int:
-        """Frames from the first of the clip to its last, both included."""
-        return (self.clip_len - 1) * self.stride + 1
-
-    def starts(self, num_frames: int) -> range:
-        """First frames of the clips that lie side by side in a video, of one at least."""
-        return range(0, max(1, num_frames - self.span + 1), self.clip_len * self.stride)
-
-    def draw(self, num_frames: int, generator: torch.Generator) -> int:
-        """Where a clip starts that may start anywhere in the video."""
-        return integer(generator, max(1, num_frames - self.span + 1))
-
-
-class Footage(ABC):
-    """One video.
-
-    Attributes:
-        num_frames: as far as is known beforehand; None if it is not.
-    """
-
-    num_frames: int | None
-
-    @abstractmethod
-    def clip(self, start: int, window: Window) -> UInt8[Tensor, "T 3 S S"]:
-        """The frames of one clip; a video that is too short shows its last frame on.
-
-        Raises:
-            VideoError: damaged, or too short to have frame `start`.
-        """
-
-
-class FileFootage(Footage):
-    """A video that is decoded when it is asked for.
-
-    Raises:
-        VideoError: the file cannot be read, or has no frames.
-    """
-
-    def __init__(self, path: Path, side: int, decoder: Decoder) -> None:
-        self.side = side
-        self._video = decoder(path)
-        self.num_frames = self._video.num_frames
-
-    def clip(self, start: int, window: Window) -> UInt8[Tensor, "T 3 S S"]:
-        """See `Footage`."""
-        decoded = self._video.frames(start, start + window.span - 1)
-        frames = [
-            square(torch.from_numpy(pixels).permute(2, 0, 1), self.side)
-            for number, pixels in enumerate(decoded)
-            if number % window.stride == 0
-        ]
-        return torch.stack(frames + frames[-1:] * (window.clip_len - len(frames)))
-
-    def squares(self) -> Iterator[UInt8[Tensor, "3 S S"]]:
-        """All frames."""
-        for pixels in self._video.frames():
-            yield square(torch.from_numpy(pixels).permute(2, 0, 1), self.side)
-
-
-@dataclass(frozen=True)
-class HeldFootage(Footage):
-    """A video in memory, decoded once.
-
-    Attributes:
-        path: its file.
-        frames: all that could be decoded.
-        num_frames: as the file says, so that clips are drawn as they are from files.
-        damage: why there are no more, where that is not the video's end.
-    """
-
-    path: Path
-    frames: UInt8[Tensor, "N 3 S S"]
-    num_frames: int | None
-    damage: str | None = None
-
-    @classmethod
-    def decode(cls, path: Path, side: int, decoder: Decoder) -> "HeldFootage":
-        """Read a whole file, as far as that is possible."""
-        frames: list[Tensor] = []
-        num_frames, damage = None, None
-        try:
-            footage = FileFootage(path, side, decoder)
-            num_frames = footage.num_frames
-            frames.extend(footage.squares())
-        except (VideoError, OSError) as error:
-            damage = str(error)
-        held = torch.stack(frames) if frames else torch.empty(0, 3, side, side, dtype=torch.uint8)
-        return cls(path, held, num_frames, damage)
-
-    def clip(self, start: int, window: Window) -> UInt8[Tensor, "T 3 S S"]:
-        """See `Footage`."""
-        have = len(self.frames)
-        if self.damage is not None and start + window.span > have:
-            raise VideoError(self.damage)
-        if start >= have:
-            raise VideoError(f"{self.path}: has {have} frames, none from number {start} on")
-        numbers = torch.arange(window.clip_len) * window.stride + start
-        # What lies behind the end shows the last frame that a clip of this stride has.
-        last = start + (have - 1 - start) // window.stride * window.stride
-        return self.frames[numbers.clamp(max=last)]
-
-
-def hold(paths: Sequence[Path], side: int, decoder: Decoder) -> Mapping[Path, HeldFootage]:
-    """Decode whole videos into memory, several at a time."""
-    log.info("decoding %d videos into memory", len(paths))
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        footage = list(threads.map(partial(HeldFootage.decode, side=side, decoder=decoder), paths))
-    num_bytes = sum(held.frames.nbytes for held in footage)
-    log.info("%d videos take %.2f GB of memory", len(paths), num_bytes / 1e9)
-    return dict(zip(paths, footage, strict=True))
-
-
 def square(frame: UInt8[Tensor, "3 H W"], side: int) -> UInt8[Tensor, "3 S S"]:
-    """The shorter side resized (bilinear, antialiased) to `side`, the middle cut out."""
+    """Centre crop of a frame whose shorter side is resized (bilinear, antialiased) to `side`."""
     height, width = frame.shape[1:]
     scale = side / min(height, width)
     size = max(side, round(height * scale)), max(side, round(width * scale))

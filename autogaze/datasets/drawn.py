@@ -1,27 +1,38 @@
-"""Clips that are drawn rather than read: others for every seed, epoch and number."""
+"""Datasets of clips that are drawn, from photographs or from nothing: no videos are needed.
+
+A clip follows from the seed, the epoch and its number.
+"""
 
 import hashlib
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
-from autogaze.datasets.labels import LabelFile
-from autogaze.errors import TrainingError
+from autogaze.datasets.labels import LabelFile, short_name
+from autogaze.datasets.video_folder import find_files
+from autogaze.errors import TrainingError, VideoError
 from autogaze.utils.seeding import seeded
+from autogaze.video.stills import read_still
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class DrawnClips(NamedClips):
-    """What all of them share.
+    """Base of the datasets of drawn clips.
 
     Args:
-        num_clips: of an epoch.
-        clip_len: frames of a clip.
+        num_clips: per epoch.
+        clip_len: frames per clip.
         recipe: everything that clips depend on besides the seed, the epoch and the number;
-            names tell clips of different recipes apart.
+            clips of different recipes have different names.
         seed: of what is drawn.
         fixed: the same clips in every epoch.
         labels: gaze labels; only labelled clips are given, the same in every epoch.
@@ -45,7 +56,6 @@ class DrawnClips(NamedClips):
     ) -> None:
         if num_clips < 1:
             raise TrainingError(f"an epoch must have one clip at least, got {num_clips}")
-        self.num_clips = num_clips
         self.seed = seed
         self.fixed = fixed or labels is not None
         self.labels = labels
@@ -62,12 +72,11 @@ class DrawnClips(NamedClips):
 
     def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
         epoch, index = ClipKey.of(key)
-        number = index if self.labels is None else self.numbers[index]
-        key = ClipKey(0 if self.fixed else epoch, number)
-        frames = self.draw(number, seeded(self.kind, self.seed, *key))
+        epoch, number = 0 if self.fixed else epoch, self.numbers[index]
+        frames = self.draw(number, seeded(self.kind, self.seed, epoch, number))
         if isinstance(frames, UnreadableClip):
             return frames
-        name = self.name(number, key.epoch)
+        name = self.name(number, epoch)
         return TrainingClip(frames, name, None if self.labels is None else self.labels[name])
 
     def name(self, number: int, epoch: int = 0) -> str:
@@ -83,3 +92,84 @@ class DrawnClips(NamedClips):
         self, number: int, generator: torch.Generator
     ) -> UInt8[Tensor, "T 3 S S"] | UnreadableClip:
         """The frames of a clip."""
+
+
+class PictureClips(DrawnClips):
+    """Base of the datasets of clips that are made of photographs.
+
+    Args:
+        roots: folders of pictures, searched to the bottom.
+        settings: how clips are made, a `settings_kind`.
+        clips_a_picture: clips per picture and epoch.
+        seed, fixed, labels: see `DrawnClips`.
+        cache: decode all pictures now and keep them in memory.
+
+    Raises:
+        TrainingError: no pictures, or labels of other clips.
+    """
+
+    settings_kind: type[Any]
+    """Dataclass of the settings, with `clip_len`."""
+
+    def __init__(
+        self,
+        roots: Sequence[str | Path],
+        settings: Any = None,
+        *,
+        clips_a_picture: int = 1,
+        seed: int = 0,
+        fixed: bool = False,
+        labels: LabelFile | None = None,
+        cache: bool = False,
+    ) -> None:
+        self.settings = self.settings_kind() if settings is None else settings
+        self.paths = find_files(roots, PICTURES)
+        if not self.paths:
+            places = ", ".join(map(str, roots))
+            raise TrainingError(f"no pictures ({' '.join(PICTURES)}) in {places or 'no folder'}")
+        super().__init__(
+            len(self.paths) * clips_a_picture,
+            self.settings.clip_len,
+            [self.settings, *map(short_name, self.paths)],
+            seed=seed,
+            fixed=fixed,
+            labels=labels,
+        )
+        self.cached: list[UInt8[Tensor, "3 _ _"] | UnreadableClip] = []
+        if cache:
+            with ThreadPoolExecutor(os.cpu_count()) as threads:
+                self.cached = list(threads.map(_read, self.paths))
+
+    def shows(self, number: int) -> str:
+        """The photograph of a clip."""
+        return short_name(self.paths[number % len(self.paths)])
+
+    def draw(
+        self, number: int, generator: torch.Generator
+    ) -> UInt8[Tensor, "T 3 S S"] | UnreadableClip:
+        """See `DrawnClips`."""
+        pictures = []
+        for index in (number % len(self.paths), *self.others(generator)):
+            picture = self.cached[index] if self.cached else _read(self.paths[index])
+            if isinstance(picture, UnreadableClip):
+                return picture
+            pictures.append(picture)
+        return self.make(pictures, generator)
+
+    def others(self, generator: torch.Generator) -> Sequence[int]:
+        """Indices of further photographs that the clip shows."""
+        return ()
+
+    @abstractmethod
+    def make(
+        self, pictures: Sequence[UInt8[Tensor, "3 _ _"]], generator: torch.Generator
+    ) -> UInt8[Tensor, "T 3 S S"]:
+        """The frames, of the clip's photograph and the further ones."""
+
+
+def _read(path: Path) -> UInt8[Tensor, "3 H W"] | UnreadableClip:
+    """A photograph's pixels, or why it has none."""
+    try:
+        return torch.from_numpy(read_still(path)).permute(2, 0, 1)
+    except (VideoError, OSError) as error:
+        return UnreadableClip(short_name(path), str(error))

@@ -1,14 +1,15 @@
 """Gaze labels in the JSON form that AutoGaze's users have.
 
-A dict: a clip's name (its file's last three path parts) -> `gazing_pos`, for every frame
-the chosen ids numbered over the clip (id + V * frame), and `task_losses`, the loss left
-after each of them. A clip that does not begin with its video says with which frame it
-does: `dataset/train/file.mp4#32`.
+A dict: a clip's name -> `gazing_pos`, for every frame the chosen ids numbered over the
+clip (id + V * frame), and `task_losses`, the loss left after each of them. The name of a
+clip is the last three parts of its file's path and, where it does not begin with its
+video, its first frame: `dataset/train/file.mp4#32`.
 """
 
 import gzip
 import json
 import math
+import os
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,13 @@ from autogaze.errors import TrainingError
 from autogaze.utils.files import replacing
 
 
+def short_name(path: Path) -> str:
+    """The last three parts of a file's absolute path, `dataset/split/file.mp4`."""
+    return "/".join(Path(os.path.abspath(path)).parts[-3:])
+
+
 def window_name(video: str, start: int) -> str:
-    """What the clip of a video is called that begins with frame `start`."""
+    """Name of the clip of a video that begins with frame `start`."""
     return f"{video}#{start}" if start else video
 
 
@@ -31,8 +37,8 @@ class LabelFile:
     """The labels of many clips.
 
     Attributes:
-        path: where they came from, for messages.
-        clips: a clip's name -> its labels.
+        path: of the file.
+        clips: labels by the clips' names.
     """
 
     path: Path
@@ -40,9 +46,11 @@ class LabelFile:
 
     @classmethod
     def load(cls, path: str | Path, num_patches: int) -> "LabelFile":
-        """Read a label file and check it against V = `num_patches` ids a frame.
+        """Read a label file, unzipped where its name ends in `.gz`.
 
-        A name that ends in `.gz` is unpacked.
+        Args:
+            path: of the file.
+            num_patches: V, the number of ids per frame.
 
         Raises:
             TrainingError: no such file, not of this form, or of another pyramid.
@@ -60,7 +68,7 @@ class LabelFile:
         return cls(path, {name: _parse(path, name, x, num_patches) for name, x in content.items()})
 
     def save(self, num_patches: int) -> None:
-        """Write the file, whole or not at all; packed where its name ends in `.gz`."""
+        """Write the file, whole or not at all; gzipped where its name ends in `.gz`."""
         content = {
             name: {
                 "gazing_pos": [
@@ -84,10 +92,9 @@ class LabelFile:
         starts: dict[str, list[int]] = {}
         for name in self.clips:
             video, mark, number = name.rpartition("#")
-            is_window = bool(mark) and number.isdecimal()
-            starts.setdefault(video if is_window else name, []).append(
-                int(number) if is_window else 0
-            )
+            if not (mark and number.isdecimal()):
+                video, number = name, "0"
+            starts.setdefault(video, []).append(int(number))
         return {video: sorted(found) for video, found in starts.items()}
 
     def choose(self, names: Sequence[str], clip_len: int) -> list[int]:

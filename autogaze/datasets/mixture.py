@@ -1,4 +1,4 @@
-"""Several datasets as one, each with its share of the clips."""
+"""Mixture of datasets, each with its share of the clips."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,18 +14,18 @@ from autogaze.utils.seeding import seeded
 
 
 class MixedClips(Dataset):
-    """Clips of several datasets.
+    """Clips of several datasets, in fixed shares and evenly interleaved.
 
-    In every epoch each dataset gives exactly its share, in an order drawn anew, and evenly
-    spread: of any first clips each gave its share, too. No clip comes twice before all of
-    its dataset came once, and a clip that does come again in an epoch is drawn as in another
-    one (another window, another camera path).
+    Each dataset's order is drawn anew in every epoch. No clip comes twice before all of its
+    dataset came once, and one that comes again in an epoch is drawn anew (another window,
+    another camera path).
 
     Args:
-        datasets: whose items are asked for by `ClipKey`.
+        datasets: indexed by `ClipKey`.
         weights: shares, of any sum; the datasets' sizes by default, so that an epoch
             holds every clip once.
-        num_clips: of an epoch; all datasets' clips together by default.
+        num_clips: per epoch; all datasets' clips together by default.
+        seed: of the orders.
 
     Raises:
         TrainingError: no datasets, weights that do not fit, or an empty dataset with a share.
@@ -63,7 +63,7 @@ class MixedClips(Dataset):
         return self.datasets[which][inner]
 
     def locate(self, key: ClipKey) -> tuple[int, ClipKey]:
-        """Which clip of which dataset a key stands for."""
+        """Index of the dataset, and the key of the clip in it."""
         if not 0 <= key.number < len(self):
             raise IndexError(f"clip {key.number} of {len(self)}")
         which, place = self.order[key.number].tolist()
@@ -75,7 +75,7 @@ class MixedClips(Dataset):
 
 
 def _spread(counts: Sequence[int]) -> Int[Tensor, "N 2"]:
-    """For each clip of an epoch its dataset, and the how manieth clip of that it is."""
+    """For each clip of an epoch: its dataset, and its position among that dataset's clips."""
     which = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     place = torch.cat([torch.arange(count) for count in counts])
     when = torch.cat([(torch.arange(count) + 0.5).double() / max(1, count) for count in counts])
@@ -83,7 +83,7 @@ def _spread(counts: Sequence[int]) -> Int[Tensor, "N 2"]:
 
 
 def _shares(weights: Sequence[float], total: int) -> list[int]:
-    """Whole numbers of this sum, as near to the weights' shares as can be."""
+    """Integers that add up to `total`, rounded by largest remainder."""
     wanted = [weight / sum(weights) * total for weight in weights]
     counts = [int(count) for count in wanted]
     by_rest = sorted(range(len(counts)), key=lambda i: (counts[i] - wanted[i], i))

@@ -1,7 +1,6 @@
-"""Clips made of nothing: shapes and textures that move, on backgrounds that move.
+"""Procedural clips: textured shapes that move over a textured background that moves.
 
-With them everything about training can be tried without any data. A clip follows from
-the seed, the epoch and its number.
+They need no data at all.
 """
 
 import math
@@ -23,10 +22,10 @@ class ProceduralSettings:
     """What clips look like.
 
     Args:
-        clip_len: frames.
-        side: pixels.
-        max_shapes: at most so many things move on their own; at least one does.
-        max_speed: of things, in sides of the frame a clip.
+        clip_len: frames per clip.
+        side: of a frame in pixels.
+        max_shapes: largest number of shapes; the smallest is one.
+        max_speed: of a shape, in sides of the frame per clip.
         max_camera: of the background, likewise; half of the clips have a still one.
 
     Raises:
@@ -52,7 +51,7 @@ class ProceduralSettings:
 
 
 class ProceduralClips(DrawnClips):
-    """`num_clips` clips an epoch; for the other arguments see `DrawnClips`."""
+    """`num_clips` clips per epoch; for the other arguments see `DrawnClips`."""
 
     kind = "procedural"
 
@@ -96,14 +95,14 @@ def draw_clip(settings: ProceduralSettings, generator: torch.Generator) -> Float
 
 @dataclass(frozen=True)
 class _Layer:
-    """One thing that moves: a texture seen through an outline, or everywhere."""
+    """A moving texture: inside an outline, or everywhere."""
 
     texture: Float[Tensor, "3 t t"]
     radius: float  # of the outline, in sides of the frame; 0 for a background
     corners: int  # of the outline; 0 is a disc
     start: tuple[float, float]
     velocity: tuple[float, float]
-    spin: float  # radians a clip
+    spin: float  # radians per clip
 
     @classmethod
     def background(cls, generator: torch.Generator, speed: float) -> "_Layer":

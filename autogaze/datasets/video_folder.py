@@ -1,47 +1,69 @@
 """Clips of real videos in folders, as users of AutoGaze lay them out."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from autogaze.datasets.augmentation import Augmentation, augment
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
-from autogaze.datasets.decoding import Decoder, FileFootage, Footage, Window, choose_decoder, hold
-from autogaze.datasets.labels import LabelFile, window_name
+from autogaze.datasets.decoding import Decoder, OpenVideo, choose_decoder, square
+from autogaze.datasets.labels import LabelFile, short_name, window_name
 from autogaze.errors import TrainingError, VideoError
-from autogaze.utils.seeding import seeded
+from autogaze.utils.seeding import integer, seeded
 
-# Finding training files, and what they are called in label files.
-
-
-def find_files(roots: Sequence[str | Path], endings: Sequence[str]) -> list[Path]:
-    """All files below the folders that end so, each once, sorted: numbers mean the same anywhere.
-
-    Hidden files are left out: what is still being written, and what macOS lays beside files.
-    """
-    found = {
-        path
-        for root in roots
-        for path in Path(root).rglob("*")
-        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
-    }
-    return sorted(found)
-
-
-def short_name(path: Path) -> str:
-    """The last three parts of a path, `dataset/split/file.mp4`: a clip's name in label files.
-
-    Of the whole path, so that it is the same from whichever folder a program is started.
-    """
-    return "/".join(Path(os.path.abspath(path)).parts[-3:])
-
+log = logging.getLogger("autogaze.datasets")
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".gif")
+
+
+@dataclass(frozen=True)
+class Window:
+    """How clips are cut out of videos.
+
+    Args:
+        clip_len: frames per clip.
+        stride: from one frame of a clip to the next, in frames of the video.
+        random: the clip's start is drawn anew in every epoch; else it is the first frame.
+        every: a video gives all clips that lie side by side in it, not only the first.
+
+    Raises:
+        TrainingError: numbers below 1, or windows both random and side by side.
+    """
+
+    clip_len: int = 16
+    stride: int = 1
+    random: bool = False
+    every: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("clip_len", "stride"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.random and self.every:
+            raise TrainingError("windows either start anywhere or lie side by side, not both")
+
+    @property
+    def span(self) -> int:
+        """Frames of the video from the clip's first to its last, both included."""
+        return (self.clip_len - 1) * self.stride + 1
+
+    def starts(self, num_frames: int) -> range:
+        """First frames of the clips that lie side by side in a video, of one at least."""
+        return range(0, max(1, num_frames - self.span + 1), self.clip_len * self.stride)
+
+    def draw(self, num_frames: int, generator: torch.Generator) -> int:
+        """First frame of a random clip."""
+        return integer(generator, max(1, num_frames - self.span + 1))
 
 
 class VideoClip(NamedTuple):
@@ -57,17 +79,17 @@ class VideoClip(NamedTuple):
 
 
 class VideoClips(NamedClips):
-    """Some clips of videos.
+    """Chosen clips of videos.
 
     Args:
-        clips: where they start; if the window is random they start anywhere.
+        clips: where they start; with a random window only their files count.
         window: how they are cut.
-        side: pixels of a clip's frames: the shorter side is resized to it, the middle cut out.
-        augmentation: changes of the clips.
+        side: of a frame in pixels (see `square`).
+        decoder: see `choose_decoder`.
+        augmentation: random changes of the clips.
         labels: of all of them.
         seed: of everything drawn.
-        decoder: reads the files; see `choose_decoder`.
-        cache: decode all videos now and keep them in memory, 3 * side^2 bytes a frame.
+        cache: decode all videos now and keep them in memory, 3 * side^2 bytes per frame.
     """
 
     def __init__(
@@ -90,7 +112,7 @@ class VideoClips(NamedClips):
         self.labels = labels
         self.seed = seed
         paths = list(dict.fromkeys(clip.path for clip in clips))
-        self.held = hold(paths, side, decoder) if cache else {}
+        self.cached = _cache(paths, side, decoder) if cache else {}
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -102,10 +124,13 @@ class VideoClips(NamedClips):
     def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
         epoch, index = ClipKey.of(key)
         clip = self.clips[index]
+        start = clip.start
         generator = seeded("video", self.seed, epoch, index)
         try:
-            footage = self.held.get(clip.path) or FileFootage(clip.path, self.side, self.decoder)
-            frames = footage.clip(_start(footage, clip.start, self.window, generator), self.window)
+            video = self.cached.get(clip.path) or self.decoder(clip.path)
+            if self.window.random and video.num_frames:
+                start = self.window.draw(video.num_frames, generator)
+            frames = read_clip(video, start, self.window, self.side)
         except (VideoError, OSError) as error:
             return UnreadableClip(clip.name, str(error))
         if self.augmentation is not None:
@@ -115,18 +140,15 @@ class VideoClips(NamedClips):
 
 
 class VideoFolder(VideoClips):
-    """Videos below `root/<split>/` of several roots.
+    """Clips of the videos below `root/<split>/` of several roots.
 
     Args:
         roots: folders that hold `train/` and `val/`.
         split: which of them.
         window: how clips are cut; the first of every video by default.
-        side: pixels of a clip's frames: the shorter side is resized to it, the middle cut out.
-        augmentation: of training clips; labelled ones may not be augmented.
+        side, augmentation, seed, cache: see `VideoClips`; labelled clips are not augmented.
         labels: gaze labels; the labelled clips, and no others, are used.
-        seed: of everything drawn.
         decoder: `pyav`, `opencv`, or `auto`, PyAV where it is installed.
-        cache: decode all videos now and keep them in memory, 3 * side^2 bytes a frame.
 
     Raises:
         TrainingError: no videos, labels for other videos or clips of another length, or
@@ -150,7 +172,7 @@ class VideoFolder(VideoClips):
         folders = [Path(root) / split for root in roots]
         paths = find_files([folder for folder in folders if folder.is_dir()], VIDEOS)
         if not paths:
-            places = ", ".join(str(folder) for folder in folders)
+            places = ", ".join(map(str, folders))
             raise TrainingError(f"no videos ({' '.join(VIDEOS)}) in {places or 'no folder'}")
         chosen = choose_decoder(decoder)
         if labels is None:
@@ -176,33 +198,25 @@ class VideoFolder(VideoClips):
         )
 
 
-def _labelled(paths: Sequence[Path], window: Window, labels: LabelFile) -> list[VideoClip]:
-    """The labelled clips of videos, as the file has them: no video need be opened."""
-    names = [short_name(path) for path in paths]
-    clips = [
-        VideoClip(path, start)
-        for path, name in zip(paths, names, strict=True)
-        for start in labels.starts(name)
-    ]
-    if not clips:
-        raise labels.none_of(names)
-    known: dict[str, Path] = {}
-    for clip in clips:
-        name = short_name(clip.path)
-        if known.setdefault(name, clip.path) != clip.path:
-            raise TrainingError(
-                f"{labels.path} labels {name}, which is the name of {known[name]} and of "
-                f"{clip.path}: rename one of their folders, and label again"
-            )
-    labels.check_length((clip.name for clip in clips), window.clip_len)
-    return clips
+def find_files(roots: Sequence[str | Path], endings: Sequence[str]) -> list[Path]:
+    """All files below the folders that end so, each once, sorted.
+
+    Hidden files are left out: what is still being written, and what macOS lays beside files.
+    """
+    found = {
+        path
+        for root in roots
+        for path in Path(root).rglob("*")
+        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
+    }
+    return sorted(found)
 
 
 def find_windows(paths: Sequence[Path], window: Window, decoder: Decoder) -> list[VideoClip]:
-    """The clips that videos give: one each, or all that lie side by side.
+    """The clips of some videos: the first of each, or all that lie side by side.
 
-    How many lie in a video its header tells, or, where it does not, a look at all its frames.
-    One that cannot be read gives one clip, so that reading tells why.
+    Frames are counted by the header or, where it does not say, by decoding. A video that
+    cannot be read gives one clip, so that reading it reports why.
     """
     if not window.every:
         return [VideoClip(path) for path in paths]
@@ -217,24 +231,89 @@ def find_windows(paths: Sequence[Path], window: Window, decoder: Decoder) -> lis
     return clips
 
 
-def read_window(
-    path: Path,
-    window: Window,
-    side: int,
-    generator: torch.Generator,
-    decoder: Decoder | None = None,
-) -> UInt8[Tensor, "T 3 S S"]:
-    """The frames of one clip; a video that is too short shows its last frame on.
+def _labelled(paths: Sequence[Path], window: Window, labels: LabelFile) -> list[VideoClip]:
+    """The clips that a label file names; no video is opened for that."""
+    by_name: dict[str, Path] = {}
+    clips: list[VideoClip] = []
+    for path in paths:
+        name = short_name(path)
+        starts = labels.starts(name)
+        if starts and by_name.setdefault(name, path) != path:
+            raise TrainingError(
+                f"{labels.path} labels {name}, which is the name of {by_name[name]} and of "
+                f"{path}: rename one of their folders, and label again"
+            )
+        clips += [VideoClip(path, start) for start in starts]
+    if not clips:
+        raise labels.none_of([short_name(path) for path in paths])
+    labels.check_length((clip.name for clip in clips), window.clip_len)
+    return clips
+
+
+def read_clip(video: OpenVideo, start: int, window: Window, side: int) -> UInt8[Tensor, "T 3 S S"]:
+    """The frames of one clip; a video that is too short repeats its last frame.
 
     Raises:
-        VideoError: the file cannot be read, or has no frames.
+        VideoError: damaged, or without frame `start`.
     """
-    footage = FileFootage(path, side, decoder or choose_decoder())
-    return footage.clip(_start(footage, 0, window, generator), window)
+    frames = [
+        square(torch.from_numpy(pixels).permute(2, 0, 1), side)
+        for number, pixels in enumerate(video.frames(start, start + window.span - 1))
+        if number % window.stride == 0
+    ]
+    return torch.stack(frames + frames[-1:] * (window.clip_len - len(frames)))
 
 
-def _start(footage: Footage, start: int, window: Window, generator: torch.Generator) -> int:
-    """The first frame of a clip: the given one, or one that is drawn."""
-    if window.random and footage.num_frames:
-        return window.draw(footage.num_frames, generator)
-    return start
+@dataclass(frozen=True)
+class CachedVideo(OpenVideo):
+    """A video in memory, decoded and resized once.
+
+    Attributes:
+        path: its file.
+        squares: all frames that could be decoded.
+        num_frames: as the file says, so that random clips are those drawn from the file.
+        damage: why there are no more, where that is not the video's end.
+    """
+
+    path: Path
+    squares: UInt8[Tensor, "N S S 3"]
+    num_frames: int | None
+    damage: str | None = None
+
+    @classmethod
+    def decode(cls, path: Path, side: int, decoder: Decoder) -> "CachedVideo":
+        """Read a whole file, as far as that is possible."""
+        squares: list[Tensor] = []
+        num_frames, damage = None, None
+        try:
+            video = decoder(path)
+            num_frames = video.num_frames
+            for pixels in video.frames():
+                frame = square(torch.from_numpy(pixels).permute(2, 0, 1), side)
+                squares.append(frame.permute(1, 2, 0))
+        except (VideoError, OSError) as error:
+            damage = str(error)
+        empty = torch.empty(0, side, side, 3, dtype=torch.uint8)
+        return cls(path, torch.stack(squares) if squares else empty, num_frames, damage)
+
+    def frames(
+        self, first: int = 0, last: int | None = None
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """See `OpenVideo`."""
+        available = len(self.squares)
+        if self.damage is not None and (last is None or last >= available):
+            raise VideoError(self.damage)
+        if first >= available:
+            raise VideoError(f"{self.path}: has {available} frames, none from number {first} on")
+        for frame in self.squares[first : None if last is None else last + 1]:
+            yield frame.numpy()
+
+
+def _cache(paths: Sequence[Path], side: int, decoder: Decoder) -> dict[Path, CachedVideo]:
+    """Whole videos decoded into memory, several at a time."""
+    log.info("decoding %d videos into memory", len(paths))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        videos = list(threads.map(partial(CachedVideo.decode, side=side, decoder=decoder), paths))
+    num_bytes = sum(video.squares.nbytes for video in videos)
+    log.info("%d videos take %.2f GB of memory", len(paths), num_bytes / 1e9)
+    return dict(zip(paths, videos, strict=True))

@@ -14,8 +14,8 @@ from torch import Tensor
 from autogaze.clips import frame_caps
 from autogaze.datasets.clip import ClipKey, GazeLabels, NamedClips, UnreadableClip
 from autogaze.datasets.decoded import DecodedClips
-from autogaze.datasets.decoding import Window, choose_decoder
-from autogaze.datasets.video_folder import VIDEOS, VideoClips, find_files, find_windows
+from autogaze.datasets.decoding import choose_decoder
+from autogaze.datasets.video_folder import VIDEOS, VideoClips, Window, find_files, find_windows
 from autogaze.errors import TrainingError, VideoError
 from autogaze.labelling.search import Searcher
 from autogaze.labelling.shards import Journal

@@ -17,15 +17,15 @@ import yaml
 from torch.utils.data import Dataset
 
 from autogaze.datasets.augmentation import Augmentation
+from autogaze.datasets.camera import CameraClips, CameraSettings
 from autogaze.datasets.clip import NamedClips
 from autogaze.datasets.composed import ComposedClips, CompositionSettings
 from autogaze.datasets.decoded import DecodedClips
-from autogaze.datasets.decoding import Window
+from autogaze.datasets.drawn import PictureClips
 from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.mixture import MixedClips
-from autogaze.datasets.photographs import CameraClips, CameraSettings, ClipSettings, PictureClips
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
-from autogaze.datasets.video_folder import VideoFolder
+from autogaze.datasets.video_folder import VideoFolder, Window
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.training.auxiliary import GreedyLabelled, GreedyOptions
@@ -321,7 +321,7 @@ class PictureSource(FolderSource):
         )
 
     @abstractmethod
-    def look(self, side: int) -> ClipSettings:
+    def look(self, side: int) -> Any:
         """How clips are made."""
 
 

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from autogaze.datasets.clip import ClipKey, GazeLabels, LabelCoverage, TrainingClip
 from autogaze.datasets.decoded import DecodedClips, save_decoded
-from autogaze.datasets.decoding import Window
 from autogaze.datasets.labels import LabelFile, window_name
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
-from autogaze.datasets.video_folder import VideoFolder
+from autogaze.datasets.video_folder import VideoFolder, Window
 from autogaze.errors import OutputError, TrainingError
 from tests.clips import make_video
 from tests.datasets.pictures import some_frames

@@ -7,10 +7,18 @@ import pytest
 import torch
 
 from autogaze.datasets.clip import ClipKey, UnreadableClip, collate
-from autogaze.datasets.decoding import HeldFootage, Window, square
-from autogaze.datasets.video_folder import VideoFolder, find_files, read_window, short_name
+from autogaze.datasets.decoding import PyAVVideo, square
+from autogaze.datasets.labels import short_name
+from autogaze.datasets.video_folder import (
+    CachedVideo,
+    VideoClip,
+    VideoClips,
+    VideoFolder,
+    Window,
+    find_files,
+    read_clip,
+)
 from autogaze.errors import TrainingError, VideoError
-from autogaze.utils.seeding import seeded
 from autogaze.video import open_video
 from tests.clips import damage, make_video
 
@@ -27,23 +35,29 @@ def shown(video):
     return torch.stack([square(frame.permute(2, 0, 1), 32) for frame in pixels])
 
 
+def read_window(video, window, seed=0):
+    """The only clip of a video."""
+    clips = VideoClips([VideoClip(video)], window=window, side=32, decoder=PyAVVideo, seed=seed)
+    return clips[0].frames
+
+
 def test_a_fixed_window_starts_at_the_first_frame(video, shown):
-    assert torch.equal(read_window(video, Window(5), 32, seeded(0)), shown[:5])
-    assert torch.equal(read_window(video, Window(5, stride=3), 32, seeded(0)), shown[:13:3])
+    assert torch.equal(read_window(video, Window(5)), shown[:5])
+    assert torch.equal(read_window(video, Window(5, stride=3)), shown[:13:3])
 
 
 def test_short_videos_repeat_their_last_frame(video, shown):
-    found = read_window(video, Window(24), 32, seeded(0))
+    found = read_window(video, Window(24))
     assert torch.equal(found[:20], shown)
     assert torch.equal(found[20:], shown[-1:].expand(4, -1, -1, -1))
-    far = read_window(video, Window(4, stride=9), 32, seeded(0))
+    far = read_window(video, Window(4, stride=9))
     assert torch.equal(far, shown[[0, 9, 18, 18]])
 
 
 def test_random_windows_lie_inside_the_video(video, shown):
     starts = set()
     for number in range(40):
-        found = read_window(video, Window(4, stride=2, random=True), 32, seeded(number))
+        found = read_window(video, Window(4, stride=2, random=True), number)
         start = int((shown == found[0]).flatten(1).all(1).nonzero()[0])
         assert torch.equal(found, shown[start : start + 7 : 2])
         starts.add(start)
@@ -105,11 +119,11 @@ def test_videos_in_memory_are_those_on_disk(tmp_path, window):
             assert torch.equal(held[key].frames, clip.frames)
 
 
-def test_a_random_window_may_lie_behind_the_end_of_what_was_promised(tmp_path):
-    footage = HeldFootage(tmp_path / "a.mp4", torch.zeros(3, 3, 8, 8, dtype=torch.uint8), 9)
-    assert footage.clip(2, Window(4)).shape == (4, 3, 8, 8)
-    with pytest.raises(VideoError, match=r"a\.mp4: has 3 frames, none from number 5 on"):
-        footage.clip(5, Window(4))
+def test_a_random_window_may_lie_behind_the_last_frame(tmp_path):
+    video = CachedVideo(tmp_path / "a.mp4", torch.zeros(3, 8, 8, 3, dtype=torch.uint8), 9)
+    assert read_clip(video, 2, Window(4), 8).shape == (4, 3, 8, 8)
+    with pytest.raises(VideoError, match=r"a\.mp4: .* 3 frames, none from number 5"):
+        read_clip(video, 5, Window(4), 8)
 
 
 @pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 96), (50, 50), (20, 31), (32, 32)])

@@ -7,6 +7,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 from autogaze.datasets.clip import TrainingClip
 from autogaze.datasets.decoded import save_decoded
 from tests.clips import make_video
@@ -37,6 +39,7 @@ print("fine")
 """
 
 
+@pytest.mark.slow
 def test_training_and_labelling_need_no_pyav(tmp_path):
     (tmp_path / "decoded").mkdir()
     for split in ("train", "val"):

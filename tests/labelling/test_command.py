@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 from autogaze.cli.app import app
 from autogaze.datasets.clip import TrainingClip
 from autogaze.datasets.decoded import save_decoded
-from autogaze.datasets.decoding import Window
 from autogaze.datasets.labels import LabelFile
-from autogaze.datasets.video_folder import VideoFolder
+from autogaze.datasets.video_folder import VideoFolder, Window
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid

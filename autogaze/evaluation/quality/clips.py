@@ -14,12 +14,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from autogaze.clips import Clips
+from autogaze.datasets.camera import CameraClips, CameraSettings
 from autogaze.datasets.clip import TrainingClip
 from autogaze.datasets.composed import ComposedClips, CompositionSettings
-from autogaze.datasets.decoding import Decoder, FileFootage, Window, choose_decoder
-from autogaze.datasets.labels import window_name
-from autogaze.datasets.photographs import PICTURES, CameraClips, CameraSettings
-from autogaze.datasets.video_folder import VIDEOS, find_files, short_name
+from autogaze.datasets.decoding import Decoder, choose_decoder
+from autogaze.datasets.drawn import PICTURES
+from autogaze.datasets.labels import short_name, window_name
+from autogaze.datasets.video_folder import VIDEOS, Window, find_files, read_clip
 from autogaze.errors import VideoError
 from autogaze.utils.seeding import seeded
 
@@ -183,7 +184,7 @@ def _video(path: Path, window: Window, side: int, decoder: Decoder, seed: int) -
 def _window(
     path: Path, start: int, window: Window, side: int, decoder: Decoder
 ) -> UInt8[Tensor, "T 3 S S"]:
-    return FileFootage(path, side, decoder).clip(start, window)
+    return read_clip(decoder(path), start, window, side)
 
 
 def _film(kind: str, made: CameraClips | ComposedClips, picture: int, turn: int) -> QualityClip:

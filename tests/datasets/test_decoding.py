@@ -58,7 +58,7 @@ def test_opencv_notices_frames_that_are_missing(video):
     opened.num_frames = NUM_FRAMES + 1  # as an estimate may be
     assert len(list(opened.frames())) == NUM_FRAMES
     opened.num_frames = NUM_FRAMES + 5
-    with pytest.raises(CorruptVideoError, match=r"frame 12 cannot be decoded, of 17 promised"):
+    with pytest.raises(CorruptVideoError, match="frame 12 of 17"):
         list(opened.frames())
     assert len(list(opened.frames(0, 3))) == 4  # what lies behind does no harm
 

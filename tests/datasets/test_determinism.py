@@ -1,18 +1,17 @@
-"""What every dataset promises: a clip follows from the seed, the epoch and its number."""
+"""Every dataset: a clip follows from the seed, the epoch and its number."""
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from autogaze.datasets.augmentation import Augmentation
+from autogaze.datasets.camera import CameraClips, CameraSettings
 from autogaze.datasets.clip import ClipKey, TrainingClip, collate
 from autogaze.datasets.composed import ComposedClips, CompositionSettings
 from autogaze.datasets.decoded import DecodedClips, save_decoded
-from autogaze.datasets.decoding import Window
 from autogaze.datasets.mixture import MixedClips
-from autogaze.datasets.photographs import CameraClips, CameraSettings
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
-from autogaze.datasets.video_folder import VideoFolder
+from autogaze.datasets.video_folder import VideoFolder, Window
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
 

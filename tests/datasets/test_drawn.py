@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autogaze.datasets.camera import CameraClips, CameraPath, CameraSettings, draw_path, render
 from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
 from autogaze.datasets.composed import ComposedClips, CompositionSettings, compose
-from autogaze.datasets.photographs import CameraClips, CameraPath, CameraSettings, draw_path, show
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
 from autogaze.errors import TrainingError
 from autogaze.utils.seeding import seeded
@@ -40,10 +40,10 @@ def test_views_never_leave_the_picture(seed, width, height, turn, view, pan):
 def test_a_view_shows_what_is_under_it():
     picture = torch.randint(256, (3, 40, 60), dtype=torch.uint8)
     still = CameraPath(torch.tensor([[30.0, 16.0]]), torch.tensor([16.0]), torch.zeros(1))
-    assert torch.equal(show(picture, still, 16)[0], picture[:, 8:24, 22:38])
+    assert torch.equal(render(picture, still, 16)[0], picture[:, 8:24, 22:38])
     # A quarter turn: what was on the right is on top.
     turned = CameraPath(still.centre, still.size, torch.tensor([math.pi / 2]))
-    assert torch.equal(show(picture, turned, 16)[0], picture[:, 8:24, 22:38].rot90(1, (1, 2)))
+    assert torch.equal(render(picture, turned, 16)[0], picture[:, 8:24, 22:38].rot90(1, (1, 2)))
 
 
 def test_a_large_view_is_averaged_where_it_stands():
@@ -51,7 +51,7 @@ def test_a_large_view_is_averaged_where_it_stands():
     picture = torch.zeros(3, 22, 22, dtype=torch.uint8)
     picture[:, :3, 18:21] = 240
     whole = CameraPath(torch.tensor([[10.5, 10.5]]), torch.tensor([21.0]), torch.zeros(1))
-    shown = show(picture, whole, 7)[0, 0]
+    shown = render(picture, whole, 7)[0, 0]
     assert shown[0, 6] == 240
     assert shown.sum(dtype=torch.long) == 240
 
