@@ -1,0 +1,111 @@
+"""Names that users import stay where they are: a release that moves one breaks their code."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import autogaze
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The package's own names.
+OWN = {
+    "autogaze": [
+        "AutoGazeError",
+        "Clips",
+        "Gaze",
+        "GazeWriter",
+        "GazedVisionModel",
+        "PatchPyramid",
+        "Selector",
+        "Source",
+        "TileGrid",
+        "__version__",
+        "gaze_video",
+        "gazed",
+        "list_encoders",
+        "list_selectors",
+        "load",
+        "register_encoder",
+        "stream_video",
+    ],
+    "autogaze.vision_encoders": [
+        "EncoderAdapter",
+        "GazedOutput",
+        "GazedVisionModel",
+        "gazed",
+        "list_encoders",
+        "register_encoder",
+    ],
+    "autogaze.video": [
+        "ChunkReader",
+        "Frame",
+        "Video",
+        "VideoChunk",
+        "VideoInfo",
+        "VideoWriter",
+        "cut_tiles",
+        "open_video",
+        "plan_tiles",
+        "read_chunks",
+        "stitch_tiles",
+    ],
+    "autogaze.rendering": [
+        "BudgetPlot",
+        "ContactSheet",
+        "OverlayVideo",
+        "ReconstructionVideo",
+        "Rendering",
+    ],
+    "autogaze.reconstruction.canvas": ["canvas_losses"],
+    "autogaze.reconstruction.video_mae": [
+        "VideoMAE",
+        "VideoMAEConfig",
+        "load_video_mae",
+        "save_video_mae",
+    ],
+}
+# What AutoGaze's users import (docs/switching.md).
+KNOWN = {
+    "autogaze.models.autogaze": ["AutoGaze", "AutoGazeConfig", "AutoGazeImageProcessor"],
+    "autogaze.vision_encoders.siglip": ["SiglipVisionConfig", "SiglipVisionModel"],
+    "autogaze.datasets.video_utils": ["read_video_pyav", "transform_video_for_pytorch"],
+    "autogaze.algorithms.grpo": ["grpo_loss"],
+    "autogaze.algorithms.ntp": ["ntp_loss"],
+    "autogaze.algorithms.rollout": ["Rollout"],
+    "autogaze.tasks.canvas_reconstruction": ["CanvasReconstruction"],
+    "autogaze.tasks.video_mae_reconstruction": ["VideoMAEReconstruction"],
+    "autogaze.tasks.siglip_video_feature_reconstruction": ["SiglipVideoFeatureReconstruction"],
+    "autogaze.trainer": ["Trainer"],
+    "autogaze.train": ["main", "train"],
+}
+PUBLIC = [
+    (module, name) for paths in (OWN, KNOWN) for module, names in paths.items() for name in names
+]
+
+
+@pytest.mark.parametrize(("module", "name"), PUBLIC)
+def test_the_name_is_there(module, name):
+    assert getattr(importlib.import_module(module), name) is not None
+
+
+def test_all_is_the_list_above():
+    assert sorted(autogaze.__all__) == sorted(OWN["autogaze"])
+    assert set(autogaze.__all__) <= set(dir(autogaze))
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="gaze_movie"):
+        _ = autogaze.gaze_movie
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/switching.md", "docs/encoders.md"])
+def test_names_in_the_documentation_are_listed(page):
+    text = (ROOT / page).read_text()
+    named = {("autogaze", name) for name in re.findall(r"\bautogaze\.(\w+)\(", text)}
+    for module, names in re.findall(r"^from (autogaze[\w.]*) import ([\w, ]+)", text, re.MULTILINE):
+        named |= {(module, name.strip()) for name in names.split(",")}
+    assert named
+    assert named <= set(PUBLIC)
