@@ -22,8 +22,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses, reconstruct
 from autogaze.source import Source
-from autogaze.video.chunks import VideoChunk, read_chunks
-from autogaze.video.info import DEFAULT_FPS
+from autogaze.video.chunks import ChunkReader, VideoChunk
 from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles
 
@@ -172,7 +171,7 @@ class GazeStream:
         self._keep_canvas = keep_canvas
         self._select = self._reconstruct = 0.0
         pyramid = self.selector.pyramid
-        self._reader = read_chunks(
+        self._reader = ChunkReader(
             path,
             side=pyramid.side,
             tiles=tiles,
@@ -191,8 +190,7 @@ class GazeStream:
     @property
     def fps(self) -> float:
         """Frames a second that are looked at; in videos of a variable rate, on average."""
-        rate = self.info.fps or DEFAULT_FPS
-        return min(rate, self._fps or rate)
+        return min(self.info.rate, self._fps or self.info.rate)
 
     @property
     def num_frames(self) -> int | None:
@@ -200,9 +198,9 @@ class GazeStream:
         if self.info.num_frames is None:
             return None
         start, end = self._range
-        if (start, end) == (0.0, None) and self.fps == (self.info.fps or DEFAULT_FPS):
+        if (start, end) == (0.0, None) and self.fps == self.info.rate:
             return self.info.num_frames
-        duration = self.info.num_frames / (self.info.fps or DEFAULT_FPS)
+        duration = self.info.num_frames / self.info.rate
         seconds = min(duration, math.inf if end is None else end) - start
         return max(1, min(self.info.num_frames, round(seconds * self.fps)))
 

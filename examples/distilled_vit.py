@@ -34,7 +34,7 @@ from autogaze.datasets.augmentation import Augmentation, augment
 from autogaze.datasets.video_folder import find_files
 from autogaze.reconstruction.efficientnet import HEAD_WIDTH, EfficientNetLite, load_efficientnet
 from autogaze.utils.files import replacing
-from autogaze.video.reader import open_video
+from autogaze.video.reader import Video
 
 SIDE, CELLS = 224, 7
 ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".jpg", ".jpeg", ".png", ".webp")
@@ -57,7 +57,7 @@ def read_squares(folders: Sequence[Path], count: int) -> UInt8[Tensor, "N 3 224 
     found = []
     with _bar() as bar:
         for path in bar.track(find_files(folders, ENDINGS), description="reading"):
-            video = open_video(path)
+            video = Video(path)
             is_photo = video.info.is_image
             fps = None if is_photo else count / (video.info.duration or 1)
             frames = [frame.pixels for frame in islice(video.frames(fps=fps), count)]

@@ -37,7 +37,7 @@ def write_texture(path: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from autogaze.video import VideoWriter
+    from autogaze.video.writer import VideoWriter
 
     num_frames = PERIOD * FPS
     size = WIDTH + 2 * num_frames, HEIGHT + num_frames

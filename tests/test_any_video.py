@@ -12,7 +12,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors.greedy import Greedy
 from autogaze.selectors.registry import gaze_video
-from autogaze.video import read_chunks
+from autogaze.video.chunks import ChunkReader
 from tests.video.conftest import encode, picture
 
 SMALL = Greedy(PatchPyramid((16, 32), 8))
@@ -109,7 +109,7 @@ def test_files_of_every_kind(kind: str, tiles: str, tmp_path: Path) -> None:
     assert (boxes >= 0).all()
     assert (boxes <= torch.tensor([width, height] * 2)).all()
 
-    reader = read_chunks(path, side=32, tiles=tiles)
+    reader = ChunkReader(path, side=32, tiles=tiles)
     frames = torch.cat([chunk.clips.frames for chunk in reader], dim=1)
     assert gaze.losses is not None
     torch.testing.assert_close(gaze.losses, canvas_losses(frames, gaze), rtol=0, atol=1e-5)

@@ -18,7 +18,7 @@ from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors.base import Selector
 from autogaze.selectors.controls import Centre
 from autogaze.selectors.greedy import Greedy
-from autogaze.video import read_chunks
+from autogaze.video.chunks import ChunkReader
 from tests.clips import make_video
 
 SMALL = PatchPyramid((16, 32), 8)
@@ -31,7 +31,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def frames_of(path: Path, side: int, **options: object) -> torch.Tensor:
     """(tiles, T, 3, S, S) of the whole video."""
-    reader = read_chunks(path, side=side, **options)  # type: ignore[arg-type]
+    reader = ChunkReader(path, side=side, **options)  # type: ignore[arg-type]
     return torch.cat([chunk.clips.frames for chunk in reader], dim=1)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from autogaze import Gaze, PatchPyramid
 from autogaze.source import Source
-from autogaze.video import plan_tiles
+from autogaze.video.tiling import plan_tiles
 
 PYRAMIDS = (
     PatchPyramid((16, 32), 8),

@@ -159,9 +159,10 @@ def _checkpoint(path: Path) -> Facts:
 
 def _video(path: Path) -> Facts:
     from autogaze.geometry import PatchPyramid
-    from autogaze.video import open_video, plan_tiles
+    from autogaze.video.reader import Video
+    from autogaze.video.tiling import plan_tiles
 
-    info = open_video(path).info
+    info = Video(path).info
     tiles = plan_tiles(info.width, info.height, PatchPyramid().side)
     facts: Facts = {
         "kind": "image" if info.is_image else "video",

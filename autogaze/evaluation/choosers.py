@@ -17,7 +17,7 @@ from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
 from autogaze.utils.device import Place
-from autogaze.video.info import VideoInfo
+from autogaze.video.container import VideoInfo
 from autogaze.video.motion import check_motion
 
 CONTROLS = ("random", "centre")

@@ -22,7 +22,7 @@ from autogaze.evaluation.encoders import MeasuredEncoder, load_encoder
 from autogaze.evaluation.progress import Step, silent
 from autogaze.pipeline import CHUNK
 from autogaze.utils.device import Place
-from autogaze.video.chunks import read_chunks
+from autogaze.video.chunks import ChunkReader
 from autogaze.vision_encoders.layout import TokenLayout
 
 # How alike two sets of features are: cosines, common nearest neighbours, intervals.
@@ -128,7 +128,7 @@ def read_clips(
     found: list[VideoClip] = []
     for number, path in enumerate(paths):
         before = len(found)
-        for chunk in read_chunks(
+        for chunk in ChunkReader(
             path, side=side, tiles=tiles, chunk=CHUNK, fps=fps, motion_grid=motion_grid
         ):
             frames, motion = chunk.clips.frames, chunk.clips.motion

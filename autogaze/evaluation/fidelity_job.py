@@ -18,7 +18,7 @@ from autogaze.evaluation.timing import hardware
 from autogaze.rendering.plot_style import check_plot
 from autogaze.utils.device import Place
 from autogaze.utils.files import check_output, write_json
-from autogaze.video.chunks import read_chunks
+from autogaze.video.chunks import ChunkReader
 
 SELECTORS = ("greedy", "run-length", "change")
 RATIOS = (0.02, 0.05, 0.1, 0.2, 0.4)
@@ -74,7 +74,7 @@ class FidelityJob:
             check_output(json, ".json", "--json")
         paths = find_videos(videos) if videos else (str(sample_video()),)
         # Opens every file, and tells whether rate and tiles can be had of it.
-        infos = [read_chunks(path, tiles=tiles, fps=fps).info for path in paths]
+        infos = [ChunkReader(path, tiles=tiles, fps=fps).info for path in paths]
         check_motion_wanted(options.selectors, infos)
         place = Place.parse(device, dtype)
         files = (Path(name) if name is not None else None for name in (json, plot))

@@ -20,7 +20,6 @@ from autogaze.evaluation.timing import Meter, Stage
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK, MAX_TILES
 from autogaze.source import TileGrid
-from autogaze.video.info import DEFAULT_FPS
 from autogaze.video.motion import check_motion, motion_map
 from autogaze.video.reader import Video
 from autogaze.video.tiling import cut_tiles
@@ -59,7 +58,7 @@ class Footage:
     @property
     def fps_seen(self) -> float:
         """Frames a second that there are: never more than the video has."""
-        return min(self.fps, self.video.info.fps or DEFAULT_FPS)
+        return min(self.fps, self.video.info.rate)
 
     def parts(self, meter: Meter, motion_grid: int | None = None) -> Iterator[Clips]:
         """Decode, then cut: clips of at most 16 frames, at most 16 tiles at a time.

@@ -25,7 +25,7 @@ from autogaze.models.autogaze.native import AttentionKernel, attention_kernel
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
-from autogaze.video.chunks import read_chunks
+from autogaze.video.chunks import ChunkReader
 from autogaze.video.reader import Video
 from autogaze.video.writer import VideoWriter
 
@@ -180,7 +180,7 @@ def _measure_codec(video: str | None, repeats: int) -> CodecCost:
         exporting = timed(lambda: decode(motion=True), repeats)
         grid = selector.pyramid.grids[-1]
         chunk = next(
-            iter(read_chunks(path, side=selector.pyramid.side, tiles="one", motion_grid=grid))
+            iter(ChunkReader(path, side=selector.pyramid.side, tiles="one", motion_grid=grid))
         )
         clips = Clips(chunk.clips.frames, chunk.clips.motion)
         select = timed(lambda: selector.select(clips, ratio=0.1), repeats)
@@ -203,7 +203,7 @@ def clips_to_choose_from(batch: int, side: int, video: str | None) -> UInt8[Tens
         return torch.stack([_moving_texture(side, seed) for seed in range(batch)])
     clips: list[Tensor] = []
     while len(clips) < batch:
-        for chunk in read_chunks(video, side=side, tiles="one", chunk=FRAMES):
+        for chunk in ChunkReader(video, side=side, tiles="one", chunk=FRAMES):
             if chunk.clips.num_frames == FRAMES:
                 clips.append(chunk.clips.frames[0])
         if not clips:

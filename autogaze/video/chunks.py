@@ -7,11 +7,12 @@ the consumer.
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,66 +21,13 @@ from jaxtyping import UInt8
 from autogaze.clips import Clips
 from autogaze.errors import VideoError
 from autogaze.source import Source, TileGrid
-from autogaze.video.info import VideoInfo
+from autogaze.video.container import VideoInfo
 from autogaze.video.motion import check_motion, motion_map
 from autogaze.video.reader import Frame, Video
-from autogaze.video.sampling import Sampling
 from autogaze.video.tiling import cut_frame, empty_tiles, plan_tiles, resize
-
-# Work one item ahead of the consumer, in a thread.
+from autogaze.video.timestamps import Sampling
 
 Item = TypeVar("Item")
-
-
-class _Outcome(Generic[Item]):
-    """An item, an error, or the end."""
-
-    def __init__(self, item: Item | None = None, error: BaseException | None = None) -> None:
-        self.item = item
-        self.error = error
-
-
-def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Iterate over `items` in a thread, one ahead; errors are raised here.
-
-    The thread ends when the consumer does, also early or with an error: at the
-    latest when the item in the making is made.
-    """
-    outcomes: queue.SimpleQueue[_Outcome[Item]] = queue.SimpleQueue()
-    wanted = threading.Semaphore(1)
-    stop = threading.Event()
-
-    def produce() -> None:
-        try:
-            iterator = iter(items)
-            try:
-                while wanted.acquire() and not stop.is_set():
-                    outcomes.put(_Outcome(next(iterator)))
-            finally:
-                if hasattr(iterator, "close"):
-                    iterator.close()
-        except StopIteration:
-            outcomes.put(_Outcome())
-        except BaseException as error:  # also KeyboardInterrupt: whatever it is, it is not lost
-            outcomes.put(_Outcome(error=error))
-
-    thread = threading.Thread(target=produce, name="autogaze-prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            outcome = outcomes.get()
-            if outcome.error is not None:
-                raise outcome.error
-            if outcome.item is None:
-                return
-            wanted.release()
-            item, outcome = outcome.item, _Outcome()
-            yield item
-            del item
-    finally:
-        stop.set()
-        wanted.release()
-        thread.join()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,20 +35,32 @@ class VideoChunk:
     """Some frames in a row, tiled.
 
     Args:
-        clips: one clip a tile, uint8; with motion maps if asked for.
+        clips: one clip per tile, uint8; with motion maps if asked for.
         source: the tiling, and the time and number of every frame.
-        index: number of the chunk, from 0.
         pixels: (T, h, w, 3) the whole frames, scaled down, if asked for.
     """
 
     clips: Clips
     source: Source
-    index: int
     pixels: UInt8[np.ndarray, "T h w 3"] | None = None
 
 
 class ChunkReader:
     """Iterates over the chunks of one video; every loop starts from the beginning.
+
+    Args:
+        path: a video or an image.
+        side: pixels of a tile: the side of the selector's pyramid.
+        tiles: how frames are laid out on tiles; see `plan_tiles`.
+        max_tiles: at most so many tiles.
+        chunk: frames per chunk; the last one may have fewer.
+        start: seconds; frames from there on.
+        end: seconds; frames before that.
+        fps: frames wanted per second; see `Video.frames`.
+        skip_corrupt: leave damaged frames out and count them, instead of raising.
+        motion_grid: cells along one side of a tile to map the decoder's motion on
+            (side // patch size); None for no motion.
+        preview: also give the whole frames, their longer side at most this.
 
     Attributes:
         info: the video's size, rate and formats.
@@ -108,7 +68,10 @@ class ChunkReader:
         seconds_decode: time the last loop spent decoding and converting colours.
         seconds_tile: time it spent resizing, cutting and mapping motion. Both pass
             in a thread of their own, beside the consumer's.
-        num_corrupt: frames it had to leave out.
+
+    Raises:
+        VideoError: see `Video` and `Video.frames`.
+        GeometryError: see `plan_tiles`.
     """
 
     def __init__(
@@ -147,12 +110,13 @@ class ChunkReader:
 
     @property
     def num_corrupt(self) -> int:
+        """Frames the last loop had to leave out."""
         return self._video.num_corrupt
 
     def __iter__(self) -> Iterator[VideoChunk]:
         return ahead(self._chunks())
 
-    def _chunks(self) -> Iterator[VideoChunk]:
+    def _chunks(self) -> Generator[VideoChunk, None, None]:
         self.seconds_decode = self.seconds_tile = 0.0
         frames = self._timed(
             self._video.frames(
@@ -163,10 +127,8 @@ class ChunkReader:
                 motion=self._motion_grid is not None,
             )
         )
-        index = 0
-        while (chunk := self._read(frames, index)) is not None:
+        while (chunk := self._read(frames)) is not None:
             yield chunk
-            index += 1
             if chunk.source.num_frames < self._chunk:
                 return
 
@@ -179,7 +141,7 @@ class ChunkReader:
                 return
             yield frame
 
-    def _read(self, frames: Iterator[Frame], index: int) -> VideoChunk | None:
+    def _read(self, frames: Iterator[Frame]) -> VideoChunk | None:
         """Decode and tile the next frames; None if there are none left."""
         cut, previews = None, None
         motion = []
@@ -209,7 +171,6 @@ class ChunkReader:
                 torch.stack(motion, dim=1) if motion else None,  # tiles, T, g, g
             ),
             Source(self.tiles, timestamps, indices, self._chunk, self.info.path),
-            index,
             None if previews is None else previews[: len(seen)],
         )
 
@@ -222,50 +183,39 @@ def _scaled_down(pixels: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.n
     return small.permute(1, 2, 0).numpy()
 
 
-def read_chunks(
-    path: str | Path,
-    *,
-    side: int = 224,
-    tiles: str = "resize",
-    chunk: int = 16,
-    fps: float | None = None,
-    start: float | None = None,
-    end: float | None = None,
-    skip_corrupt: bool = False,
-    motion_grid: int | None = None,
-    max_tiles: int | None = None,
-    preview: int | None = None,
-) -> ChunkReader:
-    """Read a video as chunks of tiled frames; iterate over the result.
+def ahead(items: Generator[Item, None, None]) -> Iterator[Item]:
+    """Iterate over `items` in a thread, one ahead; errors are raised here.
 
-    Args:
-        path: a video or an image.
-        side: pixels of a tile: the side of the selector's pyramid.
-        tiles: how frames are laid out on tiles; see `plan_tiles`.
-        max_tiles: at most so many tiles.
-        chunk: frames a chunk; the last one may have fewer.
-        start: seconds; frames from there on.
-        end: seconds; frames before that.
-        fps: frames wanted a second; see `Video.frames`.
-        skip_corrupt: leave damaged frames out and count them, instead of raising.
-        motion_grid: cells along one side of a tile to map the decoder's motion on
-            (side // patch size); None for no motion.
-        preview: also give the whole frames, their longer side at most this.
-
-    Raises:
-        VideoError: see `Video` and `Video.frames`.
-        GeometryError: see `plan_tiles`.
+    The thread ends when the consumer does, also early or with an error: at the
+    latest when the item in the making is made.
     """
-    return ChunkReader(
-        path,
-        side=side,
-        tiles=tiles,
-        chunk=chunk,
-        fps=fps,
-        start=start,
-        end=end,
-        skip_corrupt=skip_corrupt,
-        motion_grid=motion_grid,
-        max_tiles=max_tiles,
-        preview=preview,
-    )
+    made: queue.SimpleQueue[tuple[Item | None, BaseException | None]] = queue.SimpleQueue()
+    wanted = threading.Semaphore(1)
+    stop = threading.Event()
+
+    def produce() -> None:
+        try:
+            with closing(items):
+                while wanted.acquire() and not stop.is_set():
+                    made.put((next(items), None))
+        except StopIteration:
+            made.put((None, None))
+        except BaseException as error:  # whatever it is, the consumer is to know
+            made.put((None, error))
+
+    thread = threading.Thread(target=produce, name="autogaze-prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = made.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            wanted.release()
+            yield item
+            del item  # not kept while the next one is waited for
+    finally:
+        stop.set()
+        wanted.release()
+        thread.join()

@@ -1,13 +1,15 @@
-"""Opening files with FFmpeg, and saying clearly why one cannot be opened.
+"""Video files: what they are, and their video stream opened for decoding.
 
-Besides FFmpeg's own terse errors this reads the container's header for one thing
-FFmpeg does not tell: how many bytes the file should have. That finds truncated
-files without decoding them, and without guessing from durations.
+FFmpeg's terse errors become messages that name the file and the cause. Besides, the container's
+header is read for one thing that FFmpeg does not tell: how many bytes the file should have. That
+finds truncated files without decoding them, and without guessing from durations.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,12 +18,126 @@ from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from autogaze.errors import VideoError
-
-# One open video stream: its container and a decoder for it, packet errors as values.
+from autogaze.errors import CorruptVideoError, VideoError
+from autogaze.video.frames import Orientation
+from autogaze.video.stills import still_header
 
 Decoded = tuple[av.VideoFrame, bool] | av.FFmpegError
 """A frame and whether it is damaged, or why a packet gave none."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """One video or image file.
+
+    Args:
+        path: the file.
+        width, height: pixels as displayed, rotation applied (non-square pixels are
+            left as they are stored).
+        rotation: degrees counter-clockwise the stored frames are turned: 0, 90, 180, 270.
+        fps: average frame rate; None for an image.
+        duration: seconds; None for an image or where the container does not tell.
+        num_frames: how many frames there are, as the container says or by rate and
+            duration, so not to be relied on; None if unknown.
+        codec: FFmpeg's name of it, such as "h264".
+        pixel_format: FFmpeg's name of it, such as "yuv420p"; Pillow's mode of an image.
+        is_image: whether this is a still image, a video of one frame.
+    """
+
+    path: str
+    width: int
+    height: int
+    rotation: int
+    fps: float | None
+    duration: float | None
+    num_frames: int | None
+    codec: str
+    pixel_format: str
+    is_image: bool = False
+
+    @property
+    def rate(self) -> float:
+        """Frames per second; 25 for images and for streams that do not tell."""
+        return self.fps or 25.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What decoding needs to know of a stream besides its `VideoInfo`.
+
+    Args:
+        origin: seconds of the first frame on the stream's clock; None without timestamps.
+        orientation: how to turn stored pictures for display.
+        width, height: stored pixels.
+        tick: seconds between two timestamps the container can express.
+    """
+
+    origin: Fraction | None
+    orientation: Orientation
+    width: int
+    height: int
+    tick: float
+
+
+def probe(path: Path) -> tuple[VideoInfo, Layout | None]:
+    """Look at a file and decode its first frame; the layout is None for a still image.
+
+    Raises:
+        VideoError: missing, a folder, not a video, no video stream, no frames.
+    """
+    if path.is_file() and (still := still_header(path)) is not None:
+        image = VideoInfo(
+            str(path),
+            still.width,
+            still.height,
+            still.rotation,
+            fps=None,
+            duration=None,
+            num_frames=1,
+            codec=still.format,
+            pixel_format=still.mode,
+            is_image=True,
+        )
+        return image, None
+    with OpenStream.open(path) as opened:
+        stream, frame = opened.stream, _first_frame(opened)
+        orientation = Orientation.of(frame)
+        width, height = orientation.size(frame.width, frame.height)
+        rate, duration = stream.average_rate or stream.guessed_rate, opened.duration
+        num_frames: int | None = stream.frames or None
+        if num_frames is None and duration is not None and rate:
+            num_frames = max(1, round(duration * rate))
+        info = VideoInfo(
+            str(path),
+            width,
+            height,
+            orientation.rotation,
+            float(rate) if rate else None,
+            duration,
+            num_frames,
+            stream.codec_context.codec.canonical_name,
+            frame.format.name,
+        )
+        tick = stream.time_base
+        pts = frame.dts if frame.pts is None else frame.pts
+        origin = None if pts is None or tick is None else pts * tick
+        return info, Layout(
+            origin, orientation, frame.width, frame.height, float(tick) if tick else 0.0
+        )
+
+
+def _first_frame(opened: "OpenStream") -> av.VideoFrame:
+    """The first frame that can be decoded at all."""
+    cause = "the stream is empty"
+    for item in opened.decode():
+        if not isinstance(item, av.FFmpegError):
+            return item[0]
+        cause = reason(item)
+    if short := missing_bytes(opened.path):
+        raise CorruptVideoError(
+            f"{opened.path}: frame 0 cannot be decoded: the file is cut short by {short} bytes"
+        )
+    raise VideoError(f"{opened.path}: not one frame can be decoded ({cause})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +162,22 @@ class OpenStream:
             if stream.codec_context is None:
                 raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream")
             yield cls(path, container, stream, _decoder(stream, motion))
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds that the stream lasts, or else the whole file; None if neither is written."""
+        if self.stream.duration is not None and self.stream.time_base is not None:
+            return float(self.stream.duration * self.stream.time_base)
+        duration = self.container.duration
+        return None if duration is None else duration / 1_000_000
+
+    @property
+    def tagged_end(self) -> float | None:
+        """Second of its clock at which a Matroska or WebM stream ends, if a tag says so."""
+        written = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self.stream.metadata.get("DURATION", ""))
+        if written is None:
+            return None
+        return 3600 * int(written[1]) + 60 * int(written[2]) + float(written[3])
 
     def decode(self) -> Iterator[Decoded]:
         """Frames from here to the end, in the order they are shown.
@@ -128,17 +260,18 @@ def reason(error: Exception) -> str:
 
 def missing_bytes(path: Path) -> int:
     """How many bytes the file is shorter than its header says; 0 if it does not say."""
-    size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] == b"RIFF":
-            expected = 8 + int.from_bytes(head[4:8], "little")
-        elif head[:4] == b"\x1aE\xdf\xa3":
-            expected = _matroska_size(path)
-        else:
-            # A size of 0 means "to the end of the file".
-            expected = max((end for _, end in _boxes(path)), default=0)
-    return max(0, expected - size)
+        head = file.read(4096)
+    if head[:4] == b"RIFF":
+        expected = 8 + int.from_bytes(head[4:8], "little")
+    elif head[:4] == b"\x1aE\xdf\xa3":
+        expected = _matroska_size(head)
+    else:
+        expected = max((end for _, end in _boxes(path)), default=0)
+    return max(0, expected - path.stat().st_size)
+
+
+_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
 
 
 def _boxes(path: Path) -> Iterator[tuple[str, int]]:
@@ -154,7 +287,7 @@ def _boxes(path: Path) -> Iterator[tuple[str, int]]:
             length = int.from_bytes(head[:4], "big")
             if length == 1:
                 length = int.from_bytes(head[8:16], "big")
-            if length == 0:
+            if length == 0:  # to the end of the file
                 length = size - start
             if length < 8:
                 return
@@ -162,13 +295,8 @@ def _boxes(path: Path) -> Iterator[tuple[str, int]]:
             yield kind.decode("latin-1"), start
 
 
-_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
-
-
-def _matroska_size(path: Path) -> int:
+def _matroska_size(head: bytes) -> int:
     """Where the segment of a Matroska or WebM file should end; 0 if that is not written."""
-    with path.open("rb") as file:
-        head = file.read(4096)
 
     def number(at: int) -> tuple[int | None, int]:
         """An EBML length and what follows it; None for "unknown", as live recordings write."""

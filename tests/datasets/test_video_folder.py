@@ -19,7 +19,7 @@ from autogaze.datasets.video_folder import (
     read_clip,
 )
 from autogaze.errors import TrainingError, VideoError
-from autogaze.video import open_video
+from autogaze.video.reader import Video
 from tests.clips import damage, make_video
 
 
@@ -31,7 +31,7 @@ def video(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shown(video):
     """All its frames, as clips show them."""
-    pixels = [torch.from_numpy(frame.pixels) for frame in open_video(video).frames()]
+    pixels = [torch.from_numpy(frame.pixels) for frame in Video(video).frames()]
     return torch.stack([square(frame.permute(2, 0, 1), 32) for frame in pixels])
 
 
@@ -191,6 +191,6 @@ def test_damaged_videos_are_reported(tmp_path):
 
 def test_pixels_are_those_of_the_video(video, shown):
     # The square of a 96 x 64 video: columns 16 to 80.
-    first = next(iter(open_video(video).frames())).pixels
+    first = next(iter(Video(video).frames())).pixels
     wanted = np.asarray(first)[:, 16:80].reshape(32, 2, 32, 2, 3).mean((1, 3))
     assert np.abs(shown[0].permute(1, 2, 0).numpy() - wanted).mean() < 6

@@ -8,18 +8,20 @@ import pytest
 import torch
 
 from autogaze.errors import CorruptVideoError, GeometryError, VideoError
-from autogaze.video import cut_tiles, motion_map, open_video, read_chunks
-from autogaze.video.chunks import ahead
+from autogaze.video.chunks import ChunkReader, ahead
+from autogaze.video.motion import motion_map
+from autogaze.video.reader import Video
+from autogaze.video.tiling import cut_tiles
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10, 16, 64])
 @pytest.mark.parametrize("tiles", ["resize", "pad", "one"])
 def test_chunks_equal_one_pass(plain, chunk, tiles):
-    reader = read_chunks(plain, side=32, tiles=tiles, chunk=chunk)
-    frames = list(open_video(plain).frames())
+    reader = ChunkReader(plain, side=32, tiles=tiles, chunk=chunk)
+    frames = list(Video(plain).frames())
     whole = cut_tiles([frame.pixels for frame in frames], reader.tiles)
     chunks = list(reader)
-    assert [piece.index for piece in chunks] == list(range(-(-20 // chunk)))
+    assert len(chunks) == -(-20 // chunk)
     assert all(piece.clips.num_frames == chunk for piece in chunks[:-1])
     assert torch.equal(torch.cat([piece.clips.frames for piece in chunks], dim=1), whole)
     source = chunks[0].source
@@ -34,34 +36,34 @@ def test_chunks_equal_one_pass(plain, chunk, tiles):
 
 
 def test_sampling_and_ranges(plain):
-    reader = read_chunks(plain, side=32, fps=5.0, start=0.4, end=1.6, chunk=4)
+    reader = ChunkReader(plain, side=32, fps=5.0, start=0.4, end=1.6, chunk=4)
     indices = [piece.source.frame_indices for piece in reader]
     assert indices == [(4, 6, 8, 10), (12, 14)]
     with pytest.raises(VideoError, match="no frame lies in"):
-        list(read_chunks(plain, side=32, start=50.0))
+        list(ChunkReader(plain, side=32, start=50.0))
 
 
 def test_motion_and_preview(plain):
-    reader = read_chunks(plain, side=32, tiles="2x1", chunk=8, motion_grid=4, preview=30)
-    frames = list(open_video(plain).frames(motion=True))
+    reader = ChunkReader(plain, side=32, tiles="2x1", chunk=8, motion_grid=4, preview=30)
+    frames = list(Video(plain).frames(motion=True))
     expected = torch.stack([motion_map(f.motion, reader.tiles, 4) for f in frames], dim=1)
     chunks = list(reader)
     assert torch.equal(torch.cat([piece.clips.motion for piece in chunks], dim=1), expected)
     assert expected.shape == (2, 20, 4, 4)
     assert chunks[0].pixels.shape == (8, 22, 30, 3)
-    assert next(iter(read_chunks(plain, side=32))).pixels is None
+    assert next(iter(ChunkReader(plain, side=32))).pixels is None
 
 
 def test_arguments_are_checked_before_anything_is_read(plain, folder, encode):
     with pytest.raises(VideoError, match="chunk must be at least 1"):
-        read_chunks(plain, chunk=0)
+        ChunkReader(plain, chunk=0)
     with pytest.raises(VideoError, match="fps"):
-        read_chunks(plain, fps=-1.0)
+        ChunkReader(plain, fps=-1.0)
     with pytest.raises(GeometryError, match="tiles"):
-        read_chunks(plain, tiles="many")
+        ChunkReader(plain, tiles="many")
     other = encode(folder / "other.mkv", codec="ffv1")
     with pytest.raises(VideoError, match="another selector"):
-        read_chunks(other, motion_grid=14)
+        ChunkReader(other, motion_grid=14)
 
 
 def test_lost_frames_are_counted(plain, folder):
@@ -69,8 +71,8 @@ def test_lost_frames_are_counted(plain, folder):
     path = folder / "shortened.mp4"
     path.write_bytes(data[: int(len(data) * 0.7)])
     with pytest.raises(CorruptVideoError):
-        list(read_chunks(path, side=32, chunk=4))
-    reader = read_chunks(path, side=32, chunk=4, skip_corrupt=True)
+        list(ChunkReader(path, side=32, chunk=4))
+    reader = ChunkReader(path, side=32, chunk=4, skip_corrupt=True)
     seen = sum(piece.source.num_frames for piece in reader)
     assert 0 < seen < 20
     assert seen + reader.num_corrupt == 20
@@ -81,13 +83,13 @@ def threads():
 
 
 def test_a_consumer_that_stops_early_leaves_no_thread(plain):
-    chunks = iter(read_chunks(plain, side=32, chunk=2))
+    chunks = iter(ChunkReader(plain, side=32, chunk=2))
     next(chunks)
     assert len(threads()) == 1
     chunks.close()
     assert not threads()
     with pytest.raises(RuntimeError, match="enough"):  # noqa: PT012
-        for _ in read_chunks(plain, side=32, chunk=2):
+        for _ in ChunkReader(plain, side=32, chunk=2):
             raise RuntimeError("enough")
     deadline = time.monotonic() + 5
     while threads() and time.monotonic() < deadline:
@@ -118,6 +120,6 @@ def test_ahead_by_one_and_errors_come_through():
 
 
 def test_preview_never_enlarges(plain):
-    (pixels,) = {piece.pixels.shape for piece in read_chunks(plain, side=32, chunk=20, preview=999)}
+    (pixels,) = {piece.pixels.shape for piece in ChunkReader(plain, side=32, chunk=20, preview=999)}
     assert pixels == (20, 48, 64, 3)
     assert np.prod(pixels) > 0

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from autogaze.errors import CorruptVideoError, VideoError
-from autogaze.video import open_video
 from autogaze.video.container import open_container
+from autogaze.video.reader import Video
 
 
 def test_info_and_frames(plain, picture):
-    video = open_video(plain)
+    video = Video(plain)
     info = video.info
     assert (info.width, info.height, info.rotation) == (64, 48, 0)
     assert (info.fps, info.duration, info.num_frames) == (10, 2.0, 20)
@@ -36,7 +36,7 @@ def test_info_and_frames(plain, picture):
 
 
 def test_frames_can_be_read_again_and_left_early(plain):
-    video = open_video(plain)
+    video = Video(plain)
     first = next(video.frames())
     assert len(list(video.frames())) == 20
     np.testing.assert_array_equal(first.pixels, next(video.frames()).pixels)
@@ -49,14 +49,14 @@ def test_variable_frame_rate_keeps_its_timestamps(folder, encode):
         [np.full((48, 64, 3), 30 * k, np.uint8) for k in range(5)],
         milliseconds=times,
     )
-    frames = list(open_video(path).frames())
+    frames = list(Video(path).frames())
     assert [round(1000 * frame.timestamp) for frame in frames] == times
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_rotation_is_applied(folder, encode, picture, degrees):
     path = encode(folder / f"rotated{degrees}.mp4", rotation=degrees)
-    video = open_video(path)
+    video = Video(path)
     upright = np.rot90(picture(0), degrees // 90)
     assert video.info.rotation == degrees
     assert (video.info.height, video.info.width) == upright.shape[:2]
@@ -73,7 +73,7 @@ def test_mirrored_display_matrix(folder, picture):
         stream.set_display_rotation(0, hflip=True)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(0))))
         container.mux(stream.encode(None))
-    pixels = next(open_video(path).frames()).pixels
+    pixels = next(Video(path).frames()).pixels
     assert np.abs(pixels.astype(int) - picture(0)[:, ::-1]).mean() < 6
 
 
@@ -82,7 +82,7 @@ def test_odd_sizes(folder, encode, picture, size):
     width, height = size
     frames = [picture(number, 64, 48)[:height, :width] for number in range(3)]
     path = encode(folder / f"odd{width}.mkv", frames, codec="ffv1", pixel_format="bgr0")
-    video = open_video(path)
+    video = Video(path)
     assert (video.info.width, video.info.height) == size
     for frame, expected in zip(video.frames(), frames, strict=True):
         np.testing.assert_array_equal(frame.pixels, expected)
@@ -97,7 +97,7 @@ def test_transparency_lies_on_black(folder, encode, picture, name, codec, pixel_
     alpha[:, 32:] = 255
     frames = [np.concatenate([picture(number), alpha], axis=2) for number in range(4)]
     path = encode(folder / name, frames, codec=codec, pixel_format=pixel_format)
-    for frame in open_video(path).frames():
+    for frame in Video(path).frames():
         assert frame.pixels[:, :30].max() < 8
         difference = np.abs(frame.pixels.astype(int) - picture(frame.index))[:, 34:]
         assert difference.mean() < 12
@@ -109,28 +109,28 @@ def test_transparency_lies_on_black(folder, encode, picture, name, codec, pixel_
 def test_grey_and_deep_pixels(folder, encode, pixel_format):
     frames = [np.full((48, 64, 3), level, np.uint8) for level in (20, 120, 220)]
     path = encode(folder / f"{pixel_format}.mkv", frames, codec="ffv1", pixel_format=pixel_format)
-    video = open_video(path)
+    video = Video(path)
     assert video.info.pixel_format == pixel_format
     for frame, expected in zip(video.frames(), frames, strict=True):
         assert np.abs(frame.pixels.astype(int) - expected).max() <= 2
 
 
 def test_colours_follow_the_streams_matrix(folder):
-    from autogaze.video import VideoWriter
+    from autogaze.video.writer import VideoWriter
 
     red = np.zeros((48, 64, 3), np.uint8)
     red[:] = (200, 40, 90)
     with VideoWriter(folder / "red.mp4", 10.0, 64, 48) as writer:
         writer.write(red)
-    pixels = next(open_video(folder / "red.mp4").frames()).pixels
+    pixels = next(Video(folder / "red.mp4").frames()).pixels
     assert np.abs(pixels.astype(int) - red).max() <= 4
 
 
 def test_one_frame_video(folder, encode, picture):
     path = encode(folder / "single.mp4", [picture(0)])
-    (frame,) = open_video(path).frames()
+    (frame,) = Video(path).frames()
     assert (frame.index, frame.timestamp) == (0, 0.0)
-    (frame,) = open_video(path).frames(fps=100.0)
+    (frame,) = Video(path).frames(fps=100.0)
     assert frame.index == 0
 
 
@@ -138,7 +138,7 @@ def test_one_frame_video(folder, encode, picture):
 def test_still_image_is_a_video_of_one_frame(folder, picture, suffix):
     path = folder / f"still.{suffix}"
     Image.fromarray(picture(0)).save(path, **({"quality": 95} if suffix == "jpg" else {}))
-    video = open_video(path)
+    video = Video(path)
     assert video.info.is_image
     assert (video.info.width, video.info.height, video.info.num_frames) == (64, 48, 1)
     (frame,) = video.frames()
@@ -151,7 +151,7 @@ def test_the_first_of_several_pictures_in_a_jpeg(folder, picture):
     # Phones write such files: a JPEG that Pillow renames to MPO while opening it.
     first, second = Image.fromarray(picture(0)), Image.fromarray(picture(9))
     first.save(folder / "phone.jpg", format="MPO", save_all=True, append_images=[second])
-    video = open_video(folder / "phone.jpg")
+    video = Video(folder / "phone.jpg")
     assert (video.info.codec, video.info.num_frames) == ("mpo", 1)
     (frame,) = video.frames()
     assert np.abs(frame.pixels.astype(int) - picture(0)).mean() < 6
@@ -176,24 +176,24 @@ def test_still_image_orientation_and_modes(folder, picture):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned a quarter, clockwise
     image.save(folder / "turned.png", exif=exif)
-    video = open_video(folder / "turned.png")
+    video = Video(folder / "turned.png")
     assert (video.info.width, video.info.height, video.info.rotation) == (48, 64, 270)
     np.testing.assert_array_equal(next(video.frames()).pixels, np.rot90(picture(0), 3))
 
     deep = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
     Image.fromarray(deep).save(folder / "deep.png")
-    pixels = next(open_video(folder / "deep.png").frames()).pixels
+    pixels = next(Video(folder / "deep.png").frames()).pixels
     assert np.abs(pixels[..., 0].astype(int) - deep / 257).max() <= 1
 
     half = np.full((48, 64, 4), 200, np.uint8)
     half[..., 3] = 128
     Image.fromarray(half).save(folder / "half.png")
-    assert set(np.unique(next(open_video(folder / "half.png").frames()).pixels)) == {100}
+    assert set(np.unique(next(Video(folder / "half.png").frames()).pixels)) == {100}
 
 
 def test_missing_timestamps_count_by_the_rate(folder, encode):
     path = encode(folder / "raw.h264", bf="0")
-    frames = list(open_video(path).frames())
+    frames = list(Video(path).frames())
     assert len(frames) == 20
     steps = np.diff([frame.timestamp for frame in frames])
     assert (steps > 0).all()
@@ -215,7 +215,7 @@ def test_not_a_video(folder):
     }
     for path, cause in cases.items():
         with pytest.raises(VideoError, match=cause) as caught:
-            open_video(path)
+            Video(path)
         assert str(path) in str(caught.value)
 
 
@@ -228,16 +228,16 @@ def test_sound_only_and_subtitles_have_no_video_stream(folder):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with pytest.raises(VideoError, match="no video stream in it, only audio"):
-        open_video(path)
+        Video(path)
 
 
 def test_animated_webp_says_what_to_do(folder, picture):
     images = [Image.fromarray(picture(number)) for number in range(3)]
     images[0].save(folder / "moving.webp", save_all=True, append_images=images[1:])
     with pytest.raises(VideoError, match="animated WebP"):
-        open_video(folder / "moving.webp")
+        Video(folder / "moving.webp")
     images[0].save(folder / "moving.gif", save_all=True, append_images=images[1:], duration=100)
-    assert len(list(open_video(folder / "moving.gif").frames())) == 3
+    assert len(list(Video(folder / "moving.gif").frames())) == 3
 
 
 def test_unreadable_folder_is_no_container(folder):
@@ -250,7 +250,7 @@ def test_truncated_image(folder, picture):
     Image.fromarray(picture(0)).save(path)
     data = path.read_bytes()
     with pytest.raises(CorruptVideoError, match="frame 0"):
-        list(open_video(write(folder / "half.jpg", data[:-100])).frames())
+        list(Video(write(folder / "half.jpg", data[:-100])).frames())
 
 
 @pytest.mark.parametrize(
@@ -265,11 +265,11 @@ def test_truncated_image(folder, picture):
 )
 def test_a_broken_image_header_is_the_files_fault(folder, name, content):
     with pytest.raises(VideoError, match=name):
-        list(open_video(write(folder / name, content)).frames())
+        list(Video(write(folder / name, content)).frames())
 
 
 def test_a_picture_too_large_to_be_one(folder, monkeypatch, picture):
     Image.fromarray(picture(0)).save(folder / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(VideoError, match=r"bomb\.png: .*pixels"):
-        open_video(folder / "bomb.png")
+        Video(folder / "bomb.png")

@@ -7,8 +7,9 @@ import pytest
 
 from autogaze.errors import GeometryError, VideoError
 from autogaze.source import TileGrid
-from autogaze.video import NEW_CONTENT, MotionField, motion_map, open_video, plan_tiles
-from autogaze.video.motion import block_lengths
+from autogaze.video.motion import NEW_CONTENT, MotionField, block_lengths, motion_map
+from autogaze.video.reader import Video
+from autogaze.video.tiling import plan_tiles
 
 SIDE = 128
 
@@ -47,7 +48,7 @@ def test_pictures_do_not_wait_for_the_garbage_collector(folder, encode, moving):
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
-        assert len(list(open_video(path).frames(motion=True))) == len(moving)
+        assert len(list(Video(path).frames(motion=True))) == len(moving)
         gc.collect()
         assert not {"VideoFrame", "MotionVectors"} & {type(one).__name__ for one in gc.garbage}
     finally:
@@ -60,7 +61,7 @@ def test_pictures_do_not_wait_for_the_garbage_collector(folder, encode, moving):
 def test_activity_is_where_the_square_moves(folder, encode, moving, codec):
     path = encode(folder / f"moving_{codec}.{CODECS[codec]}", moving, codec=codec, g="100", fps=25)
     grid = plan_tiles(SIDE, SIDE, SIDE)
-    maps = [motion_map(frame.motion, grid, 8)[0] for frame in open_video(path).frames(motion=True)]
+    maps = [motion_map(frame.motion, grid, 8)[0] for frame in Video(path).frames(motion=True)]
     assert (maps[0] == NEW_CONTENT).all()  # a key frame, and the first one anyway
     # Some encoders put in a key frame when they feel like it.
     moved = [number for number in range(1, 12) if (maps[number] < NEW_CONTENT).any()]
@@ -80,7 +81,7 @@ def test_vectors_do_not_change_with_threads(folder, encode, moving, monkeypatch)
     from av.video.codeccontext import VideoCodecContext
 
     path = encode(folder / "threads.mp4", moving, g="5")
-    threaded = [frame.motion.lengths for frame in open_video(path).frames(motion=True)]
+    threaded = [frame.motion.lengths for frame in Video(path).frames(motion=True)]
 
     from autogaze.video import container as module
 
@@ -92,12 +93,12 @@ def test_vectors_do_not_change_with_threads(folder, encode, moving, monkeypatch)
         return decoder
 
     monkeypatch.setattr(module, "_decoder", single)
-    alone = [frame.motion.lengths for frame in open_video(path).frames(motion=True)]
+    alone = [frame.motion.lengths for frame in Video(path).frames(motion=True)]
     np.testing.assert_array_equal(np.stack(threaded), np.stack(alone))
 
 
 def test_motion_of_frames_left_out_is_added(folder, encode, moving):
-    video = open_video(encode(folder / "skipped.mp4", moving, g="100"))
+    video = Video(encode(folder / "skipped.mp4", moving, g="100"))
     every = [frame.motion.lengths for frame in video.frames(motion=True)]
     some = [frame.motion.lengths for frame in video.frames(motion=True, fps=5.0)]
     assert len(some) == 6
@@ -106,8 +107,8 @@ def test_motion_of_frames_left_out_is_added(folder, encode, moving):
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_motion_turns_with_the_frame(folder, encode, moving, degrees):
-    plain = open_video(encode(folder / "upright.mp4", moving, g="100"))
-    turned = open_video(encode(folder / f"turned{degrees}.mp4", moving, g="100", rotation=degrees))
+    plain = Video(encode(folder / "upright.mp4", moving, g="100"))
+    turned = Video(encode(folder / f"turned{degrees}.mp4", moving, g="100", rotation=degrees))
     grid = plan_tiles(SIDE, SIDE, SIDE)
     for one, other in zip(plain.frames(motion=True), turned.frames(motion=True), strict=True):
         expected = np.rot90(motion_map(one.motion, grid, 8)[0].numpy(), degrees // 90)
@@ -119,7 +120,7 @@ def test_motion_turns_with_the_frame(folder, encode, moving, degrees):
 )
 def test_codecs_without_vectors_say_so(folder, encode, codec, name):
     pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    video = open_video(encode(folder / name, codec=codec, pixel_format=pixel_format))
+    video = Video(encode(folder / name, codec=codec, pixel_format=pixel_format))
     with pytest.raises(VideoError, match=rf"{video.info.codec} .*another selector"):
         video.frames(motion=True)
 
@@ -129,7 +130,7 @@ def test_images_have_no_vectors(folder, picture):
 
     Image.fromarray(picture(0)).save(folder / "motionless.png")
     with pytest.raises(VideoError, match=r"png .*another selector"):
-        open_video(folder / "motionless.png").frames(motion=True)
+        Video(folder / "motionless.png").frames(motion=True)
 
 
 def vectors(*rows):

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autogaze.errors import VideoError
-from autogaze.video import MotionField, open_video
-from autogaze.video.sampling import Picture, Sampling, choose
+from autogaze.video.motion import MotionField
+from autogaze.video.reader import Video
+from autogaze.video.timestamps import Picture, Sampling, sample
 
 
 def shown(index: int, timestamp: float) -> Picture:
@@ -47,7 +48,7 @@ def test_ranges_equal_slices(folder, encode, picture, name, variable):
         milliseconds=[int(time - times[0]) for time in times] if variable else None,
         **options,
     )
-    video = open_video(path)
+    video = Video(path)
     full = list(video.frames())
     assert [frame.index for frame in full] == list(range(40))
     for first, last in [(0, 39), (1, 3), (7, 7), (20, 33), (38, 39)]:
@@ -65,7 +66,7 @@ def test_a_late_start_skips_the_decoding_before(folder, encode, picture, monkeyp
     from autogaze.video.container import OpenStream
 
     frames = [picture(number % 20) for number in range(200)]
-    video = open_video(encode(folder / "long.mp4", frames, g="10"))
+    video = Video(encode(folder / "long.mp4", frames, g="10"))
     decoded = []
     decode = OpenStream.decode
 
@@ -84,7 +85,7 @@ def test_a_late_start_skips_the_decoding_before(folder, encode, picture, monkeyp
 @pytest.mark.parametrize("fps", [1.0, 3.0, 4.5, 10.0, 1000.0])
 @pytest.mark.parametrize("start", [None, 0.55])
 def test_sampled_frames_are_the_ones_on_screen(request, name, fps, start):
-    video = open_video(request.getfixturevalue(name))
+    video = Video(request.getfixturevalue(name))
     full = list(video.frames())
     stamps = [frame.timestamp for frame in full]
     frames = list(video.frames(fps=fps, start=start))
@@ -110,7 +111,7 @@ def test_sampling_takes_the_nearest_frame_not_later(gaps, fps, start, length):
     stamps = [time / 1000 for time in np.cumsum([0, *gaps]).tolist()]
     pictures = [shown(index, stamp) for index, stamp in enumerate(stamps)]
     end = None if length is None else start + length
-    chosen = list(choose(pictures, Sampling(start, end, fps=fps), slack=1e-6))
+    chosen = list(sample(pictures, Sampling(start, end, fps=fps), slack=1e-6))
     times = [picture.timestamp for picture in chosen]
     assert all(a < b for a, b in pairwise(times))
     # Every chosen frame is on screen at an instant, and no instant's frame is left out.
@@ -150,7 +151,7 @@ def test_sampling_takes_the_nearest_frame_not_later(gaps, fps, start, length):
 )
 def test_impossible_ranges(plain, arguments, numbers):
     with pytest.raises(VideoError, match=numbers):
-        open_video(plain).frames(**arguments)
+        Video(plain).frames(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +160,9 @@ def test_impossible_ranges(plain, arguments, numbers):
 )
 def test_ranges_without_frames(plain, arguments):
     with pytest.raises(VideoError, match=r"no frame lies in .*20 frames; it lasts 2 s"):
-        list(open_video(plain).frames(**arguments))
+        list(Video(plain).frames(**arguments))
 
 
 def test_a_moment_between_two_frames_shows_the_earlier_one(plain):
-    (frame,) = open_video(plain).frames(start=0.51, end=0.59, fps=1.0)
+    (frame,) = Video(plain).frames(start=0.51, end=0.59, fps=1.0)
     assert frame.index == 5

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from autogaze.errors import GeometryError
-from autogaze.video import cut_tiles, plan_tiles, stitch_tiles
-from autogaze.video.tiling import PADDING, resize
+from autogaze.video.tiling import PADDING, cut_tiles, plan_tiles, resize, stitch_tiles
 
 sizes = st.integers(1, 90)
 sides = st.integers(4, 40)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from autogaze.datasets.video_utils import read_video_pyav, transform_video_for_pytorch
-from autogaze.video import open_video
+from autogaze.video.reader import Video
 
 
 def test_read_by_number(plain):
-    frames = np.stack([frame.pixels for frame in open_video(plain).frames()])
+    frames = np.stack([frame.pixels for frame in Video(plain).frames()])
     with av.open(str(plain)) as container:
         for indices in ([0, 1, 2], [7, 3, 3, 19], np.array([5])):
             read = read_video_pyav(container=container, indices=indices)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from autogaze.errors import OutputError
-from autogaze.video import VideoWriter, open_video
+from autogaze.video.reader import Video
+from autogaze.video.writer import VideoWriter
 
 
 def test_round_trip(folder, picture):
@@ -12,7 +13,7 @@ def test_round_trip(folder, picture):
     with VideoWriter(path, 12.5, 64, 48) as writer:
         for number in range(10):
             writer.write(picture(number))
-    video = open_video(path)
+    video = Video(path)
     assert (video.info.codec, video.info.pixel_format) == ("h264", "yuv420p")
     assert video.info.fps == pytest.approx(12.5)
     assert video.info.num_frames == 10
@@ -27,7 +28,7 @@ def test_odd_sizes_are_padded(folder, picture):
     frame = picture(0)[:47, :63]
     with VideoWriter(path, 10.0, 63, 47) as writer:
         writer.write(frame)
-    pixels = next(open_video(path).frames()).pixels
+    pixels = next(Video(path).frames()).pixels
     assert pixels.shape == (48, 64, 3)
     assert np.abs(pixels[:47, :63].astype(int) - frame).mean() < 6
 
@@ -42,7 +43,7 @@ def test_variable_rate_keeps_time(folder, picture):
             writer.write(picture(5), 3.0)
         with pytest.raises(OutputError, match="at least 0"):
             writer.write(picture(5), float("nan"))
-    stamps = [frame.timestamp for frame in open_video(path).frames()]
+    stamps = [frame.timestamp for frame in Video(path).frames()]
     assert stamps == pytest.approx(times, abs=1e-4)
 
 
