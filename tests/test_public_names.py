@@ -47,9 +47,7 @@ OWN = {
         "VideoInfo",
         "VideoWriter",
         "cut_tiles",
-        "open_video",
         "plan_tiles",
-        "read_chunks",
         "stitch_tiles",
     ],
     "autogaze.rendering": [
@@ -99,6 +97,13 @@ def test_all_is_the_list_above():
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="gaze_movie"):
         _ = autogaze.gaze_movie
+
+
+@pytest.mark.parametrize(("old", "new"), [("open_video", "Video"), ("read_chunks", "ChunkReader")])
+def test_old_names_work_for_one_release(old, new):
+    video = importlib.import_module("autogaze.video")
+    with pytest.warns(DeprecationWarning, match=new):
+        assert getattr(video, old) is getattr(video, new)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/switching.md", "docs/encoders.md"])
