@@ -13,8 +13,8 @@ from autogaze.cli.command import add_command
 from autogaze.cli.errors import EXIT_CODES, log_to_stderr
 from autogaze.cli.gaze import GazeCommand
 from autogaze.cli.info import InfoCommand, SelectorsCommand
-from autogaze.cli.judge import judge
 from autogaze.cli.label import label
+from autogaze.cli.measure import MeasureCommand
 
 app = typer.Typer(
     name="autogaze",
@@ -47,7 +47,8 @@ def root(
 add_command(app, GazeCommand, "gaze")
 add_command(app, SelectorsCommand, "selectors")
 add_command(app, InfoCommand, "info")
-app.command(epilog=EXIT_CODES)(judge)
+add_command(app, MeasureCommand, "measure")
+add_command(app, MeasureCommand, "judge", renamed_to="measure")
 app.command(epilog=EXIT_CODES)(label)
 app.command(epilog=EXIT_CODES)(calibrate)
 app.add_typer(bench, name="bench")

@@ -1,0 +1,281 @@
+"""`autogaze measure`: what a saved gaze preserves of its video, frame by frame and in all."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autogaze.cli.command import Command, Device, PrintJson, Renamed
+from autogaze.cli.report import facts_table, figures_table, results_console
+from autogaze.errors import AutoGazeError, GeometryError, OutputError, VideoError
+from autogaze.utils.files import check_output, replacing
+
+if TYPE_CHECKING:  # heavy, so imported where the work begins
+    from torch import Tensor
+
+    from autogaze.gaze import Gaze
+    from autogaze.pipeline import GazedChunk, GazedVideo
+    from autogaze.tasks.base import TaskOutput
+    from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+
+CANVAS = "canvas"
+VIEWS = (CANVAS, "reconstruction")
+"""Of a frame: what the canvas shows, and what a VideoMAE reconstructs, if one is asked for."""
+
+UNITS = ("l1", "loss")
+"""Of errors: mean |picture - frame| in [0, 1], and the VideoMAE's own loss."""
+
+MAX_CLIPS = 4
+"""Clips that are reconstructed at once."""
+
+TOLERANCE = 1e-3
+"""What canvas losses of the same frames may differ by between machines and decoders."""
+
+
+@dataclass(frozen=True)
+class MeasureCommand(Command):
+    """Measure what a saved gaze preserves of its video, on the canvas and by a VideoMAE."""
+
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="What was gazed at.")]
+    gaze: Annotated[
+        Path, typer.Argument(metavar="GAZE_FILE", help="What `autogaze gaze VIDEO --out` wrote.")
+    ]
+    metric: Annotated[
+        str,
+        typer.Option(
+            metavar="canvas|FOLDER|HUB-ID",
+            help="The canvas alone, or besides it a VideoMAE's checkpoint.",
+        ),
+        Renamed("--judge", "--metric"),
+    ] = CANVAS
+    loss_type: Annotated[
+        str,
+        typer.Option(
+            help="Terms of a VideoMAE's loss, e.g. l1+efficientnet; their networks must be "
+            "installed, or are fetched from the hub."
+        ),
+    ] = "l1"
+    loss_weights: Annotated[
+        str | None,
+        typer.Option(help="A weight for each, e.g. 1+0.3.", show_default="1, for one term"),
+    ] = None
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Up to eight frames of the first chunk (.png): the frame, its gaze, and its "
+            "reconstruction.",
+        ),
+    ] = None
+    device: Device = "cpu"
+    json: PrintJson = False
+
+    def __post_init__(self) -> None:
+        if self.metric == CANVAS and (self.loss_type, self.loss_weights) != ("l1", None):
+            raise AutoGazeError(
+                "--loss-type and --loss-weights are for a VideoMAE; name one with --metric"
+            )
+        if self.picture is not None:
+            check_output(self.picture, ".png", "--picture")
+            if self.picture.resolve() in (Path(self.video).resolve(), self.gaze.resolve()):
+                raise OutputError(
+                    f"--picture {self.picture}: is the input itself, choose another file"
+                )
+
+    def run(self) -> None:
+        import torch
+
+        from autogaze.gaze import Gaze
+        from autogaze.pipeline import GazedVideo
+        from autogaze.utils.device import trim_memory
+        from autogaze.utils.progress import ProgressBar
+
+        video = GazedVideo(self.video, Gaze.load(self.gaze))
+        task = None if self.metric == CANVAS else self._load_task(video)
+        found = []
+        num_clips = video.gaze.num_clips * video.num_chunks
+        with ProgressBar(num_clips, "clips", "measuring") as bar:
+            for number, chunk in enumerate(video):
+                parts = []
+                for start in range(0, chunk.gaze.num_clips, MAX_CLIPS):
+                    frames = chunk.frames[start : start + MAX_CLIPS]
+                    tiles = range(start, start + len(frames))
+                    gaze = Gaze.cat_clips([chunk.gaze[tile] for tile in tiles])
+                    errors, output = measure_clips(frames, gaze, task)
+                    parts.append(errors)
+                    if self.picture is not None and number == start == 0:
+                        draw(self.picture, frames, gaze, output)
+                    bar.advance(len(tiles))
+                found.append(torch.cat(parts, dim=2))
+                check_frames(video, chunk, found[-1][0, 0])
+                trim_memory()
+        report = self._report(video, task, torch.cat(found, dim=3))
+        if self.json:
+            print(json.dumps(report))
+        else:
+            print_report(report)
+
+    def _load_task(self, video: "GazedVideo") -> "VideoMAEReconstruction":
+        """The VideoMAE, on its device.
+
+        Raises:
+            CheckpointError: no VideoMAE there.
+            GeometryError: one of other patches, or of shorter clips.
+        """
+        from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+        from autogaze.utils.device import DeviceOptions
+
+        options = DeviceOptions.parse(self.device)
+        weights = self.loss_weights
+        if weights is None and "+" not in self.loss_type:
+            weights = "1"
+        task = VideoMAEReconstruction.from_checkpoint(
+            self.metric, loss_type=self.loss_type, loss_weights=weights
+        )
+        gaze, most = video.gaze, task.mae.config.max_num_frames
+        if task.pyramid != gaze.pyramid:
+            raise GeometryError(
+                f"{self.gaze}: chosen from {gaze.pyramid}, but --metric {self.metric} "
+                f"reconstructs from {task.pyramid}"
+            )
+        if (longest := min(video.source.chunk, gaze.num_frames)) > most:
+            raise GeometryError(
+                f"{self.gaze}: was made in chunks of {longest} frames, but --metric "
+                f"{self.metric} knows at most {most}"
+            )
+        return task.to(options.device).eval()
+
+    def _report(
+        self, video: "GazedVideo", task: "VideoMAEReconstruction | None", errors: "Tensor"
+    ) -> dict[str, Any]:
+        """Everything, from the errors of all frames of all tiles, (views, units, tiles, T)."""
+        gaze, source = video.gaze, video.source
+        tiles, kept = source.tiles, gaze.lengths
+        starts = range(0, gaze.num_frames, source.chunk)
+        chunks = [slice(start, min(start + source.chunk, gaze.num_frames)) for start in starts]
+        return {
+            "video": self.video,
+            "gaze": str(self.gaze),
+            "metric": self.metric,
+            "judge": self.metric,  # its former name
+            **(task.losses.recipe if task else {}),
+            "width": tiles.width,
+            "height": tiles.height,
+            "tiles": (tiles.columns, tiles.rows),
+            "side": tiles.side,
+            "chunk": source.chunk,
+            "num_frames": gaze.num_frames,
+            "num_kept": gaze.num_patches,
+            "ratio": gaze.ratio,
+            "mean": by_view(errors.mean((2, 3))),
+            "largest": by_view(errors.amax((2, 3))),
+            "clips": [
+                {
+                    "tile": tile,
+                    "first_frame": source.frame_indices[chunk.start],
+                    "num_frames": chunk.stop - chunk.start,
+                    "num_kept": int(kept[tile, chunk].sum()),
+                    "mean": by_view(errors[:, :, tile, chunk].mean(-1)),
+                }
+                for chunk in chunks
+                for tile in range(gaze.num_clips)
+            ],
+            "frames": [
+                {
+                    "frame": source.frame_indices[place],
+                    "seconds": source.timestamps[place],
+                    "num_kept": int(kept[:, place].sum()),
+                    "mean": by_view(errors[..., place].mean(-1)),
+                }
+                for place in range(gaze.num_frames)
+            ],
+        }
+
+
+def measure_clips(
+    frames: "Tensor", gaze: "Gaze", task: "VideoMAEReconstruction | None"
+) -> "tuple[Tensor, TaskOutput]":
+    """Errors of some clips, (views, units, B, T), and what was reconstructed last.
+
+    Args:
+        frames: (B, T, 3, S, S) uint8.
+        gaze: of these frames.
+        task: None for the canvas alone.
+    """
+    import torch
+
+    from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+
+    every = range(gaze.num_frames)
+    with torch.inference_mode():
+        if task is None:
+            output = CanvasReconstruction(gaze.pyramid)(frames.float() / 255, gaze, every)
+            return output.losses[None, None], output
+        real = frames.to(next(task.parameters()).device).float() / 255
+        canvas = CanvasReconstruction(gaze.pyramid)(real, gaze, every)
+        output = task(real, gaze, every)
+        l1 = (output.reconstruction - real).abs().mean((2, 3, 4))
+        of_canvas = torch.stack([canvas.losses, task.losses(canvas.reconstruction, real)[0]])
+        return torch.stack([of_canvas, torch.stack([l1, output.losses])]).cpu(), output
+
+
+def draw(path: Path, frames: "Tensor", gaze: "Gaze", output: "TaskOutput") -> None:
+    """Write the picture of some clips, of (B, T, 3, S, S) uint8 frames."""
+    from PIL import Image
+
+    from autogaze.tasks.pictures import task_picture
+
+    picture = task_picture(frames.float() / 255, gaze, output)
+    with replacing(path) as temporary:
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
+
+
+def check_frames(video: "GazedVideo", chunk: "GazedChunk", canvas: "Tensor") -> None:
+    """Raise `VideoError` if canvas losses, (tiles, T), are not those that the gaze has."""
+    saved = chunk.gaze.losses
+    if saved is None or chunk.gaze.metric != CANVAS:
+        return
+    difference = (canvas - saved).abs()
+    if float(difference.max()) > TOLERANCE:
+        tile, place = divmod(int(difference.argmax()), chunk.gaze.num_frames)
+        raise VideoError(
+            f"{video.path}: shows other frames than the gaze was made at: the canvas loss of frame "
+            f"{chunk.source.frame_indices[place]} is {float(canvas[tile, place]):.4f}, but was "
+            f"{float(saved[tile, place]):.4f}; give the very file that it was made at{video.called}"
+        )
+
+
+def by_view(errors: "Tensor") -> dict[str, dict[str, float]]:
+    """Errors (views, units) by their names."""
+    return {
+        view: dict(zip(UNITS, values, strict=False))
+        for view, values in zip(VIEWS, errors.tolist(), strict=False)
+    }
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Means and largest values as tables on stdout."""
+    columns, rows = report["tiles"]
+    frames = f"{report['num_frames']} frame{'s' if report['num_frames'] != 1 else ''}"
+    facts = {
+        "video": report["video"],
+        "gaze": report["gaze"],
+        "size": f"{report['width']} x {report['height']}, {frames} in chunks of {report['chunk']}",
+        "tiles": f"{columns} x {rows} of {report['side']} px",
+        "kept": f"{report['num_kept']:,} patches ({100 * report['ratio']:.2f} %)",
+        "metric": report["metric"],
+    }
+    units = {"l1": "l1 in [0, 1]"}
+    if "loss_type" in report:
+        facts["its loss"] = f"{report['loss_type']}, weighted {report['loss_weights']}"
+        units["loss"] = "its loss"
+    table = figures_table("view", *(name for unit in units.values() for name in (unit, "largest")))
+    for view, mean in report["mean"].items():
+        largest = report["largest"][view]
+        values = [value for unit in units for value in (mean[unit], largest[unit])]
+        table.add_row(view, *(f"{value:.4f}" for value in values))
+    console = results_console()
+    console.print(facts_table(facts.items()))
+    console.print(table)
