@@ -15,7 +15,7 @@ from autogaze.pipeline import GazedVideo
 from autogaze.selectors.greedy import Greedy
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from autogaze.video.chunks import read_chunks
+from autogaze.video.chunks import ChunkReader
 from tests import clips
 from tests.cli.test_gaze import fails, run
 from tests.clips import damage, make_video
@@ -81,7 +81,7 @@ def test_every_tile_of_every_chunk_is_measured(video: Path, mae: Path) -> None:
     assert (report["loss_type"], report["loss_weights"]) == ("l1", "1")
     assert (report["tiles"], report["num_frames"], report["chunk"]) == ([2, 1], 20, 16)
     task = VideoMAEReconstruction.from_checkpoint(mae)
-    chunks = list(read_chunks(video, side=32))
+    chunks = list(ChunkReader(video, side=32))
     wanted = torch.empty(2, 20)
     for chunk, (start, stop) in zip(chunks, [(0, 16), (16, 20)], strict=True):
         real, part = chunk.clips.frames.float() / 255, gaze.frames(start, stop)
@@ -137,7 +137,7 @@ def test_frames_are_found_again(tmp_path: Path) -> None:
 
 def test_chunks_are_what_was_gazed_at(video: Path) -> None:
     gaze = Gaze.load(gaze_at(video))
-    for chunk, again in zip(read_chunks(video, side=32), GazedVideo(video, gaze), strict=True):
+    for chunk, again in zip(ChunkReader(video, side=32), GazedVideo(video, gaze), strict=True):
         assert again.frames.equal(chunk.clips.frames)
         assert again.source == chunk.source
 
