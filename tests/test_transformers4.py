@@ -14,7 +14,7 @@ CONCERNED = [
     "tests/conformance",
     *(
         f"tests/vision_encoders/test_{name}.py"
-        for name in ("adapters", "gazed", "siglip", "tables")
+        for name in ("adapters", "gazed", "positions", "siglip")
     ),
 ]
 """What meets transformers: the rest is our own."""

@@ -1,9 +1,9 @@
-"""Vision transformers that see gazed patches only."""
+"""Gazed vision encoders: transformers vision models that encode gazed patches only."""
 
 from autogaze.utils.normalization import PixelStatistics
 from autogaze.vision_encoders.adapter import EncoderAdapter
-from autogaze.vision_encoders.encode import GazedOutput
 from autogaze.vision_encoders.gazed import GazedVisionModel, gazed
+from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.registry import list_encoders, register_encoder
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What gazed encoding has to know of a family of vision transformers.
+"""Encoder adapters: the parts of a family of vision transformers that gazed encoding uses.
 
 A subclass names the parts of one family: how pixels become tokens, which positions
 they get, where the layers are, how it pools. It computes nothing of its own, it calls
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.positions import Rotary, interpolated_positions
 
 
 class EncoderAdapter:
-    """One vision transformer, taken apart; the defaults suit a plain one.
+    """The parts of one vision transformer; the defaults suit a plain one.
 
     Args:
         model: the transformers model; `trunk` finds the part with the embeddings.
 
     Attributes:
-        num_prefix: class and register tokens of a frame.
-        statistics: what the family's pixels are normalised by, where a checkpoint does
-            not say.
+        num_prefix: class and register tokens per frame.
+        statistics: of the family's pixels, where a checkpoint has no image processor.
         asked_to_interpolate: whether the model takes images of other sides only when it
             is called with `interpolate_pos_encoding=True`.
     """
@@ -51,9 +51,9 @@ class EncoderAdapter:
 
     @property
     def usual_pyramid(self) -> PatchPyramid:
-        """The scales it is gazed at where nobody says others; the largest is a dense frame's.
+        """Default scales; the largest is the side of a dense frame.
 
-        The default is AutoGaze's shares of `image_size`.
+        AutoGaze's shares of `image_size`, unless a family overrides them.
         """
         return scaled_pyramid(self.image_size, self.patch_size)
 
@@ -64,12 +64,12 @@ class EncoderAdapter:
 
     @property
     def width(self) -> int:
-        """Numbers of a token."""
+        """Channels of a token."""
         return self.projection.weight.shape[0]
 
     @property
     def projection(self) -> nn.Conv2d | nn.Linear:
-        """What makes tokens of patches: a convolution, or a linear layer on flat ones."""
+        """Patch projection: a convolution, or a linear layer on flattened patches."""
         return self.model.embeddings.patch_embedding
 
     @property
@@ -90,14 +90,16 @@ class EncoderAdapter:
     def positions(self, grid: int) -> Float[Tensor, "cells C"] | None:
         """Position embeddings of a grid x grid scale, row by row; None where there are none.
 
-        The default asks the model's own `interpolate_pos_encoding`, so that a scale gets
-        what an untouched model gives an image of its size.
+        The default interpolates the model's table (see `positions.interpolated_positions`).
         """
-        embeddings, side = self.model.embeddings, grid * self.patch_size
-        # The model looks at nothing but the shape of what it is given here.
-        shape = (1, grid * grid + self.positions_skipped, self.width)
-        like = self.projection.weight.new_empty(1).expand(shape)
-        return embeddings.interpolate_pos_encoding(like, side, side)[0, self.positions_skipped :]
+        return interpolated_positions(
+            self.model.embeddings,
+            grid,
+            self.patch_size,
+            like=self.projection.weight,
+            width=self.width,
+            num_skipped=self.positions_skipped,
+        )
 
     positions_skipped: int = 0
     """Leading rows of the position table that belong to class tokens."""
@@ -106,12 +108,12 @@ class EncoderAdapter:
         """Class and register tokens with their positions; None where there are none."""
         return None
 
-    def rotary(self, grid: int) -> tuple[Float[Tensor, "cells D"], Float[Tensor, "cells D"]] | None:
+    def rotary(self, grid: int) -> Rotary | None:
         """Cosines and sines of rotary positions of a grid x grid scale, row by row."""
         return None
 
     def enter(self, tokens: Float[Tensor, "one N C"]) -> Float[Tensor, "one N C"]:
-        """What happens between embeddings and the first block."""
+        """Layers between the embeddings and the first block."""
         return tokens
 
     def run(
@@ -119,9 +121,9 @@ class EncoderAdapter:
         layer: nn.Module,
         tokens: Float[Tensor, "one N C"],
         layout: TokenLayout,
-        rotary: tuple[Tensor, Tensor] | None,
+        rotary: Rotary | None,
     ) -> Float[Tensor, "one N C"]:
-        """One block. Every family hands its second argument, the mask, on to attention."""
+        """One block; every family passes its second argument, the mask, to attention."""
         out = layer(tokens, layout)
         return out[0] if isinstance(out, tuple) else out  # transformers 4 returns tuples
 
@@ -136,7 +138,7 @@ class EncoderAdapter:
         return tokens[layout.prefix_index[:, 0]]
 
     def dense(self, frames: Float[Tensor, "F 3 S S"]) -> Any:
-        """What the untouched model says to whole frames, in its normalisation.
+        """Output of the untouched model for whole frames, in its normalisation.
 
         Returns:
             An object with `last_hidden_state` (F, P + cells, C), class and register tokens
@@ -160,15 +162,14 @@ def pool_by_frame(
     head: nn.Module, tokens: Float[Tensor, "N C"], layout: TokenLayout
 ) -> Float[Tensor, "frames C"]:
     """An attention-pooling head over the tokens of every frame, frames of a length at once."""
-    if len(layout.frame_groups) == 1 and len(layout.frame_groups[0].segments) == len(
-        layout.frame_lengths
-    ):
-        return head(layout.frame_groups[0].gather(tokens))
-    pooled = [head(group.gather(tokens)) for group in layout.frame_groups]
+    groups, num_frames = layout.frame_groups, len(layout.frame_lengths)
+    pooled = [head(group.gather(tokens)) for group in groups]
+    if len(groups) == 1 and len(groups[0].segments) == num_frames:
+        return pooled[0]
     # Under autocast a head's output is of another dtype than its input.
-    kind = pooled[0] if pooled else tokens
-    frames = kind.new_full((len(layout.frame_lengths), tokens.shape[-1]), float("nan"))
-    for group, rows in zip(layout.frame_groups, pooled, strict=True):
+    like = pooled[0] if pooled else tokens
+    frames = like.new_full((num_frames, tokens.shape[-1]), float("nan"))  # NaN: empty frames
+    for group, rows in zip(groups, pooled, strict=True):
         frames[list(group.segments)] = rows
     return frames
 

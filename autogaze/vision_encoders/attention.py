@@ -1,9 +1,9 @@
-"""The attention function that transformers' own layers call while they encode gazes.
+"""Attention over packed tokens: SDPA per group of equal lengths, or one FlexAttention kernel.
 
-transformers lets attention functions be registered by name and hands each of them
-whatever was given to the layer as its mask. A gazed model runs under our name, and
-its mask is a `TokenLayout`: so layers, norms, LoRA adapters and checkpointing stay
-theirs, and no dense mask exists.
+transformers lets attention functions be registered by name and passes each of them what
+the layer got as its mask. A gazed model runs under the name `autogaze`, and its mask is a
+`TokenLayout`: layers, norms, LoRA adapters and checkpointing stay the model's own, and
+no dense mask exists.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,92 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from autogaze.errors import EncoderError
 from autogaze.vision_encoders.layout import TokenLayout
 
-# Attention by scaled_dot_product_attention: one call for all segments of equal length.
+NAME = "autogaze"
+"""`config._attn_implementation` of a gazed model."""
+AttentionBackend = Literal["auto", "grouped", "flex"]
+FEW_CALLS = 4
+"""Up to this many calls of SDPA are as fast as FlexAttention on a GPU."""
+BLOCK = 128
+"""Side of FlexAttention's blocks of tokens, which are skipped or computed as a whole."""
+
+
+def check_backend(backend: str) -> None:
+    """Raise EncoderError for a name that is none of `AttentionBackend`."""
+    known = get_args(AttentionBackend)
+    if backend not in known:
+        raise EncoderError(f"unknown attention backend {backend!r}; known are {', '.join(known)}")
+
+
+def gazed_attention(
+    module: nn.Module,
+    query: Float[Tensor, "one H N D"],
+    key: Float[Tensor, "one H N D"],
+    value: Float[Tensor, "one H N D"],
+    attention_mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Float[Tensor, "one N H D"], None]:
+    """The interface that transformers calls: packed under a layout, else dense SDPA."""
+    options.update(scaling=scaling, dropout=dropout)
+    if not isinstance(attention_mask, TokenLayout):
+        dense: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        return dense(module, query, key, value, attention_mask, **options)
+    out = packed_attention(
+        query[0],
+        key[0],
+        value[0],
+        attention_mask,
+        scale=scaling,
+        dropout=dropout,
+        backend=attention_mask.backend,
+    )
+    return out[None], None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, gazed_attention)
+
+
+def packed_attention(
+    query: Float[Tensor, "H N D"],
+    key: Float[Tensor, "H N D"],
+    value: Float[Tensor, "H N D"],
+    layout: TokenLayout,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    backend: str = "auto",
+) -> Float[Tensor, "N H D"]:
+    """Attention of packed tokens by the backend that suits the device.
+
+    Args:
+        query, key, value: of the tokens of `layout`.
+        layout: which tokens see which.
+        scale: of the logits; None means 1 / sqrt(D).
+        dropout: of the attention weights.
+        backend: "grouped" (an SDPA call for every length) works everywhere; "flex" needs a
+            compiler and has no dropout; "auto" takes flex on a GPU where lengths differ.
+
+    Raises:
+        EncoderError: "flex" with dropout, or with gradients on a CPU.
+    """
+    if backend == "auto":
+        calls = len(layout.groups)
+        if layout.attn_type == "block_causal" and layout.lengths:
+            calls *= len(layout.lengths[0])
+        flexible = query.is_cuda and not dropout and calls > FEW_CALLS
+        backend = "flex" if flexible else "grouped"
+    if backend == "grouped":
+        return grouped_attention(query, key, value, layout, scale=scale, dropout=dropout)
+    if dropout:
+        raise EncoderError(
+            f"FlexAttention has no dropout, and the model's is {dropout}; use backend='grouped'"
+        )
+    if query.requires_grad and not query.is_cuda:
+        raise EncoderError(
+            "FlexAttention gives no gradients on a CPU; use backend='grouped', or no_grad"
+        )
+    return flex_attention(query, key, value, layout, scale=scale)
 
 
 def grouped_attention(
@@ -32,10 +117,10 @@ def grouped_attention(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "N H D"]:
-    """Attention of packed tokens; `scale` None means 1 / sqrt(D)."""
+    """Attention by SDPA: one call for all segments of equal length (and frame, if block-causal)."""
+    causal = layout.attn_type == "causal"
 
     def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        causal = layout.attn_type == "causal"
         return F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, is_causal=causal, scale=scale
         )
@@ -45,23 +130,17 @@ def grouped_attention(
         # (H, G, n, D) -> (G, H, n, D)
         q, k, v = (group.gather(x).transpose(0, 1) for x in (query, key, value))
         if layout.attn_type == "block_causal":
-            edges = list(accumulate(group.frames, initial=0))
+            edges = accumulate(group.frames, initial=0)
             spans = [(start, stop) for start, stop in pairwise(edges) if start < stop]
             parts = [sdpa(q[:, :, a:b], k[:, :, :b], v[:, :, :b]) for a, b in spans]
-            outcome = torch.cat(parts, dim=2)
+            out = torch.cat(parts, dim=2)
         else:
-            outcome = sdpa(q, k, v)
-        attended.append(outcome.transpose(1, 2).flatten(0, 1))  # (G * n, H, D)
+            out = sdpa(q, k, v)
+        attended.append(out.transpose(1, 2).flatten(0, 1))  # (G * n, H, D)
     if len(attended) == 1:
         return attended[0]  # one group is the whole sequence, in its order
-    out = torch.cat(attended) if attended else query.transpose(0, 1)
-    return out[layout.from_groups]
-
-
-# Attention by FlexAttention: one fused kernel for a whole ragged batch, for GPUs.
-
-BLOCK = 128
-"""Side of the blocks that are skipped or computed as a whole."""
+    packed = torch.cat(attended) if attended else query.transpose(0, 1)
+    return packed[layout.from_groups]
 
 
 def flex_attention(
@@ -73,48 +152,25 @@ def flex_attention(
     scale: float | None = None,
     compiled: bool = True,
 ) -> Float[Tensor, "N H D"]:
-    """Attention of packed tokens; `scale` None means 1 / sqrt(D)."""
-    kernel = _compiled() if compiled else _kernel()
-    out = kernel(query[None], key[None], value[None], block_mask=_mask(layout), scale=scale)
+    """Attention by one FlexAttention kernel for the whole ragged batch."""
+    kernel = _compiled_kernel() if compiled else _kernel()
+    out = kernel(query[None], key[None], value[None], block_mask=_block_mask(layout), scale=scale)
     return out[0].transpose(0, 1)
 
 
-def visible_bounds(layout: TokenLayout) -> Int[Tensor, "N 2"]:
-    """[first, end) of the keys that each token sees."""
-    frames = torch.tensor(layout.frame_lengths)
-    clips = torch.tensor([sum(clip) for clip in layout.clip_frames])
-    frames_a_clip = torch.tensor([len(clip) for clip in layout.clip_frames])
-    frame_end = frames.cumsum(0).repeat_interleave(frames)
-    frame_first = frame_end - frames.repeat_interleave(frames)
-    frame_of_token = torch.arange(len(frames)).repeat_interleave(frames)
-    clip_of_token = torch.arange(len(clips)).repeat_interleave(frames_a_clip)[frame_of_token]
-    clip_end = clips.cumsum(0)[clip_of_token]
-    clip_first = clip_end - clips[clip_of_token]
-    bounds = {
-        "block_causal": (clip_first, frame_end),
-        "causal": (clip_first, torch.arange(layout.num_tokens) + 1),
-        "bidirectional": (clip_first, clip_end),
-        "frame_independent": (frame_first, frame_end),
-    }
-    return torch.stack(bounds[layout.attn_type], dim=1)
+def _kernel() -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention as kernel
+
+    return kernel
 
 
-def visible_blocks(
-    bounds: Int[Tensor, "N 2"],
-) -> tuple[Bool[Tensor, "blocks blocks"], Bool[Tensor, "blocks blocks"]]:
-    """Blocks of keys that blocks of queries see in part, and those they see wholly."""
-    missing = -len(bounds) % BLOCK
-    padded = torch.cat([bounds, bounds[-1:].expand(missing, 2)]).unflatten(0, (-1, BLOCK))
-    first, end = padded.unbind(-1)  # (blocks, BLOCK)
-    left = torch.arange(len(padded)) * BLOCK
-    right = left + BLOCK
-    seen = (first.amin(1, keepdim=True) < right) & (end.amax(1, keepdim=True) > left)
-    wholly = (first.amax(1, keepdim=True) <= left) & (end.amin(1, keepdim=True) >= right)
-    return seen & ~wholly, wholly
+@cache
+def _compiled_kernel() -> Callable[..., Any]:
+    return torch.compile(_kernel(), dynamic=True)
 
 
 @lru_cache(maxsize=4)
-def _mask(layout: TokenLayout) -> Any:
+def _block_mask(layout: TokenLayout) -> Any:
     """The layout's BlockMask, made once for all layers, which ask for it one after another."""
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -138,98 +194,35 @@ def _mask(layout: TokenLayout) -> Any:
     )
 
 
-def _kernel() -> Callable[..., Any]:
-    from torch.nn.attention.flex_attention import flex_attention as kernel
-
-    return kernel
-
-
-@cache
-def _compiled() -> Callable[..., Any]:
-    return torch.compile(_kernel(), dynamic=True)
-
-
-NAME = "autogaze"
-"""What `config._attn_implementation` of a gazed model says."""
-AttentionBackend = Literal["auto", "grouped", "flex"]
-FEW_CALLS = 4
-"""Up to this many calls of SDPA are as fast as FlexAttention on a GPU."""
-
-
-def check_backend(backend: str) -> None:
-    """Raise EncoderError for a name that is none of `AttentionBackend`."""
-    known = get_args(AttentionBackend)
-    if backend not in known:
-        raise EncoderError(f"unknown attention backend {backend!r}; known are {', '.join(known)}")
+def visible_bounds(layout: TokenLayout) -> Int[Tensor, "N 2"]:
+    """[first, end) of the keys that each token sees."""
+    frames = torch.tensor(layout.frame_lengths)
+    clips = torch.tensor([sum(clip) for clip in layout.clip_frames])
+    frames_per_clip = torch.tensor([len(clip) for clip in layout.clip_frames])
+    frame_end = frames.cumsum(0).repeat_interleave(frames)
+    frame_first = frame_end - frames.repeat_interleave(frames)
+    frame_of_token = torch.arange(len(frames)).repeat_interleave(frames)
+    clip_of_token = torch.arange(len(clips)).repeat_interleave(frames_per_clip)[frame_of_token]
+    clip_end = clips.cumsum(0)[clip_of_token]
+    clip_first = clip_end - clips[clip_of_token]
+    bounds = {
+        "block_causal": (clip_first, frame_end),
+        "causal": (clip_first, torch.arange(layout.num_tokens) + 1),
+        "bidirectional": (clip_first, clip_end),
+        "frame_independent": (frame_first, frame_end),
+    }
+    return torch.stack(bounds[layout.attn_type], dim=1)
 
 
-def packed_attention(
-    query: Float[Tensor, "H N D"],
-    key: Float[Tensor, "H N D"],
-    value: Float[Tensor, "H N D"],
-    layout: TokenLayout,
-    *,
-    scale: float | None = None,
-    dropout: float = 0.0,
-    backend: str = "auto",
-) -> Float[Tensor, "N H D"]:
-    """Attention of packed tokens by the backend that suits the device.
-
-    "grouped" (SDPA, a call for every length) works everywhere; "flex" needs a compiler
-    and knows no dropout; "auto" takes flex on a GPU where lengths differ.
-    """
-    if backend == "auto":
-        calls = len(layout.groups) * (
-            len(layout.lengths[0]) if layout.attn_type == "block_causal" and layout.lengths else 1
-        )
-        flexible = query.is_cuda and not dropout and calls > FEW_CALLS
-        backend = "flex" if flexible else "grouped"
-    if backend == "flex":
-        if dropout:
-            raise EncoderError(
-                f"FlexAttention knows no dropout, and the model's is {dropout}; use backend='grouped'"
-            )
-        if query.requires_grad and not query.is_cuda:
-            raise EncoderError(
-                "FlexAttention gives no gradients on a CPU; use backend='grouped', or no_grad"
-            )
-        return flex_attention(query, key, value, layout, scale=scale)
-    return grouped_attention(query, key, value, layout, scale=scale, dropout=dropout)
-
-
-def gazed_attention(
-    module: nn.Module,
-    query: Float[Tensor, "one H N D"],
-    key: Float[Tensor, "one H N D"],
-    value: Float[Tensor, "one H N D"],
-    attention_mask: Any,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **options: Any,
-) -> tuple[Float[Tensor, "one N H D"], None]:
-    """The interface that transformers calls: gazed under a layout, else dense by SDPA."""
-    if not isinstance(attention_mask, TokenLayout):
-        dense: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        return dense(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            scaling=scaling,
-            dropout=dropout,
-            **options,
-        )
-    out = packed_attention(
-        query[0],
-        key[0],
-        value[0],
-        attention_mask,
-        scale=scaling,
-        dropout=dropout,
-        backend=attention_mask.backend,
-    )
-    return out[None], None
-
-
-ALL_ATTENTION_FUNCTIONS.register(NAME, gazed_attention)
+def visible_blocks(
+    bounds: Int[Tensor, "N 2"],
+) -> tuple[Bool[Tensor, "blocks blocks"], Bool[Tensor, "blocks blocks"]]:
+    """Blocks of keys that blocks of queries see in part, and those they see wholly."""
+    missing = -len(bounds) % BLOCK
+    padded = torch.cat([bounds, bounds[-1:].expand(missing, 2)]).unflatten(0, (-1, BLOCK))
+    first, end = padded.unbind(-1)  # (blocks, BLOCK)
+    left = torch.arange(len(padded)) * BLOCK
+    right = left + BLOCK
+    seen = (first.amin(1, keepdim=True) < right) & (end.amax(1, keepdim=True) > left)
+    wholly = (first.amax(1, keepdim=True) <= left) & (end.amin(1, keepdim=True) >= right)
+    return seen & ~wholly, wholly

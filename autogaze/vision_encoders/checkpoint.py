@@ -1,4 +1,4 @@
-"""A vision model in a folder or on the hub: its configuration first, then its weights."""
+"""Checkpoints of vision models, in a folder or on the hub: configuration first, then weights."""
 
 import inspect
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from autogaze.errors import EncoderError
+from autogaze.utils.checkpoints import describe_mismatch, first_line
 from autogaze.vision_encoders.adapter import trunk
 from autogaze.vision_encoders.registry import model_class
 
@@ -21,11 +22,11 @@ HUB_OPTIONS = (
     "local_files_only",
     "trust_remote_code",
 )
-"""What says where a checkpoint is, so that its configuration is looked for there as well."""
+"""Options of `from_pretrained` that say where a checkpoint is; its configuration lies there too."""
 SETTINGS_KEY = "autogaze"
-"""Where `config.json` keeps how the model sees gazes."""
+"""Key of the gaze options in `config.json`."""
 GAZED_OPTIONS = ("scales", "attn_type", "backend", "max_tokens", "empty_frames")
-"""The options of `gazed`, which may stand there."""
+"""The options of `gazed`, which may stand under it."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,23 @@ class Checkpoint:
         except (OSError, ValueError, SafetensorError) as error:
             raise _unusable(self.name, error) from error
         # transformers gives a mismatch as (name, shape found, shape expected).
-        mismatched = {name: (found, wanted) for name, found, wanted in info["mismatched_keys"]}
-        missing = set(info["missing_keys"]) - set(mismatched)
+        shapes = {name: (tuple(found), tuple(own)) for name, found, own in info["mismatched_keys"]}
+        missing = set(info["missing_keys"]) - set(shapes)
         if _is_poolerless(model, missing):
             model.pooler = None
             missing = {name for name in missing if not name.startswith(_POOLER)}
-        problems = [f"{name} is missing" for name in _used(model, missing)] + [
-            f"{name} is {tuple(mismatched[name][0])}, expected {tuple(mismatched[name][1])}"
-            for name in _used(model, mismatched)
-        ]
+        problems = describe_mismatch(
+            missing=_used(model, missing),
+            unexpected=(),
+            misshapen=[
+                f"{name} {shapes[name][0]} instead of {shapes[name][1]}"
+                for name in _used(model, shapes)
+            ],
+        )
         if problems:
-            more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
             raise EncoderError(
-                f"{self.name}: the weights do not fit config.json: {'; '.join(problems[:5])}{more}. "
-                "Nothing is filled in at random: mend config.json or take a whole checkpoint"
+                f"{self.name}: the weights do not fit config.json: {problems}. Nothing is filled in "
+                "at random: correct config.json or take a whole checkpoint"
             )
         return model
 
@@ -112,10 +116,10 @@ _POOLER = "pooler."
 
 
 def _is_poolerless(model: nn.Module, missing: set[str]) -> bool:
-    """Whether no weight of the pooler was saved, in a model that can be without one.
+    """Whether no weight of the pooler was saved, and the model can do without one.
 
     Models with heads (`ViTForImageClassification`) are made with `add_pooling_layer=False`,
-    and their configuration does not tell.
+    and their configuration does not say so.
     """
     names = {name for name, _ in model.named_parameters() if name.startswith(_POOLER)}
     optional = "add_pooling_layer" in inspect.signature(type(model)).parameters
@@ -123,7 +127,7 @@ def _is_poolerless(model: nn.Module, missing: set[str]) -> bool:
 
 
 def _used(model: nn.Module, names: Iterable[str]) -> list[str]:
-    """Those that a gazed model uses: in its trunk, not in heads, and no mask token."""
+    """Parameters that a gazed model uses: those of its trunk but for mask tokens."""
     inner = trunk(model)
     prefix = next(f"{name}." if name else "" for name, m in model.named_modules() if m is inner)
     return sorted(
@@ -132,5 +136,4 @@ def _used(model: nn.Module, names: Iterable[str]) -> list[str]:
 
 
 def _unusable(name: str, error: Exception) -> EncoderError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return EncoderError(f"{name}: cannot be loaded as a vision encoder: {first}")
+    return EncoderError(f"{name}: cannot be loaded as a vision encoder: {first_line(error)}")

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from autogaze.utils.normalization import CLIP
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.positions import Rotary
 
 
 class ClipAdapter(EncoderAdapter):
@@ -28,7 +29,7 @@ class ClipAdapter(EncoderAdapter):
         layer: nn.Module,
         tokens: Tensor,
         layout: TokenLayout,
-        rotary: tuple[Tensor, Tensor] | None,
+        rotary: Rotary | None,
     ) -> Float[Tensor, "one N C"]:
         # transformers 4 wants the second mask named; 5 hands it to attention, which ignores it.
         out = layer(tokens, layout, causal_attention_mask=None)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.positions import Rotary
 
 
 class Dinov3Adapter(EncoderAdapter):
@@ -29,7 +30,7 @@ class Dinov3Adapter(EncoderAdapter):
     def positions(self, grid: int) -> None:
         return None
 
-    def rotary(self, grid: int) -> tuple[Float[Tensor, "cells D"], Float[Tensor, "cells D"]]:
+    def rotary(self, grid: int) -> Rotary:
         side = grid * self.patch_size
         # Only the shape of the pixels counts.
         pixels = self.projection.weight.new_empty(1).expand(1, 3, side, side)
@@ -44,7 +45,7 @@ class Dinov3Adapter(EncoderAdapter):
         layer: nn.Module,
         tokens: Tensor,
         layout: TokenLayout,
-        rotary: tuple[Tensor, Tensor] | None,
+        rotary: Rotary | None,
     ) -> Float[Tensor, "one N C"]:
         return layer(tokens, layout, position_embeddings=rotary)
 

@@ -1,4 +1,4 @@
-"""`autogaze.gazed(model)`: a transformers vision model that sees gazed patches only."""
+"""`autogaze.gazed(model)`: a transformers vision model that encodes gazed patches only."""
 
 import copy
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
-from autogaze.vision_encoders.encode import GazedOutput, GazedSettings, encode
+from autogaze.vision_encoders.encode import GazedSettings, encode
 from autogaze.vision_encoders.layout import AttentionType, check_attention_type
+from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.registry import adapter_class
 
 
@@ -28,19 +29,19 @@ def gazed(
     max_tokens: int = 16384,
     empty_frames: str = "error",
 ) -> "GazedVisionModel":
-    """A vision model that sees gazed patches only; its cost follows what was chosen.
+    """A vision model that encodes gazed patches only; its cost follows their number.
 
         features = autogaze.gazed(siglip)(frames, gaze)
 
-    The model itself stays as it is. The gazed one has the same parameters (the same
-    tensors: training one trains both) under the same names.
+    The model itself stays as it is. The gazed one shares its parameters (the same
+    tensors: training one trains both), under the same names.
 
     Args:
         model: a transformers vision model of a family in `list_encoders()`.
-        scales: scales it shall be gazed at, e.g. "32+64+112+224"; None accepts every
-            gaze of its patch size.
-        attn_type: who is seen by a token: "block_causal" (its own and earlier frames of
-            the clip, AutoGaze's default), "causal", "bidirectional", or
+        scales: the scales of its gazes, e.g. "32+64+112+224"; None accepts every gaze of
+            its patch size.
+        attn_type: which tokens a token sees: "block_causal" (its own and earlier frames
+            of the clip, AutoGaze's default), "causal", "bidirectional", or
             "frame_independent" (its own frame: what an image model was trained for).
         backend: "grouped" (SDPA), "flex" (FlexAttention), or "auto".
         max_tokens: clips are encoded together up to this many tokens, without gradients.
@@ -67,17 +68,17 @@ def gazed(
 
 
 class GazedVisionModel(nn.Module):
-    """A transformers vision model under gazes; made by `gazed` or `from_pretrained`.
+    """A transformers vision model that takes gazes; made by `gazed` or `from_pretrained`.
 
     Attributes:
         model: the transformers model, with its own parameters' names.
-        settings: how it sees gazes.
+        settings: see `GazedSettings`.
     """
 
     def __init__(self, model: nn.Module, settings: GazedSettings) -> None:
         super().__init__()
         self.model = _twin(model)
-        self.training = self.model.training  # as the model that it was made of
+        self.training = self.model.training
         self.settings = settings
         self._adapter = adapter_class(self.model.config)(self.model)
 
@@ -109,7 +110,7 @@ class GazedVisionModel(nn.Module):
 
         Args:
             frames: square, of the gaze's largest scale, in the model's normalisation.
-            gaze: the patches to see; also the padded dict that AutoGaze returns.
+            gaze: the patches to encode; also the padded dict that AutoGaze returns.
             output_hidden_states: also the embeddings and every block's output.
 
         Raises:
@@ -121,7 +122,7 @@ class GazedVisionModel(nn.Module):
         )
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
-        """Write the model as transformers does, and with it how it sees gazes.
+        """Write the model as transformers does, and its gaze options with it.
 
         transformers loads the folder as the plain model, `from_pretrained` as this one.
         """
@@ -141,10 +142,10 @@ class GazedVisionModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> "GazedVisionModel":
-        """A folder or hub id of a plain or a gazed model.
+        """Load a plain or a gazed model from a folder or the hub.
 
         Args:
-            name: also of a whole image-text model: its vision part is loaded.
+            name: folder or hub id; of an image-text model the vision part is loaded.
             options: those of `gazed`, which override saved ones; the rest goes to
                 transformers' `from_pretrained`.
 
@@ -164,7 +165,7 @@ class GazedVisionModel(nn.Module):
 def as_gaze(
     gaze: Gaze | dict[str, Any], patch_size: int, pyramid: PatchPyramid | None = None
 ) -> Gaze:
-    """A gaze, also of the padded dict that AutoGaze's users know.
+    """A gaze as it is, or that of the padded dict that AutoGaze returns.
 
     Raises:
         EncoderError: neither of the two, or a dict of other scales than `pyramid`.
@@ -189,19 +190,19 @@ def as_gaze(
         if made != pyramid:
             raise EncoderError(
                 f"the gaze was made for scales {made} (scales / patch size, {made.num_patches} "
-                f"patches a frame), this encoder was set up for {pyramid} "
+                f"patches per frame), this encoder was set up for {pyramid} "
                 f"({pyramid.num_patches}); select with that pyramid"
             )
     return Gaze.from_padded(dict(gaze), pyramid)
 
 
 def _plain(scales: Any) -> str | tuple[int, ...]:
-    """Scales as a config writes them, or as numbers, also where they came as tensors."""
+    """Scales as a config writes them, or as numbers where they came as tensors."""
     return scales if isinstance(scales, str) else tuple(int(scale) for scale in scales)
 
 
 def _twin(model: nn.Module) -> Any:
-    """The same parameters and buffers in modules whose attention is ours."""
+    """A copy of the modules with the same parameters and buffers, under our attention."""
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     twin = copy.deepcopy(model, shared)
     for module in twin.modules():

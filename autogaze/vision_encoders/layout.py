@@ -1,8 +1,8 @@
-"""Where tokens stand and who sees whom, when frames of any length are packed without padding.
+"""Layout of packed tokens: frames of any length without padding, and which tokens see which.
 
-Gazed frames differ in length. All tokens of all clips are laid one after another,
-clip-major and frame-major, as one sequence that every projection and MLP runs over
-once; only attention asks where a frame or a clip begins, and it asks here.
+All tokens of all clips are laid one after another, clip-major and frame-major, as one
+sequence that every projection and MLP runs over once; only attention has to know where
+a frame or a clip begins.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,8 +18,8 @@ from torch import Tensor
 from autogaze.errors import EncoderError
 
 AttentionType = Literal["block_causal", "causal", "bidirectional", "frame_independent"]
-"""Who is seen by a token: its own and earlier frames; itself and earlier tokens; the
-whole clip; its own frame."""
+"""Which tokens a token sees: those of its own and earlier frames; itself and earlier ones;
+those of the whole clip; those of its own frame."""
 ATTENTION_TYPES: tuple[str, ...] = get_args(AttentionType)
 
 
@@ -33,7 +33,7 @@ def check_attention_type(attn_type: str) -> None:
 
 @dataclass(frozen=True)
 class SegmentGroup:
-    """Segments (frames or clips) of equal lengths, which one batched call attends to.
+    """Segments (frames or clips) of equal lengths, for one batched call of attention.
 
     Attributes:
         index: (segments * length,) positions in the sequence, segment by segment.
@@ -57,14 +57,14 @@ class SegmentGroup:
 
 @dataclass(frozen=True, eq=False)
 class TokenLayout:
-    """One packed sequence.
+    """One packed sequence of tokens.
 
     Args:
-        lengths: patch tokens of every frame of every clip, (clips, frames).
-        attn_type: who is seen by a token.
-        device: where index tensors are wanted.
-        num_prefix: class and register tokens, which every frame has besides.
-        backend: what computes attention, see `attention.packed_attention`.
+        lengths: number of patch tokens of every frame of every clip, (clips, frames).
+        attn_type: which tokens a token sees.
+        device: of index tensors.
+        num_prefix: class and register tokens of every frame.
+        backend: of attention, see `attention.packed_attention`.
     """
 
     lengths: tuple[tuple[int, ...], ...]

@@ -1,6 +1,6 @@
-"""Which adapter suits which model: by the `model_type` of its configuration.
+"""Registry of encoder adapters, by the `model_type` of a model's configuration.
 
-Adapters are imported when a model of theirs comes, so that asking costs nothing.
+Adapters are imported when a model of theirs comes: listing them costs nothing.
 """
 
 import importlib
@@ -26,7 +26,7 @@ def _entry(module: str, class_name: str, model_class: str, description: str) -> 
 _SIGLIP = _entry(
     "siglip.adapter", "SiglipAdapter", "SiglipVisionModel", "SigLIP, fixed-resolution SigLIP2"
 )
-_SIGLIP2 = _entry("siglip2", "Siglip2Adapter", "Siglip2VisionModel", "SigLIP2 NaFlex")
+_SIGLIP2 = _entry("siglip.adapter", "Siglip2Adapter", "Siglip2VisionModel", "SigLIP2 NaFlex")
 _CLIP = _entry("clip", "ClipAdapter", "CLIPVisionModel", "CLIP")
 _ENTRIES: dict[str, _Entry] = {
     "siglip_vision_model": _SIGLIP,
@@ -50,12 +50,12 @@ def register_encoder(
     adapter: type[EncoderAdapter],
     model_class: type[nn.Module] | None = None,
 ) -> None:
-    """Make a family of models known to `autogaze.gazed`.
+    """Add a family of models to `autogaze.gazed`.
 
     Args:
         model_type: `model.config.model_type` of the family; a known one is replaced.
-        adapter: its parts by name.
-        model_class: what `GazedVisionModel.from_pretrained` loads; None: `AutoModel`.
+        adapter: of the family.
+        model_class: that `GazedVisionModel.from_pretrained` loads; None: `AutoModel`.
 
     Raises:
         EncoderError: `adapter` is no subclass of `EncoderAdapter`, or `model_class` is no
@@ -75,13 +75,13 @@ def register_encoder(
 
 
 def list_encoders() -> dict[str, str]:
-    """`model_type` -> the family, of all models that can be gazed."""
+    """Families that can be gazed, by `model_type`."""
     known = {model_type: entry.description for model_type, entry in _ENTRIES.items()}
     return known | {name: adapter.__name__ for name, (adapter, _) in _REGISTERED.items()}
 
 
 def is_registered(config: Any) -> bool:
-    """Whether the adapter of a model's configuration is a user's own."""
+    """Whether a model's adapter was added by `register_encoder`."""
     return getattr(config, "model_type", None) in _REGISTERED
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from autogaze import Gaze, PatchPyramid, gazed
 from autogaze.errors import EncoderError, GeometryError
-from autogaze.vision_encoders.encode import GazedOutput
+from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.siglip import SiglipVisionConfig, SiglipVisionModel
 from tests.conformance import conformance_folder
 from tests.vision_encoders.families import (

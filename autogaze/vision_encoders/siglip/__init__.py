@@ -1,6 +1,5 @@
-"""SigLIP, and the classes that AutoGaze's users import."""
+"""SigLIP with the classes that AutoGaze's users import."""
 
-from autogaze.vision_encoders.siglip.configuration import SiglipVisionConfig
-from autogaze.vision_encoders.siglip.modeling import SiglipVisionModel
+from autogaze.vision_encoders.siglip.modeling import SiglipVisionConfig, SiglipVisionModel
 
 __all__ = ["SiglipVisionConfig", "SiglipVisionModel"]

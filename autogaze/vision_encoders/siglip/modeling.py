@@ -1,23 +1,73 @@
 """SigLIP as users of AutoGaze call it: `siglip(video, gazing_info=gaze)`.
 
-It is transformers' model with transformers' parameters. Without a gaze it does what
-that does; with one it sees the gazed patches only.
+It is transformers' model with transformers' parameters; with a gaze it encodes the gazed
+patches only.
 """
 
 from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from transformers import SiglipVisionConfig as DenseConfig
 from transformers import SiglipVisionModel as DenseModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import attention
+from autogaze.vision_encoders.adapter import side_of
 from autogaze.vision_encoders.encode import GazedSettings, encode
 from autogaze.vision_encoders.gazed import as_gaze
+from autogaze.vision_encoders.layout import check_attention_type
 from autogaze.vision_encoders.siglip.adapter import SiglipAdapter
-from autogaze.vision_encoders.siglip.configuration import SiglipVisionConfig
+
+
+class SiglipVisionConfig(DenseConfig):
+    """transformers' SigLIP configuration with AutoGaze's four keys.
+
+    Args:
+        scales: sides in pixels as AutoGaze writes them, "32+64+112+224"; None: one
+            scale, the image size.
+        attn_type: "block_causal", "causal" or "bidirectional".
+        frame_independent_encoding: a token sees its own frame only, whatever `attn_type` is.
+        max_embed_batch_size: frames resized together while patches are cut; None: 64.
+
+    Raises:
+        EncoderError: values that no model can have.
+    """
+
+    def __init__(
+        self,
+        scales: str | int | None = None,
+        attn_type: str = "block_causal",
+        frame_independent_encoding: bool = False,
+        max_embed_batch_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.scales = scales
+        self.attn_type = attn_type
+        self.frame_independent_encoding = frame_independent_encoding
+        self.max_embed_batch_size = max_embed_batch_size
+        self.check()
+
+    def check(self) -> None:
+        """Raise EncoderError for values that no model can have.
+
+        Called again where the model is used: transformers sets the keys that
+        `from_pretrained` was given without asking.
+        """
+        check_attention_type(self.attn_type)
+        at_once = self.max_embed_batch_size
+        if at_once is not None and at_once < 1:
+            raise EncoderError(f"max_embed_batch_size must be at least 1 frame, got {at_once}")
+
+    @property
+    def pyramid(self) -> PatchPyramid:
+        """Patches of its gazes."""
+        scales = self.scales if self.scales is not None else side_of(self.image_size)
+        return PatchPyramid.parse(scales, side_of(self.patch_size), crop=True)
 
 
 class SiglipVisionModel(DenseModel):
@@ -135,6 +185,3 @@ def _unpacked(
     """Features put back where their slots are, zeros in padded slots."""
     rows = packed.new_zeros(*is_padding.shape, packed.shape[-1])
     return rows.masked_scatter(~is_padding[..., None], packed) if rows.numel() else rows
-
-
-__all__ = ["SiglipVisionModel"]

@@ -1,18 +1,60 @@
-"""FlexAttention: which blocks are skipped, and that what is computed is masked attention."""
+"""Both backends compute masked attention; FlexAttention skips the right blocks."""
 
 import shutil
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from autogaze.vision_encoders import attention as flex
-from autogaze.vision_encoders.attention import flex_attention, visible_blocks, visible_bounds
+from autogaze.vision_encoders import attention
+from autogaze.vision_encoders.attention import (
+    flex_attention,
+    grouped_attention,
+    visible_blocks,
+    visible_bounds,
+)
 from autogaze.vision_encoders.layout import ATTENTION_TYPES, TokenLayout
 from tests.vision_encoders.families import assert_close
 from tests.vision_encoders.layouts import CPU, dense_attention, dense_mask, layouts, random_qkv
+
+RAGGED = ((3, 0, 5), (3, 0, 5), (0, 0, 0), (4, 4, 0), (8, 0, 0))
+
+
+@settings(max_examples=150, deadline=None)
+@given(layout=layouts(), seed=st.integers(0, 99), scale=st.sampled_from([None, 0.7]))
+@example(layout=TokenLayout(RAGGED, "block_causal", CPU), seed=0, scale=None)
+@example(layout=TokenLayout(RAGGED, "frame_independent", CPU), seed=0, scale=None)
+@example(layout=TokenLayout(RAGGED, "causal", CPU, num_prefix=2), seed=0, scale=None)
+def test_grouped_attention_is_masked_attention(layout, seed, scale):
+    query, key, value = random_qkv(layout.num_tokens, seed=seed)
+    found = grouped_attention(query, key, value, layout, scale=scale)
+    expected = dense_attention(query, key, value, dense_mask(layout), scale)
+    assert found.shape == (layout.num_tokens, 2, 8)
+    assert_close(found, expected, 1e-5)
+
+
+def test_gradients_of_grouped_attention_are_those_of_masked_attention():
+    for attn_type in ATTENTION_TYPES:
+        layout = TokenLayout(RAGGED, attn_type, CPU, num_prefix=1)
+        inputs = [x.requires_grad_() for x in random_qkv(layout.num_tokens)]
+        weights = torch.randn(layout.num_tokens, 2, 8)
+        found = torch.autograd.grad((grouped_attention(*inputs, layout) * weights).sum(), inputs)
+        dense = dense_attention(*inputs, dense_mask(layout))
+        expected = torch.autograd.grad((dense * weights).sum(), inputs)
+        for mine, theirs in zip(found, expected, strict=True):
+            assert_close(mine, theirs, 1e-5)
+
+
+def test_dropout_drops():
+    layout = TokenLayout(((6, 6),), "bidirectional", CPU)
+    query, key, _ = random_qkv(12)
+    torch.manual_seed(0)
+    kept = grouped_attention(query, key, torch.ones(2, 12, 8), layout, dropout=0.5)
+    # Rows of softmax sum to one unless something was dropped.
+    assert (kept - 1).abs().amax() > 0.1
+
 
 # Without the compiler it is slow and says so, which is no news to these tests.
 uncompiled = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -32,7 +74,7 @@ def test_bounds_are_the_mask(layout):
 def test_blocks_are_those_of_the_mask(layout, block):
     """No block is missed, and none is looked at in vain: what a block of tokens sees is gapless."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flex, "BLOCK", block)
+        patch.setattr(attention, "BLOCK", block)
         partly, wholly = visible_blocks(visible_bounds(layout))
     mask = dense_mask(layout)
     missing = -len(mask) % block
@@ -49,31 +91,35 @@ def test_blocks_are_those_of_the_mask(layout, block):
 def test_the_block_mask_lists_these_blocks(layout, block):
     """What the kernel is handed is, read back, what was found; and it is made once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flex, "BLOCK", block)
+        patch.setattr(attention, "BLOCK", block)
         partly, wholly = visible_blocks(visible_bounds(layout))
-        mask = flex._mask(layout)
-        assert flex._mask(layout) is mask
+        mask = attention._block_mask(layout)
+        assert attention._block_mask(layout) is mask
     assert mask.to_dense()[0, 0].bool().equal(partly | wholly)
     assert mask.kv_num_blocks[0, 0].tolist() == partly.sum(1).tolist()
     assert mask.full_kv_num_blocks[0, 0].tolist() == wholly.sum(1).tolist()
 
 
 def test_a_layout_of_equal_lengths_has_a_mask_of_its_own():
-    """Masks are kept for the layout they were made for, of which only a few are remembered."""
+    """Masks are cached by the identity of the layout, four at most."""
     made = [TokenLayout(((3, 2),), kind, CPU) for kind in ATTENTION_TYPES]
-    masks = [flex._mask(layout) for layout in made]
-    assert [flex._mask(layout) is mask for layout, mask in zip(made, masks, strict=True)] == (
-        [True] * len(made)
-    )
+    masks = [attention._block_mask(layout) for layout in made]
+    assert [
+        attention._block_mask(layout) is mask for layout, mask in zip(made, masks, strict=True)
+    ] == ([True] * len(made))
     assert len(set(map(id, masks))) == len(made)
-    flex._mask(TokenLayout(((3, 2),), "causal", CPU))
-    assert flex._mask.cache_info().currsize == flex._mask.cache_info().maxsize == 4
+    attention._block_mask(TokenLayout(((3, 2),), "causal", CPU))
+    assert (
+        attention._block_mask.cache_info().currsize
+        == attention._block_mask.cache_info().maxsize
+        == 4
+    )
 
 
 @uncompiled
 @settings(max_examples=5, deadline=None)
 @given(layout=layouts(), seed=st.integers(0, 99), scale=st.sampled_from([None, 0.7]))
-def test_it_is_masked_attention(layout, seed, scale):
+def test_flex_attention_is_masked_attention(layout, seed, scale):
     query, key, value = random_qkv(layout.num_tokens, size=16, seed=seed)
     found = flex_attention(query, key, value, layout, scale=scale, compiled=False)
     expected = dense_attention(query, key, value, dense_mask(layout), scale)
@@ -88,7 +134,7 @@ def test_the_compiled_kernel_skips_no_block_that_counts():
     lengths = ((100, 3, 0, 70), (55, 2, 9, 130))
     for attn_type in ATTENTION_TYPES:
         layout = TokenLayout(lengths, attn_type, CPU, num_prefix=1)
-        assert layout.num_tokens > 2 * flex.BLOCK
+        assert layout.num_tokens > 2 * attention.BLOCK
         query, key, value = random_qkv(layout.num_tokens, size=16)
         with torch.no_grad():
             found = flex_attention(query, key, value, layout)

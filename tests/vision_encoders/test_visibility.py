@@ -1,4 +1,4 @@
-"""What holds for every encoder: who sees whom, and that nothing else has a say."""
+"""Which tokens see which, for every encoder and attention type; nothing else matters."""
 
 import pytest
 import torch
