@@ -74,7 +74,7 @@ class DecodedClips(NamedClips):
         for header in self.headers:
             if header.shape != (clip_len, 3, side, side):
                 raise TrainingError(
-                    f"{header.path}: holds clips of {header.shape[0]} frames of "
+                    f"{header.path}: clips of {header.shape[0]} frames of "
                     f"{header.shape[-1]} pixels, expected {clip_len} of {side}"
                 )
 
@@ -118,6 +118,6 @@ def _header(path: Path) -> _Header:
         raise TrainingError(f"{path}: not a file of decoded clips: {error}") from error
     if not isinstance(names, list) or len(shape) != 5 or len(names) != shape[0]:
         raise TrainingError(
-            f"{path}: not a file of decoded clips: holds frames {tuple(shape)} and names {names!r:.80}"
+            f"{path}: not a file of decoded clips: frames {tuple(shape)}, names {names!r:.80}"
         )
     return _Header(path, names, tuple(shape[1:]))

@@ -80,12 +80,12 @@ class DrawnClips(NamedClips):
         return TrainingClip(frames, name, None if self.labels is None else self.labels[name])
 
     def name(self, number: int, epoch: int = 0) -> str:
-        """Of a clip: what it shows, then what makes it the same clip again."""
-        return f"{self.shows(number)}#{self.recipe}-{epoch}-{number}"
+        """Of a clip: its source, then what makes it the same clip again."""
+        return f"{self.source(number)}#{self.recipe}-{epoch}-{number}"
 
     @abstractmethod
-    def shows(self, number: int) -> str:
-        """What a clip shows, for people."""
+    def source(self, number: int) -> str:
+        """Readable name of what a clip is drawn from."""
 
     @abstractmethod
     def draw(
@@ -140,7 +140,7 @@ class PictureClips(DrawnClips):
             with ThreadPoolExecutor(os.cpu_count()) as threads:
                 self.cached = list(threads.map(_read, self.paths))
 
-    def shows(self, number: int) -> str:
+    def source(self, number: int) -> str:
         """The photograph of a clip."""
         return short_name(self.paths[number % len(self.paths)])
 
@@ -157,7 +157,7 @@ class PictureClips(DrawnClips):
         return self.make(pictures, generator)
 
     def others(self, generator: torch.Generator) -> Sequence[int]:
-        """Indices of further photographs that the clip shows."""
+        """Indices of further photographs of the clip."""
         return ()
 
     @abstractmethod

@@ -74,7 +74,7 @@ class ProceduralClips(DrawnClips):
             labels=labels,
         )
 
-    def shows(self, number: int) -> str:
+    def source(self, number: int) -> str:
         """See `DrawnClips`."""
         return self.kind
 

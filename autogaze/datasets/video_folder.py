@@ -143,7 +143,7 @@ class VideoFolder(VideoClips):
     """Clips of the videos below `root/<split>/` of several roots.
 
     Args:
-        roots: folders that hold `train/` and `val/`.
+        roots: folders with `train/` and `val/`.
         split: which of them.
         window: how clips are cut; the first of every video by default.
         side, augmentation, seed, cache: see `VideoClips`; labelled clips are not augmented.
@@ -215,7 +215,7 @@ def find_files(roots: Sequence[str | Path], endings: Sequence[str]) -> list[Path
 def find_windows(paths: Sequence[Path], window: Window, decoder: Decoder) -> list[VideoClip]:
     """The clips of some videos: the first of each, or all that lie side by side.
 
-    Frames are counted by the header or, where it does not say, by decoding. A video that
+    Frames are counted by the header or else by decoding. A video that
     cannot be read gives one clip, so that reading it reports why.
     """
     if not window.every:
@@ -271,7 +271,7 @@ class CachedVideo(OpenVideo):
     Attributes:
         path: its file.
         squares: all frames that could be decoded.
-        num_frames: as the file says, so that random clips are those drawn from the file.
+        num_frames: of its header, so that random clips are those drawn from the file.
         damage: why there are no more, where that is not the video's end.
     """
 

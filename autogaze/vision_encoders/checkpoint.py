@@ -67,8 +67,8 @@ class Checkpoint:
         unknown = sorted(set(saved) - set(GAZED_OPTIONS))
         if unknown:
             raise EncoderError(
-                f"{name}: config.json says {SETTINGS_KEY}: {', '.join(unknown)}, which is not "
-                f"known; known are {', '.join(GAZED_OPTIONS)}"
+                f"{name}: unknown {SETTINGS_KEY} options in config.json: {', '.join(unknown)}; "
+                f"known are {', '.join(GAZED_OPTIONS)}"
             )
         return cls(str(name), config, saved)
 

@@ -13,7 +13,8 @@ from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders.adapter import EncoderAdapter
-from autogaze.vision_encoders.layout import AttentionType, TokenLayout
+from autogaze.vision_encoders.attention import check_backend
+from autogaze.vision_encoders.layout import AttentionType, TokenLayout, check_attention_type
 from autogaze.vision_encoders.output import GazedOutput, carry_forward
 from autogaze.vision_encoders.patches import gazed_patches
 from autogaze.vision_encoders.positions import PositionTables, Rotary
@@ -32,6 +33,9 @@ class GazedSettings:
         frames_at_once: frames resized together while patches are cut.
         empty_frames: "error", or "hold": a frame without patches is pooled as the last
             frame that had some.
+
+    Raises:
+        EncoderError: an unknown name, or a `max_tokens` below 1.
     """
 
     pyramid: PatchPyramid | None = None
@@ -40,6 +44,14 @@ class GazedSettings:
     max_tokens: int = 16384
     frames_at_once: int = 64
     empty_frames: str = "error"
+
+    def __post_init__(self) -> None:
+        check_attention_type(self.attn_type)
+        check_backend(self.backend)
+        if self.max_tokens < 1:
+            raise EncoderError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if self.empty_frames not in ("error", "hold"):
+            raise EncoderError(f"empty_frames must be 'error' or 'hold', got {self.empty_frames!r}")
 
 
 def encode(

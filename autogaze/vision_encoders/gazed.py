@@ -15,7 +15,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
 from autogaze.vision_encoders.encode import GazedSettings, encode
-from autogaze.vision_encoders.layout import AttentionType, check_attention_type
+from autogaze.vision_encoders.layout import AttentionType
 from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.registry import adapter_class
 
@@ -51,12 +51,6 @@ def gazed(
     Raises:
         EncoderError: no adapter for this model, or an unknown option.
     """
-    check_attention_type(attn_type)
-    attention.check_backend(backend)
-    if max_tokens < 1:
-        raise EncoderError(f"max_tokens must be at least 1, got {max_tokens}")
-    if empty_frames not in ("error", "hold"):
-        raise EncoderError(f"empty_frames must be 'error' or 'hold', got {empty_frames!r}")
     adapter = adapter_class(getattr(model, "config", None))(model)
     if backend == "auto" and adapter.config._attn_implementation == "flex_attention":
         backend = "flex"
@@ -128,8 +122,7 @@ class GazedVisionModel(nn.Module):
         """
         if not hasattr(self.model, "save_pretrained"):
             raise EncoderError(
-                f"{type(self.model).__name__} cannot be saved by itself; save the model that "
-                "holds it"
+                f"{type(self.model).__name__} cannot be saved alone; save the model it is part of"
             )
         settings = self.settings
         kept = {
@@ -181,7 +174,7 @@ def as_gaze(
         if scales is None:
             raise EncoderError(
                 f"the padded gaze has no 'scales', only {sorted(gaze)}; "
-                "say which with gazed(model, scales=...)"
+                "give them by gazed(model, scales=...)"
             )
         pyramid = PatchPyramid.parse(_plain(scales), patch_size, crop=True)
     elif scales is not None:

@@ -143,7 +143,7 @@ class TokenLayout:
         members: dict[tuple[int, ...], list[int]] = {}
         for number, frames in enumerate(segments):
             if sum(frames):
-                # Where frames are not told apart, only the length counts.
+                # Unless attention is block-causal, only the length counts.
                 key = frames if self.attn_type == "block_causal" else (sum(frames),)
                 members.setdefault(key, []).append(number)
         starts = list(accumulate((sum(frames) for frames in segments), initial=0))

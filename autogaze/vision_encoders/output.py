@@ -66,8 +66,8 @@ class GazedOutput(ModelOutput):
         # Only ModelOutput's conventions make it optional.
         if self.gaze is None:
             raise EncoderError(
-                "this output says no gaze, so nobody knows where its features belong; make it "
-                "with GazedOutput(..., gaze=gaze)"
+                "this output has no gaze to assign its features to frames; make it by "
+                "GazedOutput(..., gaze=gaze)"
             )
         return self.gaze
 

@@ -12,37 +12,33 @@ from autogaze.errors import EncoderError
 from autogaze.vision_encoders.adapter import EncoderAdapter
 
 
-class _Entry(NamedTuple):
-    module: str
-    class_name: str
-    model_class: str
+class _Family(NamedTuple):
+    """A family of models, by classes or by names that are imported when needed."""
+
     description: str
+    adapter: type[EncoderAdapter] | str  # "module:class" in this package
+    model_class: Any  # of transformers
 
 
-def _entry(module: str, class_name: str, model_class: str, description: str) -> _Entry:
-    return _Entry(f"autogaze.vision_encoders.{module}", class_name, model_class, description)
-
-
-_SIGLIP = _entry(
-    "siglip.adapter", "SiglipAdapter", "SiglipVisionModel", "SigLIP, fixed-resolution SigLIP2"
+_SIGLIP = _Family(
+    "SigLIP, fixed-resolution SigLIP2", "siglip.adapter:SiglipAdapter", "SiglipVisionModel"
 )
-_SIGLIP2 = _entry("siglip.adapter", "Siglip2Adapter", "Siglip2VisionModel", "SigLIP2 NaFlex")
-_CLIP = _entry("clip", "ClipAdapter", "CLIPVisionModel", "CLIP")
-_ENTRIES: dict[str, _Entry] = {
+_SIGLIP2 = _Family("SigLIP2 NaFlex", "siglip.adapter:Siglip2Adapter", "Siglip2VisionModel")
+_CLIP = _Family("CLIP", "clip:ClipAdapter", "CLIPVisionModel")
+_FAMILIES = {
     "siglip_vision_model": _SIGLIP,
     "siglip": _SIGLIP,
     "siglip2_vision_model": _SIGLIP2,
     "siglip2": _SIGLIP2,
-    "dinov2": _entry("dinov2", "Dinov2Adapter", "Dinov2Model", "DINOv2"),
-    "dinov2_with_registers": _entry(
-        "dinov2", "Dinov2Adapter", "Dinov2WithRegistersModel", "DINOv2 with registers"
+    "dinov2": _Family("DINOv2", "dinov2:Dinov2Adapter", "Dinov2Model"),
+    "dinov2_with_registers": _Family(
+        "DINOv2 with registers", "dinov2:Dinov2Adapter", "Dinov2WithRegistersModel"
     ),
-    "dinov3_vit": _entry("dinov3", "Dinov3Adapter", "DINOv3ViTModel", "DINOv3"),
+    "dinov3_vit": _Family("DINOv3", "dinov3:Dinov3Adapter", "DINOv3ViTModel"),
     "clip_vision_model": _CLIP,
     "clip": _CLIP,
-    "vit": _entry("vit", "ViTAdapter", "ViTModel", "ViT"),
+    "vit": _Family("ViT", "vit:ViTAdapter", "ViTModel"),
 }
-_REGISTERED: dict[str, tuple[type[EncoderAdapter], type[nn.Module] | None]] = {}
 
 
 def register_encoder(
@@ -71,18 +67,18 @@ def register_encoder(
             f"register_encoder({model_type!r}): model_class must be a transformers class, "
             f"which has from_pretrained, got {model_class!r}"
         )
-    _REGISTERED[model_type] = (adapter, model_class)
+    _FAMILIES[model_type] = _Family(adapter.__name__, adapter, model_class)
 
 
 def list_encoders() -> dict[str, str]:
     """Families that can be gazed, by `model_type`."""
-    known = {model_type: entry.description for model_type, entry in _ENTRIES.items()}
-    return known | {name: adapter.__name__ for name, (adapter, _) in _REGISTERED.items()}
+    return {model_type: family.description for model_type, family in _FAMILIES.items()}
 
 
 def is_registered(config: Any) -> bool:
     """Whether a model's adapter was added by `register_encoder`."""
-    return getattr(config, "model_type", None) in _REGISTERED
+    family = _FAMILIES.get(getattr(config, "model_type", ""))
+    return family is not None and not isinstance(family.adapter, str)
 
 
 def adapter_class(config: Any) -> type[EncoderAdapter]:
@@ -91,29 +87,27 @@ def adapter_class(config: Any) -> type[EncoderAdapter]:
     Raises:
         EncoderError: there is none; the message lists those there are.
     """
-    model_type = _known_type(config)
-    if model_type in _REGISTERED:
-        return _REGISTERED[model_type][0]
-    entry = _ENTRIES[model_type]
-    return getattr(importlib.import_module(entry.module), entry.class_name)
+    adapter = _family(config).adapter
+    if not isinstance(adapter, str):
+        return adapter
+    module, _, name = adapter.partition(":")
+    return getattr(importlib.import_module(f"autogaze.vision_encoders.{module}"), name)
 
 
 def model_class(config: Any) -> Any:
     """The transformers class that loads a vision model of this configuration."""
     import transformers
 
-    model_type = _known_type(config)
-    if model_type in _REGISTERED:
-        return _REGISTERED[model_type][1] or transformers.AutoModel
-    return getattr(transformers, _ENTRIES[model_type].model_class)
+    found = _family(config).model_class or "AutoModel"
+    return getattr(transformers, found) if isinstance(found, str) else found
 
 
-def _known_type(config: Any) -> str:
+def _family(config: Any) -> _Family:
     model_type = getattr(config, "model_type", None)
-    if model_type in _REGISTERED or model_type in _ENTRIES:
-        return model_type
+    if model_type in _FAMILIES:
+        return _FAMILIES[model_type]
     raise EncoderError(
         f"no adapter for models of type {model_type!r}; there are adapters for "
-        f"{', '.join(sorted(list_encoders()))}. Adding one takes one file: "
+        f"{', '.join(sorted(_FAMILIES))}. Adding one takes one file: "
         "autogaze.register_encoder, see docs/encoders.md"
     )

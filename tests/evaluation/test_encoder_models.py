@@ -32,7 +32,7 @@ from tests.vision_encoders.toy import ToyAdapter, ToyConfig, ToyModel
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTERED", {})
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
 
 
 def test_presets_are_the_real_sizes():

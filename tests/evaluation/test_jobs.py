@@ -41,7 +41,7 @@ register_encoder("deit", DeiTAdapter, model_class=DeiTModel)
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTERED", {})
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from tests.vision_encoders.toy import ToyAdapter, ToyBlock, ToyConfig, ToyModel
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTERED", {})
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
 
 
 def test_the_families_there_are():

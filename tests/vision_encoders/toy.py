@@ -1,4 +1,4 @@
-"""A family that nobody knows, and its adapter: what a user writes, in one file.
+"""An unregistered family of models and its adapter: what a user writes, in one file.
 
 Tokens of mean colours, learned positions for any grid, blocks that take their mask as
 `seen`, and an output that is a bare tensor.

@@ -197,4 +197,4 @@ def _film(kind: str, made: CameraClips | ComposedClips, picture: int, turn: int)
             raise VideoError(f"{clip.name}: {clip.cause}")
         return clip.frames
 
-    return QualityClip(kind, made.shows(number), made.name(number), read)
+    return QualityClip(kind, made.source(number), made.name(number), read)

@@ -46,7 +46,7 @@ class Siglip2Adapter(SiglipAdapter):
         return embeddings.resize_positional_embeddings(table, shape, max_length=grid * grid)[0]
 
     def dense(self, frames: Float[Tensor, "F 3 S S"]) -> Any:
-        # Patches instead of images, colours last; the mask says that none is padding.
+        # Patches instead of images, colours last; no patch is padding.
         p, F = self.patch_size, len(frames)
         grid = frames.shape[-1] // p
         covered = frames[..., : grid * p, : grid * p]
