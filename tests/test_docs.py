@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autogaze.cli.app import app
+from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from tests.clips import make_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,10 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("video.mp4", "other.mp4"):
         make_video(tmp_path / name)
+    widths = {"hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 48}
+    sizes = {**widths, **{f"decoder_{name}": size for name, size in widths.items()}}
+    config = VideoMAEConfig(num_hidden_layers=1, decoder_num_hidden_layers=1, **sizes)
+    save_video_mae(VideoMAE(config), tmp_path / "video-mae", loss_type="l1", loss_weights="1")
     return tmp_path
 
 
