@@ -1,7 +1,7 @@
 """Seeing a gaze: overlay video, contact sheet, canvas reconstruction, budget plot.
 
-Each is a `Rendering`: a context manager that is shown one chunk after the other,
-holds a bounded amount of it, and puts its file in place only when all went well.
+Each is a `Rendering`: a context manager that takes one chunk after the other, keeps a bounded
+amount of it, and puts its file in place only when all went well.
 
 Names are imported when they are first used: colours and letters need no video decoder.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autogaze.rendering.plot import BudgetPlot
     from autogaze.rendering.sheet import ContactSheet
 
-_HOMES = {
+_MODULES = {
     "BudgetPlot": "plot",
     "ContactSheet": "sheet",
     "OverlayVideo": "overlay",
@@ -27,8 +27,6 @@ __all__ = ["BudgetPlot", "ContactSheet", "OverlayVideo", "ReconstructionVideo", 
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'autogaze.rendering' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"autogaze.rendering.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    return getattr(importlib.import_module(f"autogaze.rendering.{_MODULES[name]}"), name)

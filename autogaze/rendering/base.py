@@ -1,18 +1,19 @@
-"""What every rendering promises: shown chunk after chunk, complete or not there at all."""
+"""What renderings share: they take a video chunk by chunk, and write a whole file or none."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from autogaze.pipeline import GazedChunk
-from autogaze.rendering.painter import display_size
+from autogaze.rendering.painter import display_size, resized, stitched
 from autogaze.utils.files import check_writable
 from autogaze.video.writer import VideoWriter
 
@@ -53,7 +54,7 @@ class Rendering(ABC):
 
     @abstractmethod
     def add(self, chunk: GazedChunk) -> None:
-        """Show the next chunk of the video."""
+        """Draw the next chunk of the video."""
 
     def finish(self) -> None:
         """Write what could only be written at the end."""
@@ -61,10 +62,10 @@ class Rendering(ABC):
 
 
 class VideoRendering(Rendering):
-    """A rendering that is a video, one frame written for every frame shown.
+    """A rendering that is a video of one frame per frame of the source.
 
     Args:
-        fps: frames a second; frames keep the times at which the source shows them,
+        fps: frames per second; frames keep the times at which the source shows them,
             counted from the first one, so this only says how long the last one stays.
         longest: bound on its longer side in pixels.
         shortest: the longer side that small sources are enlarged to, so as to be legible.
@@ -100,3 +101,63 @@ class VideoRendering(Rendering):
     @abstractmethod
     def draw(self, chunk: GazedChunk) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """The pictures of a chunk's frames, one after the other."""
+
+
+@dataclass(frozen=True)
+class FrameFacts:
+    """One frame of the source in numbers, gathered over its tiles.
+
+    Args:
+        number: of the frame in the decoded stream, from 0.
+        seconds: when it is shown.
+        kept: chosen patches per scale, coarse to fine.
+        total: patches that could have been chosen.
+        loss: canvas loss left, mean over the tiles, if it was measured.
+    """
+
+    number: int
+    seconds: float
+    kept: tuple[int, ...]
+    total: int
+    loss: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Chosen share of all patches, in [0, 1]."""
+        return sum(self.kept) / self.total
+
+
+def frame_facts(chunk: GazedChunk) -> Iterator[FrameFacts]:
+    """The facts of every frame of a chunk."""
+    gaze, source = chunk.gaze, chunk.source
+    kept = [mask.sum(dim=(0, 2)).tolist() for mask in gaze.masks()]  # T counts per scale
+    losses = None if gaze.losses is None else gaze.losses.mean(dim=0).tolist()
+    for index, (number, seconds) in enumerate(
+        zip(source.frame_indices, source.timestamps, strict=True)
+    ):
+        yield FrameFacts(
+            number,
+            seconds,
+            tuple(counts[index] for counts in kept),
+            gaze.num_clips * gaze.pyramid.num_patches,
+            None if losses is None else losses[index],
+        )
+
+
+def chosen_patches(chunk: GazedChunk, frame: int) -> list[Bool[np.ndarray, " _"]]:
+    """For each scale, which patches of one frame were chosen, all tiles one after another."""
+    return [mask[:, frame].reshape(-1).cpu().numpy() for mask in chunk.gaze.masks()]
+
+
+def frame_picture(
+    chunk: GazedChunk, frame: int, size: tuple[int, int]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """One frame of the source at (width, height), as sharp as the chunk has it."""
+    if chunk.pixels is not None:
+        return resized(chunk.pixels[frame], size)
+    return stitched(chunk.frames[:, frame], chunk.source.tiles, size)
+
+
+def video_name(chunk: GazedChunk) -> str:
+    """What pictures call the video, unless they are given a title."""
+    return Path(chunk.source.path).name if chunk.source.path else "video"

@@ -1,120 +1,55 @@
-"""Which patch each pixel of a picture belongs to, worked out once a video.
+"""What pictures of a gaze are painted with: colours and letters, tiles put together, patch maps.
 
-Painting then is one look-up a scale and frame, however many patches were chosen.
+A patch map says for every pixel of a picture which patch it belongs to. It is made once per video;
+painting then is one look-up per scale and frame, however many patches were chosen.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
-from PIL import Image
+from PIL import Image, ImageFont
 from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
-from autogaze.pipeline import GazedChunk
 from autogaze.reconstruction.resample import scale_views
 from autogaze.source import TileGrid
 from autogaze.video.tiling import stitch_tiles
 
-# What the pictures show of each frame, gathered over its tiles.
+Colour = tuple[int, int, int]
+
+GROUND: Colour = (16, 18, 22)
+PANEL: Colour = (26, 29, 35)
+INK: Colour = (232, 234, 237)
+FAINT: Colour = (138, 144, 153)
+
+# Coarse to fine, from cold to hot; told apart in greyscale and by colour-blind eyes.
+_RAMP = np.array([(92, 124, 250), (38, 190, 180), (255, 207, 92), (255, 84, 208)], dtype=float)
+
+_MAX_TILES = 16
+"""Tiles that are resampled at once."""
 
 
-@dataclass(frozen=True)
-class FrameFacts:
-    """One frame of the source in numbers.
-
-    Args:
-        number: of the frame in the decoded stream, from 0.
-        seconds: when it is shown.
-        kept: chosen patches a scale, coarse to fine.
-        total: patches that could have been chosen.
-        loss: canvas loss left, mean over the tiles, if it was measured.
-    """
-
-    number: int
-    seconds: float
-    kept: tuple[int, ...]
-    total: int
-    loss: float | None = None
+def scale_colours(num_scales: int) -> UInt8[np.ndarray, "{num_scales} 3"]:
+    """One colour per scale, coarse to fine."""
+    at = np.linspace(0, len(_RAMP) - 1, num_scales) if num_scales > 1 else np.array([3.0])
+    steps = np.arange(len(_RAMP))
+    ramp = [np.interp(at, steps, _RAMP[:, channel]) for channel in range(3)]
+    return np.stack(ramp, axis=-1).round().astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class Column:
-    """One frame of a sheet: its pictures from top to bottom, its numbers, the lines below."""
-
-    facts: FrameFacts
-    pictures: tuple[UInt8[np.ndarray, "h w 3"], ...]
-    foot: tuple[str, ...]
-
-
-def frame_facts(chunk: GazedChunk) -> Iterator[FrameFacts]:
-    """The facts of every frame of a chunk."""
-    gaze, source = chunk.gaze, chunk.source
-    kept = [mask.sum(dim=(0, 2)).tolist() for mask in gaze.masks()]  # a list of T counts a scale
-    losses = None if gaze.losses is None else gaze.losses.mean(dim=0).tolist()
-    for index, (number, seconds) in enumerate(
-        zip(source.frame_indices, source.timestamps, strict=True)
-    ):
-        yield FrameFacts(
-            number,
-            seconds,
-            tuple(counts[index] for counts in kept),
-            gaze.num_clips * gaze.pyramid.num_patches,
-            None if losses is None else losses[index],
-        )
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own typeface at a size in pixels."""
+    return ImageFont.load_default(size=size)  # type: ignore[return-value]
 
 
 def percent(share: float) -> str:
     """A share in words: two decimals below 1 %, since gazes are often that small."""
     return f"{100 * share:.{2 if share < 0.01 else 1}f} %"
-
-
-def chosen(chunk: GazedChunk, frame: int) -> list[Bool[np.ndarray, " _"]]:
-    """A scale each: which patches of one frame were chosen, all tiles after another."""
-    return [mask[:, frame].reshape(-1).cpu().numpy() for mask in chunk.gaze.masks()]
-
-
-# From tiles to pictures: stitching, resizing, and letters on them.
-
-_MAX_TILES = 16
-
-
-def stitched(
-    cut: UInt8[Tensor, "N 3 S S"], tiles: TileGrid, size: tuple[int, int]
-) -> UInt8[np.ndarray, "H W 3"]:
-    """One frame put together from its tiles, without padding, resized to (width, height)."""
-    return resized(stitch_tiles(cut[:, None], tiles)[0], size)
-
-
-def frame_picture(
-    chunk: GazedChunk, frame: int, size: tuple[int, int]
-) -> UInt8[np.ndarray, "H W 3"]:
-    """One frame of the source at (width, height), as sharp as the chunk has it."""
-    if chunk.pixels is not None:
-        return resized(chunk.pixels[frame], size)
-    return stitched(chunk.frames[:, frame], chunk.source.tiles, size)
-
-
-def resized(
-    pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]
-) -> UInt8[np.ndarray, "H W 3"]:
-    if pixels.shape[1::-1] == size:
-        return pixels
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
-
-
-def seen_at_scales(
-    tiles: UInt8[Tensor, "N 3 S S"], pyramid: PatchPyramid
-) -> Iterator[UInt8[Tensor, "N 3 S S"]]:
-    """The tiles as each scale shows them, coarse to fine."""
-    parts = []
-    for part in tiles.split(_MAX_TILES):  # as floats they weigh four times as much
-        views = scale_views(part.float() / 255, pyramid)
-        parts.append((views * 255).round_().to(torch.uint8))
-    yield from torch.cat(parts).unbind(dim=1)
 
 
 def display_size(tiles: TileGrid, longest: int, shortest: int = 0) -> tuple[int, int]:
@@ -130,6 +65,34 @@ def display_size(tiles: TileGrid, longest: int, shortest: int = 0) -> tuple[int,
         return max(2, 2 * round(length * zoom / 2))
 
     return even(tiles.width), even(tiles.height)
+
+
+def stitched(
+    cut: UInt8[Tensor, "N 3 S S"], tiles: TileGrid, size: tuple[int, int]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """One frame put together from its tiles, without padding, resized to (width, height)."""
+    return resized(stitch_tiles(cut[:, None], tiles)[0], size)
+
+
+def resized(
+    pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture at (width, height)."""
+    if pixels.shape[1::-1] == size:
+        return pixels
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+
+def seen_at_scales(
+    tiles: UInt8[Tensor, "N 3 S S"], pyramid: PatchPyramid
+) -> Iterator[UInt8[Tensor, "N 3 S S"]]:
+    """The tiles as each scale shows them, coarse to fine."""
+    parts = []
+    for part in tiles.split(_MAX_TILES):  # as floats they weigh four times as much
+        views = scale_views(part.float() / 255, pyramid)
+        parts.append((views * 255).round_().to(torch.uint8))
+    yield from torch.cat(parts).unbind(dim=1)
 
 
 @dataclass(frozen=True)
@@ -155,13 +118,12 @@ class PatchMap:
 def patch_maps(
     pyramid: PatchPyramid, tiles: TileGrid, width: int, height: int, line: int = 1
 ) -> tuple[PatchMap, ...]:
-    """One map a scale, coarse to fine, for a picture of `width` x `height` pixels.
+    """One map per scale, coarse to fine, for a picture of `width` x `height` pixels.
 
     Args:
         pyramid: the patches.
         tiles: how the source was tiled.
-        width: of the picture, which shows the whole source.
-        height: likewise.
+        width, height: of the picture, which shows the whole source.
         line: width of the border in pixels; thinner in patches too small for it.
     """
     maps = []

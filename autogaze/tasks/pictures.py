@@ -7,7 +7,7 @@ from torch import Tensor
 from autogaze.gaze import Gaze
 from autogaze.reconstruction.canvas import squares_of
 from autogaze.reconstruction.resample import scale_views
-from autogaze.rendering.palette import GROUND, scale_colours
+from autogaze.rendering.painter import GROUND, scale_colours
 from autogaze.tasks.base import TaskOutput
 
 GAP = 4

@@ -9,9 +9,9 @@ import pytest
 from autogaze.errors import OutputError
 from autogaze.geometry import PatchPyramid
 from autogaze.rendering import OverlayVideo, ReconstructionVideo
+from autogaze.rendering.base import FrameFacts, chosen_patches, frame_facts
 from autogaze.rendering.overlay import Caption, dim, draw_overlay
-from autogaze.rendering.painter import FrameFacts, chosen, frame_facts, patch_maps
-from autogaze.rendering.palette import PANEL, scale_colours
+from autogaze.rendering.painter import PANEL, patch_maps, scale_colours
 from tests.rendering.chunks import GRID, PYRAMID, chunk
 
 
@@ -19,7 +19,7 @@ def drawn(ids: list[list[list[int]]]) -> np.ndarray:
     frame = np.full((64, 128, 3), 255, dtype=np.uint8)
     return draw_overlay(
         frame,
-        chosen(chunk(ids), 0),
+        chosen_patches(chunk(ids), 0),
         patch_maps(PYRAMID, GRID, 128, 64, line=1),
         scale_colours(2),
     )

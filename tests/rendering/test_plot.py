@@ -9,7 +9,7 @@ from PIL import Image
 
 from autogaze.errors import MissingExtraError
 from autogaze.rendering import BudgetPlot, plot
-from autogaze.rendering.palette import scale_colours
+from autogaze.rendering.painter import scale_colours
 from tests.rendering.chunks import chunk
 
 pytest.importorskip("matplotlib")

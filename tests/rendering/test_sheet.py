@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from autogaze.rendering import ContactSheet
-from autogaze.rendering.palette import PANEL, scale_colours
+from autogaze.rendering.painter import PANEL, scale_colours
 from autogaze.rendering.sheet import GAP, LABELS, MARGIN
 from tests.rendering.chunks import chunk
 
