@@ -111,8 +111,9 @@ def _gaze_facts(entries: Mapping[str, str], arrays: Mapping[str, Any]) -> Facts:
     ids, lengths, losses = arrays["ids"], arrays["lengths"], arrays.get("losses")
     levels = np.searchsorted(np.cumsum(cells), ids, side="right")
     kept = np.bincount(levels, minlength=len(scales))
-    if len(kept) > len(scales) or lengths.sum() != len(ids):
-        raise ValueError("ids outside of the pyramid, or of other frames")
+    damaged = len(kept) > len(scales) or lengths.sum() != len(ids)
+    if damaged or (entries["format"], entries["version"]) != ("autogaze.gaze", "1"):
+        raise ValueError("no gaze")
     facts: Facts = {
         "kind": "gaze",
         "clips": lengths.shape[0],

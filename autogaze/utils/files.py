@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, nor some of those that belong together."""
+"""Files written whole or not at all, alone or several together."""
 
 import json
 import os
@@ -22,43 +22,6 @@ class Part(NamedTuple):
 
 _waiting: ContextVar[list[Part] | None] = ContextVar("waiting", default=None)
 """The files of the outermost `all_or_none` block that is open."""
-
-
-def check_writable(path: Path) -> None:
-    """Raise `OutputError` now, before long work, if `path` cannot be written later."""
-    folder = path.parent
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder, expected a file name to write to")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path}: is a device or a pipe; only regular files can be replaced")
-    if not folder.is_dir():
-        raise OutputError(f"{path}: the folder {folder} does not exist; create it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: the folder {folder} is not writable")
-    try:  # what permissions do not tell: /proc, for one, lets nobody make files
-        tempfile.TemporaryFile(dir=folder).close()
-    except FileNotFoundError:
-        raise OutputError(f"{path}: no files can be made in the folder {folder}") from None
-    except OSError as error:
-        raise _cannot_be_written(path, error) from error
-
-
-def check_output(path: str | Path, suffix: str, option: str) -> None:
-    """Raise `OutputError` now if a file asked for by `option` has another ending, or cannot be written."""
-    if Path(path).suffix.lower() != suffix:
-        raise OutputError(f"{option} {path}: the name must end in {suffix}")
-    check_writable(Path(path))
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """A text file, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-def write_json(path: str | Path, values: dict[str, Any]) -> None:
-    """A JSON file, whole or not at all."""
-    write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 @contextmanager
@@ -90,18 +53,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def all_or_none() -> Iterator[list[Part]]:
-    """What `replacing` writes inside this block appears together, when the block succeeds.
+    """Let the files that `replacing` writes inside this block appear together at its end.
 
-    Else none of it does, and what stood under those names before stays. Blocks inside
-    another one belong to it.
+    If the block fails, none of them appears, and what stood under their names before stays.
+    A block inside another one belongs to it.
 
     Yields:
         The files that are complete so far.
 
     Raises:
         OutputError: a file cannot be given its name. Those that had been given theirs
-            are taken away again, and what they had replaced is put back (on file
-            systems without hard links that is lost: no second name can be kept for it).
+            are taken away again, and what they had replaced is put back (on file systems
+            without hard links that is gone: no second name can be kept for it).
     """
     if (outer := _waiting.get()) is not None:
         yield outer
@@ -145,6 +108,43 @@ def _rename(parts: Sequence[Part]) -> None:
     finally:
         for second in older.values():
             second.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise `OutputError` now, before long work, if `path` cannot be written later."""
+    folder = path.parent
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder, expected a file name to write to")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is a device or a pipe; only regular files can be replaced")
+    if not folder.is_dir():
+        raise OutputError(f"{path}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: the folder {folder} is not writable")
+    try:  # what permissions do not tell: /proc, for one, lets nobody make files
+        tempfile.TemporaryFile(dir=folder).close()
+    except FileNotFoundError:
+        raise OutputError(f"{path}: no files can be made in the folder {folder}") from None
+    except OSError as error:
+        raise _cannot_be_written(path, error) from error
+
+
+def check_output(path: str | Path, suffix: str, option: str) -> None:
+    """Raise `OutputError` now if a file asked for by `option` has another ending, or cannot be written."""
+    if Path(path).suffix.lower() != suffix:
+        raise OutputError(f"{option} {path}: the name must end in {suffix}")
+    check_writable(Path(path))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: str | Path, values: dict[str, Any]) -> None:
+    """A JSON file, whole or not at all."""
+    write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def _cannot_be_written(path: Path, error: OSError) -> OutputError:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autogaze import __version__, gaze_video
-from tests.cli.test_gaze import run
+from tests.cli.commands import run
 from tests.clips import make_video
 
 HEAVY = {"torch", "transformers", "av", "matplotlib", "pandas"}

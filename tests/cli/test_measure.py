@@ -17,7 +17,7 @@ from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.video.chunks import ChunkReader
 from tests import clips
-from tests.cli.test_gaze import fails, run
+from tests.cli.commands import fails, run
 from tests.clips import damage, make_video
 from tests.tasks.material import TINY, tiny_mae
 
