@@ -1,7 +1,16 @@
-"""Shapes written in signatures are checked while tests run."""
+"""Shapes written in signatures are checked while tests run; fixtures of several rooms."""
 
+import pytest
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401 - the hook looks it up by name
 
 install_import_hook("autogaze", "tests.typechecker.check")
+
+
+@pytest.fixture
+def own_encoder_registry(monkeypatch):
+    """Encoders registered by a test are forgotten after it."""
+    from autogaze.vision_encoders import registry
+
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))

@@ -94,7 +94,7 @@ def test_names_tell_clips_apart(tmp_path, kind):
 def test_pictures_in_memory_are_those_on_disk(tmp_path, kind):
     make_pictures(tmp_path, 2)
     (tmp_path / "9.jpg").write_bytes(b"\xff\xd8 nothing")
-    plain, held = (
+    plain, cached = (
         kind([tmp_path], clips_a_picture=2),
         kind([tmp_path], clips_a_picture=2, cache=True),
     )
@@ -103,9 +103,9 @@ def test_pictures_in_memory_are_those_on_disk(tmp_path, kind):
         path.unlink()
     for number, clip in enumerate(wanted):
         if isinstance(clip, TrainingClip):
-            assert torch.equal(held[number].frames, clip.frames)
+            assert torch.equal(cached[number].frames, clip.frames)
         else:
-            assert held[number] == clip
+            assert cached[number] == clip
     assert any(isinstance(clip, UnreadableClip) for clip in wanted)
     assert any(isinstance(clip, TrainingClip) for clip in wanted)
 

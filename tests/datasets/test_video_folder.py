@@ -105,7 +105,7 @@ def test_videos_in_memory_are_those_on_disk(tmp_path, window):
     damage(make_video(folder / "holed.mp4", 12), 6)
     (folder / "none.mp4").write_bytes(b"no video at all")
     plain = VideoFolder([tmp_path], window=window, side=32)
-    held = VideoFolder([tmp_path], window=window, side=32, cache=True)
+    cached = VideoFolder([tmp_path], window=window, side=32, cache=True)
     keys = [ClipKey(epoch, number) for epoch in range(3) for number in range(len(plain))]
     wanted = [plain[key] for key in keys]
     for path in folder.iterdir():
@@ -113,10 +113,10 @@ def test_videos_in_memory_are_those_on_disk(tmp_path, window):
     assert isinstance(plain[0], UnreadableClip)
     for key, clip in zip(keys, wanted, strict=True):
         if isinstance(clip, UnreadableClip):
-            assert isinstance(held[key], UnreadableClip)
-            assert Path(clip.name).name in held[key].cause
+            assert isinstance(cached[key], UnreadableClip)
+            assert Path(clip.name).name in cached[key].cause
         else:
-            assert torch.equal(held[key].frames, clip.frames)
+            assert torch.equal(cached[key].frames, clip.frames)
 
 
 def test_a_random_window_may_lie_behind_the_last_frame(tmp_path):

@@ -21,7 +21,7 @@ from autogaze.evaluation.fidelity import (
 from autogaze.evaluation.memory_case import measure_memory_case
 from autogaze.utils.normalization import CLIP, IMAGENET, SIGLIP
 from autogaze.video.reader import Video
-from autogaze.vision_encoders import PixelStatistics, registry
+from autogaze.vision_encoders import PixelStatistics
 from autogaze.vision_encoders.adapter import EncoderAdapter, pool_by_frame, scaled_pyramid
 from autogaze.vision_encoders.registry import adapter_class
 from tests.clips import make_video
@@ -29,10 +29,7 @@ from tests.evaluation import tiny
 from tests.vision_encoders.families import FAMILIES, with_large_weights
 from tests.vision_encoders.toy import ToyAdapter, ToyConfig, ToyModel
 
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
+pytestmark = pytest.mark.usefixtures("own_encoder_registry")
 
 
 def test_presets_are_the_real_sizes():

@@ -13,7 +13,6 @@ from autogaze.errors import AutoGazeError, EncoderError, GeometryError, VideoErr
 from autogaze.evaluation.encode_job import EncodeJob
 from autogaze.evaluation.encoders import run_adapter_files
 from autogaze.evaluation.fidelity_job import FidelityJob
-from autogaze.vision_encoders import registry
 from tests.clips import make_video, moving_square
 from tests.evaluation import tiny
 
@@ -39,9 +38,7 @@ register_encoder("deit", DeiTAdapter, model_class=DeiTModel)
 """
 
 
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
+pytestmark = pytest.mark.usefixtures("own_encoder_registry")
 
 
 @pytest.fixture(scope="module")

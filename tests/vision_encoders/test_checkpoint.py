@@ -10,16 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from autogaze import Gaze, GazedVisionModel, PatchPyramid, gazed
 from autogaze.errors import EncoderError
-from tests.vision_encoders.families import FAMILIES, assert_close, random_frames
+from tests.vision_encoders.families import FAMILIES, SMALL, assert_close, random_frames
 
-VIT = {
-    "image_size": 64,
-    "patch_size": 16,
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 96,
-}
+VIT = {"image_size": 64, "patch_size": 16, **SMALL}
 
 
 def without(folder: Path, *parts: str) -> None:

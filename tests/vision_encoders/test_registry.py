@@ -24,10 +24,7 @@ from tests.vision_encoders.families import (
 )
 from tests.vision_encoders.toy import ToyAdapter, ToyBlock, ToyConfig, ToyModel
 
-
-@pytest.fixture(autouse=True)
-def own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
+pytestmark = pytest.mark.usefixtures("own_encoder_registry")
 
 
 def test_the_families_there_are():
