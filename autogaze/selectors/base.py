@@ -1,15 +1,20 @@
-"""What every selector promises: clips in, a gaze out, whole or frame by frame."""
+"""The selector: clips in, a gaze out, as whole clips or frame by frame.
+
+A selector subclasses `Selector` and writes `start`, which returns the stream that does the work:
+a `CausalStream` if every frame can be decided as it comes, else a `SelectionStream`.
+"""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from autogaze.clips import Clips, Ratio, as_clips, check_loss, check_ratio
+from autogaze.clips import Clips, Ratio, as_clips, check_loss, check_ratio, frame_cap
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -17,23 +22,7 @@ from autogaze.geometry import PatchPyramid
 if TYPE_CHECKING:
     from autogaze.pipeline import GazeOptions
 
-
-class SelectionStream(ABC):
-    """The state of a selection that is fed frame by frame.
-
-    `step` takes the next frame of every clip and returns a gaze at the frames that
-    could be decided by now: usually that one frame; none or several for selectors
-    that look ahead. `finish` returns what is still open. All pieces joined by
-    `Gaze.cat_frames` equal `Selector.select` on the whole clip.
-    """
-
-    @abstractmethod
-    def step(self, frame: Clips | Tensor) -> Gaze:
-        """Gaze at the next frame; `frame` is (B, 1, 3, S, S)."""
-
-    @abstractmethod
-    def finish(self) -> Gaze | None:
-        """What was still undecided, or None; the stream cannot be fed afterwards."""
+S = TypeVar("S", bound="Selector")
 
 
 class Selector(ABC):
@@ -56,7 +45,7 @@ class Selector(ABC):
     @abstractmethod
     def start(
         self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
-    ) -> SelectionStream:
+    ) -> "SelectionStream[Any]":
         """The stream of `stream`, which has checked the settings: what a selector must write."""
 
     def stream(
@@ -65,7 +54,7 @@ class Selector(ABC):
         ratio: Ratio | None = None,
         loss: float | None = None,
         generator: torch.Generator | None = None,
-    ) -> SelectionStream:
+    ) -> "SelectionStream[Any]":
         """Start a selection that is fed frame by frame; the same arguments as `select`."""
         ratio, loss = self.settings(ratio, loss)
         return self.start(ratio, loss, generator)
@@ -82,7 +71,7 @@ class Selector(ABC):
 
         Args:
             clips: (B, T, 3, S, S) frames with S = `pyramid.side`.
-            ratio: cap a frame, as a share of all V patches of all scales, in (0, 1].
+            ratio: cap per frame, as a share of all V patches of all scales, in (0, 1].
             loss: stop a frame as soon as its reconstruction loss is at most this.
                 With `ratio` too, whichever comes first. With neither: `default_loss`.
             generator: source of randomness, for selectors that use any.
@@ -161,3 +150,91 @@ class Selector(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(pyramid={self.pyramid})"
+
+
+class SelectionStream(ABC, Generic[S]):
+    """The state of a selection that is fed frame by frame.
+
+    All pieces that `step` and `finish` return, joined by `Gaze.cat_frames`, equal
+    `Selector.select` on the whole clip.
+
+    Attributes:
+        num_clips: known from the first frame on.
+        num_frames: frames taken in so far.
+    """
+
+    def __init__(self, selector: S, ratio: Ratio | None) -> None:
+        self.selector = selector
+        self.pyramid = selector.pyramid
+        self.ratio = ratio
+        self.num_clips: int | None = None
+        self.num_frames = 0
+        self.finished = False
+
+    @abstractmethod
+    def step(self, frame: Clips | Tensor) -> Gaze:
+        """Take in the next frame of every clip, (B, 1, 3, S, S).
+
+        Returns:
+            A gaze at the frames that could be decided by now: usually that one frame; none or
+            several for selectors that look ahead.
+        """
+
+    def finish(self) -> Gaze | None:
+        """What is still undecided, or None; the stream cannot be fed afterwards."""
+        self.finished = True
+        return None
+
+    def admit(self, frame: Clips | Tensor) -> Clips:
+        """Check and count the next frame, as every `step` does first.
+
+        Raises:
+            SelectorError: not one frame of this selector's size and of as many clips
+                as before, or a frame after `finish`.
+        """
+        if self.finished:
+            raise SelectorError("this stream is finished; start another with selector.stream()")
+        clips = as_clips(frame)
+        self.selector.check(clips)
+        if clips.num_frames != 1:
+            raise SelectorError(f"a stream takes one frame at a time, got {clips.num_frames}")
+        if self.num_clips is not None and clips.num_clips != self.num_clips:
+            raise SelectorError(
+                f"this stream was started with {self.num_clips} clips, got {clips.num_clips}"
+            )
+        self.num_clips = clips.num_clips
+        self.num_frames += 1
+        return clips
+
+    def cap(self, frame: int) -> int:
+        """Patches that a frame may take."""
+        return frame_cap(self.ratio, frame, self.pyramid.num_patches)
+
+
+class CausalStream(SelectionStream[S]):
+    """A stream that decides every frame as it comes."""
+
+    @abstractmethod
+    def choose(self, frame: Clips, cap: int) -> Gaze:
+        """Gaze at one frame, at no more than `cap` patches."""
+
+    def step(self, frame: Clips | Tensor) -> Gaze:
+        clips = self.admit(frame)
+        return self.choose(clips, self.cap(self.num_frames - 1))
+
+
+def frame_gaze(
+    pyramid: PatchPyramid,
+    ids: Sequence[Int[Tensor, " _"]],
+    losses: Float[Tensor, "B 1"] | None = None,
+    metric: str | None = None,
+) -> Gaze:
+    """A gaze at one frame from every clip's ids, in the order they were chosen."""
+    lengths = torch.tensor([[len(chosen)] for chosen in ids])
+    return Gaze(pyramid, torch.cat(list(ids)), lengths, losses=losses, metric=metric)
+
+
+def no_frames(pyramid: PatchPyramid, num_clips: int, device: torch.device) -> Gaze:
+    """A gaze at no frame at all: what a stream returns while it still looks ahead."""
+    ids = torch.empty(0, dtype=torch.long, device=device)
+    return Gaze(pyramid, ids, torch.empty(num_clips, 0, dtype=torch.long))

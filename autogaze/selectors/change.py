@@ -13,9 +13,8 @@ from autogaze.clips import Clips, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import SelectionStream, Selector
+from autogaze.selectors.base import SelectionStream, Selector, frame_gaze, no_frames
 from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_frame
-from autogaze.selectors.frame_stream import FrameStream, frame_gaze, no_frames
 
 
 class Change(Selector):
@@ -47,7 +46,7 @@ class Change(Selector):
         return _ChangeStream(self, ratio)
 
 
-class _ChangeStream(FrameStream[Change]):
+class _ChangeStream(SelectionStream[Change]):
     """Collects distances frame by frame."""
 
     def __init__(self, selector: Change, ratio: Ratio | None) -> None:

@@ -11,9 +11,8 @@ from autogaze.clips import Clips, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import SelectionStream, Selector
+from autogaze.selectors.base import CausalStream, SelectionStream, Selector, frame_gaze
 from autogaze.selectors.finest_cells import highest_cells, whole_frame
-from autogaze.selectors.frame_stream import PromptStream, frame_gaze
 
 
 class Codec(Selector):
@@ -67,7 +66,7 @@ class Codec(Selector):
         return _MotionStream(self, ratio)
 
 
-class _MotionStream(PromptStream[Codec]):
+class _MotionStream(CausalStream[Codec]):
     """Each frame by its own motion."""
 
     def choose(self, frame: Clips, cap: int) -> Gaze:

@@ -5,8 +5,7 @@ import torch
 from autogaze.clips import Clips, Ratio
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import SelectionStream, Selector
-from autogaze.selectors.frame_stream import PromptStream, frame_gaze
+from autogaze.selectors.base import CausalStream, SelectionStream, Selector, frame_gaze
 
 DEFAULT_RATIO = 0.1
 """Taken when no ratio is given: where AutoGaze is published to work (its section 4)."""
@@ -37,7 +36,7 @@ class Centre(Selector):
         return _CentreStream(self, DEFAULT_RATIO if ratio is None else ratio)
 
 
-class _CentreStream(PromptStream[Centre]):
+class _CentreStream(CausalStream[Centre]):
     """The same patches again and again."""
 
     def choose(self, frame: Clips, cap: int) -> Gaze:
@@ -67,7 +66,7 @@ class Random(Selector):
         return _RandomStream(self, DEFAULT_RATIO if ratio is None else ratio, generator)
 
 
-class _RandomStream(PromptStream[Random]):
+class _RandomStream(CausalStream[Random]):
     """One generator a clip."""
 
     def __init__(self, selector: Random, ratio: Ratio, generator: torch.Generator | None) -> None:

@@ -18,8 +18,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import Canvas
 from autogaze.reconstruction.greedy_search import UNITS, Search, atoms_of
 from autogaze.reconstruction.resample import scale_views
-from autogaze.selectors.base import SelectionStream, Selector
-from autogaze.selectors.frame_stream import PromptStream, frame_gaze
+from autogaze.selectors.base import CausalStream, SelectionStream, Selector, frame_gaze
 
 
 class Greedy(Selector):
@@ -52,7 +51,7 @@ class Greedy(Selector):
         return _GreedyStream(self, ratio, loss)
 
 
-class _GreedyStream(PromptStream[Greedy]):
+class _GreedyStream(CausalStream[Greedy]):
     """One canvas a clip."""
 
     def __init__(self, selector: Greedy, ratio: Ratio | None, loss: float | None) -> None:

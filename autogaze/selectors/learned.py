@@ -16,8 +16,7 @@ from autogaze.models.autogaze.grid_adaptation import GridAdaptation
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.streaming import ClipStream, Generation
-from autogaze.selectors.base import Selector
-from autogaze.selectors.frame_stream import FrameStream
+from autogaze.selectors.base import SelectionStream, Selector
 
 
 class Learned(Selector):
@@ -110,7 +109,7 @@ class Learned(Selector):
         return max(1, whole // self.adaptation.tiles**2)
 
 
-class LearnedStream(FrameStream["Learned"]):
+class LearnedStream(SelectionStream["Learned"]):
     """A `ClipStream` that is started by the first frame."""
 
     def __init__(
@@ -141,6 +140,3 @@ class LearnedStream(FrameStream["Learned"]):
             stream=self.inner,
         )
         return self.selector.chosen(generation)
-
-    def finish(self) -> None:
-        self.finished = True

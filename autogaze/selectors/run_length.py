@@ -16,9 +16,8 @@ from autogaze.clips import Clips, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import SelectionStream, Selector
+from autogaze.selectors.base import SelectionStream, Selector, frame_gaze, no_frames
 from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_frame
-from autogaze.selectors.frame_stream import FrameStream, frame_gaze, no_frames
 from autogaze.utils.normalization import IMAGENET
 
 TUBELET = 2
@@ -65,7 +64,7 @@ class RunLength(Selector):
         return _TubeletStream(self, ratio)
 
 
-class _TubeletStream(FrameStream[RunLength]):
+class _TubeletStream(SelectionStream[RunLength]):
     """Holds the first frame of the open tubelet, and the picture to compare with."""
 
     def __init__(self, selector: RunLength, ratio: Ratio | None) -> None:
