@@ -33,7 +33,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --no-header tests/test_docs.py
+	$(BIN)/python -m pytest --no-header tests/test_architecture.py tests/test_docs.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -1,5 +1,6 @@
 """The package keeps to docs/architecture.md: the order of its rooms, no circles, light imports."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,18 @@ def test_every_file_belongs_to_a_room():
 def test_every_room_has_files():
     missing = [path for room in ROOMS for path in room.paths if not (house.PACKAGE / path).exists()]
     assert missing == [], f"{house.PAGE.name} names what is not there"
+
+
+def test_files_named_on_the_page_are_there():
+    """With their folders from `autogaze/` on; by their names alone within a section on a room."""
+    missing = []
+    for name in re.findall(r"`((?:\w+/)*\w+\.(?:py|c|yaml))`", house.PAGE.read_text()):
+        places = [house.PACKAGE / name, house.ROOT / name]
+        if "/" not in name:
+            places += house.PACKAGE.rglob(name)
+        if not any(place.exists() for place in places):
+            missing.append(name)
+    assert missing == []
 
 
 def test_no_circles():
