@@ -1,5 +1,6 @@
 """The package keeps to docs/architecture.md: the order of its rooms, no circles, light imports."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from autogaze import Gaze, PatchPyramid
 from scripts import rooms as house
 
 ROOMS = house.read_rooms()
@@ -104,6 +106,23 @@ def test_import_is_light():
     loaded = set(done.stdout.split())
     assert {name for name in loaded if name.startswith("autogaze.")} == set()
     assert {name.partition(".")[0] for name in loaded} <= {"autogaze", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("words", ["--help", "gaze --help", "selectors", "info gaze.safetensors"])
+def test_quick_commands_load_no_torch(words, tmp_path):
+    if words.startswith("info"):
+        Gaze.everything(PatchPyramid(), num_clips=1, num_frames=1).save(tmp_path / words.split()[1])
+    code = "import sys; from autogaze.cli.app import app; app(standalone_mode=False); "
+    code += "print('loaded', *{'torch', 'transformers', 'av'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(house.ROOT)},
+    )
+    assert done.stdout.splitlines()[-1].split() == ["loaded"]
 
 
 def test_the_drawing_is_up_to_date():
