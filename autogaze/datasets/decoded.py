@@ -65,8 +65,8 @@ class DecodedClips(NamedClips):
             if augmentation is not None:
                 raise TrainingError("gaze labels belong to fixed clips: use no augmentation")
             names = [name for _, _, name in clips]
-            clips = [clips[number] for number in labels.choose(names, self.headers[0].shape[0])]
-            self.coverage = labels.coverage(names, [name for _, _, name in clips])
+            numbers, self.coverage = labels.choose(names, self.headers[0].shape[0])
+            clips = [clips[number] for number in numbers]
         self.clips = clips
 
     def check_shape(self, clip_len: int, side: int) -> None:

@@ -30,9 +30,8 @@ class DrawnClips(NamedClips):
 
     Args:
         num_clips: per epoch.
-        clip_len: frames per clip.
-        recipe: everything that clips depend on besides the seed, the epoch and the number;
-            clips of different recipes have different names.
+        settings: how clips are drawn, a `settings_kind`; its defaults by default.
+        sources: names of the files that clips are drawn from.
         seed: of what is drawn.
         fixed: the same clips in every epoch.
         labels: gaze labels; only labelled clips are given, the same in every epoch.
@@ -42,30 +41,33 @@ class DrawnClips(NamedClips):
     """
 
     kind: str
-    """What it is called in seeds."""
+    """Name of the dataset in seeds."""
+    settings_kind: type[Any]
+    """Dataclass of the settings, with `clip_len`."""
 
     def __init__(
         self,
         num_clips: int,
-        clip_len: int,
-        recipe: Sequence[object],
+        settings: Any = None,
         *,
+        sources: Sequence[str] = (),
         seed: int = 0,
         fixed: bool = False,
         labels: LabelFile | None = None,
     ) -> None:
         if num_clips < 1:
             raise TrainingError(f"an epoch must have one clip at least, got {num_clips}")
+        self.settings = self.settings_kind() if settings is None else settings
         self.seed = seed
         self.fixed = fixed or labels is not None
         self.labels = labels
-        parts = repr((self.kind, seed, *recipe)).encode()
-        self.recipe = hashlib.blake2b(parts, digest_size=4).hexdigest()
+        # Clips that depend on anything else have other names.
+        recipe = repr((self.kind, seed, self.settings, *sources)).encode()
+        self.recipe = hashlib.blake2b(recipe, digest_size=4).hexdigest()
         self.numbers: Sequence[int] = range(num_clips)
         if labels is not None:
             names = [self.name(number) for number in range(num_clips)]
-            self.numbers = labels.choose(names, clip_len)
-            self.coverage = labels.coverage(names, [names[number] for number in self.numbers])
+            self.numbers, self.coverage = labels.choose(names, self.settings.clip_len)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -99,17 +101,13 @@ class PictureClips(DrawnClips):
 
     Args:
         roots: folders of pictures, searched to the bottom.
-        settings: how clips are made, a `settings_kind`.
         clips_a_picture: clips per picture and epoch.
-        seed, fixed, labels: see `DrawnClips`.
+        settings, seed, fixed, labels: see `DrawnClips`.
         cache: decode all pictures now and keep them in memory.
 
     Raises:
         TrainingError: no pictures, or labels of other clips.
     """
-
-    settings_kind: type[Any]
-    """Dataclass of the settings, with `clip_len`."""
 
     def __init__(
         self,
@@ -122,15 +120,14 @@ class PictureClips(DrawnClips):
         labels: LabelFile | None = None,
         cache: bool = False,
     ) -> None:
-        self.settings = self.settings_kind() if settings is None else settings
         self.paths = find_files(roots, PICTURES)
         if not self.paths:
             places = ", ".join(map(str, roots))
             raise TrainingError(f"no pictures ({' '.join(PICTURES)}) in {places or 'no folder'}")
         super().__init__(
             len(self.paths) * clips_a_picture,
-            self.settings.clip_len,
-            [self.settings, *map(short_name, self.paths)],
+            settings,
+            sources=[short_name(path) for path in self.paths],
             seed=seed,
             fixed=fixed,
             labels=labels,

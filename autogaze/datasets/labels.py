@@ -97,8 +97,8 @@ class LabelFile:
             starts.setdefault(video, []).append(int(number))
         return {video: sorted(found) for video, found in starts.items()}
 
-    def choose(self, names: Sequence[str], clip_len: int) -> list[int]:
-        """Which of some clips are labelled.
+    def choose(self, names: Sequence[str], clip_len: int) -> tuple[list[int], LabelCoverage]:
+        """Indices of the labelled ones of some clips, and their coverage.
 
         Raises:
             TrainingError: none of them, or not in every one of `clip_len` frames.
@@ -106,11 +106,12 @@ class LabelFile:
         found = [number for number, name in enumerate(names) if name in self.clips]
         if not found:
             raise self.none_of(names)
-        self.check_length((names[number] for number in found), clip_len)
-        return found
+        labelled = [names[number] for number in found]
+        self.check_length(labelled, clip_len)
+        return found, self.coverage(names, labelled)
 
     def none_of(self, names: Sequence[str]) -> TrainingError:
-        """What to raise where a dataset has none of the labelled clips."""
+        """The error of a dataset that has none of the labelled clips."""
         return TrainingError(
             f"{self.path} labels none of the {len(names)} clips found, such as {names[0]}; it "
             f"labels {next(iter(self.clips), 'nothing')}. A video is known by the last three parts "
@@ -119,7 +120,7 @@ class LabelFile:
         )
 
     def coverage(self, found: Sequence[str], labelled: Collection[str]) -> LabelCoverage:
-        """How many of the names found are among the labelled ones."""
+        """How many of the names found are labelled."""
         known = set(labelled)
         missing = [name for name in found if name not in known]
         return LabelCoverage(

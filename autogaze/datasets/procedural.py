@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.datasets.drawn import DrawnClips
-from autogaze.datasets.labels import LabelFile
 from autogaze.errors import TrainingError
 from autogaze.utils.seeding import integer, uniform
 
@@ -51,28 +50,10 @@ class ProceduralSettings:
 
 
 class ProceduralClips(DrawnClips):
-    """`num_clips` clips per epoch; for the other arguments see `DrawnClips`."""
+    """Procedural clips; for the arguments see `DrawnClips`."""
 
     kind = "procedural"
-
-    def __init__(
-        self,
-        num_clips: int,
-        settings: ProceduralSettings | None = None,
-        *,
-        seed: int = 0,
-        fixed: bool = False,
-        labels: LabelFile | None = None,
-    ) -> None:
-        self.settings = settings or ProceduralSettings()
-        super().__init__(
-            num_clips,
-            self.settings.clip_len,
-            [self.settings],
-            seed=seed,
-            fixed=fixed,
-            labels=labels,
-        )
+    settings_kind = ProceduralSettings
 
     def source(self, number: int) -> str:
         """See `DrawnClips`."""

@@ -1,4 +1,4 @@
-"""The two functions with which AutoGaze's users read a video by hand.
+"""Reading a video by hand: the two functions that AutoGaze's users import.
 
 ```python
 container = av.open("video.mp4")
@@ -93,7 +93,7 @@ def transform_video_for_pytorch(
     if transform is None:
         values = torch.from_numpy(np.stack(frames))
     elif _takes_images(transform):
-        values = _processed(transform, frames)
+        values = _tensor(transform(images=frames, return_tensors="pt")["pixel_values"])
     else:
         values = torch.stack([_tensor(transform(Image.fromarray(frame))) for frame in frames])
     if values.ndim == 5 and values.shape[0] == 1:  # video processors return a batch of one
@@ -116,11 +116,6 @@ def _takes_images(transform: Callable[..., Any]) -> bool:
         return "images" in inspect.signature(transform).parameters
     except (TypeError, ValueError):  # built-in callables have no signature to look at
         return False
-
-
-def _processed(transform: Callable[..., Any], frames: list[np.ndarray]) -> Tensor:
-    result = transform(images=frames, return_tensors="pt")
-    return _tensor(result["pixel_values"])
 
 
 def _tensor(values: Any) -> Tensor:

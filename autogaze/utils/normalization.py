@@ -1,5 +1,6 @@
 """Pixel statistics: the mean and standard deviation by which vision models normalise RGB."""
 
+import warnings
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -20,6 +21,12 @@ class PixelStatistics:
     def denormalise(self, pixels: Float[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
         """Back to RGB; values outside of [0, 1] are not clipped."""
         return pixels * _channels(pixels, self.std) + _channels(pixels, self.mean)
+
+    @property
+    def deviation(self) -> tuple[float, float, float]:
+        """Former name of `std`."""
+        warnings.warn("PixelStatistics.deviation is now `std`", DeprecationWarning, stacklevel=2)
+        return self.std
 
 
 def _channels(like: Tensor, values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
