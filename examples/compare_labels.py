@@ -16,14 +16,12 @@ from autogaze import Gaze
 from autogaze.datasets.clip import GazeLabels
 from autogaze.datasets.labels import LabelFile
 from autogaze.evaluation.quality.metrics import (
-    EFFICIENTNET,
+    ClipBatch,
     EfficientNetFeatures,
-    FeatureJudge,
-    Shown,
-    Trial,
+    FeatureMetric,
 )
 from autogaze.labelling.label import clips_of
-from autogaze.reconstruction.canvas import canvas_losses
+from autogaze.reconstruction.canvas import reconstruct
 from autogaze.reconstruction.efficientnet import load_efficientnet
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.clip_sources import SourceFile
@@ -37,7 +35,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60)
     given = parser.parse_args()
     judge = VideoMAEReconstruction.from_checkpoint("learned").eval()
-    features = FeatureJudge(EfficientNetFeatures(load_efficientnet("lite1")), EFFICIENTNET)
+    features = FeatureMetric(EfficientNetFeatures(load_efficientnet("lite1")))
     pyramid = judge.pyramid
     files = [LabelFile.load(path, pyramid.num_patches).clips for path in given.labels]
     shares = [
@@ -51,10 +49,11 @@ def main() -> None:
         lengths = torch.tensor([[len(ids) for ids in labels.ids]])
         gaze = Gaze(pyramid, torch.tensor([i for ids in labels.ids for i in ids]), lengths)
         video = frames.float() / 255
+        canvas = reconstruct(video, gaze)
         found = (
             judge(video, gaze, range(len(labels.ids))).losses,
-            canvas_losses(frames, gaze),
-            features.losses(Trial(Shown.of(video), gaze)),
+            canvas.losses,
+            features.losses(ClipBatch.of(video), gaze, canvas),
         )
         return [float(each.mean()) for each in found]
 

@@ -11,7 +11,7 @@ import argparse
 import torch
 
 import autogaze
-from autogaze.evaluation.quality.clips import Material, plan_clips, read_batch
+from autogaze.evaluation.quality.clips import ClipFiles, plan_clips, read_batch
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
 RATIOS = (0.02, 0.05, 0.1)
@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8, help="of each kind")
     given = parser.parse_args()
     judge = VideoMAEReconstruction.from_checkpoint("learned").eval()
-    material = Material.of_root(given.data, "val")
-    plan = plan_clips(material, per_kind=given.clips, side=224, seed=0)
+    files = ClipFiles.of_root(given.data, "val")
+    plan = plan_clips(files, per_kind=given.clips, side=224, seed=0)
     frames = read_batch(plan).frames[:, : given.frames]
 
     print("| decoded | share of patches | before | after | difference |")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from autogaze import Gaze
-from autogaze.evaluation.quality.clips import Material, plan_clips, read_batch
+from autogaze.evaluation.quality.clips import ClipFiles, plan_clips, read_batch
 from autogaze.labelling.metrics import CANVAS, JudgeChoice
 from autogaze.reconstruction.canvas import canvas_losses
 
@@ -36,9 +36,9 @@ def main() -> None:
     searchers = {name: choice.build(FRAMES)[0] for name, choice in choices.items()}
     _, judge = JudgeChoice("learned").build(FRAMES)  # the losses reported are in float32
 
-    material = Material.of_root(given.data, "train")
+    files = ClipFiles.of_root(given.data, "train")
     rows: dict[str, list[Tensor]] = defaultdict(list)
-    for clip in plan_clips(material, per_kind=given.clips, side=224, seed=given.seed):
+    for clip in plan_clips(files, per_kind=given.clips, side=224, seed=given.seed):
         frames = read_batch([clip]).frames[:, :FRAMES]
         for name, searcher in searchers.items():
             began = time.perf_counter()

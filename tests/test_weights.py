@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 import autogaze
 from autogaze.clips import Clips
 from autogaze.datasets.clip import ClipKey
-from autogaze.evaluation.quality.metrics import JudgeOptions
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.metrics import JudgeChoice
 from autogaze.models.autogaze.processing import normalise
@@ -76,7 +75,6 @@ def test_learned_is_a_judge_wherever_one_is_named(tmp_path, monkeypatch):
     Path("learned").mkdir()  # no folder can take the name, as among the selectors
     assert find_checkpoint("learned") == JUDGE
     assert find_checkpoint("./learned") == Path("learned")
-    JudgeOptions("learned", efficientnet=False).check()
     _, of_labels = JudgeChoice("learned", loss_type="l1", loss_weights="1").build(16)
     options = {
         "recon_model": "learned",

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from autogaze import __version__
-from autogaze.cli.bench import bench
+from autogaze.cli.bench import BenchEncode, BenchFidelity, BenchSelect
+from autogaze.cli.bench_quality import BenchQuality
 from autogaze.cli.calibrate import calibrate
 from autogaze.cli.command import add_command
 from autogaze.cli.errors import EXIT_CODES, log_to_stderr
@@ -51,6 +52,12 @@ add_command(app, MeasureCommand, "measure")
 add_command(app, MeasureCommand, "judge", renamed_to="measure")
 app.command(epilog=EXIT_CODES)(label)
 app.command(epilog=EXIT_CODES)(calibrate)
+
+bench = typer.Typer(no_args_is_help=True, help="Measure speed and quality on this machine.")
+add_command(bench, BenchSelect, "select")
+add_command(bench, BenchEncode, "encode")
+add_command(bench, BenchFidelity, "fidelity")
+add_command(bench, BenchQuality, "quality")
 app.add_typer(bench, name="bench")
 
 

@@ -1,68 +1,313 @@
-"""`autogaze bench`: measurements that anybody can repeat."""
+"""`autogaze bench`: measurements of speed and quality that anybody can repeat."""
 
-from typing import Annotated
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import typer
 
-from autogaze.cli.bench_encode import encode
-from autogaze.cli.bench_fidelity import fidelity
-from autogaze.cli.bench_quality import quality
-from autogaze.cli.errors import EXIT_CODES, exit_codes
-from autogaze.cli.options import PrintJson, device_option, dtype_option
+from autogaze.cli.command import Command, PrintJson
+from autogaze.errors import SelectorError, VideoError
 
-bench = typer.Typer(no_args_is_help=True, help="Measure speed and quality on this machine.")
+WHAT = partial(typer.Option, rich_help_panel="What to measure")
+HOW = partial(typer.Option, rich_help_panel="How to measure")
+FILES = partial(typer.Option, rich_help_panel="Files to write")
+
+AttentionName = Literal["block_causal", "causal", "bidirectional", "frame_independent"]
+ENCODER_HELP = (
+    "siglip2-base-patch16-224, siglip2-so400m-patch14-384 or dinov2-base (random weights), or a "
+    "checkpoint"
+)
+
+Device = Annotated[str, HOW(help="Where models run: cpu or cuda.")]
+Dtype = Annotated[str, HOW(help="Of models: float32 or bfloat16.")]
+JsonFile = Annotated[str | None, FILES("--json", metavar="FILE", help="All figures (.json).")]
+Selectors = Annotated[
+    list[str],
+    WHAT(
+        "--selector",
+        metavar="NAME|FOLDER|HUB-ID",
+        help="Any of `autogaze selectors`, or a checkpoint; repeat for more. random and centre "
+        "are always there.",
+    ),
+]
+Adapters = Annotated[
+    list[str],
+    WHAT(
+        "--adapter",
+        metavar="FILE",
+        help="A Python file that registers an encoder family of your own; repeat for more.",
+        show_default=False,
+    ),
+]
 
 
-@bench.callback()
-def root() -> None:
-    """Measure speed and quality on this machine."""
+def repeated(*values: object) -> Any:
+    """The default of an option that can be repeated; a dataclass takes no list."""
+    return values
 
 
-@bench.command(epilog=EXIT_CODES)
-def select(
+@dataclass(frozen=True)
+class BenchSelect(Command):
+    """Time selectors, beside the arithmetic they need and the rate of this machine."""
+
     selectors: Annotated[
-        list[str] | None,
+        list[str],
         typer.Option("--selector", help="Only this one (repeat for more).", show_default="all"),
-    ] = None,
+    ] = repeated()
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="FOLDER|HUB-ID",
-            help="The learned selector's checkpoint; how long it takes does not depend on it.",
+            help="The learned selector's checkpoint; its time does not depend on it.",
             show_default="those of the package",
         ),
-    ] = None,
+    ] = None
     video: Annotated[
         str | None,
         typer.Option(help="Where clips come from.", show_default="moving textures, made here"),
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Measured runs; the median is shown.")] = 7,
-    device: Annotated[str, device_option("Where the learned selector runs")] = "cpu",
-    dtype: Annotated[str, dtype_option()] = "float32",
-    json: PrintJson = False,
-) -> None:
-    """Time selectors, beside the arithmetic they need and the rate of this machine."""
-    with exit_codes():
+    ] = None
+    repeats: Annotated[int, typer.Option(min=1, help="Measured runs; the median is shown.")] = 7
+    device: Annotated[str, typer.Option(help="Where the learned selector runs: cpu or cuda.")] = (
+        "cpu"
+    )
+    dtype: Annotated[str, typer.Option(help="In float32 or bfloat16.")] = "float32"
+    json: PrintJson = False
+
+    def __post_init__(self) -> None:
+        from autogaze.selectors.registry import list_selectors
+
+        for name in self.selectors:
+            if name not in list_selectors():
+                raise SelectorError(
+                    f"unknown selector {name!r}; known are {', '.join(list_selectors())}"
+                )
+
+    def run(self) -> None:
         from autogaze.cli.report import results_console
-        from autogaze.errors import SelectorError
         from autogaze.evaluation.select import bench_select, print_report
-        from autogaze.selectors import registry
+        from autogaze.selectors.registry import list_selectors
         from autogaze.utils.device import Place
 
-        known = list(registry.list_selectors())
-        for name in selectors or ():
-            if name not in known:
-                raise SelectorError(f"unknown selector {name!r}; known are {', '.join(known)}")
-        place = Place.parse(device, dtype)
         report = bench_select(
-            selectors or known, weights, video, repeats, place.device, place.dtype
+            self.selectors or list(list_selectors()),
+            weights=self.weights,
+            video=self.video,
+            repeats=self.repeats,
+            place=Place.parse(self.device, self.dtype),
         )
-        if json:
+        if self.json:
             print(report.to_json())
         else:
             print_report(report, results_console())
 
 
-bench.command(epilog=EXIT_CODES)(encode)
-bench.command(epilog=EXIT_CODES)(fidelity)
-bench.command(epilog=EXIT_CODES)(quality)
+@dataclass(frozen=True)
+class BenchEncode(Command):
+    """Time encoding a video, gazed against dense: decode, preprocess, select, embed, encode.
+
+    Also counts arithmetic, measures memory, and says where selecting + encoding is faster
+    than dense encoding, and by how much.
+    """
+
+    video: Annotated[
+        str | None,
+        WHAT(metavar="FILE", help="What to encode.", show_default="the sample of the demo"),
+    ] = None
+    encoders: Annotated[
+        list[str],
+        WHAT(
+            "--encoder",
+            metavar="NAME|FOLDER|HUB-ID",
+            help=f"{ENCODER_HELP}; repeat for more.",
+        ),
+    ] = repeated("siglip2-base-patch16-224")
+    adapters: Adapters = repeated()
+    selectors: Selectors = repeated("learned", "greedy", "run-length")
+    fps: Annotated[list[float], WHAT(help="Frames per second; repeat for more.")] = repeated(
+        1.0, 10.0, 30.0
+    )
+    resolutions: Annotated[
+        list[int],
+        WHAT(
+            "--resolution",
+            min=1,
+            help="Pixels per side of a frame, cut into tiles; repeat for more.",
+        ),
+    ] = repeated(224)
+    frames: Annotated[int, WHAT(min=1, help="Frames to encode, in clips of 16.")] = 16
+    ratio: Annotated[
+        float | None,
+        WHAT(
+            help="Share of patches for every selector.",
+            show_default="as published for the rate and resolution; trained weights stop early",
+        ),
+    ] = None
+    attention: Annotated[AttentionName, WHAT(help="What a gazed token attends to.")] = (
+        "block_causal"
+    )
+    repeats: Annotated[int, HOW(min=1, help="Measured rounds; medians are shown.")] = 3
+    dense_batch: Annotated[
+        int | None,
+        HOW(
+            min=1,
+            help="Frames that dense encoding gets at once.",
+            show_default="4; on a GPU 64",
+        ),
+    ] = None
+    device: Device = "cpu"
+    dtype: Dtype = "float32"
+    json: JsonFile = None
+    plot: Annotated[
+        str | None,
+        FILES(metavar="FILE", help="Time per frame by stage (.png); needs matplotlib."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        from autogaze.clips import check_ratio
+        from autogaze.evaluation.encoders import check_encoders, run_adapter_files
+        from autogaze.evaluation.passes import sample_video
+        from autogaze.evaluation.selectors import check_motion_needed, check_selectors
+        from autogaze.utils.device import Place
+        from autogaze.video.reader import Video
+
+        for rate in self.fps:
+            if not (math.isfinite(rate) and rate > 0):
+                raise VideoError(f"fps must be finite and greater than 0, got {rate:g}")
+        check_ratio(self.ratio)
+        run_adapter_files(self.adapters)
+        check_encoders(self.encoders)
+        check_selectors(self.selectors)
+        check_files(self.json, self.plot)
+        Place.parse(self.device, self.dtype)
+        check_motion_needed(self.selectors, [Video(self.video or sample_video()).info])
+
+    def run(self) -> None:
+        from autogaze.cli.report import results_console
+        from autogaze.evaluation.encode import bench_encode
+        from autogaze.evaluation.encode_report import plot_encode, print_report
+        from autogaze.evaluation.passes import sample_video
+        from autogaze.utils.device import Place
+        from autogaze.utils.files import write_json
+
+        report = bench_encode(
+            self.video or sample_video(),
+            self.encoders,
+            self.selectors,
+            self.fps,
+            self.resolutions,
+            frames=self.frames,
+            ratio=self.ratio,
+            attn_type=self.attention,
+            repeats=self.repeats,
+            dense_batch=self.dense_batch,
+            place=Place.parse(self.device, self.dtype),
+        )
+        print_report(report, results_console())
+        if self.plot is not None:
+            plot_encode(report, self.plot)
+        if self.json is not None:
+            write_json(self.json, report.to_json())
+
+
+@dataclass(frozen=True)
+class BenchFidelity(Command):
+    """Compare gazed with dense features: cosines, and whether nearest neighbours stay."""
+
+    videos: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[VIDEO|FOLDER]...",
+            help="Videos, or folders of them.",
+            show_default="the sample of the demo",
+        ),
+    ] = repeated()
+    encoder: Annotated[
+        str,
+        WHAT(
+            metavar="FOLDER|HUB-ID|NAME",
+            help=f"{ENCODER_HELP}. With random weights the figures say little.",
+        ),
+    ] = "siglip2-base-patch16-224"
+    adapters: Adapters = repeated()
+    selectors: Selectors = repeated("greedy", "run-length", "change")
+    ratios: Annotated[
+        list[float],
+        WHAT("--ratio", help="Share of all patches, in (0, 1]; repeat for more."),
+    ] = repeated(0.02, 0.05, 0.1, 0.2, 0.4)
+    attention: Annotated[
+        AttentionName,
+        WHAT(help="What a gazed token attends to; in the dense encoder its frame."),
+    ] = "frame_independent"
+    clips: Annotated[int, WHAT(min=1, help="Clips of 16 frames per video.")] = 4
+    fps: Annotated[float | None, WHAT(help="Frames per second.", show_default="all")] = None
+    tiles: Annotated[
+        str, WHAT(metavar="MODE", help="How a frame is laid on tiles, as in `autogaze gaze`.")
+    ] = "one"
+    device: Device = "cpu"
+    dtype: Dtype = "float32"
+    json: JsonFile = None
+    plot: Annotated[
+        str | None,
+        FILES(metavar="FILE", help="Cosine against tokens (.png); needs matplotlib."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        from autogaze.clips import check_ratio
+        from autogaze.evaluation.encoders import check_encoders, run_adapter_files
+        from autogaze.evaluation.selectors import check_motion_needed, check_selectors
+        from autogaze.utils.device import Place
+        from autogaze.video.chunks import ChunkReader
+
+        for ratio in self.ratios:
+            check_ratio(ratio)
+        run_adapter_files(self.adapters)
+        check_encoders([self.encoder])
+        check_selectors(self.selectors)
+        check_files(self.json, self.plot)
+        Place.parse(self.device, self.dtype)
+        # Opens every file, and finds out whether it has this rate and these tiles.
+        infos = [ChunkReader(path, tiles=self.tiles, fps=self.fps).info for path in self._paths()]
+        check_motion_needed(self.selectors, infos)
+
+    def _paths(self) -> list[str]:
+        from autogaze.evaluation.fidelity import find_videos
+        from autogaze.evaluation.passes import sample_video
+
+        return find_videos(self.videos) if self.videos else [sample_video()]
+
+    def run(self) -> None:
+        from autogaze.cli.report import results_console
+        from autogaze.evaluation.fidelity import bench_fidelity
+        from autogaze.evaluation.fidelity_report import plot_fidelity, print_report
+        from autogaze.utils.device import Place
+        from autogaze.utils.files import write_json
+
+        report = bench_fidelity(
+            self._paths(),
+            self.encoder,
+            self.selectors,
+            self.ratios,
+            attn_type=self.attention,
+            clips=self.clips,
+            fps=self.fps,
+            tiles=self.tiles,
+            place=Place.parse(self.device, self.dtype),
+        )
+        print_report(report, results_console())
+        if self.plot is not None:
+            plot_fidelity(report, self.plot)
+        if self.json is not None:
+            write_json(self.json, report.to_json())
+
+
+def check_files(json: str | None, plot: str | None) -> None:
+    """Raise `OutputError` or `MissingExtraError` for a file that could not be written later."""
+    from autogaze.rendering.plot_style import check_plot
+    from autogaze.utils.files import check_output
+
+    if plot is not None:
+        check_plot(plot)
+    if json is not None:
+        check_output(json, ".json", "--json")

@@ -1,174 +1,240 @@
-"""`autogaze bench quality`: options in, tables and files out."""
+"""`autogaze bench quality`: loss against share of patches, by every selector and the controls."""
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from autogaze.cli.errors import exit_codes
-from autogaze.cli.options import FILES, HOW, WHAT, Device, JsonFile, plot_option
+from autogaze.cli.bench import FILES, HOW, WHAT, Device, JsonFile, check_files, repeated
+from autogaze.cli.command import Command, Renamed
+from autogaze.errors import SelectorError, VideoError
 
-CLIPS = "What to judge on"
+if TYPE_CHECKING:
+    from autogaze.evaluation.quality.clips import ClipFiles
+
+CLIPS = partial(typer.Option, rich_help_panel="Clips to measure on")
 
 
-def quality(
+@dataclass(frozen=True)
+class BenchQuality(Command):
+    """Measure loss against share of patches, by every selector and four controls.
+
+    Clips are real videos (mostly static cameras), photographs filmed by a moving camera, and
+    compositions. Metrics are the canvas, a VideoMAE, and features of a network that no selector
+    was trained with.
+    """
+
     data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ROOT",
-            help="Videos and photographs in ROOT/*/val.",
-            rich_help_panel=CLIPS,
-        ),
-    ] = None,
-    split: Annotated[
-        str, typer.Option(help="Another folder than val of --data.", rich_help_panel=CLIPS)
-    ] = "val",
+        str | None, CLIPS(metavar="ROOT", help="Videos and photographs in ROOT/*/val.")
+    ] = None
+    split: Annotated[str, CLIPS(help="Another folder than val of --data.")] = "val"
     static: Annotated[
-        list[str] | None,
-        typer.Option(
+        list[str],
+        CLIPS(
             metavar="FOLDER|FILE",
             help="Instead of --data: videos, or files of decoded clips; repeat for more.",
-            rich_help_panel=CLIPS,
+            show_default=False,
         ),
-    ] = None,
+    ] = repeated()
     photos: Annotated[
-        list[str] | None,
-        typer.Option(
+        list[str],
+        CLIPS(
             metavar="FOLDER|FILE",
-            help="And photographs, which are filmed by a moving camera and composed; repeat for more.",
-            rich_help_panel=CLIPS,
+            help="And photographs, to be filmed by a moving camera and composed; repeat for more.",
+            show_default=False,
         ),
-    ] = None,
-    clips: Annotated[
-        int, typer.Option(min=2, help="Clips of 16 frames of each kind.", rich_help_panel=CLIPS)
-    ] = 24,
+    ] = repeated()
+    clips: Annotated[int, CLIPS(min=2, help="Clips of 16 frames of each kind.")] = 24
     weights: Annotated[
-        list[str] | None,
-        typer.Option(
+        list[str],
+        WHAT(
             metavar="NAME=FOLDER|HUB-ID",
-            help="Learned weights, and what to call them; repeat for more.",
-            rich_help_panel=WHAT,
+            help="Learned weights, and their name in figures; repeat for more.",
+            show_default=False,
         ),
-    ] = None,
+    ] = repeated()
     selectors: Annotated[
-        list[str] | None,
-        typer.Option(
+        list[str],
+        WHAT(
             "--selector",
             metavar="NAME",
             help="Any of `autogaze selectors` but codec; repeat for more. random and centre are "
-            "always there, and everybody's gazes of other clips (shuffled); with greedy also what it "
-            "takes most often in other clips (habit).",
-            show_default="learned (if there are no --weights), greedy, run-length, change",
-            rich_help_panel=WHAT,
+            "always there, and gazes at other clips (shuffled); with greedy also its content-blind "
+            "prior from other clips.",
+            show_default="learned (without --weights), greedy, run-length, change",
         ),
-    ] = None,
+    ] = repeated()
     ratios: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--ratio",
-            help="Share of all patches, in (0, 1]; repeat for more.",
-            show_default="0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
-    judge: Annotated[
+        list[float],
+        WHAT("--ratio", help="Share of all patches, in (0, 1]; repeat for more."),
+    ] = repeated(0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
+    metric: Annotated[
         str | None,
-        typer.Option(
-            metavar="learned|FOLDER|HUB-ID",
-            help="A VideoMAE that judges too: the package's own, or a checkpoint.",
-            show_default="none",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
-    efficientnet: Annotated[
+        WHAT(metavar="FOLDER|HUB-ID", help="A VideoMAE, to be a metric too.", show_default="none"),
+        Renamed("--judge", "--metric"),
+    ] = None
+    features: Annotated[
         bool,
-        typer.Option(
-            help="EfficientNet-Lite1 judges too; needs its weights.", rich_help_panel=WHAT
-        ),
-    ] = True,
+        WHAT(help="Features of EfficientNet-Lite1 are a metric too; needs its weights."),
+        Renamed("--efficientnet/--no-efficientnet", "--features/--no-features"),
+    ] = True
     reference: Annotated[
         str | None,
-        typer.Option(
+        WHAT(
             metavar="NAME",
-            help="With whom the others are compared, clip by clip.",
+            help="With which the others are compared, clip by clip.",
             show_default="the first weights, else the first selector",
-            rich_help_panel=WHAT,
         ),
-    ] = None,
+    ] = None
     stop_losses: Annotated[
-        list[float] | None,
-        typer.Option(
+        list[float],
+        WHAT(
             "--stop-loss",
-            help="Also: let weights stop at this predicted loss (greedy at the measured one), and find the actual one; repeat for more.",
+            help="Also: let weights stop at this predicted loss (greedy at the measured one), and "
+            "measure the actual one; repeat for more.",
             show_default="none",
-            rich_help_panel=WHAT,
         ),
-    ] = None,
-    stop_judge: Annotated[
+    ] = repeated()
+    stop_metric: Annotated[
         Literal["canvas", "video-mae"],
-        typer.Option(help="The judge that the weights were trained with.", rich_help_panel=WHAT),
-    ] = "canvas",
+        WHAT(help="The metric that the weights were trained with."),
+        Renamed("--stop-judge", "--stop-metric"),
+    ] = "canvas"
     every: Annotated[
         int,
-        typer.Option(
-            min=1,
-            help="Networks judge every N-th frame, beginning at another one in every clip.",
-            show_default="1: all",
-            rich_help_panel=HOW,
-        ),
-    ] = 1,
-    seed: Annotated[
-        int, typer.Option(help="Of clips, random gazes and intervals.", rich_help_panel=HOW)
-    ] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Clips at a time.", rich_help_panel=HOW)] = 4,
-    device: Device = "cpu",
-    by_kind: Annotated[
-        bool, typer.Option("--by-kind", help="Print tables of every kind.", rich_help_panel=HOW)
-    ] = False,
-    json: JsonFile = None,
-    markdown: Annotated[
+        HOW(min=1, help="Networks measure every N-th frame, from another one on in every clip."),
+    ] = 1
+    seed: Annotated[int, HOW(help="Of clips, random gazes and intervals.")] = 0
+    batch: Annotated[int, HOW(min=1, help="Clips at a time.")] = 4
+    device: Device = "cpu"
+    by_kind: Annotated[bool, HOW("--by-kind", help="Print tables of every kind.")] = False
+    json: JsonFile = None
+    markdown: Annotated[str | None, FILES(metavar="FILE", help="All tables (.md).")] = None
+    plot: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="All tables (.md).", rich_help_panel=FILES),
-    ] = None,
-    plot: Annotated[str | None, plot_option("Loss against share of patches")] = None,
+        FILES(metavar="FILE", help="Loss against share of patches (.png); needs matplotlib."),
+    ] = None
     stop_plot: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Predicted against actual loss (.png); needs matplotlib.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-) -> None:
-    """Measure what is lost at what share of patches, by every selector and four controls.
+        FILES(metavar="FILE", help="Predicted against actual loss (.png); needs matplotlib."),
+    ] = None
 
-    Clips are real videos (mostly static cameras), photographs filmed by a moving camera, and
-    compositions. Judges are the canvas, a VideoMAE, and a network that no selector was trained on.
-    """
-    with exit_codes():
+    def __post_init__(self) -> None:
+        from autogaze.clips import check_ratio
+        from autogaze.evaluation.quality.clips import CLIP_LEN
+        from autogaze.evaluation.quality.metrics import check_metrics
+        from autogaze.evaluation.quality.selectors import check_selectors
+        from autogaze.rendering.plot_style import check_plot
+        from autogaze.utils.device import Place
+        from autogaze.utils.files import check_output
+
+        names = self._names()
+        check_selectors(self.selectors)
+        if self.reference is not None and self.reference not in names:
+            raise SelectorError(
+                f"--reference {self.reference!r} is not compared; there are {', '.join(names)}"
+            )
+        for ratio in self.ratios:
+            check_ratio(ratio)
+        check_metrics(self.metric, self.features)
+        if CLIP_LEN % self.every:
+            raise SelectorError(
+                f"--every must divide the {CLIP_LEN} frames of a clip, got {self.every}"
+            )
+        self._check_thresholds()
+        check_files(self.json, self.plot)
+        if self.stop_plot is not None:
+            check_plot(self.stop_plot, "--stop-plot")
+        if self.markdown is not None:
+            check_output(self.markdown, ".md", "--markdown")
+        Place.parse(self.device, "float32")
+        self._files()
+
+    def _check_thresholds(self) -> None:
+        from autogaze.clips import check_loss
+        from autogaze.selectors.registry import LEARNED
+
+        if not self.stop_losses:
+            if self.stop_plot is not None:
+                raise SelectorError("--stop-plot needs thresholds: give --stop-loss")
+            return
+        for threshold in self.stop_losses:
+            check_loss(threshold)
+            if threshold == 0:
+                raise SelectorError("--stop-loss must be above 0: actual losses are divided by it")
+        if not self.weights and LEARNED not in self._selectors():
+            raise SelectorError(
+                "--stop-loss is about losses that weights predict (greedy stands beside them): give "
+                f"--weights NAME=PATH, or --selector {LEARNED}"
+            )
+        if self.stop_metric == "video-mae" and self.metric is None:
+            raise SelectorError(
+                "--stop-metric video-mae needs that metric: give --metric FOLDER, or --stop-metric "
+                "canvas for weights that were trained with the canvas"
+            )
+
+    def _selectors(self) -> list[str]:
+        """Names of selectors, the learned one first, as weights stand before the others."""
+        from autogaze.selectors.registry import LEARNED
+
+        usual = ["greedy", "run-length", "change"]
+        names = self.selectors or (usual if self.weights else [LEARNED, *usual])
+        return sorted(dict.fromkeys(names), key=lambda name: name != LEARNED)
+
+    def _names(self) -> list[str]:
+        """All that is compared, under its name in figures."""
+        from autogaze.evaluation.quality.selectors import parse_weights
+        from autogaze.evaluation.selectors import with_controls
+
+        return with_controls([*parse_weights(self.weights), *self._selectors()])
+
+    def _files(self) -> "ClipFiles":
+        from autogaze.evaluation.quality.clips import ClipFiles
+
+        if self.data is not None and (self.static or self.photos):
+            raise VideoError("give either --data ROOT or --static and --photos, not both")
+        if self.data is not None:
+            return ClipFiles.of_root(self.data, self.split)
+        if not (self.static or self.photos):
+            raise VideoError(
+                "no clips to measure on: give --data ROOT, whose folders */val hold videos and "
+                "pictures, or --static FOLDER of videos and --photos FOLDER of pictures"
+            )
+        return ClipFiles.of_paths(self.static, self.photos)
+
+    def run(self) -> None:
         from autogaze.cli.report import results_console
-        from autogaze.evaluation.quality.job import QualityJob, run_job
+        from autogaze.evaluation.quality.plots import plot_curves, plot_thresholds
+        from autogaze.evaluation.quality.report import bench_quality
+        from autogaze.evaluation.quality.selectors import parse_weights
+        from autogaze.evaluation.quality.tables import print_report, to_markdown
+        from autogaze.utils.device import Place
+        from autogaze.utils.files import all_or_none, write_json, write_text
 
-        job = QualityJob.parse(
-            data=data,
-            split=split,
-            static=static,
-            photos=photos,
-            clips=clips,
-            weights=weights,
-            selectors=selectors,
-            ratios=ratios,
-            judge=judge,
-            efficientnet=efficientnet,
-            reference=reference,
-            stop_losses=stop_losses,
-            stop_judge=stop_judge,
-            every=every,
-            seed=seed,
-            batch=batch,
-            device=device,
-            json=json,
-            markdown=markdown,
-            plot=plot,
-            stop_plot=stop_plot,
+        report = bench_quality(
+            self._files(),
+            self._selectors(),
+            parse_weights(self.weights),
+            self.ratios,
+            clips=self.clips,
+            reference=self.reference or self._names()[0],
+            video_mae=self.metric,
+            features=self.features,
+            thresholds=sorted(set(self.stop_losses)),
+            threshold_metric=self.stop_metric,
+            every=self.every,
+            seed=self.seed,
+            batch=self.batch,
+            place=Place.parse(self.device, "float32"),
         )
-        run_job(job, results_console(), by_kind=by_kind)
+        print_report(report, results_console(), by_kind=self.by_kind)
+        with all_or_none():
+            if self.plot is not None:
+                plot_curves(report, self.plot)
+            if self.stop_plot is not None:
+                plot_thresholds(report, self.stop_plot)
+            if self.markdown is not None:
+                write_text(self.markdown, to_markdown(report))
+            if self.json is not None:
+                write_json(self.json, report.to_json())

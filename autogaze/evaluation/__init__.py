@@ -1,1 +1,1 @@
-"""Measurements users can repeat: warm-up, medians, and the arithmetic floor beside every time."""
+"""Measurements: cost of selecting and encoding, fidelity of features, quality of selectors."""

@@ -1,253 +1,415 @@
-"""`autogaze bench encode`: what seeing a video costs, gazed and dense, stage by stage.
+"""`autogaze bench encode`: the cost of encoding a video, gazed and dense, stage by stage.
 
 Passes over the same piece of video are run in rounds: dense, then every selector, and
-again. Factors are taken inside a round, so that a machine that is slower now than a
+again. Speed-ups are taken inside a round, so that a machine that is slower now than a
 minute ago is slower for both sides.
 """
 
+import gc
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from autogaze.evaluation.choosers import Chooser, load_chooser, with_controls
-from autogaze.evaluation.dense_batch import fastest_batch
-from autogaze.evaluation.encode_report import (
-    CellReport,
-    Cost,
-    EncodeReport,
-    EncoderReport,
-    Spread,
-)
 from autogaze.evaluation.encoders import MeasuredEncoder, load_encoder
-from autogaze.evaluation.flops import EncoderFlops
-from autogaze.evaluation.passes import Footage, Seen, dense_pass, gazed_pass
-from autogaze.evaluation.progress import Step, silent
+from autogaze.evaluation.flops import EncoderFlops, selection_flops
+from autogaze.evaluation.passes import Encoded, VideoSample, dense_pass, gazed_pass
+from autogaze.evaluation.selectors import MeasuredSelector, load_selector, with_controls
 from autogaze.evaluation.timing import (
-    SEEING,
-    ByStage,
+    SELECT_TO_ENCODE,
     Meter,
     PeakMeter,
     Stage,
     Stopwatch,
     Timing,
-    gauge_of,
     hardware,
+    memory_gauge,
 )
 from autogaze.utils.device import Place
+from autogaze.utils.progress import ProgressBar, silent
 from autogaze.video.reader import Video
-
-# What share of the patches AutoGaze's published weights need, by frame rate and resolution.
 
 AT_224_PIXELS = ((1.0, 0.205), (3.0, 0.181), (10.0, 0.132), (30.0, 0.069))
 AT_30_FPS = ((224.0, 0.069), (448.0, 0.058), (896.0, 0.040), (1792.0, 0.024), (3584.0, 0.009))
+"""Frames per second or pixels per side, and the share of patches that AutoGaze's published
+weights need there for a loss of 0.7."""
 
-HOW = (
+PUBLISHED = (
     "published shares for loss 0.7 (224 px: 1, 3, 10, 30 fps .205 .181 .132 .069; 30 fps: 448, "
-    "896, 1792 px .058 .040 .024); between them straight lines in logarithms, rate and "
-    "resolution taken as independent factors, ends held"
+    "896, 1792 px .058 .040 .024), interpolated linearly in logarithms, rate and resolution as "
+    "independent factors, constant outside"
 )
 
 
 def published_ratio(fps: float, pixels: float) -> float:
-    """The share at `fps` frames a second of `pixels` x `pixels`.
+    """The published share of patches at `fps` frames per second of `pixels` x `pixels`.
 
     Between published points the logarithm of the share is linear in that of the rate or
     the resolution; the two are taken as independent factors. Outside the published range
-    the nearest point holds.
+    the nearest point counts.
     """
-    factor = _between(AT_30_FPS, pixels) / AT_30_FPS[0][1]
-    return _between(AT_224_PIXELS, fps) * factor
 
+    def interpolated(points: tuple[tuple[float, float], ...], at: float) -> float:
+        where, share = np.log(points).T
+        return float(np.exp(np.interp(np.log(at), where, share)))
 
-def _between(points: tuple[tuple[float, float], ...], at: float) -> float:
-    where, share = np.log(points).T
-    return float(np.exp(np.interp(np.log(at), where, share)))
-
-
-DENSE = "dense"
+    return interpolated(AT_224_PIXELS, fps) * interpolated(AT_30_FPS, pixels) / AT_30_FPS[0][1]
 
 
 @dataclass(frozen=True)
-class EncodeOptions:
-    """What `bench_encode` measures.
+class SpeedUp:
+    """Dense time over gazed time, over the rounds."""
+
+    median: float
+    least: float
+    largest: float
+
+    @classmethod
+    def of(cls, factors: Sequence[float]) -> "SpeedUp":
+        return cls(statistics.median(factors), min(factors), max(factors))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of encoding a piece of video in one way.
 
     Attributes:
-        encoders: presets, checkpoint folders or hub ids.
-        selectors: what `autogaze.load` takes; the controls are added.
-        fps: frames a second.
-        resolutions: pixels a side of the whole frame, covered by tiles of the encoder's side.
-        frames: frames a pass.
-        ratio: share of patches for every selector; None takes the published ones, and of
-            trained weights their own stop.
-        attn_type: who is seen by a gazed token.
-        repeats: measured rounds, after one of warm-up.
-        dense_batch: frames that dense encoding is given at once; None finds the fastest.
+        selector: "dense" encodes whole frames.
+        ratio: cap asked for, as a share of all patches of all scales; None for dense, and
+            where trained weights stopped by themselves.
+        tokens: patches encoded, class tokens aside.
+        seconds: of every stage.
+        select_to_encode: seconds of selecting, embedding and encoding together.
+        all_stages: seconds of all stages.
+        factor: speed-up over dense encoding from selecting to encoding (decoding and
+            preprocessing are the same).
+        whole_factor: speed-up with decoding and preprocessing.
+        encoding: embedding and encoding as a share of dense encoding's time.
+        flops: counted, of the stages from selecting on.
+        peak: peak bytes of every stage above the program and its weights; None where it
+            cannot be measured.
     """
 
-    encoders: Sequence[str]
-    selectors: Sequence[str]
-    fps: Sequence[float]
-    resolutions: Sequence[int]
-    frames: int = 16
-    ratio: float | None = None
-    attn_type: str = "block_causal"
-    repeats: int = 3
-    dense_batch: int | None = None
+    selector: str
+    ratio: float | None
+    tokens: int
+    seconds: dict[Stage, Timing]
+    select_to_encode: Timing
+    all_stages: Timing
+    factor: SpeedUp
+    whole_factor: float
+    encoding: float
+    flops: dict[Stage, int]
+    peak: dict[Stage, int | None]
 
     @property
-    def num_steps(self) -> int:
-        """Passes that will be run, for a progress bar."""
-        passes = (len(with_controls(self.selectors)) + 1) * (self.repeats + 2)
-        return len(self.encoders) * len(self.fps) * len(self.resolutions) * passes
+    def outcome(self) -> str:
+        """Against dense encoding: faster or slower in every round, else undecided."""
+        if self.factor.least > 1:
+            return "faster"
+        return "slower" if self.factor.largest < 1 else "undecided"
+
+    @property
+    def total_flops(self) -> int:
+        return sum(self.flops.values())
 
 
 @dataclass(frozen=True)
-class _Runner:
-    """One way to see a piece of video, and what is known of it."""
+class CellReport:
+    """One frame rate and resolution.
+
+    Attributes:
+        fps: frames per second asked for; `fps_found` what the video has of it.
+        frames: frames encoded, fewer than asked for where the video is too short.
+        resolution: pixels per side asked for; `pixels` what the tiles make of it.
+        tiles: squares of the encoder's side that a frame is cut into.
+    """
+
+    fps: float
+    fps_found: float
+    frames: int
+    resolution: int
+    pixels: int
+    tiles: int
+    dense: Cost
+    gazed: tuple[Cost, ...]
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        return (self.dense, *self.gazed)
+
+    def share(self, cost: Cost) -> float:
+        """Tokens as a share of dense encoding's."""
+        return cost.tokens / self.dense.tokens
+
+    def over_share(self, cost: Cost) -> float:
+        """Encoding time as a share of dense encoding's, over that share of tokens."""
+        return cost.encoding / self.share(cost)
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [
+            {
+                **asdict(cost),
+                "share": self.share(cost),
+                "over_share": self.over_share(cost),
+                "outcome": cost.outcome if cost is not self.dense else None,
+            }
+            for cost in self.costs
+        ]
+        return {**asdict(self), "dense": rows[0], "gazed": rows[1:]}
+
+
+@dataclass(frozen=True)
+class EncoderReport:
+    """All cells of one encoder.
+
+    Attributes:
+        random_weights: times are those of real weights, features are not.
+        scales: at which it is gazed.
+    """
 
     name: str
-    ratio: float | None
-    chooser: Chooser | None  # None sees everything
+    random_weights: bool
+    scales: str
+    cells: tuple[CellReport, ...]
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """All that one run measured, and how.
+
+    Attributes:
+        place: device and precision of the models.
+        video_size: width and height in pixels.
+        budget: where the selectors' ratios come from.
+        memory: how peaks were measured.
+        repeats: rounds.
+        dense_batch: frames that dense encoding gets at once.
+    """
+
+    hardware: str
+    place: str
+    video: str
+    video_size: tuple[int, int]
+    video_fps: float | None
+    budget: str
+    memory: str
+    attn_type: str
+    repeats: int
+    dense_batch: int
+    encoders: tuple[EncoderReport, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader has to know besides the figures."""
+        notes = [f"Shares of patches: {self.budget}."]
+        cells = [cell for encoder in self.encoders for cell in encoder.cells]
+        if any(cell.fps > cell.fps_found for cell in cells):
+            notes.append(
+                f"The video has {self.video_fps:g} frames per second: higher rates see those, "
+                "with the share of patches of the rate asked for."
+            )
+        if len({cell.frames for cell in cells}) > 1:
+            notes.append("The video is too short for all frames asked for at the lower rates.")
+        if any(cell.pixels != cell.resolution for cell in cells):
+            notes.append("Tiles make the next larger whole number of encoder sides.")
+        if any(encoder.random_weights for encoder in self.encoders):
+            notes.append("Encoders have random weights; their cost does not depend on them.")
+        return tuple(notes)
+
+    def to_json(self) -> dict[str, Any]:
+        encoders = [
+            {**asdict(encoder), "cells": [cell.to_json() for cell in encoder.cells]}
+            for encoder in self.encoders
+        ]
+        return {**asdict(self), "notes": list(self.notes), "encoders": encoders}
+
+
+def default_dense_batch(place: Place) -> int:
+    """Frames that dense encoding gets at once, near the fastest on the machines tried."""
+    return 64 if place.device.type == "cuda" else 4
 
 
 def bench_encode(
-    video: str, options: EncodeOptions, place: Place, step: Step = silent
+    video: str,
+    encoders: Sequence[str],
+    selectors: Sequence[str],
+    fps: Sequence[float],
+    resolutions: Sequence[int],
+    *,
+    frames: int = 16,
+    ratio: float | None = None,
+    attn_type: str = "block_causal",
+    repeats: int = 3,
+    dense_batch: int | None = None,
+    place: Place,
 ) -> EncodeReport:
-    """Measure a grid of frame rates, resolutions, selectors and encoders on one video."""
+    """Measure a grid of frame rates, resolutions, selectors and encoders on one video.
+
+    Args:
+        encoders: presets, checkpoint folders or hub ids.
+        selectors: what `autogaze.load` takes; the controls are added.
+        fps: frames per second.
+        resolutions: pixels per side of the whole frame, covered by tiles of the encoder's side.
+        frames: per pass.
+        ratio: share of patches for every selector; None takes the published ones, and lets
+            trained weights stop by themselves.
+        attn_type: what a gazed token attends to.
+        repeats: measured rounds, after one of warm-up.
+        dense_batch: frames that dense encoding gets at once; None: `default_dense_batch`.
+    """
     opened = Video(video)
-    encoders = []
-    for name in options.encoders:
-        encoder = load_encoder(name, place, options.attn_type)
-        encoders.append(measure_encoder(encoder, opened, options, step))
-        del encoder  # before the next one is made
+    batch = dense_batch or default_dense_batch(place)
+    passes = (len(with_controls(selectors)) + 1) * (repeats + 2)
+    reports = []
+    with ProgressBar(len(encoders) * len(fps) * len(resolutions) * passes, "passes") as bar:
+        for name in encoders:
+            encoder = load_encoder(name, place, attn_type)
+            report = measure_encoder(
+                encoder, opened, selectors, fps, resolutions, frames=frames, ratio=ratio,
+                repeats=repeats, dense_batch=batch, step=bar.begin,
+            )  # fmt: skip
+            reports.append(report)
+            del encoder  # before the next one is made
     return EncodeReport(
         hardware=hardware(place.device),
         place=str(place),
         video=opened.info.path,
         video_size=(opened.info.width, opened.info.height),
         video_fps=opened.info.fps,
-        budget=HOW if options.ratio is None else f"{options.ratio:g} for every selector",
-        memory=gauge_of(place.device).method,
-        attn_type=options.attn_type,
-        repeats=options.repeats,
-        encoders=tuple(encoders),
+        budget=PUBLISHED if ratio is None else f"{ratio:g} for every selector",
+        memory=memory_gauge(place.device).method,
+        attn_type=attn_type,
+        repeats=repeats,
+        dense_batch=batch,
+        encoders=tuple(reports),
     )
 
 
 def measure_encoder(
-    encoder: MeasuredEncoder, video: Video, options: EncodeOptions, step: Step = silent
-) -> EncoderReport:
-    """All cells of one encoder."""
-    names = with_controls(options.selectors)
-    choosers = [load_chooser(name, encoder.pyramid, encoder.place) for name in names]
-    batch = options.dense_batch or fastest_batch(encoder)
-    cells = [
-        _measure_cell(
-            encoder,
-            Footage.of(video, fps, options.frames, resolution, encoder.pyramid.side),
-            choosers,
-            resolution,
-            batch,
-            options,
-            step,
-        )
-        for resolution in options.resolutions
-        for fps in options.fps
-    ]
-    return EncoderReport(
-        name=encoder.name,
-        random_weights=encoder.random,
-        scales=str(encoder.pyramid),
-        dense_batch=batch,
-        dense_batch_searched=options.dense_batch is None,
-        cells=tuple(cells),
-    )
-
-
-def _measure_cell(
     encoder: MeasuredEncoder,
-    footage: Footage,
-    choosers: Sequence[Chooser],
-    resolution: int,
-    batch: int,
-    options: EncodeOptions,
-    step: Step,
-) -> CellReport:
-    published = published_ratio(footage.fps, resolution)
-    runners = [_Runner(DENSE, None, None)]
-    for chooser in choosers:
-        ratio = published if options.ratio is None and not chooser.stops else options.ratio
-        runners.append(_Runner(chooser.name, ratio, chooser))
+    video: Video,
+    selectors: Sequence[str],
+    fps: Sequence[float],
+    resolutions: Sequence[int],
+    *,
+    frames: int = 16,
+    ratio: float | None = None,
+    repeats: int = 3,
+    dense_batch: int = 4,
+    step: Callable[[str], object] = silent,
+) -> EncoderReport:
+    """All cells of one encoder; arguments as of `bench_encode`."""
+    loaded = [
+        load_selector(name, encoder.pyramid, encoder.place) for name in with_controls(selectors)
+    ]
+    cells = []
+    for resolution in resolutions:
+        for rate in fps:
+            sample = VideoSample.of(video, rate, frames, resolution, encoder.pyramid.side)
+            published = published_ratio(rate, resolution)
+            ways = [Way(encoder, sample, dense_batch, None, None)]
+            for one in loaded:
+                cap = published if ratio is None and not one.stops_early else ratio
+                ways.append(Way(encoder, sample, dense_batch, one, cap))
+            costs = _measure(ways, repeats, step)
+            grid = sample.tiles
+            count = costs[0].tokens // (encoder.pyramid.cells[-1] * grid.num_tiles)
+            cell = CellReport(
+                rate, sample.fps_found, count, resolution, grid.content_width, grid.num_tiles,
+                costs[0], tuple(costs[1:]),
+            )  # fmt: skip
+            cells.append(cell)
+    return EncoderReport(encoder.name, encoder.random, str(encoder.pyramid), tuple(cells))
 
-    def run(runner: _Runner, meter: Meter) -> Seen:
-        step(f"{encoder.name}, {resolution} px, {footage.fps:g} fps: {runner.name}")
-        if runner.chooser is not None:
-            return gazed_pass(footage, encoder, runner.chooser, runner.ratio, meter)
-        count = dense_pass(footage, encoder, batch, meter)
-        return Seen(((encoder.pyramid.cells[-1],),) * count, ())
 
-    seen = [run(runner, Meter()) for runner in runners]  # the warm-up
+@dataclass(frozen=True, eq=False)
+class Way:
+    """One way to encode a piece of video: by what a selector chose, or whole (None)."""
+
+    encoder: MeasuredEncoder
+    sample: VideoSample
+    dense_batch: int
+    selector: MeasuredSelector | None
+    ratio: float | None
+
+    @property
+    def name(self) -> str:
+        return "dense" if self.selector is None else self.selector.name
+
+    def run(self, meter: Meter) -> Encoded:
+        if self.selector is None:
+            return dense_pass(self.sample, self.encoder, self.dense_batch, meter)
+        return gazed_pass(self.sample, self.encoder, self.selector, self.ratio, meter)
+
+    def flops(self, encoded: Encoded) -> dict[Stage, int]:
+        encoder = EncoderFlops.of(self.encoder.adapter)
+        attn_type = self.encoder.gazed.settings.attn_type
+        selecting = 0
+        if self.selector is None:
+            attn_type = "frame_independent"
+        else:
+            lengths = [clip for gaze in encoded.decoded for clip in gaze.lengths.tolist()]
+            selecting = selection_flops(self.selector.selector, lengths)
+        return {
+            Stage.SELECT: selecting,
+            Stage.EMBED: encoder.embedding(encoded.tokens),
+            Stage.ENCODE: encoder.encoding(encoded.lengths, attn_type),
+        }
+
+
+def _measure(ways: Sequence[Way], repeats: int, step: Callable[[str], object]) -> list[Cost]:
+    """Warm up, run rounds of all ways (dense first), then measure memory."""
+
+    def run(way: Way, meter: Meter) -> Encoded:
+        step(f"{way.encoder.name}, {way.sample.tiles.content_width} px: {way.name}")
+        return way.run(meter)
+
+    device = ways[0].encoder.place.device
+    encoded = [run(way, Meter()) for way in ways]
     rounds = []
-    for _ in range(options.repeats):
-        watches = [Stopwatch(encoder.place.device) for _ in runners]
-        for runner, watch in zip(runners, watches, strict=True):
-            run(runner, watch)
+    for _ in range(repeats):
+        watches = [Stopwatch(device) for _ in ways]
+        for way, watch in zip(ways, watches, strict=True):
+            run(way, watch)
         rounds.append(watches)
+    gc.collect()  # once: it takes long, and tensors do not wait for it
     costs = []
-    for index, runner in enumerate(runners):
-        gauge = PeakMeter(gauge_of(encoder.place.device))
-        run(runner, gauge)
-        watches = [watches[index] for watches in rounds]
-        dense = [watches[0] for watches in rounds]
-        costs.append(_cost(encoder, runner, seen[index], watches, dense, gauge))
-    frames = len(seen[0].lengths) // footage.tiles.num_tiles
-    return CellReport(
-        fps=footage.fps,
-        fps_seen=footage.fps_seen,
-        frames=frames,
-        resolution=resolution,
-        pixels=footage.tiles.content_width,
-        tiles=footage.tiles.num_tiles,
-        dense=costs[0],
-        gazed=tuple(costs[1:]),
-    )
+    for number, way in enumerate(ways):
+        peaks = PeakMeter(memory_gauge(device))
+        run(way, peaks)
+        watches = [watches[number] for watches in rounds]
+        costs.append(
+            _cost(way, encoded[number], watches, [watches[0] for watches in rounds], peaks)
+        )
+    return costs
 
 
 def _cost(
-    encoder: MeasuredEncoder,
-    runner: _Runner,
-    seen: Seen,
+    way: Way,
+    encoded: Encoded,
     watches: Sequence[Stopwatch],
     dense: Sequence[Stopwatch],
-    gauge: PeakMeter,
+    peaks: PeakMeter,
 ) -> Cost:
     pairs = list(zip(watches, dense, strict=True))
+    encoding = (Stage.EMBED, Stage.ENCODE)
     return Cost(
-        selector=runner.name,
-        ratio=runner.ratio,
-        tokens=seen.tokens,
-        seconds=ByStage.of(lambda stage: Timing.of([watch.seconds[stage] for watch in watches])),
-        seeing=Timing.of([watch.of(*SEEING) for watch in watches]),
-        whole=Timing.of([watch.of(*Stage) for watch in watches]),
-        factor=Spread.of([full.of(*SEEING) / watch.of(*SEEING) for watch, full in pairs]),
-        whole_factor=statistics.median(full.of(*Stage) / watch.of(*Stage) for watch, full in pairs),
-        encoding=statistics.median(
-            watch.of(Stage.EMBED, Stage.ENCODE) / full.of(*SEEING) for watch, full in pairs
+        selector=way.name,
+        ratio=way.ratio,
+        tokens=encoded.tokens,
+        seconds={stage: Timing.of([watch.seconds[stage] for watch in watches]) for stage in Stage},
+        select_to_encode=Timing.of([watch.total(SELECT_TO_ENCODE) for watch in watches]),
+        all_stages=Timing.of([watch.total() for watch in watches]),
+        factor=SpeedUp.of(
+            [full.total(SELECT_TO_ENCODE) / watch.total(SELECT_TO_ENCODE) for watch, full in pairs]
         ),
-        flops=_flops(encoder, runner, seen),
-        peak=ByStage.of(lambda stage: gauge.peaks[stage]),
+        whole_factor=statistics.median(full.total() / watch.total() for watch, full in pairs),
+        encoding=statistics.median(
+            watch.total(encoding) / full.total(SELECT_TO_ENCODE) for watch, full in pairs
+        ),
+        flops=way.flops(encoded),
+        peak=peaks.peaks,
     )
-
-
-def _flops(encoder: MeasuredEncoder, runner: _Runner, seen: Seen) -> ByStage[int]:
-    flops = EncoderFlops.of(encoder.adapter)
-    chooser = runner.chooser
-    embedding = flops.embedding(seen.tokens)
-    if chooser is None:
-        encoding = flops.encoding(seen.lengths, "frame_independent")
-        return ByStage(0, 0, 0, embedding, encoding)
-    selecting = sum(chooser.flops(own) for own in seen.own)
-    encoding = flops.encoding(seen.lengths, encoder.gazed.settings.attn_type)
-    return ByStage(0, 0, selecting, embedding, encoding)

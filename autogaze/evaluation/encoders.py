@@ -1,11 +1,11 @@
-"""The vision encoders that are measured: real architectures, or anybody's weights."""
+"""The vision encoders that are measured: architectures of real size, or anybody's checkpoints."""
 
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,63 +22,20 @@ from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.checkpoint import Checkpoint
 from autogaze.vision_encoders.registry import adapter_class, is_registered
 
-# Python files of the user's own that make more families of encoders known, and their faults.
 
+def _siglip(width: int, mlp: int, layers: int, heads: int, side: int, patch: int) -> nn.Module:
+    from transformers import SiglipVisionConfig, SiglipVisionModel
 
-def run_adapter_files(paths: Sequence[str]) -> None:
-    """Run each as a module; what it registers with `register_encoder` is known from then on.
-
-    Raises:
-        EncoderError: there is no such file, it is no Python, or it raises.
-    """
-    for number, path in enumerate(paths):
-        if not Path(path).is_file():
-            raise EncoderError(f"--adapter {path}: there is no such file")
-        spec = importlib.util.spec_from_file_location(f"autogaze_adapter_{number}", path)
-        if spec is None or spec.loader is None:
-            raise EncoderError(f"--adapter {path}: the name must end in .py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module.__name__] = module  # dataclasses and pickles look there
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # anything may go wrong in a file of the user's
-            raise EncoderError(
-                f"--adapter {path}: cannot be run: {type(error).__name__}: {error}"
-            ) from error
-
-
-@contextmanager
-def blamed_on_adapter(config: Any) -> Iterator[None]:
-    """Where a registered adapter is used: what is raised is laid at its door.
-
-    Args:
-        config: the configuration of the model that it is used on.
-
-    Raises:
-        EncoderError: for any exception that is none of AutoGaze's own. Adapters that come
-            with AutoGaze are not blamed; what they raise passes.
-    """
-    try:
-        yield
-    except AutoGazeError:
-        raise
-    except Exception as error:  # anything may go wrong in a class of the user's
-        if not is_registered(config):
-            raise
-        raise EncoderError(
-            f"the adapter {adapter_class(config).__name__} that was registered for "
-            f"{config.model_type!r} fails: {type(error).__name__}: {error}; "
-            "docs/encoders.md says which parts an adapter has to name"
-        ) from error
-
-
-def _siglip(**sizes: Any) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        from transformers import SiglipVisionConfig, SiglipVisionModel
-
-        return SiglipVisionModel(SiglipVisionConfig(**sizes))
-
-    return build
+    return SiglipVisionModel(
+        SiglipVisionConfig(
+            hidden_size=width,
+            intermediate_size=mlp,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            image_size=side,
+            patch_size=patch,
+        )
+    )
 
 
 def _dinov2() -> nn.Module:
@@ -88,25 +45,11 @@ def _dinov2() -> nn.Module:
 
 
 PRESETS: dict[str, Callable[[], nn.Module]] = {
-    "siglip2-base-patch16-224": _siglip(
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        image_size=224,
-        patch_size=16,
-    ),
-    "siglip2-so400m-patch14-384": _siglip(
-        hidden_size=1152,
-        intermediate_size=4304,
-        num_hidden_layers=27,
-        num_attention_heads=16,
-        image_size=384,
-        patch_size=14,
-    ),
+    "siglip2-base-patch16-224": partial(_siglip, 768, 3072, 12, 12, 224, 16),
+    "siglip2-so400m-patch14-384": partial(_siglip, 1152, 4304, 27, 16, 384, 14),
     "dinov2-base": _dinov2,
 }
-"""Architectures of real size, to be built with random weights."""
+"""Architectures of real size, built with random weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +61,8 @@ class MeasuredEncoder:
         dense: the transformers model as transformers runs it.
         gazed: the same tensors behind `autogaze.gazed`.
         pyramid: the scales it is gazed at; dense encoding sees the largest.
-        statistics: what pixels are normalised by.
+        statistics: by which pixels are normalised.
+        place: device and precision.
         random: whether its weights are random.
     """
 
@@ -136,19 +80,9 @@ class MeasuredEncoder:
         return adapter_class(self.dense.config)(self.dense)
 
     def normalised(self, frames: UInt8[Tensor, "B T 3 S S"]) -> Float[Tensor, "B T 3 S S"]:
-        """8-bit frames as the encoder wants them, on its device."""
+        """8-bit frames as the encoder expects them, on its device."""
         unit = frames.to(self.place.device).float() / 255
         return self.statistics.normalise(unit).to(self.place.dtype)
-
-
-def check_encoders(names: Sequence[str]) -> None:
-    """Raise EncoderError for a name that can be no encoder, before anything slow.
-
-    Configurations of checkpoints are read, so that a family without adapter is known now.
-    """
-    for name in names:
-        if name not in PRESETS:
-            _checkpoint(name)
 
 
 def load_encoder(name: str, place: Place, attn_type: str = "block_causal") -> MeasuredEncoder:
@@ -156,8 +90,8 @@ def load_encoder(name: str, place: Place, attn_type: str = "block_causal") -> Me
 
     Args:
         name: one of `PRESETS` (random weights), or a checkpoint folder or hub id, which is
-            seen at the scales that were saved with it, else at the usual ones.
-        attn_type: who is seen by a gazed token, as in `autogaze.gazed`.
+            gazed at the scales that were saved with it, else at its family's.
+        attn_type: what a gazed token attends to, as in `autogaze.gazed`.
 
     Raises:
         EncoderError: unknown name, or weights that cannot be loaded.
@@ -165,8 +99,8 @@ def load_encoder(name: str, place: Place, attn_type: str = "block_causal") -> Me
     if build := PRESETS.get(name):
         torch.manual_seed(0)
         return measured(name, build(), place, attn_type)
-    checkpoint = _checkpoint(name)
-    with _no_bars():
+    checkpoint = _read_checkpoint(name)
+    with _no_progress_bars():
         model = checkpoint.load()
     return measured(
         name,
@@ -179,6 +113,16 @@ def load_encoder(name: str, place: Place, attn_type: str = "block_causal") -> Me
     )
 
 
+def check_encoders(names: Sequence[str]) -> None:
+    """Raise `EncoderError` for a name that can be no encoder, before anything slow.
+
+    Configurations of checkpoints are read, so that a family without adapter is found now.
+    """
+    for name in names:
+        if name not in PRESETS:
+            _read_checkpoint(name)
+
+
 def measured(
     name: str,
     model: nn.Module,
@@ -189,44 +133,55 @@ def measured(
     statistics: PixelStatistics | None = None,
     random: bool = True,
 ) -> MeasuredEncoder:
-    """Put a transformers model beside its gazed twin.
+    """A transformers model beside its gazed twin.
 
     Args:
-        scales: at which it is gazed; None takes its adapter's usual ones.
-        statistics: what pixels are normalised by; None takes its family's.
+        scales: at which it is gazed; None takes its adapter's.
+        statistics: by which pixels are normalised; None takes its family's.
         random: whether its weights are.
 
     Raises:
-        EncoderError: the model is of a family that a user registered, and the adapter fails.
+        EncoderError: the adapter that a user registered for the model fails.
     """
     model = model.eval().requires_grad_(False).to(place.device, place.dtype)
-    with blamed_on_adapter(model.config):
-        adapter = adapter_class(model.config)(model)
+    config: Any = model.config
+    try:
+        adapter = adapter_class(config)(model)
         pyramid = (
             adapter.usual_pyramid
             if scales is None
             else PatchPyramid.parse(scales, adapter.patch_size, crop=True)
         )
-        # Frames without a patch (a stop at once) are seen as the frame before, not refused.
+        # A frame without a patch repeats the features of the frame before, it is not refused.
         twin = gazed(model, attn_type=attn_type, empty_frames="hold")  # type: ignore[arg-type]
         encoder = MeasuredEncoder(
             name, model, twin, pyramid, statistics or adapter.statistics, place, random
         )
-        if is_registered(model.config):
+        if is_registered(config):
             _try(encoder)
+    except AutoGazeError:
+        raise
+    except Exception as error:  # anything may go wrong in a class of the user's
+        if not is_registered(config):
+            raise
+        raise EncoderError(
+            f"the adapter {adapter_class(config).__name__} that was registered for "
+            f"{config.model_type!r} fails: {type(error).__name__}: {error}; "
+            "docs/encoders.md says which parts an adapter has to name"
+        ) from error
     return encoder
 
 
 @torch.no_grad()
 def _try(encoder: MeasuredEncoder) -> None:
-    """One black frame, whole and gazed at everywhere: every part of an adapter is used."""
+    """One black frame, whole and with every patch gazed, which uses every part of an adapter."""
     side = encoder.pyramid.side
     frames = encoder.normalised(torch.zeros(1, 1, 3, side, side, dtype=torch.uint8))
     encoder.adapter.dense(frames[0])
     encoder.gazed(frames, Gaze.everything(encoder.pyramid, 1, 1).to(encoder.place.device))
 
 
-def _checkpoint(name: str) -> Checkpoint:
+def _read_checkpoint(name: str) -> Checkpoint:
     if not Path(name).is_dir() and "/" not in name:
         raise EncoderError(
             f"unknown encoder {name!r}; known are {', '.join(PRESETS)} (random weights), the "
@@ -236,16 +191,16 @@ def _checkpoint(name: str) -> Checkpoint:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def _no_progress_bars() -> Iterator[None]:
     """Transformers draws bars on stderr, terminal or not, and across our own."""
     from transformers.utils import logging
 
-    drawn = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if drawn:
+        if enabled:
             logging.enable_progress_bar()
 
 
@@ -266,3 +221,25 @@ def _processor_statistics(name: str) -> PixelStatistics | None:
             f"{len(std)} channels; 3 are expected"
         )
     return PixelStatistics(tuple(mean), tuple(std))
+
+
+def run_adapter_files(paths: Sequence[str]) -> None:
+    """Run Python files that make more families known, by `register_encoder`.
+
+    Raises:
+        EncoderError: there is no such file, it is no Python, or it raises.
+    """
+    for number, path in enumerate(paths):
+        if not Path(path).is_file():
+            raise EncoderError(f"--adapter {path}: there is no such file")
+        spec = importlib.util.spec_from_file_location(f"autogaze_adapter_{number}", path)
+        if spec is None or spec.loader is None:
+            raise EncoderError(f"--adapter {path}: the name must end in .py")
+        module: Any = importlib.util.module_from_spec(spec)
+        sys.modules[module.__name__] = module  # dataclasses and pickles look there
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # anything may go wrong in a file of the user's
+            raise EncoderError(
+                f"--adapter {path}: cannot be run: {type(error).__name__}: {error}"
+            ) from error

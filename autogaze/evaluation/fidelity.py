@@ -5,98 +5,36 @@ are compared: by their cosine, and by whether they have the same nearest neighbo
 clip's feature is the mean of its frames'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.clips import Clips
+from autogaze.datasets.video_folder import VIDEOS, find_files
 from autogaze.errors import EncoderError, VideoError
-from autogaze.evaluation.choosers import Chooser, load_chooser, with_controls
+from autogaze.evaluation.bootstrap import Estimate, estimate
 from autogaze.evaluation.encoders import MeasuredEncoder, load_encoder
-from autogaze.evaluation.progress import Step, silent
+from autogaze.evaluation.selectors import MeasuredSelector, load_selector, with_controls
+from autogaze.evaluation.timing import hardware
 from autogaze.pipeline import CHUNK
 from autogaze.utils.device import Place
+from autogaze.utils.progress import ProgressBar, silent
 from autogaze.video.chunks import ChunkReader
 from autogaze.vision_encoders.layout import TokenLayout
 
-# How alike two sets of features are: cosines, common nearest neighbours, intervals.
-
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over clips or frames.
-
-    Attributes:
-        low, high: 95 % interval from resampling whole videos; None with fewer than two.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-
-
-def cosines(a: Float[Tensor, "n C"], b: Float[Tensor, "n C"]) -> Float[Tensor, " n"]:
-    """Row by row, in [-1, 1]."""
-    return F.cosine_similarity(a.double(), b.double(), dim=-1)
-
-
-def nearest(features: Float[Tensor, "n C"], group: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """For every row the most similar row (by cosine) of another group; -1 if there is none."""
-    unit = F.normalize(features.double(), dim=-1)
-    alike = unit @ unit.T
-    alike[group[:, None] == group] = -torch.inf
-    best = alike.max(dim=1)
-    return torch.where(best.values.isinf(), -1, best.indices)
-
-
-def same_neighbours(
-    dense: Float[Tensor, "n C"], gazed: Float[Tensor, "n C"], group: Int[Tensor, " n"]
-) -> Bool[Tensor, " n"]:
-    """Whether a row's nearest row of another group is the same by both sets of features."""
-    return nearest(dense, group) == nearest(gazed, group)
-
-
-def between(features: Float[Tensor, "n C"]) -> float:
-    """Mean cosine of two different rows: how alike things are that are not the same."""
-    unit = F.normalize(features.double(), dim=-1)
-    n = len(unit)
-    return float((unit.sum(0).square().sum() - unit.square().sum()) / (n * (n - 1)))
-
-
-def estimate(values: Tensor, video: Int[Tensor, " n"], seed: int = 0) -> Estimate:
-    """Mean and interval of `values`, which belong to videos.
-
-    What is uncertain is which videos were taken, so whole videos are drawn with
-    replacement; clips of one video are too alike to be drawn by themselves.
-    """
-    values_np, video_np = values.double().numpy(), video.numpy()
-    _, which = np.unique(video_np, return_inverse=True)
-    sums, counts = np.bincount(which, values_np), np.bincount(which)
-    mean = float(values_np.mean())
-    if len(sums) < 2:
-        return Estimate(mean, None, None)
-    drawn = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(mean, float(low), float(high))
-
-
-# Features of frames, dense and gazed: what is compared to tell how faithful a gaze is.
-
-DENSE_BATCH = 16
+MIN_NEIGHBOUR_CLIPS = 3
+"""Of two clips each is the other's nearest, whatever the features."""
 
 
 @dataclass(frozen=True, eq=False)
 class VideoClip:
-    """A few frames of one video.
+    """A tile of a few frames of one video.
 
     Attributes:
         video: its number among the videos.
@@ -105,128 +43,6 @@ class VideoClip:
 
     video: int
     clips: Clips
-
-
-def read_clips(
-    paths: Sequence[str],
-    side: int,
-    *,
-    per_video: int,
-    fps: float | None = None,
-    tiles: str = "one",
-    motion_grid: int | None = None,
-) -> list[VideoClip]:
-    """The first clips of up to 16 frames of every video, a clip a tile.
-
-    Args:
-        side: pixels of a tile.
-        per_video: clips of a video at the most.
-        fps: frames a second; None for all.
-        tiles: how frames are laid out, see `plan_tiles`.
-        motion_grid: cells a side to map the decoder's motion on, if wanted.
-    """
-    found: list[VideoClip] = []
-    for number, path in enumerate(paths):
-        before = len(found)
-        for chunk in ChunkReader(
-            path, side=side, tiles=tiles, chunk=CHUNK, fps=fps, motion_grid=motion_grid
-        ):
-            frames, motion = chunk.clips.frames, chunk.clips.motion
-            for tile in range(len(frames)):
-                one = slice(tile, tile + 1)
-                clips = Clips(frames[one], None if motion is None else motion[one])
-                found.append(VideoClip(number, clips))
-            if len(found) - before >= per_video:
-                break
-        del found[before + per_video :]
-    if len(found) < 2:
-        raise VideoError(
-            f"{len(found)} clips in {len(paths)} videos; at least 2 are needed to have neighbours"
-        )
-    return found
-
-
-@torch.inference_mode()
-def dense_features(encoder: MeasuredEncoder, clip: VideoClip) -> Float[Tensor, "T C"]:
-    """One feature a frame by the untouched model: its own pooling, else its tokens' mean."""
-    frames = encoder.normalised(clip.clips.frames)[0]
-    pooled = [_pooled_dense(encoder, some) for some in frames.split(DENSE_BATCH)]
-    return torch.cat(pooled).float().cpu()
-
-
-def _pooled_dense(
-    encoder: MeasuredEncoder, frames: Float[Tensor, "F 3 S S"]
-) -> Float[Tensor, "F C"]:
-    adapter = encoder.adapter
-    output = adapter.dense(frames)
-    pooled = getattr(output, "pooler_output", None)
-    if pooled is not None:
-        return pooled
-    tokens = getattr(output, "last_hidden_state", None)
-    if tokens is None:
-        raise EncoderError(
-            f"{encoder.name}: {type(adapter).__name__}.dense returned "
-            f"{type(output).__name__}, which has neither pooler_output nor last_hidden_state; "
-            "let it return an object that has (docs/encoders.md)"
-        )
-    # The adapter may pool what the model does not; gazed features are pooled by it too.
-    patches = tokens.shape[1] - adapter.num_prefix
-    frames_alone = ((patches,),) * len(frames)
-    layout = TokenLayout(frames_alone, "frame_independent", tokens.device, adapter.num_prefix)
-    pooled = adapter.pool(tokens.flatten(0, 1), layout)
-    return tokens[:, adapter.num_prefix :].mean(1) if pooled is None else pooled
-
-
-@dataclass(frozen=True)
-class GazedFeatures:
-    """One feature a frame, and the patches they were made of."""
-
-    features: Float[Tensor, "T C"]
-    tokens: int
-
-
-@torch.inference_mode()
-def gazed_features(
-    encoder: MeasuredEncoder, clip: VideoClip, chooser: Chooser, ratio: float, seed: int
-) -> GazedFeatures:
-    """The same by the gazed model, for what a selector chooses of the clip."""
-    generator = torch.Generator().manual_seed(seed)
-    gaze = chooser.choose(clip.clips, ratio, generator).gaze
-    output = encoder.gazed(encoder.normalised(clip.clips.frames), gaze)
-    pooled = output.frame_means() if output.pooler_output is None else output.pooler_output
-    return GazedFeatures(pooled[0].float().cpu(), gaze.num_patches)
-
-
-MIN_NEIGHBOUR_CLIPS = 3
-"""Of two clips each is the other's nearest, whatever the features."""
-
-
-@dataclass(frozen=True)
-class FidelityOptions:
-    """What `bench_fidelity` measures.
-
-    Attributes:
-        encoder: a preset (random weights), checkpoint folder or hub id.
-        selectors: what `autogaze.load` takes; the controls are added.
-        ratios: caps a frame, as shares of all patches of all scales.
-        attn_type: who is seen by a gazed token. A dense frame sees itself only.
-        clips: of every video at the most, each of up to 16 frames.
-        fps: frames a second; None for all.
-        tiles: how frames are laid out, see `autogaze gaze --tiles`.
-    """
-
-    encoder: str
-    selectors: Sequence[str]
-    ratios: Sequence[float]
-    attn_type: str = "frame_independent"
-    clips: int = 4
-    fps: float | None = None
-    tiles: str = "one"
-
-    @property
-    def num_steps(self) -> int:
-        """Steps for a progress bar."""
-        return 1 + len(with_controls(self.selectors)) * len(self.ratios)
 
 
 @dataclass(frozen=True)
@@ -257,10 +73,11 @@ class FidelityReport:
 
     Attributes:
         random_weights: then cosines say next to nothing of what real weights would see.
-        between_clips: mean cosine of dense features of two different clips: what a
-            cosine has to be compared with.
+        between_clips: mean cosine of dense features of two different clips, with which
+            other cosines have to be compared.
     """
 
+    hardware: str
     encoder: str
     random_weights: bool
     scales: str
@@ -275,16 +92,16 @@ class FidelityReport:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader has to know besides the figures."""
-        notes = [
+        notes = []
+        if self.random_weights:
+            notes.append(
+                "RANDOM WEIGHTS: these figures say little of what a trained encoder would see; "
+                "give one with --encoder FOLDER|HUB-ID."
+            )
+        notes.append(
             "Dense: the untouched model on whole frames at the largest scale. Dense features of "
             f"two different clips have a mean cosine of {self.between_clips:.3f}."
-        ]
-        if self.random_weights:
-            notes.insert(
-                0,
-                "RANDOM WEIGHTS: these figures say little of what a trained encoder would see; "
-                "give one with --encoder FOLDER|HUB-ID.",
-            )
+        )
         if self.num_clips < MIN_NEIGHBOUR_CLIPS:
             notes.append(
                 f"{self.num_clips} clips only, which are each other's nearest in any case: no "
@@ -301,47 +118,75 @@ class FidelityReport:
 
 
 def bench_fidelity(
-    videos: Sequence[str], options: FidelityOptions, place: Place, step: Step = silent
+    videos: Sequence[str],
+    encoder: str,
+    selectors: Sequence[str],
+    ratios: Sequence[float],
+    *,
+    attn_type: str = "frame_independent",
+    clips: int = 4,
+    fps: float | None = None,
+    tiles: str = "one",
+    place: Place,
 ) -> FidelityReport:
-    """Compare gazed with dense features on some videos."""
-    return measure_fidelity(
-        load_encoder(options.encoder, place, options.attn_type), videos, options, step
-    )
+    """Compare gazed with dense features on some videos.
+
+    Args:
+        encoder: a preset (random weights), checkpoint folder or hub id.
+        selectors: what `autogaze.load` takes; the controls are added.
+        ratios: caps on every frame, as shares of all patches of all scales.
+        attn_type: what a gazed token attends to. A dense frame attends to itself only.
+        clips: of every video at the most, each of up to 16 frames.
+        fps: frames per second; None for all.
+        tiles: how frames are laid out, as in `autogaze gaze --tiles`.
+    """
+    with ProgressBar(1 + len(with_controls(selectors)) * len(ratios)) as bar:
+        loaded = load_encoder(encoder, place, attn_type)
+        return measure_fidelity(
+            loaded, videos, selectors, ratios, clips=clips, fps=fps, tiles=tiles, step=bar.begin
+        )
 
 
 def measure_fidelity(
     encoder: MeasuredEncoder,
     videos: Sequence[str],
-    options: FidelityOptions,
-    step: Step = silent,
+    selectors: Sequence[str],
+    ratios: Sequence[float],
+    *,
+    clips: int = 4,
+    fps: float | None = None,
+    tiles: str = "one",
+    step: Callable[[str], object] = silent,
 ) -> FidelityReport:
-    """The same for an encoder that is there."""
-    names = with_controls(options.selectors)
-    choosers = [load_chooser(name, encoder.pyramid, encoder.place) for name in names]
-    grids = [chooser.motion_grid for chooser in choosers if chooser.motion_grid is not None]
-    clips = read_clips(
+    """The same of a loaded encoder."""
+    loaded = [
+        load_selector(name, encoder.pyramid, encoder.place) for name in with_controls(selectors)
+    ]
+    grids = [one.motion_grid for one in loaded if one.motion_grid is not None]
+    read = read_clips(
         videos,
         encoder.pyramid.side,
-        per_video=options.clips,
-        fps=options.fps,
-        tiles=options.tiles,
+        per_video=clips,
+        fps=fps,
+        tiles=tiles,
         motion_grid=grids[0] if grids else None,
     )
-    step(f"dense, {len(clips)} clips")
-    dense = [dense_features(encoder, clip) for clip in clips]
+    step(f"dense, {len(read)} clips")
+    dense = [dense_features(encoder, clip) for clip in read]
     rows = []
-    for chooser in choosers:
-        for ratio in options.ratios:
-            step(f"{chooser.name}, ratio {ratio:g}")
-            rows.append(_compare(encoder, clips, dense, chooser, ratio))
+    for selector in loaded:
+        for ratio in ratios:
+            step(f"{selector.name}, ratio {ratio:g}")
+            rows.append(_compare(encoder, read, dense, selector, ratio))
     return FidelityReport(
+        hardware=hardware(encoder.place.device),
         encoder=encoder.name,
         random_weights=encoder.random,
         scales=str(encoder.pyramid),
         attn_type=encoder.gazed.settings.attn_type,
         place=str(encoder.place),
         videos=tuple(videos),
-        num_clips=len(clips),
+        num_clips=len(read),
         num_frames=sum(map(len, dense)),
         between_clips=between(_clip_features(dense)),
         rows=tuple(rows),
@@ -352,15 +197,14 @@ def _compare(
     encoder: MeasuredEncoder,
     clips: Sequence[VideoClip],
     dense: Sequence[Float[Tensor, "_ C"]],
-    chooser: Chooser,
+    selector: MeasuredSelector,
     ratio: float,
 ) -> Fidelity:
-    seen = [
-        gazed_features(encoder, clip, chooser, ratio, seed=number)
-        for number, clip in enumerate(clips)
-    ]
-    gazed = [one.features for one in seen]
-    tokens = sum(one.tokens for one in seen)
+    gazed, tokens = [], 0
+    for number, clip in enumerate(clips):
+        features, count = gazed_features(encoder, clip, selector, ratio, seed=number)
+        gazed.append(features)
+        tokens += count
     frames = torch.tensor([len(features) for features in dense])
     whole_clip = torch.arange(len(clips))
     clip_of_frame = whole_clip.repeat_interleave(frames)
@@ -369,7 +213,7 @@ def _compare(
     dense_frames, gazed_frames = torch.cat(list(dense)), torch.cat(gazed)
     dense_clips, gazed_clips = _clip_features(dense), _clip_features(gazed)
     return Fidelity(
-        selector=chooser.name,
+        selector=selector.name,
         ratio=ratio,
         share=tokens / (len(dense_frames) * encoder.pyramid.cells[-1]),
         clip_cosine=estimate(cosines(dense_clips, gazed_clips), video),
@@ -385,3 +229,131 @@ def _compare(
 
 def _clip_features(frames: Sequence[Float[Tensor, "_ C"]]) -> Float[Tensor, "n C"]:
     return torch.stack([features.mean(0) for features in frames])
+
+
+def find_videos(paths: Sequence[str]) -> list[str]:
+    """Files as they are, and the videos below folders; each once.
+
+    Raises:
+        VideoError: a folder without videos.
+    """
+    found: list[str] = []
+    for path in paths:
+        if not Path(path).is_dir():
+            found.append(path)
+            continue
+        inside = find_files([path], VIDEOS)
+        if not inside:
+            raise VideoError(f"{path}: no videos in this folder ({', '.join(VIDEOS)})")
+        found += map(str, inside)
+    return list(dict.fromkeys(found))
+
+
+def read_clips(
+    paths: Sequence[str],
+    side: int,
+    *,
+    per_video: int,
+    fps: float | None = None,
+    tiles: str = "one",
+    motion_grid: int | None = None,
+) -> list[VideoClip]:
+    """The first clips of up to 16 frames of every video, one per tile.
+
+    Args:
+        side: pixels of a tile.
+        per_video: clips of a video at the most.
+        fps: frames per second; None for all.
+        tiles: how frames are laid out, see `plan_tiles`.
+        motion_grid: cells per side for the decoder's motion, if needed.
+    """
+    found: list[VideoClip] = []
+    for number, path in enumerate(paths):
+        before = len(found)
+        for chunk in ChunkReader(
+            path, side=side, tiles=tiles, chunk=CHUNK, fps=fps, motion_grid=motion_grid
+        ):
+            frames, motion = chunk.clips.frames, chunk.clips.motion
+            for tile in range(len(frames)):
+                one = slice(tile, tile + 1)
+                clips = Clips(frames[one], None if motion is None else motion[one])
+                found.append(VideoClip(number, clips))
+            if len(found) - before >= per_video:
+                break
+        del found[before + per_video :]
+    if len(found) < 2:
+        raise VideoError(
+            f"{len(found)} clips in {len(paths)} videos; at least 2 are needed to have neighbours"
+        )
+    return found
+
+
+@torch.inference_mode()
+def dense_features(encoder: MeasuredEncoder, clip: VideoClip) -> Float[Tensor, "T C"]:
+    """One feature per frame by the untouched model: its own pooling, else its tokens' mean."""
+    frames = encoder.normalised(clip.clips.frames)[0]
+    pooled = [_pooled_dense(encoder, some) for some in frames.split(16)]
+    return torch.cat(pooled).float().cpu()
+
+
+def _pooled_dense(
+    encoder: MeasuredEncoder, frames: Float[Tensor, "F 3 S S"]
+) -> Float[Tensor, "F C"]:
+    adapter = encoder.adapter
+    output = adapter.dense(frames)
+    pooled = getattr(output, "pooler_output", None)
+    if pooled is not None:
+        return pooled
+    tokens = getattr(output, "last_hidden_state", None)
+    if tokens is None:
+        raise EncoderError(
+            f"{encoder.name}: {type(adapter).__name__}.dense returned "
+            f"{type(output).__name__}, which has neither pooler_output nor last_hidden_state; "
+            "let it return an object that has (docs/encoders.md)"
+        )
+    # The adapter may pool what the model does not; gazed features are pooled by it too.
+    patches = tokens.shape[1] - adapter.num_prefix
+    frames_alone = ((patches,),) * len(frames)
+    layout = TokenLayout(frames_alone, "frame_independent", tokens.device, adapter.num_prefix)
+    pooled = adapter.pool(tokens.flatten(0, 1), layout)
+    return tokens[:, adapter.num_prefix :].mean(1) if pooled is None else pooled
+
+
+@torch.inference_mode()
+def gazed_features(
+    encoder: MeasuredEncoder, clip: VideoClip, selector: MeasuredSelector, ratio: float, seed: int
+) -> tuple[Float[Tensor, "T C"], int]:
+    """One feature per frame by the gazed model, and of how many patches they were made."""
+    generator = torch.Generator().manual_seed(seed)
+    gaze = selector.select(clip.clips, ratio, generator).gaze
+    output = encoder.gazed(encoder.normalised(clip.clips.frames), gaze)
+    pooled = output.frame_means() if output.pooler_output is None else output.pooler_output
+    return pooled[0].float().cpu(), gaze.num_patches
+
+
+def cosines(a: Float[Tensor, "n C"], b: Float[Tensor, "n C"]) -> Float[Tensor, " n"]:
+    """Row by row, in [-1, 1]."""
+    return F.cosine_similarity(a.double(), b.double(), dim=-1)
+
+
+def nearest(features: Float[Tensor, "n C"], group: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """For every row the most similar row (by cosine) of another group; -1 if there is none."""
+    unit = F.normalize(features.double(), dim=-1)
+    similarity = unit @ unit.T
+    similarity[group[:, None] == group] = -torch.inf
+    best = similarity.max(dim=1)
+    return torch.where(best.values.isinf(), -1, best.indices)
+
+
+def same_neighbours(
+    dense: Float[Tensor, "n C"], gazed: Float[Tensor, "n C"], group: Int[Tensor, " n"]
+) -> Bool[Tensor, " n"]:
+    """Whether a row's nearest row of another group is the same by both sets of features."""
+    return nearest(dense, group) == nearest(gazed, group)
+
+
+def between(features: Float[Tensor, "n C"]) -> float:
+    """Mean cosine of two different rows."""
+    unit = F.normalize(features.double(), dim=-1)
+    n = len(unit)
+    return float((unit.sum(0).square().sum() - unit.square().sum()) / (n * (n - 1)))

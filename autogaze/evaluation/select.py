@@ -1,4 +1,4 @@
-"""`autogaze bench select`: what choosing costs, beside the arithmetic it needs.
+"""`autogaze bench select`: time of selecting, beside the arithmetic it needs.
 
 Every time stands beside its floor: the arithmetic of the selection, counted by
 `autogaze.evaluation.flops`, at the rate that a plain matrix product reaches on the
@@ -7,6 +7,7 @@ same machine in the same run.
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,14 +18,16 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from autogaze.clips import Clips, frame_caps
+from autogaze.clips import frame_caps
 from autogaze.errors import SelectorError, VideoError
-from autogaze.evaluation.choosers import check_motion_wanted, selection_flops
+from autogaze.evaluation.flops import selection_flops
+from autogaze.evaluation.selectors import check_motion_needed
 from autogaze.evaluation.timing import Timing, hardware, matrix_rate, timed
 from autogaze.models.autogaze.native import AttentionKernel, attention_kernel
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
+from autogaze.utils.device import Place
 from autogaze.video.chunks import ChunkReader
 from autogaze.video.reader import Video
 from autogaze.video.writer import VideoWriter
@@ -32,21 +35,22 @@ from autogaze.video.writer import VideoWriter
 FRAMES = 16
 
 CALL_OVERHEAD = 2e-3
-"""About what a call of a selector takes that computes nothing (`random`, `centre`), in seconds."""
+"""About the seconds of a selector's call that computes nothing (`random`, `centre`)."""
 
-LEARNED_CASES = ((0.1, 1), (0.1, 8), (0.75, 1))
-OTHER_CASES = ((0.1, 1), (0.1, 16))
-"""Ratio and clips a batch."""
+Cases = tuple[tuple[float, int], ...]
+LEARNED_CASES: Cases = ((0.1, 1), (0.1, 8), (0.75, 1))
+OTHER_CASES: Cases = ((0.1, 1), (0.1, 16))
+"""Ratio and clips per batch."""
 
 
 @dataclass(frozen=True)
 class SelectCost:
-    """What one selector costs at one setting.
+    """Cost of one selector at one setting.
 
     Attributes:
-        seconds: wall-clock seconds a clip of 16 frames (`fastest`, `slowest` too).
-        flops: counted arithmetic a clip.
-        rate: FLOP a second of a matrix product, measured just before.
+        seconds: wall-clock seconds per clip of 16 frames.
+        flops: counted arithmetic per clip.
+        rate: FLOP per second of a matrix product, measured just before.
     """
 
     selector: str
@@ -58,12 +62,12 @@ class SelectCost:
 
     @property
     def floor(self) -> float:
-        """Seconds a clip that the arithmetic alone would take at `rate`."""
+        """Seconds per clip that the arithmetic alone would take at `rate`."""
         return self.flops / self.rate
 
     @property
     def over_floor(self) -> float | None:
-        """Time over floor; None where a call's floor is less than a call costs anyway."""
+        """Time over floor; None where a call's floor is below the overhead of any call."""
         if self.floor * self.batch < CALL_OVERHEAD:
             return None
         return self.seconds.median / self.floor
@@ -71,7 +75,7 @@ class SelectCost:
 
 @dataclass(frozen=True)
 class CodecCost:
-    """Decoding 16 frames, and what the codec selector adds to it, in seconds."""
+    """Seconds of decoding 16 frames, and of what the codec selector adds to it."""
 
     decode: Timing
     decode_with_motion: Timing
@@ -81,7 +85,7 @@ class CodecCost:
 
 @dataclass(frozen=True)
 class SelectReport:
-    """All that one run measured; `attention` is what the learned selector used for it."""
+    """All that one run measured; `attention` is the kernel of the learned selector."""
 
     hardware: str
     costs: tuple[SelectCost, ...]
@@ -98,66 +102,57 @@ class SelectReport:
 
 @torch.inference_mode()
 def bench_select(
-    selectors: list[str],
-    weights: str | None,
-    video: str | None,
-    repeats: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> "SelectReport":
+    selectors: Sequence[str],
+    *,
+    weights: str | None = None,
+    video: str | None = None,
+    repeats: int = 7,
+    place: Place,
+) -> SelectReport:
     """Time selectors.
 
     Args:
-        selectors: names; "learned" runs on `device` in `dtype`, the others on the CPU.
+        selectors: names of `autogaze.list_selectors`.
         weights: checkpoint of the learned selector; None takes the package's own.
             At a given ratio all of one architecture take the same time.
         video: where clips come from; None makes moving textures.
         repeats: measured runs.
+        place: where the learned selector runs; the others run on the CPU.
     """
     if video is not None:
-        check_motion_wanted(selectors, [Video(video).info])
+        check_motion_needed(selectors, [Video(video).info])
     costs = []
     attention = None
     for name in selectors:
-        if name == "codec":  # which takes motion, not pixels: measured with decoding
+        if name == "codec":  # reads motion, not pixels: measured with decoding
             continue
-        if name == "learned":
-            selector: Selector = registry.load(weights or registry.LEARNED)
+        cases, where = OTHER_CASES, Place(torch.device("cpu"), torch.float32)
+        selector = registry.load((weights or name) if name == registry.LEARNED else name)
+        if name == registry.LEARNED:
             if not isinstance(selector, Learned):
                 raise SelectorError(f"--weights {weights}: is no learned selector")
-            model = selector.model.to(device).to(dtype)  # type: ignore[arg-type]
-            model.static_shapes = device.type == "cuda"
-            where = device, dtype
+            cases, where = LEARNED_CASES, place
+            model = selector.model.to(place.device).to(place.dtype)  # type: ignore[arg-type]
+            model.static_shapes = place.device.type == "cuda"
             decoder = model.config.gaze_model_config.gaze_decoder_config
             attention = attention_kernel(
-                torch.empty(0, device=device, dtype=dtype), decoder.head_dim
+                torch.empty(0, device=place.device, dtype=place.dtype), decoder.head_dim
             )
-        else:
-            selector = registry.load(name)
-            where = torch.device("cpu"), torch.float32
-        for ratio, batch in LEARNED_CASES if name == "learned" else OTHER_CASES:
-            costs.append(_measure(selector, ratio, batch, video, repeats, *where))
+        costs += [_measure(selector, *case, video, repeats, where) for case in cases]
     codec = _measure_codec(video, repeats) if "codec" in selectors else None
-    return SelectReport(hardware(device), tuple(costs), codec, attention)
+    return SelectReport(hardware(place.device), tuple(costs), codec, attention)
 
 
 def _measure(
-    selector: Selector,
-    ratio: float,
-    batch: int,
-    video: str | None,
-    repeats: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    selector: Selector, ratio: float, batch: int, video: str | None, repeats: int, place: Place
 ) -> SelectCost:
-    frames = clips_to_choose_from(batch, selector.pyramid.side, video)
+    frames = benchmark_clips(batch, selector.pyramid.side, video)
     caps = frame_caps(ratio, FRAMES, selector.pyramid.num_patches)
-    flops = selection_flops(selector, [caps])
-    rate = matrix_rate(device, dtype)
+    rate = matrix_rate(place.device, place.dtype)
     generator = torch.Generator().manual_seed(0)
     timing = timed(lambda: selector.select(frames, ratio=ratio, generator=generator), repeats)
-    clip = Timing(timing.median / batch, timing.fastest / batch, timing.slowest / batch)
-    return SelectCost(selector.name, ratio, batch, clip, flops, rate)
+    flops = selection_flops(selector, [caps])
+    return SelectCost(selector.name, ratio, batch, timing.scaled(1 / batch), flops, rate)
 
 
 def _measure_codec(video: str | None, repeats: int) -> CodecCost:
@@ -166,7 +161,7 @@ def _measure_codec(video: str | None, repeats: int) -> CodecCost:
         path = video
         if path is None:
             path = str(Path(folder) / "moving.mp4")
-            frames = clips_to_choose_from(1, 224, None)[0].permute(0, 2, 3, 1)
+            frames = benchmark_clips(1, 224, None)[0].permute(0, 2, 3, 1)
             with VideoWriter(path, 30, 224, 224) as writer:
                 for _ in range(4):  # long enough that opening the file does not count
                     for frame in frames:
@@ -179,26 +174,19 @@ def _measure_codec(video: str | None, repeats: int) -> CodecCost:
         plain = timed(lambda: decode(motion=False), repeats)
         exporting = timed(lambda: decode(motion=True), repeats)
         grid = selector.pyramid.grids[-1]
-        chunk = next(
-            iter(ChunkReader(path, side=selector.pyramid.side, tiles="one", motion_grid=grid))
-        )
-        clips = Clips(chunk.clips.frames, chunk.clips.motion)
+        chunks = ChunkReader(path, side=selector.pyramid.side, tiles="one", motion_grid=grid)
+        clips = next(iter(chunks)).clips
         select = timed(lambda: selector.select(clips, ratio=0.1), repeats)
-        name = video or "moving textures, H.264, 224 x 224"
-        return CodecCost(
-            _scaled(plain, per_clip),
-            _scaled(exporting, per_clip),
-            _scaled(select, FRAMES / clips.num_frames),
-            name,
-        )
+    return CodecCost(
+        plain.scaled(per_clip),
+        exporting.scaled(per_clip),
+        select.scaled(FRAMES / clips.num_frames),
+        video or "moving textures, H.264, 224 x 224",
+    )
 
 
-def _scaled(timing: Timing, factor: float) -> Timing:
-    return Timing(timing.median * factor, timing.fastest * factor, timing.slowest * factor)
-
-
-def clips_to_choose_from(batch: int, side: int, video: str | None) -> UInt8[Tensor, "B T 3 S S"]:
-    """Clips of 16 frames: of a video, over and over if it is short, or textures that move."""
+def benchmark_clips(batch: int, side: int, video: str | None) -> UInt8[Tensor, "B T 3 S S"]:
+    """Clips of 16 frames: of a video, repeated if it is short, or moving textures."""
     if video is None:
         return torch.stack([_moving_texture(side, seed) for seed in range(batch)])
     clips: list[Tensor] = []
@@ -223,28 +211,29 @@ def _moving_texture(side: int, seed: int) -> UInt8[Tensor, "T 3 S S"]:
             picture += weight / 7 * F.interpolate(noise, (size, size), mode="bicubic")[0]
         return picture.clamp(0, 1)
 
-    ground, thing = texture(large), texture(side // 4)
+    ground, square = texture(large), texture(side // 4)
     frames = []
     for t in range(FRAMES):
         frame = ground[:, 2 * t : 2 * t + side, 3 * t : 3 * t + side].clone()
         left, top = (5 * t) % (side - side // 4), side // 3
-        frame[:, top : top + side // 4, left : left + side // 4] = thing
+        frame[:, top : top + side // 4, left : left + side // 4] = square
         frames.append(frame)
     return (torch.stack(frames) * 255).round().byte()
 
 
 def print_report(report: SelectReport, console: Console) -> None:
-    """The table that `autogaze bench select` shows."""
+    """The table of `autogaze bench select`."""
     table = Table(
-        title=f"Choosing from clips of 16 x 224 x 224\n{report.hardware}",
+        title=f"Selecting from clips of 16 x 224 x 224\n{report.hardware}",
         caption="floor: the arithmetic alone, at the rate of a matrix product. time / floor is left "
         f"empty where a whole call's floor is below {1e3 * CALL_OVERHEAD:g} ms, about what a call "
         "takes that computes nothing.",
         caption_justify="left",
     )
-    for name in ("selector", "ratio", "batch", "ms a clip", "fastest..slowest"):
-        table.add_column(name, justify="left" if name == "selector" else "right")
-    for name in ("GFLOP a clip", "GFLOP/s here", "floor, ms", "time / floor"):
+    table.add_column("selector")
+    for name in ("ratio", "batch", "ms per clip", "fastest..slowest", "GFLOP per clip"):
+        table.add_column(name, justify="right")
+    for name in ("GFLOP/s here", "floor, ms", "time / floor"):
         table.add_column(name, justify="right")
     for cost in report.costs:
         over = cost.over_floor
@@ -267,5 +256,5 @@ def print_report(report: SelectReport, console: Console) -> None:
         console.print(
             f"codec, 16 frames of {codec.video}: decoding {codec.decode.median * 1e3:.1f} ms; "
             f"with motion vectors exported {codec.decode_with_motion.median * 1e3:.1f} ms; "
-            f"choosing {codec.select.median * 1e3:.2f} ms"
+            f"selecting {codec.select.median * 1e3:.2f} ms"
         )

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,18 +11,16 @@ from rich.console import Console
 from autogaze import Gaze, PatchPyramid
 from autogaze.errors import VideoError
 from autogaze.evaluation.fidelity import (
-    FidelityOptions,
     between,
     cosines,
     dense_features,
-    estimate,
+    find_videos,
     measure_fidelity,
     nearest,
     read_clips,
     same_neighbours,
 )
-from autogaze.evaluation.fidelity_job import find_videos
-from autogaze.evaluation.fidelity_report import print_report
+from autogaze.evaluation.fidelity_report import plot_fidelity, print_report
 from tests.clips import make_video
 from tests.evaluation import tiny
 
@@ -35,8 +34,8 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(videos):
-    options = FidelityOptions("tiny", ("run-length",), (0.1, 1.0), clips=2)
-    return measure_fidelity(tiny.encoder(attn_type="frame_independent"), videos, options)
+    encoder = tiny.encoder(attn_type="frame_independent")
+    return measure_fidelity(encoder, videos, ["run-length"], [0.1, 1.0], clips=2)
 
 
 def test_every_selector_and_the_controls_at_every_budget(report):
@@ -68,12 +67,11 @@ def test_a_gaze_at_the_finest_scale_has_the_dense_features(videos):
 
 def test_models_without_a_pooler_are_compared_by_their_tokens_mean(videos):
     encoder = tiny.encoder(tiny.siglip(vision_use_head=False), attn_type="frame_independent")
-    options = FidelityOptions("tiny", ("centre",), (1.0,), clips=1)
-    report = measure_fidelity(encoder, videos, options)
+    report = measure_fidelity(encoder, videos, ["centre"], [1.0], clips=1)
     assert all(row.clip_cosine.mean > 0.9 for row in report.rows)
 
 
-def test_random_weights_are_said_loudly(report):
+def test_random_weights_are_marked(report):
     console = Console(width=160, record=True, file=io.StringIO())
     print_report(report, console)
     text = console.export_text()
@@ -87,8 +85,6 @@ def test_the_plot_is_drawn(report, tmp_path):
     pytest.importorskip("matplotlib")
     from PIL import Image
 
-    from autogaze.evaluation.fidelity_report import plot_fidelity
-
     plot_fidelity(report, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as picture:
         assert min(picture.size) > 400
@@ -96,8 +92,9 @@ def test_the_plot_is_drawn(report, tmp_path):
 
 def test_two_clips_are_each_others_nearest_which_says_nothing(videos, tmp_path):
     encoder = tiny.encoder(attn_type="frame_independent")
-    options = FidelityOptions("tiny", ("run-length",), (0.1, 1.0), clips=1)
-    two, three = (measure_fidelity(encoder, videos[:n], options) for n in (2, 3))
+    two, three = (
+        measure_fidelity(encoder, videos[:n], ["run-length"], [0.1, 1.0], clips=1) for n in (2, 3)
+    )
     assert all(row.clip_neighbour is not None for row in three.rows)
     assert all(row.clip_neighbour is None for row in two.rows)
     assert all(row.frame_neighbour is not None for row in two.rows)
@@ -109,8 +106,6 @@ def test_two_clips_are_each_others_nearest_which_says_nothing(videos, tmp_path):
     (line,) = (line for line in text.splitlines() if "run-length" in line and "100 %" in line)
     assert line.split("│")[6].strip() == "-"
     pytest.importorskip("matplotlib")
-    from autogaze.evaluation.fidelity_report import plot_fidelity
-
     plot_fidelity(two, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
@@ -140,24 +135,12 @@ def test_between_is_the_mean_cosine_of_two_different_rows():
     assert between(torch.tensor([[1.0, 0], [1, 0], [-1, 0]])) == pytest.approx(-1 / 3)
 
 
-def test_intervals_come_from_whole_videos():
-    video = torch.tensor([0, 0, 0, 1, 1, 1])
-    alike = estimate(torch.tensor([0.0, 1, 2, 0, 1, 2]), video)
-    assert (alike.mean, alike.low, alike.high) == (1, 1, 1)  # clips differ, videos do not
-    apart = estimate(torch.tensor([0.0, 0, 0, 1, 1, 1]), video)
-    assert (apart.mean, apart.low, apart.high) == (0.5, 0, 1)
-    alone = estimate(torch.tensor([0.0, 1]), torch.tensor([0, 0]))
-    assert (alone.low, alone.high) == (None, None)
-
-
 # Videos.
 
 
 def test_folders_stand_for_the_videos_in_them(videos, tmp_path):
-    from pathlib import Path
-
     folder = Path(videos[0]).parent
-    assert find_videos([str(folder), videos[0]]) == tuple(videos)
+    assert find_videos([str(folder), videos[0]]) == videos
     with pytest.raises(VideoError, match="no videos"):
         find_videos([str(tmp_path)])
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import transformers as tf
 
+from autogaze import Gaze, PatchPyramid
 from autogaze.evaluation.encoders import MeasuredEncoder, measured
 from autogaze.utils.device import Place
 
@@ -34,3 +35,14 @@ def saved(folder: Path, side: int = 64, **options: Any) -> str:
     """A checkpoint of a tiny SigLIP."""
     siglip(image_size=side, **options).save_pretrained(folder)
     return str(folder)
+
+
+def random_gaze(
+    pyramid: PatchPyramid, num_clips: int, num_frames: int, mean: int, generator: torch.Generator
+) -> Gaze:
+    """Random patches of all scales, between a half and one and a half times `mean` per frame."""
+    counts = torch.randint(
+        mean - mean // 2, mean + mean // 2 + 1, (num_clips * num_frames,), generator=generator
+    )
+    ids = [torch.randperm(pyramid.num_patches, generator=generator)[:n] for n in counts.tolist()]
+    return Gaze(pyramid, torch.cat(ids), counts.view(num_clips, num_frames))

@@ -1,7 +1,6 @@
-"""`autogaze bench quality`: what is lost at what share of patches, by every selector.
+"""`autogaze bench quality`: loss against share of patches, for every selector.
 
-Who chooses (`contenders`; by `habit` without a look), of which clips (`clips`), judged by
-whom (`judges`) is put together in `measure`; `bootstrap` and `report` turn losses into
-figures and intervals; `tables`, `curves_plot` and `stops_plot` show them. `stops` asks how
-well predicted losses are met.
+`selectors` gaze at `clips`, `metrics` give losses, `measure` puts them together; `report` makes
+curves and intervals of the losses, which `tables` and `plots` show. `thresholds` compares
+predicted with measured losses where selectors stop early.
 """

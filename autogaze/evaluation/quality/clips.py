@@ -1,4 +1,4 @@
-"""The clips that selectors are judged on: real videos, filmed photographs, compositions.
+"""The clips of `bench quality`: real videos, filmed photographs, compositions.
 
 Which clips these are follows from the files and the seed. They are read when they are
 needed, so that memory does not grow with their number.
@@ -24,34 +24,38 @@ from autogaze.datasets.video_folder import VIDEOS, Window, find_files, read_clip
 from autogaze.errors import VideoError
 from autogaze.utils.seeding import seeded
 
-# The files that clips are made of.
+STATIC, MOVING, COMPOSED = "static", "moving", "composed"
+KINDS = (STATIC, MOVING, COMPOSED)
+"""Real videos, whose cameras mostly stand still; photographs filmed by a moving camera; and
+cut-outs of photographs that move over photographs."""
+CLIP_LEN = 16
 
 
 @dataclass(frozen=True)
-class Material:
-    """What there is to be seen.
+class ClipFiles:
+    """The files of which clips are made.
 
     Attributes:
-        videos: files of videos.
-        photographs: files of pictures, to be filmed and composed.
+        videos: for static clips.
+        photographs: to be filmed and composed.
     """
 
     videos: tuple[Path, ...] = ()
     photographs: tuple[Path, ...] = ()
 
     @classmethod
-    def of_places(
-        cls, static: Sequence[str | Path] = (), photos: Sequence[str | Path] = ()
-    ) -> "Material":
-        """Files, and what is in folders, which are searched to the bottom.
+    def of_paths(
+        cls, videos: Sequence[str | Path] = (), photographs: Sequence[str | Path] = ()
+    ) -> "ClipFiles":
+        """Files, and all that is below folders.
 
         Raises:
-            VideoError: a place that does not exist, or with nothing in it.
+            VideoError: a path that does not exist, or with nothing below it.
         """
-        return cls(_find(static, VIDEOS, "videos"), _find(photos, PICTURES, "pictures"))
+        return cls(_find(videos, VIDEOS, "videos"), _find(photographs, PICTURES, "pictures"))
 
     @classmethod
-    def of_root(cls, root: str | Path, split: str) -> "Material":
+    def of_root(cls, root: str | Path, split: str) -> "ClipFiles":
         """All videos and pictures below `root/*/split`.
 
         Raises:
@@ -66,24 +70,17 @@ class Material:
         return cls(tuple(videos), tuple(photographs))
 
 
-def _find(places: Sequence[str | Path], endings: Sequence[str], what: str) -> tuple[Path, ...]:
-    for place in map(Path, places):
-        if not place.exists():
-            raise VideoError(f"{place}: no such file or folder")
-        if place.is_file() and place.suffix.lower() not in endings:
-            raise VideoError(f"{place}: expected {what}, which end in {' '.join(endings)}")
-    files = {Path(place) for place in places if Path(place).is_file()}
-    files |= set(find_files([place for place in places if Path(place).is_dir()], endings))
-    if places and not files:
-        raise VideoError(f"no {what} ({' '.join(endings)}) in {', '.join(map(str, places))}")
+def _find(paths: Sequence[str | Path], endings: Sequence[str], what: str) -> tuple[Path, ...]:
+    files: set[Path] = set()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise VideoError(f"{path}: no such file or folder")
+        if path.is_file() and path.suffix.lower() not in endings:
+            raise VideoError(f"{path}: expected {what}, which end in {' '.join(endings)}")
+        files.update([path] if path.is_file() else find_files([path], endings))
+    if paths and not files:
+        raise VideoError(f"no {what} ({' '.join(endings)}) in {', '.join(map(str, paths))}")
     return tuple(sorted(files))
-
-
-STATIC, MOVING, COMPOSED = "static", "moving", "composed"
-KINDS = (STATIC, MOVING, COMPOSED)
-"""Real videos, whose cameras mostly stand still; photographs filmed by a moving camera; and
-cut-outs of photographs that move over photographs."""
-CLIP_LEN = 16
 
 
 @dataclass(frozen=True)
@@ -113,15 +110,15 @@ def read_batch(clips: Sequence[QualityClip]) -> Clips:
 
 
 def plan_clips(
-    material: Material, *, per_kind: int, side: int, seed: int = 0, clip_len: int = CLIP_LEN
+    files: ClipFiles, *, per_kind: int, side: int, seed: int = 0, clip_len: int = CLIP_LEN
 ) -> list[QualityClip]:
-    """The clips of every kind that there is something for, kind by kind.
+    """The clips of every kind for which there are files, kind by kind.
 
     Sources are taken in an order drawn by the seed, one clip of each before any gives a
     second one. Moving and composed clips take photographs in the same order.
 
     Args:
-        material: without photographs there are static clips only.
+        files: without photographs there are static clips only.
         per_kind: clips of a kind; fewer where the videos are too short for so many that
             do not overlap.
         side: pixels of a frame.
@@ -129,32 +126,32 @@ def plan_clips(
     Raises:
         VideoError: a video that cannot be opened.
     """
-    static: list[Source] = []
-    if material.videos:
+    clips: list[QualityClip] = []
+    if files.videos:
         window, decoder = Window(clip_len), choose_decoder()
-        static = [_video(path, window, side, decoder, seed) for path in material.videos]
-    clips = _in_turns(static, per_kind, seed)
-    if material.photographs:
-        folders = sorted({path.parent for path in material.photographs})
+        videos = [_windows(path, window, side, decoder, seed) for path in files.videos]
+        clips += _in_turns(videos, per_kind, seed)
+    if files.photographs:
+        folders = sorted({path.parent for path in files.photographs})
         camera = CameraSettings(clip_len=clip_len, side=side)
-        turns = -(-per_kind // len(material.photographs))
+        turns = -(-per_kind // len(files.photographs))
         moving = CameraClips(folders, camera, clips_a_picture=turns, seed=seed)
         composed = ComposedClips(
             folders, CompositionSettings(camera), clips_a_picture=turns, seed=seed
         )
         for kind, made in ((MOVING, moving), (COMPOSED, composed)):
             photographs = [
-                partial(_film, kind, made, made.paths.index(path)) for path in material.photographs
+                partial(_film, kind, made, made.paths.index(path)) for path in files.photographs
             ]
             clips += _in_turns(photographs, per_kind, seed)
     return clips
 
 
-Source = Callable[[int], QualityClip | None]
-"""The n-th clip of a video or photograph, while there is one."""
+ClipsOfSource = Callable[[int], QualityClip | None]
+"""The n-th clip of a video or photograph; None if it has no more."""
 
 
-def _in_turns(sources: Sequence[Source], count: int, seed: int) -> list[QualityClip]:
+def _in_turns(sources: Sequence[ClipsOfSource], count: int, seed: int) -> list[QualityClip]:
     order = torch.randperm(len(sources), generator=seeded("quality", "order", seed)).tolist()
     clips: list[QualityClip] = []
     for turn in range(count):
@@ -165,7 +162,7 @@ def _in_turns(sources: Sequence[Source], count: int, seed: int) -> list[QualityC
     return clips
 
 
-def _video(path: Path, window: Window, side: int, decoder: Decoder, seed: int) -> Source:
+def _windows(path: Path, window: Window, side: int, decoder: Decoder, seed: int) -> ClipsOfSource:
     """Clips that lie side by side in a video, in an order drawn by the seed."""
     starts = window.starts(decoder(path).num_frames or 0)
     name = short_name(path)
@@ -175,21 +172,17 @@ def _video(path: Path, window: Window, side: int, decoder: Decoder, seed: int) -
         if turn >= len(starts):
             return None
         start = starts[order[turn]]
-        read = partial(_window, path, start, window, side, decoder)
+
+        def read() -> UInt8[Tensor, "T 3 S S"]:
+            return read_clip(decoder(path), start, window, side)
+
         return QualityClip(STATIC, name, window_name(name, start), read)
 
     return clip
 
 
-def _window(
-    path: Path, start: int, window: Window, side: int, decoder: Decoder
-) -> UInt8[Tensor, "T 3 S S"]:
-    return read_clip(decoder(path), start, window, side)
-
-
 def _film(kind: str, made: CameraClips | ComposedClips, picture: int, turn: int) -> QualityClip:
-    # Clip n is of picture n modulo their number.
-    number = turn * len(made.paths) + picture
+    number = turn * len(made.paths) + picture  # clip n is of picture n modulo their number
 
     def read() -> UInt8[Tensor, "T 3 S S"]:
         clip = made[number]

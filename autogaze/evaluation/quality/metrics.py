@@ -1,9 +1,12 @@
-"""Which judges are asked, and where their weights are."""
+"""Reconstruction metrics: how much of its frames a gaze keeps.
+
+The canvas is always measured; a VideoMAE by its own losses, and features of a network that
+no selector was trained with, where they are asked for.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,71 +17,59 @@ from torch.nn import functional as F
 from autogaze.errors import CheckpointError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.canvas import Reconstruction, reconstruct
+from autogaze.reconstruction.canvas import Reconstruction
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet, weights_file
-from autogaze.selectors.registry import LEARNED
 from autogaze.tasks.base import Task
 from autogaze.tasks.losses import DEPTHS
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
-# Who judges what a gaze has kept of its frames.
+CANVAS, VIDEO_MAE, FEATURES = "canvas", "video-mae", "features"
 
-CANVAS, VIDEO_MAE, EFFICIENTNET = "canvas", "video-mae", "efficientnet"
+NETWORK = "lite1"
+"""The EfficientNet-Lite whose features are compared; nothing is trained with it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """Clips that gazes are judged on.
+class ClipBatch:
+    """Clips on which gazes are measured.
 
     Attributes:
         frames: (B, T, 3, S, S) RGB in [0, 1].
-        judged: (B, J) numbers of the frames that networks judge.
+        measured: (B, J) numbers of the frames that networks measure.
     """
 
     frames: Float[Tensor, "B T 3 S S"]
-    judged: Int[Tensor, "B J"]
+    measured: Int[Tensor, "B J"]
 
     @classmethod
     def of(
         cls, frames: Float[Tensor, "B T 3 S S"], every: int = 1, starts: Sequence[int] = ()
-    ) -> "Shown":
-        """Every so-many-th frame is judged.
+    ) -> "ClipBatch":
+        """Every so-many-th frame is measured.
 
         Args:
             every: 1 for all frames.
-            starts: for every clip a number that says where it begins, modulo `every`.
+            starts: for every clip the number of its first measured frame, modulo `every`.
         """
         B, T = frames.shape[:2]
         first = torch.tensor(starts or [0] * B) % every
         return cls(frames, first[:, None] + every * torch.arange(T // every))
 
     @property
-    def all_are_judged(self) -> bool:
-        return self.judged.shape[1] == self.frames.shape[1]
+    def all_frames(self) -> bool:
+        """Whether every frame is measured."""
+        return self.measured.shape[1] == self.frames.shape[1]
 
     def pick(self, pictures: Float[Tensor, "B T 3 S S"]) -> Float[Tensor, "B J 3 S S"]:
-        """The judged ones."""
-        if self.all_are_judged:
+        """The measured ones."""
+        if self.all_frames:
             return pictures
-        judged = self.judged.to(pictures.device)
-        return pictures[torch.arange(len(judged), device=pictures.device)[:, None], judged]
+        measured = self.measured.to(pictures.device)
+        return pictures[torch.arange(len(measured), device=pictures.device)[:, None], measured]
 
 
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """Gazes at some clips, to be judged."""
-
-    shown: Shown
-    gaze: Gaze
-
-    @cached_property
-    def canvas(self) -> Reconstruction:
-        """What the gazed patches alone draw."""
-        return reconstruct(self.shown.frames, self.gaze)
-
-
-class Judge(ABC):
-    """Gives frames losses.
+class Metric(ABC):
+    """A loss of frames under a gaze; the less, the more is kept.
 
     Attributes:
         name: in figures.
@@ -89,102 +80,85 @@ class Judge(ABC):
     unit: str
 
     @abstractmethod
-    def losses(self, trial: Trial) -> Float[Tensor, "B J"]:
-        """Of every judged frame; the less, the better it was kept."""
+    def losses(self, batch: ClipBatch, gaze: Gaze, canvas: Reconstruction) -> Float[Tensor, "B J"]:
+        """Of every measured frame; `canvas` is the reconstruction of `batch.frames` by `gaze`."""
 
 
-class CanvasJudge(Judge):
-    """How far the canvas is from the frame, in pixel values; judges all frames."""
+class CanvasMetric(Metric):
+    """Distance of canvas and frame in pixel values; measures all frames."""
 
     name = CANVAS
     unit = "mean |canvas - frame| of pixel values in [0, 1]"
 
-    def losses(self, trial: Trial) -> Float[Tensor, "B T"]:
-        return trial.canvas.losses
+    def losses(self, batch: ClipBatch, gaze: Gaze, canvas: Reconstruction) -> Float[Tensor, "B T"]:
+        return canvas.losses
 
 
-class TaskJudge(Judge):
-    """A trained reconstruction, by the losses that it was trained with.
+class VideoMAEMetric(Metric):
+    """The losses of a trained reconstruction."""
 
-    Args:
-        task: judges frames.
-        name: in figures.
-        unit: what its losses are.
-    """
+    name = VIDEO_MAE
 
-    def __init__(self, task: Task, name: str, unit: str) -> None:
+    def __init__(self, task: Task, unit: str) -> None:
         self.task = task.eval()
-        self.name = name
         self.unit = unit
 
-    def losses(self, trial: Trial) -> Float[Tensor, "B J"]:
-        frames, gaze, judged = trial.shown.frames, trial.gaze, trial.shown.judged.tolist()
-        if trial.shown.all_are_judged:
-            return self.task(frames, gaze, judged[0]).losses
-        clips = zip(frames, gaze, judged, strict=True)
+    def losses(self, batch: ClipBatch, gaze: Gaze, canvas: Reconstruction) -> Float[Tensor, "B J"]:
+        measured = batch.measured.tolist()
+        if batch.all_frames:
+            return self.task(batch.frames, gaze, measured[0]).losses
+        clips = zip(batch.frames, gaze, measured, strict=True)
         return torch.cat([self.task(clip[None], own, some).losses for clip, own, some in clips])
 
 
-# A judge that no selector was trained on: how alike canvas and frame look to a network.
-
-FRAMES_AT_ONCE = 16
-
-Features = Callable[[Float[Tensor, "F 3 S S"]], Sequence[Float[Tensor, "F C *places"]]]
-"""Frames in [0, 1] to one or more maps of features, or to vectors."""
-
-
-class FeatureJudge(Judge):
-    """How different canvas and frame look to a network.
+class FeatureMetric(Metric):
+    """Distance of canvas and frame in a network's features.
 
     The loss of a frame is 2 - 2 cosine of the two feature vectors at a place, averaged over
     the places of a map and then over maps, in [0, 4]: LPIPS (https://arxiv.org/abs/1801.03924)
-    without learned weights, and what the loss term `efficientnet` is. The same picture has
-    0, an unrelated one about 2.
+    without learned weights, and the loss term `efficientnet`. The same picture has 0, an
+    unrelated one about 2.
 
     Args:
-        features: of frames.
-        name: in figures.
+        features: frames in [0, 1] to one or more maps of features, or to vectors.
     """
 
+    name = FEATURES
     unit = "2 - 2 cosine of features of canvas and frame, in [0, 4]"
 
-    def __init__(self, features: Features, name: str) -> None:
+    def __init__(
+        self,
+        features: Callable[[Float[Tensor, "F 3 S S"]], Sequence[Float[Tensor, "F C *places"]]],
+    ) -> None:
         self.features = features
-        self.name = name
-        self._real: tuple[Shown, list[tuple[Tensor, ...]]] | None = None
+        self._cached: tuple[ClipBatch, list[tuple[Tensor, ...]]] | None = None
 
-    def losses(self, trial: Trial) -> Float[Tensor, "B J"]:
-        shown = trial.shown
-        if self._real is None or self._real[0] is not shown:
-            # Those of the frames themselves are kept while the same frames are judged again.
-            self._real = shown, self._parts(shown.pick(shown.frames))
-        made = self._parts(shown.pick(trial.canvas.frames))
-        parts = [_difference(*both) for both in zip(made, self._real[1], strict=True)]
-        return torch.cat(parts).view(shown.judged.shape)
+    def losses(self, batch: ClipBatch, gaze: Gaze, canvas: Reconstruction) -> Float[Tensor, "B J"]:
+        # The frames' own features are the same for all gazes at them.
+        if self._cached is None or self._cached[0] is not batch:
+            self._cached = batch, self._directions(batch.pick(batch.frames))
+        made = self._directions(batch.pick(canvas.frames))
+        parts = []
+        for ours, theirs in zip(made, self._cached[1], strict=True):
+            maps = [2 - 2 * (a * b).sum(1).mean(1) for a, b in zip(ours, theirs, strict=True)]
+            parts.append(torch.stack(maps).mean(0))
+        return torch.cat(parts).view(batch.measured.shape)
 
-    def _parts(
+    def _directions(
         self, pictures: Float[Tensor, "B J 3 S S"]
-    ) -> list[tuple[Float[Tensor, "F _ _"], ...]]:
-        """Directions of all pictures, a few at a time."""
-        return [self._directions(some) for some in pictures.flatten(0, 1).split(FRAMES_AT_ONCE)]
-
-    def _directions(self, frames: Float[Tensor, "F 3 S S"]) -> tuple[Float[Tensor, "F _ _"], ...]:
-        """Unit vectors of all maps, (frames, channels, places)."""
-        return tuple(
-            F.normalize(features.reshape(*features.shape[:2], -1), dim=1)
-            for features in self.features(frames)
-        )
-
-
-def _difference(
-    made: Sequence[Float[Tensor, "F _ _"]], real: Sequence[Float[Tensor, "F _ _"]]
-) -> Float[Tensor, " F"]:
-    maps = [2 - 2 * (a * b).sum(1).mean(1) for a, b in zip(made, real, strict=True)]
-    return torch.stack(maps).mean(0)
+    ) -> list[tuple[Float[Tensor, "F C places"], ...]]:
+        """Unit vectors at all places of all maps, 16 pictures at a time."""
+        return [
+            tuple(
+                F.normalize(features.reshape(*features.shape[:2], -1), dim=1)
+                for features in self.features(some)
+            )
+            for some in pictures.flatten(0, 1).split(16)
+        ]
 
 
 class EfficientNetFeatures(nn.Module):
-    """The feature maps of an EfficientNet-Lite that the loss term `efficientnet` looks at."""
+    """The feature maps of an EfficientNet-Lite at the depths of the loss term `efficientnet`."""
 
     def __init__(self, network: EfficientNetLite) -> None:
         super().__init__()
@@ -194,61 +168,45 @@ class EfficientNetFeatures(nn.Module):
         return self.network(frames.contiguous(memory_format=torch.channels_last), DEPTHS)
 
 
-VARIANT = "lite1"
+def check_metrics(video_mae: str | None, features: bool) -> None:
+    """Raise, before anything slow, for a metric that cannot be loaded.
 
-
-@dataclass(frozen=True)
-class JudgeOptions:
-    """Which judges are asked; the canvas always is.
-
-    Attributes:
-        video_mae: checkpoint of a VideoMAE ("learned", a folder, file or hub id), if it is
-            asked.
-        efficientnet: whether EfficientNet-Lite1 is asked.
+    Raises:
+        CheckpointError: no such folder or hub id.
+        MissingExtraError: the network's weights are not installed.
     """
+    if features:
+        weights_file(NETWORK)
+    if video_mae is None or Path(video_mae).exists():
+        return
+    owner, _, name = video_mae.partition("/")
+    if not (owner and name) or "/" in name or owner[0] in ".~":
+        raise CheckpointError(f"--metric {video_mae}: no such VideoMAE checkpoint")
 
-    video_mae: str | None = None
-    efficientnet: bool = True
 
-    def check(self) -> None:
-        """Raise, before anything slow, for a judge that cannot be there.
+def load_metrics(
+    video_mae: str | None, features: bool, pyramid: PatchPyramid, device: torch.device
+) -> list[Metric]:
+    """The metrics of gazes of a pyramid; the canvas comes first.
 
-        Raises:
-            CheckpointError: no such folder or hub id.
-            MissingExtraError: no weights of EfficientNet-Lite1, or of what the judge
-                "learned" looks at features with.
-        """
-        if self.efficientnet:
-            weights_file(VARIANT)
-        place = self.video_mae
-        if place == LEARNED:
-            weights_file("lite0")
-        if place is None or place == LEARNED or Path(place).exists():
-            return
-        owner, _, name = place.partition("/")
-        if not (owner and name) or "/" in name or owner[0] in ".~":
-            raise CheckpointError(f"--judge {place}: no such VideoMAE checkpoint")
+    Args:
+        video_mae: a VideoMAE's checkpoint: folder, file or hub id.
+        features: whether features are compared.
 
-    def load(self, pyramid: PatchPyramid, device: torch.device) -> list[Judge]:
-        """The judges of gazes of a pyramid, on a device.
-
-        Raises:
-            CheckpointError: weights that cannot be loaded, or a VideoMAE of other scales.
-        """
-        judges: list[Judge] = [CanvasJudge()]
-        if self.video_mae is not None:
-            task = VideoMAEReconstruction.from_checkpoint(self.video_mae)
-            if task.pyramid != pyramid:
-                raise CheckpointError(
-                    f"--judge {self.video_mae}: judges gazes of {task.pyramid}, but the selectors "
-                    f"choose from {pyramid}"
-                )
-            recipe = task.losses.recipe
-            unit = (
-                f"{recipe['loss_type']}, weighted {recipe['loss_weights']}, of its reconstruction"
+    Raises:
+        CheckpointError: weights that cannot be loaded, or a VideoMAE of other scales.
+    """
+    metrics: list[Metric] = [CanvasMetric()]
+    if video_mae is not None:
+        task = VideoMAEReconstruction.from_checkpoint(video_mae)
+        if task.pyramid != pyramid:
+            raise CheckpointError(
+                f"--metric {video_mae}: reconstructs from {task.pyramid}, but the selectors select "
+                f"from {pyramid}"
             )
-            judges.append(TaskJudge(task.to(device), VIDEO_MAE, unit))
-        if self.efficientnet:
-            network = EfficientNetFeatures(load_efficientnet(VARIANT)).to(device)
-            judges.append(FeatureJudge(network, EFFICIENTNET))
-        return judges
+        recipe = task.losses.recipe
+        unit = f"{recipe['loss_type']}, weighted {recipe['loss_weights']}, of its reconstruction"
+        metrics.append(VideoMAEMetric(task.to(device), unit))
+    if features:
+        metrics.append(FeatureMetric(EfficientNetFeatures(load_efficientnet(NETWORK)).to(device)))
+    return metrics

@@ -7,25 +7,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from autogaze.evaluation.choosers import CONTROLS
-from autogaze.evaluation.fidelity import Estimate
-from autogaze.evaluation.quality.contenders import Serving
-from autogaze.evaluation.quality.report import (
-    BASELINE,
-    BASELINE_SHARE,
-    Curve,
-    Point,
-    QualityReport,
-)
-from autogaze.evaluation.quality.stops import StopReport
+from autogaze.evaluation.bootstrap import Estimate
+from autogaze.evaluation.quality.report import BASELINE, BASELINE_SHARE, Curve, Point, QualityReport
+from autogaze.evaluation.quality.selectors import Variant
+from autogaze.evaluation.quality.thresholds import ThresholdReport
+from autogaze.evaluation.selectors import CONTROLS
 
 
 @dataclass(frozen=True)
-class Grid:
+class TextTable:
     """A table as text.
 
     Attributes:
-        title: a line over it.
         header: of the columns; the first one holds names.
         rows: as wide as the header.
         rules: numbers of the rows before which a line is drawn.
@@ -39,13 +32,13 @@ class Grid:
 
 def print_report(report: QualityReport, console: Console, *, by_kind: bool = False) -> None:
     """The tables of all clips, and of every kind if wanted, and how to read them."""
-    for grid in make_grids(report, by_kind=by_kind):
-        table = Table(title=escape(grid.title), title_justify="left")
-        table.add_column(escape(grid.header[0]), no_wrap=True)
-        for name in grid.header[1:]:
+    for one in make_tables(report, by_kind=by_kind):
+        table = Table(title=escape(one.title), title_justify="left")
+        table.add_column(escape(one.header[0]), no_wrap=True)
+        for name in one.header[1:]:
             table.add_column(escape(name), justify="right", no_wrap=True)
-        for number, row in enumerate(grid.rows):
-            if number in grid.rules:
+        for number, row in enumerate(one.rows):
+            if number in one.rules:
                 table.add_section()
             table.add_row(*map(escape, row))
         console.print(table)
@@ -56,24 +49,45 @@ def print_report(report: QualityReport, console: Console, *, by_kind: bool = Fal
 def to_markdown(report: QualityReport) -> str:
     """All tables, every kind's too, and the notes."""
     parts = []
-    for grid in make_grids(report, by_kind=True):
-        lines = [grid.header, ("---",) + ("---:",) * (len(grid.header) - 1), *grid.rows]
+    for one in make_tables(report, by_kind=True):
+        lines = [one.header, ("---",) + ("---:",) * (len(one.header) - 1), *one.rows]
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        parts.append(f"**{grid.title}**\n\n{body}\n")
+        parts.append(f"**{one.title}**\n\n{body}\n")
     parts.append("\n".join(f"- {note}" for note in report.notes) + "\n")
     return "\n".join(parts)
 
 
-def make_grids(report: QualityReport, *, by_kind: bool) -> list[Grid]:
-    """The shares taken; losses and shares needed, judge by judge; the stops."""
-    groups = report.groups if by_kind else report.groups[:1]
-    grids = [_shares(report)]
-    for judge in report.measured.judges:
-        grids += [_losses(report, judge, group) for group in groups]
-        grids.append(_needed(report, judge))
-    if report.stops is not None:
-        grids.append(_stops(report.stops))
-    return grids
+def make_tables(report: QualityReport, *, by_kind: bool) -> list[TextTable]:
+    """The shares taken; losses and shares needed, metric by metric; early stopping."""
+    measured = report.measured
+    budgets = ("selector", *(f"{100 * ratio:g} %" for ratio in measured.ratios))
+    rules = _rules(report)
+    shares = tuple(
+        (curve.row, *(f"{100 * point.share:.1f} %" for point in curve.points))
+        for curve in report.of(measured.metrics[0], report.groups[0])
+    )
+    tables = [TextTable("Share of patches really taken, by cap", budgets, shares, rules)]
+    for metric in measured.metrics:
+        for group in report.groups if by_kind else report.groups[:1]:
+            losses = tuple(
+                (curve.row, *(figure(point.loss) + mark(point) for point in curve.points))
+                for curve in report.of(metric, group)
+            )
+            title = f"Loss by cap on the share of patches: metric {metric}, {_clips(report, group)}"
+            tables.append(TextTable(title, budgets, losses, rules))
+        columns = [[_needed(curve) for curve in report.of(metric, g)] for g in report.groups]
+        tables.append(
+            TextTable(
+                f"Share of patches needed for the loss of {BASELINE} at {100 * BASELINE_SHARE:g} %: "
+                f"metric {metric}",
+                ("selector", *(_clips(report, group) for group in report.groups)),
+                tuple(zip([row.name for row in measured.rows], *columns, strict=True)),
+                rules,
+            )
+        )
+    if report.thresholds is not None:
+        tables.append(_thresholds(report.thresholds))
+    return tables
 
 
 def figure(estimate: Estimate) -> str:
@@ -106,46 +120,7 @@ def mark(point: Point) -> str:
     return "+" if high < 0 else "-"
 
 
-def _losses(report: QualityReport, judge: str, group: str) -> Grid:
-    curves = report.of(judge, group)
-    rows = [
-        (curve.row, *(figure(point.loss) + mark(point) for point in curve.points))
-        for curve in curves
-    ]
-    return Grid(
-        f"Loss by cap on the share of patches: judge {judge}, {_clips(report, group)}",
-        ("selector", *(f"{100 * ratio:g} %" for ratio in report.measured.ratios)),
-        tuple(rows),
-        _rules(report),
-    )
-
-
-def _shares(report: QualityReport) -> Grid:
-    curves = report.of(report.measured.judges[0], report.groups[0])
-    rows = [
-        (curve.row, *(f"{100 * point.share:.1f} %" for point in curve.points)) for curve in curves
-    ]
-    return Grid(
-        "Share of patches really taken, by cap",
-        ("selector", *(f"{100 * ratio:g} %" for ratio in report.measured.ratios)),
-        tuple(rows),
-        _rules(report),
-    )
-
-
-def _needed(report: QualityReport, judge: str) -> Grid:
-    columns = [[_need(curve) for curve in report.of(judge, group)] for group in report.groups]
-    names = [row.name for row in report.measured.rows]
-    return Grid(
-        f"Share of patches needed for the loss of {BASELINE} at {100 * BASELINE_SHARE:g} %: judge "
-        f"{judge}",
-        ("selector", *(_clips(report, group) for group in report.groups)),
-        tuple(zip(names, *columns, strict=True)),
-        _rules(report),
-    )
-
-
-def _need(curve: Curve) -> str:
+def _needed(curve: Curve) -> str:
     if curve.needed is None:
         return ""
     ends = curve.points[0].share, curve.points[-1].share
@@ -156,9 +131,9 @@ def _need(curve: Curve) -> str:
     return f"{mean} ({share(low, *ends)} .. {share(high, *ends)})"
 
 
-def _stops(stops: StopReport) -> Grid:
+def _thresholds(report: ThresholdReport) -> TextTable:
     rows = []
-    for point in stops.points:
+    for point in report.points:
         excess = point.excess
         off = f"{100 * excess.mean:+.0f} %"
         if excess.low is not None and excess.high is not None:
@@ -176,19 +151,11 @@ def _stops(stops: StopReport) -> Grid:
                 f"{100 * point.at_last:.0f} %",
             )
         )
-    header = (
-        "selector",
-        "threshold",
-        "clips",
-        "share",
-        "predicted",
-        "actual",
-        "actual / threshold - 1",
-    )
-    names = [point.name for point in stops.points]
-    return Grid(
-        f"Predicted and actual loss at the stop: judge {stops.judge}",
-        (*header, "frames of 1 patch", "of all patches"),
+    header = ("selector", "threshold", "clips", "share", "predicted", "actual")
+    names = [point.name for point in report.points]
+    return TextTable(
+        f"Predicted and actual loss where frames stopped: metric {report.metric}",
+        (*header, "actual / threshold - 1", "frames of 1 patch", "of all patches"),
         tuple(rows),
         tuple(n for n in range(1, len(names)) if names[n] != names[n - 1]),
     )
@@ -201,8 +168,8 @@ def _clips(report: QualityReport, group: str) -> str:
 
 
 def _rules(report: QualityReport) -> tuple[int, ...]:
-    """Before the controls, before the shuffled rows, and before the habit."""
-    servings = [row.serving for row in report.measured.rows]
-    starts = [n for n in range(1, len(servings)) if servings[n] != servings[n - 1]]
-    controls = servings.count(Serving.OWN) - len(CONTROLS)  # the last ones of the own rows
+    """Before the controls, before the shuffled rows, and before priors."""
+    variants = [row.variant for row in report.measured.rows]
+    starts = [n for n in range(1, len(variants)) if variants[n] != variants[n - 1]]
+    controls = variants.count(Variant.OWN) - len(CONTROLS)  # the last ones of the own rows
     return (controls, *starts)

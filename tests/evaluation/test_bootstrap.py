@@ -2,14 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 
-from autogaze.evaluation.quality.bootstrap import ALL, Resamples, loss_at, share_reaching
-from tests.evaluation.quality import some_clips
+from autogaze.evaluation.bootstrap import ALL, Resamples, estimate, loss_at, share_reaching
+from tests.evaluation.quality.tiny import some_clips
+
+
+def draw(clips, **options) -> Resamples:
+    return Resamples.draw([c.source for c in clips], [c.kind for c in clips], **options)
 
 
 def test_the_first_row_is_the_sample_itself():
     clips = some_clips({"static": ["a", "b", "b"]})
-    resamples = Resamples.draw(clips, draws=50)
+    resamples = draw(clips, draws=50)
     assert resamples.counts.shape == (51, 3)
     assert (resamples.counts[0] == 1).all()
     values = np.array([1.0, 2, 6])
@@ -18,7 +23,7 @@ def test_the_first_row_is_the_sample_itself():
 
 def test_sources_are_drawn_whole_and_photographs_bring_all_their_clips():
     clips = some_clips({"static": ["a", "a", "b"], "moving": ["p", "q"], "composed": ["p", "q"]})
-    counts = Resamples.draw(clips, draws=200).counts
+    counts = draw(clips, draws=200).counts
     assert (counts[:, 0] == counts[:, 1]).all()
     assert (counts[:, 0] + counts[:, 2] == 2).all()  # two videos are drawn from two
     assert (counts[:, 3] == counts[:, 5]).all()  # p filmed, p composed
@@ -28,16 +33,16 @@ def test_sources_are_drawn_whole_and_photographs_bring_all_their_clips():
 
 def test_every_kind_counts_the_same_in_all():
     clips = some_clips({"static": ["a", "b", "c"], "moving": ["p", "q"]})
-    resamples = Resamples.draw(clips, draws=10)
+    resamples = draw(clips, draws=10)
     values = np.array([1.0, 2, 3, 10, 20])
     assert resamples.groups == (ALL, "static", "moving")
     assert resamples.means(values, ALL)[0] == (2 + 15) / 2
-    assert Resamples.draw(some_clips({"static": ["a", "b"]})).groups == (ALL,)
+    assert draw(some_clips({"static": ["a", "b"]})).groups == (ALL,)
 
 
 def test_the_interval_is_that_of_the_drawn_means():
     names = [f"video-{number}" for number in range(100)]
-    resamples = Resamples.draw(some_clips({"static": names}), draws=2000)
+    resamples = draw(some_clips({"static": names}), draws=2000)
     values = np.random.default_rng(0).normal(5, 2, 100)
     estimate = resamples.interval(resamples.means(values, "static"), "static")
     half = 1.96 * values.std() / 10  # what the central limit theorem says
@@ -47,7 +52,7 @@ def test_the_interval_is_that_of_the_drawn_means():
 
 
 def test_pairs_are_surer_than_what_they_are_made_of():
-    resamples = Resamples.draw(some_clips({"static": list("abcdefgh")}))
+    resamples = draw(some_clips({"static": list("abcdefgh")}))
     hard = np.arange(8.0)  # videos differ a lot, selectors by a little
     one, other = (resamples.means(hard + step, "static") for step in (0.0, 0.1))
     alone = resamples.interval(one, "static")
@@ -58,7 +63,7 @@ def test_pairs_are_surer_than_what_they_are_made_of():
 
 
 def test_one_source_gives_no_interval():
-    resamples = Resamples.draw(some_clips({"static": ["a", "a"], "moving": ["p", "q"]}))
+    resamples = draw(some_clips({"static": ["a", "a"], "moving": ["p", "q"]}))
     values = np.arange(4.0)
     for group, sure in ((ALL, False), ("static", False), ("moving", True)):
         estimate = resamples.interval(resamples.means(values, group), group)
@@ -88,3 +93,13 @@ def test_loss_at_a_share():
     assert loss_at(0.01, shares, losses)[0] == pytest.approx(0.4)
     assert loss_at(0.2, shares, losses) is None
     assert loss_at(0.005, shares, losses) is None
+
+
+def test_intervals_come_from_whole_videos():
+    video = torch.tensor([0, 0, 0, 1, 1, 1])
+    alike = estimate(torch.tensor([0.0, 1, 2, 0, 1, 2]), video)
+    assert (alike.mean, alike.low, alike.high) == (1, 1, 1)  # clips differ, videos do not
+    apart = estimate(torch.tensor([0.0, 0, 0, 1, 1, 1]), video)
+    assert (apart.mean, apart.low, apart.high) == (0.5, 0, 1)
+    alone = estimate(torch.tensor([0.0, 1]), torch.tensor([0, 0]))
+    assert (alone.low, alone.high) == (None, None)

@@ -8,34 +8,38 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from autogaze.evaluation.fidelity import Estimate
-from autogaze.evaluation.quality.contenders import Serving
+from autogaze.evaluation.bootstrap import Estimate
 from autogaze.evaluation.quality.measure import Measurements, Row
 from autogaze.evaluation.quality.report import Point, Setting, make_report
-from autogaze.evaluation.quality.stops import StopBin, StopPoint, StopReport
+from autogaze.evaluation.quality.selectors import Variant
 from autogaze.evaluation.quality.tables import (
     figure,
-    make_grids,
+    make_tables,
     mark,
     print_report,
     share,
     to_markdown,
 )
-from tests.evaluation.quality import some_clips
+from autogaze.evaluation.quality.thresholds import (
+    CalibrationBin,
+    ThresholdPoint,
+    ThresholdReport,
+)
+from tests.evaluation.quality.tiny import some_clips
 
 OWN = ("ours", "greedy", "random", "centre")
 ROWS = (
-    *(Row(name, number, Serving.OWN) for number, name in enumerate(OWN)),
-    *(Row(name, number, Serving.SHUFFLED) for number, name in enumerate(OWN[:2])),
-    Row("greedy", 1, Serving.HABIT),
+    *(Row(name, number, Variant.OWN) for number, name in enumerate(OWN)),
+    *(Row(name, number, Variant.SHUFFLED) for number, name in enumerate(OWN[:2])),
+    Row("greedy", 1, Variant.PRIOR),
 )
-NAMES = (*OWN, "ours (shuffled)", "greedy (shuffled)", "greedy (habit)")
+NAMES = (*OWN, "ours (shuffled)", "greedy (shuffled)", "greedy (prior)")
 RATIOS = (0.05, 0.1, 0.2, 0.4)
-FACTORS = {"ours": 0.5, "ours (shuffled)": 0.8, "greedy (habit)": 0.6}
+FACTORS = {"ours": 0.5, "ours (shuffled)": 0.8, "greedy (prior)": 0.6}
 """Of random's loss, which is 0.02 / share."""
 
 
-def known(judges=("canvas", "efficientnet")) -> Measurements:
+def known(metrics=("canvas", "features")) -> Measurements:
     """Losses that halve when the share doubles, on clips of very different difficulty."""
     clips = some_clips({"static": list("abcd"), "moving": list("pqrs")})
     difficulty = np.array([1, 2, 3, 4, 5, 6, 7, 8]) / 4.5
@@ -43,26 +47,28 @@ def known(judges=("canvas", "efficientnet")) -> Measurements:
     losses = factors[:, None, None] * (0.02 / np.array(RATIOS))[:, None] * difficulty
     shares = np.broadcast_to(np.array(RATIOS)[:, None], losses.shape)
     return Measurements(
-        tuple(clips), ROWS, RATIOS, judges, ("pixels", "features")[: len(judges)],
-        np.stack([losses] * len(judges)), shares.copy(),
+        tuple(clips), ROWS, RATIOS, metrics, ("pixels", "features")[: len(metrics)],
+        np.stack([losses] * len(metrics)), shares.copy(),
     )  # fmt: skip
 
 
 def setting(reference: str = "ours") -> Setting:
-    return Setting(reference, 0, 1, "cpu float32", (("ours", "folder"),), None)
+    return Setting("a machine", reference, 0, 1, "cpu float32", (("ours", "folder"),), None)
 
 
 @pytest.fixture(scope="module")
 def report():
     points = tuple(
-        StopPoint("ours", loss, group, 0.1, loss, Estimate(1.2 * loss, loss, 1.4 * loss),
+        ThresholdPoint("ours", loss, group, 0.1, loss, Estimate(1.2 * loss, loss, 1.4 * loss),
                   Estimate(0.2, 0.0, 0.4), 0.25, 0.0)
         for loss in (0.1, 0.2) for group in ("all", "static", "moving")
     )  # fmt: skip
     bins = tuple(
-        StopBin("ours", kind, 30, x, 1.1 * x) for kind in ("static", "moving") for x in (0.1, 0.2)
+        CalibrationBin("ours", kind, 30, x, 1.1 * x)
+        for kind in ("static", "moving")
+        for x in (0.1, 0.2)
     )
-    return make_report(known(), setting(), StopReport("canvas", "pixels", points, bins))
+    return make_report(known(), setting(), ThresholdReport("canvas", "pixels", points, bins))
 
 
 def test_differences_are_paired(report):
@@ -85,13 +91,13 @@ def test_half_the_loss_needs_half_the_patches(report):
     assert (needed.low, needed.high) == pytest.approx((0.1, 0.1))  # also pair by pair
     assert curves["random"].needed.mean == pytest.approx(0.2)
     assert curves["ours (shuffled)"].needed.mean == pytest.approx(0.16)
-    assert curves["greedy (habit)"].needed.mean == pytest.approx(0.12)
+    assert curves["greedy (prior)"].needed.mean == pytest.approx(0.12)
 
 
 def test_without_random_around_a_fifth_no_share_is_needed():
     measured = known()
     few = Measurements(
-        measured.clips, measured.rows, RATIOS[:2], measured.judges, measured.units,
+        measured.clips, measured.rows, RATIOS[:2], measured.metrics, measured.units,
         measured.losses[:, :, :2], measured.shares[:, :2],
     )  # fmt: skip
     assert all(curve.needed is None for curve in make_report(few, setting()).curves)
@@ -117,39 +123,39 @@ def test_shares_beyond_the_budgets_are_bounds():
     assert share(0.123, 0.0075, 0.5) == "12 %"
 
 
-def test_the_tables_hold_all_judges_and_rows(report):
+def test_the_tables_hold_all_metrics_and_rows(report):
     console = Console(width=160, record=True, file=io.StringIO())
     print_report(report, console)
     text = " ".join(console.export_text().split())  # titles are broken into lines
-    for words in (*NAMES, "judge canvas", "judge efficientnet", "0.100(", "10 % (10 % .. 10 %)"):
+    for words in (*NAMES, "metric canvas", "metric features", "0.100(", "10 % (10 % .. 10 %)"):
         assert words in text
     assert "static clips" in text  # among the shares needed
-    assert "judge canvas, static clips" not in text
+    assert "metric canvas, static clips" not in text
     assert "8 clips: 4 static of 4 sources, 4 moving of 4 sources." in text
     assert "+20 % (+0..+40)" in text
     print_report(report, console, by_kind=True)
-    assert "judge canvas, static clips" in console.export_text()
+    assert "metric canvas, static clips" in console.export_text()
 
 
-def without(report, serving: Serving):
+def without(report, serving: Variant):
     """The same run, had these rows not been compared."""
     measured = report.measured
-    kept = [number for number, row in enumerate(measured.rows) if row.serving is not serving]
+    kept = [number for number, row in enumerate(measured.rows) if row.variant is not serving]
     rows = tuple(measured.rows[number] for number in kept)
     losses, shares = measured.losses[:, kept], measured.shares[kept]
     return make_report(replace(measured, rows=rows, losses=losses, shares=shares), setting())
 
 
-def test_lines_part_the_controls_the_shuffled_rows_and_the_habit(report):
-    grids = make_grids(report, by_kind=True)
-    assert [row[0] for row in grids[0].rows] == list(NAMES)
-    assert {grid.rules for grid in grids[:-1]} == {(2, 4, 6)}  # the last one is of stops
-    assert make_grids(without(report, Serving.HABIT), by_kind=False)[0].rules == (2, 4)
+def test_lines_part_the_controls_the_shuffled_rows_and_the_prior(report):
+    tables = make_tables(report, by_kind=True)
+    assert [row[0] for row in tables[0].rows] == list(NAMES)
+    assert {table.rules for table in tables[:-1]} == {(2, 4, 6)}  # the last one: thresholds
+    assert make_tables(without(report, Variant.PRIOR), by_kind=False)[0].rules == (2, 4)
 
 
-def test_a_habit_is_explained_where_there_is_one(report):
-    assert "Habit: in every frame" in " ".join(report.notes)
-    assert "Habit" not in " ".join(without(report, Serving.HABIT).notes)
+def test_a_prior_is_explained_where_there_is_one(report):
+    assert "Prior: content-blind" in " ".join(report.notes)
+    assert "Prior:" not in " ".join(without(report, Variant.PRIOR).notes)
 
 
 def test_markdown_tables_are_as_wide_as_their_heads(report):
@@ -170,37 +176,36 @@ def test_json_has_the_loss_of_every_clip(report):
     assert losses == pytest.approx(report.measured.losses)
     assert values["rows"] == list(NAMES)
     assert [clip["source"] for clip in values["clips"]] == list("abcdpqrs")
-    assert values["stops"]["points"][0]["threshold"] == 0.1
+    assert values["thresholds"]["points"][0]["threshold"] == 0.1
 
 
 def test_every_way_of_serving_has_lines_of_its_own(report, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    from autogaze.evaluation.quality import curves_plot
+    from autogaze.evaluation.quality import plots
 
     drawn = []
-    monkeypatch.setattr(curves_plot, "save", lambda figure, path: drawn.append(figure))
-    curves_plot.plot_curves(report, tmp_path / "any.png")
-    curves_plot.plot_curves(without(report, Serving.HABIT), tmp_path / "any.png")
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    plots.plot_curves(report, tmp_path / "any.png")
+    plots.plot_curves(without(report, Variant.PRIOR), tmp_path / "any.png")
     full, fewer = (figure.axes[0] for figure in drawn)
     assert {text.get_text() for text in full.texts} == set(NAMES)
     assert {text.get_text() for text in fewer.texts} == set(NAMES[:-1])
     # The last rows are drawn first.
-    habit, greedy, *others = (full.lines[number] for number in (0, 5, 1, 2))
-    assert habit.get_ydata() == pytest.approx(0.6 * greedy.get_ydata())
-    assert habit.get_color() == greedy.get_color()
+    prior, greedy, *others = (full.lines[number] for number in (0, 5, 1, 2))
+    assert prior.get_ydata() == pytest.approx(0.6 * greedy.get_ydata())
+    assert prior.get_color() == greedy.get_color()
     assert not greedy.is_dashed()
-    assert all(line.is_dashed() for line in (habit, *others))
+    assert all(line.is_dashed() for line in (prior, *others))
 
 
 def test_the_plots_are_drawn(report, tmp_path):
     pytest.importorskip("matplotlib")
     from PIL import Image
 
-    from autogaze.evaluation.quality.curves_plot import plot_curves
-    from autogaze.evaluation.quality.stops_plot import plot_stops
+    from autogaze.evaluation.quality.plots import plot_curves, plot_thresholds
 
     plot_curves(report, tmp_path / "curves.png")
-    plot_stops(report, tmp_path / "stops.png")
+    plot_thresholds(report, tmp_path / "stops.png")
     one_kind = Measurements(
         report.measured.clips[:4], report.measured.rows, RATIOS, ("canvas",), ("pixels",),
         report.measured.losses[:1, :, :, :4], report.measured.shares[..., :4],
@@ -210,5 +215,5 @@ def test_the_plots_are_drawn(report, tmp_path):
     for name in ("curves", "stops", "one"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             sizes.append(picture.size)
-    assert sizes[0][1] > 1.5 * sizes[2][1]  # two judges, one judge
+    assert sizes[0][1] > 1.5 * sizes[2][1]  # two metrics, one judge
     assert min(sizes[1]) > 400

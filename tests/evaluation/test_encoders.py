@@ -10,15 +10,14 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from autogaze import Gaze, PatchPyramid, gazed, register_encoder
 from autogaze.errors import EncoderError
-from autogaze.evaluation.encode import EncodeOptions, measure_encoder
+from autogaze.evaluation.encode import measure_encoder
 from autogaze.evaluation.encoders import PRESETS, check_encoders, load_encoder, measured
 from autogaze.evaluation.fidelity import (
-    FidelityOptions,
     dense_features,
     measure_fidelity,
     read_clips,
 )
-from autogaze.evaluation.memory_case import measure_memory_case
+from autogaze.evaluation.timing import Stage
 from autogaze.utils.normalization import CLIP, IMAGENET, SIGLIP
 from autogaze.video.reader import Video
 from autogaze.vision_encoders import PixelStatistics
@@ -159,23 +158,17 @@ def test_an_encoder_of_ones_own_is_timed_with_nothing_said_of_it(videos):
     encoder = toy(ToyAdapter)
     assert encoder.pyramid == PatchPyramid((16, 32, 64), 16)
     assert encoder.statistics == IMAGENET
-    options = EncodeOptions((), ("run-length",), (10.0,), (64,), frames=4, repeats=1, dense_batch=4)
-    (cell,) = measure_encoder(encoder, Video(videos[0]), options).cells
+    grid = (["run-length"], [10.0], [64])
+    (cell,) = measure_encoder(encoder, Video(videos[0]), *grid, frames=4, repeats=1).cells
     # Projection 3 x 24; two blocks of 24 x 72 and 16 x 16 pairs of 24 numbers, twice.
-    assert cell.dense.flops.embed == 4 * 16 * 2 * 3 * 24
-    assert cell.dense.flops.encode == 4 * 2 * (16 * 2 * 24 * 72 + 16 * 16 * 4 * 24)
-
-
-def test_its_memory_is_measured_once_its_heads_are_known():
-    case = measure_memory_case(toy(TalkativeAdapter), frames=2, tiles=2, share=0.2)
-    assert case.mask_together == 4 * 4 * case.tokens**2
+    assert cell.dense.flops[Stage.EMBED] == 4 * 16 * 2 * 3 * 24
+    assert cell.dense.flops[Stage.ENCODE] == 4 * 2 * (16 * 2 * 24 * 72 + 16 * 16 * 4 * 24)
 
 
 @pytest.mark.parametrize("adapter", [TalkativeAdapter, PoolingAdapter])
 def test_its_features_are_compared(adapter, videos):
     encoder = toy(adapter)
-    options = FidelityOptions("toy", ("run-length",), (1.0,), attn_type="frame_independent")
-    report = measure_fidelity(encoder, videos, options)
+    report = measure_fidelity(encoder, videos, ["run-length"], [1.0])
     assert [row.selector for row in report.rows] == ["run-length", "random", "centre"]
     assert all(row.frame_cosine.mean > 0.5 for row in report.rows)
 
@@ -194,6 +187,5 @@ def test_both_sides_are_pooled_alike(videos):
 
 
 def test_an_output_that_says_nothing_is_refused_with_what_to_do(videos):
-    options = FidelityOptions("toy", ("run-length",), (1.0,))
     with pytest.raises(EncoderError, match=r"ToyAdapter\.dense returned Tensor.*last_hidden_state"):
-        measure_fidelity(toy(ToyAdapter), videos, options)
+        measure_fidelity(toy(ToyAdapter), videos, ["run-length"], [1.0])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from autogaze.evaluation.timing import ByStage, Gauge, PeakMeter, Stage, Stopwatch, gauge_of
+from autogaze.evaluation.timing import MemoryGauge, PeakMeter, Stage, Stopwatch, memory_gauge
 
 
 def test_a_stopwatch_adds_up_a_stage_that_comes_again(monkeypatch):
@@ -16,12 +16,12 @@ def test_a_stopwatch_adds_up_a_stage_that_comes_again(monkeypatch):
     watch.stop()
     assert watch.seconds[Stage.EMBED] == 2.5
     assert watch.seconds[Stage.ENCODE] == 3.0
-    assert watch.of(Stage.EMBED, Stage.ENCODE) == 5.5
+    assert watch.total((Stage.EMBED, Stage.ENCODE)) == 5.5
     assert watch.seconds[Stage.SELECT] == 0
 
 
-class Scripted(Gauge):
-    """Holds 100 bytes, then peaks as told."""
+class Scripted(MemoryGauge):
+    """100 bytes in use, then given peaks."""
 
     def __init__(self, peaks):
         self.peaks = iter(peaks)
@@ -44,14 +44,14 @@ def test_a_peak_counts_from_where_the_pass_began_and_the_highest_of_a_stage_stay
 
 
 def test_what_cannot_be_measured_is_unknown_not_zero():
-    meter = PeakMeter(Gauge())
+    meter = PeakMeter(MemoryGauge())
     meter.enter(Stage.ENCODE)
     meter.stop()
     assert meter.peaks[Stage.ENCODE] is None
 
 
 def test_a_large_tensor_shows_in_the_process_although_it_is_gone_again():
-    gauge = gauge_of(torch.device("cpu"))
+    gauge = memory_gauge(torch.device("cpu"))
     if gauge.peak() is None:
         pytest.skip("no way to measure memory here")
     meter = PeakMeter(gauge)
@@ -61,7 +61,3 @@ def test_a_large_tensor_shows_in_the_process_although_it_is_gone_again():
     meter.stop()
     assert meter.peaks[Stage.SELECT] >= 60 << 20
     assert meter.peaks[Stage.ENCODE] < 30 << 20
-
-
-def test_values_by_stage_come_in_the_order_of_the_stages():
-    assert list(ByStage.of(lambda stage: stage.value)) == [stage.value for stage in Stage]

@@ -3,25 +3,20 @@
 import json
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from autogaze.cli.app import app
+from tests.cli import commands
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures
-from tests.evaluation.quality import save_judge, save_weights
+from tests.evaluation.quality.tiny import save_video_mae_checkpoint, save_weights
 
 
 def run(*arguments: object) -> Result:
-    words = ["bench", "quality", *(str(argument) for argument in arguments)]
-    return CliRunner().invoke(app, words)
+    return commands.run("bench", "quality", *arguments)
 
 
 def fails(*arguments: object) -> str:
-    """What is said on stderr by a command that refuses its input."""
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.stderr.split())
+    return " ".join(commands.fails("bench", "quality", *arguments).split())
 
 
 @pytest.fixture(scope="module")
@@ -32,41 +27,32 @@ def files(tmp_path_factory):
         make_video(folder / "videos" / "val" / f"{name}.mp4", 16)
     make_pictures(folder / "photos" / "val", 2)
     save_weights(folder / "weights")
-    save_judge(folder / "judge")
-    save_judge(folder / "other-judge", "16+64")
+    save_video_mae_checkpoint(folder / "mae")
+    save_video_mae_checkpoint(folder / "other-mae", "16+64")
     return folder
 
 
+@pytest.mark.slow
 def test_everything_at_once(files, tmp_path):
     pytest.importorskip("matplotlib")
     names = ("out.json", "out.md", "out.png", "stops.png")
     out, markdown, plot, stops = (tmp_path / name for name in names)
     result = run(
         *("--data", files, "--clips", 2, "--weights", f"ours={files / 'weights'}"),
-        *("--selector", "run-length", "--ratio", 0.1, "--ratio", 0.3, "--no-efficientnet"),
-        *(
-            "--judge",
-            files / "judge",
-            "--stop-loss",
-            0.5,
-            "--stop-loss",
-            1,
-            "--batch",
-            3,
-            "--every",
-            8,
-        ),
+        *("--selector", "run-length", "--ratio", 0.1, "--ratio", 0.3, "--no-features"),
+        *("--metric", files / "mae", "--stop-loss", 0.5, "--stop-loss", 1),
+        *("--batch", 3, "--every", 8),
         *("--json", out, "--markdown", markdown, "--plot", plot, "--stop-plot", stops),
     )
     assert result.exit_code == 0, result.output
-    for words in ("ours (shuffled)", "judge video-mae", "threshold", "2 composed of 2 sources"):
+    for words in ("ours (shuffled)", "metric video-mae", "threshold", "2 composed of 2 sources"):
         assert words in result.stdout
     values = json.loads(out.read_text())
-    assert [judge["name"] for judge in values["judges"]] == ["canvas", "video-mae"]
+    assert [metric["name"] for metric in values["metrics"]] == ["canvas", "video-mae"]
     assert values["rows"][:4] == ["ours", "run-length", "random", "centre"]
     assert values["reference"] == "ours"
     assert values["hardware"]
-    assert {point["threshold"] for point in values["stops"]["points"]} == {0.5, 1.0}
+    assert {point["threshold"] for point in values["thresholds"]["points"]} == {0.5, 1.0}
     assert "| ours (shuffled) |" in markdown.read_text()
     assert min(plot.stat().st_size, stops.stat().st_size) > 10_000
 
@@ -75,7 +61,7 @@ def test_videos_alone_are_one_kind(files, tmp_path):
     out = tmp_path / "out.json"
     result = run(
         *("--static", files / "videos", "--clips", 2, "--weights", f"ours={files / 'weights'}"),
-        *("--selector", "change", "--ratio", 0.2, "--no-efficientnet", "--json", out),
+        *("--selector", "change", "--ratio", 0.2, "--no-features", "--json", out),
         *("--reference", "random"),
     )
     assert result.exit_code == 0, result.output
@@ -92,11 +78,11 @@ def test_videos_alone_are_one_kind(files, tmp_path):
         (["--selector", "codec"], "motion vectors"),
         (["--weights", "folder"], "NAME=PATH"),
         (["--weights", "greedy=folder"], "greedy"),
-        (["--weights", "greedy (habit)=folder"], "take another name"),
+        (["--weights", "greedy (prior)=folder"], "take another name"),
         (["--weights", "ours=no/such/folder"], "no/such/folder"),
         (["--weights", "a=x", "--weights", "a=y"], "'a' names two things"),
         (["--ratio", "1.5"], "1.5"),
-        (["--judge", "no/such/judge"], "no/such/judge"),
+        (["--metric", "no/such/model"], "no/such/model"),
         (["--reference", "oracle"], "oracle"),
         (["--every", "3"], "16 frames"),
         (["--stop-loss", "0.5", "--selector", "greedy"], "--weights"),
@@ -109,23 +95,36 @@ def test_videos_alone_are_one_kind(files, tmp_path):
     ],
 )
 def test_refuses(files, words, said):
-    assert said in fails("--static", files / "videos", "--no-efficientnet", *words)
+    assert said in fails("--static", files / "videos", "--no-features", *words)
 
 
 def test_refuses_without_clips(files, tmp_path):
-    assert "--data" in fails("--no-efficientnet")
-    assert "not both" in fails("--data", files, "--static", files / "videos", "--no-efficientnet")
-    assert f"{tmp_path}/*/val" in fails("--data", tmp_path, "--no-efficientnet")
+    assert "--data" in fails("--no-features")
+    assert "not both" in fails("--data", files, "--static", files / "videos", "--no-features")
+    assert f"{tmp_path}/*/val" in fails("--data", tmp_path, "--no-features")
 
 
 def test_refuses_what_does_not_fit_together(files):
-    ours = ("--weights", f"ours={files / 'weights'}", "--no-efficientnet")
-    other = ("--judge", files / "other-judge")
+    ours = ("--weights", f"ours={files / 'weights'}", "--no-features")
+    other = ("--metric", files / "other-mae")
     assert "16+64" in fails("--data", files, "--clips", 2, *ours, *other)
-    stops = ("--stop-loss", 0.5, "--stop-judge", "video-mae")
-    assert "--judge FOLDER" in fails("--data", files, *ours, *stops)
+    stops = ("--stop-loss", 0.5, "--stop-metric", "video-mae")
+    assert "--metric FOLDER" in fails("--data", files, *ours, *stops)
 
 
 def test_without_the_networks_weights_it_is_said_how_to_get_them(files, monkeypatch):
     monkeypatch.setattr("autogaze.reconstruction.efficientnet.find_spec", lambda name: None)
     assert "autogaze[efficientnet]" in fails("--data", files)
+
+
+def test_former_names_of_options_work_with_a_warning(files):
+    words = ("--data", files, "--ratio", 2, "--no-efficientnet")
+    said = fails(*words, "--judge", files / "mae", "--stop-judge", "canvas")
+    assert "ratio must lie in (0, 1], got 2.0" in said  # and nothing before it was wrong
+    for former, present in (
+        ("--judge", "--metric"),
+        ("--no-efficientnet", "--no-features"),
+        ("--stop-judge", "--stop-metric"),
+    ):
+        assert former in said
+        assert present in said

@@ -1,4 +1,4 @@
-"""The counted arithmetic of encoders, against what PyTorch counts while they run."""
+"""Counted arithmetic, against what PyTorch counts while encoders run and what the docs say."""
 
 import pytest
 import torch
@@ -9,10 +9,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from autogaze.clips import frame_caps
 from autogaze.evaluation.encode import published_ratio
 from autogaze.evaluation.encoders import PRESETS
-from autogaze.evaluation.flops import EncoderFlops, learned_flops
-from autogaze.evaluation.scaling import random_gaze
+from autogaze.evaluation.flops import (
+    EncoderFlops,
+    canvas_flops,
+    difference_flops,
+    learned_flops,
+    selection_flops,
+)
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze import AutoGazeConfig
+from autogaze.selectors import registry
 from autogaze.vision_encoders import gazed
 from autogaze.vision_encoders.layout import ATTENTION_TYPES
 from autogaze.vision_encoders.registry import adapter_class
@@ -56,7 +62,7 @@ def test_gazed_encoding(family, attn_type):
     encoder = tiny.encoder(FAMILIES[family]())
     model = gazed(encoder.dense, attn_type=attn_type)
     generator = torch.Generator().manual_seed(0)
-    gaze = random_gaze(encoder.pyramid, 4, 0.4, generator, ragged=True, num_clips=2)
+    gaze = tiny.random_gaze(encoder.pyramid, 2, 4, 6, generator)
     flops = EncoderFlops.of(encoder.adapter)
     frames = torch.rand(2, 4, 3, 64, 64)
     expected = counted(lambda: model(frames, gaze))
@@ -69,7 +75,7 @@ def test_a_causal_token_meets_itself_and_those_before():
     assert flops.encoding([[2, 1]], "causal") == 1 + 2 + 3 + 4 + 5
 
 
-# What was promised, in arithmetic at real sizes; times are `bench encode`'s to measure.
+# Targets at real sizes, in arithmetic; times are `bench encode`'s to measure.
 
 SELECTOR = AutoGazeConfig()
 REAL = ["siglip2-base-patch16-224", "siglip2-so400m-patch14-384"]
@@ -108,3 +114,36 @@ def test_selecting_and_encoding_takes_less_arithmetic_than_dense_encoding(name, 
     patches = [clips * cap for cap in caps]
     gazed = flops.embedding(sum(patches)) + flops.encoding([patches], "block_causal")
     assert clips * learned_flops(SELECTOR, caps) + gazed < 0.6 * dense
+
+
+# Selectors.
+
+
+@pytest.mark.parametrize(("ratio", "gflop"), [(0.1, 37.3), (0.75, 87.4)])
+def test_the_default_architecture_needs_what_the_documents_say(ratio, gflop):
+    caps = frame_caps(ratio, 16, PatchPyramid().num_patches)
+    assert learned_flops(AutoGazeConfig(), caps) / 1e9 == pytest.approx(gflop, abs=0.05)
+
+
+def test_attention_grows_with_the_square_of_the_length():
+    config = AutoGazeConfig()
+    short, twice, thrice = (learned_flops(config, [10] * n) for n in (100, 200, 300))
+    # Second differences leave only what is quadratic: 4 layers of 4 * 192 a pair of tokens.
+    pairs = (206 * 100) ** 2
+    assert thrice - 2 * twice + short == pytest.approx(4 * 4 * 192 * pairs, rel=1e-6)
+
+
+def test_greedy_counts_every_frame_alike():
+    assert canvas_flops(PatchPyramid(), 16) == 16 * canvas_flops(PatchPyramid(), 1)
+
+
+def test_selection_is_counted_by_who_selects():
+    pyramid = PatchPyramid((16, 32), 16)
+    lengths = [[2, 1, 3], [1, 1, 1]]
+
+    def flops(name):
+        return selection_flops(registry.load(name, pyramid=pyramid), lengths)
+
+    assert flops("greedy") == canvas_flops(pyramid, 6)
+    assert flops("run-length") == flops("change") == difference_flops(pyramid, 6)
+    assert flops("random") == flops("codec") == 0

@@ -1,4 +1,4 @@
-"""Tiny clips, contenders and checkpoints for `bench quality`."""
+"""Tiny clips, selectors and checkpoints for `bench quality`."""
 
 from functools import partial
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 from autogaze import PatchPyramid
 from autogaze.evaluation.quality.clips import QualityClip
-from autogaze.evaluation.quality.contenders import Contender
+from autogaze.evaluation.quality.selectors import ComparedSelector
 from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from autogaze.selectors import registry
 from autogaze.selectors.learned import Learned
@@ -40,12 +40,12 @@ def some_clips(sources: dict[str, list[str]], num_frames: int = 3) -> list[Quali
     return clips
 
 
-def contender(name: str) -> Contender:
-    return Contender(name, registry.load(name, pyramid=PYRAMID))
+def compared(name: str) -> ComparedSelector:
+    return ComparedSelector(name, registry.load(name, pyramid=PYRAMID))
 
 
-def tiny_learned(name: str = "tiny", **changes) -> Contender:
-    return Contender(name, Learned(tiny_model(**changes)))
+def tiny_learned(name: str = "tiny", **changes) -> ComparedSelector:
+    return ComparedSelector(name, Learned(tiny_model(**changes)))
 
 
 def save_weights(folder: Path) -> str:
@@ -53,7 +53,7 @@ def save_weights(folder: Path) -> str:
     return str(folder)
 
 
-def save_judge(folder: Path, scales: str = "32+64") -> str:
+def save_video_mae_checkpoint(folder: Path, scales: str = "32+64") -> str:
     torch.manual_seed(0)
     config = VideoMAEConfig(
         scales=scales, max_num_frames=16, image_size=64, hidden_size=24, num_hidden_layers=1,

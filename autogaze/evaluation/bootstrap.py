@@ -1,22 +1,45 @@
-"""Means over clips, and how sure one can be of them: resampling whole videos.
+"""Means over clips and their 95 % intervals, from resampling whole videos with replacement.
 
-What is uncertain is which videos (or photographs) were taken, so these are drawn with
-replacement; clips of one source are too alike to be drawn by themselves. Every figure is
-computed from the same draws, so what two selectors lose on the same clips is compared
-pair by pair: an interval of their difference does not contain how videos differ.
-
-Arrays named `*R` hold a figure once for the clips as they are (place 0) and then once a
-draw; `interval` makes an estimate of them.
+What is uncertain is which videos (or photographs) were taken; clips of one source are too
+alike to be drawn by themselves.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-from autogaze.evaluation.fidelity import RESAMPLES, Estimate
-from autogaze.evaluation.quality.clips import QualityClip
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over clips or frames.
+
+    Attributes:
+        low, high: 95 % interval; None with fewer than two videos.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def estimate(values: Tensor, video: Int[Tensor, " n"], seed: int = 0) -> Estimate:
+    """Mean and interval of `values`, each of which belongs to a video."""
+    values_np, video_np = values.double().numpy(), video.numpy()
+    _, which = np.unique(video_np, return_inverse=True)
+    sums, counts = np.bincount(which, values_np), np.bincount(which)
+    mean = float(values_np.mean())
+    if len(sums) < 2:
+        return Estimate(mean, None, None)
+    drawn = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(mean, float(low), float(high))
+
 
 ALL = "all"
 """The group of all clips, in which every kind counts the same."""
@@ -24,7 +47,10 @@ ALL = "all"
 
 @dataclass(frozen=True, eq=False)
 class Resamples:
-    """Which clips every draw holds.
+    """Draws of clips, the same for all figures, so that differences are paired.
+
+    Arrays named `R` have a figure for the clips as they are in place 0, then one per draw;
+    `interval` makes an estimate of them.
 
     Attributes:
         counts: (1 + draws, N) how often each clip's source was drawn; ones in row 0.
@@ -38,33 +64,32 @@ class Resamples:
 
     @classmethod
     def draw(
-        cls, clips: Sequence[QualityClip], seed: int = 0, draws: int = RESAMPLES
+        cls, sources: Sequence[str], kinds: Sequence[str], seed: int = 0, draws: int = RESAMPLES
     ) -> "Resamples":
-        """Draw sources with replacement, as many as there are.
+        """Draw as many sources as there are.
 
         Sources that serve the same kinds are drawn among themselves: videos among videos,
         photographs among photographs, which bring all clips made of them.
+
+        Args:
+            sources, kinds: of N clips.
         """
         rng = np.random.default_rng(seed)
-        names = sorted({clip.source for clip in clips})
-        serves = {
-            name: tuple(sorted({clip.kind for clip in clips if clip.source == name}))
-            for name in names
-        }
+        pairs = set(zip(sources, kinds, strict=True))
+        names = sorted(set(sources))
+        serves = {name: tuple(sorted(k for s, k in pairs if s == name)) for name in names}
         drawn = np.ones((1 + draws, len(names)))
-        for kinds in sorted(set(serves.values())):
-            members = [place for place, name in enumerate(names) if serves[name] == kinds]
-            picks = rng.multinomial(len(members), [1 / len(members)] * len(members), size=draws)
-            drawn[1:, members] = picks
+        for served in sorted(set(serves.values())):
+            members = [place for place, name in enumerate(names) if serves[name] == served]
+            drawn[1:, members] = rng.multinomial(
+                len(members), [1 / len(members)] * len(members), size=draws
+            )
         place = {name: number for number, name in enumerate(names)}
-        sources = {
-            kind: {clip.source for clip in clips if clip.kind == kind}
-            for kind in dict.fromkeys(clip.kind for clip in clips)
-        }
+        order = list(dict.fromkeys(kinds))
         return cls(
-            drawn[:, [place[clip.source] for clip in clips]],
-            {kind: np.array([clip.kind == kind for clip in clips]) for kind in sources},
-            frozenset(kind for kind, found in sources.items() if len(found) > 1),
+            drawn[:, [place[source] for source in sources]],
+            {kind: np.array([other == kind for other in kinds]) for kind in order},
+            frozenset(kind for kind in order if sum(k == kind for _, k in pairs) > 1),
         )
 
     @property
@@ -96,12 +121,12 @@ def share_reaching(
 ) -> Float[np.ndarray, " R"]:
     """The share of patches at which a curve comes down to a loss.
 
-    Between the first budget that is good enough and the one before it, the loss is taken
-    for a power of the share: a straight line where both axes are logarithmic.
+    Between the first budget that is good enough and the one before it, loss is a power of
+    share: a straight line where both axes are logarithmic.
 
     Args:
         shares: of patches taken, growing from budget to budget.
-        losses: left at each.
+        losses: at each.
 
     Returns:
         The share; 0 where the smallest budget is good enough already, infinity where
@@ -133,5 +158,5 @@ def loss_at(
 
 
 def _log(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
-    """Of a loss of zero, that of next to nothing."""
+    """With a loss of zero counted as next to nothing."""
     return np.log(np.maximum(values, 1e-12))

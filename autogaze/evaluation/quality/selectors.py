@@ -1,0 +1,236 @@
+"""The selectors that are compared at equal budgets, and the gazes on which a clip is measured.
+
+A clip is measured on a selector's own gaze at it, and on two that saw nothing of it: the
+selector's gaze at another clip (shuffled), and the patches that it takes most often in other
+clips (content-blind prior).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from autogaze.clips import Clips, Ratio, frame_caps
+from autogaze.errors import SelectorError, VideoError
+from autogaze.evaluation.quality.clips import QualityClip
+from autogaze.evaluation.selectors import CONTROLS
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.models.autogaze.limits import draw_settings
+from autogaze.selectors import registry
+from autogaze.selectors.base import Selector
+from autogaze.selectors.greedy import Greedy
+from autogaze.selectors.learned import Learned
+
+
+class Variant(Enum):
+    """Which of a selector's gazes a clip is measured on; values stand behind its name.
+
+    Attributes:
+        OWN: the gaze at the clip itself.
+        SHUFFLED: the gaze at another clip of the kind (`shuffled`).
+        PRIOR: the patches taken most often in other clips of the kind (`priors`).
+    """
+
+    OWN = ""
+    SHUFFLED = " (shuffled)"
+    PRIOR = " (prior)"
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedSelector:
+    """A selector under the name that it has in figures."""
+
+    name: str
+    selector: Selector
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """What is measured of it. Greedy's gazes come of a search, so its prior is the strongest."""
+        if self.name in CONTROLS:
+            return (Variant.OWN,)
+        if isinstance(self.selector, Greedy):
+            return tuple(Variant)
+        return (Variant.OWN, Variant.SHUFFLED)
+
+    def gaze(self, clips: Clips, ratio: float, generator: torch.Generator) -> Gaze:
+        """Gazes at whole clips, at no more than a share of all their patches.
+
+        Every frame gets the same cap, except from weights whose config spreads a clip's
+        budget over its frames ("dirichlet"): those draw shares for every clip.
+
+        Args:
+            ratio: cap on the share of all patches of all scales, in (0, 1].
+            generator: continues from batch to batch, so that batches of other sizes give
+                the same gazes.
+        """
+        if isinstance(self.selector, Learned) and _spreads(self.selector.model.config):
+            model = self.selector.model
+            ratios = [
+                _spread(model.config, ratio, clips.num_frames, generator)
+                for _ in range(clips.num_clips)
+            ]
+            caps = [frame_caps(own, clips.num_frames, model.pyramid.num_patches) for own in ratios]
+            generation = model.generate(self.selector.seen(clips), caps=torch.tensor(caps))
+            return self.selector.chosen(generation).to("cpu")
+        return self.selector.select(clips, ratio=ratio, generator=generator).to("cpu")
+
+
+def _spreads(config: AutoGazeConfig) -> bool:
+    strategy = config.gazing_ratio_each_frame_config["sample_strategy_during_inference"]
+    return bool(strategy == "dirichlet")
+
+
+def _spread(
+    config: AutoGazeConfig, ratio: float, num_frames: int, generator: torch.Generator
+) -> Ratio:
+    """What such a config makes of a clip's mean ratio: a cap for every frame."""
+    config = deepcopy(config)
+    config.gazing_ratio_config["sample_strategy_during_inference"] = "fixed"
+    config.gazing_ratio_config["fixed"] = {"gazing_ratio": ratio}
+    drawn = draw_settings(config, num_frames, training=False, generator=generator).ratio
+    if drawn is None:
+        raise SelectorError("weights that cap no frame have no budget to be compared at")
+    return drawn
+
+
+def parse_weights(texts: Sequence[str]) -> dict[str, str]:
+    """Names of learned weights in figures -> folder or hub id, from NAME=PATH each.
+
+    Raises:
+        SelectorError: no such pair, a name that means something else, or one given twice.
+    """
+    weights: dict[str, str] = {}
+    taken = (Variant.SHUFFLED.value, Variant.PRIOR.value)
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not (equals and name and path):
+            raise SelectorError(f"--weights must look like NAME=PATH, got {text!r}")
+        if name in registry.list_selectors() or any(suffix in name for suffix in taken):
+            raise SelectorError(
+                f"--weights {text}: {name!r} is the name of a selector or control; take another name"
+            )
+        if name in weights:
+            raise SelectorError(f"--weights: {name!r} names two things")
+        weights[name] = path
+    return weights
+
+
+def check_selectors(names: Sequence[str]) -> None:
+    """Raise `SelectorError`, before anything slow, for a selector that cannot be compared."""
+    known = [name for name in registry.list_selectors() if name != "codec"]
+    for name in names:
+        if name == "codec":
+            raise SelectorError(
+                "codec cannot be compared here: it reads the motion vectors of a compressed video "
+                "file, which are lost where clips are filmed, composed, cut or resized"
+            )
+        if name not in known:
+            raise SelectorError(
+                f"unknown selector {name!r}; known are {', '.join(known)}; weights are given by "
+                "--weights NAME=PATH"
+            )
+
+
+def load_selectors(
+    names: Sequence[str], weights: dict[str, str], device: torch.device
+) -> list[ComparedSelector]:
+    """Learned weights, then selectors without, then the controls; all of one pyramid.
+
+    Raises:
+        SelectorError: weights of another pyramid than the others'.
+        CheckpointError: weights that cannot be loaded.
+    """
+    learned: list[ComparedSelector] = []
+    shipped = {registry.LEARNED: registry.LEARNED} if registry.LEARNED in names else {}
+    for name, path in {**weights, **shipped}.items():
+        selector = registry.load(path)
+        if not isinstance(selector, Learned):
+            raise SelectorError(f"--weights {name}={path}: is no learned selector")
+        selector.model.static_shapes = device.type == "cuda"
+        selector.model.to(device, torch.float32)  # type: ignore[call-overload]
+        if learned and selector.pyramid != learned[0].selector.pyramid:
+            raise SelectorError(
+                f"all weights must select from the same patches: {learned[0].name} from "
+                f"{learned[0].selector.pyramid}, {name} from {selector.pyramid}"
+            )
+        learned.append(ComparedSelector(name, selector))
+    pyramid = learned[0].selector.pyramid if learned else PatchPyramid()
+    others = [name for name in dict.fromkeys(names) if name not in (*CONTROLS, registry.LEARNED)]
+    return [
+        *learned,
+        *(
+            ComparedSelector(name, registry.load(name, pyramid=pyramid))
+            for name in (*others, *CONTROLS)
+        ),
+    ]
+
+
+def shuffled(clips: Sequence[QualityClip]) -> list[int]:
+    """A permutation of the clips within each kind that maps every clip to one of another source.
+
+    So the shuffled gazes of a kind are the selector's own gazes of that kind, and have
+    exactly as many patches.
+
+    Raises:
+        VideoError: more than half of a kind's clips are of one source.
+    """
+    order = [-1] * len(clips)
+    for kind in dict.fromkeys(clip.kind for clip in clips):
+        members = [number for number, clip in enumerate(clips) if clip.kind == kind]
+        # With clips of one source in a row, a shift by the longest row leaves every row.
+        # Sources stay in the order of the clips, which is random: neighbours are not alike.
+        first = {clips[number].source: number for number in reversed(members)}
+        members.sort(key=lambda number: first[clips[number].source])
+        source, longest = Counter(clips[number].source for number in members).most_common(1)[0]
+        if 2 * longest > len(members):
+            raise VideoError(
+                f"{longest} of {len(members)} {kind} clips are of {source}: to be compared with gazes "
+                "at another video, at most half may be of one; give more videos or another --clips"
+            )
+        for place, number in enumerate(members):
+            order[number] = members[(place + longest) % len(members)]
+    return order
+
+
+def priors(clips: Sequence[QualityClip], gazes: Sequence[Gaze], ratio: float) -> list[Gaze]:
+    """For every clip the content-blind prior from clips of its kind and other sources.
+
+    Args:
+        clips: N of them; in each kind there are two sources or more, as `shuffled` demands.
+        gazes: N gazes at one clip each, at `ratio`.
+        ratio: cap on every frame's share of all patches, in (0, 1].
+
+    Returns:
+        N gazes at one clip each; those of one source and kind are the same.
+    """
+    made: dict[tuple[str, str], Gaze] = {}
+    for clip in clips:
+        if (clip.kind, clip.source) not in made:
+            masks = [
+                gaze.mask.sum(0)
+                for other, gaze in zip(clips, gazes, strict=True)
+                if other.kind == clip.kind and other.source != clip.source
+            ]
+            counts = torch.stack(masks).sum(0)
+            made[clip.kind, clip.source] = prior(gazes[0].pyramid, counts, ratio)
+    return [made[clip.kind, clip.source] for clip in clips]
+
+
+def prior(pyramid: PatchPyramid, counts: Int[Tensor, "T V"], ratio: float) -> Gaze:
+    """One clip's gaze at the patches taken most often in each frame, by how often that was.
+
+    Every frame takes as many as its cap allows. Of patches that were taken equally often the
+    lower ids come first, which are the coarser ones.
+    """
+    mask = torch.zeros_like(counts, dtype=torch.bool)
+    caps = frame_caps(ratio, *counts.shape)
+    for frame, (taken, cap) in enumerate(zip(counts, caps, strict=True)):
+        mask[frame, taken.sort(descending=True, stable=True).indices[:cap]] = True
+    return Gaze.from_mask(pyramid, mask[None])

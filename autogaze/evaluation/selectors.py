@@ -1,0 +1,105 @@
+"""The selectors that are measured: any of them, on the pyramid of the encoder that they serve."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from autogaze.clips import Clips
+from autogaze.errors import SelectorError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.selectors import registry
+from autogaze.selectors.base import Selector
+from autogaze.selectors.learned import Learned
+from autogaze.utils.device import Place
+from autogaze.video.container import VideoInfo
+from autogaze.video.motion import check_motion
+
+CONTROLS = ("random", "centre")
+"""Always measured: whatever a selector is worth, it must be worth more than these."""
+
+
+class Selection(NamedTuple):
+    """A gaze on the encoder's pyramid, and as the selector decoded it (perhaps in tiles)."""
+
+    gaze: Gaze
+    decoded: Gaze
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredSelector:
+    """A selector that serves one encoder.
+
+    Attributes:
+        name: as it was asked for.
+    """
+
+    name: str
+    selector: Selector
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether its own predicted loss ends a frame, where no ratio is given.
+
+        The package's weights get a ratio like the others, so that speeds are compared at
+        equal shares of patches.
+        """
+        return isinstance(self.selector, Learned) and self.name != registry.LEARNED
+
+    @property
+    def motion_grid(self) -> int | None:
+        """Cells per side on which it needs the decoder's motion, if it needs any."""
+        return self.selector.pyramid.grids[-1] if self.selector.needs_motion else None
+
+    def select(self, clips: Clips, ratio: float | None, generator: torch.Generator) -> Selection:
+        selector = self.selector
+        if not isinstance(selector, Learned) or selector.adaptation is None:
+            gaze = selector.select(clips, ratio=ratio, generator=generator)
+            return Selection(gaze, gaze)
+        # As `Learned.select`, but the tiles' own gazes are needed to count arithmetic.
+        cap, loss = selector.settings(ratio, None)
+        caps = [selector.cap(cap, frame) for frame in range(clips.num_frames)]
+        generation = selector.model.generate(selector.seen(clips), caps=caps, threshold=loss)
+        decoded = generation.to_gaze()
+        return Selection(selector.adaptation.stitch(decoded), decoded)
+
+
+def load_selector(name: str, pyramid: PatchPyramid, place: Place) -> MeasuredSelector:
+    """A selector that chooses patches of `pyramid`.
+
+    Args:
+        name: what `autogaze.load` takes.
+        place: where a learned selector runs; the others run on the CPU.
+    """
+    selector = registry.load(name, pyramid=pyramid)
+    if isinstance(selector, Learned):
+        selector.model.static_shapes = place.device.type == "cuda"
+        selector.model.to(place.device).to(place.dtype)  # type: ignore[arg-type]
+    return MeasuredSelector(name, selector)
+
+
+def with_controls(names: Sequence[str]) -> list[str]:
+    """The names, each once, then the controls."""
+    return list(dict.fromkeys([*names, *CONTROLS]))
+
+
+def check_selectors(names: Sequence[str]) -> None:
+    """Raise `SelectorError`, before anything slow, for a name that can be no selector."""
+    known = registry.list_selectors()
+    for name in names:
+        if name not in known and not Path(name).is_dir() and "/" not in name:
+            raise SelectorError(
+                f"unknown selector {name!r}; known are {', '.join(known)}, the path of a checkpoint "
+                "folder, or a hub id"
+            )
+
+
+def check_motion_needed(names: Sequence[str], infos: Sequence[VideoInfo]) -> None:
+    """Raise `VideoError`, before anything slow, where a selector needs motion that a codec lacks."""
+    known = [name for name in names if name in registry.list_selectors()]
+    if any(name != registry.LEARNED and registry.load(name).needs_motion for name in known):
+        for info in infos:
+            check_motion(info.codec, info.path)
