@@ -1,6 +1,6 @@
-"""Two label files of the same clips, such as the judge's and the canvas', under three judges.
+"""Two label files of the same clips, such as a VideoMAE's and the canvas', under three metrics.
 
-    python examples/compare_labels.py DATASET LABELS OTHERS [--clips N]
+    python examples/compare_labels.py DATASET LABELS OTHERS VIDEO_MAE [--clips N]
 
 DATASET is what `autogaze label --dataset` was given, clips of both files are drawn from its training
 split. Prints how many patches of a frame are the same, and mean losses with the 95 % interval of
@@ -32,11 +32,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("dataset")
     parser.add_argument("labels", nargs=2)
+    parser.add_argument("video_mae")
     parser.add_argument("--clips", type=int, default=60)
     given = parser.parse_args()
-    judge = VideoMAEReconstruction.from_checkpoint("learned").eval()
+    model = VideoMAEReconstruction.from_checkpoint(given.video_mae).eval()
     features = FeatureMetric(EfficientNetFeatures(load_efficientnet("lite1")))
-    pyramid = judge.pyramid
+    pyramid = model.pyramid
     files = [LabelFile.load(path, pyramid.num_patches).clips for path in given.labels]
     shares = [
         len(set(ours) & set(theirs)) / len(ours)
@@ -51,7 +52,7 @@ def main() -> None:
         video = frames.float() / 255
         canvas = reconstruct(video, gaze)
         found = (
-            judge(video, gaze, range(len(labels.ids))).losses,
+            model(video, gaze, range(len(labels.ids))).losses,
             canvas.losses,
             features.losses(ClipBatch.of(video), gaze, canvas),
         )
@@ -64,8 +65,8 @@ def main() -> None:
     for clip in clips[: given.clips]:
         frames = clip.read()[None]
         rows.append([losses(frames, file[clip.name]) for file in files])
-    table = torch.tensor(rows)  # (clips, 2, judges)
-    print("| judge | labels | others | difference |")
+    table = torch.tensor(rows)  # (clips, 2, metrics)
+    print("| metric | labels | others | difference |")
     print("|---|---|---|---|")
     for number, name in enumerate(("video-mae", "canvas", "efficientnet")):
         ours, theirs = table[:, 0, number], table[:, 1, number]

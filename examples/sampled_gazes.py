@@ -1,9 +1,9 @@
 """What GRPO changes: two selectors' gazes at equal budgets, the likeliest patches and sampled ones.
 
-    python examples/sampled_gazes.py DATA BEFORE AFTER [--frames N] [--clips N]
+    python examples/sampled_gazes.py DATA BEFORE AFTER VIDEO_MAE [--frames N] [--clips N]
 
-Gazes at the first frames of clips of DATA/*/val, and prints as Markdown the loss of the package's
-judge, with the 95 % interval of the mean difference. Needs `autogaze[efficientnet]`.
+Gazes at the first frames of clips of DATA/*/val, and prints as Markdown the loss of a
+VideoMAE, with the 95 % interval of the mean difference. Needs `autogaze[efficientnet]`.
 """
 
 import argparse
@@ -23,10 +23,11 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("before")
     parser.add_argument("after")
+    parser.add_argument("video_mae")
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--clips", type=int, default=8, help="of each kind")
     given = parser.parse_args()
-    judge = VideoMAEReconstruction.from_checkpoint("learned").eval()
+    model = VideoMAEReconstruction.from_checkpoint(given.video_mae).eval()
     files = ClipFiles.of_root(given.data, "val")
     plan = plan_clips(files, per_kind=given.clips, side=224, seed=0)
     frames = read_batch(plan).frames[:, : given.frames]
@@ -43,7 +44,7 @@ def main() -> None:
             for selector in selectors:
                 generator = torch.Generator().manual_seed(0)
                 gaze = selector.select(frames, ratio=ratio, generator=generator)
-                found = judge(frames.float() / 255, gaze, range(given.frames)).losses
+                found = model(frames.float() / 255, gaze, range(given.frames)).losses
                 losses.append(found.mean(1))
             before, after = losses
             gained = after - before

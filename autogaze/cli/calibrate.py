@@ -25,9 +25,10 @@ def calibrate(
     judge: Annotated[
         str,
         typer.Option(
-            metavar="canvas|learned|FOLDER|HUB-ID",
-            help="Whose loss is predicted: the canvas, the package's own VideoMAE, or a VideoMAE's "
-            "checkpoint.",
+            "--metric",
+            "--judge",
+            metavar="canvas|FOLDER|HUB-ID",
+            help="Whose loss is predicted: the canvas', or that of a VideoMAE's checkpoint.",
         ),
     ] = "canvas",
     losses: Annotated[

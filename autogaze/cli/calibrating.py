@@ -16,13 +16,13 @@ from autogaze.cli.progress import progress_bar
 from autogaze.clips import check_loss
 from autogaze.datasets.clip import ClipKey, UnreadableClip
 from autogaze.errors import OutputError, SelectorError, TrainingError, VideoError
-from autogaze.labelling.metrics import CANVAS, JudgeChoice
 from autogaze.models.autogaze.configuration import check_inhibition
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.selectors import registry
 from autogaze.selectors.learned import Learned
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+from autogaze.tasks.metrics import CANVAS, load_metric
 from autogaze.training.calibration import (
     CalibrationOptions,
     CalibrationReport,
@@ -104,7 +104,7 @@ class Calibrating:
         source = read_source(_plain(options_there))
         task: Task = CanvasReconstruction(model.pyramid)
         if judge != CANVAS:
-            _, task = JudgeChoice(judge, device=device).build(source.clip_len)
+            task = load_metric(judge)
         if task.pyramid != model.pyramid:
             raise TrainingError(
                 f"{weights} chooses from {model.pyramid}, --judge {judge} judges {task.pyramid}"

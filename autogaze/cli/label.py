@@ -29,9 +29,10 @@ def label(
     judge: Annotated[
         str,
         typer.Option(
-            metavar="canvas|learned|FOLDER|HUB-ID",
-            help="Whose loss is lowered: the canvas, the package's own VideoMAE, or a VideoMAE's "
-            "checkpoint.",
+            "--metric",
+            "--judge",
+            metavar="canvas|FOLDER|HUB-ID",
+            help="Whose loss is lowered: the canvas', or that of a VideoMAE's checkpoint.",
             rich_help_panel=JUDGE,
         ),
     ] = "canvas",
@@ -63,15 +64,6 @@ def label(
             min=1,
             help="Candidates that a VideoMAE reconstructs together.",
             show_default="8 on a CPU, 128 on a GPU",
-            rich_help_panel=JUDGE,
-        ),
-    ] = None,
-    shortlist: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Ask a VideoMAE only about so many candidates, those that promise most.",
-            show_default="all",
             rich_help_panel=JUDGE,
         ),
     ] = None,
@@ -144,34 +136,26 @@ def label(
         bool,
         typer.Option("--merge", help="Put finished shards together.", rich_help_panel=WORK),
     ] = False,
-    measure: Annotated[
-        int,
-        typer.Option(
-            metavar="SAMPLES",
-            min=0,
-            help="Label nothing; time the search of the first clip, and the naive one, in so "
-            "many states.",
-            show_default=False,
-            rich_help_panel=WORK,
-        ),
-    ] = 0,
     json: PrintJson = False,
 ) -> None:
     """Label clips with the patches that a greedy search chooses: what pre-training imitates."""
     with exit_codes():
-        from autogaze.cli.labelling import Labelling, check_out, merge_shards, print_report
+        from autogaze.cli.labelling import (
+            Labelling,
+            MetricOptions,
+            check_out,
+            merge_shards,
+            print_report,
+        )
         from autogaze.labelling.label import GazeBudget
-        from autogaze.labelling.metrics import JudgeChoice
 
         if merge:
             print_report(merge_shards(out), json)
             return
-        part = None if measure else check_out(out, shard)
+        part = check_out(out, shard)
         job = Labelling.parse(
             paths=paths or [],
-            judge=JudgeChoice(
-                judge, scales, loss_type, loss_weights, device, dtype, batch, shortlist
-            ),
+            metric=MetricOptions(judge, scales, loss_type, loss_weights, device, dtype, batch),
             budget=GazeBudget(min_ratio, max_ratio),
             clip_len=clip_len,
             stride=stride,
@@ -181,9 +165,6 @@ def label(
             split=split,
             seed=seed,
         )
-        if part is None:
-            print_report(job.measure(measure), json)
-            return
         report, code = job.run(out, part)
         print_report(report, json)
         raise typer.Exit(code)

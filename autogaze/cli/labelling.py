@@ -19,14 +19,54 @@ from autogaze.labelling.label import (
     clips_of,
     find_clips,
     label_clips,
+    searcher_of,
 )
-from autogaze.labelling.measure import measure_search
-from autogaze.labelling.metrics import JudgeChoice
 from autogaze.labelling.search import Searcher
-from autogaze.labelling.shards import Journal, Shard, check_new, merge
-from autogaze.tasks.base import Task
+from autogaze.labelling.shards import Shard, ShardWriter, check_new, merge
+from autogaze.tasks.metrics import CANVAS, load_metric
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.clip_sources import SourceFile
+from autogaze.utils.device import Place
 from autogaze.utils.files import check_writable
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """Options of `autogaze label` that say whose loss is lowered, and where that is computed."""
+
+    metric: str = CANVAS
+    scales: str | None = None
+    loss_type: str | None = None
+    loss_weights: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch: int | None = None
+
+    def searcher(self, clip_len: int) -> Searcher:
+        """The search.
+
+        Raises:
+            TrainingError: options that do not go together, or clips that are too long.
+            CheckpointError: no VideoMAE there.
+        """
+        place = Place.parse(self.device, self.dtype)
+        if self.metric == CANVAS and self != MetricOptions(scales=self.scales):
+            raise TrainingError(
+                "--loss-type, --loss-weights, --device, --dtype and --batch are for a VideoMAE; "
+                "the metric is the canvas"
+            )
+        task = load_metric(
+            self.metric,
+            scales=self.scales,
+            loss_type=self.loss_type,
+            loss_weights=self.loss_weights,
+        ).to(place.device)
+        if isinstance(task, VideoMAEReconstruction) and clip_len > task.mae.config.max_num_frames:
+            raise TrainingError(
+                f"--clip-len {clip_len}: {self.metric} knows {task.mae.config.max_num_frames} "
+                "frames, not more"
+            )
+        return searcher_of(task, self.batch, place.dtype)
 
 
 @dataclass(frozen=True)
@@ -35,14 +75,12 @@ class Labelling:
 
     Attributes:
         clips: all of them, of every shard.
-        searcher: with the judge.
-        task: what the naive search would ask.
+        searcher: of their labels.
         settings: what labels depend on besides.
     """
 
     clips: Sequence[ClipToLabel]
     searcher: Searcher
-    task: Task
     settings: LabelSettings
 
     @classmethod
@@ -50,7 +88,7 @@ class Labelling:
         cls,
         *,
         paths: Sequence[str],
-        judge: JudgeChoice,
+        metric: MetricOptions,
         budget: GazeBudget,
         clip_len: int | None,
         stride: int | None,
@@ -68,7 +106,7 @@ class Labelling:
         """
         if dataset is None:
             window = Window(clip_len or 16, stride or 1, every=windows == "all")
-            searcher, task = judge.build(window.clip_len)
+            searcher = metric.searcher(window.clip_len)
             side = searcher.pyramid.side
             clips = find_clips(paths, window, side, decoder or "auto")
             cut: Mapping[str, Any] = {
@@ -89,46 +127,41 @@ class Labelling:
                     raise TrainingError(f"{option} and --dataset: {dataset} says what is labelled")
             source, options, its_seed = SourceFile.load(dataset)
             seed = its_seed if seed is None else seed
-            searcher, task = judge.build(source.clip_len)
+            searcher = metric.searcher(source.clip_len)
             pyramid: PatchPyramid = searcher.pyramid
             clips = clips_of([one.to_label(split, pyramid, seed or 0) for one in source.members()])
             cut = {"dataset": options, "split": split}
-        return cls(clips, searcher, task, LabelSettings(cut, budget, seed or 0))
-
-    def measure(self, samples: int) -> dict[str, Any]:
-        """Time both searches on the first clip; see `measure_search`."""
-        return measure_search(self.clips[0], self.searcher, self.task, self.settings, samples)
+        return cls(clips, searcher, LabelSettings(cut, budget, seed or 0))
 
     def run(self, out: Path, part: Shard) -> tuple[dict[str, Any], int]:
         """Label a shard; the report and the exit code.
 
         Raises:
-            OutputError: the journal or the file cannot be written.
+            OutputError: the shard or the file cannot be written.
             VideoError: not one clip can be read.
         """
         mine = self.clips[part.number - 1 :: part.total]
         settings = self.settings.identity(self.searcher)
-        with Journal(out, part, settings) as journal:
-            before = len(journal.done)
+        with ShardWriter(out, part, settings) as shard:
+            before = len(shard.done)
             began = time.perf_counter()
             # What a finished shard could not read, it is not asked for again.
-            mine = [] if journal.finished else mine
+            mine = [] if shard.finished else mine
             with progress_bar("labelling", len(mine), "clips") as advance:
                 failed = label_clips(
                     mine,
                     self.searcher,
                     self.settings,
-                    journal,
+                    shard,
                     advance,
                     lambda clip: log.error("error: %s", clip.cause),
                 )
             seconds = time.perf_counter() - began
             if mine and len(failed) == len(mine):
                 raise VideoError(f"none of the {len(mine)} clips could be read")
-            if not journal.finished:
-                journal.finish()
-        new = len(journal.done) - before
-        made = self.searcher.num_reconstructions
+            if not shard.finished:
+                shard.finish()
+        new = len(shard.done) - before
         report: dict[str, Any] = {
             "clips": new,
             "labelled_before": before,
@@ -136,13 +169,11 @@ class Labelling:
             "seconds": round(seconds, 3),
             "clips_a_second": round(new / seconds, 3) if new else None,
             "clips_an_hour": round(new / seconds * 3600) if new else None,
-            "search_share": round(self.searcher.seconds_labelling / seconds, 3) if new else None,
-            "reconstructions_a_second": round(made / seconds) if new else None,
         }
         if part.total == 1:
             report["out"] = str(merge(out).path)
         else:
-            report["shard"] = str(journal.path)
+            report["shard"] = str(shard.path)
         return report, SOME_FAILED if failed else 0
 
 

@@ -1,1 +1,1 @@
-"""Gaze labels: greedy searches with a judge, and the file that they are kept in."""
+"""Gaze labels: greedy searches under a reconstruction metric, and the files they are made in."""

@@ -1,4 +1,4 @@
-"""Labelling many clips: each by its own seed, written down as soon as it is done."""
+"""Gaze labels of many clips: budgets, the clips of videos and data sets, a resumable loop."""
 
 import math
 from collections import Counter
@@ -17,16 +17,20 @@ from autogaze.datasets.decoded import DecodedClips
 from autogaze.datasets.decoding import choose_decoder
 from autogaze.datasets.video_folder import VIDEOS, VideoClips, Window, find_files, find_windows
 from autogaze.errors import TrainingError, VideoError
-from autogaze.labelling.search import Searcher
-from autogaze.labelling.shards import Journal
+from autogaze.labelling.search import CanvasSearcher, Searcher
+from autogaze.labelling.shards import ShardWriter
+from autogaze.labelling.video_mae_search import VideoMAESearcher
+from autogaze.tasks.base import Task
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.utils.seeding import seeded, uniform
-
-# How many patches each frame of a labelled clip gets.
 
 
 @dataclass(frozen=True)
 class GazeBudget:
-    """A clip's mean ratio, and how its frames share it (AutoGaze, section 3.3).
+    """How many patches the frames of a labelled clip get (AutoGaze, section 3.3).
+
+    A clip's mean ratio is drawn from an exponential, the shares of its frames from a Dirichlet
+    distribution.
 
     Args:
         low, high: bounds of the mean ratio.
@@ -54,7 +58,7 @@ class GazeBudget:
             )
 
     def draw(self, num_frames: int, num_patches: int, generator: torch.Generator) -> list[int]:
-        """Patches of every frame, of `num_patches`; each frame gets one at least."""
+        """The number of patches of every frame, of `num_patches`, at least one."""
         # The exponential's inverse distribution function, between the bounds.
         tail = math.exp(-self.rate * (self.high - self.low))
         mean = self.low - math.log1p(-uniform(generator, 0, 1) * (1 - tail)) / self.rate
@@ -65,18 +69,17 @@ class GazeBudget:
         return frame_caps(ratios.tolist(), num_frames, num_patches)
 
 
-# The clips to label: of videos, of files of decoded clips, of any dataset.
-
 DECODED = ".safetensors"
+"""What names of files of decoded clips end in (`save_decoded`)."""
 
 
 @dataclass(frozen=True)
 class ClipToLabel:
-    """One clip.
+    """One clip of a dataset.
 
     Attributes:
         name: in the label file.
-        clips: a dataset that holds it.
+        clips: the dataset.
         number: of the clip in it.
     """
 
@@ -157,7 +160,7 @@ def clips_of(datasets: Sequence[NamedClips]) -> list[ClipToLabel]:
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """What labels depend on besides their judge.
+    """What labels depend on besides their metric.
 
     Args:
         clips: what makes the clips what they are; plain values that JSON can hold.
@@ -172,13 +175,27 @@ class LabelSettings:
     def identity(self, searcher: Searcher) -> dict[str, Any]:
         """What all labels of one file must share."""
         return {
-            "judge": searcher.identity,
+            "judge": searcher.identity,  # so named in files that may be half done
             "pyramid": str(searcher.pyramid),
             "num_patches": searcher.pyramid.num_patches,
             **self.clips,
             "seed": self.seed,
             "budget": asdict(self.budget),
         }
+
+
+def searcher_of(
+    task: Task, batch: int | None = None, dtype: torch.dtype = torch.float32
+) -> Searcher:
+    """The greedy search under a metric (`autogaze.tasks.metrics.load_metric`).
+
+    Args:
+        task: canvas or VideoMAE reconstruction.
+        batch, dtype: of a VideoMAE; see `VideoMAESearcher`.
+    """
+    if isinstance(task, VideoMAEReconstruction):
+        return VideoMAESearcher(task, batch, dtype)
+    return CanvasSearcher(task.pyramid)
 
 
 def label_frames(
@@ -196,28 +213,28 @@ def label_clips(
     clips: Sequence[ClipToLabel],
     searcher: Searcher,
     settings: LabelSettings,
-    journal: Journal,
+    shard: ShardWriter,
     advance: Callable[[], None] = lambda: None,
     report: Callable[[UnreadableClip], None] = lambda _: None,
 ) -> list[UnreadableClip]:
-    """Label the clips that the journal does not have yet.
+    """Label the clips of a shard that are not labelled yet.
 
-    What a clip gets follows from the seed and its name: neither order nor shard matter.
+    A clip's labels follow from the seed and its name: neither order nor shard matter.
 
     Args:
         clips: of this shard.
-        searcher: with its judge.
+        searcher: of their labels.
         settings: see `LabelSettings`.
-        journal: open; where labels go.
+        shard: open; where labels are written.
         advance: called after every clip.
-        report: told of every clip that cannot be read.
+        report: called with every clip that cannot be read.
 
     Returns:
         Those clips: they are skipped.
     """
     unreadable: list[UnreadableClip] = []
     for clip in clips:
-        if clip.name not in journal.done:
+        if clip.name not in shard.done:
             try:
                 frames = clip.read()
             except (VideoError, OSError) as error:
@@ -226,6 +243,6 @@ def label_clips(
             else:
                 generator = seeded("labels", settings.seed, clip.name)
                 labels = label_frames(frames, searcher, settings.budget, generator)
-                journal.add(clip.name, labels)
+                shard.add(clip.name, labels)
         advance()
     return unreadable

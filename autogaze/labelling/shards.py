@@ -1,9 +1,8 @@
-"""Labels as they are made, a line a clip, so that a killed search goes on where it was.
+"""A label file made in resumable parts: one shard per process, one line per clip.
 
-Beside the label file `labels.json` stands the folder `labels.json.parts` while it is being
-made, in it a journal for every shard. Its first line says with which settings it was begun;
-a last line torn by a kill is forgotten. The label file itself appears at once, when all
-shards are done.
+While `labels.json` is being made, the folder `labels.json.parts` stands beside it with a file
+for every shard. Its first line holds the settings that it was begun with; a last line torn
+by a kill is ignored. The label file itself appears at once, when all shards are done.
 """
 
 import json
@@ -49,11 +48,11 @@ class Shard(NamedTuple):
         return f"{self.number}-of-{self.total}.jsonl"
 
 
-class Journal:
-    """The journal of one shard; open it in a `with` block.
+class ShardWriter:
+    """Writes the labels of one shard, or goes on writing them; open it in a `with` block.
 
     Args:
-        out: the label file that it is for.
+        out: the label file that they are for.
         shard: which part.
         settings: what labels depend on.
 
@@ -63,7 +62,7 @@ class Journal:
 
     Raises:
         TrainingError: it was begun with other settings.
-        OutputError: it cannot be written, or somebody else writes it now.
+        OutputError: it cannot be written, or another process is writing it.
     """
 
     def __init__(self, out: Path, shard: Shard, settings: Settings) -> None:
@@ -73,12 +72,12 @@ class Journal:
         self.finished = False
         self._file: FileIO | None = None
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "ShardWriter":
         try:
             self.path.parent.mkdir(exist_ok=True)
             self._file = open(self.path, "a+b", buffering=0)
             self._lock()
-            self._recall()
+            self._resume()
         except OSError as error:
             self.__exit__()
             raise self._cannot_be_written(error) from error
@@ -93,12 +92,12 @@ class Journal:
             self._file = None
 
     def add(self, name: str, labels: GazeLabels) -> None:
-        """Write down a clip's labels; when this returns no kill can lose them."""
+        """Write a clip's labels; once this returns, no kill can lose them."""
         self._write({"name": name, "ids": labels.ids, "losses": labels.losses})
         self.done.add(name)
 
     def finish(self) -> None:
-        """Write down that the shard is done."""
+        """Mark the shard as done."""
         self._write({"finished": True})
         self.finished = True
 
@@ -122,9 +121,9 @@ class Journal:
         except OSError:
             raise OutputError(f"{self.path}: another process is labelling this shard") from None
 
-    def _recall(self) -> None:
+    def _resume(self) -> None:
         file = self._opened()
-        entries, length = read_journal(self.path)
+        entries, length = read_shard(self.path)
         if not entries:
             file.truncate(0)
             self._write({"settings": self.settings})
@@ -141,7 +140,7 @@ class Journal:
 
     def _opened(self) -> FileIO:
         if self._file is None:
-            raise OutputError(f"{self.path}: a journal is written inside its with block")
+            raise OutputError(f"{self.path}: a shard is written inside a with block")
         return self._file
 
     def _cannot_be_written(self, error: OSError) -> OutputError:
@@ -149,16 +148,16 @@ class Journal:
 
 
 def parts_folder(out: Path) -> Path:
-    """Where the journals of a label file are."""
+    """The folder of a label file's shards."""
     return out.with_name(f"{out.name}.parts")
 
 
 def merge(out: Path) -> LabelFile:
-    """Write the label file of finished shards, and remove their journals.
+    """Write the label file of finished shards, and remove these.
 
     Raises:
         TrainingError: shards are missing, unfinished, or of different settings.
-        OutputError: it cannot be written; the journals stay.
+        OutputError: it cannot be written; the shards stay.
     """
     folder = parts_folder(out)
     paths = sorted(folder.glob("*-of-*.jsonl"))
@@ -168,12 +167,12 @@ def merge(out: Path) -> LabelFile:
     if len(totals) > 1:
         raise TrainingError(f"{folder}: shards of several divisions: {', '.join(sorted(totals))}")
     total = int(totals.pop())
-    expected = [Shard(number, total) for number in range(1, total + 1)]
     clips: dict[str, GazeLabels] = {}
     first: Any = None
-    for shard in expected:
+    for number in range(1, total + 1):
+        shard = Shard(number, total)
         path = folder / shard.file_name
-        entries, _ = read_journal(path) if path.exists() else ([], 0)
+        entries, _ = read_shard(path) if path.exists() else ([], 0)
         if not entries or "finished" not in entries[-1]:
             raise TrainingError(f"{path}: shard {shard} is not finished; run it (again) first")
         first = first or entries[0].get("settings")
@@ -186,31 +185,29 @@ def merge(out: Path) -> LabelFile:
             clips[entry["name"]] = GazeLabels(ids, losses)
     labels = LabelFile(out, clips)
     labels.save(int(first["num_patches"]))
-    # Gone at once, so that no kill leaves some of the journals beside a finished file.
+    # Gone at once, so that no kill leaves some of the shards beside a finished file.
     merged = folder.with_suffix(".merged")
     folder.rename(merged)
     shutil.rmtree(merged, ignore_errors=True)
     return labels
 
 
-def read_journal(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Entries of a journal, and the bytes they take; a torn last line is left out."""
+def read_shard(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Entries of a shard's file, and the bytes they take; a torn last line is left out."""
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     try:
         return [json.loads(line) for line in whole.splitlines()], len(whole)
     except ValueError as error:
-        raise TrainingError(f"{path}: is no journal of labels: {error}") from error
+        raise TrainingError(f"{path}: holds no labels: {error}") from error
 
 
 def _difference(begun: Any, now: Settings) -> str:
     """The first setting that differs, in words."""
     if not isinstance(begun, dict):
         return f"unknown settings, {begun!r}"
-    for name in sorted({*begun, *now}):
-        if begun.get(name) != now.get(name):
-            return f"{name} {begun.get(name)!r}, not {now.get(name)!r}"
-    return "the same settings"
+    name = next(name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name))
+    return f"{name} {begun.get(name)!r}, not {now.get(name)!r}"
 
 
 def check_new(out: Path) -> None:

@@ -1,8 +1,8 @@
 """The closed-form decoder: a canvas that gazed patches paint on.
 
 Before frame t the canvas is what frame t - 1 left, mid grey before the first. A gazed
-patch of scale s paints its square with the frame as scale s shows it; where patches
-of several scales overlap the finest wins; what nobody gazed stays. The loss of a
+patch of scale s paints its square with the frame resampled to scale s; where patches
+of several scales overlap the finest wins; what was not gazed at stays. The loss of a
 frame is the mean |canvas - frame| over pixels and channels, in [0, 1]. No weights, no
 approximation: anyone holding the patches could draw this video.
 """
@@ -20,15 +20,15 @@ from torch.nn import functional as F
 from autogaze.errors import GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.resample import scale_views
+from autogaze.reconstruction.resample import resampled_scales
 
 GREY = 0.5
-"""What a canvas shows before anything was painted."""
+"""The value of all pixels before anything was painted."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a gaze shows of its clips.
+    """The canvas of every frame, and its loss.
 
     Args:
         frames: (B, T, 3, S, S) the canvas after every frame, in [0, 1].
@@ -45,7 +45,7 @@ class Reconstruction:
 
 
 class Canvas:
-    """The pictures that B clips have painted so far.
+    """The pictures that the gazed patches of B clips have painted so far.
 
     Args:
         pyramid: the patches that may be painted.
@@ -54,11 +54,9 @@ class Canvas:
 
     Attributes:
         frames: (B, 3, S, S) the current pictures, in [0, 1].
-        painted: (B, S, S) where anything was ever painted.
     """
 
     frames: Float[Tensor, "B 3 S S"]
-    painted: Bool[Tensor, "B S S"]
 
     def __init__(
         self, pyramid: PatchPyramid, num_clips: int, device: torch.device | str = "cpu"
@@ -66,55 +64,51 @@ class Canvas:
         self.pyramid = pyramid
         side = pyramid.side
         self.frames = torch.full((num_clips, 3, side, side), GREY, device=device)
-        self.painted = torch.zeros(num_clips, side, side, dtype=torch.bool, device=device)
 
     def paint(
-        self, views: Float[Tensor, "B levels 3 S S"], mask: Bool[Tensor, "B V"]
+        self, scales: Float[Tensor, "B levels 3 S S"], mask: Bool[Tensor, "B V"]
     ) -> Float[Tensor, "B 3 S S"]:
         """Paint the gazed patches of the next frame, finest on top.
 
         Args:
-            views: the frame as every scale shows it (`scale_views`).
+            scales: the frame resampled to every scale (`resampled_scales`).
             mask: True where a patch is gazed.
 
         Returns:
             The new pictures: `frames`, which the next call paints over.
         """
         clips = self.frames.shape[0]
-        if views.shape[0] != clips or mask.shape != (clips, self.pyramid.num_patches):
+        if scales.shape[0] != clips or mask.shape != (clips, self.pyramid.num_patches):
             raise GeometryError(
                 f"the canvas has {clips} clips of {self.pyramid.num_patches} patches, "
-                f"got views {tuple(views.shape)} and a mask {tuple(mask.shape)}"
+                f"got resampled frames {tuple(scales.shape)} and a mask {tuple(mask.shape)}"
             )
-        # A CPU is fastest copying the few chosen squares, a GPU where it need not look
-        # at the mask.
+        # A CPU is fastest copying the few chosen squares, a GPU where it need not wait
+        # for the mask.
         if self.frames.device.type == "cpu":
-            self._paint_squares(views, mask)
+            self._paint_squares(scales, mask)
         else:
-            self._paint_masked(views, mask)
+            self._paint_masked(scales, mask)
         return self.frames
 
-    def _paint_squares(self, views: Tensor, mask: Tensor) -> None:
+    def _paint_squares(self, scales: Tensor, mask: Tensor) -> None:
         """Copy square by square."""
         # Through numpy, whose slices cost a tenth of a tensor's.
-        pictures, source = self.frames.numpy(), views.detach().numpy()
-        painted = self.painted.numpy()
+        pictures, source = self.frames.numpy(), scales.detach().numpy()
         squares = squares_of(self.pyramid)
         for clip, patch in mask.nonzero().tolist():  # ids ascend from coarse to fine
             level, rows, columns = squares[patch]
             pictures[clip, :, rows, columns] = source[clip, level, :, rows, columns]
-            painted[clip, rows, columns] = True
 
-    def _paint_masked(self, views: Tensor, mask: Tensor) -> None:
-        """Choose every pixel from its canvas or view."""
+    def _paint_masked(self, scales: Tensor, mask: Tensor) -> None:
+        """Choose every pixel from the canvas or a scale."""
         for level, cells in enumerate(mask.split(self.pyramid.cells, dim=-1)):
             grid = self.pyramid.grids[level]
             cell = cell_of_pixel(self.pyramid, level, cells.device)
             # One row and column of False for pixels that no cell covers.
             gazed = F.pad(cells.view(-1, grid, grid), (0, 1, 0, 1))
             pixels = gazed.index_select(1, cell).index_select(2, cell)  # (B, S, S)
-            self.frames = torch.where(pixels[:, None], views[:, level], self.frames)
-            self.painted = self.painted | pixels
+            self.frames = torch.where(pixels[:, None], scales[:, level], self.frames)
 
     def losses(self, frames: Float[Tensor, "B 3 S S"]) -> Float[Tensor, " B"]:
         """Mean |canvas - frame| of every clip, in [0, 1]."""
@@ -122,10 +116,10 @@ class Canvas:
 
 
 def reconstruct(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Reconstruction:
-    """The video that the gazed patches alone can draw, and how far it is from the real one.
+    """The canvas video that the gazed patches paint, and its losses.
 
-    A gaze with a source restarts at grey every `source.chunk` frames, since every
-    chunk was gazed at afresh; without a source all T frames share one canvas.
+    A gaze with a source restarts at grey every `source.chunk` frames, since every chunk
+    is gazed at from anew; without a source all T frames share one canvas.
 
     Args:
         frames: RGB floats in [0, 1] (or uint8), with S = `gaze.pyramid.side`.
@@ -157,7 +151,8 @@ def replay(
 ) -> Iterator[tuple[Canvas, Float[Tensor, " B"]]]:
     """Paint frame by frame: the canvas after each of them, and its losses.
 
-    Only one frame's views are in memory at a time; the canvas is painted over next.
+    Only one frame's resampled scales are in memory at a time; the next step paints over the
+    canvas that was yielded.
     """
     side = gaze.pyramid.side
     expected = (gaze.num_clips, gaze.num_frames, 3, side, side)
@@ -170,7 +165,7 @@ def replay(
         if index and index % chunk == 0:
             canvas = Canvas(gaze.pyramid, gaze.num_clips, frames.device)
         frame = _unit(frames[:, index])
-        canvas.paint(scale_views(frame, gaze.pyramid), mask[:, index])
+        canvas.paint(resampled_scales(frame, gaze.pyramid), mask[:, index])
         yield canvas, canvas.losses(frame)
 
 

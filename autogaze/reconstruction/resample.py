@@ -1,7 +1,6 @@
-"""What a frame looks like through every scale of the pyramid.
+"""Resampled scales: a frame reduced to each scale of the pyramid and enlarged again.
 
-A scale's view is the frame averaged down to that scale and blown up again. Down is
-an exact box average (every scale pixel is the mean of the area under it, also where
+Down is an exact box average (every scale pixel is the mean of the area under it, also where
 224 / 64 is no whole number); up is bicubic. On real clips this pair leaves a 10 to
 20 % lower L1 error than bilinear, antialiased or not. Both are linear and separable
 and treat every stretch of an axis alike, so an axis is cut into stretches that are
@@ -25,20 +24,20 @@ STRETCH = 48
 """Stretches are at least this long: shorter ones save no more time."""
 
 
-def scale_views(
+def resampled_scales(
     frames: Float[Tensor, "*batch 3 S S"],
     pyramid: PatchPyramid,
     out: Float[Tensor, "*batch levels 3 S S"] | None = None,
 ) -> Float[Tensor, "*batch levels 3 S S"]:
-    """Frames as each scale shows them, coarse to fine, all at full size.
+    """Frames resampled to each scale, coarse to fine, all at full size.
 
-    The finest view is the frame itself, bit by bit. Bicubic overshoot is cut off at
-    [0, 1], which can only bring a view nearer to its frame.
+    The finest is the frame itself, bit by bit. Bicubic overshoot is clipped to [0, 1], which
+    can only bring a resampled frame nearer to the frame.
 
     Args:
         frames: RGB in [0, 1], square, of side `pyramid.side`.
         pyramid: the scales.
-        out: where to put the views; new memory by default.
+        out: where to put them; new memory by default.
 
     Raises:
         GeometryError: frames of another side.
@@ -48,8 +47,8 @@ def scale_views(
         raise GeometryError(f"expected frames of side {side}, got {tuple(frames.shape)}")
     frames = frames.float()
     shape = *frames.shape[:-3], len(pyramid.scales), 3, side, side
-    views = frames.new_empty(shape) if out is None else out
-    views[..., -1, :, :, :] = frames
+    resampled = frames.new_empty(shape) if out is None else out
+    resampled[..., -1, :, :, :] = frames
     # Half precision would show in every loss, and these losses are compared to 1e-6.
     with torch.autocast(frames.device.type, enabled=False):
         sources = [frames]
@@ -58,8 +57,8 @@ def scale_views(
             # Averages of averages are exact where squares nest: 32 from 64, say.
             nearest = next(x for x in reversed(sources) if x is frames or x.shape[-1] % scale == 0)
             sources.append(shrink(nearest, scale))
-            enlarge(sources[-1], side, out=views[..., level, :, :, :])
-    return views
+            enlarge(sources[-1], side, out=resampled[..., level, :, :, :])
+    return resampled
 
 
 def shrink(frames: Float[Tensor, "*batch 3 S S"], scale: int) -> Float[Tensor, "*batch 3 s s"]:
@@ -75,7 +74,7 @@ def shrink(frames: Float[Tensor, "*batch 3 S S"], scale: int) -> Float[Tensor, "
 def enlarge(
     small: Float[Tensor, "*batch 3 s s"], side: int, out: Float[Tensor, "*batch 3 S S"]
 ) -> None:
-    """Square frames blown up bicubically, cut off at [0, 1]."""
+    """Enlarge square frames bicubically, clipped to [0, 1]."""
     scale = small.shape[-1]
     up = up_matrix(scale, side, small.device)
     reach = up.shape[1]

@@ -15,7 +15,7 @@ from PIL import Image, ImageFont
 from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.resample import scale_views
+from autogaze.reconstruction.resample import resampled_scales
 from autogaze.source import TileGrid
 from autogaze.video.tiling import stitch_tiles
 
@@ -90,7 +90,7 @@ def seen_at_scales(
     """The tiles as each scale shows them, coarse to fine."""
     parts = []
     for part in tiles.split(_MAX_TILES):  # as floats they weigh four times as much
-        views = scale_views(part.float() / 255, pyramid)
+        views = resampled_scales(part.float() / 255, pyramid)
         parts.append((views * 255).round_().to(torch.uint8))
     yield from torch.cat(parts).unbind(dim=1)
 

@@ -1,4 +1,4 @@
-"""A task: frames and a gaze in, how well the gaze served them out."""
+"""Tasks: frames and a gaze in, losses and rewards of the gaze out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from autogaze.geometry import PatchPyramid
 
 @dataclass(frozen=True)
 class Metric:
-    """Something measured in every judged frame, of which validation logs the mean."""
+    """Values of one measure at every scored frame; validation logs their mean."""
 
     name: str
     values: Float[Tensor, "B F"]
@@ -22,13 +22,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class TaskOutput:
-    """How F frames of B clips were served.
+    """Losses of F frames of B clips.
 
     Attributes:
-        frames: the frames that were judged.
-        losses: (B, F) their losses, with a graph where the task has parameters.
-        reconstruction: (B, F, 3, S, S) pictures in [0, 1], for tasks that make any.
-        terms: (name, (B, F)) for every term that `losses` is a weighted sum of.
+        frames: numbers of the frames that were scored.
+        losses: their losses, with a graph where the task has parameters.
+        reconstruction: pictures in [0, 1], of tasks that make any.
+        terms: (name, values) of every term that `losses` is a weighted sum of.
     """
 
     frames: tuple[int, ...]
@@ -38,12 +38,12 @@ class TaskOutput:
 
     @property
     def loss(self) -> Float[Tensor, " B"]:
-        """What training the task itself minimises, a clip."""
+        """The loss per clip, which training of the task itself minimises."""
         return self.losses.mean(1)
 
     @property
     def reward(self) -> Float[Tensor, "B F"]:
-        """What a selector is rewarded with at every judged frame."""
+        """The reward of the selector per scored frame: the negative loss."""
         return -self.losses.detach()
 
     def metrics(self) -> tuple[Metric, ...]:
@@ -53,15 +53,15 @@ class TaskOutput:
 
 
 class Task(nn.Module):
-    """Judges gazes.
+    """A measure of how well gazes serve a purpose, with or without parameters of its own.
 
     Args:
         pyramid: the patches that gazes must be made of.
-        recon_sample_rate: share of a clip's frames that is judged in a training step, in
+        recon_sample_rate: share of a clip's frames that is scored in a training step, in
             (0, 1]; at least one frame is.
 
     Attributes:
-        metric: name of the unit that losses are in.
+        metric: name of the unit of the losses.
     """
 
     metric: str = ""
@@ -73,28 +73,28 @@ class Task(nn.Module):
         self.pyramid = pyramid
         self.recon_sample_rate = recon_sample_rate
 
-    def draw_frames(self, num_frames: int, generator: torch.Generator) -> tuple[int, ...]:
-        """Frames to be judged in a step, ascending."""
-        count = max(1, round(self.recon_sample_rate * num_frames))
-        return tuple(sorted(torch.randperm(num_frames, generator=generator)[:count].tolist()))
-
     def forward(
-        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, judged: Sequence[int]
+        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, scored: Sequence[int]
     ) -> TaskOutput:
-        """Judge a gaze.
+        """Score a gaze.
 
         Args:
             frames: RGB in [0, 1], of the pyramid's side.
             gaze: of these frames.
-            judged: numbers of the frames to judge.
+            scored: numbers of the frames to score.
         """
         raise NotImplementedError
+
+    def draw_frames(self, num_frames: int, generator: torch.Generator) -> tuple[int, ...]:
+        """The frames to score in a training step, ascending."""
+        count = max(1, round(self.recon_sample_rate * num_frames))
+        return tuple(sorted(torch.randperm(num_frames, generator=generator)[:count].tolist()))
 
     def check_fit(self, frames: Tensor, gaze: Gaze) -> None:
         """Raise TrainingError where frames, gaze and task disagree."""
         if gaze.pyramid != self.pyramid:
             raise TrainingError(
-                f"the gaze was made for {gaze.pyramid}, this task judges {self.pyramid}; "
+                f"the gaze was made for {gaze.pyramid}, this task scores {self.pyramid}; "
                 "task.scales and model.scales must be the same"
             )
         wanted = (gaze.num_clips, gaze.num_frames, 3, self.pyramid.side, self.pyramid.side)

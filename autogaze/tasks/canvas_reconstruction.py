@@ -16,10 +16,10 @@ class CanvasReconstruction(Task):
     metric = "canvas"
 
     def forward(
-        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, judged: Sequence[int]
+        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, scored: Sequence[int]
     ) -> TaskOutput:
         self.check_fit(frames, gaze)
-        chosen = list(judged)
+        chosen = list(scored)
         last = max(chosen) + 1  # the canvas knows no later frames
         made = reconstruct(frames[:, :last], gaze.frames(0, last))
         return TaskOutput(tuple(chosen), made.losses[:, chosen], made.frames[:, chosen])

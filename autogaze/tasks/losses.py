@@ -1,12 +1,12 @@
-"""Terms that compare reconstructed frames with real ones.
+"""Frame losses: weighted terms between reconstructed frames and real ones.
 
-Each takes RGB in [0, 1], N frames and the N real ones (or the one that all are compared
-with), and gives one number a frame; `loss_type` names them, joined by
-"+", and `loss_weights` weighs them. A new one is a class and an entry in `LOSSES`.
+A term takes RGB in [0, 1], N frames made and the N real ones (or the one that all are
+compared with), and gives one number per frame. `loss_type` names the terms, joined by "+";
+`loss_weights` weighs them. A new one is a class and an entry in `LOSSES`.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,238 +16,18 @@ from torch.nn import functional as F
 
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet
-from autogaze.utils.checkpoints import describe_mismatch, first_line, under_prefix
+from autogaze.utils.checkpoints import State, describe_mismatch, first_line, under_prefix
 from autogaze.utils.normalization import IMAGENET, SIGLIP, PixelStatistics
-
-# The frozen networks that losses compare features of.
-
-State = Mapping[str, Tensor]
 
 DINOV2_REG = "facebook/dinov2-with-registers-base"
 SIGLIP2 = "google/siglip2-base-patch16-224"
-HEAD_WIDTH = 64
-
-
-def load_dinov2_reg(state: State | None = None) -> Any:
-    """DINOv2 with registers.
-
-    Raises:
-        CheckpointError: parameters of something else, or a hub that cannot be reached.
-    """
-    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
-
-    if state is None:
-        return _fetch(Dinov2WithRegistersModel, DINOV2_REG)
-    try:
-        width = state["embeddings.cls_token"].shape[-1]
-        patch = state["embeddings.patch_embeddings.projection.weight"].shape[-1]
-        cells = state["embeddings.position_embeddings"].shape[1] - 1
-        config = Dinov2WithRegistersConfig(
-            hidden_size=width,
-            num_hidden_layers=_count(state, "encoder.layer."),
-            num_attention_heads=max(1, width // HEAD_WIDTH),
-            mlp_ratio=state["encoder.layer.0.mlp.fc1.weight"].shape[0] // width,
-            image_size=round(cells**0.5) * patch,
-            patch_size=patch,
-            num_register_tokens=state["embeddings.register_tokens"].shape[1],
-        )
-    except KeyError as error:
-        raise CheckpointError(f"the dinov2_reg network has no {error}") from None
-    return _fill(Dinov2WithRegistersModel, config, state)
-
-
-def load_siglip2(state: State | None = None) -> Any:
-    """SigLIP2's vision part.
-
-    Raises:
-        CheckpointError: parameters of something else, or a hub that cannot be reached.
-    """
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-
-    if state is None:
-        return _fetch(SiglipVisionModel, SIGLIP2)
-    state = {name.removeprefix("vision_model."): value for name, value in state.items()}
-    try:
-        intermediate, width = state["encoder.layers.0.mlp.fc1.weight"].shape
-        patch = state["embeddings.patch_embedding.weight"].shape[-1]
-        config = SiglipVisionConfig(
-            hidden_size=width,
-            num_hidden_layers=_count(state, "encoder.layers."),
-            num_attention_heads=max(1, width // HEAD_WIDTH),
-            intermediate_size=intermediate,
-            image_size=round(len(state["embeddings.position_embedding.weight"]) ** 0.5) * patch,
-            patch_size=patch,
-            vision_use_head="head.probe" in state,
-        )
-    except KeyError as error:
-        raise CheckpointError(f"the siglip2 network has no {error}") from None
-    # transformers 4 keeps the model one level down.
-    if any(name.startswith("vision_model.") for name in SiglipVisionModel(config).state_dict()):
-        state = {f"vision_model.{name}": value for name, value in state.items()}
-    return _fill(SiglipVisionModel, config, state)
-
-
-def _count(state: State, prefix: str) -> int:
-    """How many numbered layers there are."""
-    numbers = [int(name.split(".")[2]) for name in state if name.startswith(prefix)]
-    return 1 + max(numbers, default=-1)
-
-
-def _fill(kind: Any, config: Any, state: State) -> Any:
-    """A network of these parameters; transformers translates names between its versions."""
-    network, found = kind.from_pretrained(
-        None, config=config, state_dict=dict(state), output_loading_info=True
-    )
-    problems = describe_mismatch(
-        missing=found["missing_keys"],
-        unexpected=found["unexpected_keys"],
-        misshapen=map(str, found["mismatched_keys"]),
-    )
-    if problems:
-        raise CheckpointError(f"{kind.__name__}: the weights do not fit: {problems}")
-    return network
-
-
-def _fetch(kind: Any, name: str) -> Any:
-    try:
-        return kind.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{name} is neither in the checkpoint nor can it be fetched from the Hugging Face "
-            f"hub ({first_line(error)}); download it once where there is a network, or leave it out of loss_type"
-        ) from error
-
-
-# A perceptual term whose weights come in a package, so that no hub is needed.
-
-DEPTHS = (3, 5, 7)
-"""Texture, parts and things: features of every 8, 16 and 32 pixels.
-
-On real frames the three are alike in size: after halving the resolution .16, .18 and .23,
-between two different videos 1.7 each.
-"""
-
-
-class EfficientNetLoss(nn.Module):
-    """Mean squared distance between directions of features, from 0 to 4.
-
-        loss = mean over depths d, mean over places p of |u_d(made)_p - u_d(real)_p|^2,
-        u_d(x)_p = f_d(x)_p / |f_d(x)_p|
-
-    where f_d are the frozen network's features at depth d, vectors of the channels: LPIPS
-    (https://arxiv.org/abs/1801.03924) without learned weights, averaged over depths. That is
-    2 - 2 cosine: the same picture costs 0, an unrelated one about 2.
-
-    Args:
-        network: see `load_efficientnet`.
-    """
-
-    def __init__(self, network: EfficientNetLite) -> None:
-        super().__init__()
-        self.network = network.eval().requires_grad_(False)
-
-    def forward(
-        self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
-    ) -> Float[Tensor, " N"]:
-        with torch.no_grad():
-            wanted = self.network(real, DEPTHS)
-        distances = [
-            (F.normalize(found, dim=1) - F.normalize(target, dim=1)).square().sum(1).mean((1, 2))
-            for found, target in zip(self.network(made, DEPTHS), wanted, strict=True)
-        ]
-        return torch.stack(distances).mean(0)
-
-
-def efficientnet(state: State | None = None) -> EfficientNetLoss:
-    """`efficientnet`: EfficientNet-Lite0, of a state dict or from its package."""
-    return EfficientNetLoss(load_efficientnet("lite0", state))
-
-
-class PixelLoss(nn.Module):
-    """`l1`: mean |difference| of pixels normalised by ImageNet's statistics."""
-
-    def forward(
-        self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
-    ) -> Float[Tensor, " N"]:
-        return (IMAGENET.normalise(made) - IMAGENET.normalise(real)).abs().flatten(1).mean(1)
-
-
-class FeatureLoss(nn.Module):
-    """Mean squared difference of the last hidden states of a frozen vision transformer.
-
-    Args:
-        network: a transformers vision model.
-        statistics: of the pixels that it takes.
-        num_prefix: class and register tokens, which are dropped.
-        depth: how many hidden states, side by side along the channels.
-        side: pixels that frames are resized to, for networks that take one size only.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        statistics: PixelStatistics,
-        num_prefix: int = 0,
-        depth: int = 4,
-        side: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.network = network.eval().requires_grad_(False)
-        self.statistics = statistics
-        self.num_prefix = num_prefix
-        self.depth = depth
-        self.side = side
-
-    def train(self, mode: bool = True) -> "FeatureLoss":
-        """The network is frozen and never trains."""
-        super().train(mode)
-        self.network.eval()
-        return self
-
-    def forward(
-        self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
-    ) -> Float[Tensor, " N"]:
-        with torch.no_grad():
-            wanted = self.features(real)
-        return (self.features(made) - wanted).square().flatten(1).mean(1)
-
-    def features(self, rgb: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N tokens C"]:
-        """The last hidden states of every patch."""
-        pixels = self.statistics.normalise(rgb)
-        if self.side is not None and pixels.shape[-1] != self.side:
-            square = (self.side, self.side)
-            pixels = F.interpolate(pixels, square, mode="bicubic", align_corners=False)
-        states = self.network(pixels, output_hidden_states=True).hidden_states
-        return torch.cat(states[-self.depth :], dim=-1)[:, self.num_prefix :]
-
-
-def dinov2_reg(state: State | None = None) -> FeatureLoss:
-    """`dinov2_reg`: DINOv2 with registers, of a state dict or from the hub."""
-    network = load_dinov2_reg(state)
-    prefix = 1 + network.config.num_register_tokens
-    return FeatureLoss(network, IMAGENET, prefix)
-
-
-def siglip2(state: State | None = None) -> FeatureLoss:
-    """`siglip2`: SigLIP2's vision part, of a state dict or from the hub."""
-    network = load_siglip2(state)
-    return FeatureLoss(network, SIGLIP, side=int(network.config.image_size))
-
-
-LOSSES: dict[str, Callable[[State | None], nn.Module]] = {
-    "l1": lambda _: PixelLoss(),
-    "dinov2_reg": dinov2_reg,
-    "siglip2": siglip2,
-    "efficientnet": efficientnet,
-}
-"""What `loss_type` can name: from the state dict of its frozen network, or None for public weights."""
 
 
 class FrameLosses(nn.Module):
     """A weighted sum of terms.
 
     Args:
-        terms: name -> module from (made, real) to one number a frame.
+        terms: name -> module from (made, real) to one number per frame.
         weights: one for each.
     """
 
@@ -257,6 +37,17 @@ class FrameLosses(nn.Module):
         super().__init__()
         self.terms = nn.ModuleDict(terms)
         self.weights = tuple(weights)
+
+    def forward(
+        self, made: Float[Tensor, "B F 3 S S"], real: Float[Tensor, "B F 3 S S"]
+    ) -> tuple[Float[Tensor, "B F"], tuple[tuple[str, Float[Tensor, "B F"]], ...]]:
+        """The weighted sum of every frame, and each term by itself."""
+        flat = made.flatten(0, 1), real.flatten(0, 1)
+        terms = tuple(
+            (name, term(*flat).unflatten(0, made.shape[:2])) for name, term in self.terms.items()
+        )
+        weighted = [w * term for w, (_, term) in zip(self.weights, terms, strict=True)]
+        return torch.stack(weighted).sum(0), terms
 
     @classmethod
     def parse(
@@ -302,22 +93,134 @@ class FrameLosses(nn.Module):
 
     @property
     def recipe(self) -> dict[str, str]:
-        """What `parse` reads."""
+        """The arguments of `parse`."""
         return {
             "loss_type": "+".join(self.terms),
             "loss_weights": "+".join(f"{weight:g}" for weight in self.weights),
         }
 
+
+class PixelLoss(nn.Module):
+    """`l1`: mean |difference| of pixels normalised by ImageNet's statistics."""
+
     def forward(
-        self, made: Float[Tensor, "B F 3 S S"], real: Float[Tensor, "B F 3 S S"]
-    ) -> tuple[Float[Tensor, "B F"], tuple[tuple[str, Float[Tensor, "B F"]], ...]]:
-        """The weighted sum of every frame, and each term by itself."""
-        flat = made.flatten(0, 1), real.flatten(0, 1)
-        terms = tuple(
-            (name, term(*flat).unflatten(0, made.shape[:2])) for name, term in self.terms.items()
-        )
-        weighted = [w * term for w, (_, term) in zip(self.weights, terms, strict=True)]
-        return torch.stack(weighted).sum(0), terms
+        self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
+    ) -> Float[Tensor, " N"]:
+        return (IMAGENET.normalise(made) - IMAGENET.normalise(real)).abs().flatten(1).mean(1)
+
+
+class FeatureLoss(nn.Module):
+    """Mean squared difference of the last hidden states of a frozen vision transformer.
+
+    Args:
+        network: a transformers vision model.
+        statistics: of the pixels that it was trained on.
+        num_prefix: class and register tokens, which are dropped.
+        depth: how many hidden states, side by side along the channels.
+        side: pixels that frames are resized to, for networks that take one size only.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        statistics: PixelStatistics,
+        num_prefix: int = 0,
+        depth: int = 4,
+        side: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.statistics = statistics
+        self.num_prefix = num_prefix
+        self.depth = depth
+        self.side = side
+
+    def train(self, mode: bool = True) -> "FeatureLoss":
+        """The network is frozen and never trains."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def forward(
+        self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
+    ) -> Float[Tensor, " N"]:
+        with torch.no_grad():
+            wanted = self.features(real)
+        return (self.features(made) - wanted).square().flatten(1).mean(1)
+
+    def features(self, rgb: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N tokens C"]:
+        """The last hidden states of every patch."""
+        pixels = self.statistics.normalise(rgb)
+        if self.side is not None and pixels.shape[-1] != self.side:
+            square = (self.side, self.side)
+            pixels = F.interpolate(pixels, square, mode="bicubic", align_corners=False)
+        states = self.network(pixels, output_hidden_states=True).hidden_states
+        return torch.cat(states[-self.depth :], dim=-1)[:, self.num_prefix :]
+
+
+DEPTHS = (3, 5, 7)
+"""Depths of EfficientNet-Lite that are compared: features of every 8, 16 and 32 pixels.
+
+On real frames the three are alike in size: after halving the resolution .16, .18 and .23,
+between two different videos 1.7 each.
+"""
+
+
+class EfficientNetLoss(nn.Module):
+    """Mean squared distance between directions of features, from 0 to 4.
+
+        loss = mean over depths d, mean over places p of |u_d(made)_p - u_d(real)_p|^2,
+        u_d(x)_p = f_d(x)_p / |f_d(x)_p|
+
+    where f_d are the frozen network's features at depth d, vectors of the channels: LPIPS
+    (https://arxiv.org/abs/1801.03924) without learned weights, averaged over depths. That is
+    2 - 2 cosine: the same picture costs 0, an unrelated one about 2.
+
+    Args:
+        network: see `load_efficientnet`.
+    """
+
+    def __init__(self, network: EfficientNetLite) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+
+    def forward(
+        self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
+    ) -> Float[Tensor, " N"]:
+        with torch.no_grad():
+            wanted = self.network(real, DEPTHS)
+        distances = [
+            (F.normalize(found, dim=1) - F.normalize(target, dim=1)).square().sum(1).mean((1, 2))
+            for found, target in zip(self.network(made, DEPTHS), wanted, strict=True)
+        ]
+        return torch.stack(distances).mean(0)
+
+
+def efficientnet(state: State | None = None) -> EfficientNetLoss:
+    """`efficientnet`: EfficientNet-Lite0, of a state dict or from its package."""
+    return EfficientNetLoss(load_efficientnet("lite0", state))
+
+
+def dinov2_reg(state: State | None = None) -> FeatureLoss:
+    """`dinov2_reg`: DINOv2 with registers, of a state dict or from the hub."""
+    network = load_dinov2_reg(state)
+    prefix = 1 + network.config.num_register_tokens
+    return FeatureLoss(network, IMAGENET, prefix)
+
+
+def siglip2(state: State | None = None) -> FeatureLoss:
+    """`siglip2`: SigLIP2's vision part, of a state dict or from the hub."""
+    network = load_siglip2(state)
+    return FeatureLoss(network, SIGLIP, side=int(network.config.image_size))
+
+
+LOSSES: dict[str, Callable[[State | None], nn.Module]] = {
+    "l1": lambda _: PixelLoss(),
+    "dinov2_reg": dinov2_reg,
+    "siglip2": siglip2,
+    "efficientnet": efficientnet,
+}
+"""The terms of `loss_type`: from the state dict of the frozen network, or None for public weights."""
 
 
 def check_terms(loss_type: str) -> list[str]:
@@ -327,3 +230,98 @@ def check_terms(loss_type: str) -> list[str]:
     if unknown:
         raise TrainingError(f"unknown loss_type {unknown[0]!r}; known are {', '.join(LOSSES)}")
     return names
+
+
+def load_dinov2_reg(state: State | None = None) -> Any:
+    """DINOv2 with registers, a transformers model; its shape is read off the parameters.
+
+    Raises:
+        CheckpointError: parameters of something else, or a hub that cannot be reached.
+    """
+    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    if state is None:
+        return _fetch(Dinov2WithRegistersModel, DINOV2_REG)
+    try:
+        width = state["embeddings.cls_token"].shape[-1]
+        patch = state["embeddings.patch_embeddings.projection.weight"].shape[-1]
+        cells = state["embeddings.position_embeddings"].shape[1] - 1
+        config = Dinov2WithRegistersConfig(
+            hidden_size=width,
+            num_hidden_layers=_num_layers(state, "encoder.layer."),
+            num_attention_heads=_num_heads(width),
+            mlp_ratio=state["encoder.layer.0.mlp.fc1.weight"].shape[0] // width,
+            image_size=round(cells**0.5) * patch,
+            patch_size=patch,
+            num_register_tokens=state["embeddings.register_tokens"].shape[1],
+        )
+    except KeyError as error:
+        raise CheckpointError(f"the dinov2_reg network has no {error}") from None
+    return _from_state(Dinov2WithRegistersModel, config, state)
+
+
+def load_siglip2(state: State | None = None) -> Any:
+    """SigLIP2's vision part, a transformers model; its shape is read off the parameters.
+
+    Raises:
+        CheckpointError: parameters of something else, or a hub that cannot be reached.
+    """
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    if state is None:
+        return _fetch(SiglipVisionModel, SIGLIP2)
+    state = {name.removeprefix("vision_model."): value for name, value in state.items()}
+    try:
+        intermediate, width = state["encoder.layers.0.mlp.fc1.weight"].shape
+        patch = state["embeddings.patch_embedding.weight"].shape[-1]
+        config = SiglipVisionConfig(
+            hidden_size=width,
+            num_hidden_layers=_num_layers(state, "encoder.layers."),
+            num_attention_heads=_num_heads(width),
+            intermediate_size=intermediate,
+            image_size=round(len(state["embeddings.position_embedding.weight"]) ** 0.5) * patch,
+            patch_size=patch,
+            vision_use_head="head.probe" in state,
+        )
+    except KeyError as error:
+        raise CheckpointError(f"the siglip2 network has no {error}") from None
+    # transformers 4 keeps the model one level down.
+    if any(name.startswith("vision_model.") for name in SiglipVisionModel(config).state_dict()):
+        state = {f"vision_model.{name}": value for name, value in state.items()}
+    return _from_state(SiglipVisionModel, config, state)
+
+
+def _num_layers(state: State, prefix: str) -> int:
+    numbers = [int(name.split(".")[2]) for name in state if name.startswith(prefix)]
+    return 1 + max(numbers, default=-1)
+
+
+def _num_heads(width: int) -> int:
+    """Heads of 64 channels, which parameters do not tell and all published sizes have."""
+    return max(1, width // 64)
+
+
+def _from_state(kind: Any, config: Any, state: State) -> Any:
+    """A network of these parameters; transformers translates names between its versions."""
+    network, found = kind.from_pretrained(
+        None, config=config, state_dict=dict(state), output_loading_info=True
+    )
+    problems = describe_mismatch(
+        missing=found["missing_keys"],
+        unexpected=found["unexpected_keys"],
+        misshapen=map(str, found["mismatched_keys"]),
+    )
+    if problems:
+        raise CheckpointError(f"{kind.__name__}: the weights do not fit: {problems}")
+    return network
+
+
+def _fetch(kind: Any, name: str) -> Any:
+    try:
+        return kind.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{name} is neither in the checkpoint nor can it be fetched from the Hugging Face hub "
+            f"({first_line(error)}); download it once where there is a network, or leave it out of "
+            "loss_type"
+        ) from error

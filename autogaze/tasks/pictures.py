@@ -1,4 +1,4 @@
-"""One picture of how a task went: frames, what was gazed at, what was made of it."""
+"""A picture of a task's output: frames, gazes and reconstructions."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from autogaze.gaze import Gaze
 from autogaze.reconstruction.canvas import squares_of
-from autogaze.reconstruction.resample import scale_views
+from autogaze.reconstruction.resample import resampled_scales
 from autogaze.rendering.painter import GROUND, scale_colours
 from autogaze.tasks.base import TaskOutput
 
@@ -25,30 +25,29 @@ def task_picture(
     max_clips: int = 2,
     max_frames: int = 8,
 ) -> UInt8[Tensor, "3 H W"]:
-    """Judged frames side by side; below each other the frame, its gaze, its reconstruction.
+    """Scored frames side by side; below each other the frame, its gaze, its reconstruction.
 
-    A gazed patch is shown as its scale sees it, outlined in its scale's colour (from blue,
-    coarse, to pink, fine), on a dim ghost of the frame. The last row is missing for tasks
-    that make no pictures.
+    A gazed patch is drawn as its scale resamples it, outlined in its scale's colour (from
+    blue, coarse, to pink, fine), on a dim grey copy of the frame. The last row is missing
+    for tasks that make no pictures.
 
     Args:
         frames: RGB in [0, 1].
         gaze: of these frames.
-        output: how it was judged.
-        max_clips: clips shown, below each other.
-        max_frames: columns; spread evenly over the judged frames if there are more.
+        output: of the task, for this gaze.
+        max_clips: clips, below each other.
+        max_frames: columns; spread evenly over the scored frames if there are more.
     """
     columns = torch.linspace(0, len(output.frames) - 1, min(max_frames, len(output.frames)))
     places = columns.round().long().unique().tolist()
-    clips = range(min(max_clips, frames.shape[0]))
     rows = []
-    for clip in clips:
+    for clip in range(min(max_clips, frames.shape[0])):
         numbers = [output.frames[place] for place in places]
-        shown = frames[clip, numbers].cpu().float()
-        rows.append(shown)
+        real = frames[clip, numbers].cpu().float()
+        rows.append(real)
         gazed = [
             gazed_frame(frame, gaze.frame(clip, number), gaze)
-            for frame, number in zip(shown, numbers, strict=True)
+            for frame, number in zip(real, numbers, strict=True)
         ]
         rows.append(torch.stack(gazed))
         if output.reconstruction is not None:
@@ -57,17 +56,15 @@ def task_picture(
 
 
 def gazed_frame(frame: Float[Tensor, "3 S S"], ids: Tensor, gaze: Gaze) -> Float[Tensor, "3 S S"]:
-    """A frame's gazed patches on its ghost."""
+    """A frame's gazed patches on a dim grey copy of it."""
     pyramid = gaze.pyramid
-    views = scale_views(frame, pyramid)
+    scales = resampled_scales(frame, pyramid)
     colours = torch.from_numpy(scale_colours(len(pyramid.scales))).float() / 255
     picture = (DIM * frame.mean(0)).expand(3, -1, -1).clone()
-    squares = squares_of(pyramid)
-    for patch in ids.sort().values.tolist():  # finest on top
-        level, rows, across = squares[patch]
-        picture[:, rows, across] = views[level, :, rows, across]
-    for patch in ids.sort().values.tolist():
-        level, rows, across = squares[patch]
+    squares = [squares_of(pyramid)[patch] for patch in ids.sort().values.tolist()]
+    for level, rows, across in squares:  # finest on top
+        picture[:, rows, across] = scales[level, :, rows, across]
+    for level, rows, across in squares:
         colour = colours[level][:, None]
         for edge in (rows.start, rows.stop - 1):
             picture[:, edge, across] = colour

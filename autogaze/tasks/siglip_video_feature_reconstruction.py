@@ -1,4 +1,4 @@
-"""SigLIP feature reconstruction: what an encoder saw of the gaze must tell what it sees of all."""
+"""SigLIP feature reconstruction: dense features predicted from those of the gazed patches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,29 +15,119 @@ from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.video_mae.layers import (
     Block,
     DecoderCells,
-    LedClips,
+    PackedClips,
     grid_positions,
     resized_2d,
 )
 from autogaze.tasks.base import Task, TaskOutput
+from autogaze.utils.checkpoints import first_line
 from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.gazed import gazed
 from autogaze.vision_encoders.layout import AttentionType
 
-# From features of gazed patches to a feature of every cell of the finest scale.
+
+class SiglipVideoFeatureReconstruction(Task):
+    """Loss of a frame: mean squared difference of dense features and those predicted of gazed ones.
+
+    The frozen encoder runs twice: densely on the scored frames (the target is its
+    `last_hidden_state`, every feature normalised to mean 0 and variance 1), and on the gazed
+    patches of all frames up to them. A small decoder, the only thing that trains, predicts
+    the former from the latter. Predicting zeros costs 1.
+
+    Args:
+        encoder: a transformers SiglipVisionModel.
+        scales: of the gazes; the largest is the side of the frames.
+        decoder: options of `FeatureDecoder`.
+        attn_type: see `autogaze.gazed`.
+        recon_sample_rate: see `Task`.
+    """
+
+    metric = "SigLIP features"
+    statistics = SIGLIP
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        scales: str | tuple[int, ...] = "32+64+112+224",
+        *,
+        decoder: dict[str, Any] | None = None,
+        attn_type: AttentionType = "block_causal",
+        recon_sample_rate: float = 0.125,
+    ) -> None:
+        seen = gazed(encoder, attn_type=attn_type, empty_frames="hold")
+        pyramid = PatchPyramid.parse(scales, seen.patch_size, crop=True)
+        super().__init__(pyramid, recon_sample_rate)
+        self.encoder = seen.eval().requires_grad_(False)
+        self.decoder = FeatureDecoder(pyramid, seen.config.hidden_size, **(decoder or {}))
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str = "google/siglip2-base-patch16-224", **options: Any
+    ) -> "SiglipVideoFeatureReconstruction":
+        """The task with the encoder of a folder or hub id; options are those of the class.
+
+        Raises:
+            CheckpointError: there is none, or it cannot be fetched or read.
+        """
+        from transformers import SiglipVisionModel
+
+        try:
+            encoder = SiglipVisionModel.from_pretrained(name)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError(
+                f"task.encoder={name}: the SigLIP encoder can be neither read here nor fetched "
+                f"from the Hugging Face hub ({first_line(error)}); give the path of a folder that holds it"
+            ) from error
+        return cls(encoder, **options)
+
+    def train(self, mode: bool = True) -> "SiglipVideoFeatureReconstruction":
+        """The encoder is frozen and never trains."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(
+        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, scored: Sequence[int]
+    ) -> TaskOutput:
+        self.check_fit(frames, gaze)
+        order = sorted(set(scored))
+        places = [order.index(frame) for frame in scored]
+        last = order[-1] + 1  # no frame sees later ones
+        pixels, seen = self.statistics.normalise(frames[:, :last]), gaze.frames(0, last)
+        with torch.no_grad():
+            wanted = self.dense(pixels[:, order])
+            known = self.encoder(pixels, seen).last_hidden_state
+        made = self.decoder(known, seen, order)
+        losses = (made - wanted).square().mean((2, 3))[:, places]
+        if self.training:  # without pictures, which would take longer than the rest
+            return TaskOutput(tuple(scored), losses)
+        pictures = feature_picture(wanted, made, self.pyramid.side)[:, places]
+        return TaskOutput(tuple(scored), losses, pictures)
+
+    def dense(self, pixels: Float[Tensor, "B F 3 S S"]) -> Float[Tensor, "B F cells C"]:
+        """The targets: normalised features of whole frames."""
+        options = {}
+        if pixels.shape[-1] != self.encoder.config.image_size:
+            options["interpolate_pos_encoding"] = True
+        features = self.encoder.model(pixels.flatten(0, 1), **options).last_hidden_state
+        features = F.layer_norm(features, features.shape[-1:])
+        return features.unflatten(0, pixels.shape[:2])
 
 
 class FeatureDecoder(nn.Module):
     """VideoMAE's decoder with features in place of pixels.
 
-    A frame to be filled enters with all its cells, a mask token where nobody gazed, other
-    frames with their gazed patches; attention is block-causal over frames.
+    A frame to be predicted enters with all its cells, a mask token where no patch was gazed,
+    other frames with their gazed patches; attention is block-causal over frames.
 
     Args:
         pyramid: of the gazes.
         num_features: C, of the encoder.
         width, num_layers, num_heads: of the decoder.
         max_num_frames: frames that have a time embedding.
+
+    Raises:
+        TrainingError: a width that heads do not divide.
     """
 
     positions: Tensor
@@ -85,15 +175,15 @@ class FeatureDecoder(nn.Module):
 
         Args:
             features: of the gazed patches, in the gaze's order.
-            gaze: which they are.
-            frames: those to be filled, ascending.
+            gaze: these patches.
+            frames: those to be predicted, ascending.
         """
         if gaze.num_frames > self.max_num_frames:
             raise TrainingError(
                 f"the clip has {gaze.num_frames} frames, this decoder knows {self.max_num_frames}"
             )
-        cells = DecoderCells.of(gaze, frames).to(features.device)
-        clips = LedClips(cells.lengths, features.device)
+        cells = DecoderCells.of(gaze, frames, features.device)
+        clips = PackedClips(cells.lengths, features.device)
         known = self.embed(features)
         tokens = self.mask_token.to(known).expand(len(cells.ids), -1)
         tokens = tokens.index_copy(0, cells.gazed, known)
@@ -107,108 +197,18 @@ class FeatureDecoder(nn.Module):
         x = clips.join(self.leader.to(tokens).expand(gaze.num_clips, -1), tokens)
         for block in self.layers:
             x = block(x, clips.layout)
-        fine = cells.is_shown & (levels == len(self.pyramid.scales) - 1)
-        filled = self.predict(self.norm(x[~clips.is_leader][fine]))
-        return filled.view(gaze.num_clips, len(frames), self.pyramid.cells[-1], -1)
-
-
-class SiglipVideoFeatureReconstruction(Task):
-    """Loss of a frame: mean squared difference of dense features and those predicted of gazed ones.
-
-    The frozen encoder looks twice: densely at the judged frames, as ever (the target, its
-    `last_hidden_state`, every feature normalised to mean 0 and variance 1), and at the
-    gazed patches of all frames up to them. A small decoder, the only thing that trains,
-    predicts the former from the latter. Predicting nothing costs 1.
-
-    Args:
-        encoder: a transformers SiglipVisionModel.
-        scales: of the gazes; the largest is the side of the frames.
-        decoder: options of `FeatureDecoder`.
-        attn_type: see `autogaze.gazed`.
-        recon_sample_rate: see `Task`.
-    """
-
-    metric = "SigLIP features"
-
-    def __init__(
-        self,
-        encoder: nn.Module,
-        scales: str | tuple[int, ...] = "32+64+112+224",
-        *,
-        decoder: dict[str, Any] | None = None,
-        attn_type: AttentionType = "block_causal",
-        recon_sample_rate: float = 0.125,
-    ) -> None:
-        seen = gazed(encoder, attn_type=attn_type, empty_frames="hold")
-        pyramid = PatchPyramid.parse(scales, seen.patch_size, crop=True)
-        super().__init__(pyramid, recon_sample_rate)
-        self.encoder = seen.eval().requires_grad_(False)
-        self.decoder = FeatureDecoder(pyramid, seen.config.hidden_size, **(decoder or {}))
-        self.statistics = SIGLIP
-
-    @classmethod
-    def from_pretrained(
-        cls, name: str = "google/siglip2-base-patch16-224", **options: Any
-    ) -> "SiglipVideoFeatureReconstruction":
-        """With the encoder of a folder or hub id; options are those of the class.
-
-        Raises:
-            CheckpointError: there is none, or it cannot be fetched or read.
-        """
-        from transformers import SiglipVisionModel
-
-        try:
-            encoder = SiglipVisionModel.from_pretrained(name)
-        except (OSError, ValueError, SafetensorError) as error:
-            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CheckpointError(
-                f"task.encoder={name}: the SigLIP encoder can be neither read here nor fetched "
-                f"from the Hugging Face hub ({cause}); give the path of a folder that holds it"
-            ) from error
-        return cls(encoder, **options)
-
-    def train(self, mode: bool = True) -> "SiglipVideoFeatureReconstruction":
-        """The encoder is frozen and never trains."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
-    def forward(
-        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, judged: Sequence[int]
-    ) -> TaskOutput:
-        self.check_fit(frames, gaze)
-        order = sorted(set(judged))
-        places = [order.index(frame) for frame in judged]
-        last = order[-1] + 1  # nobody sees later frames
-        pixels, seen = self.statistics.normalise(frames[:, :last]), gaze.frames(0, last)
-        with torch.no_grad():
-            wanted = self.dense(pixels[:, order])
-            known = self.encoder(pixels, seen).last_hidden_state
-        made = self.decoder(known, seen, order)
-        losses = (made - wanted).square().mean((2, 3))[:, places]
-        # Pictures cost more than they tell in a training step.
-        if self.training:
-            return TaskOutput(tuple(judged), losses)
-        shown = feature_picture(wanted, made, self.pyramid.side)[:, places]
-        return TaskOutput(tuple(judged), losses, shown)
-
-    def dense(self, pixels: Float[Tensor, "B F 3 S S"]) -> Float[Tensor, "B F cells C"]:
-        """The targets: normalised features of whole frames."""
-        options = {}
-        if pixels.shape[-1] != self.encoder.config.image_size:
-            options["interpolate_pos_encoding"] = True
-        features = self.encoder.model(pixels.flatten(0, 1), **options).last_hidden_state
-        features = F.layer_norm(features, features.shape[-1:])
-        return features.unflatten(0, pixels.shape[:2])
+        fine = cells.is_target & (levels == len(self.pyramid.scales) - 1)
+        predicted = self.predict(self.norm(x[~clips.is_class_token][fine]))
+        return predicted.view(gaze.num_clips, len(frames), self.pyramid.cells[-1], -1)
 
 
 @torch.no_grad()
 def feature_picture(
     wanted: Float[Tensor, "B F cells C"], made: Float[Tensor, "B F cells C"], side: int
 ) -> Float[Tensor, "B F 3 {side} {side}"]:
-    """Wanted features above, predicted ones below, each squeezed to half the height.
+    """Target features above, predicted ones below, each squeezed to half the height.
 
-    Colours are the three main directions of a clip's wanted features (PCA).
+    Colours are the three principal components of a clip's target features.
     """
     grid = round(wanted.shape[2] ** 0.5)
     upper = side // 2

@@ -1,4 +1,4 @@
-"""VideoMAE reconstruction as a task: the judge that published selectors were trained with."""
+"""VideoMAE reconstruction as a task: the metric that published selectors were trained with."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
-from autogaze.reconstruction.holes import filled_canvas
 from autogaze.reconstruction.video_mae import (
     VideoMAE,
     VideoMAEConfig,
@@ -18,25 +17,26 @@ from autogaze.reconstruction.video_mae import (
 )
 from autogaze.reconstruction.video_mae.checkpoint import (
     PUBLISHED_PREFIX,
-    find_checkpoint,
     load_weights,
-    read_config,
+    read_mae_config,
 )
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.tasks.losses import FrameLosses, check_terms
-from autogaze.utils.checkpoints import read_state, under_prefix
+from autogaze.utils.checkpoints import find_checkpoint, read_state, under_prefix
 from autogaze.utils.normalization import IMAGENET
 
 
 class VideoMAEReconstruction(Task):
-    """Loss of a frame: the weighted terms between it and what VideoMAE makes of the gaze.
+    """Loss of a frame: weighted terms between it and its reconstruction by a VideoMAE.
 
     Args:
         mae: the reconstruction model; its scales are the task's.
         losses: the terms (AutoGaze, section 3.2: l1 + 0.3 dinov2_reg + 0.3 siglip2).
         recon_sample_rate: see `Task`.
-        name: of the judge, in figures.
+        name: of the metric, in figures.
     """
+
+    statistics = IMAGENET
 
     def __init__(
         self,
@@ -49,24 +49,17 @@ class VideoMAEReconstruction(Task):
         self.metric = name
         self.mae = mae
         self.losses = losses
-        self.statistics = IMAGENET
 
     def forward(
-        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, judged: Sequence[int]
+        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, scored: Sequence[int]
     ) -> TaskOutput:
         self.check_fit(frames, gaze)
-        chosen = list(judged)
-        canvas = None
-        if self.mae.config.from_canvas:
-            last = max(chosen) + 1  # nothing is painted backwards
-            painted = filled_canvas(frames[:, :last], gaze.frames(0, last), chosen)
-            canvas = self.statistics.normalise(painted)
-        made = self.statistics.denormalise(
-            self.mae(self.statistics.normalise(frames), gaze, chosen, canvas)
-        )
+        chosen = list(scored)
+        made = self.mae(self.statistics.normalise(frames), gaze, chosen)
+        made = self.statistics.denormalise(made)
         losses, terms = self.losses(made, frames[:, chosen])
-        shown = made.detach().clamp(0, 1)
-        return TaskOutput(tuple(chosen), losses, shown, terms if len(terms) > 1 else ())
+        pictures = made.detach().clamp(0, 1)
+        return TaskOutput(tuple(chosen), losses, pictures, terms if len(terms) > 1 else ())
 
     @classmethod
     def from_checkpoint(
@@ -84,8 +77,8 @@ class VideoMAEReconstruction(Task):
 
         Args:
             source, config, changes: see `load_video_mae`.
-            loss_type, loss_weights: see `FrameLosses.parse`; by default what the
-                checkpoint's `config.json` says, else l1. Frozen networks that the
+            loss_type, loss_weights: see `FrameLosses.parse`; by default those of the
+                checkpoint's `config.json`, else l1. Frozen networks that the
                 checkpoint holds, as the published one does, are taken from it.
             recon_sample_rate, name: see the class.
 
@@ -93,27 +86,28 @@ class VideoMAEReconstruction(Task):
             CheckpointError: see `load_video_mae`.
             TrainingError: unknown losses.
         """
-        place = find_checkpoint(source)
-        mae = load_video_mae(place, config, **changes)
-        said = {} if config is not None else read_config(place)
+        checkpoint = find_checkpoint(source)
+        mae = load_video_mae(checkpoint, config, **changes)
+        trained_with = {} if config is not None else read_mae_config(checkpoint)
         if loss_type is None:
-            loss_type = str(said.get("loss_type", "l1"))
-            loss_weights = said.get("loss_weights", 1) if loss_weights is None else loss_weights
+            loss_type = str(trained_with.get("loss_type", "l1"))
+            if loss_weights is None:
+                loss_weights = trained_with.get("loss_weights", 1)
         elif loss_weights is None:
             check_terms(loss_type)
             raise TrainingError(f"loss_type {loss_type!r} needs loss_weights, one for each term")
-        published = under_prefix(read_state(place), PUBLISHED_PREFIX)
-        losses = FrameLosses.parse(loss_type, loss_weights, published)
+        networks = under_prefix(read_state(checkpoint), PUBLISHED_PREFIX)
+        losses = FrameLosses.parse(loss_type, loss_weights, networks)
         return cls(mae, losses, recon_sample_rate, name)
 
     def load_weights(self, source: str | Path) -> None:
         """Replace the VideoMAE's weights, and the frozen networks' where the source has any."""
-        place = find_checkpoint(source)
-        load_weights(self.mae, place)
-        self.losses.replace_networks(under_prefix(read_state(place), PUBLISHED_PREFIX))
+        checkpoint = find_checkpoint(source)
+        load_weights(self.mae, checkpoint)
+        self.losses.replace_networks(under_prefix(read_state(checkpoint), PUBLISHED_PREFIX))
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
-        """Write the VideoMAE and what its losses mean; `from_checkpoint` reads it back.
+        """Write the VideoMAE and the recipe of its losses; `from_checkpoint` reads it back.
 
         The losses' frozen networks are not in it. `half`: see `save_video_mae`.
         """

@@ -35,7 +35,7 @@ from autogaze.labelling.label import GazeBudget, label_frames
 from autogaze.labelling.search import CanvasSearcher
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.reconstruction.canvas import GREY, reconstruct
-from autogaze.reconstruction.resample import scale_views
+from autogaze.reconstruction.resample import resampled_scales
 from autogaze.utils.seeding import seeded
 
 # Labels made while training: greedy search with the canvas, clip by clip.
@@ -154,7 +154,7 @@ def hint_targets(
     frames: Float[Tensor, "B T 3 S S"], pyramid: PatchPyramid, grid: int
 ) -> Float[Tensor, "B T cells hints"]:
     """What is to be known of every cell of a `grid` x `grid` of vision tokens."""
-    views = scale_views(frames, pyramid)
+    views = resampled_scales(frames, pyramid)
     hints = [_cells(views[:, :, level], frames, grid) for level in range(len(pyramid.scales) - 1)]
     hints += [_since(frames[:, :-lag], frames, grid) for lag in LAGS]
     return torch.stack(hints, -1)

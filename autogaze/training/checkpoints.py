@@ -31,11 +31,10 @@ from torch import Tensor, nn
 from autogaze.errors import CheckpointError, OutputError, TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import AutoGazeImageProcessor
-from autogaze.reconstruction.video_mae.checkpoint import find_checkpoint
 from autogaze.selectors.registry import LEARNED
 from autogaze.tasks.base import Task
 from autogaze.training.config import Settings
-from autogaze.utils.checkpoints import read_state
+from autogaze.utils.checkpoints import find_checkpoint, read_state
 from autogaze.utils.files import check_writable, replacing
 from autogaze.weights import SELECTOR
 

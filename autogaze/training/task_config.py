@@ -11,14 +11,14 @@ from typing import Any
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig
-from autogaze.reconstruction.video_mae.checkpoint import find_checkpoint, read_config
+from autogaze.reconstruction.video_mae.checkpoint import read_mae_config
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.siglip_video_feature_reconstruction import SiglipVideoFeatureReconstruction
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.config import choose, read, unknown
-from autogaze.utils.checkpoints import config_file
+from autogaze.utils.checkpoints import config_file, find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class VideoMAESource(TaskSource):
     """`video_mae_reconstruction`.
 
     Args:
-        recon_model: a folder, a hub id (`facebook/vit-mae-large`) or a file to start from,
-            or `learned`, the package's own; null starts from nothing.
+        recon_model: a folder, a hub id (`facebook/vit-mae-large`) or a file to start from;
+            null starts from nothing.
         recon_model_config: `loss_type` and `loss_weights`, by default those that the
             config.json of `recon_model` says; besides, values of `VideoMAEConfig`: the
             shape, where it starts from nothing.
@@ -87,7 +87,7 @@ class VideoMAESource(TaskSource):
         config["scales"] = self.scales
         place = None if self.recon_model is None else find_checkpoint(self.recon_model)
         has_config = place is not None and config_file(place).is_file()
-        says_its_own = place is not None and has_config and "loss_type" in read_config(place)
+        says_its_own = place is not None and has_config and "loss_type" in read_mae_config(place)
         if losses["loss_type"] is None and not says_its_own:
             losses["loss_type"] = self.default_loss_type
             losses["loss_weights"] = losses["loss_weights"] or self.default_loss_weights

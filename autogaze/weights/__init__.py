@@ -7,6 +7,3 @@ from pathlib import Path
 
 SELECTOR = Path(__file__).parent / "selector"
 """The learned selector: a folder for `AutoGaze.from_pretrained`."""
-
-JUDGE = Path(__file__).parent / "judge"
-"""A judge: a folder for `load_video_mae`."""

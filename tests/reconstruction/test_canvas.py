@@ -12,8 +12,8 @@ from autogaze.errors import AutoGazeError, GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import GREY, Canvas, canvas_losses, reconstruct
-from autogaze.reconstruction.greedy_search import atoms_of
-from autogaze.reconstruction.resample import scale_views
+from autogaze.reconstruction.greedy_search import search_cells
+from autogaze.reconstruction.resample import resampled_scales
 from autogaze.source import Source, TileGrid
 from tests.selectors.material import (
     CROPPED,
@@ -47,7 +47,7 @@ def test_views_are_box_averages_blown_up_bicubically(scales, patch):
     pyramid = PatchPyramid(scales, patch)
     side = pyramid.side
     frame = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    views = scale_views(frame, pyramid)
+    views = resampled_scales(frame, pyramid)
     assert views.shape == (2, len(scales), 3, side, side)
     assert torch.equal(views[:, -1], frame)
     for level, scale in enumerate(scales[:-1]):
@@ -62,17 +62,17 @@ def test_views_are_box_averages_blown_up_bicubically(scales, patch):
 
 def test_a_flat_frame_looks_the_same_at_every_scale():
     pyramid = PatchPyramid()
-    views = scale_views(torch.full((1, 3, 224, 224), 0.3), pyramid)
+    views = resampled_scales(torch.full((1, 3, 224, 224), 0.3), pyramid)
     torch.testing.assert_close(views, torch.full_like(views, 0.3))
 
 
 def test_views_do_not_depend_on_autocast_or_batch():
     pyramid = PatchPyramid()
     frames = random_clips(pyramid, 3, 1, seed=0)[:, 0]
-    views = scale_views(frames, pyramid)
+    views = resampled_scales(frames, pyramid)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(scale_views(frames, pyramid), views)
-    torch.testing.assert_close(scale_views(frames[1], pyramid), views[1], atol=1e-6, rtol=0)
+        assert torch.equal(resampled_scales(frames, pyramid), views)
+    torch.testing.assert_close(resampled_scales(frames[1], pyramid), views[1], atol=1e-6, rtol=0)
 
 
 @quick
@@ -101,7 +101,7 @@ def test_every_pixel_shows_its_finest_gazed_patch_or_stays(pyramid, seed, share)
     expected = torch.full_like(frames[:, 0], GREY)
     rebuilt = reconstruct(frames, gaze)
     for index in range(2):
-        views = scale_views(frames[:, index], pyramid)
+        views = resampled_scales(frames[:, index], pyramid)
         for patch in gaze.frame(0, index).tolist():
             scale, row, column = pyramid.locate(patch)
             edges, level = pyramid.pixel_edges(scale), pyramid.level(scale)
@@ -118,7 +118,7 @@ def test_every_pixel_shows_its_finest_gazed_patch_or_stays(pyramid, seed, share)
 def test_both_ways_of_painting_agree(pyramid, seed, share):
     frames = random_clips(pyramid, 3, 1, seed)[:, 0]
     mask = random_mask(pyramid, 3, 1, seed, share)[:, 0]
-    views = scale_views(frames, pyramid)
+    views = resampled_scales(frames, pyramid)
     squares, masked = Canvas(pyramid, 3), Canvas(pyramid, 3)
     squares._paint_squares(views, mask)
     masked._paint_masked(views, mask)
@@ -180,27 +180,27 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(GeometryError, match="uint8 or float"):
         canvas_losses(torch.zeros(1, 2, 3, 8, 8, dtype=torch.int64), gaze)
     with pytest.raises(GeometryError, match="side 8"):
-        scale_views(torch.zeros(1, 3, 9, 9), pyramid)
+        resampled_scales(torch.zeros(1, 3, 9, 9), pyramid)
     with pytest.raises(GeometryError, match="1 clips of 5 patches"):
         Canvas(pyramid, 1).paint(torch.zeros(1, 2, 3, 8, 8), torch.zeros(1, 4, dtype=torch.bool))
 
 
 @quick
 @given(pyramids, seeds)
-def test_atoms_divide_the_frame_and_every_patch(pyramid, seed):
-    atoms = atoms_of(pyramid)
+def test_search_cells_divide_the_frame_and_every_patch(pyramid, seed):
+    cells = search_cells(pyramid)
     images = torch.rand(2, 3, pyramid.side, pyramid.side)
-    sums = atoms.sums(images)
+    sums = cells.sums(images)
     torch.testing.assert_close(sums.sum(-1), images.sum((1, 2, 3)))
-    for patch, held in enumerate(atoms.of_patch):
+    for patch, held in enumerate(cells.of_patch):
         scale, row, column = pyramid.locate(patch)
         edges = pyramid.pixel_edges(scale)
         square = images[..., edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
         torch.testing.assert_close(sums[:, held].sum(-1), square.sum((1, 2, 3)))
 
 
-def test_the_default_pyramid_has_256_atoms():
-    assert atoms_of(PatchPyramid()).num_atoms == 256
+def test_the_default_pyramid_has_256_search_cells():
+    assert len(search_cells(PatchPyramid()).owners) == 256
 
 
 @pytest.mark.cuda

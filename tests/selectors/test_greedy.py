@@ -9,7 +9,7 @@ from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import Canvas, canvas_losses
-from autogaze.reconstruction.resample import scale_views
+from autogaze.reconstruction.resample import resampled_scales
 from autogaze.selectors.greedy import Greedy
 from tests.selectors.material import (
     CROPPED,
@@ -49,7 +49,7 @@ def test_every_pick_is_the_best_one(pyramid, seed, by_loss):
     canvas = Canvas(pyramid, 1)
     for index in range(2):
         frame = frames[:, index]
-        views = scale_views(frame, pyramid)
+        views = resampled_scales(frame, pyramid)
         chosen: list[int] = []
         for patch in gaze.frame(0, index).tolist():
             losses = plain_losses(pyramid, canvas.frames, views, frame, chosen)

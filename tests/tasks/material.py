@@ -1,7 +1,5 @@
 """Tiny judges, gazes and clips."""
 
-from dataclasses import replace
-
 import torch
 import transformers as tf
 
@@ -23,9 +21,6 @@ TINY = VideoMAEConfig(
     decoder_num_attention_heads=2,
     decoder_intermediate_size=32,
 )
-
-
-FROM_CANVAS = replace(TINY, from_canvas=True)
 
 
 def tiny_mae(seed=0, std=0.3, config=TINY):

@@ -54,9 +54,7 @@ def test_bad_input():
             CanvasReconstruction(PYRAMID, rate)
     task = CanvasReconstruction(PYRAMID)
     other = some_gaze(PatchPyramid((32,), 8))
-    with pytest.raises(
-        TrainingError, match=r"made for 32 / 8, this task judges 16\+32 / 8.*task.scales"
-    ):
+    with pytest.raises(TrainingError, match=r"32 / 8.*16\+32 / 8"):
         task(some_clips(), other, [0])
     with pytest.raises(TrainingError, match=r"expected frames \(2, 4, 3, 32, 32\), got \(2, 3, 3"):
         task(some_clips(frames=3), some_gaze(PYRAMID), [0])

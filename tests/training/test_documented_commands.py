@@ -93,7 +93,7 @@ def workplace(material, tmp_path, monkeypatch):
 
 def label(words):
     """Run `autogaze label`; returns the file it made, where it made one."""
-    if not {"--judge", "--merge"} & set(words):
+    if not {"--metric", "--judge", "--merge"} & set(words):
         words = [*words, "--scales", MODEL["scales"]]
     result = CliRunner().invoke(app, ["label", *words])
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""VideoMAE, the learned judge of what gazed patches preserve."""
+"""VideoMAE, the learned reconstruction model."""
 
 from autogaze.reconstruction.video_mae.checkpoint import load_video_mae, save_video_mae
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig

@@ -8,7 +8,6 @@ about heads, so its configuration is given or stands beside it.
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,32 @@ from torch import Tensor
 from autogaze.errors import CheckpointError, OutputError
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.modeling import VideoMAE
-from autogaze.selectors.registry import LEARNED
-from autogaze.utils import checkpoints
-from autogaze.utils.checkpoints import CONFIG, WEIGHTS, load_strictly, read_state, under_prefix
+from autogaze.utils.checkpoints import (
+    CONFIG,
+    WEIGHTS,
+    State,
+    find_checkpoint,
+    load_strictly,
+    read_config,
+    read_state,
+    under_prefix,
+)
 from autogaze.utils.files import all_or_none, replacing
-from autogaze.weights import JUDGE
-
-# Parameter names of image MAEs as the versions of transformers write them.
 
 PUBLISHED_PREFIX = "mae."
 """What names start with in the published `videomae.pt`, a state dict of its whole task."""
 
+OUR_TYPE, IMAGE_TYPE = "autogaze_video_mae", "vit_mae"
+
+VIDEO_PARAMETERS = (
+    "vit.embeddings.scale_embed",
+    "vit.embeddings.time_embed",
+    "decoder.decoder_scale_embed",
+    "decoder.time_embed",
+)
+"""What an image MAE does not have."""
+
+# Parameter names of image MAEs as the versions of transformers write them.
 _RENAMED = (
     (r"^vit\.layers\.", "vit.encoder.layer."),
     (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
@@ -42,71 +56,43 @@ _RENAMED = (
 )
 
 
-def video_mae_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The VideoMAE's own parameters under our names, whatever else a checkpoint holds."""
-    inner = under_prefix(state, PUBLISHED_PREFIX) or state
-    return {
-        _our_name(name): value
-        for name, value in inner.items()
-        if name.split(".")[0] in ("vit", "decoder")
-    }
-
-
-def _our_name(name: str) -> str:
-    for pattern, ours in _RENAMED:
-        name = re.sub(pattern, ours, name)
-    return name
-
-
-OUR_TYPE, IMAGE_TYPE = "autogaze_video_mae", "vit_mae"
-
-VIDEO_PARAMETERS = (
-    "vit.embeddings.scale_embed",
-    "vit.embeddings.time_embed",
-    "decoder.decoder_scale_embed",
-    "decoder.time_embed",
-)
-"""What an image MAE does not have."""
-
-
 def load_video_mae(
     source: str | Path, config: VideoMAEConfig | None = None, **changes: Any
 ) -> VideoMAE:
     """A VideoMAE from a folder, a checkpoint file or the Hugging Face hub.
 
     Args:
-        source: "learned", the package's own; a folder with `config.json` and weights; a
-            state dict's file; or a hub id such as "facebook/vit-mae-large".
-        config: its shape; what the source's `config.json` says by default.
+        source: a folder with `config.json` and weights; a state dict's file; or a hub id
+            such as "facebook/vit-mae-large".
+        config: its shape; by default that of the source's `config.json`.
         changes: values of the configuration to use instead, e.g. `scales`, of image MAEs.
 
     Raises:
         CheckpointError: nothing there, no configuration, or parameters that do not fit it.
     """
-    place = find_checkpoint(source)
+    checkpoint = find_checkpoint(source)
     if config is None:
-        config = VideoMAEConfig.of({**read_config(place), **changes})
+        config = VideoMAEConfig.of({**read_mae_config(checkpoint), **changes})
     elif changes:
         raise CheckpointError(f"give a configuration or changes to it, not both: {sorted(changes)}")
     model = VideoMAE(config)
-    load_weights(model, place)
+    load_weights(model, checkpoint)
     return model
 
 
-def load_weights(model: VideoMAE, source: str | Path) -> None:
-    """Fill a model; the embeddings that only videos need stay as they are if there are none.
+def load_weights(model: VideoMAE, checkpoint: Path) -> None:
+    """Load a checkpoint's weights; of an image MAE, all but the embeddings that only videos need.
 
     Raises:
         CheckpointError: see `load_video_mae`; the model is then as it was.
     """
-    place = find_checkpoint(source)
-    state = video_mae_part(read_state(place))
+    state = video_mae_state(read_state(checkpoint))
     is_image_mae = not any(name in state for name in VIDEO_PARAMETERS)
     new = VIDEO_PARAMETERS if is_image_mae else ()
     load_strictly(
         model,
         state,
-        place,
+        checkpoint,
         names=[name for name in model.state_dict() if name not in new],
         hint="Leave the shape (task.recon_model_config) to its config.json, or give the one that "
         "it was trained with",
@@ -122,8 +108,8 @@ def save_video_mae(
         model: what to write.
         folder: made if it is not there.
         half: round to float16, half the size; it is loaded as float32 all the same.
-        recipe: more for `config.json`, such as `loss_type` and `loss_weights`: what a loss
-            of this judge means.
+        recipe: more for `config.json`, such as `loss_type` and `loss_weights`: the losses
+            that it was trained with.
 
     Raises:
         OutputError: it cannot be written, or its weights are too large for float16; what
@@ -153,21 +139,40 @@ def save_video_mae(
                 raise OutputError(f"{folder / WEIGHTS}: cannot be written: {error}") from error
 
 
-def find_checkpoint(source: str | Path) -> Path:
-    """Where a checkpoint is; "learned" is always the package's own."""
-    return JUDGE if str(source) == LEARNED else checkpoints.find_checkpoint(source)
-
-
-def read_config(place: Path) -> dict[str, Any]:
-    """What `config.json` says, in a folder or beside a file.
+def read_mae_config(checkpoint: Path) -> dict[str, Any]:
+    """The values of a VideoMAE's or ViT-MAE's `config.json`.
 
     Raises:
-        CheckpointError: there is none, or it is no MAE's.
+        CheckpointError: there is none, it is another model's, or of a variant that is not known.
     """
-    values = checkpoints.read_config(place)
+    values = read_config(checkpoint)
     kind = values.get("model_type", OUR_TYPE)
     if kind not in (OUR_TYPE, IMAGE_TYPE):
-        raise CheckpointError(f"{place}: is no VideoMAE's nor a ViT-MAE's, but that of {kind!r}")
+        raise CheckpointError(
+            f"{checkpoint}: is no VideoMAE's nor a ViT-MAE's, but that of {kind!r}"
+        )
     if values.get("hidden_act", "gelu") != "gelu" or not values.get("qkv_bias", True):
-        raise CheckpointError(f"{place}: only GELU and biased queries, keys and values are known")
+        raise CheckpointError(
+            f"{checkpoint}: only GELU and biased queries, keys and values are known"
+        )
+    if values.get("from_canvas"):
+        raise CheckpointError(
+            f"{checkpoint}: from_canvas is no longer supported; train a VideoMAE without it"
+        )
     return values
+
+
+def video_mae_state(state: State) -> dict[str, Tensor]:
+    """The VideoMAE's own parameters under our names, whatever else a checkpoint holds."""
+    inner = under_prefix(state, PUBLISHED_PREFIX) or state
+    return {
+        _our_name(name): value
+        for name, value in inner.items()
+        if name.split(".")[0] in ("vit", "decoder")
+    }
+
+
+def _our_name(name: str) -> str:
+    for pattern, ours in _RENAMED:
+        name = re.sub(pattern, ours, name)
+    return name

@@ -9,16 +9,13 @@ from autogaze.geometry import PatchPyramid
 
 @dataclass(frozen=True)
 class VideoMAEConfig:
-    """An image MAE turned into a video model.
+    """The shape of a VideoMAE: an image MAE with embeddings of scale and time.
 
     Args:
         scales: sides in pixels as AutoGaze writes them; the last is the image's own.
         max_num_frames: frames that have a time embedding.
         image_size: side that the position tables were made for.
         hidden_size ... layer_norm_eps: as in transformers' `ViTMAEConfig`.
-        from_canvas: correct what the gaze paints on a canvas (`autogaze.reconstruction.holes`)
-            instead of drawing every frame from nothing. The decoder sees the canvas and adds
-            to it, nothing before it was trained. Published VideoMAEs do not.
 
     Raises:
         CheckpointError: widths that heads do not divide.
@@ -38,7 +35,6 @@ class VideoMAEConfig:
     decoder_num_attention_heads: int = 16
     decoder_intermediate_size: int = 2048
     layer_norm_eps: float = 1e-12
-    from_canvas: bool = False
 
     def __post_init__(self) -> None:
         for name in ("", "decoder_"):

@@ -1,4 +1,4 @@
-"""VideoMAE: what a learned decoder makes of the gazed patches (AutoGaze, section 3.2).
+"""VideoMAE: a reconstruction model, frames decoded from gazed patches (AutoGaze, section 3.2).
 
 Tokens of a clip are packed without padding, so cost follows the patches kept; a frame
 that is to be reconstructed enters the decoder with all its cells.
@@ -18,29 +18,142 @@ from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.layers import (
     Block,
     DecoderCells,
-    LedClips,
+    PackedClips,
     grid_positions,
     resized_1d,
     resized_2d,
 )
 from autogaze.vision_encoders.patches import gazed_patches
 
-CORRECTION = 0.1
-"""What the last layer's outputs are multiplied with before they are added to a canvas. A step
-of Adam moves every one of them by about its rate times the width: 3e-4 times 256 is .08 of
-normalised pixels, what a good canvas errs by, and one noisy step would spoil it."""
 
+class VideoMAE(nn.Module):
+    """Reconstructs whole frames from the patches gazed at in them and before them."""
 
-class PatchEmbeddings(nn.Module):
-    """The patch projection."""
-
-    def __init__(self, width: int, patch_size: int) -> None:
+    def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
-        self.projection = nn.Conv2d(3, width, patch_size, stride=patch_size)
+        self.config = config
+        self.vit = ViT(config)
+        self.decoder = Decoder(config)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for parameter in (
+            self.vit.embeddings.cls_token,
+            self.decoder.mask_token,
+            self.vit.embeddings.scale_embed,
+            self.vit.embeddings.time_embed,
+            self.decoder.decoder_scale_embed,
+            self.decoder.time_embed,
+        ):
+            nn.init.normal_(parameter, std=0.02)
+
+    def forward(
+        self, video: Float[Tensor, "B T 3 S S"], gaze: Gaze, frames: Sequence[int]
+    ) -> Float[Tensor, "B F 3 S S"]:
+        """Reconstructions of some frames, normalised as the video is.
+
+        Args:
+            video: normalised frames of the finest scale's side.
+            gaze: the patches of them that are encoded.
+            frames: those to be reconstructed, in [0, T).
+
+        Raises:
+            GeometryError: a gaze of another pyramid, or more frames than have a time embedding.
+        """
+        pyramid = self.config.pyramid
+        B, T = gaze.lengths.shape
+        if gaze.pyramid.scales != pyramid.scales or gaze.pyramid.patch_size != pyramid.patch_size:
+            raise GeometryError(
+                f"the gaze was made for {gaze.pyramid}, this VideoMAE for {pyramid}"
+            )
+        if tuple(video.shape) != (B, T, 3, pyramid.side, pyramid.side):
+            raise GeometryError(
+                f"expected video {(B, T, 3, pyramid.side, pyramid.side)}, got {tuple(video.shape)}"
+            )
+        if not frames or not all(0 <= frame < T for frame in frames):
+            raise GeometryError(f"frames to reconstruct must lie in [0, {T}), got {list(frames)}")
+        if self.config.max_num_frames < T:
+            raise GeometryError(
+                f"the clip has {T} frames, this VideoMAE knows {self.config.max_num_frames}"
+            )
+        # No frame sees later ones, so what follows the last frame asked for is not computed.
+        last = max(frames) + 1
+        seen = gaze.frames(0, last)
+        cells = self.decode(self.encode(video[:, :last], seen), seen, frames)
+        return frames_of_cells(cells, pyramid)
+
+    def encode(self, video: Float[Tensor, "B T 3 S S"], gaze: Gaze) -> Float[Tensor, "tokens C"]:
+        """Tokens of the gazed patches, each clip's behind its class token."""
+        embeddings, pyramid = self.vit.embeddings, self.config.pyramid
+        clips = PackedClips(gaze.lengths, video.device)
+        ids, slot = gaze.ids.to(video.device), gaze.frame_of_patch.to(video.device)
+        patches = gazed_patches(video.flatten(0, 1), ids, slot, pyramid)
+        tokens = (
+            embeddings.patch_embeddings(patches)
+            + self.encoder_positions()[ids]
+            + embeddings.scale_embed[pyramid.levels.to(ids.device)[ids]]
+            + embeddings.time_embed[slot % gaze.num_frames]
+        )
+        class_token = embeddings.cls_token[0] + embeddings.position_embeddings[0, :1]
+        x = clips.join(class_token.expand(gaze.num_clips, -1), tokens)
+        for block in self.vit.encoder.layer:
+            x = block(x, clips.layout)
+        return self.vit.layernorm(x)
+
+    def decode(
+        self, encoded: Float[Tensor, "tokens C"], gaze: Gaze, frames: Sequence[int]
+    ) -> Float[Tensor, "B F cells pixels"]:
+        """The finest cells of `frames` of every clip, from the tokens of `encode`."""
+        decoder, pyramid, device = self.decoder, self.config.pyramid, encoded.device
+        cells = DecoderCells.of(gaze, frames, device)
+        clips = PackedClips(cells.lengths, device)
+        narrow = decoder.decoder_embed(encoded)
+        is_class_token = PackedClips(gaze.lengths, device).is_class_token
+        masked = decoder.mask_token[0].expand(len(cells.ids), -1)
+        # Under autocast the projection is in half precision, the mask token is not.
+        known = narrow[~is_class_token].to(masked.dtype)
+        levels = pyramid.levels.to(device)[cells.ids]
+        tokens = (
+            masked.index_copy(0, cells.gazed, known)
+            + self.decoder_positions()[cells.ids]
+            + decoder.decoder_scale_embed[levels]
+            + decoder.time_embed[cells.frame]
+        )
+        x = clips.join(narrow[is_class_token] + decoder.decoder_pos_embed[0, :1], tokens)
+        for block in decoder.decoder_layers:
+            x = block(x, clips.layout)
+        # Only the finest cells form the picture.
+        fine = cells.is_target & (levels == len(pyramid.scales) - 1)
+        pixels = decoder.pixels(x[~clips.is_class_token][fine])
+        # Clip by clip, frames ascending; a frame may be asked for twice, and in any order.
+        order = sorted(set(frames))
+        pixels = pixels.view(gaze.num_clips, len(order), pyramid.cells[-1], -1)
+        return pixels[:, [order.index(frame) for frame in frames]]
+
+    def encoder_positions(self) -> Float[Tensor, "V C"]:
+        """Position embeddings of all patches, for the encoder."""
+        table = self.vit.embeddings.position_embeddings[0, 1:]
+        return torch.cat([resized_2d(table, grid) for grid in self.config.pyramid.grids])
+
+    def decoder_positions(self) -> Float[Tensor, "V D"]:
+        """Position embeddings of all patches, for the decoder."""
+        table = self.decoder.decoder_pos_embed[0, 1:]
+        return torch.cat([resized_1d(table, count) for count in self.config.pyramid.cells])
+
+
+class ViT(nn.Module):
+    """Embeddings, blocks and norm of the encoder."""
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
 class Embeddings(nn.Module):
-    """Patches with where, at which scale and when they are."""
+    """Embeddings of the encoder: patch, class token, position, scale and time."""
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
@@ -52,6 +165,18 @@ class Embeddings(nn.Module):
         self.patch_embeddings = PatchEmbeddings(width, config.patch_size)
         self.scale_embed = nn.Parameter(torch.zeros(len(config.pyramid.scales), width))
         self.time_embed = nn.Parameter(torch.zeros(config.max_num_frames, width))
+
+
+class PatchEmbeddings(nn.Module):
+    """The patch projection: of patches that are cut already, a matrix product."""
+
+    def __init__(self, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(3, width, patch_size, stride=patch_size)
+
+    def forward(self, patches: Float[Tensor, "N 3 p p"]) -> Float[Tensor, "N C"]:
+        weight = self.projection.weight.flatten(1)
+        return F.linear(patches.flatten(1), weight, self.projection.bias)
 
 
 class Encoder(nn.Module):
@@ -68,16 +193,6 @@ class Encoder(nn.Module):
             )
             for _ in range(config.num_hidden_layers)
         )
-
-
-class ViT(nn.Module):
-    """Embeddings, blocks and norm of the encoder."""
-
-    def __init__(self, config: VideoMAEConfig) -> None:
-        super().__init__()
-        self.embeddings = Embeddings(config)
-        self.encoder = Encoder(config)
-        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
 class Decoder(nn.Module):
@@ -104,172 +219,25 @@ class Decoder(nn.Module):
         )
         self.decoder_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.decoder_pred = nn.Linear(width, config.patch_size**2 * 3)
-        if config.from_canvas:
-            self.canvas_embed = nn.Linear(config.patch_size**2 * 3, width)
 
-    def pixels(
-        self, cells: Float[Tensor, "*n D"], canvas: Float[Tensor, "*n pixels"] | None
-    ) -> Float[Tensor, "*n pixels"]:
-        """What the last layer shows: cells drawn from nothing, or a canvas' corrected."""
-        drawn = self.decoder_pred(self.decoder_norm(cells))
-        return drawn if canvas is None else canvas + CORRECTION * drawn
+    def pixels(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n pixels"]:
+        """Pixels of cells that have passed all blocks."""
+        return self.decoder_pred(self.decoder_norm(x))
 
 
-class VideoMAE(nn.Module):
-    """Reconstructs whole frames from the patches gazed at in them and before them."""
-
-    def __init__(self, config: VideoMAEConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.vit = ViT(config)
-        self.decoder = Decoder(config)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        if config.from_canvas:
-            nn.init.zeros_(self.decoder.decoder_pred.weight)  # the canvas, to begin with
-        for parameter in (
-            self.vit.embeddings.cls_token,
-            self.decoder.mask_token,
-            self.vit.embeddings.scale_embed,
-            self.vit.embeddings.time_embed,
-            self.decoder.decoder_scale_embed,
-            self.decoder.time_embed,
-        ):
-            nn.init.normal_(parameter, std=0.02)
-
-    def forward(
-        self,
-        video: Float[Tensor, "B T 3 S S"],
-        gaze: Gaze,
-        frames: Sequence[int],
-        canvas: Float[Tensor, "B F 3 S S"] | None = None,
-    ) -> Float[Tensor, "B F 3 S S"]:
-        """Reconstructions of some frames.
-
-        Args:
-            video: normalised frames of the finest scale's side.
-            gaze: what is known of them.
-            frames: those to be reconstructed, in [0, T).
-            canvas: what the gaze has painted in each of them, normalised; for a VideoMAE
-                that is to correct it (`config.from_canvas`), and for no other.
-
-        Raises:
-            GeometryError: a gaze of another pyramid, more frames than have a time, or a
-                canvas that is missing or not wanted.
-        """
-        config, pyramid = self.config, self.config.pyramid
-        B, T = gaze.lengths.shape
-        if gaze.pyramid.scales != pyramid.scales or gaze.pyramid.patch_size != pyramid.patch_size:
-            raise GeometryError(
-                f"the gaze was made for {gaze.pyramid}, this VideoMAE for {pyramid}"
-            )
-        if tuple(video.shape) != (B, T, 3, pyramid.side, pyramid.side):
-            raise GeometryError(
-                f"expected video {(B, T, 3, pyramid.side, pyramid.side)}, got {tuple(video.shape)}"
-            )
-        if not frames or not all(0 <= frame < T for frame in frames):
-            raise GeometryError(f"frames to reconstruct must lie in [0, {T}), got {list(frames)}")
-        if config.max_num_frames < T:
-            raise GeometryError(
-                f"the clip has {T} frames, this VideoMAE knows {config.max_num_frames}"
-            )
-        if (canvas is not None) != config.from_canvas:
-            raise GeometryError(
-                f"a VideoMAE with from_canvas={config.from_canvas} reconstructs "
-                + ("from a canvas, got none" if config.from_canvas else "without a canvas, got one")
-            )
-        # Nobody sees later frames, so what follows the last one shown need not be computed.
-        last = max(frames) + 1
-        seen = gaze.frames(0, last)
-        encoded = self.encode(video[:, :last], seen)
-        return pictures(self.decode(encoded, seen, frames, canvas), pyramid)
-
-    def encoder_positions(self) -> Float[Tensor, "V C"]:
-        """Where every patch is, for the encoder."""
-        table = self.vit.embeddings.position_embeddings[0, 1:]
-        return torch.cat([resized_2d(table, grid) for grid in self.config.pyramid.grids])
-
-    def decoder_positions(self) -> Float[Tensor, "V D"]:
-        """Where every patch is, for the decoder."""
-        table = self.decoder.decoder_pos_embed[0, 1:]
-        return torch.cat([resized_1d(table, count) for count in self.config.pyramid.cells])
-
-    def encode(self, video: Float[Tensor, "B T 3 S S"], gaze: Gaze) -> Float[Tensor, "tokens C"]:
-        """Tokens of the gazed patches, each clip's led by its class token."""
-        embeddings, pyramid = self.vit.embeddings, self.config.pyramid
-        clips = LedClips(gaze.lengths, video.device)
-        ids, slot = gaze.ids.to(video.device), gaze.frame_of_patch.to(video.device)
-        patches = gazed_patches(video.flatten(0, 1), ids, slot, pyramid)
-        projection = embeddings.patch_embeddings.projection
-        tokens = F.linear(patches.flatten(1), projection.weight.flatten(1), projection.bias)
-        tokens = (
-            tokens
-            + self.encoder_positions()[ids]
-            + embeddings.scale_embed[pyramid.levels.to(ids.device)[ids]]
-            + embeddings.time_embed[slot % gaze.num_frames]
-        )
-        leader = embeddings.cls_token[0] + embeddings.position_embeddings[0, :1]
-        x = clips.join(leader.expand(gaze.num_clips, -1), tokens)
-        for block in self.vit.encoder.layer:
-            x = block(x, clips.layout)
-        return self.vit.layernorm(x)
-
-    def decode(
-        self,
-        encoded: Float[Tensor, "tokens C"],
-        gaze: Gaze,
-        frames: Sequence[int],
-        canvas: Float[Tensor, "B F 3 S S"] | None,
-    ) -> Float[Tensor, "B F cells pixels"]:
-        """The finest cells of `frames` of every clip, from what `encode` gave."""
-        decoder, pyramid, device = self.decoder, self.config.pyramid, encoded.device
-        cells = DecoderCells.of(gaze, frames).to(device)
-        clips = LedClips(cells.lengths, device)
-        narrow = decoder.decoder_embed(encoded)
-        was_leader = LedClips(gaze.lengths, device).is_leader
-        masked = decoder.mask_token[0].expand(len(cells.ids), -1)
-        # Under autocast the projection is in half precision, the mask token is not.
-        tokens = masked.index_copy(0, cells.gazed, narrow[~was_leader].to(masked.dtype))
-        levels = pyramid.levels.to(device)[cells.ids]
-        tokens = (
-            tokens
-            + self.decoder_positions()[cells.ids]
-            + decoder.decoder_scale_embed[levels]
-            + decoder.time_embed[cells.frame]
-        )
-        # Only the finest cells form the picture.
-        fine = cells.is_shown & (levels == len(pyramid.scales) - 1)
-        # Clip by clip, frames ascending; a frame may be asked for twice.
-        shown = sorted(set(frames))
-        painted: Tensor | None = None
-        if canvas is not None:
-            first = [list(frames).index(frame) for frame in shown]
-            painted = cells_of(canvas[:, first], pyramid).flatten(0, 2)
-            known = decoder.canvas_embed(painted).to(tokens.dtype)
-            tokens = tokens.index_add(0, fine.nonzero()[:, 0], known)
-        x = clips.join(narrow[was_leader] + decoder.decoder_pos_embed[0, :1], tokens)
-        for block in decoder.decoder_layers:
-            x = block(x, clips.layout)
-        pixels = decoder.pixels(x[~clips.is_leader][fine], painted)
-        pixels = pixels.view(gaze.num_clips, len(shown), pyramid.cells[-1], -1)
-        return pixels[:, [shown.index(frame) for frame in frames]]
-
-
-def pictures(
+def frames_of_cells(
     cells: Float[Tensor, "*batch cells pixels"], pyramid: PatchPyramid
 ) -> Float[Tensor, "*batch 3 S S"]:
-    """The finest cells put together."""
+    """Frames put together from their finest cells."""
     grid, p = pyramid.grids[-1], pyramid.patch_size
     rows = cells.unflatten(-2, (grid, grid)).unflatten(-1, (p, p, 3))  # (*, g, g, p, p, 3)
     return rows.movedim(-1, -5).transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
 
 
-def cells_of(
+def cells_of_frames(
     frames: Float[Tensor, "*batch 3 S S"], pyramid: PatchPyramid
 ) -> Float[Tensor, "*batch cells pixels"]:
-    """Frames cut into their finest cells: the inverse of `pictures`."""
+    """Frames cut into their finest cells: the inverse of `frames_of_cells`."""
     grid, p = pyramid.grids[-1], pyramid.patch_size
     squares = frames.unflatten(-1, (grid, p)).unflatten(-3, (grid, p))  # (*, 3, g, p, g, p)
     return squares.movedim(-5, -1).transpose(-4, -3).flatten(-3).flatten(-3, -2)

@@ -1,4 +1,4 @@
-"""Journals: nothing done is lost, nothing half-done counts."""
+"""Shards: nothing done is lost, nothing half-done counts."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from autogaze.datasets.clip import GazeLabels
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import OutputError, TrainingError
-from autogaze.labelling.shards import Journal, Shard, check_new, merge, parts_folder
+from autogaze.labelling.shards import Shard, ShardWriter, check_new, merge, parts_folder
 from tests.disks import small_disk
 
 SETTINGS = {"judge": "canvas", "num_patches": 5, "clip_len": 2}
@@ -20,19 +20,19 @@ def out(tmp_path):
     return tmp_path / "labels.json"
 
 
-def journal(out, shard=FIRST, **changes):
-    return Journal(out, shard, {**SETTINGS, **changes})
+def shard_writer(out, shard=FIRST, **changes):
+    return ShardWriter(out, shard, {**SETTINGS, **changes})
 
 
 def test_what_is_done_stays_done(out):
-    with journal(out) as first:
+    with shard_writer(out) as first:
         first.add("a", LABELS)
-    with journal(out) as second:
+    with shard_writer(out) as second:
         assert second.done == {"a"}
         assert not second.finished
         second.add("b", LABELS)
         second.finish()
-    with journal(out) as third:
+    with shard_writer(out) as third:
         assert third.finished
     merge(out)
     assert dict(LabelFile.load(out, 5).clips) == {"a": LABELS, "b": LABELS}
@@ -41,54 +41,54 @@ def test_what_is_done_stays_done(out):
 
 @pytest.mark.parametrize("lost", [1, 10, 60])
 def test_a_torn_line_is_forgotten(out, lost):
-    with journal(out) as first:
+    with shard_writer(out) as first:
         first.add("a", LABELS)
         path, size = first.path, first.path.stat().st_size
         first.add("b", LABELS)
     content = path.read_bytes()
     assert len(content) - size > lost
     path.write_bytes(content[:-lost])
-    with journal(out) as second:
+    with shard_writer(out) as second:
         assert second.done == {"a"}
         second.add("b", LABELS)
     assert path.read_bytes() == content
 
 
-def test_a_journal_torn_in_its_first_line_begins_anew(out):
-    with journal(out) as first:
+def test_a_shard_torn_in_its_first_line_begins_anew(out):
+    with shard_writer(out) as first:
         path = first.path
     path.write_bytes(path.read_bytes()[:7])
-    with journal(out) as second:
+    with shard_writer(out) as second:
         second.add("a", LABELS)
     assert json.loads(path.read_text().splitlines()[0]) == {"settings": SETTINGS}
 
 
 def test_other_settings_are_refused(out):
-    with journal(out):
+    with shard_writer(out):
         pass
     with pytest.raises(TrainingError, match=r"begun with judge 'canvas', not 'VideoMAE'; give"):
-        journal(out, judge="VideoMAE").__enter__()
+        shard_writer(out, judge="VideoMAE").__enter__()
     with pytest.raises(TrainingError, match=r"begun with stride None, not 2"):
-        journal(out, stride=2).__enter__()
+        shard_writer(out, stride=2).__enter__()
 
 
-def test_two_processes_do_not_write_one_journal(out):
+def test_two_processes_do_not_write_one_shard(out):
     pytest.importorskip("fcntl")
-    with journal(out), pytest.raises(OutputError, match=r"another process is labelling"):
-        journal(out).__enter__()
-    with journal(out):  # free again
+    with shard_writer(out), pytest.raises(OutputError, match=r"another process is labelling"):
+        shard_writer(out).__enter__()
+    with shard_writer(out):  # free again
         pass
 
 
 def test_a_full_disk_keeps_what_was_done(out):
     def fill():
-        with journal(out) as first:
+        with shard_writer(out) as first:
             for number in range(10000):
                 first.add(f"clip {number}", LABELS)
 
     with small_disk(), pytest.raises(OutputError, match=r"cannot be written"):
         fill()
-    with journal(out) as second:
+    with shard_writer(out) as second:
         assert second.done == {f"clip {number}" for number in range(len(second.done))}
         assert len(second.done) > 100
         second.add("one more", LABELS)
@@ -96,7 +96,7 @@ def test_a_full_disk_keeps_what_was_done(out):
 
 def test_shards_are_merged(out):
     for number in (1, 2, 3):
-        with journal(out, Shard(number, 3)) as part:
+        with shard_writer(out, Shard(number, 3)) as part:
             part.add(f"clip {number}", LABELS)
             part.finish()
     labels = merge(out)
@@ -107,16 +107,16 @@ def test_shards_are_merged(out):
 def test_unfinished_shards_are_not_merged(out):
     with pytest.raises(TrainingError, match=r"no shards to merge"):
         merge(out)
-    with journal(out, Shard(1, 2)) as part:
+    with shard_writer(out, Shard(1, 2)) as part:
         part.finish()
     with pytest.raises(TrainingError, match=r"shard 2/2 is not finished"):
         merge(out)
-    with journal(out, Shard(2, 2)) as part:
+    with shard_writer(out, Shard(2, 2)) as part:
         part.add("a", LABELS)
     with pytest.raises(TrainingError, match=r"shard 2/2 is not finished"):
         merge(out)
     assert not out.exists()
-    with journal(out, Shard(1, 3)):
+    with shard_writer(out, Shard(1, 3)):
         pass
     with pytest.raises(TrainingError, match=r"several divisions: 2, 3"):
         merge(out)
@@ -124,7 +124,7 @@ def test_unfinished_shards_are_not_merged(out):
 
 def test_shards_of_other_settings_are_not_merged(out):
     for number, judge in ((1, "canvas"), (2, "VideoMAE")):
-        with journal(out, Shard(number, 2), judge=judge) as part:
+        with shard_writer(out, Shard(number, 2), judge=judge) as part:
             part.finish()
     with pytest.raises(TrainingError, match=r"2-of-2.*judge 'VideoMAE', not 'canvas'"):
         merge(out)

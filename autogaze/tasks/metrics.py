@@ -1,0 +1,44 @@
+"""Reconstruction metrics by name: the canvas, or a VideoMAE's checkpoint."""
+
+from typing import Any
+
+from autogaze.errors import TrainingError
+from autogaze.geometry import PatchPyramid
+from autogaze.tasks.base import Task
+from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+
+CANVAS = "canvas"
+
+
+def load_metric(
+    name: str = CANVAS,
+    *,
+    scales: str | None = None,
+    loss_type: str | None = None,
+    loss_weights: str | None = None,
+) -> Task:
+    """The task that measures in the units of a reconstruction metric, in evaluation mode.
+
+    Args:
+        name: "canvas", or a VideoMAE's folder, file or hub id.
+        scales: of the patches; by default the VideoMAE's own, else 32+64+112+224.
+        loss_type, loss_weights: of a VideoMAE; see `VideoMAEReconstruction.from_checkpoint`.
+
+    Raises:
+        TrainingError: losses for the canvas, or unknown ones.
+        CheckpointError: no VideoMAE there.
+    """
+    if name == CANVAS:
+        if loss_type is not None or loss_weights is not None:
+            raise TrainingError(
+                f"loss_type and loss_weights are for a VideoMAE, got {loss_type!r} and "
+                f"{loss_weights!r} for the canvas"
+            )
+        return CanvasReconstruction(PatchPyramid.parse(scales, 16) if scales else PatchPyramid())
+
+    from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+
+    changes: dict[str, Any] = {} if scales is None else {"scales": scales}
+    return VideoMAEReconstruction.from_checkpoint(
+        name, loss_type=loss_type, loss_weights=loss_weights, **changes
+    ).eval()
