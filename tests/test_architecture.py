@@ -23,7 +23,6 @@ MAX_LINES = 450
 EXPECTED_IMPORTS: set[tuple[str, str]] = {
     ("autogaze.models.autogaze.output", "autogaze.models.autogaze.streaming"),
     ("autogaze.models.autogaze.streaming", "autogaze.models.autogaze.modeling"),
-    ("autogaze.reconstruction.video_mae.checkpoint", "autogaze.selectors.registry"),
 }
 EXPECTED_MISSING = {"models/autogaze/sampling.py", "training/tasks.py", "training/datasets.py"}
 EXPECTED_LONG = {"training/clip_sources.py", "training/config.py"}
