@@ -11,17 +11,17 @@ from torch import Tensor
 from autogaze.errors import SelectorError
 
 Ratio = float | Sequence[float]
-"""Cap on the chosen share of all V patches: one number, or one a frame."""
+"""Cap on the chosen share of all V patches: one number, or one per frame."""
 
 
 @dataclass(frozen=True)
 class Clips:
-    """B clips of T square frames, as every selector takes them.
+    """B clips of T square frames: what selectors take.
 
     Args:
         frames: (B, T, 3, S, S) RGB, uint8 in [0, 255] or floats in [0, 1].
-        motion: (B, T, g, g) how much the decoder says each finest cell moved, in
-            pixels (see `autogaze.video.motion`); only the codec selector needs it.
+        motion: (B, T, g, g) pixels by which each finest cell moved, by the decoder's motion
+            vectors (see `autogaze.video.motion`); only the codec selector needs it.
     """
 
     frames: Shaped[Tensor, "B T 3 S S"]
@@ -66,12 +66,12 @@ class Clips:
         motion = None if self.motion is None else self.motion[:, index : index + 1]
         return Clips(self.frames[:, index : index + 1], motion)
 
-    def split(self, parts: int) -> "list[Clips]":
-        """The same clips in so many parts, as equal as can be."""
-        frames = self.frames.tensor_split(parts)
+    def split(self, size: int) -> "list[Clips]":
+        """The same clips, at most `size` at a time."""
+        frames = self.frames.split(size)
         if self.motion is None:
             return [Clips(part) for part in frames]
-        return [Clips(*both) for both in zip(frames, self.motion.tensor_split(parts), strict=True)]
+        return [Clips(*both) for both in zip(frames, self.motion.split(size), strict=True)]
 
 
 def as_clips(clips: "Clips | Tensor") -> Clips:
@@ -105,8 +105,8 @@ def frame_cap(ratio: Ratio | None, frame: int, num_patches: int) -> int:
         if frame >= len(ratio):
             raise SelectorError(f"{len(ratio)} ratios given, but there is a frame {frame}")
         ratio = ratio[frame]
-    # In floats, as AutoGaze computes it: 0.29 of 100 patches are 28, for 0.29 * 100 is a
-    # little less than 29. Rounding first would gaze at other patches than AutoGaze does.
+    # In floats, as AutoGaze computes it: 0.29 of 100 patches are 28, since 0.29 * 100 is a
+    # little less than 29. Rounding first would choose other patches than AutoGaze does.
     return max(1, int(ratio * num_patches))
 
 

@@ -1,8 +1,8 @@
 """The gaze: which patches of which frames of which clips were chosen.
 
-Everything in this package speaks `Gaze`. It is ragged: only chosen patches are
-stored, clip by clip, frame by frame. Padding exists in one place only, the
-`padded()` view that other code knows from AutoGaze.
+It is what selectors return and encoders take. It is ragged: only chosen patches are stored, clip
+by clip, frame by frame. Padding exists in one place only, the `padded()` view that other code
+knows from AutoGaze.
 """
 
 import warnings
@@ -33,7 +33,8 @@ class Gaze:
         lengths: (B, T) patches of every frame, kept on the CPU.
         ordered: whether ids stand in the order they were chosen (else ascending).
         losses: (B, T) reconstruction loss left in every frame, in units of `metric`.
-        metric: who measured (or predicted) `losses`: "canvas", or a model's name.
+        metric: in whose units `losses` are: "canvas" if they are measured on the canvas,
+            "predicted", or a reconstruction model's name.
         source: the video and tiling behind the clips (one clip a tile), if any.
 
     Raises:
@@ -83,8 +84,7 @@ class Gaze:
             raise GeometryError(
                 f"patch ids must lie in [0, {vocabulary}), got ids from {low} to {high}"
             )
-        slots = self.frame_of_patch * vocabulary + self.ids
-        slots = slots.sort().values
+        slots = (self.frame_of_patch * vocabulary + self.ids).sort().values
         twice = (slots[1:] == slots[:-1]).nonzero()
         if twice.numel():
             slot = int(slots[twice[0, 0]])
@@ -92,8 +92,6 @@ class Gaze:
             raise GeometryError(
                 f"patch {slot % vocabulary} is chosen twice in frame {frame} of clip {clip}"
             )
-
-    # What there is.
 
     @property
     def num_clips(self) -> int:
@@ -130,11 +128,6 @@ class Gaze:
         frames = torch.arange(self.lengths.numel())
         return torch.repeat_interleave(frames, self.lengths.flatten()).to(self.ids.device)
 
-    def frame(self, clip: int, frame: int) -> Int[Tensor, " n"]:
-        """Ids chosen in one frame of one clip."""
-        index = range(self.num_clips)[clip] * self.num_frames + range(self.num_frames)[frame]
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
-
     # Views.
 
     @cached_property
@@ -160,7 +153,7 @@ class Gaze:
         if self.source is None or self.num_frames == 0:
             return boxes
         tiles = self.source.tiles
-        # Tiles may be shown to a selector of another side than the one they were cut at.
+        # Selectors may see tiles at another side than the one they were cut at.
         zoom = tiles.side / self.pyramid.side
         origins = torch.tensor([tiles.origin(tile) for tile in range(tiles.num_tiles)])
         origin = origins.to(boxes)[self.frame_of_patch // self.num_frames]
@@ -174,7 +167,7 @@ class Gaze:
         Every frame is padded to the largest count among the clips. Keys:
         `gazing_pos` (B, S) ids numbered over the clip (id + V * frame), EOS (= V of
         its frame) where padded; `if_padded_gazing` (B, S) bool;
-        `num_gazing_each_frame` (T,) slots a frame, padding included; `gazing_mask`
+        `num_gazing_each_frame` (T,) slots per frame, padding included; `gazing_mask`
         list of (B, T, cells) floats; `scales`; `frame_sampling_rate` (1);
         `num_vision_tokens_each_frame` (V).
         """
@@ -183,17 +176,16 @@ class Gaze:
         slots = self.lengths.max(dim=0).values if clips else self.lengths.new_zeros(frames)
         starts = slots.cumsum(0) - slots
         total = int(slots.sum())
-        # Slot of a patch = its frame's first slot + its rank inside the frame.
-        rank = torch.arange(self.num_patches) - torch.tensor(self.offsets[:-1]).repeat_interleave(
-            self.lengths.flatten()
-        )
         position = self.frame_of_patch.cpu()
         row, frame = position // max(1, frames), position % max(1, frames)
+        # Slot of a patch = its frame's first slot + its rank inside the frame.
+        rank = torch.arange(self.num_patches) - torch.tensor(self.offsets)[position]
+        slot = starts[frame] + rank
         eos = vocabulary * (torch.arange(frames) + 1)
         gazing_pos = eos.repeat_interleave(slots).expand(clips, total).clone()
-        gazing_pos[row, starts[frame] + rank] = self.ids.cpu() + vocabulary * frame
+        gazing_pos[row, slot] = self.ids.cpu() + vocabulary * frame
         is_padding = torch.ones(clips, total, dtype=torch.bool)
-        is_padding[row, starts[frame] + rank] = False
+        is_padding[row, slot] = False
         return {
             "gazing_pos": gazing_pos.to(self.device),
             "if_padded_gazing": is_padding.to(self.device),
@@ -225,7 +217,7 @@ class Gaze:
         vocabulary = padded.get("num_vision_tokens_each_frame", pyramid.num_patches)
         if vocabulary != pyramid.num_patches:
             raise GeometryError(
-                f"the gaze has {vocabulary} patches a frame, the pyramid {pyramid} "
+                f"the gaze has {vocabulary} patches per frame, the pyramid {pyramid} "
                 f"has {pyramid.num_patches}"
             )
         if positions.shape != is_padding.shape or positions.shape[-1] != int(slots.sum()):
@@ -257,55 +249,46 @@ class Gaze:
     @classmethod
     def cat_frames(cls, gazes: Sequence["Gaze"]) -> "Gaze":
         """Join gazes of the same clips in time."""
-        first = _same_pyramid(gazes)
+        _check_joinable(gazes, "num_clips")
         if len(gazes) == 1:
-            return first
-        if any(gaze.num_clips != first.num_clips for gaze in gazes):
-            raise GeometryError(f"cannot join in time: {[gaze.num_clips for gaze in gazes]} clips")
-        parts = [
-            gaze.ids[
-                gaze.offsets[clip * gaze.num_frames] : gaze.offsets[(clip + 1) * gaze.num_frames]
-            ]
-            for clip in range(first.num_clips)
+            return gazes[0]
+        ids = [
+            gaze._ids(clip * gaze.num_frames, (clip + 1) * gaze.num_frames)
+            for clip in range(gazes[0].num_clips)
             for gaze in gazes
         ]
-        sources = [gaze.source for gaze in gazes]
-        source = sources[0]
-        for other in sources[1:]:
-            source = source.followed_by(other) if source and other else None
-        return cls(
-            first.pyramid,
-            torch.cat(parts) if parts else first.ids,
-            torch.cat([gaze.lengths for gaze in gazes], dim=1),
-            ordered=all(gaze.ordered for gaze in gazes),
-            losses=_cat_losses(gazes, dim=1),
-            metric=first.metric,
-            source=source,
-        )
+        source = gazes[0].source
+        for gaze in gazes[1:]:
+            source = source.followed_by(gaze.source) if source and gaze.source else None
+        return cls._joined(gazes, ids, dim=1, source=source)
 
     @classmethod
     def cat_clips(cls, gazes: Sequence["Gaze"]) -> "Gaze":
         """Join gazes of different clips of equal length; sources are dropped."""
-        first = _same_pyramid(gazes)
-        if any(gaze.num_frames != first.num_frames for gaze in gazes):
-            raise GeometryError(
-                f"cannot join clips of {[gaze.num_frames for gaze in gazes]} frames"
-            )
+        _check_joinable(gazes, "num_frames")
+        return cls._joined(gazes, [gaze.ids for gaze in gazes], dim=0)
+
+    @classmethod
+    def _joined(
+        cls, gazes: Sequence["Gaze"], ids: list[Tensor], dim: int, source: Source | None = None
+    ) -> "Gaze":
+        losses = [gaze.losses for gaze in gazes if gaze.losses is not None]
         return cls(
-            first.pyramid,
-            torch.cat([gaze.ids for gaze in gazes]),
-            torch.cat([gaze.lengths for gaze in gazes]),
+            gazes[0].pyramid,
+            torch.cat(ids) if ids else gazes[0].ids,
+            torch.cat([gaze.lengths for gaze in gazes], dim=dim),
             ordered=all(gaze.ordered for gaze in gazes),
-            losses=_cat_losses(gazes, dim=0),
-            metric=first.metric,
+            losses=torch.cat(losses, dim=dim) if len(losses) == len(gazes) else None,
+            metric=gazes[0].metric,
+            source=source,
         )
+
+    # Parts.
 
     def frames(self, start: int, stop: int) -> "Gaze":
         """Frames [start, stop) of every clip; the inverse of `cat_frames`."""
-        parts = [
-            self.ids[self.offsets[base + start] : self.offsets[base + stop]]
-            for base in range(0, self.lengths.numel(), max(1, self.num_frames))
-        ]
+        firsts = range(0, self.lengths.numel(), max(1, self.num_frames))
+        ids = [self._ids(first + start, first + stop) for first in firsts]
         source = self.source and replace(
             self.source,
             timestamps=self.source.timestamps[start:stop],
@@ -313,29 +296,23 @@ class Gaze:
         )
         return replace(
             self,
-            ids=torch.cat(parts) if parts else self.ids,
+            ids=torch.cat(ids) if ids else self.ids,
             lengths=self.lengths[:, start:stop],
             losses=None if self.losses is None else self.losses[:, start:stop],
             source=source,
         )
 
-    def to(self, device: torch.device | str) -> "Gaze":
-        return replace(
-            self,
-            ids=self.ids.to(device),
-            losses=None if self.losses is None else self.losses.to(device),
-        )
-
-    def __len__(self) -> int:
-        return self.num_clips
+    def frame(self, clip: int, frame: int) -> Int[Tensor, " n"]:
+        """Ids chosen in one frame of one clip."""
+        index = range(self.num_clips)[clip] * self.num_frames + range(self.num_frames)[frame]
+        return self._ids(index, index + 1)
 
     def __getitem__(self, clip: int) -> "Gaze":
         """One clip, as a gaze of its own (without the source, which spans all tiles)."""
         clip = range(self.num_clips)[clip]
-        start, stop = clip * self.num_frames, (clip + 1) * self.num_frames
         return replace(
             self,
-            ids=self.ids[self.offsets[start] : self.offsets[stop]],
+            ids=self._ids(clip * self.num_frames, (clip + 1) * self.num_frames),
             lengths=self.lengths[clip : clip + 1],
             losses=None if self.losses is None else self.losses[clip : clip + 1],
             source=None,
@@ -343,6 +320,20 @@ class Gaze:
 
     def __iter__(self) -> Iterator["Gaze"]:
         return (self[clip] for clip in range(self.num_clips))
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def _ids(self, start: int, stop: int) -> Int[Tensor, " n"]:
+        """Ids of the frames [start, stop), counted over all clips."""
+        return self.ids[self.offsets[start] : self.offsets[stop]]
+
+    def to(self, device: torch.device | str) -> "Gaze":
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            losses=None if self.losses is None else self.losses.to(device),
+        )
 
     def __repr__(self) -> str:
         loss = (
@@ -386,18 +377,17 @@ def _shape(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _same_pyramid(gazes: Sequence[Gaze]) -> Gaze:
+def _check_joinable(gazes: Sequence[Gaze], shared: str) -> None:
+    """Raise `GeometryError` unless pyramid, metric and the count `shared` are the same for all."""
     if not gazes:
         raise GeometryError("no gazes to join")
+    first = gazes[0]
     for gaze in gazes:
-        if gaze.pyramid != gazes[0].pyramid or gaze.metric != gazes[0].metric:
+        if (gaze.pyramid, gaze.metric) != (first.pyramid, first.metric):
             raise GeometryError(
-                f"cannot join gazes of pyramid {gazes[0].pyramid} judged by {gazes[0].metric} "
-                f"and {gaze.pyramid} judged by {gaze.metric}"
+                f"cannot join gazes of pyramid {first.pyramid} and metric {first.metric} "
+                f"and of {gaze.pyramid} and {gaze.metric}"
             )
-    return gazes[0]
-
-
-def _cat_losses(gazes: Sequence[Gaze], dim: int) -> Tensor | None:
-    losses = [gaze.losses for gaze in gazes if gaze.losses is not None]
-    return torch.cat(losses, dim=dim) if len(losses) == len(gazes) else None
+    counts = [getattr(gaze, shared) for gaze in gazes]
+    if len(set(counts)) > 1:
+        raise GeometryError(f"cannot join gazes of different {shared}: {counts}")

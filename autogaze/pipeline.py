@@ -1,7 +1,7 @@
-"""From a video file to its gaze: read a chunk, cut tiles, choose, measure what is lost.
+"""From a video file to its gaze, chunk by chunk, and from a saved gaze back to its video.
 
-Nothing here grows with the length of the video, and per frame only `MAX_TILES` tiles
-at a time are held as floats, whatever its resolution.
+Memory does not grow with the length of the video, and only `MAX_TILES` tiles at a time exist as
+floats, whatever its resolution.
 """
 
 import math
@@ -32,12 +32,15 @@ CHUNK = 16
 MAX_TILES = 16
 """Tiles of a chunk that are worked on at once."""
 
+MAX_SHIFT = 1e-3
+"""Seconds by which a frame may be shown at another time than a saved gaze says."""
+
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Seconds spent in each stage of the main job.
+    """Seconds spent in each stage.
 
-    Decoding and tiling pass in a thread of their own, a chunk ahead of the other
+    Decoding and tiling run in a thread of their own, a chunk ahead of the other
     stages, so the stages may add up to more than the time that went by.
     """
 
@@ -53,10 +56,10 @@ class GazedChunk:
     """One chunk of a video, and what was chosen of it.
 
     Args:
-        frames: (tiles, T, 3, S, S) what the selector saw.
+        frames: (tiles, T, 3, S, S) the selector's input.
         gaze: (tiles, T) with its `source`, and with `losses` measured on the canvas.
-        canvas: (tiles, T, 3, S, S) what the gaze alone reconstructs, if it was asked for.
-        pixels: (T, h, w, 3) the whole frames, scaled down, if they were asked for.
+        canvas: (tiles, T, 3, S, S) what the gaze alone reconstructs, if asked for.
+        pixels: (T, h, w, 3) the whole frames, scaled down, if asked for.
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
@@ -105,7 +108,7 @@ class ClipSelector(Protocol):
 
 
 class GazeOptions(TypedDict, total=False):
-    """What every way into the main job takes besides path and selector; see `GazeStream`."""
+    """What `gaze_video` and `stream_video` take besides path and selector; see `GazeStream`."""
 
     ratio: Ratio | None
     loss: float | None
@@ -119,18 +122,18 @@ class GazeOptions(TypedDict, total=False):
 
 
 class GazeStream:
-    """Iterates over a video's `GazedChunk`s and keeps the time.
+    """Iterates over the `GazedChunk`s of a video, and times the stages.
 
     Args:
         path: any file that PyAV decodes.
         selector: who chooses the patches.
-        ratio: cap a frame, as a share of all patches, in (0, 1].
+        ratio: cap per frame, as a share of all patches, in (0, 1].
         loss: stop a frame as soon as its loss is at most this, in units of the
-            selector's judge. With neither, the selector's default.
+            selector's metric. With neither, the selector's default.
         tiles: how a frame is laid out on square tiles: "resize" to a whole number of
             them, "pad" those at the edge, "one" for a fast look, or "COLUMNSxROWS".
         max_tiles: bound on the tiles of a frame; larger sources are resized to fit.
-        fps: frames to look at a second; None for every frame.
+        fps: frames to look at per second; None for every frame.
         start, end: seconds from the start of the video.
         skip_corrupt: go on behind frames that cannot be decoded.
         generator: source of randomness, for selectors that use any.
@@ -138,13 +141,13 @@ class GazeStream:
         preview: keep the whole frames too, their longer side at most this, for pictures.
 
     Attributes:
-        info: what the file says of itself (`autogaze.video.reader.VideoInfo`).
+        info: the file's size, rate and formats.
         grid: the tiling.
         target: the canvas loss at which frames stop; None where that is not what stops them.
 
     Raises:
         VideoError: the file is missing, is no video, has no frames, or is corrupt.
-        SelectorError: unknown selector, or a setting it cannot honour.
+        SelectorError: a setting that the selector cannot honour.
     """
 
     def __init__(
@@ -165,12 +168,12 @@ class GazeStream:
         preview: int | None = None,
     ) -> None:
         self.path, self.selector = path, selector
-        _, aimed = selector.settings(ratio, loss)
-        self.target = aimed if self.selector.metric == "canvas" else None
+        _, loss_aimed_at = selector.settings(ratio, loss)
+        self.target = loss_aimed_at if selector.metric == "canvas" else None
         self._settings: dict[str, Any] = {"ratio": ratio, "loss": loss, "generator": generator}
         self._keep_canvas = keep_canvas
         self._select = self._reconstruct = 0.0
-        pyramid = self.selector.pyramid
+        pyramid = selector.pyramid
         self._reader = ChunkReader(
             path,
             side=pyramid.side,
@@ -181,7 +184,7 @@ class GazeStream:
             start=start,
             end=end,
             skip_corrupt=skip_corrupt,
-            motion_grid=pyramid.grids[-1] if self.selector.needs_motion else None,
+            motion_grid=pyramid.grids[-1] if selector.needs_motion else None,
             preview=preview,
         )
         self.info, self.grid = self._reader.info, self._reader.tiles
@@ -189,7 +192,7 @@ class GazeStream:
 
     @property
     def fps(self) -> float:
-        """Frames a second that are looked at; in videos of a variable rate, on average."""
+        """Frames per second that are looked at; in videos of a variable rate, on average."""
         return min(self.info.rate, self._fps or self.info.rate)
 
     @property
@@ -212,7 +215,7 @@ class GazeStream:
 
     @property
     def num_corrupt(self) -> int:
-        """Frames lost up to now because they could not be decoded."""
+        """Frames dropped up to now because they could not be decoded."""
         return self._reader.num_corrupt
 
     def __iter__(self) -> Iterator[GazedChunk]:
@@ -221,16 +224,16 @@ class GazeStream:
 
     def _gaze(self, chunk: VideoChunk) -> GazedChunk:
         gazes, canvases = [], []
-        for part in _split(chunk.clips, MAX_TILES):
+        for part in chunk.clips.split(MAX_TILES):
             began = time.perf_counter()
             gaze = self.selector.select(part, **self._settings)
             chosen = time.perf_counter()
-            # The loss of the main job is always the one the canvas really leaves, also
-            # for selectors that predict a loss of their own.
+            # Losses are always those that the canvas really leaves, also for selectors that
+            # predict losses of their own.
             if self._keep_canvas:
-                left = reconstruct(part.frames, gaze)
-                losses = left.losses
-                canvases.append(left.frames.mul_(255).round_().to(torch.uint8).cpu())
+                canvas = reconstruct(part.frames, gaze)
+                losses = canvas.losses
+                canvases.append(canvas.frames.mul_(255).round_().to(torch.uint8).cpu())
             elif gaze.metric == "canvas" and gaze.losses is not None:
                 losses = gaze.losses  # the selector has just measured it
             else:
@@ -239,24 +242,12 @@ class GazeStream:
             self._select += chosen - began
             self._reconstruct += time.perf_counter() - chosen
         gaze = replace(Gaze.cat_clips(gazes), source=chunk.source)
-        canvas = torch.cat(canvases) if canvases else None
-        return GazedChunk(chunk.clips.frames, gaze, canvas, chunk.pixels)
-
-
-def _split(clips: Clips, size: int) -> Iterator[Clips]:
-    for start in range(0, clips.num_clips, size):
-        part = slice(start, start + size)
-        yield Clips(clips.frames[part], None if clips.motion is None else clips.motion[part])
-
-
-# A saved gaze and the video it was made at, together again: chunk by chunk, tile by tile.
-
-LATE = 1e-3
-"""Seconds by which a frame may be shown at another time than the gaze says."""
+        kept = torch.cat(canvases) if canvases else None
+        return GazedChunk(chunk.clips.frames, gaze, kept, chunk.pixels)
 
 
 class GazedVideo:
-    """Iterates over the `GazedChunk`s of a gaze as they were when it was made.
+    """A saved gaze and its video together again: iterates over its `GazedChunk`s.
 
     Frames are read by their numbers, so those that were left out then (by a rate, or because
     they could not be decoded) are left out again. One chunk is in memory at a time.
@@ -325,7 +316,7 @@ class GazedVideo:
                     f"frame {number} cannot be read here; give the video that it was made "
                     f"at{self.called}"
                 )
-            if abs(frame.timestamp - seconds) > LATE:
+            if abs(frame.timestamp - seconds) > MAX_SHIFT:
                 raise VideoError(
                     f"{self.path}: shows frame {number} at {frame.timestamp:.3f} s, but the gaze "
                     f"saw it at {seconds:.3f} s; give the video that it was made at{self.called}"
@@ -334,5 +325,5 @@ class GazedVideo:
 
     @property
     def called(self) -> str:
-        """What the video was called then, for messages."""
+        """What the video was called when the gaze was made, for messages."""
         return f" ({self.source.path})" if self.source.path else ""

@@ -53,7 +53,7 @@ class TileGrid:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Source pixels a canvas pixel, across and down."""
+        """Source pixels per canvas pixel, across and down."""
         return self.width / self.content_width, self.height / self.content_height
 
     @classmethod
@@ -64,11 +64,11 @@ class TileGrid:
 
 @dataclass(frozen=True)
 class Source:
-    """The video behind a gaze: its tiling, and when its frames were shown.
+    """The video behind a gaze: its tiling, and the time and number of its frames.
 
     Args:
-        tiles: the tiling of every frame; the gaze has one clip a tile.
-        timestamps: seconds from the start of the video, one a frame.
+        tiles: the tiling of every frame; the gaze has one clip per tile.
+        timestamps: seconds from the start of the video, one per frame.
         frame_indices: number of each frame in the decoded stream, from 0.
         chunk: frames that were gazed at together; every chunk starts afresh.
         path: the file, when there is one.
