@@ -88,14 +88,14 @@ class BenchSelect(Command):
         from autogaze.cli.report import results_console
         from autogaze.evaluation.select import bench_select, print_report
         from autogaze.selectors.registry import list_selectors
-        from autogaze.utils.device import Place
+        from autogaze.utils.device import DeviceOptions
 
         report = bench_select(
             self.selectors or list(list_selectors()),
             weights=self.weights,
             video=self.video,
             repeats=self.repeats,
-            place=Place.parse(self.device, self.dtype),
+            place=DeviceOptions.parse(self.device, self.dtype),
         )
         if self.json:
             print(report.to_json())
@@ -169,7 +169,7 @@ class BenchEncode(Command):
         from autogaze.evaluation.encoders import check_encoders, run_adapter_files
         from autogaze.evaluation.passes import sample_video
         from autogaze.evaluation.selectors import check_motion_needed, check_selectors
-        from autogaze.utils.device import Place
+        from autogaze.utils.device import DeviceOptions
         from autogaze.video.reader import Video
 
         for rate in self.fps:
@@ -180,7 +180,7 @@ class BenchEncode(Command):
         check_encoders(self.encoders)
         check_selectors(self.selectors)
         check_files(self.json, self.plot)
-        Place.parse(self.device, self.dtype)
+        DeviceOptions.parse(self.device, self.dtype)
         check_motion_needed(self.selectors, [Video(self.video or sample_video()).info])
 
     def run(self) -> None:
@@ -188,7 +188,7 @@ class BenchEncode(Command):
         from autogaze.evaluation.encode import bench_encode
         from autogaze.evaluation.encode_report import plot_encode, print_report
         from autogaze.evaluation.passes import sample_video
-        from autogaze.utils.device import Place
+        from autogaze.utils.device import DeviceOptions
         from autogaze.utils.files import write_json
 
         report = bench_encode(
@@ -202,7 +202,7 @@ class BenchEncode(Command):
             attn_type=self.attention,
             repeats=self.repeats,
             dense_batch=self.dense_batch,
-            place=Place.parse(self.device, self.dtype),
+            place=DeviceOptions.parse(self.device, self.dtype),
         )
         print_report(report, results_console())
         if self.plot is not None:
@@ -257,7 +257,7 @@ class BenchFidelity(Command):
         from autogaze.clips import check_ratio
         from autogaze.evaluation.encoders import check_encoders, run_adapter_files
         from autogaze.evaluation.selectors import check_motion_needed, check_selectors
-        from autogaze.utils.device import Place
+        from autogaze.utils.device import DeviceOptions
         from autogaze.video.chunks import ChunkReader
 
         for ratio in self.ratios:
@@ -266,7 +266,7 @@ class BenchFidelity(Command):
         check_encoders([self.encoder])
         check_selectors(self.selectors)
         check_files(self.json, self.plot)
-        Place.parse(self.device, self.dtype)
+        DeviceOptions.parse(self.device, self.dtype)
         # Opens every file, and finds out whether it has this rate and these tiles.
         infos = [ChunkReader(path, tiles=self.tiles, fps=self.fps).info for path in self._paths()]
         check_motion_needed(self.selectors, infos)
@@ -281,7 +281,7 @@ class BenchFidelity(Command):
         from autogaze.cli.report import results_console
         from autogaze.evaluation.fidelity import bench_fidelity
         from autogaze.evaluation.fidelity_report import plot_fidelity, print_report
-        from autogaze.utils.device import Place
+        from autogaze.utils.device import DeviceOptions
         from autogaze.utils.files import write_json
 
         report = bench_fidelity(
@@ -293,7 +293,7 @@ class BenchFidelity(Command):
             clips=self.clips,
             fps=self.fps,
             tiles=self.tiles,
-            place=Place.parse(self.device, self.dtype),
+            place=DeviceOptions.parse(self.device, self.dtype),
         )
         print_report(report, results_console())
         if self.plot is not None:

@@ -126,7 +126,7 @@ class BenchQuality(Command):
         from autogaze.evaluation.quality.metrics import check_metrics
         from autogaze.evaluation.quality.selectors import check_selectors
         from autogaze.rendering.plot_style import check_plot
-        from autogaze.utils.device import Place
+        from autogaze.utils.device import DeviceOptions
         from autogaze.utils.files import check_output
 
         names = self._names()
@@ -148,7 +148,7 @@ class BenchQuality(Command):
             check_plot(self.stop_plot, "--stop-plot")
         if self.markdown is not None:
             check_output(self.markdown, ".md", "--markdown")
-        Place.parse(self.device, "float32")
+        DeviceOptions.parse(self.device, "float32")
         self._files()
 
     def _check_thresholds(self) -> None:
@@ -209,7 +209,7 @@ class BenchQuality(Command):
         from autogaze.evaluation.quality.report import bench_quality
         from autogaze.evaluation.quality.selectors import parse_weights
         from autogaze.evaluation.quality.tables import print_report, to_markdown
-        from autogaze.utils.device import Place
+        from autogaze.utils.device import DeviceOptions
         from autogaze.utils.files import all_or_none, write_json, write_text
 
         report = bench_quality(
@@ -226,7 +226,7 @@ class BenchQuality(Command):
             every=self.every,
             seed=self.seed,
             batch=self.batch,
-            place=Place.parse(self.device, "float32"),
+            place=DeviceOptions.parse(self.device, "float32"),
         )
         print_report(report, results_console(), by_kind=self.by_kind)
         with all_or_none():

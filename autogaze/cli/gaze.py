@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,9 +22,12 @@ if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.rendering import Rendering
     from autogaze.selectors.base import Selector
 
-WHAT = "What to choose"
-WHICH = "Which part of the video"
-FILES = "Files to write (several videos: a folder, or a path with {name} in it)"
+WHAT = partial(typer.Option, rich_help_panel="What to choose")
+WHICH = partial(typer.Option, rich_help_panel="Which part of the video")
+FILES = partial(
+    typer.Option,
+    rich_help_panel="Files to write (several videos: a folder, or a path with {name} in it)",
+)
 
 PREVIEW = 1280
 """Longer side of the frames that pictures are made of, however large the source is."""
@@ -47,103 +51,69 @@ class GazeCommand(Command):
     ]
     selector: Annotated[
         str | None,
-        typer.Option(
+        WHAT(
             metavar="NAME|FOLDER|HUB-ID",
             help="What chooses: see `autogaze selectors`; a checkpoint folder; or a hub id.",
             show_default="greedy",
-            rich_help_panel=WHAT,
         ),
     ] = None
     ratio: Annotated[
         float | None,
-        typer.Option(
-            help="Keep at most this share of all patches, in (0, 1].", rich_help_panel=WHAT
-        ),
+        WHAT(help="Keep at most this share of all patches, in (0, 1]."),
     ] = None
     loss: Annotated[
         float | None,
-        typer.Option(
+        WHAT(
             help="Stop in a frame once its reconstruction loss is at most this, in units of the "
             "selector's metric. With --ratio too, whichever comes first.",
             show_default="the selector's own, if there is no --ratio",
-            rich_help_panel=WHAT,
         ),
     ] = None
-    seed: Annotated[
-        int | None, typer.Option(help="Repeat a random choice exactly.", rich_help_panel=WHAT)
-    ] = None
+    seed: Annotated[int | None, WHAT(help="Repeat a random choice exactly.")] = None
     fps: Annotated[
         float | None,
-        typer.Option(
-            help="Frames per second to look at.", show_default="all", rich_help_panel=WHICH
-        ),
+        WHICH(help="Frames per second to look at.", show_default="all"),
     ] = None
-    start: Annotated[
-        float | None, typer.Option(help="From this second on.", rich_help_panel=WHICH)
-    ] = None
-    end: Annotated[float | None, typer.Option(help="Up to this second.", rich_help_panel=WHICH)] = (
-        None
-    )
+    start: Annotated[float | None, WHICH(help="From this second on.")] = None
+    end: Annotated[float | None, WHICH(help="Up to this second.")] = None
     tiles: Annotated[
         str,
-        typer.Option(
+        WHICH(
             metavar="MODE",
             help="How a frame is laid on square tiles: 'resize' to a whole number of them, "
             "'pad' those at the edge, 'one' for a fast look, or COLUMNSxROWS.",
-            rich_help_panel=WHICH,
         ),
     ] = "resize"
     max_tiles: Annotated[
         int | None,
-        typer.Option(
-            help="Make larger frames smaller, to fit on so many tiles.",
-            show_default="no bound",
-            rich_help_panel=WHICH,
-        ),
+        WHICH(help="Make larger frames smaller, to fit on so many tiles.", show_default="no bound"),
     ] = None
     skip_corrupt: Annotated[
         bool,
-        typer.Option(
+        WHICH(
             "--skip-corrupt",
             help="Go on behind frames that cannot be decoded, and say how many were dropped.",
-            rich_help_panel=WHICH,
         ),
     ] = False
     out: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The gaze (.safetensors).", rich_help_panel=FILES),
+        FILES(metavar="FILE", help="The gaze (.safetensors)."),
     ] = None
     overlay: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A video: chosen patches outlined by scale, the rest dimmed.",
-            rich_help_panel=FILES,
-        ),
+        FILES(metavar="FILE", help="A video: chosen patches outlined by scale, the rest dimmed."),
     ] = None
     sheet: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A contact sheet (.png), one row per scale.",
-            rich_help_panel=FILES,
-        ),
+        FILES(metavar="FILE", help="A contact sheet (.png), one row per scale."),
     ] = None
     reconstruction: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A video of what the chosen patches alone show.",
-            rich_help_panel=FILES,
-        ),
+        FILES(metavar="FILE", help="A video of what the chosen patches alone show."),
     ] = None
     plot: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Patches and loss over time (.png); needs matplotlib.",
-            rich_help_panel=FILES,
-        ),
+        FILES(metavar="FILE", help="Patches and loss over time (.png); needs matplotlib."),
     ] = None
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per line and video.")

@@ -27,7 +27,7 @@ from autogaze.evaluation.timing import (
     hardware,
     memory_gauge,
 )
-from autogaze.utils.device import Place
+from autogaze.utils.device import DeviceOptions
 from autogaze.utils.progress import ProgressBar, silent
 from autogaze.video.reader import Video
 
@@ -227,7 +227,7 @@ class EncodeReport:
         return {**asdict(self), "notes": list(self.notes), "encoders": encoders}
 
 
-def default_dense_batch(place: Place) -> int:
+def default_dense_batch(place: DeviceOptions) -> int:
     """Frames that dense encoding gets at once, near the fastest on the machines tried."""
     return 64 if place.device.type == "cuda" else 4
 
@@ -244,7 +244,7 @@ def bench_encode(
     attn_type: str = "block_causal",
     repeats: int = 3,
     dense_batch: int | None = None,
-    place: Place,
+    place: DeviceOptions,
 ) -> EncodeReport:
     """Measure a grid of frame rates, resolutions, selectors and encoders on one video.
 

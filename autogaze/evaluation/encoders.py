@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from autogaze.errors import AutoGazeError, EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.utils.device import Place
+from autogaze.utils.device import DeviceOptions
 from autogaze.vision_encoders import GazedVisionModel, PixelStatistics, gazed
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.checkpoint import Checkpoint
@@ -71,7 +71,7 @@ class MeasuredEncoder:
     gazed: GazedVisionModel
     pyramid: PatchPyramid
     statistics: PixelStatistics
-    place: Place
+    place: DeviceOptions
     random: bool
 
     @cached_property
@@ -85,7 +85,9 @@ class MeasuredEncoder:
         return self.statistics.normalise(unit).to(self.place.dtype)
 
 
-def load_encoder(name: str, place: Place, attn_type: str = "block_causal") -> MeasuredEncoder:
+def load_encoder(
+    name: str, place: DeviceOptions, attn_type: str = "block_causal"
+) -> MeasuredEncoder:
     """An encoder by name.
 
     Args:
@@ -126,7 +128,7 @@ def check_encoders(names: Sequence[str]) -> None:
 def measured(
     name: str,
     model: nn.Module,
-    place: Place,
+    place: DeviceOptions,
     attn_type: str = "block_causal",
     *,
     scales: str | tuple[int, ...] | None = None,

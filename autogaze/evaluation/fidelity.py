@@ -23,7 +23,7 @@ from autogaze.evaluation.encoders import MeasuredEncoder, load_encoder
 from autogaze.evaluation.selectors import MeasuredSelector, load_selector, with_controls
 from autogaze.evaluation.timing import hardware
 from autogaze.pipeline import CHUNK
-from autogaze.utils.device import Place
+from autogaze.utils.device import DeviceOptions
 from autogaze.utils.progress import ProgressBar, silent
 from autogaze.video.chunks import ChunkReader
 from autogaze.vision_encoders.layout import TokenLayout
@@ -127,7 +127,7 @@ def bench_fidelity(
     clips: int = 4,
     fps: float | None = None,
     tiles: str = "one",
-    place: Place,
+    place: DeviceOptions,
 ) -> FidelityReport:
     """Compare gazed with dense features on some videos.
 

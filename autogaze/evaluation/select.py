@@ -27,7 +27,7 @@ from autogaze.models.autogaze.native import AttentionKernel, attention_kernel
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
-from autogaze.utils.device import Place
+from autogaze.utils.device import DeviceOptions
 from autogaze.video.chunks import ChunkReader
 from autogaze.video.reader import Video
 from autogaze.video.writer import VideoWriter
@@ -107,7 +107,7 @@ def bench_select(
     weights: str | None = None,
     video: str | None = None,
     repeats: int = 7,
-    place: Place,
+    place: DeviceOptions,
 ) -> SelectReport:
     """Time selectors.
 
@@ -126,7 +126,7 @@ def bench_select(
     for name in selectors:
         if name == "codec":  # reads motion, not pixels: measured with decoding
             continue
-        cases, where = OTHER_CASES, Place(torch.device("cpu"), torch.float32)
+        cases, where = OTHER_CASES, DeviceOptions(torch.device("cpu"), torch.float32)
         selector = registry.load((weights or name) if name == registry.LEARNED else name)
         if name == registry.LEARNED:
             if not isinstance(selector, Learned):
@@ -144,7 +144,12 @@ def bench_select(
 
 
 def _measure(
-    selector: Selector, ratio: float, batch: int, video: str | None, repeats: int, place: Place
+    selector: Selector,
+    ratio: float,
+    batch: int,
+    video: str | None,
+    repeats: int,
+    place: DeviceOptions,
 ) -> SelectCost:
     frames = benchmark_clips(batch, selector.pyramid.side, video)
     caps = frame_caps(ratio, FRAMES, selector.pyramid.num_patches)

@@ -14,7 +14,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
-from autogaze.utils.device import Place
+from autogaze.utils.device import DeviceOptions
 from autogaze.video.container import VideoInfo
 from autogaze.video.motion import check_motion
 
@@ -67,7 +67,7 @@ class MeasuredSelector:
         return Selection(selector.adaptation.stitch(decoded), decoded)
 
 
-def load_selector(name: str, pyramid: PatchPyramid, place: Place) -> MeasuredSelector:
+def load_selector(name: str, pyramid: PatchPyramid, place: DeviceOptions) -> MeasuredSelector:
     """A selector that chooses patches of `pyramid`.
 
     Args:

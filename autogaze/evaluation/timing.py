@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from autogaze.utils.device import give_back
+from autogaze.utils.device import trim_memory
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class ProcessGauge(MemoryGauge):
     method = "peak resident memory of the process (VmHWM, reset before each stage)"
 
     def restart(self) -> int:
-        give_back()
+        trim_memory()
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to what is resident now
         return self._status("VmRSS")
 

@@ -64,4 +64,3 @@ def _malloc_trim() -> Any:
 
 
 Place = DeviceOptions
-give_back = trim_memory

@@ -8,9 +8,9 @@ import transformers as tf
 
 from autogaze import Gaze, PatchPyramid
 from autogaze.evaluation.encoders import MeasuredEncoder, measured
-from autogaze.utils.device import Place
+from autogaze.utils.device import DeviceOptions
 
-PLACE = Place(torch.device("cpu"), torch.float32)
+PLACE = DeviceOptions(torch.device("cpu"), torch.float32)
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

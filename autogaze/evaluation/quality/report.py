@@ -12,7 +12,7 @@ from autogaze.evaluation.quality.selectors import Variant, load_selectors, shuff
 from autogaze.evaluation.quality.thresholds import ThresholdReport, can_stop, measure_thresholds
 from autogaze.evaluation.timing import hardware
 from autogaze.selectors.registry import LEARNED
-from autogaze.utils.device import Place
+from autogaze.utils.device import DeviceOptions
 from autogaze.utils.progress import ProgressBar
 
 BASELINE, BASELINE_SHARE = "random", 0.2
@@ -172,7 +172,7 @@ def bench_quality(
     every: int = 1,
     seed: int = 0,
     batch: int = 4,
-    place: Place,
+    place: DeviceOptions,
 ) -> QualityReport:
     """Measure everything.
 
