@@ -9,12 +9,12 @@ import typer
 from autogaze import __version__
 from autogaze.cli.bench import BenchEncode, BenchFidelity, BenchSelect
 from autogaze.cli.bench_quality import BenchQuality
-from autogaze.cli.calibrate import calibrate
+from autogaze.cli.calibrate import CalibrateCommand
 from autogaze.cli.command import add_command
 from autogaze.cli.errors import EXIT_CODES, log_to_stderr
 from autogaze.cli.gaze import GazeCommand
 from autogaze.cli.info import InfoCommand, SelectorsCommand
-from autogaze.cli.label import label
+from autogaze.cli.label import LabelCommand
 from autogaze.cli.measure import MeasureCommand
 
 app = typer.Typer(
@@ -50,8 +50,8 @@ add_command(app, SelectorsCommand, "selectors")
 add_command(app, InfoCommand, "info")
 add_command(app, MeasureCommand, "measure")
 add_command(app, MeasureCommand, "judge", renamed_to="measure")
-app.command(epilog=EXIT_CODES)(label)
-app.command(epilog=EXIT_CODES)(calibrate)
+add_command(app, LabelCommand, "label")
+add_command(app, CalibrateCommand, "calibrate")
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and quality on this machine.")
 add_command(bench, BenchSelect, "select")

@@ -1,18 +1,33 @@
-"""`autogaze calibrate`: weights whose predicted loss is what is found where they stop."""
+"""`autogaze calibrate`: weights whose predicted loss is the measured one where they stop."""
 
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autogaze.cli.errors import exit_codes
-from autogaze.cli.options import PrintJson, device_option
+from autogaze.cli.command import Command, Device, PrintJson, Renamed
+from autogaze.errors import OutputError, SelectorError, TrainingError, VideoError
+
+if TYPE_CHECKING:  # heavy, so imported where the work begins
+    from torch import Tensor
+
+    from autogaze.models.autogaze.modeling import AutoGaze
+    from autogaze.tasks.base import Task
+    from autogaze.training.calibration import CalibrationReport
 
 
-def calibrate(
+@dataclass(frozen=True)
+class CalibrateCommand(Command):
+    """Mend the loss head of learned weights, so that they stop where they are asked to."""
+
     weights: Annotated[
         str, typer.Argument(metavar="FOLDER|HUB-ID", help="Learned weights.", show_default=False)
-    ],
+    ]
     dataset: Annotated[
         Path,
         typer.Option(
@@ -20,35 +35,33 @@ def calibrate(
             help="Clips: a training's options of the group `dataset` (.yaml, .json), or all of its "
             "options (config.json).",
         ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The calibrated weights.")],
-    judge: Annotated[
+    ]
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The calibrated weights.")]
+    metric: Annotated[
         str,
         typer.Option(
-            "--metric",
-            "--judge",
             metavar="canvas|FOLDER|HUB-ID",
-            help="Whose loss is predicted: the canvas', or that of a VideoMAE's checkpoint.",
+            help="Whose loss is predicted: the canvas's, or that of a VideoMAE's checkpoint.",
         ),
-    ] = "canvas",
+        Renamed("--judge", "--metric"),
+    ] = "canvas"
     losses: Annotated[
         list[float] | None,
         typer.Option(
             "--loss",
-            help="A threshold that must be met on average; repeat for more.",
+            help="A stopping threshold that must be met on average; repeat for more.",
             show_default="0.01, 0.015, 0.02, 0.03, 0.05",
         ),
-    ] = None,
-    split: Annotated[Literal["train", "val"], typer.Option(help="Which clips.")] = "train",
-    clips: Annotated[int, typer.Option(min=1, help="How many of them, at random.")] = 96,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    ] = None
+    split: Annotated[Literal["train", "val"], typer.Option(help="Which clips.")] = "train"
+    clips: Annotated[int, typer.Option(min=1, help="How many of them, at random.")] = 96
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0
     default_loss: Annotated[
         float | None,
         typer.Option(
-            help="Where it stops unless it is told: goes into its config.",
-            show_default="as it was",
+            help="The default stopping threshold: goes into its config.", show_default="as it was"
         ),
-    ] = None,
+    ] = None
     inhibition_of_return: Annotated[
         float | None,
         typer.Option(
@@ -57,30 +70,144 @@ def calibrate(
             "again once it was gazed at: goes into its config.",
             show_default="as it was",
         ),
-    ] = None,
+    ] = None
     half: Annotated[
         bool,
         typer.Option("--half", help="Round all weights to float16 first, and write them so."),
-    ] = False,
-    device: Annotated[str, device_option()] = "cpu",
-    json: PrintJson = False,
-) -> None:
-    """Mend the loss head of learned weights, so that they stop where they are asked to."""
-    with exit_codes():
-        from autogaze.cli.calibrating import Calibrating, print_report
+    ] = False
+    device: Device = "cpu"
+    json: PrintJson = False
 
-        job = Calibrating.parse(
-            weights=weights,
-            dataset=dataset,
-            out=out,
-            judge=judge,
-            losses=tuple(losses or ()),
-            split=split,
-            clips=clips,
-            seed=seed,
-            default_loss=default_loss,
-            inhibition_of_return=inhibition_of_return,
-            half=half,
-            device=device,
-        )
-        print_report(job.run(), job, json)
+    def __post_init__(self) -> None:
+        if self.out.exists():
+            raise OutputError(f"--out {self.out}: exists; name a new folder")
+        if not self.out.parent.is_dir():
+            raise OutputError(f"--out {self.out}: the folder {self.out.parent} does not exist")
+
+    def run(self) -> None:
+        from autogaze.training.calibration import CalibrationOptions, calibrate, num_passes
+        from autogaze.utils.progress import ProgressBar
+
+        options = CalibrationOptions(seed=self.seed)
+        if self.losses:
+            options = CalibrationOptions(tuple(sorted(set(self.losses))), seed=self.seed)
+        model = self._load_model()
+        task, clips = self._load_task_and_clips(model)
+        with ProgressBar(num_passes(len(clips), options), "passes", "calibrating") as bar:
+            report = calibrate(model, task, clips, options, bar.advance)
+        self._save(model)
+        if self.json:
+            found = {**asdict(report), "thresholds": options.thresholds, "out": str(self.out)}
+            print(json.dumps(found))
+        else:
+            self._print(report, len(clips), options.thresholds)
+
+    def _load_model(self) -> "AutoGaze":
+        """The weights, in float32 and with the options that go into their config.
+
+        Raises:
+            AutoGazeError: no learned weights, or options out of range.
+        """
+        import torch
+
+        from autogaze.clips import check_loss
+        from autogaze.models.autogaze.configuration import check_inhibition
+        from autogaze.selectors import registry
+        from autogaze.selectors.learned import Learned
+        from autogaze.utils.device import DeviceOptions
+
+        device = DeviceOptions.parse(self.device).device
+        selector = registry.load(self.weights)
+        if not isinstance(selector, Learned):
+            raise SelectorError(f"{self.weights}: has no loss head, it is no learned selector")
+        model = selector.model.to(device, torch.float32)  # type: ignore[call-overload]
+        config = model.config
+        if self.default_loss is not None:
+            check_loss(self.default_loss)
+            stop = config.task_loss_requirement_config
+            stop["fixed"] = {"task_loss_requirement": self.default_loss}
+            stop["sample_strategy_during_inference"] = "fixed"
+            config.has_task_loss_requirement_during_inference = True
+            # No cap besides: the call that AutoGaze's users know stops there, too.
+            config.gazing_ratio_each_frame_config["sample_strategy_during_inference"] = "self"
+        if self.inhibition_of_return is not None:
+            check_inhibition(self.inhibition_of_return)
+            config.inhibition_of_return = self.inhibition_of_return
+        return model.half().float() if self.half else model
+
+    def _load_task_and_clips(self, model: "AutoGaze") -> "tuple[Task, list[Tensor]]":
+        """What measures losses, and decoded clips, (T, 3, S, S) uint8.
+
+        Raises:
+            AutoGazeError: no such metric, one of other patches, or no clips.
+        """
+        import torch
+
+        from autogaze.datasets.clip import ClipKey, UnreadableClip
+        from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+        from autogaze.tasks.metrics import CANVAS, load_metric
+        from autogaze.training.clip_sources import SourceFile, read_source
+        from autogaze.utils.seeding import seeded
+
+        task: Task = CanvasReconstruction(model.pyramid)
+        if self.metric != CANVAS:
+            task = load_metric(self.metric)
+        if task.pyramid != model.pyramid:
+            raise TrainingError(
+                f"{self.weights} chooses from {model.pyramid}, --metric {self.metric} measures "
+                f"{task.pyramid}"
+            )
+        _, options, its_seed = SourceFile.load(self.dataset)
+        dataset = read_source(_plain(options))
+        found = dataset.clips(self.split, model.pyramid, its_seed or 0)
+        generator = seeded("calibration clips", self.seed)
+        order = torch.randperm(len(found), generator=generator)  # type: ignore[arg-type]
+        read = [found[ClipKey(0, number)] for number in order[: self.clips].tolist()]
+        clips = [clip.frames for clip in read if not isinstance(clip, UnreadableClip)]
+        if not clips:
+            raise VideoError(
+                f"{self.dataset}: none of {len(read)} clips of {self.split} could be read"
+            )
+        return task.to(model.device).eval(), clips
+
+    def _save(self, model: "AutoGaze") -> None:
+        """Write the folder, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        from autogaze.training.checkpoints import CANNOT_SAVE, save_gaze
+
+        temporary = self.out.with_name(f".{self.out.name}.{secrets.token_hex(4)}.part")
+        try:
+            save_gaze(model.half() if self.half else model, temporary)
+            temporary.rename(self.out)
+        except CANNOT_SAVE as error:
+            raise OutputError(f"--out {self.out}: cannot be written: {error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _print(
+        self, report: "CalibrationReport", num_clips: int, thresholds: tuple[float, ...]
+    ) -> None:
+        before, after = report.error_before, report.error_after
+        print(f"clips                  {num_clips}")
+        print(f"relative error         {before:.2f} before, {after:.2f} after")
+        print(f"predictions            x {report.scale:.3f} {report.offset:+.4f}")
+        print("actual / threshold - 1 on these clips, before and after")
+        for threshold, first, last in zip(
+            thresholds, report.excess[0], report.excess[-1], strict=True
+        ):
+            print(f"  at {threshold:<18g} {100 * first:+.0f} %, {100 * last:+.0f} %")
+        print(f"out                    {self.out}")
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a dataset whose few clips are read once: neither labelled nor cached."""
+    plain = {name: v for name, v in options.items() if name not in ("greedy_labels", "cache")}
+    if isinstance(parts := plain.get("parts"), Mapping):
+        plain["parts"] = {
+            name: _plain(part) if isinstance(part, Mapping) else part
+            for name, part in parts.items()
+        }
+    return plain

@@ -1,19 +1,36 @@
-"""`autogaze label`: greedy gaze labels for next-token pre-training; options in, a job out."""
+"""`autogaze label`: gaze labels for next-token pre-training, by greedy search."""
 
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autogaze.cli.errors import exit_codes
-from autogaze.cli.options import PrintJson, device_option, dtype_option
+from autogaze.cli.command import Command, PrintJson, Renamed
+from autogaze.cli.errors import SOME_FAILED, log
+from autogaze.errors import OutputError, TrainingError, VideoError
+from autogaze.utils.files import check_writable
 
-JUDGE = "Who judges"
-CLIPS = "What is labelled"
-WORK = "How the work is divided"
+if TYPE_CHECKING:  # heavy, so imported where the work begins
+    from autogaze.labelling.label import ClipToLabel, GazeBudget, LabelSettings
+    from autogaze.labelling.search import Searcher
+    from autogaze.labelling.shards import Shard
+
+METRIC = partial(typer.Option, rich_help_panel="Whose loss is lowered")
+CLIPS = partial(typer.Option, rich_help_panel="What is labelled")
+WORK = partial(typer.Option, rich_help_panel="How the work is divided")
+
+CANVAS = "canvas"
 
 
-def label(
+@dataclass(frozen=True)
+class LabelCommand(Command):
+    """Label clips with the patches that a greedy search chooses: what pre-training imitates."""
+
     paths: Annotated[
         list[str] | None,
         typer.Argument(
@@ -21,150 +38,229 @@ def label(
             help="Videos, folders of them (searched to the bottom), files of decoded clips.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     out: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="The label file (.json, or .json.gz)."),
-    ] = Path("gazing_labels.json"),
-    judge: Annotated[
+        Path, typer.Option(metavar="FILE", help="The label file (.json, or .json.gz).")
+    ] = Path("gazing_labels.json")
+    metric: Annotated[
         str,
-        typer.Option(
-            "--metric",
-            "--judge",
-            metavar="canvas|FOLDER|HUB-ID",
-            help="Whose loss is lowered: the canvas', or that of a VideoMAE's checkpoint.",
-            rich_help_panel=JUDGE,
-        ),
-    ] = "canvas",
+        METRIC(metavar="canvas|FOLDER|HUB-ID", help="The canvas, or a VideoMAE's checkpoint."),
+        Renamed("--judge", "--metric"),
+    ] = CANVAS
     loss_type: Annotated[
         str | None,
-        typer.Option(
+        METRIC(
             help="Terms of a VideoMAE's loss, e.g. l1+dinov2_reg+siglip2.",
             show_default="what its config.json says, else l1",
-            rich_help_panel=JUDGE,
         ),
-    ] = None,
-    loss_weights: Annotated[
-        str | None,
-        typer.Option(help="A weight for each, e.g. 1+0.3+0.3.", rich_help_panel=JUDGE),
-    ] = None,
+    ] = None
+    loss_weights: Annotated[str | None, METRIC(help="A weight for each, e.g. 1+0.3+0.3.")] = None
     scales: Annotated[
         str | None,
-        typer.Option(
-            help="Of the patches.",
-            show_default="the VideoMAE's own, else 32+64+112+224",
-            rich_help_panel=JUDGE,
-        ),
-    ] = None,
-    device: Annotated[str, device_option("Where a VideoMAE runs", JUDGE)] = "cpu",
-    dtype: Annotated[str, dtype_option("A VideoMAE's:", JUDGE)] = "float32",
+        METRIC(help="Of the patches.", show_default="the VideoMAE's own, else 32+64+112+224"),
+    ] = None
+    device: Annotated[str, METRIC(help="Where a VideoMAE runs: cpu or cuda.")] = "cpu"
+    dtype: Annotated[str, METRIC(help="A VideoMAE's: float32 or bfloat16.")] = "float32"
     batch: Annotated[
         int | None,
-        typer.Option(
+        METRIC(
             min=1,
             help="Candidates that a VideoMAE reconstructs together.",
             show_default="8 on a CPU, 128 on a GPU",
-            rich_help_panel=JUDGE,
         ),
-    ] = None,
+    ] = None
     clip_len: Annotated[
         int | None,
-        typer.Option(min=1, help="Frames of a clip.", show_default="16", rich_help_panel=CLIPS),
-    ] = None,
+        CLIPS(min=1, help="Frames of a clip.", show_default="16"),
+    ] = None
     stride: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Of them, this many frames apart.",
-            show_default="1",
-            rich_help_panel=CLIPS,
-        ),
-    ] = None,
+        CLIPS(min=1, help="Of them, this many frames apart.", show_default="1"),
+    ] = None
     windows: Annotated[
         Literal["first", "all"] | None,
-        typer.Option(
-            help="A video's first clip, or all that lie side by side in it.",
-            show_default="first",
-            rich_help_panel=CLIPS,
+        CLIPS(
+            help="A video's first clip, or all that lie side by side in it.", show_default="first"
         ),
-    ] = None,
+    ] = None
     decoder: Annotated[
         Literal["auto", "pyav", "opencv"] | None,
-        typer.Option(
-            help="Of videos; auto is PyAV where it is installed, else OpenCV.",
-            show_default="auto",
-            rich_help_panel=CLIPS,
+        CLIPS(
+            help="Of videos; auto is PyAV where it is installed, else OpenCV.", show_default="auto"
         ),
-    ] = None,
+    ] = None
     dataset: Annotated[
         Path | None,
-        typer.Option(
+        CLIPS(
             metavar="FILE",
             help="Instead of PATHs: a training's options of the group `dataset` (.yaml, .json), or "
             "all of its options (config.json).",
             show_default=False,
-            rich_help_panel=CLIPS,
         ),
-    ] = None,
+    ] = None
     split: Annotated[
         Literal["train", "val"],
-        typer.Option(help="Which clips of --dataset.", rich_help_panel=CLIPS),
-    ] = "train",
-    min_ratio: Annotated[
-        float, typer.Option(help="Least mean ratio of a clip.", rich_help_panel=CLIPS)
-    ] = 0.02,
-    max_ratio: Annotated[
-        float, typer.Option(help="Largest mean ratio of a clip.", rich_help_panel=CLIPS)
-    ] = 0.2,
+        CLIPS(help="Which clips of --dataset."),
+    ] = "train"
+    min_ratio: Annotated[float, CLIPS(help="Least mean ratio of a clip.")] = 0.02
+    max_ratio: Annotated[float, CLIPS(help="Largest mean ratio of a clip.")] = 0.2
     seed: Annotated[
         int | None,
-        typer.Option(
+        CLIPS(
             help="Of the ratios, and of what --dataset draws if it names no seed.",
             show_default="0, or trainer.seed of a config.json",
-            rich_help_panel=CLIPS,
         ),
-    ] = None,
+    ] = None
     shard: Annotated[
         str,
-        typer.Option(
-            metavar="I/N",
-            help="Only part I of N, for N processes or machines that share a disk.",
-            rich_help_panel=WORK,
+        WORK(
+            metavar="I/N", help="Only part I of N, for N processes or machines that share a disk."
         ),
-    ] = "1/1",
-    merge: Annotated[
-        bool,
-        typer.Option("--merge", help="Put finished shards together.", rich_help_panel=WORK),
-    ] = False,
-    json: PrintJson = False,
-) -> None:
-    """Label clips with the patches that a greedy search chooses: what pre-training imitates."""
-    with exit_codes():
-        from autogaze.cli.labelling import (
-            Labelling,
-            MetricOptions,
-            check_out,
-            merge_shards,
-            print_report,
-        )
-        from autogaze.labelling.label import GazeBudget
+    ] = "1/1"
+    merge: Annotated[bool, WORK("--merge", help="Put finished shards together.")] = False
+    json: PrintJson = False
 
-        if merge:
-            print_report(merge_shards(out), json)
-            return
-        part = check_out(out, shard)
-        job = Labelling.parse(
-            paths=paths or [],
-            metric=MetricOptions(judge, scales, loss_type, loss_weights, device, dtype, batch),
-            budget=GazeBudget(min_ratio, max_ratio),
-            clip_len=clip_len,
-            stride=stride,
-            windows=windows,
-            decoder=decoder,
-            dataset=dataset,
-            split=split,
-            seed=seed,
+    def __post_init__(self) -> None:
+        if not self.out.name.endswith((".json", ".json.gz")):
+            raise OutputError(f"--out {self.out}: the name must end in .json or .json.gz")
+        check_writable(self.out)
+        of_video_mae = (self.loss_type, self.loss_weights, self.device, self.dtype, self.batch)
+        if self.metric == CANVAS and of_video_mae != (None, None, "cpu", "float32", None):
+            raise TrainingError(
+                "--loss-type, --loss-weights, --device, --dtype and --batch are for a VideoMAE; the "
+                "metric is the canvas"
+            )
+        of_paths = {
+            "PATHs": self.paths,
+            "--clip-len": self.clip_len,
+            "--stride": self.stride,
+            "--windows": self.windows,
+            "--decoder": self.decoder,
+        }
+        for option, value in of_paths.items():
+            if self.dataset is not None and value:
+                raise TrainingError(f"{option} and --dataset: {self.dataset} says what is labelled")
+
+    def run(self) -> int:
+        from autogaze.labelling.label import GazeBudget
+        from autogaze.labelling.shards import Shard, check_new, merge
+
+        if self.merge:
+            labels = merge(self.out)
+            self._print({"clips": len(labels), "out": str(labels.path)})
+            return 0
+        check_new(self.out)
+        shard, budget = Shard.parse(self.shard), GazeBudget(self.min_ratio, self.max_ratio)
+        searcher, clips, settings = self._find_clips(budget)
+        return self._label(searcher, clips[shard.number - 1 :: shard.total], settings, shard)
+
+    def _find_clips(
+        self, budget: "GazeBudget"
+    ) -> "tuple[Searcher, list[ClipToLabel], LabelSettings]":
+        """The search, the clips of all shards, and what their labels depend on.
+
+        Raises:
+            TrainingError: no clips, or options that do not fit them.
+            CheckpointError: no VideoMAE.
+        """
+        from autogaze.datasets.video_folder import Window
+        from autogaze.labelling.label import LabelSettings, clips_of, find_clips
+        from autogaze.training.clip_sources import SourceFile
+
+        cut: Mapping[str, Any]
+        if self.dataset is None:
+            window = Window(self.clip_len or 16, self.stride or 1, every=self.windows == "all")
+            searcher = self._searcher(window.clip_len)
+            side = searcher.pyramid.side
+            clips = find_clips(self.paths or [], window, side, self.decoder or "auto")
+            cut = {
+                "clip_len": window.clip_len,
+                "stride": window.stride,
+                "windows": self.windows or "first",
+            }
+            return searcher, clips, LabelSettings(cut, budget, self.seed or 0)
+        dataset, options, its_seed = SourceFile.load(self.dataset)
+        seed = (its_seed if self.seed is None else self.seed) or 0
+        searcher = self._searcher(dataset.clip_len)
+        members = [each.to_label(self.split, searcher.pyramid, seed) for each in dataset.members()]
+        cut = {"dataset": options, "split": self.split}
+        return searcher, clips_of(members), LabelSettings(cut, budget, seed)
+
+    def _searcher(self, clip_len: int) -> "Searcher":
+        from autogaze.labelling.label import searcher_of
+        from autogaze.tasks.metrics import load_metric
+        from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+        from autogaze.utils.device import DeviceOptions
+
+        options = DeviceOptions.parse(self.device, self.dtype)
+        task = load_metric(
+            self.metric,
+            scales=self.scales,
+            loss_type=self.loss_type,
+            loss_weights=self.loss_weights,
+        ).to(options.device)
+        if isinstance(task, VideoMAEReconstruction) and clip_len > task.mae.config.max_num_frames:
+            raise TrainingError(
+                f"--clip-len {clip_len}: {self.metric} knows {task.mae.config.max_num_frames} "
+                "frames, not more"
+            )
+        return searcher_of(task, self.batch, options.dtype)
+
+    def _label(
+        self,
+        searcher: "Searcher",
+        clips: "list[ClipToLabel]",
+        settings: "LabelSettings",
+        shard: "Shard",
+    ) -> int:
+        """Label the clips of one shard and report; the exit code.
+
+        Raises:
+            OutputError: the shard or the file cannot be written.
+            VideoError: not one clip can be read.
+        """
+        from autogaze.labelling.label import label_clips
+        from autogaze.labelling.shards import ShardWriter, merge
+        from autogaze.utils.progress import ProgressBar
+
+        with ShardWriter(self.out, shard, settings.identity(searcher)) as writer:
+            before, began = len(writer.done), time.perf_counter()
+            if writer.finished:  # clips that could not be read then are not tried again
+                clips = []
+            with ProgressBar(len(clips), "clips", "labelling") as bar:
+                failed = label_clips(
+                    clips,
+                    searcher,
+                    settings,
+                    writer,
+                    bar.advance,
+                    lambda clip: log.error("error: %s", clip.cause),
+                )
+            seconds = time.perf_counter() - began
+            if clips and len(failed) == len(clips):
+                raise VideoError(f"none of the {len(clips)} clips could be read")
+            if not writer.finished:
+                writer.finish()
+        new = len(writer.done) - before
+        whole = shard.total == 1
+        self._print(
+            {
+                "clips": new,
+                "labelled_before": before,
+                "unreadable": len(failed),
+                "seconds": round(seconds, 3),
+                "clips_a_second": round(new / seconds, 3) if new else None,
+                "clips_an_hour": round(new / seconds * 3600) if new else None,
+                **({"out": str(merge(self.out).path)} if whole else {"shard": str(writer.path)}),
+            }
         )
-        report, code = job.run(out, part)
-        print_report(report, json)
-        raise typer.Exit(code)
+        return SOME_FAILED if failed else 0
+
+    def _print(self, report: Mapping[str, Any]) -> None:
+        if self.json:
+            print(json.dumps(report))
+            return
+        width = max(map(len, report))
+        for name, value in report.items():
+            if value is not None:
+                print(f"{name.replace('_', ' '):{width}}  {value}")

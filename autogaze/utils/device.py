@@ -61,6 +61,3 @@ def _malloc_trim() -> Any:
     if not sys.platform.startswith("linux"):
         return None
     return getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-
-
-Place = DeviceOptions

@@ -1,23 +1,13 @@
 """Loss heads that predict what is found, and selectors that stop where they are asked to."""
 
-import json
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-import autogaze
-from autogaze.cli.app import app
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.scoring import loss_states
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
-from autogaze.tasks.losses import FrameLosses
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.calibration import (
     CalibrationOptions,
     HeadSamples,
@@ -26,12 +16,10 @@ from autogaze.training.calibration import (
     fit_head,
     num_passes,
 )
-from autogaze.training.checkpoints import save_gaze
 from autogaze.training.rollouts import GazeRows
 from tests.datasets.pictures import some_frames
 from tests.models.test_generation import threshold_of
 from tests.models.tiny import tiny_model, tiny_video
-from tests.tasks.material import TINY, tiny_mae
 
 HEAD = "gazing_model.gaze_decoder.task_loss_prediction_head.weight"
 
@@ -126,73 +114,3 @@ def test_thresholds_out_of_reach_are_refused(threshold):
             noisy_clips(2),
             CalibrationOptions((threshold,), gazes=1, rounds=6),
         )
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    model = tiny_model(decode_positions="sequential")
-    save_gaze(model, Path("weights"))
-    options = {"name": "procedural", "num_clips": 6, "clip_len": 2}
-    Path("clips.yaml").write_text(json.dumps(options))
-
-    def run(*words):
-        result = CliRunner().invoke(app, ["calibrate", *map(str, words)])
-        assert result.exception is None or isinstance(result.exception, SystemExit)
-        return result
-
-    return run
-
-
-GOOD = ("weights", "--dataset", "clips.yaml", "--out", "mended")
-
-
-@pytest.mark.parametrize("judge", ["canvas", "judge"])
-def test_what_is_written_can_be_loaded(call, judge):
-    save_judge("32+64")
-    # What is found with random weights, whatever is asked for.
-    about = 0.2 if judge == "canvas" else 1.2
-    losses = ("--loss", about, "--loss", 1.05 * about, "--default-loss", 0.15)
-    losses += ("--inhibition-of-return", 0.1)
-    result = call(*GOOD, "--judge", judge, "--clips", 3, *losses, "--half", "--json")
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
-    assert report["thresholds"] == [about, 1.05 * about]
-    assert len(report["excess"]) == 5
-    old, new = (autogaze.load(name).model.state_dict() for name in ("weights", "mended"))
-    changed = [n for n, value in old.items() if not torch.equal(value.half(), new[n].half())]
-    assert changed == [HEAD]
-    stored = load_file("mended/model.safetensors")
-    assert {value.dtype for value in stored.values()} == {torch.float16}
-    assert autogaze.load("mended").default_loss == 0.15
-    assert autogaze.load("mended").model.config.inhibition_of_return == 0.1
-    assert not list(Path().glob(".*"))
-    result = call(*GOOD)
-    assert result.exit_code == 2
-    assert "is there already" in result.output
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("greedy", *GOOD[1:]), "has no loss head"),
-        ((*GOOD, "--loss", -0.1), "must be finite and above 0"),
-        ((*GOOD, "--default-loss", -1), "loss"),
-        ((*GOOD, "--inhibition-of-return", 0), "above 0"),
-        ((*GOOD[:2], "none.yaml", *GOOD[3:]), "none.yaml: cannot be read"),
-        (("nowhere", *GOOD[1:]), "unknown selector"),
-        ((*GOOD, "--judge", "judge"), "judges"),
-        ((*GOOD[:4], "no/where"), "does not exist"),
-    ],
-)
-def test_what_cannot_be_calibrated(call, words, message):
-    save_judge("16+64")
-    result = call(*words)
-    assert result.exit_code == 2
-    assert message in result.output
-    assert not Path("mended").exists()
-
-
-def save_judge(scales):
-    mae = tiny_mae(config=replace(TINY, scales=scales, image_size=64, patch_size=16))
-    VideoMAEReconstruction(mae, FrameLosses.parse("l1", 1)).save_pretrained("judge")
