@@ -23,11 +23,9 @@ from autogaze.reconstruction.video_mae.layers import (
     resized_1d,
     resized_2d,
 )
-from tests.conformance import conformance_folder
 from tests.disks import small_disk
 from tests.tasks.material import TINY
 
-FOLDER = conformance_folder()
 SMALL = replace(TINY, scales="32+64", max_num_frames=8, image_size=64, patch_size=16)
 
 
@@ -50,29 +48,6 @@ def some_gaze(clips=2, frames=4, seed=0):
 
 def some_video(clips=2, frames=4, seed=0):
     return torch.randn(clips, frames, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.skipif(FOLDER is None, reason="no conformance data beside the project")
-def test_conformance():
-    config = json.loads((FOLDER / "video-mae" / "config.json").read_text())
-    data = load_file(FOLDER / "video-mae" / "cases.safetensors")
-
-    def under(prefix):
-        return {
-            name.removeprefix(prefix): value
-            for name, value in data.items()
-            if name.startswith(prefix)
-        }
-
-    model = VideoMAE(VideoMAEConfig.of(config)).eval()
-    model.load_state_dict(under("weights."))
-    gaze = Gaze.from_padded(under("gaze."), model.config.pyramid)
-    frames = data["frame_idx_to_reconstruct"].tolist()
-    with torch.no_grad():
-        found = model(data["video"], gaze, frames)
-    torch.testing.assert_close(found, data["reconstruction"], atol=1e-5, rtol=1e-5)
-    losses = (found - data["video"][:, frames]).abs().flatten(2).mean(-1)
-    torch.testing.assert_close(losses, data["loss_each_reconstruction_frame"])
 
 
 @torch.no_grad()

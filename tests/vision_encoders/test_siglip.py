@@ -1,19 +1,14 @@
 """The classes that AutoGaze's users import, and equality with what they computed before."""
 
 import importlib.util
-import json
-from pathlib import Path
 
 import pytest
 import torch
-import transformers as tf
-from safetensors.torch import load_file
 
 from autogaze import Gaze, PatchPyramid, gazed
 from autogaze.errors import EncoderError, GeometryError
 from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.siglip import SiglipVisionConfig, SiglipVisionModel
-from tests.conformance import conformance_folder
 from tests.vision_encoders.families import (
     FAMILIES,
     SMALL,
@@ -25,89 +20,6 @@ from tests.vision_encoders.families import (
 from tests.vision_encoders.test_gazed import siglip_of_two
 
 PYRAMID = PatchPyramid((32, 64), 16)
-
-
-class Case:
-    """One folder of conformance data."""
-
-    def __init__(self, folder: Path) -> None:
-        self.config = json.loads((folder / "config.json").read_text())
-        del self.config["note"]
-        self.tensors = load_file(folder / "cases.safetensors")
-        self.weights = self.part("weights.")
-        self.gaze = self.part("gaze.")
-        self.real = ~self.gaze["if_padded_gazing"]
-
-    def part(self, prefix: str) -> dict[str, torch.Tensor]:
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(prefix)
-        }
-
-    def model(self, **options) -> SiglipVisionModel:
-        model = SiglipVisionModel(SiglipVisionConfig(**self.config, **options)).eval()
-        model.load_state_dict(self.weights)
-        return model
-
-
-@pytest.fixture(scope="module", params=["siglip", "siglip-patch14"])
-def case(request):
-    folder = conformance_folder()
-    if folder is None:
-        pytest.skip(
-            "no conformance data: set AUTOGAZE_CONFORMANCE or put it at ../shared/conformance"
-        )
-    return Case(folder / request.param)
-
-
-KINDS = {"block_causal": False, "frame_independent": True}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_features_are_the_released_ones(case, kind):
-    assert all(name.startswith("vision_model.") for name in case.weights)
-    model = case.model(frame_independent_encoding=KINDS[kind])
-    with torch.no_grad():
-        out = model(case.tensors["video"], gazing_info=case.gaze, output_hidden_states=True)
-    assert case.real.any()
-    assert not case.real.all()
-    expected = case.tensors[f"{kind}.last_hidden_state"]
-    assert out.last_hidden_state.shape == expected.shape
-    assert_close(out.last_hidden_state[case.real], expected[case.real], 1e-5)
-    expected = case.tensors[f"{kind}.hidden_states.1"]
-    assert_close(out.hidden_states[1][case.real], expected[case.real], 1e-5)
-    assert len(out.hidden_states) == model.config.num_hidden_layers + 1
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_gazed_gives_the_released_features_too(case, kind):
-    dense = {name.removeprefix("vision_model."): value for name, value in case.weights.items()}
-    options = {key: value for key, value in case.config.items() if key != "scales"}
-    plain = tf.SiglipVisionModel(tf.SiglipVisionConfig(**options)).eval()
-    (getattr(plain, "vision_model", plain)).load_state_dict(dense)
-    encoder = gazed(plain, scales=case.config["scales"], attn_type=kind)
-    with torch.no_grad():
-        out = encoder(case.tensors["video"], case.gaze)
-    expected = case.tensors[f"{kind}.last_hidden_state"]
-    assert_close(out.last_hidden_state, expected[case.real], 1e-5)
-
-
-def test_a_checkpoint_folder_comes_back_with_its_scales(case, tmp_path):
-    model = case.model(frame_independent_encoding=True, max_embed_batch_size=2)
-    model.save_pretrained(tmp_path)
-    again = SiglipVisionModel.from_pretrained(tmp_path).eval()
-    assert again.config.scales == case.config["scales"]
-    assert again.config.frame_independent_encoding is True
-    assert again.config.max_embed_batch_size == 2
-    assert again.config.attn_type == "block_causal"
-    with torch.no_grad():
-        expected = model(case.tensors["video"], gazing_info=case.gaze).last_hidden_state
-        found = again(case.tensors["video"], gazing_info=case.gaze).last_hidden_state
-    assert found.equal(expected)
-
-
-# What follows needs no data.
 
 
 def tiny(**options) -> SiglipVisionModel:
@@ -173,6 +85,19 @@ def test_image_text_checkpoints_load_with_scales(inputs, tmp_path):
     with torch.no_grad():
         expected = gazed(both)(*inputs).last_hidden_state
         assert model(inputs[0], gazing_info=inputs[1]).last_hidden_state.equal(expected)
+
+
+def test_a_checkpoint_folder_comes_back_with_its_scales(inputs, tmp_path):
+    model = tiny(frame_independent_encoding=True, max_embed_batch_size=2)
+    model.save_pretrained(tmp_path)
+    again = SiglipVisionModel.from_pretrained(tmp_path).eval()
+    assert again.config.scales == "32+64"
+    assert again.config.frame_independent_encoding is True
+    assert again.config.max_embed_batch_size == 2
+    assert again.config.attn_type == "block_causal"
+    with torch.no_grad():
+        expected = model(inputs[0], gazing_info=inputs[1]).last_hidden_state
+        assert again(inputs[0], gazing_info=inputs[1]).last_hidden_state.equal(expected)
 
 
 @pytest.mark.parametrize("implementation", ["flash_attention_2", "sdpa", "eager"])
