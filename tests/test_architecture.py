@@ -24,7 +24,11 @@ EXPECTED_IMPORTS: set[tuple[str, str]] = {
     ("autogaze.models.autogaze.output", "autogaze.models.autogaze.streaming"),
     ("autogaze.models.autogaze.streaming", "autogaze.models.autogaze.modeling"),
 }
-EXPECTED_MISSING = {"models/autogaze/sampling.py", "training/tasks.py", "training/single_datasets.py"}
+EXPECTED_MISSING = {
+    "models/autogaze/sampling.py",
+    "training/tasks.py",
+    "training/single_datasets.py",
+}
 EXPECTED_LONG = {"training/clip_sources.py", "training/config.py"}
 
 
