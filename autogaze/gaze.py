@@ -35,7 +35,7 @@ class Gaze:
         losses: (B, T) reconstruction loss left in every frame, in units of `metric`.
         metric: in whose units `losses` are: "canvas" if they are measured on the canvas,
             "predicted", or a reconstruction model's name.
-        source: the video and tiling behind the clips (one clip a tile), if any.
+        source: the video and tiling behind the clips (one clip per tile), if any.
 
     Raises:
         GeometryError: shapes that disagree, ids out of range or twice in a frame.

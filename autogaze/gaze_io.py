@@ -14,7 +14,6 @@ import struct
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -128,12 +127,7 @@ class GazeWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None:
             self._stack.__exit__(kind, error, trace)
             return

@@ -1,7 +1,7 @@
 """The patch pyramid: what a patch id means in pixels.
 
 A square frame is resized to each *scale* (a side in pixels, ascending) and each
-scale is cut into cells of one *patch* a side. Ids run from the coarsest scale to
+scale is cut into cells of one *patch*. Ids run from the coarsest scale to
 the finest and row by row inside a scale, so for scales 32/64/112/224 and 16-pixel
 patches they are 4 + 16 + 49 + 196 = 265 (AutoGaze, section 3.1).
 """
@@ -96,7 +96,7 @@ class PatchPyramid:
 
     @property
     def num_patches(self) -> int:
-        """Patches a frame, all scales together: the vocabulary V."""
+        """Patches per frame, all scales together: the vocabulary V."""
         return sum(self.cells)
 
     def level(self, scale: int) -> int:

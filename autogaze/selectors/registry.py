@@ -1,14 +1,19 @@
-"""Selectors by name: `autogaze.load("greedy")`, a folder, or a model of the Hugging Face hub."""
+"""Selectors by name: `autogaze.load("greedy")`, a folder, or a model of the Hugging Face hub.
+
+Names and descriptions are listed without PyTorch; a selector's module is imported when it is
+loaded.
+"""
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from autogaze.errors import AutoGazeError, CheckpointError, SelectorError
 
-if TYPE_CHECKING:  # the names are listed without PyTorch
+if TYPE_CHECKING:
     from autogaze.gaze import Gaze
     from autogaze.pipeline import GazeOptions
     from autogaze.selectors.base import Selector
@@ -17,14 +22,15 @@ DEFAULT = "greedy"
 """What `load()` gives: needs no weights, and stops exactly where it is asked to."""
 
 
+LEARNED = "learned"
+"""Name of the selector whose weights come with the package."""
+
+
 class _Entry(NamedTuple):
     module: str
     class_name: str
     description: str
 
-
-LEARNED = "learned"
-"""What the selector whose weights come with the package is called, and the judge."""
 
 _SELECTORS = {
     "greedy": _Entry(
@@ -70,7 +76,11 @@ def load(name: str | Path | None = None, **options: Any) -> "Selector":
     """
     name = str(name) if name is not None else DEFAULT
     if name == LEARNED:
-        return _shipped(options)
+        import torch
+
+        from autogaze.weights import SELECTOR
+
+        return _learned(SELECTOR, {"dtype": torch.float32, **options})  # stored in float16
     if entry := _SELECTORS.get(name):
         module = importlib.import_module(f"autogaze.selectors.{entry.module}")
         selector: "Selector" = getattr(module, entry.class_name)(**options)
@@ -80,9 +90,14 @@ def load(name: str | Path | None = None, **options: Any) -> "Selector":
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json, so this is no checkpoint folder")
         return _learned(folder, options)
-    if _is_hub_id(name):
+    if re.fullmatch(r"[^./~][^/]*/[^/]+", name):
         return _learned(_fetch(name), options)
-    raise SelectorError(_unknown(name))
+    close = difflib.get_close_matches(name.lower(), _SELECTORS, n=1, cutoff=0.5)
+    suggestion = f" (did you mean {close[0]!r}?)" if close else ""
+    raise SelectorError(
+        f"unknown selector {name!r}{suggestion}; known are {', '.join(_SELECTORS)}, the path of a "
+        "checkpoint folder, or a hub id such as nvidia/AutoGaze"
+    )
 
 
 def stream_video(
@@ -126,15 +141,6 @@ def _selector(selector: "str | Path | Selector | None") -> "Selector":
     return load(selector) if selector is None or isinstance(selector, str | Path) else selector
 
 
-def _shipped(options: dict[str, Any]) -> "Selector":
-    """The package's own weights, which are stored in float16, as float32."""
-    import torch
-
-    from autogaze.weights import SELECTOR
-
-    return _learned(SELECTOR, {"dtype": torch.float32, **options})
-
-
 def _learned(folder: Path, options: dict[str, Any]) -> "Selector":
     from safetensors import SafetensorError
 
@@ -148,11 +154,6 @@ def _learned(folder: Path, options: dict[str, Any]) -> "Selector":
         raise CheckpointError(f"{folder}: {error}") from error  # a configuration knows no file
     except (OSError, ValueError, SafetensorError) as error:  # no weights, no JSON, damaged
         raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
-
-
-def _is_hub_id(name: str) -> bool:
-    owner, slash, model = name.partition("/")
-    return bool(slash and owner and model) and "/" not in model and owner[0] not in ".~"
 
 
 def _fetch(hub_id: str) -> Path:
@@ -173,12 +174,3 @@ def _fetch(hub_id: str) -> Path:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name.lower(), _SELECTORS, n=1, cutoff=0.5)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return (
-        f"unknown selector {name!r}{hint}; known are {', '.join(_SELECTORS)}, the path of a "
-        "checkpoint folder, or a hub id such as nvidia/AutoGaze"
-    )

@@ -1,4 +1,4 @@
-"""From a decoder's picture to displayed RGB pixels."""
+"""Displayed RGB pixels of decoded pictures: colours, transparency, orientation."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar

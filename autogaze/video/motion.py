@@ -1,14 +1,13 @@
-"""How much every cell of a frame moved, as the decoder already knows.
+"""Motion maps: how far every cell of a frame moved, by the decoder's motion vectors.
 
 Inter-coded streams carry a motion vector for every block. FFmpeg exports them while
-it decodes, so this signal costs next to nothing: no optical flow, no extra decoding.
+it decodes, so they cost next to nothing: no optical flow, no extra decoding.
 
-What the vectors say (seen with FFmpeg 8 and the codecs in `CODECS`, with and without
-threads): blocks are 8 or 16 pixels a side on an 8-pixel grid; a skipped block has a
-vector of length zero; a block *without* a vector is intra-coded, so its content is
-new; a frame without any vector (a key frame, say) is new as a whole. The length
-counts from the reference frame, which a B-frame or a frame with several references
-may have further away than the frame before.
+With FFmpeg 8 and the codecs in `CODECS`, with and without threads: blocks are 8 x 8 or 16 x 16
+pixels on an 8-pixel grid; a skipped block has a vector of length zero; a block *without* a vector
+is intra-coded, so its content is new; a frame without any vector (a key frame, say) is new as a
+whole. The length counts from the reference frame, which a B-frame or a frame with several
+references may have further away than the frame before.
 """
 
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from autogaze.source import TileGrid
 from autogaze.video.frames import Orientation, side_data
 
 NEW_CONTENT = 1e4
-"""Activity in pixels of content that is new instead of moved: beyond any real vector."""
+"""Motion in pixels of content that is new instead of moved: beyond any real vector."""
 
 BLOCK = 8
 """Pixels between block borders; every exported vector covers whole blocks."""
@@ -117,7 +116,7 @@ def block_lengths(
     stride, size = columns + 2, (rows + 2) * (columns + 2)
     first = np.clip(top, 0, rows).astype(np.int32) * stride + np.clip(left, 0, columns)
     total, count = np.zeros(size), np.zeros(size)
-    # A vector covers one or two blocks a side: the first, its right, lower and lower right.
+    # A vector covers one, two or four blocks: the first, its right, lower and lower right.
     for offset, covers in ((0, slice(None)), (1, wide), (stride, high), (stride + 1, wide & high)):
         block = first[covers] + offset
         total += np.bincount(block, length[covers], minlength=size)
@@ -127,11 +126,11 @@ def block_lengths(
 
 
 def motion_map(motion: MotionField, tiles: TileGrid, grid: int) -> Float[Tensor, "tiles grid grid"]:
-    """Activity of every cell of every tile, in source pixels, float32.
+    """Motion of every cell of every tile, in source pixels, float32.
 
     The mean of the block lengths under a cell, weighted by shared area, in
-    [0, NEW_CONTENT]; 0 for cells of padding. A cell is `tiles.side / grid` pixels of
-    the tile a side.
+    [0, NEW_CONTENT]; 0 for cells of padding. A cell is a square of `tiles.side / grid`
+    pixels of the tile.
 
     Raises:
         GeometryError: the tiling is for frames of another size.

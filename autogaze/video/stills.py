@@ -14,20 +14,14 @@ from PIL import Image, ImageOps
 
 from autogaze.errors import CorruptVideoError, VideoError
 
-# Pictures with transparent pixels.
-
-
-def on_black(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Composite on black: colour times alpha, rounded."""
-    colour = rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127
-    return (colour // 255).astype(np.uint8)
-
-
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""What Pillow is asked about; GIF and animated PNG are videos and left to FFmpeg."""
+"""What Pillow reads; GIF and animated PNG are videos and left to FFmpeg."""
 
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
 """What Pillow's plugins raise on broken bytes."""
+
+_ORIENTATION = 0x0112  # the EXIF tag, and the degrees its values stand for
+_ROTATIONS = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}
 
 
 @dataclass(frozen=True)
@@ -66,15 +60,6 @@ def still_header(path: Path) -> Still | None:
         return None
 
 
-def _open(path: Path) -> Image.Image:
-    Image.init()  # registers all formats, once
-    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
-
-
-_ORIENTATION = 0x0112
-_ROTATIONS = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}
-
-
 def read_still(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     """The displayed RGB pixels of an image; transparent pixels lie on black.
 
@@ -95,3 +80,14 @@ def read_still(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     except _DAMAGE as error:
         raise CorruptVideoError(f"{path}: frame 0 cannot be decoded: {error}") from error
     return pixels
+
+
+def _open(path: Path) -> Image.Image:
+    Image.init()  # registers all formats, once
+    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+def on_black(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Pixels composited on black: colour times alpha, rounded."""
+    colour = rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127
+    return (colour // 255).astype(np.uint8)

@@ -1,11 +1,11 @@
-"""Writing H.264 videos that play everywhere, whole or not at all."""
+"""The writer of H.264 videos that play everywhere, whole files or none."""
 
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
@@ -18,7 +18,7 @@ from autogaze.utils.files import replacing
 from autogaze.video.container import reason
 
 CLOCK = 90_000
-"""Ticks a second: divides 24, 25, 30, 50, 60 and 29.97 frames a second evenly."""
+"""Ticks per second: a multiple of 24, 25, 30, 50, 60 and 29.97 frames per second."""
 
 
 class VideoWriter:
@@ -60,13 +60,8 @@ class VideoWriter:
             self._open = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._open.__exit__(kind, error, traceback)
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
 
     def write(self, rgb: UInt8[np.ndarray, "H W 3"], timestamp: float | None = None) -> None:
         """Append a frame.
@@ -126,12 +121,7 @@ class VideoWriter:
         stream.codec_context.color_range = int(ColorRange.MPEG)
         return stream
 
-    def _close(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _close(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is not None:
             with suppress(av.FFmpegError, OSError):  # the first error is the one to report
                 self._container.close()

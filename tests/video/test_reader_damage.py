@@ -150,3 +150,19 @@ def test_titles_in_any_encoding(folder, encode, name):
     assert b"a title" in data
     path.write_bytes(data.replace(b"a title", b"\xe9\xe8Latin"))  # not UTF-8
     assert len(list(Video(path).frames())) == 1
+
+
+@pytest.mark.parametrize("name", ["blank.mkv", "blank.webm"])
+def test_a_stream_that_breaks_off_in_a_file_of_full_length(folder, encode, noisy, name):
+    codec = "libvpx" if name.endswith("webm") else "libx264"
+    whole = encode(folder / name, noisy, codec=codec, g="12", fps=25)
+    data = whole.read_bytes()
+    path = folder / f"half_{name}"
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    assert missing_bytes(path) == 0
+    video, given = Video(path), []
+    with pytest.raises(CorruptVideoError) as caught:
+        given.extend(frame.index for frame in video.frames())
+    assert f"frame {len(given)} " in str(caught.value)
+    frames = list(video.frames(skip_corrupt=True))
+    assert len(frames) + video.num_corrupt == 60
