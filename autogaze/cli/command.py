@@ -84,7 +84,7 @@ def add_command(
                 if value in (None, []):
                     continue
                 _warn(option.former, option.present)
-                if values[field] != parameters[field].default:
+                if values[field] not in (parameters[field].default, []):
                     raise AutoGazeError(f"{option.former} and {option.present}: give one of them")
                 values[field] = value
             raise typer.Exit(command(**values).run() or 0)

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -12,6 +12,8 @@ from autogaze.cli.command import Command, PrintJson, Renamed, add_command
 from autogaze.cli.errors import log_to_stderr
 from autogaze.errors import SelectorError
 
+NONE: Any = ()
+
 
 @dataclass(frozen=True)
 class Count(Command):
@@ -19,7 +21,7 @@ class Count(Command):
 
     sheep: Annotated[list[str], typer.Argument(help="Which.")]
     most: Annotated[int, typer.Option(help="How many."), Renamed("--limit", "--most")] = 3
-    tags: Annotated[list[str] | None, typer.Option("--tag"), Renamed("--label", "--tag")] = None
+    tags: Annotated[list[str], typer.Option("--tag"), Renamed("--label", "--tag")] = NONE
     json: PrintJson = False
 
     def __post_init__(self) -> None:
