@@ -10,7 +10,10 @@ import transformers
 
 ROOT = Path(__file__).resolve().parents[1]
 CONCERNED = [
-    *(f"tests/models/test_{name}.py" for name in ("checkpoints", "scoring")),
+    *(
+        f"tests/models/test_{name}.py"
+        for name in ("modeling", "configuration", "decoder", "scoring")
+    ),
     "tests/conformance",
     *(
         f"tests/vision_encoders/test_{name}.py"

@@ -23,7 +23,7 @@ from autogaze.errors import SelectorError, VideoError
 from autogaze.evaluation.flops import selection_flops
 from autogaze.evaluation.selectors import check_motion_needed
 from autogaze.evaluation.timing import Timing, hardware, matrix_rate, timed
-from autogaze.models.autogaze.native import AttentionKernel, attention_kernel
+from autogaze.models.autogaze.native.attention import AttentionKernel, attention_kernel
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned

@@ -62,7 +62,7 @@ class MeasuredSelector:
         # As `Learned.select`, but the tiles' own gazes are needed to count arithmetic.
         cap, loss = selector.settings(ratio, None)
         caps = [selector.cap(cap, frame) for frame in range(clips.num_frames)]
-        generation = selector.model.generate(selector.seen(clips), caps=caps, threshold=loss)
+        generation = selector.model.generate(selector.preprocess(clips), caps=caps, threshold=loss)
         decoded = generation.to_gaze()
         return Selection(selector.adaptation.stitch(decoded), decoded)
 

@@ -1,7 +1,7 @@
 """Change: the cells that differ most from the frame before, over the whole clip.
 
 After the RGB form of Efficient Video Sampling (arXiv 2510.14624): the L1 distance of
-every cell to the same cell one frame earlier, and one threshold a clip, the q-quantile
+every cell to the same cell one frame earlier, and one threshold per clip, the q-quantile
 of all its distances, so that busy frames get more patches than quiet ones.
 """
 
@@ -21,7 +21,7 @@ class Change(Selector):
     """Cells of the finest scale above the clip's own quantile of change.
 
     The first frame is taken whole. A cell must change by more than the quantile, so a
-    clip that stands still costs one patch a frame. Under a `ratio` the most changed
+    clip that stands still costs one patch per frame. Under a `ratio` the most changed
     cells of a frame come first, and the first frame is taken coarsely where its cells
     do not all fit (`finest_cells.whole_frame`). The threshold is known only once the
     clip has been seen: a stream decides everything in `finish`, keeping one frame and

@@ -1,7 +1,7 @@
 """Codec: the cells that the video's own motion vectors say have moved.
 
-The decoder exports motion vectors anyway, so choosing costs next to nothing and looks
-at no pixel. It sees what an encoder for compression saw: motion of blocks, not what is
+The decoder exports motion vectors anyway, so selecting costs next to nothing and reads
+no pixel. It knows what the compressing encoder knew: motion of blocks, not what is
 in them.
 """
 
@@ -70,9 +70,9 @@ class _MotionStream(CausalStream[Codec]):
     """Each frame by its own motion."""
 
     def choose(self, frame: Clips, cap: int) -> Gaze:
-        if frame.motion is None:
+        if frame.motion is None:  # `Codec.check` has refused such clips
             raise SelectorError("codec needs the decoder's motion vectors")
-        motion = frame.motion[:, 0].flatten(1).float()
+        motion = frame.motion[:, 0].flatten(1).float()  # (B, cells)
         whole = whole_frame(self.pyramid, cap).to(motion.device)
         is_new = (motion >= self.selector.new_content).all(dim=1).tolist()
         moved = highest_cells(motion, self.selector.threshold, self.pyramid)

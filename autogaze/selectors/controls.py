@@ -1,4 +1,4 @@
-"""The two controls, random and centre patches: what any selector must beat."""
+"""Controls: random patches and centre patches, the baselines that any selector must beat."""
 
 import torch
 
@@ -37,7 +37,7 @@ class Centre(Selector):
 
 
 class _CentreStream(CausalStream[Centre]):
-    """The same patches again and again."""
+    """The same patches in every frame."""
 
     def choose(self, frame: Clips, cap: int) -> Gaze:
         ids = self.selector.order[:cap].to(frame.frames.device)
@@ -47,7 +47,7 @@ class _CentreStream(CausalStream[Centre]):
 class Random(Selector):
     """Patches of all scales, uniformly and without replacement, the cap in every frame.
 
-    One seed a clip is drawn from `generator` (torch's own if None), in the order of the
+    One seed per clip is drawn from `generator` (torch's own if None), in the order of the
     clips. So clips chosen together, one after another, or frame by frame get the same
     patches from the same generator.
 
@@ -67,20 +67,20 @@ class Random(Selector):
 
 
 class _RandomStream(CausalStream[Random]):
-    """One generator a clip."""
+    """One generator per clip."""
 
     def __init__(self, selector: Random, ratio: Ratio, generator: torch.Generator | None) -> None:
         super().__init__(selector, ratio)
         self.generator = generator
-        self.of_clip: list[torch.Generator] = []
+        self.generators: list[torch.Generator] = []
 
     def choose(self, frame: Clips, cap: int) -> Gaze:
         device = frame.frames.device
-        if not self.of_clip:
-            self.of_clip = [self._seeded() for _ in range(frame.num_clips)]
+        if not self.generators:
+            self.generators = [self._seeded() for _ in range(frame.num_clips)]
         ids = [
             torch.randperm(self.pyramid.num_patches, generator=generator)[:cap].to(device)
-            for generator in self.of_clip
+            for generator in self.generators
         ]
         return frame_gaze(self.pyramid, ids)
 

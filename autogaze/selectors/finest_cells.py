@@ -1,4 +1,4 @@
-"""What the training-free selectors share: they score the cells of the finest scale.
+"""Scoring and selecting cells of the finest scale, shared by run-length, change and codec.
 
 A scored frame takes its highest cells; a frame that is all new (the first of a clip)
 is taken whole: at the finest scale, or, under a cap that is too small for that, at

@@ -11,10 +11,10 @@ from autogaze.clips import Clips, Ratio, as_clips, frame_cap
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.decoding import Picking
 from autogaze.models.autogaze.grid_adaptation import GridAdaptation
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.streaming import ClipStream, Generation
 from autogaze.selectors.base import SelectionStream, Selector
 
@@ -22,7 +22,7 @@ from autogaze.selectors.base import SelectionStream, Selector
 class Learned(Selector):
     """Gazes with an `AutoGaze` model.
 
-    `loss` is the *predicted* reconstruction loss, in units of the judge that the
+    `loss` is the *predicted* reconstruction loss, in units of the metric that the
     weights were trained with; the published weights are optimistic (losses measured
     at a threshold of 0.7 were 0.81 to 0.94). With `ratio` alone every frame takes
     exactly that share; with neither, the config's own threshold stops.
@@ -32,7 +32,7 @@ class Learned(Selector):
         temperature: 0 takes the likeliest patches, else they are sampled.
         pyramid: the patches to choose, for an encoder with another grid (as many scales
             as the model has); None: the model's own. Frames then have that pyramid's
-            side, and are gazed at tile by tile (see `models.autogaze.adaptation`).
+            side, and are gazed at tile by tile (see `models.autogaze.grid_adaptation`).
 
     Raises:
         GeometryError: a pyramid with another number of scales.
@@ -84,20 +84,20 @@ class Learned(Selector):
         self.check(clips)
         ratio, loss = self.settings(ratio, loss)
         generation = self.model.generate(
-            self.seen(clips),
+            self.preprocess(clips),
             caps=[self.cap(ratio, frame) for frame in range(clips.num_frames)],
             threshold=loss,
-            picking=Picking(self.temperature, generator),
+            sampling=Sampling(self.temperature, generator),
         )
-        return self.chosen(generation)
+        return self.to_gaze(generation)
 
-    def seen(self, clips: Clips) -> Float[Tensor, "rows T 3 s s"]:
-        """What the model is shown: the clips normalised, or their tiles."""
+    def preprocess(self, clips: Clips) -> Float[Tensor, "rows T 3 s s"]:
+        """The model's input: the clips normalised, or their tiles."""
         video = normalise(clips.unit().to(self.model.device)).to(self.model.dtype)
         return video if self.adaptation is None else self.adaptation.cut(video)
 
-    def chosen(self, generation: Generation) -> Gaze:
-        """What the model's gazes are in patches of `pyramid`."""
+    def to_gaze(self, generation: Generation) -> Gaze:
+        """The model's gazes in patches of `pyramid`."""
         gaze = generation.to_gaze()
         return gaze if self.adaptation is None else self.adaptation.stitch(gaze)
 
@@ -110,7 +110,7 @@ class Learned(Selector):
 
 
 class LearnedStream(SelectionStream["Learned"]):
-    """A `ClipStream` that is started by the first frame."""
+    """A `ClipStream`, made when the first frame comes."""
 
     def __init__(
         self,
@@ -121,22 +121,22 @@ class LearnedStream(SelectionStream["Learned"]):
     ) -> None:
         super().__init__(selector, ratio)
         self.loss = loss
-        self.picking = Picking(selector.temperature, generator)
-        self.inner: ClipStream | None = None
+        self.sampling = Sampling(selector.temperature, generator)
+        self.clip_stream: ClipStream | None = None
 
     def step(self, frame: Clips | Tensor) -> Gaze:
         clips = self.admit(frame)
         model = self.selector.model
-        if self.inner is None:
+        if self.clip_stream is None:
             adaptation = self.selector.adaptation
             tiles = 1 if adaptation is None else adaptation.tiles**2
             rows = clips.num_clips * tiles
-            self.inner = model.stream(rows, num_frames=model.config.max_num_frames)
+            self.clip_stream = model.stream(rows, num_frames=model.config.max_num_frames)
         generation = model.generate(
-            self.selector.seen(clips),
+            self.selector.preprocess(clips),
             caps=[self.selector.cap(self.ratio, self.num_frames - 1)],
             threshold=self.loss,
-            picking=self.picking,
-            stream=self.inner,
+            sampling=self.sampling,
+            stream=self.clip_stream,
         )
-        return self.selector.chosen(generation)
+        return self.selector.to_gaze(generation)

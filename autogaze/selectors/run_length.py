@@ -1,4 +1,4 @@
-"""Run-length: a cell that did not change since the last two frames is not looked at.
+"""Run-length: cells that changed since the two frames before.
 
 After Run-Length Tokenization (Choudhury et al., "Don't Look Twice", NeurIPS 2024): time
 is cut into tubelets of two frames; a cell of a tubelet is kept when the mean absolute
@@ -65,29 +65,34 @@ class RunLength(Selector):
 
 
 class _TubeletStream(SelectionStream[RunLength]):
-    """Holds the first frame of the open tubelet, and the picture to compare with."""
+    """The tubelet that is still open, and what it is compared with.
+
+    Attributes:
+        first: first frame of the open tubelet.
+        reference: picture that a tubelet's last frame is compared with.
+    """
 
     def __init__(self, selector: RunLength, ratio: Ratio | None) -> None:
         super().__init__(selector, ratio)
-        self.open: Float[Tensor, "B 3 S S"] | None = None
+        self.first: Float[Tensor, "B 3 S S"] | None = None
         self.reference: Float[Tensor, "B 3 S S"] | None = None
 
     def step(self, frame: Clips | Tensor) -> Gaze:
         """Nothing after the first frame of a tubelet, both frames after the second."""
         clips = self.admit(frame)
         picture = clips.unit()[:, 0]
-        if self.open is None:
-            self.open = picture
+        if self.first is None:
+            self.first = picture
             return no_frames(self.pyramid, clips.num_clips, picture.device)
-        first, self.open = self.open, None
+        first, self.first = self.first, None
         return self._close(first, picture, num_frames=TUBELET)
 
     def finish(self) -> Gaze | None:
         """The tubelet of one frame at the end of an odd clip."""
         self.finished = True
-        if self.open is None:
+        if self.first is None:
             return None
-        first, self.open = self.open, None
+        first, self.first = self.first, None
         return self._close(first, first, num_frames=1)
 
     def _close(
@@ -108,15 +113,15 @@ class _TubeletStream(SelectionStream[RunLength]):
         if self.selector.since == "previous":
             self.reference = first
         else:
-            looked = self._pixels([ids[: max(caps)] for ids in kept], first.device)
-            self.reference = torch.where(looked[:, None], first, self.reference)
+            gazed = self._pixels([ids[: max(caps)] for ids in kept], first.device)  # (B, S, S)
+            self.reference = torch.where(gazed[:, None], first, self.reference)
         return Gaze.cat_frames(
             [frame_gaze(self.pyramid, [ids[:cap] for ids in kept]) for cap in caps]
         )
 
     def _pixels(self, ids: list[Int[Tensor, " _"]], device: torch.device) -> Bool[Tensor, "B S S"]:
         """True on the pixels of the cells."""
-        looked = torch.zeros(
+        inside = torch.zeros(
             len(ids), self.pyramid.side, self.pyramid.side, dtype=torch.bool, device=device
         )
         edges = self.pyramid.pixel_edges(self.pyramid.side)
@@ -124,5 +129,5 @@ class _TubeletStream(SelectionStream[RunLength]):
         for clip, cells in enumerate(ids):
             for cell in (cells - self.pyramid.offsets[-1]).tolist():
                 row, column = divmod(cell, grid)
-                looked[clip, edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = True
-        return looked
+                inside[clip, edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = True
+        return inside

@@ -22,10 +22,10 @@ from autogaze.clips import frame_caps
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
-from autogaze.models.autogaze.decoding import Picking
 from autogaze.models.autogaze.limits import GazeSettings, draw_settings
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import Scores, score
 from autogaze.models.autogaze.streaming import Generation
 from autogaze.training.loader import Moment
@@ -128,7 +128,7 @@ class GazeRows:
         Args:
             video: normalised; rows are group-major, row = repetition * B + clip.
         """
-        tokens, _ = model.see(video)
+        tokens, _ = model.gazing_model.vision_tokens(video)
         return tokens.repeat(len(self.ids) // len(video), 1, 1, 1)
 
     def score(
@@ -218,7 +218,7 @@ def sample_groups(
     generation = model.generate(
         video,
         caps=caps.repeat(group_size, 1),
-        picking=Picking(moment.temperature, row_seeds=seeds),
+        sampling=Sampling(moment.temperature, row_seeds=seeds),
         repetitions=group_size,
     )
     return GazeRows.of_generation(generation)
@@ -242,7 +242,7 @@ def group_caps(
         video,
         caps=caps,
         threshold=torch.tensor(thresholds),
-        picking=Picking(moment.temperature, row_seeds=seeds),
+        sampling=Sampling(moment.temperature, row_seeds=seeds),
     )
     return measured.to_gaze().lengths
 

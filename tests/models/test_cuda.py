@@ -7,15 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from autogaze import Gaze
+from autogaze.gaze import Gaze
 from autogaze.models.autogaze import AutoGaze
-from autogaze.pipeline import GazeStream
 from autogaze.selectors.learned import Learned
-from tests.clips import make_video
-from tests.gazes import same
-from tests.models.test_generation import threshold_of
-from tests.models.test_returning import still_video
-from tests.models.tiny import tiny_model, tiny_video
+from tests.models.tiny import still_video, threshold_of, tiny_model, tiny_video
 
 pytestmark = [
     pytest.mark.cuda,
@@ -30,13 +25,17 @@ def plain_float32() -> Iterator[None]:
         yield
 
 
+def same(one: Gaze, other: Gaze) -> bool:
+    return one.ids.equal(other.ids) and one.lengths.equal(other.lengths)
+
+
 def on_gpu(model: AutoGaze, dtype: torch.dtype = torch.float32) -> AutoGaze:
     return copy.deepcopy(model).to("cuda", dtype)
 
 
-@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("static", [False, True, None])
 @pytest.mark.parametrize("stop", [False, True])
-def test_float32_gives_the_cpus_gazes(stop: bool, static: bool) -> None:
+def test_float32_gives_the_cpus_gazes(stop: bool, static: bool | None) -> None:
     model, video = tiny_model(), tiny_video(4, 3)
     threshold = threshold_of(model, video) if stop else None
     caps = [15, 7, 20]
@@ -105,6 +104,10 @@ def test_scores_are_the_cpus() -> None:
 
 
 def test_the_main_job_runs_on_it(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from autogaze.pipeline import GazeStream
+    from tests.clips import make_video
+
     video = make_video(tmp_path / "square.mp4", 20)
     selector = Learned(tiny_model())
     expected = [chunk.gaze for chunk in GazeStream(video, selector=selector, ratio=0.3)]

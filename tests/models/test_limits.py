@@ -1,16 +1,15 @@
-"""Caps and thresholds of their own for every row: a batch is decoded at once and equals its rows."""
+"""Caps and stopping thresholds, for every row its own, and how a config draws them."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autogaze import Gaze
-from autogaze.errors import SelectorError
-from autogaze.models.autogaze.decoding import Picking
+from autogaze.errors import CheckpointError, SelectorError
+from autogaze.models.autogaze.limits import draw_settings
+from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
-from tests.models.test_generation import POSITIONS, threshold_of
-from tests.models.tiny import tiny_model, tiny_video
+from tests.models.tiny import POSITIONS, threshold_of, tiny_config, tiny_model, tiny_video
 
 FEW = settings(max_examples=6, deadline=None)
 SEEDS = (11, 12, 13)
@@ -29,7 +28,7 @@ def rows_alone(model, video, caps, thresholds, temperature):
             video[row : row + 1],
             caps=caps[row].tolist(),
             threshold=None if thresholds is None else float(thresholds[row]),
-            picking=Picking(temperature, row_seeds=SEEDS[row : row + 1]),
+            sampling=Sampling(temperature, row_seeds=SEEDS[row : row + 1]),
         ).to_gaze()
         for row in range(3)
     ]
@@ -50,7 +49,7 @@ def test_rows_with_limits_of_their_own_equal_each_row_alone(
     alone = rows_alone(model, video, caps, thresholds, temperature)
     model.static_shapes = static
     together = model.generate(
-        video, caps=caps, threshold=thresholds, picking=Picking(temperature, row_seeds=SEEDS)
+        video, caps=caps, threshold=thresholds, sampling=Sampling(temperature, row_seeds=SEEDS)
     ).to_gaze()
     assert (together.lengths <= caps).all()
     if not stop:
@@ -74,53 +73,49 @@ def test_equal_limits_are_the_plain_ones(stop):
         assert plain[key].equal(own[key]), key
 
 
-@pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("batch", [1, 4, 6])
-def test_repetitions_are_rows_of_the_same_clips(batch, static):
-    model, video = tiny_model(), tiny_video(2, 3)
-    caps, picking = torch.randint(1, 21, (6, 3)), Picking(1.0, row_seeds=tuple(range(6)))
-    whole = model.generate(video.repeat(3, 1, 1, 1, 1), caps=caps, picking=picking).to_gaze()
-    model.static_shapes = static
-    stream = model.stream(2, num_frames=3, repetitions=3)
-    stream.batch = batch
-    parts = [
-        model.generate(frame, caps=caps[:, t : t + 1], picking=picking, stream=stream).to_gaze()
-        for t, frame in enumerate(video.split(1, 1))
-    ]
-    assert len(stream.states) == -(-6 // batch)
-    assert same(Gaze.cat_frames(parts), whole)
-    assert not same(whole[0], whole[2]), "repetitions are sampled one by one"
-
-
-def test_a_clip_is_seen_once_for_all_its_rows(monkeypatch):
-    model, video = tiny_model(), tiny_video(2, 3)
-    seen, see = [], model.see
-    monkeypatch.setattr(model, "see", lambda clips, *rest: seen.append(len(clips)) or see(clips))
-    model.generate(video, caps=[2, 2, 2], repetitions=4)
-    assert seen == [2]
-
-
-def test_sampling_up_to_the_last_patch():
-    """Where heads outnumber the patches that are left."""
-    video = tiny_video(1, 1)
-    for static in (False, True):
-        model = tiny_model(K=3)
-        model.static_shapes = static
-        generator = torch.Generator().manual_seed(0)
-        gaze = model.generate(video, picking=Picking(1.0, generator)).to_gaze()
-        assert gaze.ids.sort().values.tolist() == list(range(20))
-
-
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ({"caps": [4, 4]}, r"one a frame \(3\).*got 2 a row"),
+        ({"caps": [4, 4]}, r"\(2, 3\), got \(2, 2\)"),
         ({"caps": torch.ones(3, 3).long()}, r"\(2, 3\), got \(3, 3\)"),
         ({"caps": [4, 0, 4]}, r"\[1, 20\], got 0"),
         ({"caps": torch.tensor([[4, 4, 4], [4, 21, 4]])}, r"\[1, 20\], got 21"),
-        ({"threshold": torch.zeros(3)}, r"each of 2 rows, got \(3,\)"),
+        ({"threshold": torch.zeros(3)}, r"2 rows, got \(3,\)"),
     ],
 )
 def test_limits_that_do_not_fit_are_refused(limits, words):
     with pytest.raises(SelectorError, match=words):
         tiny_model().generate(tiny_video(2, 3), **limits)
+
+
+def draws(**options):
+    generator = torch.Generator().manual_seed(0)
+    config = tiny_config(**options)
+    return [draw_settings(config, 4, training=True, generator=generator) for _ in range(300)]
+
+
+def test_settings_are_drawn_as_the_config_says():
+    ratios = {
+        "sample_strategy_during_training": "exponential",
+        "exponential": {"gazing_ratio_min": 0.02, "gazing_ratio_max": 0.5, "lambda": 10},
+    }
+    drawn = [draw.ratio for draw in draws(gazing_ratio_config=ratios)]
+    assert min(drawn) >= 0.02
+    assert max(drawn) <= 0.5
+    assert sum(drawn) / 300 == pytest.approx(0.116, abs=0.015)  # mean of the cut exponential
+    spread = {"sample_strategy_during_training": "dirichlet", "dirichlet": {"alpha": 3.0}}
+    frames = [draw.ratio for draw in draws(gazing_ratio_each_frame_config=spread)]
+    assert all(len(ratio) == 4 and min(ratio) >= 0 and max(ratio) <= 1 for ratio in frames)
+    assert len({tuple(ratio) for ratio in frames}) == 300
+    losses = {
+        "sample_strategy_during_training": "uniform",
+        "uniform": {"task_loss_requirement_min": 0.5, "task_loss_requirement_max": 1.0},
+    }
+    drawn = draws(
+        task_loss_requirement_config=losses, has_task_loss_requirement_during_training=True
+    )
+    assert all(0.5 <= draw.threshold <= 1 for draw in drawn)
+    assert sum(draw.threshold for draw in drawn) / 300 == pytest.approx(0.75, abs=0.03)
+    unknown = {"sample_strategy_during_training": "never heard of"}
+    with pytest.raises(CheckpointError, match="'never heard of'"):
+        draws(gazing_ratio_config=unknown)

@@ -1,8 +1,10 @@
-"""A tiny random selector: two scales, 16 vision tokens, K = 4."""
+"""A tiny random selector (two scales, 16 vision tokens, K = 4) and videos for it."""
 
 import torch
 
 from autogaze.models.autogaze import AutoGaze, AutoGazeConfig
+
+POSITIONS = ["as_released", "sequential"]
 
 
 def tiny_config(**changes) -> AutoGazeConfig:
@@ -39,3 +41,22 @@ def tiny_model(seed: int = 0, **changes) -> AutoGaze:
 def tiny_video(clips: int, frames: int, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(clips, frames, 3, 64, 64, generator=generator)
+
+
+def still_video(clips: int, frames: int, seed: int = 0) -> torch.Tensor:
+    """One picture each, under noise of 0.02 of the way from black to white."""
+    noise = tiny_video(clips, frames, seed + 100)
+    return tiny_video(clips, 1, seed) + 0.08 * noise
+
+
+def threshold_of(model, video) -> float:
+    """A predicted loss at which some frames stop early and others late.
+
+    It lies in the widest gap between predicted losses around the median: on one of
+    them, rounding would decide who stops.
+    """
+    scores = model.score(video, model.generate(video))
+    losses = scores.predicted_losses.detach().flatten().sort().values
+    middle = losses[len(losses) // 4 : -len(losses) // 4]
+    gap = (middle[1:] - middle[:-1]).argmax()
+    return float(middle[gap : gap + 2].mean())

@@ -15,7 +15,7 @@ from autogaze.reconstruction.canvas import GREY, Canvas, canvas_losses, reconstr
 from autogaze.reconstruction.greedy_search import search_cells
 from autogaze.reconstruction.resample import resampled_scales
 from autogaze.source import Source, TileGrid
-from tests.selectors.material import (
+from tests.selectors.clips import (
     CROPPED,
     exact_pyramids,
     pyramids,

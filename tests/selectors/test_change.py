@@ -6,7 +6,7 @@ import torch
 from autogaze.errors import SelectorError
 from autogaze.geometry import PatchPyramid
 from autogaze.selectors.change import Change
-from tests.selectors.material import change_cells, random_clips, still_clips
+from tests.selectors.clips import change_cells, random_clips, still_clips
 
 PYRAMID = PatchPyramid((8, 16), 4)
 FINEST = PYRAMID.offsets[-1]

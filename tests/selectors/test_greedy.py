@@ -11,7 +11,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import Canvas, canvas_losses
 from autogaze.reconstruction.resample import resampled_scales
 from autogaze.selectors.greedy import Greedy
-from tests.selectors.material import (
+from tests.selectors.clips import (
     CROPPED,
     EXACT,
     exact_pyramids,

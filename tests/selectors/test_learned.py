@@ -12,7 +12,7 @@ from autogaze.models.autogaze.processing import normalise
 from autogaze.selectors.learned import Learned
 from tests.gazes import same
 from tests.models.tiny import tiny_model
-from tests.selectors.material import random_clips
+from tests.selectors.clips import random_clips
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def some_loss(selector: Learned, frames: Tensor) -> float:
 
     Random weights predict negative losses too, which nobody may ask for.
     """
-    video = selector.seen(Clips(frames))
+    video = selector.preprocess(Clips(frames))
     scores = selector.model.score(video, selector.model.generate(video))
     losses = scores.predicted_losses.detach().flatten().sort().values
     high = losses[losses > 0][-12:]

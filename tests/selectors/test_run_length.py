@@ -7,7 +7,7 @@ from autogaze.errors import SelectorError
 from autogaze.geometry import PatchPyramid
 from autogaze.selectors.run_length import RunLength
 from autogaze.utils.normalization import IMAGENET
-from tests.selectors.material import change_cells, still_clips
+from tests.selectors.clips import change_cells, still_clips
 
 PYRAMID = PatchPyramid((8, 16), 4)
 FINEST = PYRAMID.offsets[-1]

@@ -92,7 +92,7 @@ def test_hints_teach_the_stem(tmp_path):
         trainer = build_trainer(options)
         trainer.fit()
         frames = torch.rand(2, 3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
-        tokens, _ = trainer.learner.model.see(frames * 2 - 1)
+        tokens, _ = trainer.learner.model.gazing_model.vision_tokens(frames * 2 - 1)
         return float(hint_loss(tokens, targets_of(frames)).mean().detach())
 
     assert losses(1.0, 12) < 0.7 * losses(0.0, 12)

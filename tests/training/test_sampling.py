@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autogaze.errors import SelectorError
-from autogaze.models.autogaze.decoding import Picking, pick_block
+from autogaze.models.autogaze.sampling import Sampling, sample_block
 from autogaze.training.loader import Moment
 from autogaze.training.rollouts import GazeRows, at_last_gazes, group_caps, sample_groups
 from tests.models.tiny import tiny_model, tiny_video
@@ -28,8 +28,8 @@ def self_sampling(low, high):
 
 def test_row_seeds_sample_by_the_softmax():
     weights = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    picking = Picking(1.0, row_seeds=tuple(range(4000))).of_frame(0, slice(None), 4000)
-    ids = pick_block(weights.log().expand(4000, 1, 4), torch.zeros(4000, 4).bool(), picking)
+    sampling = Sampling(1.0, row_seeds=tuple(range(4000))).for_frame(0, slice(None), 4000)
+    ids = sample_block(weights.log().expand(4000, 1, 4), torch.zeros(4000, 4).bool(), sampling)
     shares = torch.bincount(ids[:, 0], minlength=4) / 4000
     assert (shares - weights).abs().max() < 0.03
 
@@ -37,10 +37,10 @@ def test_row_seeds_sample_by_the_softmax():
 def test_a_row_is_sampled_alike_alone_and_in_any_batch():
     selector, video = model(), tiny_video(3, 3)
     caps, seeds = [5, 4, 6], (11, 12, 13)
-    together = selector.generate(video, caps=caps, picking=Picking(1.0, row_seeds=seeds))
+    together = selector.generate(video, caps=caps, sampling=Sampling(1.0, row_seeds=seeds))
     for row in range(3):
-        picking = Picking(1.0, row_seeds=seeds[row : row + 1])
-        alone = selector.generate(video[row : row + 1], caps=caps, picking=picking)
+        sampling = Sampling(1.0, row_seeds=seeds[row : row + 1])
+        alone = selector.generate(video[row : row + 1], caps=caps, sampling=sampling)
         assert torch.equal(alone.to_gaze().ids, together.to_gaze()[row].ids)
 
 
@@ -49,30 +49,30 @@ def test_rows_that_stop_early_disturb_no_other():
     seeds = (11, 12, 13)
     losses = selector.score(video, selector.generate(video, caps=[12] * 4)).predicted_losses
     threshold = float(losses.detach().median())
-    picking = Picking(1.0, row_seeds=seeds)
-    together = selector.generate(video, threshold=threshold, picking=picking).to_gaze()
+    sampling = Sampling(1.0, row_seeds=seeds)
+    together = selector.generate(video, threshold=threshold, sampling=sampling).to_gaze()
     assert len(set(together.lengths.sum(1).tolist())) > 1, "the rows must differ in length"
     for row in range(3):
-        picking = Picking(1.0, row_seeds=seeds[row : row + 1])
+        sampling = Sampling(1.0, row_seeds=seeds[row : row + 1])
         one = video[row : row + 1]
-        alone = selector.generate(one, threshold=threshold, picking=picking).to_gaze()
+        alone = selector.generate(one, threshold=threshold, sampling=sampling).to_gaze()
         assert torch.equal(alone.lengths[0], together.lengths[row])
         assert torch.equal(alone.ids, together[row].ids)
 
 
 def test_small_micro_batches_sample_alike():
     selector, video = model(), tiny_video(3, 3)
-    picking = Picking(1.0, row_seeds=(1, 2, 3))
-    whole = selector.generate(video, caps=[5] * 3, picking=picking).to_gaze()
+    sampling = Sampling(1.0, row_seeds=(1, 2, 3))
+    whole = selector.generate(video, caps=[5] * 3, sampling=sampling).to_gaze()
     selector.memory_budget = 1
     assert torch.equal(
-        whole.ids, selector.generate(video, caps=[5] * 3, picking=picking).to_gaze().ids
+        whole.ids, selector.generate(video, caps=[5] * 3, sampling=sampling).to_gaze().ids
     )
 
 
 def test_each_row_needs_its_seed():
-    with pytest.raises(SelectorError, match="2 row_seeds for 3 clips"):
-        model().generate(tiny_video(3, 1), picking=Picking(1.0, row_seeds=(1, 2)))
+    with pytest.raises(SelectorError, match="2 row_seeds for 3"):
+        model().generate(tiny_video(3, 1), sampling=Sampling(1.0, row_seeds=(1, 2)))
 
 
 def test_groups_are_of_equal_length_and_group_major():
@@ -117,22 +117,22 @@ def test_losses_are_known_at_the_last_real_gaze_of_judged_frames():
 
 def test_scoring_gives_a_greedy_gaze_the_probability_it_was_decoded_with(monkeypatch):
     """With sequential decode positions, as training uses them."""
-    from autogaze.models.autogaze import decoding
+    from autogaze.models.autogaze import decoder, decoding
 
     selector, video = model(), tiny_video(1, 3)
     decoded = []
 
-    def noting(logits, taken, picking):
-        ids = pick_block(logits, taken, picking)
+    def noting(logits, taken, sampling):
+        ids = sample_block(logits, taken, sampling)
         decoded.append((logits.clone(), ids))
         return ids
 
-    monkeypatch.setattr(decoding, "pick_block", noting)
-    heads = decoding.GazeDecoding._heads
+    monkeypatch.setattr(decoding, "sample_block", noting)
+    heads = decoder.FusedDecoder.heads
     every = []
     monkeypatch.setattr(
-        decoding.GazeDecoding,
-        "_heads",
+        decoder.FusedDecoder,
+        "heads",
         lambda self, hidden: every.append(heads(self, hidden)) or every[-1],
     )
     generation = selector.generate(video, caps=[6, 9, 4])

@@ -77,8 +77,8 @@ class ComparedSelector:
                 for _ in range(clips.num_clips)
             ]
             caps = [frame_caps(own, clips.num_frames, model.pyramid.num_patches) for own in ratios]
-            generation = model.generate(self.selector.seen(clips), caps=torch.tensor(caps))
-            return self.selector.chosen(generation).to("cpu")
+            generation = model.generate(self.selector.preprocess(clips), caps=torch.tensor(caps))
+            return self.selector.to_gaze(generation).to("cpu")
         return self.selector.select(clips, ratio=ratio, generator=generator).to("cpu")
 
 

@@ -154,7 +154,7 @@ def _stop(selector: Selector, clips: Clips, threshold: float) -> tuple[Gaze, Flo
         if gaze.losses is None:
             raise SelectorError(f"{selector.name} stops by loss, but returns none")
         return gaze, gaze.losses
-    video = selector.seen(clips)
+    video = selector.preprocess(clips)
     generation = selector.model.generate(video, threshold=threshold)
     scores = selector.model.score(video, generation)
     return generation.to_gaze().to("cpu"), _last_predicted(generation, scores.predicted_losses)

@@ -55,7 +55,7 @@ class VisionModelConfig(PretrainedConfig):
 
 
 class ConnectorConfig(PretrainedConfig):
-    """The position embedding between stem and decoder."""
+    """The position embedding between vision stem and decoder."""
 
     model_type = "autogaze_connector"
 
@@ -66,7 +66,7 @@ class ConnectorConfig(PretrainedConfig):
 
 
 class GazeDecoderConfig(PretrainedConfig):
-    """The small Llama that gazes. `rope_parameters` holds RoPE's theta and scaling."""
+    """The gaze decoder, a small Llama. `rope_parameters` holds RoPE's theta and scaling."""
 
     model_type = "autogaze_decoder"
 
@@ -108,7 +108,7 @@ class GazeDecoderConfig(PretrainedConfig):
 
 
 class GazeModelConfig(PretrainedConfig):
-    """The parts that carry weights, and the frame they look at."""
+    """The parts that carry weights, and the size of their frames."""
 
     model_type = "autogaze_gaze_model"
 
@@ -134,7 +134,7 @@ class AutoGazeConfig(PretrainedConfig):
 
     Args:
         scales: sides of the patch pyramid, as "32+64+112+224".
-        num_vision_tokens_each_frame: patches a frame, V; must fit `scales`.
+        num_vision_tokens_each_frame: patches per frame, V; must fit `scales`.
         max_num_frames: frames of the clips it was trained on.
         gazing_ratio_config, gazing_ratio_each_frame_config,
         task_loss_requirement_config, has_task_loss_requirement_during_training,
@@ -144,10 +144,10 @@ class AutoGazeConfig(PretrainedConfig):
             gazing. "as_released": the last k ids of that frame's prefill, as the
             published weights are run. "sequential": the ids that follow, so that
             decoding and teacher-forced scoring agree.
-        inhibition_of_return: above 0: a patch that was gazed at is gazed at again with a
-            probability that grows with how much it has changed since, up to this mean
-            difference of pixel values in [0, 1] (`autogaze.models.autogaze.inhibition`).
-            None, as the published weights are run: with the probability of any other.
+        inhibition_of_return: a mean difference of pixel values, above 0: the probability that
+            a patch is gazed at again grows with how much it has changed since, up to this much
+            (`autogaze.models.autogaze.inhibition`). None, as the published weights are run:
+            it is that of any other patch.
         gaze_model_config: the parts with weights.
 
     Raises:
@@ -253,7 +253,7 @@ def _part(kind: type[PretrainedConfig], value: Any) -> Any:
 
 
 def check_inhibition(full_change: float | None) -> None:
-    """Raise CheckpointError for a change that means nothing."""
+    """Raise CheckpointError unless this is None or a finite number above 0."""
     number = isinstance(full_change, int | float) and not isinstance(full_change, bool)
     if full_change is not None and not (number and 0 < full_change < math.inf):
         raise CheckpointError(

@@ -6,7 +6,7 @@ place nobody looks at, and attention sees a fixed window through a mask. That wa
 arithmetic, of which a GPU has plenty, and saves launches, which are what a loop of
 thousands of small operations is made of. The gazes are the same.
 
-The host waits for one flag a block, to know whether any row goes on.
+The host waits for one flag per block, to know whether any row goes on.
 """
 
 from collections.abc import Callable
@@ -18,34 +18,42 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from autogaze.models.autogaze.decoding import GazeDecoding, Picking, Slots, pick_block
-from autogaze.models.autogaze.limits import FrameLimits
+from autogaze.models.autogaze.decoder import FusedDecoder
+from autogaze.models.autogaze.decoding import Slots
+from autogaze.models.autogaze.limits import FrameLimits, stopped_slots
+from autogaze.models.autogaze.sampling import FrameSampling, sample_block
 from autogaze.models.autogaze.vision import ConvHistory
 
 WINDOW = 512
-"""Attention looks at a multiple of so many tokens: a graph each, and little waste."""
+"""Attention looks at a multiple of so many tokens: one graph for each, and little waste."""
 
 
-class StaticState:
-    """The streaming state of B rows, all of it in tensors of fixed shape.
+class StaticGazeState:
+    """As `GazeState`, all of it in tensors of fixed shape.
 
     Args:
-        decoding: the decoder made ready.
-        num_rows: B.
-        capacity: tokens a row has room for; it doubles when it runs out.
+        decoder, num_rows, capacity, decode_positions: as of `GazeState`.
+        num_tokens: vision tokens per frame.
         graphs: replay CUDA graphs instead of launching kernels one by one.
     """
 
     def __init__(
-        self, decoding: GazeDecoding, num_rows: int, capacity: int, *, graphs: bool
+        self,
+        decoder: FusedDecoder,
+        num_rows: int,
+        capacity: int,
+        decode_positions: str,
+        num_tokens: int,
+        *,
+        graphs: bool,
     ) -> None:
-        config, like = decoding.config, decoding.decoder.lm_head.weight
-        self.decoding = decoding
+        config, like = decoder.config, decoder.lm_head
+        self.decoder = decoder
         self.num_rows = num_rows
+        self.sequential = decode_positions == "sequential"
         self.graphs = graphs
-        self.block_size = config.num_multi_token_pred
-        self.num_patches = config.vocab_size - 1
-        self.num_frames = 0
+        self.block_size = K = config.num_multi_token_pred
+        self.num_patches = V = config.vocab_size - 1
         self.longest = 0
         self.history: ConvHistory | None = None
         self._replays: dict[str, Callable[[], None] | None] = {}
@@ -53,59 +61,50 @@ class StaticState:
         def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=like.device)
 
-        heads, K = 2 * config.num_key_value_heads, self.block_size
+        layers, heads = config.num_hidden_layers, 2 * config.num_key_value_heads
         # The last place of a row takes what is padding; no window reaches it.
-        self.held = zeros(
-            config.num_hidden_layers,
-            num_rows,
-            heads,
-            capacity + 1,
-            config.head_dim,
-            dtype=like.dtype,
-        )
-        self.lengths = zeros(num_rows)
+        self.cache = zeros(layers, num_rows, heads, capacity + 1, config.head_dim, dtype=like.dtype)
+        self.cache_lengths = zeros(num_rows)
         self.prefill_ends = zeros(num_rows)
+        self.vision = zeros(num_rows, num_tokens, config.hidden_size, dtype=like.dtype)
         self.hidden = zeros(num_rows, config.hidden_size, dtype=like.dtype)
-        self.vision: Tensor | None = None
-        self.taken = zeros(num_rows, self.num_patches, dtype=torch.bool)
+        self.taken = zeros(num_rows, V, dtype=torch.bool)
         self.finished = zeros(num_rows, dtype=torch.bool)
         self.ids, self.unfed = zeros(num_rows, K), zeros(num_rows, K)
         self.kept = zeros(num_rows, K, dtype=torch.bool)
         self.unfed_real = zeros(num_rows, K, dtype=torch.bool)
         self.left = zeros(num_rows, 1)
         self.threshold = zeros(num_rows, 1, dtype=torch.float32)
-        self.log_weights = zeros(num_rows, self.num_patches, dtype=torch.float32)
+        self.log_weights = zeros(num_rows, V, dtype=torch.float32)
 
     @property
     def capacity(self) -> int:
-        return self.held.shape[3] - 1
+        return self.cache.shape[3] - 1
 
     def unfed_ids(self) -> list[Int[Tensor, " _"]]:
-        """Patches gazed at and not fed yet, a row each."""
+        """Patches gazed at and not fed yet, per row."""
         return [ids[real] for ids, real in zip(self.unfed, self.unfed_real, strict=True)]
 
-    def held_lengths(self) -> list[int]:
-        """Tokens held, a row each."""
-        return self.lengths.tolist()
+    def lengths(self) -> list[int]:
+        """Tokens in the cache, per row."""
+        return self.cache_lengths.tolist()
 
     def gaze_frame(
         self,
         vision_tokens: Float[Tensor, "B tokens C"],
         limits: FrameLimits,
-        picking: Picking,
+        sampling: FrameSampling,
     ) -> Slots:
-        """Gaze at one frame; as `GazeDecoding.gaze_frame`."""
+        """Gaze at the next frame; as `GazeState.gaze_frame`."""
         left = max(limits.caps)
         self._make_room(vision_tokens.shape[1] + left)
-        if self.vision is None:
-            self.vision = torch.empty_like(vision_tokens)
         self.vision.copy_(vision_tokens)
         alike = len(set(limits.caps)) == 1
         _put(self.left, left if alike else torch.tensor(limits.caps)[:, None])
         _put(self.threshold, float("-inf") if limits.threshold is None else limits.threshold)
-        if picking.log_weights is not None:  # graphs read them where they were recorded
-            self.log_weights.copy_(picking.log_weights)
-            picking = replace(picking, log_weights=self.log_weights)
+        if sampling.log_weights is not None:  # graphs read them where they were recorded
+            self.log_weights.copy_(sampling.log_weights)
+            sampling = replace(sampling, log_weights=self.log_weights)
         window = min(self.capacity, -(-self.longest // WINDOW) * WINDOW)
 
         self._run(f"prefill {window}", partial(self._prefill, window))
@@ -114,25 +113,24 @@ class StaticState:
         while True:
             size = min(left, self.block_size)
             first = not ids
-            if picking.temperature == 0:
-                propose = partial(self._propose, picking, self.block_size, first=first)
+            if sampling.temperature == 0:
+                propose = partial(self._propose, sampling, self.block_size, first=first)
                 self._run(f"propose {'first' if first else 'later'}", propose)
             else:  # random numbers must be fresh, and no more of them drawn than are needed
-                self._propose(picking, size, first=first)
+                self._propose(sampling, size, first=first)
             ids.append(self.ids[:, :size].clone())
             kept.append(self.kept[:, :size].clone())
             left -= size
             if left == 0 or (limits.threshold is not None and bool(self.finished.all())):
                 break
             self._run(f"feed {window}", partial(self._feed_block, window))
-        self.num_frames += 1
         return Slots(torch.cat(ids, 1), torch.cat(kept, 1))
 
     def _make_room(self, tokens: int) -> None:
         self.longest += tokens  # an upper bound of every row's length, known without asking
         if self.longest > self.capacity:
             extra = max(self.longest, 2 * self.capacity) - self.capacity
-            self.held = F.pad(self.held, (0, 0, 0, extra))
+            self.cache = F.pad(self.cache, (0, 0, 0, extra))
             self._replays.clear()  # graphs know the old tensor
 
     def _run(self, name: str, operations: Callable[[], None]) -> None:
@@ -153,42 +151,38 @@ class StaticState:
 
     def _prefill(self, window: int) -> None:
         """Feed what the last frame left unfed, and the frame."""
-        vision = self._vision_tokens()
-        embed = self.decoding.decoder.model.embed_tokens
-        tokens = torch.cat([embed(self.unfed), vision], 1)
-        real = F.pad(self.unfed_real, (0, vision.shape[1]), value=True)
-        positions = self.lengths[:, None] + real.cumsum(1) - 1
+        tokens = torch.cat([self.decoder.embed_tokens(self.unfed), self.vision], 1)
+        real = F.pad(self.unfed_real, (0, self.vision.shape[1]), value=True)
+        positions = self.cache_lengths[:, None] + real.cumsum(1) - 1
         self.hidden.copy_(self._feed(tokens, real, positions, window))
-        self.prefill_ends.copy_(self.lengths - 1)
+        self.prefill_ends.copy_(self.cache_lengths - 1)
         self.unfed_real.zero_()
         self.taken.zero_()
         self.finished.zero_()
 
-    def _propose(self, picking: Picking, size: int, *, first: bool) -> None:
+    def _propose(self, sampling: FrameSampling, size: int, *, first: bool) -> None:
         """The next block: `size` ids, which of them are kept, and which rows are finished."""
-        logits, losses = self.decoding._heads(self.hidden)
-        picked = pick_block(logits[:, :size, : self.num_patches], self.taken, picking)
-        self.ids[:, :size].copy_(picked)
-        within = torch.arange(self.block_size, device=self.left.device) < self.left
-        enough = (losses.float() <= self.threshold) & within
-        if first:
-            enough[:, 0] = False
+        logits, losses = self.decoder.heads(self.hidden)  # (B, K, V + 1), (B, K)
+        ids = sample_block(logits[:, :size, : self.num_patches], self.taken, sampling)
+        self.ids[:, :size].copy_(ids)
+        within = torch.arange(self.block_size, device=self.left.device) < self.left  # (B, K)
+        stopped = stopped_slots(losses, self.threshold, first_block=first) & within
         active = ~self.finished[:, None]
-        self.kept.copy_(active & within & ~enough)
+        self.kept.copy_(active & within & ~stopped)
         self.unfed.copy_(torch.where(active, self.ids, self.unfed))
         self.unfed_real.copy_(torch.where(active, self.kept, self.unfed_real))
         self.left.sub_(self.block_size)
-        self.finished.logical_or_(enough.any(1)).logical_or_(self.left[:, 0] <= 0)
+        self.finished.logical_or_(stopped.any(1)).logical_or_(self.left[:, 0] <= 0)
 
     def _feed_block(self, window: int) -> None:
         """Feed the block to the rows that go on."""
         active = ~self.finished
         slots = torch.arange(self.block_size, device=self.left.device)
-        starts = (
-            self.lengths if self.decoding.sequential else self.prefill_ends - self.block_size + 1
-        )
-        tokens = self.decoding.decoder.model.embed_tokens(self.ids)
+        starts = self.prefill_ends - self.block_size + 1
+        if self.sequential:
+            starts = self.cache_lengths
         real = active[:, None].expand_as(self.ids)
+        tokens = self.decoder.embed_tokens(self.ids)
         updated = self._feed(tokens, real, starts[:, None] + slots, window)
         self.hidden.copy_(torch.where(active[:, None], updated, self.hidden))
         self.unfed_real.logical_and_(~active[:, None])
@@ -202,31 +196,26 @@ class StaticState:
     ) -> Float[Tensor, "B C"]:
         """Run tokens through the decoder; the final state of each row's last one."""
         B, n, _ = tokens.shape
-        places = self.lengths[:, None] + real.cumsum(1) - 1
+        places = self.cache_lengths[:, None] + real.cumsum(1) - 1
         seen = torch.arange(window, device=places.device) <= places[..., None]  # (B, n, window)
         places = torch.where(real, places, self.capacity)
-        x = tokens.flatten(0, 1)
-        rotation = self.decoding.rotations(positions.flatten())
-        for index, layer in enumerate(self.decoding.layers):
+        x = tokens.flatten(0, 1)  # (B * n, C)
+        rotation = self.decoder.rotations(positions.flatten())
+        for index, layer in enumerate(self.decoder.layers):
             queries, keys_values = layer.project(x, rotation)
-            new = keys_values.unflatten(0, (B, n)).transpose(1, 2)
-            self.held[index].scatter_(2, places[:, None, :, None].expand_as(new), new)
-            queries, mask = queries.unflatten(0, (B, n)).transpose(1, 2), seen
-            if index == len(self.decoding.layers) - 1:  # only the last token is read
+            new = keys_values.unflatten(0, (B, n)).transpose(1, 2)  # (B, KV, n, D)
+            self.cache[index].scatter_(2, places[:, None, :, None].expand_as(new), new)
+            queries, mask = queries.unflatten(0, (B, n)).transpose(1, 2), seen  # (B, H, n, D)
+            if index == len(self.decoder.layers) - 1:  # only the last token is read
                 x, queries, mask = x.unflatten(0, (B, n))[:, -1], queries[:, :, -1:], seen[:, -1:]
-            keys, values = self.held[index, :, :, :window].chunk(2, dim=1)
+            keys, values = self.cache[index, :, :, :window].chunk(2, dim=1)
             grouped = queries.shape[1] != keys.shape[1]
             attended = F.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=mask[:, None], scale=1.0, enable_gqa=grouped
             )
             x = layer.finish(x, attended.transpose(1, 2).flatten(2).flatten(0, 1))
-        self.lengths.add_(real.sum(1))
-        return self.decoding.decoder.model.norm(x)
-
-    def _vision_tokens(self) -> Tensor:
-        if self.vision is None:
-            raise RuntimeError("gaze_frame puts the vision tokens in place first")
-        return self.vision
+        self.cache_lengths.add_(real.sum(1))
+        return self.decoder.norm(x)
 
 
 def _put(place: Tensor, values: float | Tensor) -> None:

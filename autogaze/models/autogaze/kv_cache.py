@@ -34,23 +34,23 @@ class Feed:
         """Index of every row's last token among the packed ones."""
         return torch.tensor(self.counts).cumsum(0) - 1
 
-    def causal_mask(self, count: int, length: int, like: Tensor) -> Tensor | None:
-        """(count, length + count) additive mask: new tokens see the past and not their future."""
+    def causal_mask(self, count: int, past: int, like: Tensor) -> Tensor | None:
+        """(count, past + count) additive mask: new tokens see the past and not their future."""
         if count == 1:
             return None
-        if (count, length) not in self._masks:
-            mask = like.new_zeros(count, length + count)
-            mask[:, length:] = like.new_full((count, count), float("-inf")).triu_(1)
-            self._masks[count, length] = mask
-        return self._masks[count, length]
+        if (count, past) not in self._masks:  # the same for all layers
+            mask = like.new_zeros(count, past + count)
+            mask[:, past:] = like.new_full((count, count), float("-inf")).triu_(1)
+            self._masks[count, past] = mask
+        return self._masks[count, past]
 
 
 class KVCache:
     """Keys and values of every layer for B rows of up to `capacity` tokens.
 
     Attributes:
-        held: (layers, B, 2 * kv heads, capacity, D), the keys' heads before the values'.
-        lengths: tokens held a row, on the host.
+        keys_values: (layers, B, 2 * kv heads, capacity, D), the keys' heads before the values'.
+        lengths: tokens in each row, on the host.
         granule: what the capacity is a multiple of.
     """
 
@@ -60,7 +60,7 @@ class KVCache:
         self, layers: int, rows: int, kv_heads: int, head_dim: int, capacity: int, like: Tensor
     ) -> None:
         capacity = self._rounded(capacity)
-        self.held = like.new_empty(layers, rows, 2 * kv_heads, capacity, head_dim)
+        self.keys_values = like.new_empty(layers, rows, 2 * kv_heads, capacity, head_dim)
         self.lengths = [0] * rows
 
     @property
@@ -69,86 +69,64 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
-        return self.held.shape[3]
+        return self.keys_values.shape[3]
 
     def reserve(self, feed: Feed) -> None:
         """Make room for `feed`; the capacity doubles when it runs out (long streams only)."""
         needed = max(self.lengths[row] + n for row, n in zip(feed.rows, feed.counts, strict=True))
         if needed > self.capacity:
             extra = self._rounded(max(needed, 2 * self.capacity)) - self.capacity
-            shape = (*self.held.shape[:3], extra, self.held.shape[4])
-            self.held = torch.cat([self.held, self.held.new_empty(shape)], dim=3)
-
-    def aligned(self, feed: Feed) -> bool:
-        """Whether all rows are fed alike and stand at the same length: one batched call."""
-        return (
-            len(feed.rows) == self.num_rows
-            and len(set(feed.counts)) == 1
-            and len(set(self.lengths)) == 1
-        )
+            shape = (*self.keys_values.shape[:3], extra, self.keys_values.shape[4])
+            room = self.keys_values.new_empty(shape)
+            self.keys_values = torch.cat([self.keys_values, room], dim=3)
 
     def write(self, layer: int, feed: Feed, keys_values: Float[Tensor, "N KV D"]) -> None:
-        """Put the new tokens' keys and values behind what each row holds (see `advance`)."""
-        if self.aligned(feed):
+        """Put the new tokens' keys and values behind those of each row (see `advance`)."""
+        if self._aligned(feed):
             start, count = self.lengths[0], feed.counts[0]
-            packed = keys_values.unflatten(0, (-1, count)).transpose(1, 2)
-            self.held[layer, :, :, start : start + count] = packed
+            packed = keys_values.unflatten(0, (-1, count)).transpose(1, 2)  # (B, KV, count, D)
+            self.keys_values[layer, :, :, start : start + count] = packed
             return
         for row, new in zip(feed.rows, keys_values.split(feed.counts), strict=True):
             start = self.lengths[row]
-            self.held[layer, row, :, start : start + len(new)] = new.transpose(0, 1)
+            self.keys_values[layer, row, :, start : start + len(new)] = new.transpose(0, 1)
+
+    def attend(
+        self, layer: int, feed: Feed, queries: Float[Tensor, "Q H D"], *, last_only: bool = False
+    ) -> Float[Tensor, "Q HD"]:
+        """Attention of new tokens, which must have been written, over their row.
+
+        Args:
+            queries: scaled; of all new tokens, or of every fed row's last one.
+            last_only: the latter.
+        """
+        counts = (1,) * len(feed.rows) if last_only else feed.counts
+        if self._aligned(feed):  # one batched call
+            rows, lengths = [slice(None)], [self.lengths[0] + feed.counts[0]]
+            parts = [queries]
+        else:  # one call per row: no mask over padding
+            rows = [slice(row, row + 1) for row in feed.rows]
+            lengths = [self.lengths[r] + n for r, n in zip(feed.rows, feed.counts, strict=True)]
+            parts = list(queries.split(counts))
+        attended = []
+        for some, length, part, count in zip(rows, lengths, parts, counts, strict=False):
+            q = part.unflatten(0, (-1, count)).transpose(1, 2)  # (rows, H, count, D)
+            k, v = self.keys_values[layer, some, :, :length].chunk(2, dim=1)
+            mask = feed.causal_mask(count, length - count, q)
+            gqa = q.shape[1] != k.shape[1]
+            x = F.scaled_dot_product_attention(q, k, v, mask, scale=1.0, enable_gqa=gqa)
+            attended.append(x.transpose(1, 2).flatten(2).flatten(0, 1))  # (rows * count, H D)
+        return torch.cat(attended)
 
     def advance(self, feed: Feed) -> None:
         """Count the fed tokens in, once all layers have written them."""
         for row, count in zip(feed.rows, feed.counts, strict=True):
             self.lengths[row] += count
 
-    def attend(
-        self, layer: int, feed: Feed, queries: Float[Tensor, "N H D"]
-    ) -> Float[Tensor, "N HD"]:
-        """Attention of all new tokens over their row; queries come scaled."""
-        if self.aligned(feed):
-            count, length = feed.counts[0], self.lengths[0]
-            mask = feed.causal_mask(count, length, queries)
-            split = queries.unflatten(0, (-1, count)).transpose(1, 2)
-            attended = self._sdpa(layer, slice(None), length + count, split, mask)
-            return attended.transpose(1, 2).flatten(2).flatten(0, 1)
-        pieces = []
-        for row, part in zip(feed.rows, queries.split(feed.counts), strict=True):
-            length, count = self.lengths[row], len(part)
-            mask = feed.causal_mask(count, length, queries)
-            split = part.transpose(0, 1)[None]
-            attended = self._sdpa(layer, slice(row, row + 1), length + count, split, mask)
-            pieces.append(attended[0].transpose(0, 1).flatten(1))
-        return torch.cat(pieces)
-
-    def attend_last(
-        self, layer: int, feed: Feed, queries: Float[Tensor, "R H D"]
-    ) -> Float[Tensor, "R HD"]:
-        """Attention of every fed row's last token only; queries come scaled."""
-        if self.aligned(feed):
-            length = self.lengths[0] + feed.counts[0]
-            return self._sdpa(layer, slice(None), length, queries[:, :, None], None).flatten(1)
-        pieces = [
-            self._sdpa(
-                layer, slice(row, row + 1), self.lengths[row] + count, query[None, :, None], None
-            )
-            for row, count, query in zip(feed.rows, feed.counts, queries, strict=True)
-        ]
-        return torch.cat(pieces).flatten(1)
+    def _aligned(self, feed: Feed) -> bool:
+        """Whether all rows are fed alike and have the same length."""
+        everyone = len(feed.rows) == self.num_rows
+        return everyone and len(set(feed.counts)) == 1 and len(set(self.lengths)) == 1
 
     def _rounded(self, capacity: int) -> int:
         return -(-capacity // self.granule) * self.granule
-
-    def _sdpa(
-        self, layer: int, rows: slice, length: int, queries: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        keys, values = self.held[layer, rows, :, :length].chunk(2, dim=1)
-        return F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=mask,
-            scale=1.0,
-            enable_gqa=queries.shape[1] != keys.shape[1],
-        )

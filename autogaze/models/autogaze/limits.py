@@ -1,11 +1,11 @@
-"""How far gazing may go: caps, and the predicted loss at which a row stops before."""
+"""Limits of gazing: caps per frame, the stopping threshold, and how a config draws both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autogaze.clips import Ratio
@@ -13,18 +13,18 @@ from autogaze.errors import CheckpointError, SelectorError
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 
 Caps = Sequence[int] | Int[Tensor, "rows T"]
-"""Patches a frame may take at most: one number a frame, or one a row and frame."""
+"""The most patches gazed at: one number per frame, or one per row and frame."""
 
 Threshold = float | Float[Tensor, " rows"]
-"""Predicted loss at which a frame stops: one number, or one a row."""
+"""Stopping threshold, a predicted loss: one number, or one per row."""
 
 
 @dataclass(frozen=True)
 class FrameLimits:
-    """Of one frame.
+    """Limits of one frame.
 
     Attributes:
-        caps: patches that each row may take at most, in [1, V].
+        caps: the most patches each row may take, in [1, V].
         threshold: predicted loss at which a row stops, (rows, 1) where each has its own;
             None never stops.
     """
@@ -32,80 +32,79 @@ class FrameLimits:
     caps: tuple[int, ...]
     threshold: float | Float[Tensor, "rows 1"] | None
 
-
-@dataclass(frozen=True)
-class ClipLimits:
-    """Of the next T frames of all rows.
-
-    Attributes:
-        caps: a row's caps, frame by frame.
-        threshold: see `FrameLimits`.
-    """
-
-    caps: tuple[tuple[int, ...], ...]
-    threshold: float | Float[Tensor, "rows 1"] | None
-
-    @classmethod
-    def of(
-        cls,
-        caps: Caps | None,
-        threshold: Threshold | None,
-        *,
-        num_rows: int,
-        num_frames: int,
-        num_patches: int,
-    ) -> "ClipLimits":
-        """Limits in the forms that callers have them.
-
-        Args:
-            caps: None lets every frame take all patches.
-            threshold: None never stops.
-            num_patches: V, what a cap can be at most.
-
-        Raises:
-            SelectorError: too few or too many of them, or caps outside [1, V].
-        """
-        if caps is None:
-            caps = (num_patches,) * num_frames
-        own = isinstance(caps, Tensor)
-        rows = caps.tolist() if own else [list(caps)] * num_rows  # type: ignore[union-attr]
-        if len(rows) != num_rows or any(len(row) != num_frames for row in rows):
-            got = tuple(caps.shape) if isinstance(caps, Tensor) else f"{len(caps)} a row"
-            raise SelectorError(
-                f"caps must be one a frame ({num_frames}) or a tensor of (rows, frames) = "
-                f"({num_rows}, {num_frames}), got {got}"
-            )
-        for cap in (cap for row in (rows if own else rows[:1]) for cap in row):
-            if not 1 <= cap <= num_patches:
-                raise SelectorError(f"caps must lie in [1, {num_patches}], got {cap}")
-        if isinstance(threshold, Tensor):
-            if threshold.shape != (num_rows,):
-                raise SelectorError(
-                    f"threshold must be a number or one for each of {num_rows} rows, "
-                    f"got {tuple(threshold.shape)}"
-                )
-            threshold = threshold[:, None]
-        return cls(tuple(map(tuple, rows)), threshold)
-
-    def frame(self, frame: int, rows: slice) -> FrameLimits:
-        """Of one frame of some of the rows."""
+    def of_rows(self, rows: slice) -> "FrameLimits":
+        """The limits of some of the rows."""
         own = isinstance(self.threshold, Tensor)
         threshold = self.threshold[rows] if own else self.threshold  # type: ignore[index]
-        return FrameLimits(tuple(row[frame] for row in self.caps[rows]), threshold)
+        return FrameLimits(self.caps[rows], threshold)
 
 
-def room_for(caps: Caps) -> int:
-    """Patches a frame that the caches must have room for: slots are shared by all rows."""
-    most = caps.amax(0).tolist() if isinstance(caps, Tensor) else list(caps)
-    return -(-sum(most) // max(1, len(most)))
+def stopped_slots(
+    losses: Float[Tensor, "B k"],
+    threshold: float | Float[Tensor, "B 1"],
+    *,
+    first_block: bool,
+) -> Bool[Tensor, "B k"]:
+    """Apply the stopping threshold to a block: True where a slot becomes padding.
+
+    That is where the loss predicted before the slot's patch is added is at most `threshold`.
+    The test is per slot, and a row with any stopped slot is finished for this frame. Slot 0 of
+    a frame never stops, so every frame takes at least one patch.
+    """
+    stopped = losses.to(torch.promote_types(losses.dtype, torch.float32)) <= threshold
+    if first_block:
+        stopped[:, 0] = False
+    return stopped
 
 
-# Ratio and loss threshold of calls that give neither: drawn as the config says.
+def frame_limits(
+    caps: Caps | None,
+    threshold: Threshold | None,
+    *,
+    num_rows: int,
+    num_frames: int,
+    num_patches: int,
+) -> list[FrameLimits]:
+    """Limits of the next frames of all rows, from what callers give.
+
+    Args:
+        caps: None lets every frame take all V patches.
+        threshold: None never stops.
+        num_patches: V.
+
+    Raises:
+        SelectorError: too few or too many of them, or caps outside [1, V].
+    """
+    if caps is None:
+        caps = (num_patches,) * num_frames
+    if isinstance(caps, Tensor):
+        rows, shape = caps.tolist(), tuple(caps.shape)
+    else:
+        rows, shape = [list(caps)] * num_rows, (num_rows, len(caps))
+    if shape != (num_rows, num_frames):
+        raise SelectorError(
+            "caps must be one per frame or a tensor of (rows, frames) = "
+            f"({num_rows}, {num_frames}), got {shape}"
+        )
+    wrong = [cap for row in rows for cap in row if not 1 <= cap <= num_patches]
+    if wrong:
+        raise SelectorError(f"caps must lie in [1, {num_patches}], got {wrong[0]}")
+    if isinstance(threshold, Tensor):
+        if threshold.shape != (num_rows,):
+            raise SelectorError(
+                f"threshold must be a number or one for each of {num_rows} rows, "
+                f"got {tuple(threshold.shape)}"
+            )
+        threshold = threshold[:, None]
+    return [FrameLimits(tuple(column), threshold) for column in zip(*rows, strict=True)]
+
+
+# Ratio and threshold of calls that give neither are drawn as the config says.
 
 
 @dataclass(frozen=True)
 class GazeSettings:
-    """Cap and stop of one call: `ratio` a number or one a frame, `threshold` a predicted loss."""
+    """Settings of one call: `ratio`, one number or one per frame, and stopping `threshold`."""
 
     ratio: Ratio | None
     threshold: float | None
@@ -124,19 +123,20 @@ def draw_settings(
     [min, max] with rate lambda. Over the frames: `uniform` gives each the mean;
     `dirichlet` shares the clip's budget out at random; `self` sets no cap and
     lets the loss threshold decide. Threshold: `fixed` or `uniform`.
+
+    Raises:
+        CheckpointError: an unknown strategy, or ratios outside [0, 1].
     """
     phase = "training" if training else "inference"
     strategy = f"sample_strategy_during_{phase}"
-    threshold = None
-    if getattr(config, f"has_task_loss_requirement_during_{phase}"):
-        threshold = _threshold(config.task_loss_requirement_config, strategy, generator)
     spread = config.gazing_ratio_each_frame_config
     kind = spread[strategy]
+    threshold = None
+    if getattr(config, f"has_task_loss_requirement_during_{phase}") or kind == "self":
+        threshold = _draw_threshold(config.task_loss_requirement_config, strategy, generator)
     if kind == "self":
-        if threshold is None:
-            threshold = _threshold(config.task_loss_requirement_config, strategy, generator)
         return GazeSettings(None, threshold)
-    ratio = _mean_ratio(config.gazing_ratio_config, strategy, generator)
+    ratio = _draw_mean_ratio(config.gazing_ratio_config, strategy, generator)
     if kind == "uniform":
         return GazeSettings(ratio, threshold)
     if kind == "dirichlet":
@@ -149,7 +149,9 @@ def draw_settings(
     raise _unknown("gazing_ratio_each_frame_config", kind, ("uniform", "dirichlet", "self"))
 
 
-def _mean_ratio(options: dict[str, Any], strategy: str, generator: torch.Generator | None) -> float:
+def _draw_mean_ratio(
+    options: dict[str, Any], strategy: str, generator: torch.Generator | None
+) -> float:
     kind = options[strategy]
     if kind not in ("fixed", "uniform", "exponential"):
         raise _unknown("gazing_ratio_config", kind, ("fixed", "uniform", "exponential"))
@@ -171,7 +173,9 @@ def _mean_ratio(options: dict[str, Any], strategy: str, generator: torch.Generat
     return float(low - torch.log1p(-u * (1 - tail)) / rate)
 
 
-def _threshold(options: dict[str, Any], strategy: str, generator: torch.Generator | None) -> float:
+def _draw_threshold(
+    options: dict[str, Any], strategy: str, generator: torch.Generator | None
+) -> float:
     kind = options[strategy]
     if kind == "fixed":
         return float(options["fixed"]["task_loss_requirement"])

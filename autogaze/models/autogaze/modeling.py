@@ -12,37 +12,15 @@ from autogaze.clips import Ratio, check_ratio, frame_caps
 from autogaze.errors import CheckpointError, SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.configuration import (
-    AutoGazeConfig,
-    ConnectorConfig,
-    GazeModelConfig,
-)
-from autogaze.models.autogaze.decoder import GazeDecoder
-from autogaze.models.autogaze.decoding import GazeDecoding, Picking
-from autogaze.models.autogaze.grid_adaptation import GridAdaptation, resize_clip
-from autogaze.models.autogaze.limits import Caps, Threshold, draw_settings, room_for
+from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.models.autogaze.gaze_model import Connector, GazeModel
+from autogaze.models.autogaze.grid_adaptation import GridAdaptation
+from autogaze.models.autogaze.limits import Caps, Threshold, draw_settings
 from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze
+from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import Scores, score
 from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, ClipStream, Generation
-from autogaze.models.autogaze.vision import ConvHistory, VisionStem
-
-
-class Connector(nn.Module):
-    """Where in the frame a vision token stands."""
-
-    def __init__(self, config: ConnectorConfig) -> None:
-        super().__init__()
-        self.pos_embed = nn.Parameter(torch.zeros(config.num_tokens, config.hidden_dim))
-
-
-class GazeModel(nn.Module):
-    """Stem, connector and decoder, under the checkpoint's names."""
-
-    def __init__(self, config: GazeModelConfig) -> None:
-        super().__init__()
-        self.vision_model = VisionStem(config.vision_model_config)
-        self.connector = Connector(config.connector_config)
-        self.gaze_decoder = GazeDecoder(config.gaze_decoder_config)
+from autogaze.utils.checkpoints import describe_mismatch
 
 
 class AutoGaze(PreTrainedModel):
@@ -54,8 +32,8 @@ class AutoGaze(PreTrainedModel):
 
     Attributes:
         memory_budget: bytes that gazing at one micro-batch of clips may take.
-        static_shapes: gaze with shapes that never change, as CUDA graphs on a GPU
-            (`autogaze.models.autogaze.cuda_graphs`); the gazes are the same.
+        static_shapes: gaze with shapes that never change, which a GPU replays as CUDA graphs
+            (`autogaze.models.autogaze.cuda_graphs`); None: on a GPU. The gazes are the same.
     """
 
     config_class = AutoGazeConfig
@@ -68,13 +46,8 @@ class AutoGaze(PreTrainedModel):
         super().__init__(config)
         self.gazing_model = GazeModel(config.gaze_model_config)
         self.memory_budget = DEFAULT_MEMORY_BUDGET
-        self.static_shapes = False
-        self._decoding: tuple[tuple[object, ...], GazeDecoding] | None = None
+        self.static_shapes: bool | None = None
         self.post_init()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Weights packed for oneDNN can be neither copied nor pickled; they are made again.
-        return {**self.__dict__, "_decoding": None}
 
     @property
     def pyramid(self) -> PatchPyramid:
@@ -99,19 +72,15 @@ class AutoGaze(PreTrainedModel):
             pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
         )
         model, info = loaded
-        problems = {
-            kind: sorted(map(str, info.get(kind, ())))
-            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        }
-        if any(problems.values()):
-            found = "; ".join(
-                f"{kind.replace('_keys', '')} parameters: {', '.join(names[:5])}"
-                + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-                for kind, names in problems.items()
-                if names
-            )
+        problems = describe_mismatch(
+            missing=info.get("missing_keys", ()),
+            unexpected=info.get("unexpected_keys", ()),
+            misshapen=map(str, info.get("mismatched_keys", ())),
+        )
+        if problems:
             raise CheckpointError(
-                f"{pretrained_model_name_or_path}: this checkpoint does not fit its config.json: {found}"
+                f"{pretrained_model_name_or_path}: this checkpoint does not fit its config.json: "
+                f"{problems}"
             )
         return (model, info) if wants_info else model
 
@@ -127,30 +96,6 @@ class AutoGaze(PreTrainedModel):
         if isinstance(bias, nn.Parameter):
             nn.init.zeros_(bias)
 
-    # The pieces.
-
-    def see(
-        self, video: Float[Tensor, "B T 3 H W"], history: ConvHistory | None = None
-    ) -> tuple[Float[Tensor, "B T tokens C"], ConvHistory]:
-        """Vision tokens with their positions, and the history that the next frames need."""
-        video = resize_clip(video, self.config.gaze_model_config.input_img_size).to(self.dtype)
-        tokens, history = self.gazing_model.vision_model(video, history)
-        return tokens + self.gazing_model.connector.pos_embed, history
-
-    def decoding(self) -> GazeDecoding:
-        """The decoder with its weights joined for gazing, made anew when they have changed."""
-        decoder = self.gazing_model.gaze_decoder
-        weights = list(decoder.parameters())
-        if any(weight.is_inference() for weight in weights):  # these do not count their changes
-            return GazeDecoding(decoder, self.config.decode_positions)
-        state = (
-            self.config.decode_positions,
-            *((weight.data_ptr(), weight._version) for weight in weights),
-        )
-        if self._decoding is None or self._decoding[0] != state:
-            self._decoding = state, GazeDecoding(decoder, self.config.decode_positions)
-        return self._decoding[1]
-
     def stream(
         self,
         num_clips: int,
@@ -160,13 +105,16 @@ class AutoGaze(PreTrainedModel):
         repetitions: int = 1,
     ) -> ClipStream:
         """Start gazing at `num_clips` clips whose frames arrive one by one or all at once."""
+        on_gpu = self.device.type == "cuda"
         return ClipStream(
-            self,
+            self.gazing_model,
+            self.config,
             num_clips,
             num_frames=num_frames,
             cap=cap,
             memory_budget=self.memory_budget,
             repetitions=repetitions,
+            static_shapes=on_gpu if self.static_shapes is None else self.static_shapes,
         )
 
     @torch.no_grad()
@@ -176,7 +124,7 @@ class AutoGaze(PreTrainedModel):
         *,
         caps: Caps | None = None,
         threshold: Threshold | None = None,
-        picking: Picking = Picking(),  # noqa: B008 - frozen
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         stream: ClipStream | None = None,
         repetitions: int = 1,
     ) -> Generation:
@@ -185,11 +133,11 @@ class AutoGaze(PreTrainedModel):
         A row is the same alone and among others, whatever their limits are.
 
         Args:
-            caps: patches a frame may take at most, one a frame, or (rows, T) where every
-                row has its own; None is V for all.
+            caps: the most patches per frame, or (rows, T) where every row has its own;
+                None is V for all.
             threshold: stop a frame where the predicted loss is at most this; a number,
-                or one a row.
-            picking: likeliest patches, or sampling at a temperature.
+                or one per row.
+            sampling: likeliest patches, or sampling at a temperature.
             stream: go on with this one instead of starting afresh.
             repetitions: gaze so many times at every clip (with a new stream); rows are
                 clips, B after B: row = repetition * B + clip.
@@ -197,9 +145,8 @@ class AutoGaze(PreTrainedModel):
         _check_video(video)
         B, T = video.shape[:2]
         if stream is None:
-            cap = None if caps is None else room_for(caps)
-            stream = self.stream(B, num_frames=T, cap=cap, repetitions=repetitions)
-        return stream.step(video, caps=caps, threshold=threshold, picking=picking)
+            stream = self.stream(B, num_frames=T, cap=_mean_cap(caps), repetitions=repetitions)
+        return stream.step(video, caps=caps, threshold=threshold, sampling=sampling)
 
     def score(
         self, video: Float[Tensor, "B T 3 H W"], gaze: dict[str, Any] | Generation | Gaze
@@ -207,20 +154,20 @@ class AutoGaze(PreTrainedModel):
         """Log-probability of given gazes and the losses predicted after them; differentiable.
 
         Args:
-            gaze: the padded dict, or anything that has `to_padded()` or `padded()`.
+            gaze: the padded dict, or what has it.
         """
+        padded: dict[str, Any]
         if isinstance(gaze, Generation):
-            gaze = gaze.to_padded()
-        padded = gaze.padded() if isinstance(gaze, Gaze) else gaze
+            padded = gaze.to_padded()
+        else:
+            padded = gaze.padded() if isinstance(gaze, Gaze) else gaze
         slots = [int(count) for count in padded["num_gazing_each_frame"]]
         frame = torch.repeat_interleave(torch.arange(len(slots)), torch.tensor(slots))
         ids = padded["gazing_pos"] - (self.pyramid.num_patches * frame).to(video.device)
-        tokens, _ = self.see(video)
+        tokens, _ = self.gazing_model.vision_tokens(video)
         return score(
             self.gazing_model.gaze_decoder, tokens, ids, ~padded["if_padded_gazing"].bool(), slots
         )
-
-    # The known call.
 
     def forward(
         self,
@@ -246,8 +193,8 @@ class AutoGaze(PreTrainedModel):
         Args:
             inputs: {"video": (B, T, 3, H, W)}, normalised; or the video itself.
             gazing_info: gazes to score instead of gazing.
-            gazing_ratio: cap a frame, a number or one a frame; without a threshold
-                every frame takes exactly that share.
+            gazing_ratio: cap as a share of all patches, a number or one per frame; without a
+                threshold every frame takes exactly that share.
             task_loss_requirement: predicted loss at which a frame stops.
             target_scales, target_patch_size: gaze for an encoder with this grid.
             temperature: 0 picks the likeliest patches, else they are sampled.
@@ -270,27 +217,23 @@ class AutoGaze(PreTrainedModel):
             gaze = Gaze.from_padded(gazing_info, self.pyramid)
             return AutoGazeOutput(dict(gazing_info), gaze, lambda: scores)
 
-        ratio, threshold = _plain(gazing_ratio), _number(task_loss_requirement)
-        given = (threshold is not None, threshold)
+        B, T = video.shape[:2]
+        ratio = gazing_ratio.tolist() if isinstance(gazing_ratio, Tensor) else gazing_ratio
+        threshold = None if task_loss_requirement is None else float(task_loss_requirement)
         if ratio is None and threshold is None:
-            drawn = draw_settings(
-                self.config, video.shape[1], training=self.training, generator=generator
-            )
+            drawn = draw_settings(self.config, T, training=self.training, generator=generator)
             ratio, threshold = drawn.ratio, drawn.threshold
-            given = (threshold is not None, threshold)
-        stream = self._resume(
+        check_ratio(ratio)
+        stream = _resume(
             past_key_values, (past_inputs_embeds, past_attention_mask, past_conv_values)
         )
         if stream is None and use_cache:
-            stream = self.stream(
-                video.shape[0], num_frames=max(video.shape[1], self.config.max_num_frames)
-            )
-        check_ratio(ratio)
+            stream = self.stream(B, num_frames=max(T, self.config.max_num_frames))
         generation = self.generate(
             video,
-            caps=frame_caps(ratio, video.shape[1], self.pyramid.num_patches),
+            caps=frame_caps(ratio, T, self.pyramid.num_patches),
             threshold=threshold,
-            picking=Picking(temperature, generator),
+            sampling=Sampling(temperature, generator),
             stream=stream,
         )
         gaze = generation.to_gaze()
@@ -299,7 +242,8 @@ class AutoGaze(PreTrainedModel):
             values = gaze.padded()
         else:
             values = generation.to_padded()
-        values["has_task_loss_requirement"], values["task_loss_requirement"] = given
+        values["has_task_loss_requirement"] = threshold is not None
+        values["task_loss_requirement"] = threshold
         if use_cache and stream is not None:
             values.update(PastGaze(stream, stream.num_frames).views())
             values["past_inputs_embeds"] = values["past_input_embeds"]
@@ -321,17 +265,6 @@ class AutoGaze(PreTrainedModel):
                 f"got {scales} and {patch_size}"
             )
         return GridAdaptation(self.pyramid, PatchPyramid.parse(scales, patch_size, crop=True))
-
-    def _resume(self, past: PastGaze | None, views: tuple[Any, ...]) -> ClipStream | None:
-        if past is None:
-            if any(view is not None for view in views):
-                raise SelectorError("past caches given without past_key_values; pass all four on")
-            return None
-        if not isinstance(past, PastGaze):
-            raise SelectorError(
-                f"past_key_values must be what an earlier call returned, got {type(past).__name__}"
-            )
-        return past.resume()
 
 
 def _video(inputs: dict[str, Tensor] | Tensor | None, video: Tensor | None) -> Tensor:
@@ -358,12 +291,24 @@ def _check_video(video: Tensor) -> None:
         raise SelectorError("the video has NaN or infinite values")
 
 
-def _plain(ratio: Ratio | Tensor | None) -> Ratio | None:
-    return ratio.tolist() if isinstance(ratio, Tensor) else ratio
+def _mean_cap(caps: Caps | None) -> int | None:
+    """Patches per frame that caches must have room for, rounded up: slots are shared by all rows."""
+    if caps is None:
+        return None
+    most = caps.amax(0).tolist() if isinstance(caps, Tensor) else list(caps)
+    return -(-sum(most) // max(1, len(most)))
 
 
-def _number(value: float | Tensor | None) -> float | None:
-    return None if value is None else float(value)
+def _resume(past: PastGaze | None, views: tuple[Any, ...]) -> ClipStream | None:
+    if past is None:
+        if any(view is not None for view in views):
+            raise SelectorError("past caches given without past_key_values; pass all four on")
+        return None
+    if not isinstance(past, PastGaze):
+        raise SelectorError(
+            f"past_key_values must be what an earlier call returned, got {type(past).__name__}"
+        )
+    return past.resume()
 
 
 AutoConfig.register("autogaze", AutoGazeConfig, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What calling AutoGaze returns: the padded dict, scored only if somebody looks."""
+"""What calling AutoGaze returns: the padded dict, scored only if somebody reads the scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,6 @@ from torch import Tensor
 
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
-from autogaze.models.autogaze.cuda_graphs import StaticState
-from autogaze.models.autogaze.decoding import GazeState
 from autogaze.models.autogaze.scoring import Scores
 from autogaze.models.autogaze.streaming import ClipStream
 
@@ -65,6 +63,7 @@ class PastGaze:
     num_frames: int
 
     def resume(self) -> ClipStream:
+        """The stream, to be fed the next frames."""
         if self.stream.num_frames != self.num_frames:
             raise SelectorError(
                 f"this past_key_values ends at frame {self.num_frames}, but its cache has gone on "
@@ -74,20 +73,15 @@ class PastGaze:
 
     def views(self) -> dict[str, Any]:
         """The four loose caches of the known call, all of them views of this one state."""
-        states = self.stream.states
+        states, embed = self.stream.states, self.stream.decoder.embed_tokens
         return {
             "past_key_values": self,
-            "past_input_embeds": [self._unfed(state) for state in states],
-            "past_attention_mask": [_held(state) for state in states],
+            "past_input_embeds": [[embed(ids) for ids in s.unfed_ids()] for s in states],
+            "past_attention_mask": [_attention_mask(state.lengths()) for state in states],
             "past_conv_values": [state.history for state in states],
         }
 
-    def _unfed(self, state: GazeState | StaticState) -> list[Tensor]:
-        embed = self.stream.decoding.decoder.model.embed_tokens
-        return [embed(ids) for ids in state.unfed_ids()]
 
-
-def _held(state: GazeState | StaticState) -> Tensor:
+def _attention_mask(lengths: list[int]) -> Tensor:
     """(rows, longest) ones where a row's cache holds a token."""
-    lengths = torch.tensor(state.held_lengths())
-    return (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+    return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()

@@ -1,10 +1,11 @@
-"""From RGB frames to what the selector was trained on."""
+"""Preprocessing: RGB frames as the selector was trained on them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, BatchFeature
@@ -13,8 +14,6 @@ from transformers.image_processing_utils import BaseImageProcessor
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.utils.normalization import IMAGENET
-
-IMAGENET_MEAN, IMAGENET_STD = IMAGENET.mean, IMAGENET.std
 
 
 class AutoGazeImageProcessor(BaseImageProcessor):
@@ -34,8 +33,8 @@ class AutoGazeImageProcessor(BaseImageProcessor):
         do_resize: bool = True,
         do_rescale: bool = True,
         do_normalize: bool = True,
-        image_mean: Sequence[float] = IMAGENET_MEAN,
-        image_std: Sequence[float] = IMAGENET_STD,
+        image_mean: Sequence[float] = IMAGENET.mean,
+        image_std: Sequence[float] = IMAGENET.std,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -92,15 +91,10 @@ class AutoGazeImageProcessor(BaseImageProcessor):
         return values.contiguous()
 
 
-def normalise(frames: Tensor) -> Tensor:
-    """The same scaling for float frames (..., 3, H, W) in [0, 1] that are already resized."""
-    mean, std = _channels(IMAGENET_MEAN).to(frames), _channels(IMAGENET_STD).to(frames)
+def normalise(frames: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
+    """The same scaling for float frames in [0, 1] that are already resized."""
+    mean, std = _channels(IMAGENET.mean).to(frames), _channels(IMAGENET.std).to(frames)
     return frames * (2 / std) - (1 + mean) / std
-
-
-def to_unit_steps(normalised: Tensor) -> Tensor:
-    """Normalised frames (..., 3, H, W) whose differences are those of values in [0, 1]."""
-    return normalised * (_channels(IMAGENET_STD).to(normalised) / 2)
 
 
 def _channels(values: Sequence[float]) -> Tensor:

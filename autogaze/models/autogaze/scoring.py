@@ -1,4 +1,4 @@
-"""Scoring: how likely given gazes were, and what loss was predicted after each."""
+"""Scoring: log-probabilities of given gazes and the losses predicted after them, teacher-forced."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Scores:
     Attributes:
         log_probs: log(p + 1e-8) of each gaze, among all V + 1 ids.
         predicted_losses: the reconstruction loss predicted after each gaze.
-        vision_states: what the decoder made of every vision token.
+        vision_states: final hidden state of every vision token.
     """
 
     log_probs: Float[Tensor, "B S"]
@@ -41,20 +41,24 @@ def score(
 
     Args:
         ids: patch ids numbered from the start of their own frame.
-        slots: slots a frame, S in all.
-        targets: shares of all patches in the place of each gaze; `log_probs` are then the
-            means of the patches' own, weighted by these.
+        slots: slots per frame, S in all.
+        targets: a distribution over all patches in the place of each gaze; `log_probs` are
+            then the means of the patches' own, weighted by these.
+
+    Raises:
+        SelectorError: gazes that do not fit the video.
     """
     read = _read(decoder, vision_tokens, ids, kept, slots)
-    hidden, rank = read.hidden, read.rank
+    hidden, rank = read.hidden, read.rank  # (B, N, C), (S,)
     K, eos = decoder.config.num_multi_token_pred, decoder.config.vocab_size - 1
     starts, block = torch.unique(read.before, return_inverse=True)
+    # (B, blocks, K, V + 1), (B, blocks, K)
     logits, losses = decoder.heads(hidden[:, starts.to(hidden.device)])
     head = (rank % K).to(hidden.device)
     block = block.to(hidden.device)
     # In half precision a probability has two or three digits: too few for its logarithm.
     exact = torch.promote_types(logits.dtype, torch.float32)
-    probs = logits.softmax(-1, dtype=exact)[:, block, head]
+    probs = logits.softmax(-1, dtype=exact)[:, block, head]  # (B, S, V + 1)
     if targets is None:
         logs = (probs.gather(-1, torch.where(kept, ids, eos)[..., None])[..., 0] + 1e-8).log()
     else:
@@ -67,16 +71,17 @@ def score(
     )
     num_tokens = vision_tokens.shape[2]
     ends_of_vision = [num_tokens * (t + 1) + sum(slots[:t]) for t in range(len(slots))]
+    # (B, T, tokens, C)
     states = torch.stack([hidden[:, end - num_tokens : end] for end in ends_of_vision], 1)
     return Scores(logs, after, states)
 
 
 @dataclass(frozen=True)
 class LossStates:
-    """What the losses after B rows' S gazes are predicted from.
+    """Hidden states that the losses after B rows' S gazes are predicted from.
 
     Attributes:
-        states: the hidden state that is read; means nothing in padded slots.
+        states: the state a loss head reads; means nothing in padded slots.
         heads: which of the K loss heads reads it, the same in all rows.
     """
 
@@ -99,14 +104,14 @@ def loss_states(
 
 
 @dataclass(frozen=True)
-class _Read:
-    """Sequences that were read, and where in them things stand.
+class _Sequence:
+    """Hidden states of whole sequences, and where in them slots stand.
 
     Attributes:
         hidden: final states of all tokens.
         own: where every slot stands in the sequence.
-        before: where the state before its block stands.
-        rank: of the slot in its frame.
+        before: where the token before its block stands.
+        rank: number of the slot in its frame.
         ends_block: whether it is the last of a whole block.
     """
 
@@ -123,7 +128,7 @@ def _read(
     ids: Int[Tensor, "B S"],
     kept: Bool[Tensor, "B S"],
     slots: list[int],
-) -> _Read:
+) -> _Sequence:
     B, T, num_tokens = vision_tokens.shape[:3]
     if len(slots) != T or sum(slots) != ids.shape[1] or ids.shape[0] != B:
         raise SelectorError(
@@ -135,14 +140,14 @@ def _read(
     sequence = torch.cat([x for t in range(T) for x in (vision_tokens[:, t], embedded[t])], 1)
     seen = kept.new_ones(B, num_tokens)
     real = torch.cat([x for part in kept.split(slots, 1) for x in (seen, part)], 1)
-    hidden = _run(decoder, sequence, real)
+    hidden = _run(decoder, sequence, real)  # (B, N, C)
 
     index = torch.arange(sum(slots))
     first = torch.tensor(slots).cumsum(0) - torch.tensor(slots)
     frame = torch.arange(T).repeat_interleave(torch.tensor(slots))
     rank = index - first[frame]
     own = index + num_tokens * (frame + 1)
-    return _Read(hidden, own, own - rank % K - 1, rank, rank % K == K - 1)
+    return _Sequence(hidden, own, own - rank % K - 1, rank, rank % K == K - 1)
 
 
 def _run(

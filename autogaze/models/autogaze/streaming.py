@@ -1,8 +1,8 @@
 """Whole clips and streams through the gazing loop, in micro-batches that fit in memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.cuda_graphs import StaticState
-from autogaze.models.autogaze.decoding import GazeState, Picking, Slots
+from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.models.autogaze.cuda_graphs import StaticGazeState
+from autogaze.models.autogaze.decoding import GazeState, Slots
+from autogaze.models.autogaze.gaze_model import GazeModel
 from autogaze.models.autogaze.grid_adaptation import resize_clip
-from autogaze.models.autogaze.inhibition import ReturnMemory, patch_pixels
-from autogaze.models.autogaze.limits import Caps, ClipLimits, FrameLimits, Threshold
-
-if TYPE_CHECKING:
-    from autogaze.models.autogaze.modeling import AutoGaze
+from autogaze.models.autogaze.inhibition import InhibitionOfReturn, patch_pixels
+from autogaze.models.autogaze.limits import Caps, FrameLimits, Threshold, frame_limits
+from autogaze.models.autogaze.sampling import Sampling
 
 DEFAULT_MEMORY_BUDGET = 1 << 30
 """Bytes that gazing at one micro-batch of clips may take."""
@@ -27,7 +27,7 @@ DEFAULT_MEMORY_BUDGET = 1 << 30
 
 @dataclass(frozen=True)
 class Generation:
-    """What gazing at T frames gave, frame by frame, with its padding.
+    """Gazes at T frames of B rows, frame by frame, with their padding.
 
     Attributes:
         pyramid: what the ids mean.
@@ -39,7 +39,7 @@ class Generation:
 
     def to_gaze(self) -> Gaze:
         """The same without padding."""
-        lengths = torch.stack([frame.kept.sum(1) for frame in self.frames], 1)
+        lengths = torch.stack([frame.kept.sum(1) for frame in self.frames], 1)  # (B, T)
         ids = torch.cat([frame.ids for frame in self.frames], 1)
         kept = torch.cat([frame.kept for frame in self.frames], 1)
         return Gaze(self.pyramid, ids[kept], lengths)
@@ -75,95 +75,109 @@ class Generation:
 
 
 class ClipStream:
-    """Gazing at B clips as their frames arrive; the one state that streaming has.
+    """Gazing at B clips as their frames arrive; a whole clip is a stream fed all at once.
 
     Args:
-        model: the selector.
+        model: the network.
+        config: of the selector.
         num_clips: B; every step brings the same clips' next frames.
         num_frames: frames expected, to make room for; more may come.
         cap: the most patches a frame is expected to take, to make room for.
         memory_budget: bytes a micro-batch may take.
         repetitions: gaze so many times at every clip: B rows after B rows, so that
             row = repetition * B + clip.
+        static_shapes: see `autogaze.models.autogaze.cuda_graphs`.
     """
 
     def __init__(
         self,
-        model: "AutoGaze",
+        model: GazeModel,
+        config: AutoGazeConfig,
         num_clips: int,
         *,
         num_frames: int = 1,
         cap: int | None = None,
         memory_budget: int = DEFAULT_MEMORY_BUDGET,
         repetitions: int = 1,
+        static_shapes: bool = False,
     ) -> None:
-        self.model = model
+        self.model, self.config, self.pyramid = model, config, config.pyramid
+        self.decoder = model.gaze_decoder.fused()
         self.num_clips = num_clips
         self.num_rows = num_clips * repetitions
         self.num_frames = 0
-        self.decoding = model.decoding()
-        vision_tokens = model.config.gaze_model_config.connector_config.num_tokens
-        tokens = vision_tokens + (cap or model.pyramid.num_patches)
+        self.static_shapes = static_shapes
+        tokens = model.connector.pos_embed.shape[0] + (cap or self.pyramid.num_patches)
         self.capacity = tokens * num_frames
-        self.batch = micro_batch(model, self.capacity, num_frames, memory_budget)
-        self.states: list[GazeState | StaticState] = []
-        self.memories: list[ReturnMemory] = []  # one a state, where return is inhibited
+        dtype = model.connector.pos_embed.dtype
+        self.batch = micro_batch(config, dtype, self.capacity, num_frames, memory_budget)
+        self.states: list[GazeState | StaticGazeState] = []  # of each micro-batch
+        self.inhibitions: list[InhibitionOfReturn] = []  # the same, where the config asks for it
 
     def step(
         self,
-        video: Float[Tensor, "B T 3 S S"],
+        video: Float[Tensor, "B T 3 H W"],
         *,
         caps: Caps | None = None,
         threshold: Threshold | None = None,
-        picking: Picking = Picking(),  # noqa: B008 - frozen
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     ) -> Generation:
         """Gaze at the next T frames of every clip.
 
         Args:
             video: normalised; resized if it is not of the model's size.
-            caps: patches each of the T frames may take at most; (rows, T) where rows differ.
+            caps: the most patches each of the T frames may take; (rows, T) where rows differ.
             threshold: stop a frame where the predicted loss is at most this; (rows,) where
                 rows differ.
         """
         if video.shape[0] != self.num_clips:
             raise SelectorError(
-                f"this stream watches {self.num_clips} clips, got frames of {video.shape[0]}"
+                f"this stream is of {self.num_clips} clips, got frames of {video.shape[0]}"
             )
-        if picking.log_weights is not None:
-            raise SelectorError("Picking.log_weights are a stream's own; give none")
         T = video.shape[1]
-        limits = ClipLimits.of(
+        limits = frame_limits(
             caps,
             threshold.to(video.device) if isinstance(threshold, Tensor) else threshold,
             num_rows=self.num_rows,
             num_frames=T,
-            num_patches=self.model.pyramid.num_patches,
+            num_patches=self.pyramid.num_patches,
         )
         parts = []
         for index, start in enumerate(range(0, self.num_rows, self.batch)):
             rows = slice(start, min(start + self.batch, self.num_rows))
             if index == len(self.states):
-                self._start(rows.stop - rows.start)
-            state = self.states[index]
-            clips, place = self._clips_of(rows, video)
-            tokens, state.history = self.model.see(clips, state.history)
-            frames = []
-            for t in range(T):
-                pixels = None
-                if self.memories:
-                    pixels = _rows(patch_pixels(clips[:, t], self.model.pyramid), place)
-                frames.append(
-                    self._gaze_frame(
-                        index,
-                        _rows(tokens[:, t], place),
-                        pixels,
-                        limits.frame(t, rows),
-                        picking.of_frame(self.num_frames + t, rows, self.num_rows),
-                    )
-                )
-            parts.append(Generation(self.model.pyramid, tuple(frames)))
+                self._add_micro_batch(rows.stop - rows.start)
+            parts.append(self._gaze(index, rows, video, limits, sampling))
         self.num_frames += T
         return Generation.cat(parts)
+
+    def _gaze(
+        self,
+        index: int,
+        rows: slice,
+        video: Float[Tensor, "B T 3 H W"],
+        limits: list[FrameLimits],
+        sampling: Sampling,
+    ) -> Generation:
+        """Gaze at the next frames of one micro-batch."""
+        state = self.states[index]
+        clips, clip_of_row = self._clips_of(rows, video)  # (seen, T, 3, S, S), (rows,) or None
+        tokens, state.history = self.model.vision_tokens(clips, state.history)
+        frames = []
+        for t, limit in enumerate(limits):
+            log_weights = None
+            if self.inhibitions:
+                pixels = _of_rows(patch_pixels(clips[:, t], self.pyramid), clip_of_row)
+                log_weights = self.inhibitions[index].log_weights(pixels)
+            slots = state.gaze_frame(
+                _of_rows(tokens[:, t], clip_of_row),
+                limit.of_rows(rows),
+                sampling.for_frame(self.num_frames + t, rows, self.num_rows, log_weights),
+            )
+            if self.inhibitions:
+                self.inhibitions[index].update(pixels, slots.ids, slots.kept)
+            frames.append(slots)
+        return Generation(self.pyramid, tuple(frames))
 
     def _clips_of(
         self, rows: slice, video: Float[Tensor, "B T 3 H W"]
@@ -172,64 +186,58 @@ class ClipStream:
 
         The latter is None where every row has a clip of its own.
         """
-        side = self.model.config.gaze_model_config.input_img_size
+        side = self.model.config.input_img_size
         if self.num_rows == self.num_clips:
             return resize_clip(video[rows], side), None
         clips = torch.arange(rows.start, rows.stop) % self.num_clips
-        seen, place = clips.unique(return_inverse=True)
-        return resize_clip(video[seen.to(video.device)], side), place.to(video.device)
+        seen, clip_of_row = clips.unique(return_inverse=True)
+        return resize_clip(video[seen.to(video.device)], side), clip_of_row.to(video.device)
 
-    def _gaze_frame(
-        self,
-        index: int,
-        tokens: Float[Tensor, "rows tokens C"],
-        pixels: Float[Tensor, "rows V values"] | None,
-        limits: FrameLimits,
-        picking: Picking,
-    ) -> Slots:
-        """The next frame of a micro-batch; what it shows is remembered where that counts."""
-        state = self.states[index]
-        if pixels is None:
-            return state.gaze_frame(tokens, limits, picking)
-        memory = self.memories[index]
-        picking = replace(picking, log_weights=memory.log_weights(pixels))
-        slots = state.gaze_frame(tokens, limits, picking)
-        memory.remember(pixels, slots.ids, slots.kept)
-        return slots
-
-    def _start(self, num_rows: int) -> None:
+    def _add_micro_batch(self, num_rows: int) -> None:
         """Make the state of the next micro-batch of rows."""
-        full_change = self.model.config.inhibition_of_return
+        full_change = self.config.inhibition_of_return
         if full_change is not None:
-            self.memories.append(ReturnMemory(self.model.pyramid, full_change))
-        if not self.model.static_shapes:
-            self.states.append(GazeState(self.decoding, num_rows, self.capacity))
+            self.inhibitions.append(InhibitionOfReturn(self.pyramid, full_change))
+        positions = self.config.decode_positions
+        if not self.static_shapes:
+            self.states.append(GazeState(self.decoder, num_rows, self.capacity, positions))
             return
         # Of weights that learn, a graph is out of date before it has been replayed.
-        graphs = self.model.device.type == "cuda" and not self.model.training
-        self.states.append(StaticState(self.decoding, num_rows, self.capacity, graphs=graphs))
+        graphs = self.decoder.lm_head.device.type == "cuda" and not self.model.training
+        self.states.append(
+            StaticGazeState(
+                self.decoder,
+                num_rows,
+                self.capacity,
+                positions,
+                self.model.connector.pos_embed.shape[0],
+                graphs=graphs,
+            )
+        )
 
 
-def _rows(parts: Tensor, place: Int[Tensor, " rows"] | None) -> Tensor:
-    """Of every clip, for every row."""
-    return parts if place is None else parts[place]
+def _of_rows(parts: Tensor, clip_of_row: Int[Tensor, " rows"] | None) -> Tensor:
+    """From one part per clip to one per row."""
+    return parts if clip_of_row is None else parts[clip_of_row]
 
 
-def micro_batch(model: "AutoGaze", capacity: int, num_frames: int, memory_budget: int) -> int:
+def micro_batch(
+    config: AutoGazeConfig, dtype: torch.dtype, capacity: int, num_frames: int, memory_budget: int
+) -> int:
     """Clips that can be gazed at together within `memory_budget` bytes, at least 1.
 
-    Counted are the cache, the resized frames, the stem's feature maps, and what patches
-    have shown where return is inhibited: together nearly all that a clip needs.
+    Counted are the cache, the resized frames, the stem's feature maps, and the pixels that
+    inhibition of return compares: together nearly all that a clip needs.
     """
-    config = model.config.gaze_model_config
-    decoder, stem = config.gaze_decoder_config, config.vision_model_config
+    model = config.gaze_model_config
+    decoder, stem = model.gaze_decoder_config, model.vision_model_config
     cache = (
         2 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_dim * capacity
     )
-    frame = 3 * config.input_img_size**2
-    features = config.connector_config.num_tokens * stem.hidden_dim * (3 + 2 * stem.depth)
-    clip = (cache + num_frames * (2 * frame + features)) * model.dtype.itemsize
-    if model.config.inhibition_of_return is not None:
+    frame = 3 * model.input_img_size**2
+    features = model.connector_config.num_tokens * stem.hidden_dim * (3 + 2 * stem.depth)
+    clip = (cache + num_frames * (2 * frame + features)) * dtype.itemsize
+    if config.inhibition_of_return is not None:
         # Then, now, and their difference, of every scale.
-        clip += 3 * 3 * sum(scale**2 for scale in model.pyramid.scales) * torch.float32.itemsize
+        clip += 3 * 3 * sum(scale**2 for scale in config.pyramid.scales) * torch.float32.itemsize
     return max(1, memory_budget // clip)

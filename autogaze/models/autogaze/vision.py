@@ -1,4 +1,4 @@
-"""The stem that sees: 16-pixel patches, then convolutions causal in time."""
+"""The vision stem: 16-pixel patches, then convolutions causal in time."""
 
 import torch
 from jaxtyping import Float
@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from autogaze.models.autogaze.configuration import VisionModelConfig
 
 ConvHistory = list[Tensor]
-"""Per block the last two frames it saw, (B, C, 2, h, w): what streaming carries on."""
+"""Per block its last two input frames, (B, C, 2, h, w): what streaming carries on."""
 
 
 class CausalConv3d(nn.Module):
-    """One block: a 3-D convolution that sees this frame and the two before it, and ReLU."""
+    """One block: a 3-D convolution over this frame and the two before it, and ReLU."""
 
     def __init__(self, channels: int, temporal_kernel: int, spatial_kernel: int) -> None:
         super().__init__()
@@ -23,19 +23,16 @@ class CausalConv3d(nn.Module):
             padding=(0, spatial_kernel // 2, spatial_kernel // 2),
         )
 
-    @property
-    def memory(self) -> int:
-        """Earlier frames that are seen."""
-        return self.conv3d.kernel_size[0] - 1
+        self.num_earlier = temporal_kernel - 1
 
     def forward(
         self, frames: Float[Tensor, "B C T h w"], history: Tensor | None
     ) -> tuple[Float[Tensor, "B C T h w"], Tensor]:
         if history is None:
             B, C, _, h, w = frames.shape
-            history = frames.new_zeros(B, C, self.memory, h, w)
+            history = frames.new_zeros(B, C, self.num_earlier, h, w)
         frames = torch.cat([history, frames], dim=2)
-        return F.relu(self.conv3d(frames)), frames[:, :, frames.shape[2] - self.memory :]
+        return F.relu(self.conv3d(frames)), frames[:, :, frames.shape[2] - self.num_earlier :]
 
 
 class VisionStem(nn.Module):
@@ -61,12 +58,13 @@ class VisionStem(nn.Module):
         # Patches do not overlap, so the convolution is one matrix product.
         grid = video.shape[-1] // patch
         patches = video.view(B, T, 3, grid, patch, grid, patch).permute(0, 1, 3, 5, 2, 4, 6)
+        # (B, T, grid, grid, 3, patch, patch)
         weight = self.temporal_conv.weight.flatten(1)
         tokens = F.linear(patches.reshape(B, T, grid, grid, -1), weight, self.temporal_conv.bias)
-        frames = self.norm(tokens).permute(0, 4, 1, 2, 3)
+        frames = self.norm(tokens).permute(0, 4, 1, 2, 3)  # (B, C, T, grid, grid)
         updated = []
         for index, block in enumerate(self.blocks):
-            frames, memory = block(frames, history[index] if history else None)
-            updated.append(memory)
-        tokens = frames.permute(0, 2, 3, 4, 1).flatten(2, 3)
+            frames, last = block(frames, history[index] if history else None)
+            updated.append(last)
+        tokens = frames.permute(0, 2, 3, 4, 1).flatten(2, 3)  # (B, T, tokens, C)
         return F.linear(tokens, self.out_proj.weight.flatten(1), self.out_proj.bias), updated

@@ -1,4 +1,4 @@
-/* Attention of new tokens over what each row's cache holds, and writing to that cache.
+/* Attention of new tokens over what each row has in its cache, and writing to that cache.
  *
  * A product of few queries with many keys is fast if keys lie in the lanes of a vector
  * and queries are broadcast: no lane idles, whatever the number of queries. So a cache
@@ -61,7 +61,7 @@ typedef struct {
     Parallel *parallel;
     int32_t threads, kv_heads, num_rows;
     int64_t row_stride, head_stride;           /* of the cache, in floats */
-    const int64_t *row, *held, *count, *first; /* a fed row each: which, tokens held before,
+    const int64_t *row, *past, *count, *first; /* per fed row: its index, tokens cached before,
                                                   new ones, index of its first one */
 } Feed;
 
@@ -212,7 +212,7 @@ static void attend_tile(const Work *work, int r, int g, int begin, int end) {
         const float *from = work->in + (feed->first[r] + token) * work->in_stride + head * D;
         float *to = q + i / QUERIES * QUERIES * D + i % QUERIES;
         for (int d = 0; d < D; d++) to[d * QUERIES] = from[d] * 1.44269504088896341f; /* log2 e */
-        visible[i] = (int)feed->held[r] + token + 1;
+        visible[i] = (int)feed->past[r] + token + 1;
         top[i] = -1e30f;
     }
     const int total = visible[items - 1];
@@ -264,7 +264,7 @@ static void store_some(void *data) {
         float *values = keys + feed->kv_heads * feed->head_stride;
         for (int64_t t = 0; t < feed->count[r]; t++) {
             const float *from = work->in + (feed->first[r] + t) * work->in_stride + g * D;
-            const int64_t at = feed->held[r] + t;
+            const int64_t at = feed->past[r] + t;
             float *to = keys + at / GROUP * GROUP * D + at % GROUP;
             for (int d = 0; d < D; d++) to[d * GROUP] = from[d];
             memcpy(values + at * D, from + feed->kv_heads * D, sizeof(float) * D);
@@ -286,7 +286,7 @@ void attend(const Feed *feed, float *cache, const float *queries, int64_t stride
     int64_t numbers = 0; /* of queries and keys multiplied, some tens of them at a time */
     for (int r = 0; r < feed->num_rows; r++) {
         work.tasks += feed->kv_heads * tiles_of(&work, r);
-        numbers += heads * feed->count[r] * (feed->held[r] + feed->count[r]);
+        numbers += heads * feed->count[r] * (feed->past[r] + feed->count[r]);
     }
     share(&work, attend_some, numbers);
 }

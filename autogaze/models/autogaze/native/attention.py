@@ -1,4 +1,9 @@
-"""The KV cache that the native kernel writes and reads."""
+"""The attention kernel for CPUs: `attention.c`, compiled where it runs, and the cache it reads.
+
+`new_kv_cache` gives the cache for the kernel there is: ours, or PyTorch's where ours cannot be
+had. Below it, in this order: which kernel that is and why, the cache, calls of the compiled
+library, and compiling it.
+"""
 
 import ctypes
 import hashlib
@@ -24,7 +29,8 @@ from torch.nn import functional as F
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.kv_cache import Feed, KVCache
 
-# Compiling the kernel on the machine that will run it, once.
+SWITCH = "AUTOGAZE_ATTENTION"
+"""Environment variable: "torch", "native" (an error where it cannot be had) or not set."""
 
 SOURCE = Path(__file__).with_name("attention.c")
 
@@ -34,9 +40,322 @@ FLAGS = (
     *("-ffinite-math-only", "-fno-signed-zeros", "-fno-math-errno", "-fno-trapping-math"),
 )
 
+GROUP = 16
+"""Keys that lie side by side in a cache: its capacity is a multiple of it."""
+
+log = logging.getLogger(__name__)
+
 
 class NotBuiltError(Exception):
     """There is no kernel on this machine; the message says why."""
+
+
+def new_kv_cache(
+    layers: int,
+    rows: int,
+    kv_heads: int,
+    head_dim: int,
+    capacity: int,
+    like: Shaped[Tensor, "..."],
+) -> KVCache:
+    """An empty cache for the kernel there is: `NativeKVCache`, or PyTorch's `KVCache`."""
+    library = attention_kernel(like, head_dim).library
+    if library is None:
+        return KVCache(layers, rows, kv_heads, head_dim, capacity, like)
+    return NativeKVCache(layers, rows, kv_heads, head_dim, capacity, like, library=library)
+
+
+# Which kernel computes attention.
+
+
+@dataclass(frozen=True)
+class AttentionKernel:
+    """The kernel that computes attention, and why this one.
+
+    Attributes:
+        name: "native" is attention.c, compiled here; "torch" is PyTorch's.
+        why: the reason, in words.
+        library: attention.c, compiled for the head dimension asked for.
+    """
+
+    name: Literal["native", "torch"]
+    why: str
+    library: "Library | None" = field(default=None, repr=False, compare=False)
+
+
+def attention_kernel(like: Shaped[Tensor, "..."], head_dim: int) -> AttentionKernel:
+    """The kernel for tensors like this one; the native one is compiled at first use.
+
+    Raises:
+        SelectorError: AUTOGAZE_ATTENTION is none of its values, or asks for what is not there.
+    """
+    wish = os.environ.get(SWITCH) or None
+    if wish not in (None, "native", "torch"):
+        raise SelectorError(f"{SWITCH} must be 'native' or 'torch' or not set, got {wish!r}")
+    if wish == "torch":
+        return AttentionKernel("torch", f"{SWITCH}=torch")
+    reason = _unsuitable(like, head_dim)
+    kernel = _built(head_dim) if reason is None else AttentionKernel("torch", reason)
+    if wish == "native" and kernel.name != "native":
+        raise SelectorError(f"{SWITCH}=native, but it cannot be had: {kernel.why}")
+    return kernel
+
+
+def _unsuitable(like: Tensor, head_dim: int) -> str | None:
+    """Why the native kernel is not for such tensors; None where it is."""
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return f"ours is for float32 on a CPU, not {like.dtype} on {like.device}"
+    if torch.is_grad_enabled():
+        return "ours has no gradients"
+    if head_dim % 4 or head_dim > 256:
+        return f"ours takes head dimensions 4, 8, ..., 256, not {head_dim}"
+    if sys.platform != "linux":
+        return f"ours is built on Linux only, not on {sys.platform}"
+    return None
+
+
+@cache
+def _built(head_dim: int) -> AttentionKernel:
+    try:
+        path = built_library(head_dim)
+        library = Library(path)
+        _check(library, head_dim)
+    except NotBuiltError as error:
+        kernel = AttentionKernel("torch", str(error))
+    else:
+        kernel = AttentionKernel("native", f"compiled here: {path}", library)
+    log.debug("attention: %s (%s)", kernel.name, kernel.why)
+    return kernel
+
+
+def _check(library: "Library", head_dim: int) -> None:
+    """Raise NotBuiltError unless results are right: a bad compiler may cost speed, not gazes."""
+    count, past, capacity = 40, 300, 352
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(past + count, 4, head_dim, generator=generator)
+    layer = torch.full((1, 2, capacity, head_dim), float("nan"))
+    library.store(NativeFeed(library, layer, [0], [0], [past + count]), layer, tokens[:, 2:])
+    queries = tokens[past:, :2] * head_dim**-0.5
+    found = library.attend(NativeFeed(library, layer, [0], [past], [count]), layer, queries)
+    expected = F.scaled_dot_product_attention(
+        queries.transpose(0, 1)[None],
+        tokens[:, 2].expand(1, 2, -1, -1),
+        tokens[:, 3].expand(1, 2, -1, -1),
+        attn_mask=torch.ones(count, past + count, dtype=torch.bool).tril(past),
+        scale=1.0,
+    )
+    if not torch.allclose(found, expected[0].transpose(0, 1).flatten(1), atol=1e-5):
+        raise NotBuiltError("the compiled kernel gives wrong results")
+
+
+# The cache.
+
+
+class NativeKVCache(KVCache):
+    """A `KVCache` whose keys lie in groups of 16, channels outermost (see attention.c).
+
+    Rows of any lengths are one call.
+    """
+
+    granule = GROUP
+
+    def __init__(
+        self,
+        layers: int,
+        rows: int,
+        kv_heads: int,
+        head_dim: int,
+        capacity: int,
+        like: Tensor,
+        *,
+        library: "Library",
+    ) -> None:
+        super().__init__(layers, rows, kv_heads, head_dim, capacity, like)
+        self._library = library
+        self._feeds: tuple[Feed, NativeFeed, NativeFeed] | None = None
+
+    def reserve(self, feed: Feed) -> None:
+        super().reserve(feed)
+        self._feeds = None  # made of the old capacity and lengths
+
+    def advance(self, feed: Feed) -> None:
+        super().advance(feed)
+        self._feeds = None
+
+    def write(self, layer: int, feed: Feed, keys_values: Float[Tensor, "N KV D"]) -> None:
+        self._library.store(self._native(feed)[0], self.keys_values[layer], keys_values)
+
+    def attend(
+        self, layer: int, feed: Feed, queries: Float[Tensor, "Q H D"], *, last_only: bool = False
+    ) -> Float[Tensor, "Q HD"]:
+        native = self._native(feed)[1 if last_only else 0]
+        return self._library.attend(native, self.keys_values[layer], queries)
+
+    def _native(self, feed: Feed) -> "tuple[NativeFeed, NativeFeed]":
+        """The new tokens of all rows, and each row's last one only; the same for all layers."""
+        if self._feeds is None or self._feeds[0] is not feed:
+            past = [self.lengths[row] for row in feed.rows]
+            before_last = [length + n - 1 for length, n in zip(past, feed.counts, strict=True)]
+            layer, ones = self.keys_values[0], (1,) * len(past)
+            self._feeds = (
+                feed,
+                NativeFeed(self._library, layer, feed.rows, past, feed.counts),
+                NativeFeed(self._library, layer, feed.rows, before_last, ones),
+            )
+        return self._feeds[1:]
+
+
+# Calls of the compiled library.
+
+
+class _Feed(ctypes.Structure):
+    """`Feed` of attention.c."""
+
+    _fields_ = (
+        ("parallel", ctypes.c_void_p),
+        ("threads", ctypes.c_int32),
+        ("kv_heads", ctypes.c_int32),
+        ("num_rows", ctypes.c_int32),
+        ("row_stride", ctypes.c_int64),
+        ("head_stride", ctypes.c_int64),
+        ("row", ctypes.c_void_p),
+        ("past", ctypes.c_void_p),
+        ("count", ctypes.c_void_p),
+        ("first", ctypes.c_void_p),
+    )
+
+
+class NativeFeed:
+    """A `Feed` as the kernel reads it.
+
+    Args:
+        layer: of the cache, (B, 2 * kv heads, capacity, D), contiguous in each row.
+        rows, past, counts: per fed row its index, tokens cached before, new tokens.
+    """
+
+    def __init__(
+        self,
+        library: "Library",
+        layer: Float[Tensor, "B KV capacity D"],
+        rows: Sequence[int],
+        past: Sequence[int],
+        counts: Sequence[int],
+    ) -> None:
+        firsts = [sum(counts[:index]) for index in range(len(counts))]
+        numbers = (*rows, *past, *counts, *firsts)
+        self._numbers = (ctypes.c_int64 * len(numbers))(*numbers)
+        start, step = ctypes.addressof(self._numbers), 8 * len(rows)
+        self._feed = _Feed(
+            library.parallel,
+            torch.get_num_threads(),
+            layer.shape[1] // 2,
+            len(rows),
+            layer.stride(0),
+            layer.stride(1),
+            *(start + step * index for index in range(4)),
+        )
+        self.address = ctypes.addressof(self._feed)
+
+
+class Library:
+    """The compiled kernel for one head dimension.
+
+    Raises:
+        NotBuiltError: it cannot be loaded, or PyTorch's threads cannot be had.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise NotBuiltError(f"the compiled kernel cannot be loaded: {error}") from error
+        self.parallel = _parallel()
+        self._attend, self._store = library.attend, library.store
+        pointer, integer = ctypes.c_void_p, ctypes.c_int64
+        self._attend.argtypes = [pointer, pointer, pointer, integer, ctypes.c_int32, pointer]
+        self._store.argtypes = [pointer, pointer, pointer, integer]
+        self._attend.restype = self._store.restype = None
+
+    def attend(
+        self,
+        feed: NativeFeed,
+        layer: Float[Tensor, "B KV capacity D"],
+        queries: Float[Tensor, "N H D"],
+    ) -> Float[Tensor, "N HD"]:
+        """Attention of new tokens, already stored, over their rows up to themselves.
+
+        Args:
+            queries: scaled.
+        """
+        attended = queries.new_empty(queries.shape[0], queries.shape[1] * queries.shape[2])
+        queries = _heads_together(queries)
+        self._attend(
+            feed.address,
+            layer.data_ptr(),
+            queries.data_ptr(),
+            queries.stride(0),
+            queries.shape[1],
+            attended.data_ptr(),
+        )
+        return attended
+
+    def store(
+        self,
+        feed: NativeFeed,
+        layer: Float[Tensor, "B KV capacity D"],
+        keys_values: Float[Tensor, "N KV D"],
+    ) -> None:
+        """Write the new tokens' keys and values into a layer of the cache."""
+        keys_values = _heads_together(keys_values)
+        self._store(feed.address, layer.data_ptr(), keys_values.data_ptr(), keys_values.stride(0))
+
+
+def _heads_together(x: Float[Tensor, "N H D"]) -> Float[Tensor, "N H D"]:
+    """The same with the heads of a token side by side."""
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
+
+
+def _parallel() -> int:
+    """Address of the GOMP_parallel that PyTorch itself calls.
+
+    A second pool of threads would fight with PyTorch's over the same cores.
+    """
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        function = ctypes.CDLL(str(path)).GOMP_parallel
+    except (OSError, AttributeError) as error:
+        raise NotBuiltError(f"PyTorch's threads cannot be had: {error}") from error
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+# Compiling, once per machine and compiler.
+
+
+def built_library(head_dim: int) -> Path:
+    """Path of the kernel for one head dimension, compiled unless it has been before.
+
+    Raises:
+        NotBuiltError: it cannot be compiled, or not be written to the cache folder.
+    """
+    command = [*compiler(), *FLAGS, f"-DD={head_dim}"]
+    version = _run([command[0], "--version"])
+    parts = (SOURCE.read_text(), shlex.join(command), version, _processor())
+    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    path = cache_folder() / f"attention-{name}.so"
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Several processes may do this at once: each writes its own file, the last wins.
+            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+                output = Path(scratch) / path.name
+                _run([*command, str(SOURCE), "-o", str(output)])
+                os.replace(output, path)
+    except OSError as error:  # full, read-only, or no folder
+        raise NotBuiltError(
+            f"the cache folder {path.parent} cannot be used ({error}); XDG_CACHE_HOME may name "
+            "another place"
+        ) from error
+    return path
 
 
 def cache_folder() -> Path:
@@ -73,37 +392,6 @@ def compiler() -> list[str]:
     raise NotBuiltError("there is no C compiler (cc, gcc or clang)")
 
 
-def built_library(head_dim: int) -> Path:
-    """The kernel for one head dimension, compiled unless it has been before.
-
-    Raises:
-        NotBuiltError: it cannot be compiled, or not be written to the cache folder.
-    """
-    command = [*compiler(), *FLAGS, f"-DD={head_dim}"]
-    version = _run([command[0], "--version"])
-    parts = (SOURCE.read_text(), shlex.join(command), version, _processor())
-    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    path = cache_folder() / f"attention-{name}.so"
-    try:
-        if not path.exists():
-            _compile([*command, str(SOURCE)], path)
-    except OSError as error:  # full, read-only, or no folder
-        raise NotBuiltError(
-            f"the cache folder {path.parent} cannot be used ({error}); XDG_CACHE_HOME may name "
-            "another place"
-        ) from error
-    return path
-
-
-def _compile(command: list[str], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may do this at once: each writes its own file, and the last wins.
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        output = Path(scratch) / path.name
-        _run([*command, "-o", str(output)])
-        os.replace(output, path)
-
-
 def _run(command: list[str]) -> str:
     try:
         done = subprocess.run(
@@ -112,308 +400,16 @@ def _run(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotBuiltError(f"the C compiler {command[0]!r} cannot be run: {error}") from error
     if done.returncode:
-        said = done.stderr.strip().splitlines()[:1]
-        raise NotBuiltError(f"{command[0]!r} failed: {said[0] if said else 'it does not say why'}")
+        reason = done.stderr.strip().splitlines()[:1] or ["it does not say why"]
+        raise NotBuiltError(f"{command[0]!r} failed: {reason[0]}")
     return done.stdout
 
 
 def _processor() -> str:
-    """What "native" means here."""
+    """What "-march=native" means here."""
     listing = Path("/proc/cpuinfo")
     if not listing.is_file():
         return f"{platform.machine()} {platform.processor()}"
     lines = listing.read_text().split("\n\n")[0].splitlines()
     kinds = ("model name", "flags", "Features", "CPU part")
     return "\n".join([platform.machine(), *(line for line in lines if line.startswith(kinds))])
-
-
-# The compiled kernel, called with tensors.
-
-GROUP = 16
-"""Keys that lie side by side in a cache: its capacity is a multiple of it."""
-
-
-class _Feed(ctypes.Structure):
-    """`Feed` of attention.c."""
-
-    _fields_ = (
-        ("parallel", ctypes.c_void_p),
-        ("threads", ctypes.c_int32),
-        ("kv_heads", ctypes.c_int32),
-        ("num_rows", ctypes.c_int32),
-        ("row_stride", ctypes.c_int64),
-        ("head_stride", ctypes.c_int64),
-        ("row", ctypes.c_void_p),
-        ("held", ctypes.c_void_p),
-        ("count", ctypes.c_void_p),
-        ("first", ctypes.c_void_p),
-    )
-
-
-class Fed:
-    """Which tokens are new in a cache, in the kernel's words; the same for all layers.
-
-    Args:
-        cache: one layer's, (B, 2 * kv heads, capacity, D), contiguous in each row.
-        rows, held, counts: a fed row each: which, tokens it held before, new ones.
-    """
-
-    def __init__(
-        self,
-        library: "Library",
-        cache: Float[Tensor, "B KV capacity D"],
-        rows: Sequence[int],
-        held: Sequence[int],
-        counts: Sequence[int],
-    ) -> None:
-        firsts = [sum(counts[:index]) for index in range(len(counts))]
-        numbers = (*rows, *held, *counts, *firsts)
-        self.num_tokens = sum(counts)
-        self._numbers = (ctypes.c_int64 * len(numbers))(*numbers)
-        start, step = ctypes.addressof(self._numbers), 8 * len(rows)
-        self._feed = _Feed(
-            library.parallel,
-            torch.get_num_threads(),
-            cache.shape[1] // 2,
-            len(rows),
-            cache.stride(0),
-            cache.stride(1),
-            *(start + step * index for index in range(4)),
-        )
-        self.address = ctypes.addressof(self._feed)
-
-
-class Library:
-    """Attention and storing for one head dimension.
-
-    Args:
-        path: of the compiled kernel.
-
-    Raises:
-        NotBuiltError: it cannot be loaded, or PyTorch's threads cannot be had.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise NotBuiltError(f"the compiled kernel cannot be loaded: {error}") from error
-        self.parallel = _parallel()
-        self._attend, self._store = library.attend, library.store
-        pointer, integer = ctypes.c_void_p, ctypes.c_int64
-        self._attend.argtypes = [pointer, pointer, pointer, integer, ctypes.c_int32, pointer]
-        self._store.argtypes = [pointer, pointer, pointer, integer]
-        self._attend.restype = self._store.restype = None
-
-    def attend(
-        self, fed: Fed, cache: Float[Tensor, "B KV capacity D"], queries: Float[Tensor, "N H D"]
-    ) -> Float[Tensor, "N HD"]:
-        """Attention of new tokens, which must have been stored, over their rows up to themselves.
-
-        Queries come scaled.
-        """
-        attended = queries.new_empty(queries.shape[0], queries.shape[1] * queries.shape[2])
-        queries = _heads_together(queries)
-        self._attend(
-            fed.address,
-            cache.data_ptr(),
-            queries.data_ptr(),
-            queries.stride(0),
-            queries.shape[1],
-            attended.data_ptr(),
-        )
-        return attended
-
-    def store(
-        self,
-        fed: Fed,
-        cache: Float[Tensor, "B KV capacity D"],
-        keys_values: Float[Tensor, "N KV D"],
-    ) -> None:
-        """Put the new tokens' keys and values where the cache has them."""
-        keys_values = _heads_together(keys_values)
-        self._store(fed.address, cache.data_ptr(), keys_values.data_ptr(), keys_values.stride(0))
-
-
-def _heads_together(x: Float[Tensor, "N H D"]) -> Float[Tensor, "N H D"]:
-    """The same with the heads of a token side by side."""
-    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
-
-
-def _parallel() -> int:
-    """Address of the GOMP_parallel that PyTorch itself calls.
-
-    A second pool of threads would fight with PyTorch's over the same cores.
-    """
-    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    try:
-        function = ctypes.CDLL(str(path)).GOMP_parallel
-    except (OSError, AttributeError) as error:
-        raise NotBuiltError(f"PyTorch's threads cannot be had: {error}") from error
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-# Which kernel computes attention over a cache: ours, or PyTorch's.
-
-SWITCH = "AUTOGAZE_ATTENTION"
-"""Environment variable: "torch", "native" (an error where it cannot be had) or not set."""
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class AttentionKernel:
-    """What computes attention, and why this one.
-
-    Attributes:
-        name: "native" is attention.c, compiled here; "torch" is PyTorch's.
-        why: the reason, in words.
-        library: attention.c, compiled for the head dimension asked for.
-    """
-
-    name: Literal["native", "torch"]
-    why: str
-    library: Library | None = field(default=None, repr=False, compare=False)
-
-
-def attention_kernel(like: Shaped[Tensor, "..."], head_dim: int) -> AttentionKernel:
-    """What will gaze with tensors like this one; compiles the native kernel at first.
-
-    Raises:
-        SelectorError: AUTOGAZE_ATTENTION is none of its values, or asks for what is not there.
-    """
-    wish = os.environ.get(SWITCH) or None
-    if wish not in (None, "native", "torch"):
-        raise SelectorError(f"{SWITCH} must be 'native' or 'torch' or not set, got {wish!r}")
-    if wish == "torch":
-        return AttentionKernel("torch", f"{SWITCH}=torch")
-    kernel = _possible(like, head_dim)
-    if wish == "native" and kernel.name != "native":
-        raise SelectorError(f"{SWITCH}=native, but it cannot be had: {kernel.why}")
-    return kernel
-
-
-def _possible(like: Shaped[Tensor, "..."], head_dim: int) -> AttentionKernel:
-    if like.device.type != "cpu" or like.dtype != torch.float32:
-        return AttentionKernel(
-            "torch", f"ours is for float32 on a CPU, not {like.dtype} on {like.device}"
-        )
-    if torch.is_grad_enabled():
-        return AttentionKernel("torch", "ours has no gradients")
-    if head_dim % 4 or head_dim > 256:
-        return AttentionKernel(
-            "torch", f"ours takes head dimensions 4, 8, ..., 256, not {head_dim}"
-        )
-    if sys.platform != "linux":
-        return AttentionKernel("torch", f"ours is built on Linux only, not on {sys.platform}")
-    return _built(head_dim)
-
-
-@cache
-def _built(head_dim: int) -> AttentionKernel:
-    try:
-        path = built_library(head_dim)
-        library = Library(path)
-        _check(library, head_dim)
-    except NotBuiltError as error:
-        kernel = AttentionKernel("torch", str(error))
-    else:
-        kernel = AttentionKernel("native", f"compiled here: {path}", library)
-    log.debug("attention: %s (%s)", kernel.name, kernel.why)
-    return kernel
-
-
-def _check(library: Library, head_dim: int) -> None:
-    """A compiler that gets it wrong should cost speed, not gazes."""
-    count, held, capacity = 40, 300, 352
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(held + count, 4, head_dim, generator=generator)
-    cache = torch.full((1, 2, capacity, head_dim), float("nan"))
-    everything = Fed(library, cache, [0], [0], [held + count])
-    library.store(everything, cache, tokens[:, 2:])
-    queries = tokens[held:, :2] * head_dim**-0.5
-    found = library.attend(Fed(library, cache, [0], [held], [count]), cache, queries)
-    keys, values = tokens[:, 2], tokens[:, 3]
-    seen = torch.ones(count, held + count, dtype=torch.bool).tril(held)
-    expected = F.scaled_dot_product_attention(
-        queries.transpose(0, 1)[None],
-        keys.expand(1, 2, -1, -1),
-        values.expand(1, 2, -1, -1),
-        attn_mask=seen,
-        scale=1.0,
-    )
-    if not torch.allclose(found, expected[0].transpose(0, 1).flatten(1), atol=1e-5):
-        raise NotBuiltError("the compiled kernel gives wrong results")
-
-
-class NativeKVCache(KVCache):
-    """A `KVCache` whose keys lie in groups of 16, channels outermost (see attention.c).
-
-    Rows of any lengths are one call.
-    """
-
-    granule = GROUP
-
-    def __init__(
-        self,
-        layers: int,
-        rows: int,
-        kv_heads: int,
-        head_dim: int,
-        capacity: int,
-        like: Tensor,
-        *,
-        library: Library,
-    ) -> None:
-        super().__init__(layers, rows, kv_heads, head_dim, capacity, like)
-        self._library = library
-        self._fed: tuple[Feed, Fed, Fed] | None = None
-
-    def reserve(self, feed: Feed) -> None:
-        super().reserve(feed)
-        self._fed = None  # it knows the old capacity and lengths
-
-    def advance(self, feed: Feed) -> None:
-        super().advance(feed)
-        self._fed = None
-
-    def write(self, layer: int, feed: Feed, keys_values: Float[Tensor, "N KV D"]) -> None:
-        self._library.store(self._told(feed)[0], self.held[layer], keys_values)
-
-    def attend(
-        self, layer: int, feed: Feed, queries: Float[Tensor, "N H D"]
-    ) -> Float[Tensor, "N HD"]:
-        return self._library.attend(self._told(feed)[0], self.held[layer], queries)
-
-    def attend_last(
-        self, layer: int, feed: Feed, queries: Float[Tensor, "R H D"]
-    ) -> Float[Tensor, "R HD"]:
-        return self._library.attend(self._told(feed)[1], self.held[layer], queries)
-
-    def _told(self, feed: Feed) -> tuple[Fed, Fed]:
-        """The new tokens of all rows, and each row's last one only."""
-        if self._fed is None or self._fed[0] is not feed:
-            held = [self.lengths[row] for row in feed.rows]
-            before_last = [length + n - 1 for length, n in zip(held, feed.counts, strict=True)]
-            ones = (1,) * len(held)
-            self._fed = (
-                feed,
-                Fed(self._library, self.held[0], feed.rows, held, feed.counts),
-                Fed(self._library, self.held[0], feed.rows, before_last, ones),
-            )
-        return self._fed[1:]
-
-
-def key_value_cache(
-    layers: int,
-    rows: int,
-    kv_heads: int,
-    head_dim: int,
-    capacity: int,
-    like: Shaped[Tensor, "..."],
-) -> KVCache:
-    """A cache for the kernel there is: the native one, or PyTorch's."""
-    library = attention_kernel(like, head_dim).library
-    if library is None:
-        return KVCache(layers, rows, kv_heads, head_dim, capacity, like)
-    return NativeKVCache(layers, rows, kv_heads, head_dim, capacity, like, library=library)

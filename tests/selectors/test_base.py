@@ -15,7 +15,7 @@ from autogaze.selectors.controls import Centre, Random
 from autogaze.selectors.finest_cells import cell_means, whole_frame
 from autogaze.selectors.greedy import Greedy
 from autogaze.selectors.run_length import RunLength
-from tests.selectors.material import CROPPED, EXACT, pyramids, random_clips, seeds
+from tests.selectors.clips import CROPPED, EXACT, pyramids, random_clips, seeds
 
 MAKERS = {
     "greedy": Greedy,

@@ -6,13 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autogaze import Gaze
-from autogaze.models.autogaze import cuda_graphs as static
-from autogaze.models.autogaze.decoding import Picking
+from autogaze.models.autogaze import cuda_graphs
+from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
-from tests.models.test_generation import threshold_of
-from tests.models.tiny import tiny_model, tiny_video
+from tests.models.tiny import threshold_of, tiny_model, tiny_video
 
-FEW = settings(max_examples=8, deadline=None)
+FEW = settings(max_examples=5, deadline=None)
 
 
 @pytest.mark.parametrize("positions", ["as_released", "sequential"])
@@ -34,7 +33,7 @@ def test_static_shapes_change_no_gaze(positions, kv_heads, seed, K, stop):
 
 
 def test_static_streams_grow_and_equal_the_whole_clip(monkeypatch):
-    monkeypatch.setattr(static, "WINDOW", 16)
+    monkeypatch.setattr(cuda_graphs, "WINDOW", 16)
     model, video = tiny_model(), tiny_video(2, 5)
     whole = model.generate(video, caps=[9] * 5).to_gaze()
     model.static_shapes = True
@@ -58,10 +57,10 @@ def test_static_caches_are_views_too():
 def test_static_sampling_follows_its_generator():
     model, video = tiny_model(), tiny_video(1, 2)
     ragged = model.generate(
-        video, caps=[8, 8], picking=Picking(2.0, torch.Generator().manual_seed(3))
+        video, caps=[8, 8], sampling=Sampling(2.0, torch.Generator().manual_seed(3))
     )
     model.static_shapes = True
     fixed = model.generate(
-        video, caps=[8, 8], picking=Picking(2.0, torch.Generator().manual_seed(3))
+        video, caps=[8, 8], sampling=Sampling(2.0, torch.Generator().manual_seed(3))
     )
     assert same(fixed.to_gaze(), ragged.to_gaze())

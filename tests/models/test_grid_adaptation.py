@@ -129,8 +129,8 @@ def test_tiles_have_the_selectors_side(adaptation):
 
 def test_what_does_not_fit_is_refused():
     own = PatchPyramid((32, 64), 16)
-    with pytest.raises(GeometryError, match=r"1 target scales \(128,\).*2 scales"):
+    with pytest.raises(GeometryError, match=r"\(128,\).*\(32, 64\)"):
         GridAdaptation(own, PatchPyramid((128,), 16))
     adaptation = GridAdaptation(own, PatchPyramid((64, 128), 16))
-    with pytest.raises(GeometryError, match="128 x 128 pixels, got 64 x 64"):
+    with pytest.raises(GeometryError, match=r"128 x 128.*64 x 64"):
         adaptation.cut(torch.zeros(1, 1, 3, 64, 64))

@@ -9,25 +9,18 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from autogaze import Gaze
-from autogaze.errors import CheckpointError, SelectorError
+from autogaze.errors import CheckpointError
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze import AutoGaze, streaming
-from autogaze.models.autogaze.decoding import Picking, pick_block
-from autogaze.models.autogaze.inhibition import FLOOR, ReturnMemory, patch_pixels
+from autogaze.models.autogaze.inhibition import FLOOR, InhibitionOfReturn, patch_pixels
 from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
-from tests.models.test_generation import threshold_of
-from tests.models.tiny import tiny_model, tiny_video
+from tests.models.tiny import still_video, threshold_of, tiny_model, tiny_video
 
 PYRAMID = PatchPyramid((32, 64), 16)
 FEW = settings(max_examples=8, deadline=None)
 ALL = torch.arange(PYRAMID.num_patches)[None]
-
-
-def still_video(clips: int, frames: int, seed: int = 0) -> torch.Tensor:
-    """One picture each, under noise of 0.02 of the way from black to white."""
-    noise = tiny_video(clips, frames, seed + 100)
-    return tiny_video(clips, 1, seed) + 0.08 * noise
 
 
 def inhibited(seed: int = 0, **changes) -> AutoGaze:
@@ -56,34 +49,34 @@ def test_differences_of_patches_are_those_of_their_pixels(seed, patch):
 
 
 def test_probabilities_follow_the_change_since_the_gaze():
-    memory, grey = ReturnMemory(PYRAMID, 0.1), torch.full((1, 3, 64, 64), 0.5)
-    assert memory.log_weights(unit_pixels(grey)).eq(0).all()
-    memory.remember(unit_pixels(grey), ALL, kept(0, 7))
+    inhibition, grey = InhibitionOfReturn(PYRAMID, 0.1), torch.full((1, 3, 64, 64), 0.5)
+    assert inhibition.log_weights(unit_pixels(grey)).eq(0).all()
+    inhibition.update(unit_pixels(grey), ALL, kept(0, 7))
     for step, share in [(0.0, 0.0), (0.025, 0.25), (0.05, 0.5), (0.2, 1.0)]:
-        weights = memory.log_weights(unit_pixels(grey + step))[0]
+        weights = inhibition.log_weights(unit_pixels(grey + step))[0]
         expected = min(0.0, math.log(share + FLOOR))
         assert weights[[0, 7]].tolist() == pytest.approx([expected] * 2, abs=1e-4)
         assert weights[~kept(0, 7)[0]].eq(0).all(), "nobody has gazed at these"
 
 
 def test_a_patch_counts_from_its_last_gaze():
-    memory, grey = ReturnMemory(PYRAMID, 0.1), torch.full((1, 3, 64, 64), 0.5)
-    memory.remember(unit_pixels(grey), ALL, kept(5))
-    memory.remember(unit_pixels(grey + 0.2), ALL, kept())
-    assert memory.log_weights(unit_pixels(grey + 0.2))[0, 5] == 0, "it is not shown this way"
-    memory.remember(unit_pixels(grey + 0.2), ALL, kept(5))
-    assert memory.log_weights(unit_pixels(grey + 0.2))[0, 5] < -3
-    assert memory.log_weights(unit_pixels(grey))[0, 5] == 0
+    inhibition, grey = InhibitionOfReturn(PYRAMID, 0.1), torch.full((1, 3, 64, 64), 0.5)
+    inhibition.update(unit_pixels(grey), ALL, kept(5))
+    inhibition.update(unit_pixels(grey + 0.2), ALL, kept())
+    assert inhibition.log_weights(unit_pixels(grey + 0.2))[0, 5] == 0, "it is not shown this way"
+    inhibition.update(unit_pixels(grey + 0.2), ALL, kept(5))
+    assert inhibition.log_weights(unit_pixels(grey + 0.2))[0, 5] < -3
+    assert inhibition.log_weights(unit_pixels(grey))[0, 5] == 0
 
 
 def test_what_a_coarse_patch_was_painted_over_is_new():
-    memory, pixels = ReturnMemory(PYRAMID, 0.1), unit_pixels(torch.rand(1, 3, 64, 64))
+    inhibition, pixels = InhibitionOfReturn(PYRAMID, 0.1), unit_pixels(torch.rand(1, 3, 64, 64))
     beneath, beside = PYRAMID.overlapping(0, 64)[0], PYRAMID.overlapping(1, 64)[-1]
-    memory.remember(pixels, ALL, kept(0, beneath, beside))
-    assert memory.log_weights(pixels)[0, [0, beneath, beside]].max() < -3, "finest on top"
-    memory.remember(pixels, ALL, kept(0))
-    assert memory.log_weights(pixels)[0, beneath] == 0
-    assert memory.log_weights(pixels)[0, [0, beside]].max() < -3
+    inhibition.update(pixels, ALL, kept(0, beneath, beside))
+    assert inhibition.log_weights(pixels)[0, [0, beneath, beside]].max() < -3, "finest on top"
+    inhibition.update(pixels, ALL, kept(0))
+    assert inhibition.log_weights(pixels)[0, beneath] == 0
+    assert inhibition.log_weights(pixels)[0, [0, beside]].max() < -3
 
 
 def test_still_scenes_are_looked_at_all_over():
@@ -113,14 +106,14 @@ def test_streams_batches_and_repetitions_change_nothing(static, seed, stop, batc
     """Also rows that stop at lengths of their own, and static shapes."""
     model, video = inhibited(seed), still_video(2, 3, seed)
     threshold = threshold_of(model, video) if stop else None
-    picking = Picking(0.5, row_seeds=tuple(range(6)))
+    sampling = Sampling(0.5, row_seeds=tuple(range(6)))
     caps = torch.randint(1, 21, (6, 3), generator=torch.Generator().manual_seed(seed))
     alone = []
     for row in range(6):
-        own = Picking(0.5, row_seeds=(row,))
+        own = Sampling(0.5, row_seeds=(row,))
         clip = video[row % 2 : row % 2 + 1]
         alone.append(
-            model.generate(clip, caps=caps[row : row + 1], threshold=threshold, picking=own)
+            model.generate(clip, caps=caps[row : row + 1], threshold=threshold, sampling=own)
         )
     model.static_shapes = static
     stream = model.stream(2, num_frames=3, repetitions=3)
@@ -130,7 +123,7 @@ def test_streams_batches_and_repetitions_change_nothing(static, seed, stop, batc
             frames,
             caps=caps[:, first : first + frames.shape[1]],
             threshold=threshold,
-            picking=picking,
+            sampling=sampling,
             stream=stream,
         ).to_gaze()
         for first, frames in ((0, video[:, :2]), (2, video[:, 2:]))
@@ -181,22 +174,6 @@ def test_half_precision_inhibits_too():
     assert seen[0] > seen[1]
 
 
-def test_the_temperature_leaves_it_alone():
-    """Of two patches equally likely, the one with weight w comes w / (1 + w) of the time."""
-    logits, weights = torch.zeros(4000, 1, 2), torch.tensor([[0.0, math.log(0.25)]])
-    for temperature in (0.5, 1.0, 2.0):
-        generator = torch.Generator().manual_seed(0)
-        picking = Picking(temperature, generator, log_weights=weights.expand(4000, 2))
-        ids = pick_block(logits, torch.zeros(4000, 2, dtype=torch.bool), picking)
-        assert float(ids.float().mean()) == pytest.approx(0.2, abs=0.02)
-
-
-def test_callers_give_no_weights_of_their_own():
-    picking = Picking(log_weights=torch.zeros(1, 20))
-    with pytest.raises(SelectorError, match="a stream's own"):
-        tiny_model().generate(still_video(1, 1), picking=picking)
-
-
 def test_checkpoints_carry_it_and_callers_may_change_it(tmp_path):
     inhibited().save_pretrained(tmp_path)
     assert AutoGaze.from_pretrained(tmp_path).config.inhibition_of_return == 0.05
@@ -209,10 +186,10 @@ def test_checkpoints_carry_it_and_callers_may_change_it(tmp_path):
 
 @pytest.mark.parametrize("bad", [0, -0.1, float("nan"), float("inf"), True])
 def test_changes_that_mean_nothing_are_refused(bad, tmp_path):
-    with pytest.raises(CheckpointError, match="inhibition_of_return must be None or"):
+    with pytest.raises(CheckpointError, match="inhibition_of_return"):
         tiny_model(inhibition_of_return=bad)
     # What is set later is refused when it is used.
     tiny_model().save_pretrained(tmp_path)
     model = AutoGaze.from_pretrained(tmp_path, inhibition_of_return=bad)
-    with pytest.raises(CheckpointError, match="inhibition_of_return must be None or"):
+    with pytest.raises(CheckpointError, match="inhibition_of_return"):
         model.generate(still_video(1, 1))

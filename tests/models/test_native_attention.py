@@ -1,7 +1,7 @@
-"""The native attention kernel: right everywhere, and never in the way where it cannot be had."""
+"""The native attention kernel: exact, and PyTorch's instead where it cannot be built."""
 
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from autogaze.errors import SelectorError
-from autogaze.models.autogaze import native
 from autogaze.models.autogaze.kv_cache import Feed, KVCache
-from autogaze.models.autogaze.native import NativeKVCache, attention_kernel
 from autogaze.models.autogaze.native import attention as kernel
+from autogaze.models.autogaze.native.attention import NativeKVCache, attention_kernel
 from tests.gazes import same
 from tests.models.tiny import tiny_model, tiny_video
 
@@ -41,7 +40,7 @@ def fresh(monkeypatch, tmp_path):
 
 
 def library(head_dim: int) -> kernel.Library:
-    found = kernel._possible(torch.zeros(1), head_dim)
+    found = attention_kernel(torch.zeros(1), head_dim)
     if found.library is None:
         pytest.skip(found.why)
     return found.library
@@ -80,12 +79,13 @@ def feeds(draw):
     st.integers(0, 1000),
 )
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_attention_equals_pytorchs_in_double_precision(rows, head_dim, heads, scale, seed):
     held, counts = rows
     H, KV = heads
     torch.manual_seed(seed)
     cache = NativeKVCache(2, len(held), KV, head_dim, 1, torch.zeros(1), library=library(head_dim))
-    cache.held.fill_(float("nan"))
+    cache.keys_values.fill_(float("nan"))
     stored = [torch.randn(n + new, 2 * KV, head_dim) for n, new in zip(held, counts, strict=True)]
 
     def feed_of(numbers):
@@ -108,7 +108,7 @@ def test_attention_equals_pytorchs_in_double_precision(rows, head_dim, heads, sc
     for layer in range(2):
         cache.write(layer, feed, new)
         attended = cache.attend(layer, feed, queries)
-        last = cache.attend_last(layer, feed, queries[feed.last()])
+        last = cache.attend(layer, feed, queries[feed.last()], last_only=True)
         expected = torch.cat(
             [
                 expected_attention(part, stored[row][:, :KV], stored[row][:, KV:], held[row])
@@ -163,20 +163,20 @@ def test_what_is_not_for_it_goes_to_pytorch():
         assert why in found.why
     with torch.enable_grad():
         assert "gradients" in attention_kernel(plain, 32).why
-    cache = native.key_value_cache(1, 1, 1, 30, 8, plain)
+    cache = kernel.new_kv_cache(1, 1, 1, 30, 8, plain)
     assert type(cache) is KVCache
 
 
 def test_the_switch(monkeypatch, fresh):
     monkeypatch.setenv(kernel.SWITCH, "torch")
     assert attention_kernel(torch.zeros(1), 32).why == "AUTOGAZE_ATTENTION=torch"
-    assert type(native.key_value_cache(1, 1, 1, 32, 8, torch.zeros(1))) is KVCache
+    assert type(kernel.new_kv_cache(1, 1, 1, 32, 8, torch.zeros(1))) is KVCache
     assert not list(fresh.rglob("*.so"))
     monkeypatch.setenv(kernel.SWITCH, "native")
-    with pytest.raises(SelectorError, match="cannot be had: ours takes head dimensions"):
+    with pytest.raises(SelectorError, match=r"head dimensions .*30"):
         attention_kernel(torch.zeros(1), 30)
     monkeypatch.setenv(kernel.SWITCH, "fast")
-    with pytest.raises(SelectorError, match="'native' or 'torch' or not set, got 'fast'"):
+    with pytest.raises(SelectorError, match="'fast'"):
         attention_kernel(torch.zeros(1), 32)
 
 
@@ -224,18 +224,59 @@ def test_a_spoilt_file_leaves_pytorch(monkeypatch, fresh):
     assert "cannot be loaded" in attention_kernel(torch.zeros(1), 32).why
 
 
-def test_several_processes_compile_at_once(fresh):
+def test_several_threads_compile_at_once(fresh):
+    """Each compiles to a file of its own, so processes do too; the last one stays."""
     library(32)
     for path in fresh.rglob("*.so"):
         path.unlink()
-    program = (
-        "import torch; torch.set_grad_enabled(False);"
-        "from autogaze.models.autogaze.native import attention_kernel;"
-        "print(attention_kernel(torch.zeros(1), 32).name)"
-    )
-    running = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    assert [process.communicate()[0].strip() for process in running] == ["native"] * 3
-    assert [path.suffix for path in (fresh / "autogaze").iterdir()] == [".so"]
+    with ThreadPoolExecutor(3) as pool:
+        paths = list(pool.map(kernel.built_library, [32] * 3))
+    assert list((fresh / "autogaze").iterdir()) == [paths[0]]
+    assert len(set(paths)) == 1
+    kernel._check(kernel.Library(paths[0]), 32)
+
+
+def test_a_command_that_cannot_be_read(monkeypatch):
+    monkeypatch.setenv("CC", "'gcc -O2")
+    with pytest.raises(kernel.NotBuiltError, match=r"CC=\"'gcc -O2\" cannot be read as a command"):
+        kernel.built_library(32)
+
+
+def test_an_empty_command_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", "  ")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(kernel.NotBuiltError, match="no C compiler"):
+        kernel.built_library(32)
+
+
+def test_nobody_without_a_home(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(kernel.NotBuiltError, match=r"no cache folder.*XDG_CACHE_HOME"):
+        kernel.cache_folder()
+
+
+def test_the_compilers_failure_is_not_laid_at_the_folders_door(monkeypatch, tmp_path):
+    """What the compiler says comes through as it is, also from within the cache folder."""
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo no memory left >&2; exit 1; }\n')
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(kernel.NotBuiltError, match=r"failed: no memory left$"):
+        kernel.built_library(32)
+    assert list((tmp_path / "cache" / "autogaze").iterdir()) == []
+
+
+def test_a_folder_that_is_none_is_named(monkeypatch, tmp_path):
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o700)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(kernel.NotBuiltError, match=r"cache folder .*file/autogaze cannot be used"):
+        kernel.built_library(32)
