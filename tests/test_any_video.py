@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from autogaze import gaze_video
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors.greedy import Greedy
-from autogaze.selectors.registry import gaze_video
 from autogaze.video.chunks import ChunkReader
 from tests.video.conftest import encode, picture
 

@@ -86,6 +86,24 @@ def test_prints_its_shape_and_not_its_tensors():
     )
 
 
+def test_the_metric_under_its_old_name():
+    gaze = Gaze.from_mask(SMALL, torch.zeros(1, 1, 20, dtype=torch.bool), metric="canvas")
+    with pytest.warns(DeprecationWarning, match="metric"):
+        assert gaze.judge == "canvas"
+
+
+def test_gazes_that_do_not_belong_together_are_not_joined():
+    with pytest.raises(GeometryError, match="no gazes"):
+        Gaze.cat_frames([])
+    one, two = Gaze.everything(SMALL, 1, 2), Gaze.everything(SMALL, 2, 3)
+    with pytest.raises(GeometryError, match=r"\[1, 2\]"):
+        Gaze.cat_frames([one, two])
+    with pytest.raises(GeometryError, match=r"\[2, 3\]"):
+        Gaze.cat_clips([one, two])
+    with pytest.raises(GeometryError, match=r"32\+64\+112\+224"):
+        Gaze.cat_clips([one, Gaze.everything(PatchPyramid(), 1, 2)])
+
+
 def test_is_frozen():
     gaze = Gaze.everything(SMALL, 1, 1)
     with pytest.raises(AttributeError):

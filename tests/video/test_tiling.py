@@ -110,7 +110,7 @@ def test_unknown_modes(tiles):
 
 
 @pytest.mark.parametrize("value", [3, (3, 2), None, 2.5])
-def test_values_of_another_type_are_told(value):
+def test_values_of_another_type_are_refused(value):
     unchecked = unwrap(plan_tiles)  # users have no type checker that runs
     with pytest.raises(GeometryError, match=r"'one', 'resize', 'pad'.*3x2") as raised:
         unchecked(64, 48, 16, value)
