@@ -25,7 +25,6 @@ OVERLAY = Path(sys.prefix) / "transformers4"
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.skipif(not OVERLAY.is_dir(), reason="no second transformers; `make test` installs it")
 def test_what_meets_it_with_transformers_4():
     assert transformers.__version__.startswith("5.")

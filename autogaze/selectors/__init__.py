@@ -1,1 +1,1 @@
-"""Who chooses: one protocol, one small file each."""
+"""Selectors: one protocol, one file each."""

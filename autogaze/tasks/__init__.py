@@ -1,1 +1,1 @@
-"""What a gaze is good for: tasks judge gazes, and their judgement trains selectors."""
+"""Tasks: reconstruction losses of frames under a gaze, and the rewards of selectors."""
