@@ -7,7 +7,6 @@ clips (content-blind prior).
 
 from collections import Counter
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,14 +14,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autogaze.clips import Clips, Ratio, frame_caps
+from autogaze.clips import Clips, frame_caps
 from autogaze.errors import SelectorError, VideoError
 from autogaze.evaluation.quality.clips import QualityClip
 from autogaze.evaluation.selectors import CONTROLS
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.configuration import AutoGazeConfig
-from autogaze.models.autogaze.limits import draw_settings
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.greedy import Greedy
@@ -60,44 +57,14 @@ class ComparedSelector:
         return (Variant.OWN, Variant.SHUFFLED)
 
     def gaze(self, clips: Clips, ratio: float, generator: torch.Generator) -> Gaze:
-        """Gazes at whole clips, at no more than a share of all their patches.
-
-        Every frame gets the same cap, except from weights whose config spreads a clip's
-        budget over its frames ("dirichlet"): those draw shares for every clip.
+        """Gazes at whole clips, at no more than a share of all patches in every frame.
 
         Args:
             ratio: cap on the share of all patches of all scales, in (0, 1].
             generator: continues from batch to batch, so that batches of other sizes give
                 the same gazes.
         """
-        if isinstance(self.selector, Learned) and _spreads(self.selector.model.config):
-            model = self.selector.model
-            ratios = [
-                _spread(model.config, ratio, clips.num_frames, generator)
-                for _ in range(clips.num_clips)
-            ]
-            caps = [frame_caps(own, clips.num_frames, model.pyramid.num_patches) for own in ratios]
-            generation = model.generate(self.selector.preprocess(clips), caps=torch.tensor(caps))
-            return self.selector.to_gaze(generation).to("cpu")
         return self.selector.select(clips, ratio=ratio, generator=generator).to("cpu")
-
-
-def _spreads(config: AutoGazeConfig) -> bool:
-    strategy = config.gazing_ratio_each_frame_config["sample_strategy_during_inference"]
-    return bool(strategy == "dirichlet")
-
-
-def _spread(
-    config: AutoGazeConfig, ratio: float, num_frames: int, generator: torch.Generator
-) -> Ratio:
-    """What such a config makes of a clip's mean ratio: a cap for every frame."""
-    config = deepcopy(config)
-    config.gazing_ratio_config["sample_strategy_during_inference"] = "fixed"
-    config.gazing_ratio_config["fixed"] = {"gazing_ratio": ratio}
-    drawn = draw_settings(config, num_frames, training=False, generator=generator).ratio
-    if drawn is None:
-        raise SelectorError("weights that cap no frame have no budget to be compared at")
-    return drawn
 
 
 def parse_weights(texts: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,6 @@ from autogaze.evaluation.quality.clips import read_batch
 from autogaze.evaluation.quality.measure import make_rows, measure
 from autogaze.evaluation.quality.metrics import CanvasMetric
 from autogaze.evaluation.quality.selectors import (
-    ComparedSelector,
     Variant,
     parse_weights,
     prior,
@@ -20,10 +19,8 @@ from autogaze.evaluation.quality.selectors import (
     shuffled,
 )
 from autogaze.reconstruction.canvas import canvas_losses
-from autogaze.selectors.learned import Learned
 from autogaze.utils.seeding import seeded
 from tests.evaluation.quality.tiny import PYRAMID, compared, some_clips
-from tests.models.tiny import tiny_model
 
 CPU = torch.device("cpu")
 SOURCES = {"static": ["a", "b", "c", "a"], "moving": ["p", "q", "r"], "composed": ["p", "q", "r"]}
@@ -154,20 +151,3 @@ def test_shuffled_are_of_another_source_and_the_same_kind(clips):
 def test_too_few_videos_to_shuffle_are_refused():
     with pytest.raises(VideoError, match="2 of 3 static clips"):
         shuffled(some_clips({"static": ["a", "b", "a"]}))
-
-
-# Budgets.
-
-
-def test_weights_that_spread_a_clips_budget_do_so_at_the_ratio_asked_for(clips):
-    spread = {
-        "sample_strategy_during_training": "dirichlet",
-        "sample_strategy_during_inference": "dirichlet",
-        "dirichlet": {"alpha": 1.0},
-    }
-    one = ComparedSelector("spread", Learned(tiny_model(gazing_ratio_each_frame_config=spread)))
-    gaze = one.gaze(read_batch(clips), 0.4, seeded("spread"))
-    assert len(set(map(tuple, gaze.lengths.tolist()))) > 1  # every clip has its own
-    assert gaze.lengths.float().mean() == pytest.approx(0.4 * PYRAMID.num_patches, rel=0.2)
-    alone = one.gaze(read_batch(clips[:1]), 0.4, seeded("spread"))
-    assert torch.equal(alone.ids, gaze[0].ids)
