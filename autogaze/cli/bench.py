@@ -279,21 +279,21 @@ class BenchFidelity(Command):
 
     def run(self) -> None:
         from autogaze.cli.report import results_console
+        from autogaze.evaluation.encoders import load_encoder
         from autogaze.evaluation.fidelity import bench_fidelity
         from autogaze.evaluation.fidelity_report import plot_fidelity, print_report
         from autogaze.utils.device import DeviceOptions
         from autogaze.utils.files import write_json
 
+        place = DeviceOptions.parse(self.device, self.dtype)
         report = bench_fidelity(
+            load_encoder(self.encoder, place, self.attention),
             self._paths(),
-            self.encoder,
             self.selectors,
             self.ratios,
-            attn_type=self.attention,
             clips=self.clips,
             fps=self.fps,
             tiles=self.tiles,
-            place=DeviceOptions.parse(self.device, self.dtype),
         )
         print_report(report, results_console())
         if self.plot is not None:

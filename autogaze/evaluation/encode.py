@@ -18,7 +18,6 @@ from autogaze.evaluation.flops import EncoderFlops, selection_flops
 from autogaze.evaluation.passes import Encoded, VideoSample, dense_pass, gazed_pass
 from autogaze.evaluation.selectors import MeasuredSelector, load_selector, with_controls
 from autogaze.evaluation.timing import (
-    SELECT_TO_ENCODE,
     Meter,
     PeakMeter,
     Stage,
@@ -28,7 +27,7 @@ from autogaze.evaluation.timing import (
     memory_gauge,
 )
 from autogaze.utils.device import DeviceOptions
-from autogaze.utils.progress import ProgressBar, silent
+from autogaze.utils.progress import ProgressBar
 from autogaze.video.reader import Video
 
 AT_224_PIXELS = ((1.0, 0.205), (3.0, 0.181), (10.0, 0.132), (30.0, 0.069))
@@ -80,13 +79,15 @@ class Cost:
         ratio: cap asked for, as a share of all patches of all scales; None for dense, and
             where trained weights stopped by themselves.
         tokens: patches encoded, class tokens aside.
+        share: tokens as a share of dense encoding's.
         seconds: of every stage.
         select_to_encode: seconds of selecting, embedding and encoding together.
         all_stages: seconds of all stages.
         factor: speed-up over dense encoding from selecting to encoding (decoding and
             preprocessing are the same).
         whole_factor: speed-up with decoding and preprocessing.
-        encoding: embedding and encoding as a share of dense encoding's time.
+        over_share: time of embedding and encoding as a share of dense encoding's, over `share`.
+        outcome: against dense encoding, "faster" or "slower" in every round, else "undecided".
         flops: counted, of the stages from selecting on.
         peak: peak bytes of every stage above the program and its weights; None where it
             cannot be measured.
@@ -95,21 +96,16 @@ class Cost:
     selector: str
     ratio: float | None
     tokens: int
+    share: float
     seconds: dict[Stage, Timing]
     select_to_encode: Timing
     all_stages: Timing
     factor: SpeedUp
     whole_factor: float
-    encoding: float
+    over_share: float
+    outcome: str
     flops: dict[Stage, int]
     peak: dict[Stage, int | None]
-
-    @property
-    def outcome(self) -> str:
-        """Against dense encoding: faster or slower in every round, else undecided."""
-        if self.factor.least > 1:
-            return "faster"
-        return "slower" if self.factor.largest < 1 else "undecided"
 
     @property
     def total_flops(self) -> int:
@@ -139,26 +135,6 @@ class CellReport:
     @property
     def costs(self) -> tuple[Cost, ...]:
         return (self.dense, *self.gazed)
-
-    def share(self, cost: Cost) -> float:
-        """Tokens as a share of dense encoding's."""
-        return cost.tokens / self.dense.tokens
-
-    def over_share(self, cost: Cost) -> float:
-        """Encoding time as a share of dense encoding's, over that share of tokens."""
-        return cost.encoding / self.share(cost)
-
-    def to_json(self) -> dict[str, Any]:
-        rows = [
-            {
-                **asdict(cost),
-                "share": self.share(cost),
-                "over_share": self.over_share(cost),
-                "outcome": cost.outcome if cost is not self.dense else None,
-            }
-            for cost in self.costs
-        ]
-        return {**asdict(self), "dense": rows[0], "gazed": rows[1:]}
 
 
 @dataclass(frozen=True)
@@ -220,16 +196,7 @@ class EncodeReport:
         return tuple(notes)
 
     def to_json(self) -> dict[str, Any]:
-        encoders = [
-            {**asdict(encoder), "cells": [cell.to_json() for cell in encoder.cells]}
-            for encoder in self.encoders
-        ]
-        return {**asdict(self), "notes": list(self.notes), "encoders": encoders}
-
-
-def default_dense_batch(place: DeviceOptions) -> int:
-    """Frames that dense encoding gets at once, near the fastest on the machines tried."""
-    return 64 if place.device.type == "cuda" else 4
+        return {**asdict(self), "notes": list(self.notes)}
 
 
 def bench_encode(
@@ -258,21 +225,31 @@ def bench_encode(
             trained weights stop by themselves.
         attn_type: what a gazed token attends to.
         repeats: measured rounds, after one of warm-up.
-        dense_batch: frames that dense encoding gets at once; None: `default_dense_batch`.
+        dense_batch: frames that dense encoding gets at once; None: 4, on a GPU 64.
     """
     opened = Video(video)
-    batch = dense_batch or default_dense_batch(place)
-    passes = (len(with_controls(selectors)) + 1) * (repeats + 2)
+    batch = dense_batch or (64 if place.device.type == "cuda" else 4)
+    names = with_controls(selectors)
+    passes = (len(names) + 1) * (repeats + 2)
     reports = []
     with ProgressBar(len(encoders) * len(fps) * len(resolutions) * passes, "passes") as bar:
         for name in encoders:
             encoder = load_encoder(name, place, attn_type)
-            report = measure_encoder(
-                encoder, opened, selectors, fps, resolutions, frames=frames, ratio=ratio,
-                repeats=repeats, dense_batch=batch, step=bar.begin,
-            )  # fmt: skip
-            reports.append(report)
-            del encoder  # before the next one is made
+            loaded = [load_selector(one, encoder.pyramid, place) for one in names]
+            cells = []
+            for resolution in resolutions:
+                for rate in fps:
+                    sample = VideoSample.of(opened, rate, frames, resolution, encoder.pyramid.side)
+                    published = published_ratio(rate, resolution)
+                    ways = [Way(encoder, sample, batch, None, None)]
+                    for one in loaded:
+                        cap = published if ratio is None and not one.stops_early else ratio
+                        ways.append(Way(encoder, sample, batch, one, cap))
+                    cells.append(_measure(ways, resolution, repeats, bar.begin))
+            reports.append(
+                EncoderReport(encoder.name, encoder.random, str(encoder.pyramid), tuple(cells))
+            )
+            del encoder, loaded, ways  # before the next ones are made
     return EncodeReport(
         hardware=hardware(place.device),
         place=str(place),
@@ -286,43 +263,6 @@ def bench_encode(
         dense_batch=batch,
         encoders=tuple(reports),
     )
-
-
-def measure_encoder(
-    encoder: MeasuredEncoder,
-    video: Video,
-    selectors: Sequence[str],
-    fps: Sequence[float],
-    resolutions: Sequence[int],
-    *,
-    frames: int = 16,
-    ratio: float | None = None,
-    repeats: int = 3,
-    dense_batch: int = 4,
-    step: Callable[[str], object] = silent,
-) -> EncoderReport:
-    """All cells of one encoder; arguments as of `bench_encode`."""
-    loaded = [
-        load_selector(name, encoder.pyramid, encoder.place) for name in with_controls(selectors)
-    ]
-    cells = []
-    for resolution in resolutions:
-        for rate in fps:
-            sample = VideoSample.of(video, rate, frames, resolution, encoder.pyramid.side)
-            published = published_ratio(rate, resolution)
-            ways = [Way(encoder, sample, dense_batch, None, None)]
-            for one in loaded:
-                cap = published if ratio is None and not one.stops_early else ratio
-                ways.append(Way(encoder, sample, dense_batch, one, cap))
-            costs = _measure(ways, repeats, step)
-            grid = sample.tiles
-            count = costs[0].tokens // (encoder.pyramid.cells[-1] * grid.num_tiles)
-            cell = CellReport(
-                rate, sample.fps_found, count, resolution, grid.content_width, grid.num_tiles,
-                costs[0], tuple(costs[1:]),
-            )  # fmt: skip
-            cells.append(cell)
-    return EncoderReport(encoder.name, encoder.random, str(encoder.pyramid), tuple(cells))
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,14 +300,17 @@ class Way:
         }
 
 
-def _measure(ways: Sequence[Way], repeats: int, step: Callable[[str], object]) -> list[Cost]:
+def _measure(
+    ways: Sequence[Way], resolution: int, repeats: int, step: Callable[[str], object]
+) -> CellReport:
     """Warm up, run rounds of all ways (dense first), then measure memory."""
 
     def run(way: Way, meter: Meter) -> Encoded:
-        step(f"{way.encoder.name}, {way.sample.tiles.content_width} px: {way.name}")
+        step(f"{way.encoder.name}, {resolution} px, {way.sample.fps:g} fps: {way.name}")
         return way.run(meter)
 
-    device = ways[0].encoder.place.device
+    encoder, sample = ways[0].encoder, ways[0].sample
+    device = encoder.place.device
     encoded = [run(way, Meter()) for way in ways]
     rounds = []
     for _ in range(repeats):
@@ -380,36 +323,56 @@ def _measure(ways: Sequence[Way], repeats: int, step: Callable[[str], object]) -
     for number, way in enumerate(ways):
         peaks = PeakMeter(memory_gauge(device))
         run(way, peaks)
-        watches = [watches[number] for watches in rounds]
-        costs.append(
-            _cost(way, encoded[number], watches, [watches[0] for watches in rounds], peaks)
-        )
-    return costs
+        pairs = [(watches[number], watches[0]) for watches in rounds]
+        costs.append(_cost(way, encoded[number], encoded[0].tokens, pairs, peaks))
+    return CellReport(
+        fps=sample.fps,
+        fps_found=sample.fps_found,
+        frames=len(encoded[0].lengths) // sample.tiles.num_tiles,
+        resolution=resolution,
+        pixels=sample.tiles.content_width,
+        tiles=sample.tiles.num_tiles,
+        dense=costs[0],
+        gazed=tuple(costs[1:]),
+    )
 
 
 def _cost(
     way: Way,
     encoded: Encoded,
-    watches: Sequence[Stopwatch],
-    dense: Sequence[Stopwatch],
+    dense_tokens: int,
+    rounds: Sequence[tuple[Stopwatch, Stopwatch]],
     peaks: PeakMeter,
 ) -> Cost:
-    pairs = list(zip(watches, dense, strict=True))
-    encoding = (Stage.EMBED, Stage.ENCODE)
+    """The cost of a way from its stopwatch and dense encoding's in every round."""
+    watches = [watch for watch, _ in rounds]
+    share = encoded.tokens / dense_tokens
+    factor = SpeedUp.of([full.select_to_encode / watch.select_to_encode for watch, full in rounds])
+    encoding = statistics.median(
+        (watch.seconds[Stage.EMBED] + watch.seconds[Stage.ENCODE]) / full.select_to_encode
+        for watch, full in rounds
+    )
     return Cost(
         selector=way.name,
         ratio=way.ratio,
         tokens=encoded.tokens,
+        share=share,
         seconds={stage: Timing.of([watch.seconds[stage] for watch in watches]) for stage in Stage},
-        select_to_encode=Timing.of([watch.total(SELECT_TO_ENCODE) for watch in watches]),
-        all_stages=Timing.of([watch.total() for watch in watches]),
-        factor=SpeedUp.of(
-            [full.total(SELECT_TO_ENCODE) / watch.total(SELECT_TO_ENCODE) for watch, full in pairs]
+        select_to_encode=Timing.of([watch.select_to_encode for watch in watches]),
+        all_stages=Timing.of([watch.all_stages for watch in watches]),
+        factor=factor,
+        whole_factor=statistics.median(
+            full.all_stages / watch.all_stages for watch, full in rounds
         ),
-        whole_factor=statistics.median(full.total() / watch.total() for watch, full in pairs),
-        encoding=statistics.median(
-            watch.total(encoding) / full.total(SELECT_TO_ENCODE) for watch, full in pairs
-        ),
+        over_share=encoding / share,
+        outcome=outcome(factor),
         flops=way.flops(encoded),
         peak=peaks.peaks,
     )
+
+
+def outcome(factor: SpeedUp) -> str:
+    """Whether a speed-up is one in every round."""
+    if factor.least > 1:
+        return "faster"
+    return "slower" if factor.largest < 1 else "undecided"

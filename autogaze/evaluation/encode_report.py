@@ -70,11 +70,11 @@ def _times(report: EncodeReport, encoder: EncoderReport) -> Table:
         return (
             "all" if dense else ratio,
             str(cost.tokens),
-            f"{100 * cell.share(cost):.1f} %",
+            f"{100 * cost.share:.1f} %",
             *seconds,
             _ms(cost.select_to_encode.median),
             "" if dense else f"{factor.median:.2f} ({factor.least:.2f}..{factor.largest:.2f})",
-            "" if dense else f"{cell.over_share(cost):.2f}",
+            "" if dense else f"{cost.over_share:.2f}",
         )
 
     columns = ("patches", "tokens", "share", *(stage.value for stage in Stage), "select to\nencode")

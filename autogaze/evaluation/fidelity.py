@@ -5,7 +5,7 @@ are compared: by their cosine, and by whether they have the same nearest neighbo
 clip's feature is the mean of its frames'.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,11 @@ from autogaze.clips import Clips
 from autogaze.datasets.video_folder import VIDEOS, find_files
 from autogaze.errors import EncoderError, VideoError
 from autogaze.evaluation.bootstrap import Estimate, estimate
-from autogaze.evaluation.encoders import MeasuredEncoder, load_encoder
+from autogaze.evaluation.encoders import MeasuredEncoder
 from autogaze.evaluation.selectors import MeasuredSelector, load_selector, with_controls
 from autogaze.evaluation.timing import hardware
 from autogaze.pipeline import CHUNK
-from autogaze.utils.device import DeviceOptions
-from autogaze.utils.progress import ProgressBar, silent
+from autogaze.utils.progress import ProgressBar
 from autogaze.video.chunks import ChunkReader
 from autogaze.vision_encoders.layout import TokenLayout
 
@@ -118,36 +117,6 @@ class FidelityReport:
 
 
 def bench_fidelity(
-    videos: Sequence[str],
-    encoder: str,
-    selectors: Sequence[str],
-    ratios: Sequence[float],
-    *,
-    attn_type: str = "frame_independent",
-    clips: int = 4,
-    fps: float | None = None,
-    tiles: str = "one",
-    place: DeviceOptions,
-) -> FidelityReport:
-    """Compare gazed with dense features on some videos.
-
-    Args:
-        encoder: a preset (random weights), checkpoint folder or hub id.
-        selectors: what `autogaze.load` takes; the controls are added.
-        ratios: caps on every frame, as shares of all patches of all scales.
-        attn_type: what a gazed token attends to. A dense frame attends to itself only.
-        clips: of every video at the most, each of up to 16 frames.
-        fps: frames per second; None for all.
-        tiles: how frames are laid out, as in `autogaze gaze --tiles`.
-    """
-    with ProgressBar(1 + len(with_controls(selectors)) * len(ratios)) as bar:
-        loaded = load_encoder(encoder, place, attn_type)
-        return measure_fidelity(
-            loaded, videos, selectors, ratios, clips=clips, fps=fps, tiles=tiles, step=bar.begin
-        )
-
-
-def measure_fidelity(
     encoder: MeasuredEncoder,
     videos: Sequence[str],
     selectors: Sequence[str],
@@ -156,12 +125,19 @@ def measure_fidelity(
     clips: int = 4,
     fps: float | None = None,
     tiles: str = "one",
-    step: Callable[[str], object] = silent,
 ) -> FidelityReport:
-    """The same of a loaded encoder."""
-    loaded = [
-        load_selector(name, encoder.pyramid, encoder.place) for name in with_controls(selectors)
-    ]
+    """Compare gazed with dense features on some videos.
+
+    Args:
+        encoder: with the attention of gazed tokens. A dense frame attends to itself only.
+        selectors: what `autogaze.load` takes; the controls are added.
+        ratios: caps on every frame, as shares of all patches of all scales.
+        clips: of every video at the most, each of up to 16 frames.
+        fps: frames per second; None for all.
+        tiles: how frames are laid out, as in `autogaze gaze --tiles`.
+    """
+    names = with_controls(selectors)
+    loaded = [load_selector(name, encoder.pyramid, encoder.place) for name in names]
     grids = [one.motion_grid for one in loaded if one.motion_grid is not None]
     read = read_clips(
         videos,
@@ -171,13 +147,14 @@ def measure_fidelity(
         tiles=tiles,
         motion_grid=grids[0] if grids else None,
     )
-    step(f"dense, {len(read)} clips")
-    dense = [dense_features(encoder, clip) for clip in read]
     rows = []
-    for selector in loaded:
-        for ratio in ratios:
-            step(f"{selector.name}, ratio {ratio:g}")
-            rows.append(_compare(encoder, read, dense, selector, ratio))
+    with ProgressBar(1 + len(names) * len(ratios)) as bar:
+        bar.begin(f"dense, {len(read)} clips")
+        dense = [dense_features(encoder, clip) for clip in read]
+        for selector in loaded:
+            for ratio in ratios:
+                bar.begin(f"{selector.name}, ratio {ratio:g}")
+                rows.append(_compare(encoder, read, dense, selector, ratio))
     return FidelityReport(
         hardware=hardware(encoder.place.device),
         encoder=encoder.name,

@@ -85,10 +85,6 @@ class Stage(StrEnum):
     ENCODE = "encode"
 
 
-SELECT_TO_ENCODE = (Stage.SELECT, Stage.EMBED, Stage.ENCODE)
-"""The stages in which gazed and dense encoding differ."""
-
-
 class Meter:
     """Is called when a stage begins, which ends the one before it; this one measures nothing."""
 
@@ -123,9 +119,14 @@ class Stopwatch(Meter):
             self.seconds[self._running] += time.perf_counter() - self._began
         self._running = None
 
-    def total(self, stages: Sequence[Stage] = tuple(Stage)) -> float:
-        """Seconds of some stages together."""
-        return sum(self.seconds[stage] for stage in stages)
+    @property
+    def select_to_encode(self) -> float:
+        """Seconds of the stages in which gazed and dense encoding differ."""
+        return sum(self.seconds[stage] for stage in (Stage.SELECT, Stage.EMBED, Stage.ENCODE))
+
+    @property
+    def all_stages(self) -> float:
+        return sum(self.seconds.values())
 
 
 class PeakMeter(Meter):

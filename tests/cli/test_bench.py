@@ -202,7 +202,7 @@ def test_codec_without_motion_vectors_ends_every_command_at_once(hevc, monkeypat
     def slow(*_, **__):
         raise RuntimeError("something slow was begun")
 
-    for name in ("encode.load_encoder", "fidelity.load_encoder", "select._measure"):
+    for name in ("encode.load_encoder", "encoders.load_encoder", "select._measure"):
         monkeypatch.setattr(f"autogaze.evaluation.{name}", slow)
     for words in (
         ["encode", "--video"],

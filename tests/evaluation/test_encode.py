@@ -11,49 +11,35 @@ from autogaze.evaluation.encode import (
     AT_224_PIXELS,
     CellReport,
     Cost,
-    EncodeReport,
     EncoderReport,
     SpeedUp,
-    measure_encoder,
+    outcome,
     published_ratio,
 )
 from autogaze.evaluation.encode_report import comparisons, plot_encode, print_report
 from autogaze.evaluation.flops import EncoderFlops
-from autogaze.evaluation.timing import MemoryGauge, Stage, Timing
-from autogaze.video.reader import Video
+from autogaze.evaluation.timing import Stage, Timing
 from tests.clips import make_video
 from tests.evaluation import tiny
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    return Video(make_video(tmp_path_factory.mktemp("video") / "square.mp4", 20, fps=10))
+    return str(make_video(tmp_path_factory.mktemp("video") / "square.mp4", 20, fps=10))
 
 
 @pytest.fixture(scope="module")
-def measured(video):
-    with pytest.MonkeyPatch.context() as patch:  # tests of timing measure memory
-        patch.setattr("autogaze.evaluation.encode.memory_gauge", lambda _: MemoryGauge())
-        return measure_encoder(
-            tiny.encoder(), video, ["greedy", "run-length"], [5.0, 30.0], [64, 100],
-            frames=18, repeats=1, dense_batch=5,
-        )  # fmt: skip
-
-
-def report_of(*encoders: EncoderReport) -> EncodeReport:
-    return EncodeReport(
-        hardware="a machine",
-        place="cpu float32",
-        video="/videos/square.mp4",
-        video_size=(96, 64),
-        video_fps=10.0,
-        budget="as published.",
-        memory="guessed",
-        attn_type="block_causal",
-        repeats=2,
-        dense_batch=5,
-        encoders=encoders,
+def report(video):
+    grid = (["change", "run-length"], [5.0, 30.0], [64, 100])
+    return tiny.encode_report(
+        tiny.encoder(), video, *grid, frames=18, repeats=1, dense_batch=5, attn_type="block_causal"
     )
+
+
+@pytest.fixture(scope="module")
+def measured(report):
+    (encoder,) = report.encoders
+    return encoder
 
 
 def test_every_cell_has_dense_the_selectors_and_the_controls(measured):
@@ -61,7 +47,7 @@ def test_every_cell_has_dense_the_selectors_and_the_controls(measured):
     for cell in measured.cells:
         assert cell.dense.selector == "dense"
         names = [cost.selector for cost in cell.gazed]
-        assert names == ["greedy", "run-length", "random", "centre"]
+        assert names == ["change", "run-length", "random", "centre"]
 
 
 def test_dense_tokens_are_the_finest_grid_of_every_frame_of_every_tile(measured):
@@ -75,11 +61,11 @@ def test_dense_tokens_are_the_finest_grid_of_every_frame_of_every_tile(measured)
     ]
 
 
-def test_rates_and_frames_are_what_the_video_has(measured):
+def test_rates_and_frames_are_what_the_video_has(measured, report):
     slow, fast, *_ = measured.cells
     assert (slow.fps_found, slow.frames) == (5, 10)  # 2 seconds at 5 a second
     assert (fast.fps, fast.fps_found, fast.frames) == (30, 10, 18)
-    notes = " ".join(report_of(measured).notes)
+    notes = " ".join(report.notes)
     assert "10 frames per second" in notes
     assert "too short" in notes
     assert "next larger" in notes
@@ -94,7 +80,7 @@ def test_selectors_are_capped_at_the_published_share(measured):
             assert cost.tokens <= cap * cell.frames * cell.tiles
         random = cell.gazed[2]
         assert random.tokens == cap * cell.frames * cell.tiles
-        assert cell.share(random) == random.tokens / cell.dense.tokens
+        assert random.share == random.tokens / cell.dense.tokens
 
 
 def test_arithmetic_is_that_of_the_tokens(measured):
@@ -121,9 +107,9 @@ def test_stages_add_up_and_factors_are_ratios(measured):
 
 
 def test_one_ratio_for_all_overrides_the_published_ones(video):
-    (cell,) = measure_encoder(
-        tiny.encoder(), video, ["centre"], [10.0], [64], frames=4, ratio=0.5, repeats=1
-    ).cells
+    grid = (["centre"], [10.0], [64])
+    report = tiny.encode_report(tiny.encoder(), video, *grid, frames=4, ratio=0.5, repeats=1)
+    (cell,) = report.encoders[0].cells
     assert [cost.tokens for cost in cell.gazed] == [4 * 10, 4 * 10]  # floor(0.5 * 21)
     assert [cost.selector for cost in cell.gazed] == ["centre", "random"]
 
@@ -134,26 +120,25 @@ def cost(selector: str, seconds: float, factors: tuple[float, ...] = (1.0,)) -> 
         selector=selector,
         ratio=0.1,
         tokens=50,
+        share=0.5,
         seconds={**dict.fromkeys(Stage, still), Stage.ENCODE: Timing.of([seconds])},
         select_to_encode=Timing.of([seconds]),
         all_stages=Timing.of([seconds]),
         factor=SpeedUp.of(list(factors)),
         whole_factor=1.0,
-        encoding=0.25,
+        over_share=0.5,
+        outcome=outcome(SpeedUp.of(list(factors))),
         flops={Stage.SELECT: 1, Stage.EMBED: 2, Stage.ENCODE: 3},
         peak=dict.fromkeys(Stage, 1),
     )
 
 
 def test_outcomes():
-    assert cost("a", 1.0, (1.5, 2.0, 3.0)).outcome == "faster"
-    assert cost("a", 1.0, (0.5, 0.9)).outcome == "slower"
-    assert cost("a", 1.0, (0.9, 1.1)).outcome == "undecided"
+    assert outcome(SpeedUp.of([1.5, 2.0, 3.0])) == "faster"
+    assert outcome(SpeedUp.of([0.5, 0.9])) == "slower"
+    assert outcome(SpeedUp.of([0.9, 1.1])) == "undecided"
     gazed = (cost("good", 1, (2.0,)), cost("bad", 1, (0.5,)), cost("even", 1, (0.9, 1.2)))
-    dense = Cost(**{**vars(cost("dense", 2.0)), "tokens": 100})
-    cell = CellReport(30, 25, 16, 224, 224, 1, dense, gazed)
-    assert cell.share(gazed[0]) == 0.5
-    assert cell.over_share(gazed[0]) == 0.5
+    cell = CellReport(30, 25, 16, 224, 224, 1, cost("dense", 2.0), gazed)
     words = comparisons(EncoderReport("e", True, "s", (cell,)))[1]
     assert "30 fps (has 25)" in words
     assert "good 2.00 x faster" in words
@@ -161,29 +146,29 @@ def test_outcomes():
     assert "even undecided (0.90 to 1.20 x as fast)" in words
 
 
-def test_the_tables_say_what_was_measured(measured):
+def test_the_tables_say_what_was_measured(report):
     console = Console(width=200, record=True, file=io.StringIO())
-    print_report(report_of(measured), console)
+    print_report(report, console)
     text = console.export_text()
-    for words in ("random weights", "dense", "greedy", "centre", "GFLOP", "a machine", "(has 10)"):
+    for words in ("random weights", "dense", "change", "centre", "GFLOP", "threads", "(has 10)"):
         assert words in text
     assert "5 frames at once" in " ".join(text.split())
 
 
-def test_the_report_is_json(measured):
-    values = json.loads(json.dumps(report_of(measured).to_json()))
+def test_the_report_is_json(report):
+    values = json.loads(json.dumps(report.to_json()))
     cell = values["encoders"][0]["cells"][0]
-    assert cell["dense"]["outcome"] is None
+    assert cell["dense"]["outcome"] == "undecided"
     assert {row["outcome"] for row in cell["gazed"]} <= {"faster", "slower", "undecided"}
     assert set(cell["gazed"][0]["seconds"]) == {stage.value for stage in Stage}
     assert values["notes"]
 
 
-def test_the_plot_is_drawn(measured, tmp_path):
+def test_the_plot_is_drawn(report, tmp_path):
     pytest.importorskip("matplotlib")
     from PIL import Image
 
-    plot_encode(report_of(measured), tmp_path / "plot.png")
+    plot_encode(report, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as picture:
         assert min(picture.size) > 400
 

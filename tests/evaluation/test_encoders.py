@@ -10,16 +10,14 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from autogaze import Gaze, PatchPyramid, gazed, register_encoder
 from autogaze.errors import EncoderError
-from autogaze.evaluation.encode import measure_encoder
 from autogaze.evaluation.encoders import PRESETS, check_encoders, load_encoder, measured
 from autogaze.evaluation.fidelity import (
+    bench_fidelity,
     dense_features,
-    measure_fidelity,
     read_clips,
 )
 from autogaze.evaluation.timing import Stage
 from autogaze.utils.normalization import CLIP, IMAGENET, SIGLIP
-from autogaze.video.reader import Video
 from autogaze.vision_encoders import PixelStatistics
 from autogaze.vision_encoders.adapter import EncoderAdapter, pool_by_frame, scaled_pyramid
 from autogaze.vision_encoders.registry import adapter_class
@@ -159,7 +157,8 @@ def test_an_encoder_of_ones_own_is_timed_with_nothing_said_of_it(videos):
     assert encoder.pyramid == PatchPyramid((16, 32, 64), 16)
     assert encoder.statistics == IMAGENET
     grid = (["run-length"], [10.0], [64])
-    (cell,) = measure_encoder(encoder, Video(videos[0]), *grid, frames=4, repeats=1).cells
+    report = tiny.encode_report(encoder, videos[0], *grid, frames=4, repeats=1)
+    (cell,) = report.encoders[0].cells
     # Projection 3 x 24; two blocks of 24 x 72 and 16 x 16 pairs of 24 numbers, twice.
     assert cell.dense.flops[Stage.EMBED] == 4 * 16 * 2 * 3 * 24
     assert cell.dense.flops[Stage.ENCODE] == 4 * 2 * (16 * 2 * 24 * 72 + 16 * 16 * 4 * 24)
@@ -168,7 +167,7 @@ def test_an_encoder_of_ones_own_is_timed_with_nothing_said_of_it(videos):
 @pytest.mark.parametrize("adapter", [TalkativeAdapter, PoolingAdapter])
 def test_its_features_are_compared(adapter, videos):
     encoder = toy(adapter)
-    report = measure_fidelity(encoder, videos, ["run-length"], [1.0])
+    report = bench_fidelity(encoder, videos, ["run-length"], [1.0])
     assert [row.selector for row in report.rows] == ["run-length", "random", "centre"]
     assert all(row.frame_cosine.mean > 0.5 for row in report.rows)
 
@@ -188,4 +187,4 @@ def test_both_sides_are_pooled_alike(videos):
 
 def test_an_output_that_says_nothing_is_refused_with_what_to_do(videos):
     with pytest.raises(EncoderError, match=r"ToyAdapter\.dense returned Tensor.*last_hidden_state"):
-        measure_fidelity(toy(ToyAdapter), videos, ["run-length"], [1.0])
+        bench_fidelity(toy(ToyAdapter), videos, ["run-length"], [1.0])

@@ -11,11 +11,11 @@ from rich.console import Console
 from autogaze import Gaze, PatchPyramid
 from autogaze.errors import VideoError
 from autogaze.evaluation.fidelity import (
+    bench_fidelity,
     between,
     cosines,
     dense_features,
     find_videos,
-    measure_fidelity,
     nearest,
     read_clips,
     same_neighbours,
@@ -35,7 +35,7 @@ def videos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(videos):
     encoder = tiny.encoder(attn_type="frame_independent")
-    return measure_fidelity(encoder, videos, ["run-length"], [0.1, 1.0], clips=2)
+    return bench_fidelity(encoder, videos, ["run-length"], [0.1, 1.0], clips=2)
 
 
 def test_every_selector_and_the_controls_at_every_budget(report):
@@ -67,7 +67,7 @@ def test_a_gaze_at_the_finest_scale_has_the_dense_features(videos):
 
 def test_models_without_a_pooler_are_compared_by_their_tokens_mean(videos):
     encoder = tiny.encoder(tiny.siglip(vision_use_head=False), attn_type="frame_independent")
-    report = measure_fidelity(encoder, videos, ["centre"], [1.0], clips=1)
+    report = bench_fidelity(encoder, videos, ["centre"], [1.0], clips=1)
     assert all(row.clip_cosine.mean > 0.9 for row in report.rows)
 
 
@@ -93,7 +93,7 @@ def test_the_plot_is_drawn(report, tmp_path):
 def test_two_clips_are_each_others_nearest_which_says_nothing(videos, tmp_path):
     encoder = tiny.encoder(attn_type="frame_independent")
     two, three = (
-        measure_fidelity(encoder, videos[:n], ["run-length"], [0.1, 1.0], clips=1) for n in (2, 3)
+        bench_fidelity(encoder, videos[:n], ["run-length"], [0.1, 1.0], clips=1) for n in (2, 3)
     )
     assert all(row.clip_neighbour is not None for row in three.rows)
     assert all(row.clip_neighbour is None for row in two.rows)

@@ -16,7 +16,7 @@ def test_a_stopwatch_adds_up_a_stage_that_comes_again(monkeypatch):
     watch.stop()
     assert watch.seconds[Stage.EMBED] == 2.5
     assert watch.seconds[Stage.ENCODE] == 3.0
-    assert watch.total((Stage.EMBED, Stage.ENCODE)) == 5.5
+    assert watch.select_to_encode == watch.all_stages == 5.5
     assert watch.seconds[Stage.SELECT] == 0
 
 

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers as tf
 
 from autogaze import Gaze, PatchPyramid
+from autogaze.evaluation.encode import EncodeReport, bench_encode
 from autogaze.evaluation.encoders import MeasuredEncoder, measured
+from autogaze.evaluation.timing import MemoryGauge
 from autogaze.utils.device import DeviceOptions
 
 PLACE = DeviceOptions(torch.device("cpu"), torch.float32)
@@ -35,6 +38,15 @@ def saved(folder: Path, side: int = 64, **options: Any) -> str:
     """A checkpoint of a tiny SigLIP."""
     siglip(image_size=side, **options).save_pretrained(folder)
     return str(folder)
+
+
+def encode_report(encoder: MeasuredEncoder, video: str, *grid: Any, **options: Any) -> EncodeReport:
+    """`bench_encode` of a loaded encoder; memory is measured in the tests of timing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autogaze.evaluation.encode.load_encoder", lambda *_: encoder)
+        patch.setattr("autogaze.evaluation.encode.memory_gauge", lambda _: MemoryGauge())
+        patch.setattr("autogaze.evaluation.encode.gc.collect", lambda: 0)
+        return bench_encode(video, ["tiny"], *grid, place=PLACE, **options)
 
 
 def random_gaze(
