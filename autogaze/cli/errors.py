@@ -1,4 +1,4 @@
-"""Exit codes: what a shell script learns of how a command went."""
+"""Exit codes and messages: how commands end."""
 
 import logging
 import os
@@ -20,12 +20,12 @@ PIPE_CLOSED = 141
 EXIT_CODES = (
     "Exit codes: 0 all went well; 1 several videos were given and some of them failed, the "
     "others are done; 2 bad input or an output that cannot be written; 70 a defect of this "
-    "program; 130 stopped by Ctrl-C; 141 nobody reads what is printed. Whatever happens, no "
+    "program; 130 stopped by Ctrl-C; 141 stdout was closed by its reader. Whatever happens, no "
     "half-written file is left behind."
 )
 
 USER_ERRORS = (AutoGazeError, MissingExtraError)
-"""What is told in one line, since the message says it all."""
+"""Errors of which the message is printed, without a traceback."""
 
 log = logging.getLogger("autogaze")
 

@@ -1,6 +1,6 @@
 """`autogaze info` and `autogaze selectors`: what a file holds, and what can choose.
 
-Lists of selectors and gaze files are told without PyTorch, whose import takes seconds.
+The list of selectors and gaze files are read without PyTorch, whose import takes seconds.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""What every room uses: files written whole, devices, seeds, pixel statistics."""
+"""What every room uses: files, checkpoints, devices, seeding, pixel statistics, progress."""

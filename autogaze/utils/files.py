@@ -121,7 +121,7 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"{path}: the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: the folder {folder} is not writable")
-    try:  # what permissions do not tell: /proc, for one, lets nobody make files
+    try:  # permissions are not all: in /proc, for one, no files can be made
         tempfile.TemporaryFile(dir=folder).close()
     except FileNotFoundError:
         raise OutputError(f"{path}: no files can be made in the folder {folder}") from None

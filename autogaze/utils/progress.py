@@ -60,4 +60,4 @@ class ProgressBar:
 
 
 def silent(*_: object) -> None:
-    """Progress that nobody is told of, in place of `ProgressBar.advance` or `.begin`."""
+    """Stands in for `ProgressBar.advance` and `.begin` where no progress is reported."""

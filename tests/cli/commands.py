@@ -1,4 +1,4 @@
-"""Commands as they are called, and what they say."""
+"""Commands run in this process."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def run(*arguments: object) -> Result:
 
 
 def fails(*arguments: object, code: int = 2) -> str:
-    """What is said on stderr by a command that ends with `code`, in no more than words."""
+    """The message on stderr, without a traceback, of a command that ends with `code`."""
     result = run(*arguments)
     assert result.exit_code == code, result.output
     assert "Traceback" not in result.output

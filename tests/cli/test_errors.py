@@ -26,8 +26,8 @@ def test_ctrl_c_leaves_nothing(video: Path, folder: Path, monkeypatch: pytest.Mo
         usual(self, chunk)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ContactSheet, "add", interrupted)
-    said = fails("gaze", video, "--ratio", 0.05, *everything(folder), code=130)
-    assert "stopped" in said
+    message = fails("gaze", video, "--ratio", 0.05, *everything(folder), code=130)
+    assert "stopped" in message
     assert list(folder.iterdir()) == []
 
 
@@ -90,9 +90,9 @@ def test_a_stopped_job_leaves_nothing(
             time.sleep(0.05)
         assert list(folder.iterdir()), "it should be writing by now"
         job.send_signal(stop)
-        said = job.communicate(timeout=60)
+        message = job.communicate(timeout=60)
     finally:
         job.kill()
-    assert job.returncode == code, said
-    assert "Traceback" not in said[1]
+    assert job.returncode == code, message
+    assert "Traceback" not in message[1]
     assert list(folder.iterdir()) == []

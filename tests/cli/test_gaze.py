@@ -53,18 +53,18 @@ def test_nothing_is_written_unasked(video: Path, tmp_path: Path) -> None:
 def test_json(video: Path, folder: Path) -> None:
     result = run("gaze", video, "--ratio", 0.1, "--out", folder, "--json")
     (line,) = result.stdout.splitlines()
-    told = json.loads(line)
+    report = json.loads(line)
     gaze = Gaze.load(folder / "square.safetensors")
-    assert told["ok"] is True
-    assert told["video"] == str(video)
-    assert told["frames"] == 20
-    assert told["seconds"] == pytest.approx(2.0)  # ten frames a second: the last one counts too
-    assert sum(told["kept"].values()) == gaze.num_patches
-    assert told["ratio"] == pytest.approx(gaze.ratio)
-    assert told["loss_mean"] == pytest.approx(float(gaze.losses.mean()), abs=1e-6)
-    assert told["loss_max"] == pytest.approx(float(gaze.losses.max()), abs=1e-6)
-    assert set(told["times"]) == {"decode", "tile", "select", "reconstruct", "render"}
-    assert told["files"] == {"out": str(folder / "square.safetensors")}
+    assert report["ok"] is True
+    assert report["video"] == str(video)
+    assert report["frames"] == 20
+    assert report["seconds"] == pytest.approx(2.0)  # ten frames a second: the last one counts too
+    assert sum(report["kept"].values()) == gaze.num_patches
+    assert report["ratio"] == pytest.approx(gaze.ratio)
+    assert report["loss_mean"] == pytest.approx(float(gaze.losses.mean()), abs=1e-6)
+    assert report["loss_max"] == pytest.approx(float(gaze.losses.max()), abs=1e-6)
+    assert set(report["times"]) == {"decode", "tile", "select", "reconstruct", "render"}
+    assert report["files"] == {"out": str(folder / "square.safetensors")}
 
 
 def test_a_seed_repeats_chance(video: Path, folder: Path) -> None:
@@ -79,9 +79,9 @@ def test_a_seed_repeats_chance(video: Path, folder: Path) -> None:
 
 def test_range_rate_and_tiles(video: Path) -> None:
     options = ("--start", 0.5, "--end", 1.5, "--fps", 5, "--tiles", "2x1", "--ratio", 0.05)
-    told = json.loads(run("gaze", video, *options, "--json").stdout)
-    assert told["frames"] == 5
-    assert told["tiles"] == [2, 1]
+    report = json.loads(run("gaze", video, *options, "--json").stdout)
+    assert report["frames"] == 5
+    assert report["tiles"] == [2, 1]
     limited = run("gaze", video, "--tiles", "pad", "--max-tiles", 1, "--json", "--ratio", 0.05)
     assert json.loads(limited.stdout)["tiles"] == [1, 1]
 
@@ -124,22 +124,22 @@ def test_a_folder_is_made(video: Path, tmp_path: Path) -> None:
 def test_equal_names_are_refused_before_any_work(video: Path, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     twin = make_video(tmp_path / "b" / video.name, 5)
-    said = fails("gaze", video, twin, "--out", folder)
-    assert f"{video} and for {twin}" in said
+    message = fails("gaze", video, twin, "--out", folder)
+    assert f"{video} and for {twin}" in message
     assert list(folder.iterdir()) == []
 
 
 def test_one_video_twice_is_refused(video: Path, folder: Path) -> None:
     again = video.parent / "results" / ".." / video.name
-    said = fails("gaze", video, again, "--out", folder)
-    assert f"{video} and as {again}" in said
+    message = fails("gaze", video, again, "--out", folder)
+    assert f"{video} and as {again}" in message
     assert str(video) in fails("gaze", video, video, "--out", folder)
     assert run("gaze", video, again, "--ratio", 0.05).exit_code == 0  # nothing clashes
 
 
 def test_one_name_for_two_kinds_is_refused(video: Path, tmp_path: Path) -> None:
-    said = fails("gaze", video, "--sheet", tmp_path / "x.png", "--plot", tmp_path / "x.png")
-    assert "--sheet and by --plot" in said
+    message = fails("gaze", video, "--sheet", tmp_path / "x.png", "--plot", tmp_path / "x.png")
+    assert "--sheet and by --plot" in message
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_endings_are_checked_first(
         raise AssertionError("no selector should be loaded")
 
     monkeypatch.setattr("autogaze.selectors.registry.load", never)
-    said = fails("gaze", tmp_path / "none.mp4", f"--{kind}", tmp_path / name)
-    assert f"--{kind} {tmp_path / name}" in said
-    assert ending in said
+    message = fails("gaze", tmp_path / "none.mp4", f"--{kind}", tmp_path / name)
+    assert f"--{kind} {tmp_path / name}" in message
+    assert ending in message
 
 
 def test_endings_in_capitals_will_do(video: Path, tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_endings_in_capitals_will_do(video: Path, tmp_path: Path) -> None:
 
 
 def test_one_file_for_several_videos_is_refused(video: Path, tmp_path: Path) -> None:
-    said = fails("gaze", video, tmp_path / "b.mp4", "--sheet", tmp_path / "x.png")
-    assert f"--sheet {tmp_path / 'x.png'}" in said
-    assert "2 videos" in said
-    assert "{name}.sheet.png" in said
+    message = fails("gaze", video, tmp_path / "b.mp4", "--sheet", tmp_path / "x.png")
+    assert f"--sheet {tmp_path / 'x.png'}" in message
+    assert "2 videos" in message
+    assert "{name}.sheet.png" in message
     assert not (tmp_path / "x.png").exists()

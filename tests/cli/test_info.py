@@ -22,14 +22,14 @@ def test_selectors() -> None:
 
 def test_info(video: Path, folder: Path) -> None:
     run("gaze", video, "--ratio", 0.1, "--out", folder)
-    told = json.loads(run("info", folder / "square.safetensors", "--json").stdout)
-    assert (told["kind"], told["clips"], told["frames"]) == ("gaze", 1, 20)
-    assert told["judge"] == "canvas"
-    assert 0 < told["ratio"] <= 0.1
+    facts = json.loads(run("info", folder / "square.safetensors", "--json").stdout)
+    assert (facts["kind"], facts["clips"], facts["frames"]) == ("gaze", 1, 20)
+    assert facts["judge"] == "canvas"
+    assert 0 < facts["ratio"] <= 0.1
     words = run("info", folder / "square.safetensors").stdout
-    assert f"{100 * told['ratio']:.2f} %" in words
-    told = json.loads(run("info", video, "--json").stdout)
-    assert (told["kind"], told["size"], told["frames"], told["codec"]) == (
+    assert f"{100 * facts['ratio']:.2f} %" in words
+    facts = json.loads(run("info", video, "--json").stdout)
+    assert (facts["kind"], facts["size"], facts["frames"], facts["codec"]) == (
         ("video", "96 x 64", 20, "h264")
     )
     assert "96 x 64" in run("info", video).stdout
@@ -40,18 +40,18 @@ def test_info(video: Path, folder: Path) -> None:
 def test_facts_of_a_gaze_are_those_that_it_loads_with(video: Path, folder: Path) -> None:
     path = folder / "square.safetensors"
     gaze_video(video, ratio=0.1, tiles="2x1", start=0.5).save(path)
-    told, gaze = json.loads(run("info", path, "--json").stdout), Gaze.load(path)
+    facts, gaze = json.loads(run("info", path, "--json").stdout), Gaze.load(path)
     levels = gaze.pyramid.levels[gaze.ids]
-    assert told["pyramid"] == str(gaze.pyramid)
-    assert told["patches"] == gaze.num_patches
-    assert told["ratio"] == pytest.approx(gaze.ratio)
-    assert list(told["by_scale"].values()) == levels.bincount(minlength=4).tolist()
-    assert told["loss_mean"] == pytest.approx(float(gaze.losses.mean()))
-    assert told["loss_max"] == pytest.approx(float(gaze.losses.max()))
-    assert told["metric"] == told["judge"] == gaze.metric
-    assert told["video"] == str(video)
-    assert told["from_second"] == gaze.source.timestamps[0]
-    assert told["tiles"] == "2 x 1 of 224 px"
+    assert facts["pyramid"] == str(gaze.pyramid)
+    assert facts["patches"] == gaze.num_patches
+    assert facts["ratio"] == pytest.approx(gaze.ratio)
+    assert list(facts["by_scale"].values()) == levels.bincount(minlength=4).tolist()
+    assert facts["loss_mean"] == pytest.approx(float(gaze.losses.mean()))
+    assert facts["loss_max"] == pytest.approx(float(gaze.losses.max()))
+    assert facts["metric"] == facts["judge"] == gaze.metric
+    assert facts["video"] == str(video)
+    assert facts["from_second"] == gaze.source.timestamps[0]
+    assert facts["tiles"] == "2 x 1 of 224 px"
 
 
 @pytest.mark.parametrize(

@@ -199,9 +199,9 @@ def test_refuses_what_does_not_belong_together(video: Path, monkeypatch) -> None
 
 def test_a_video_mae_of_shorter_clips_is_refused(video: Path, tmp_path: Path) -> None:
     gaze, mae = gaze_at(video), save_mae(tmp_path / "mae", most=6)
-    said = fails("measure", video, gaze, "--metric", mae)
-    assert "16 frames" in said
-    assert "at most 6" in said
+    message = fails("measure", video, gaze, "--metric", mae)
+    assert "16 frames" in message
+    assert "at most 6" in message
     short = make_video(tmp_path / "short.mp4", 6, 64, 32)  # one chunk, which it knows
     assert measured(short, gaze_at(short), "--metric", mae)["num_frames"] == 6
 
