@@ -1,12 +1,12 @@
-"""EfficientNet-Lite: a small convolutional network whose features say what a frame shows.
+"""EfficientNet-Lite: a small frozen convolutional network that compares pictures by features.
 
-Frozen, it compares pictures: as a term of losses, and as a judge. The Lite variants
+A term of losses, and a metric. The Lite variants
 (https://blog.tensorflow.org/2020/03/higher-accuracy-on-vision-models-with-efficientnet-lite.html)
 are EfficientNets (https://arxiv.org/abs/1905.11946) with ReLU6 and without squeeze and
-excitation. `efficientnet_weights.py` has weights.
+excitation. Weights (ImageNet, Apache-2.0) come in a package of their own.
 
-There is no batch normalisation here: that of a frozen network is a factor and an offset a
-channel, which are in the convolutions already.
+There is no batch normalisation here: that of a frozen network is a factor and an offset per
+channel, which are folded into the convolutions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,48 +56,23 @@ NUM_DEPTHS = len(STAGES) + 1
 """Depths are counted from 1; the last is the head's."""
 
 MEAN, DEVIATION = 127 / 255, 128 / 255
-"""What the published weights were trained with, for all colours alike."""
+"""Pixel statistics of the published weights, the same for all channels."""
 
 
-class Convolution(nn.Conv2d):
-    """Pads as TensorFlow does: ceil(side / stride) comes out, an odd zero goes to the end."""
+EXTRA = "efficientnet"
+EPSILON = 1e-3
+"""Of the published network's batch normalisation."""
 
-    def __init__(
-        self, width_in: int, width: int, kernel: int = 1, stride: int = 1, groups: int = 1
-    ) -> None:
-        # At stride 1 that is the same on both sides.
-        padding = kernel // 2 if stride == 1 else 0
-        super().__init__(width_in, width, kernel, stride, padding, groups=groups)
-
-    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        if stride > 1:
-            rows, columns = (
-                max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:]
-            )
-            x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
-        return super().forward(x)
-
-
-class Block(nn.Module):
-    """Widen, look around in each channel by itself, narrow without activation."""
-
-    def __init__(self, width_in: int, stage: Stage, stride: int) -> None:
-        super().__init__()
-        inner = width_in * stage.expansion
-        self.expand = Convolution(width_in, inner) if stage.expansion > 1 else None
-        self.depthwise = Convolution(inner, inner, stage.kernel, stride, groups=inner)
-        self.project = Convolution(inner, stage.width)
-        self.is_residual = stride == 1 and width_in == stage.width
-
-    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-        inner = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        out = self.project(F.relu6(self.depthwise(inner), inplace=True))
-        return x + out if self.is_residual else out
+_BLOCK_PARTS = {
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
+"""Our name -> the published names of a convolution and of its normalisation."""
 
 
 class EfficientNetLite(nn.Module):
-    """Frames to feature maps; any size of frame will do, 224 was trained with.
+    """Feature maps of frames of any size; it was trained with 224.
 
     Args:
         variant: "lite0" or "lite1".
@@ -144,7 +119,7 @@ class EfficientNetLite(nn.Module):
         return tuple(found[depth] for depth in depths)
 
     def embed(self, rgb: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 1280"]:
-        """One vector a frame: the mean of the head's map, which the classifier was given.
+        """One vector per frame: the mean of the head's map, the input of the classifier.
 
         Args:
             rgb: in [0, 1].
@@ -152,18 +127,41 @@ class EfficientNetLite(nn.Module):
         return self(rgb)[0].mean((2, 3))
 
 
-# Weights for EfficientNet-Lite, trained on ImageNet (Apache-2.0).
+class Block(nn.Module):
+    """Inverted bottleneck: expand, convolve each channel by itself, project without activation."""
 
-EXTRA = "efficientnet"
-EPSILON = 1e-3
-"""Of the published network's batch normalisation."""
+    def __init__(self, width_in: int, stage: Stage, stride: int) -> None:
+        super().__init__()
+        inner = width_in * stage.expansion
+        self.expand = Convolution(width_in, inner) if stage.expansion > 1 else None
+        self.depthwise = Convolution(inner, inner, stage.kernel, stride, groups=inner)
+        self.project = Convolution(inner, stage.width)
+        self.is_residual = stride == 1 and width_in == stage.width
 
-_BLOCK_PARTS = {
-    "expand": ("_expand_conv", "_bn0"),
-    "depthwise": ("_depthwise_conv", "_bn1"),
-    "project": ("_project_conv", "_bn2"),
-}
-"""Our name -> the published ones of a convolution and of what normalises it."""
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
+        inner = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        out = self.project(F.relu6(self.depthwise(inner), inplace=True))
+        return x + out if self.is_residual else out
+
+
+class Convolution(nn.Conv2d):
+    """Pads as TensorFlow does: ceil(side / stride) comes out, an odd zero goes to the end."""
+
+    def __init__(
+        self, width_in: int, width: int, kernel: int = 1, stride: int = 1, groups: int = 1
+    ) -> None:
+        # At stride 1 that is the same on both sides.
+        padding = kernel // 2 if stride == 1 else 0
+        super().__init__(width_in, width, kernel, stride, padding, groups=groups)
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride > 1:
+            rows, columns = (
+                max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:]
+            )
+            x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+        return super().forward(x)
 
 
 def load_efficientnet(

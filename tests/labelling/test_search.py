@@ -11,14 +11,12 @@ from autogaze.labelling.label import GazeBudget
 from autogaze.labelling.search import CanvasSearcher, gain_shares
 from autogaze.labelling.video_mae_search import VideoMAESearcher
 from autogaze.reconstruction.canvas import canvas_losses
-from autogaze.reconstruction.video_mae.candidates import CandidateReconstruction
-from autogaze.reconstruction.video_mae.modeling import frames_of_cells
 from autogaze.selectors.greedy import Greedy
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from tests.labelling.naive import naive_labels
-from tests.tasks.material import TINY, some_clips, some_gaze, tiny_mae, tiny_siglip
+from tests.tasks.material import TINY, some_clips, tiny_mae, tiny_siglip
 
 PYRAMID = TINY.pyramid
 
@@ -82,20 +80,6 @@ def test_every_patch_can_be_chosen():
     for searcher in (CanvasSearcher(PYRAMID), VideoMAESearcher(metric())):
         found = searcher.label(frames, everything)
         assert [sorted(ids) for ids in found.ids] == [list(range(PYRAMID.num_patches))] * 2
-
-
-@torch.no_grad()
-def test_candidates_are_reconstructed_as_by_the_whole_model():
-    mae, frames = tiny_mae(), torch.randn(4, 3, 32, 32)
-    gaze = some_gaze(PYRAMID, 1, 4, seed=5)
-    candidates = CandidateReconstruction(mae)
-    for number in range(4):
-        candidates.start(frames[number])
-        ids = gaze.frame(0, number)
-        made = frames_of_cells(candidates.reconstruct(ids[None]), PYRAMID)
-        wanted = mae(frames[None], gaze, [number])[0]
-        torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
-        candidates.finish(ids.tolist())
 
 
 def test_more_frames_than_the_model_knows():

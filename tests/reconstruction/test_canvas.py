@@ -1,18 +1,14 @@
 """The canvas: what is painted, what stays, and what it costs."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
 
 from autogaze.errors import AutoGazeError, GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import GREY, Canvas, canvas_losses, reconstruct
-from autogaze.reconstruction.greedy_search import search_cells
 from autogaze.reconstruction.resample import resampled_scales
 from autogaze.source import Source, TileGrid
 from tests.selectors.clips import (
@@ -30,49 +26,6 @@ quick = settings(max_examples=25, deadline=None)
 def random_mask(pyramid: PatchPyramid, num_clips: int, num_frames: int, seed: int, share: float):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(num_clips, num_frames, pyramid.num_patches, generator=generator) < share
-
-
-@pytest.mark.parametrize(
-    ("scales", "patch"),
-    [
-        ((32, 64, 112, 224), 16),
-        ((48, 80), 16),
-        ((4, 8), 4),
-        ((56, 112, 196, 392), 14),
-        ((6, 10), 2),
-        ((16, 144), 16),
-    ],
-)
-def test_views_are_box_averages_blown_up_bicubically(scales, patch):
-    pyramid = PatchPyramid(scales, patch)
-    side = pyramid.side
-    frame = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    views = resampled_scales(frame, pyramid)
-    assert views.shape == (2, len(scales), 3, side, side)
-    assert torch.equal(views[:, -1], frame)
-    for level, scale in enumerate(scales[:-1]):
-        # Repeating pixels makes the box average a plain mean over whole squares.
-        common = math.gcd(scale, side)
-        times, window = scale // common, side // common
-        large = frame.repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
-        small = F.avg_pool2d(large, window)
-        expected = F.interpolate(small, size=(side, side), mode="bicubic").clamp(0, 1)
-        torch.testing.assert_close(views[:, level], expected, atol=2e-5, rtol=0)
-
-
-def test_a_flat_frame_looks_the_same_at_every_scale():
-    pyramid = PatchPyramid()
-    views = resampled_scales(torch.full((1, 3, 224, 224), 0.3), pyramid)
-    torch.testing.assert_close(views, torch.full_like(views, 0.3))
-
-
-def test_views_do_not_depend_on_autocast_or_batch():
-    pyramid = PatchPyramid()
-    frames = random_clips(pyramid, 3, 1, seed=0)[:, 0]
-    views = resampled_scales(frames, pyramid)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(resampled_scales(frames, pyramid), views)
-    torch.testing.assert_close(resampled_scales(frames[1], pyramid), views[1], atol=1e-6, rtol=0)
 
 
 @quick
@@ -101,13 +54,13 @@ def test_every_pixel_shows_its_finest_gazed_patch_or_stays(pyramid, seed, share)
     expected = torch.full_like(frames[:, 0], GREY)
     rebuilt = reconstruct(frames, gaze)
     for index in range(2):
-        views = resampled_scales(frames[:, index], pyramid)
+        scales = resampled_scales(frames[:, index], pyramid)
         for patch in gaze.frame(0, index).tolist():
             scale, row, column = pyramid.locate(patch)
             edges, level = pyramid.pixel_edges(scale), pyramid.level(scale)
             rows = slice(edges[row], edges[row + 1])
             columns = slice(edges[column], edges[column + 1])
-            expected[:, :, rows, columns] = views[:, level, :, rows, columns]
+            expected[:, :, rows, columns] = scales[:, level, :, rows, columns]
         assert torch.equal(rebuilt.frames[:, index], expected)
         loss = (expected - frames[:, index]).abs().mean()
         torch.testing.assert_close(rebuilt.losses[0, index], loss)
@@ -118,10 +71,10 @@ def test_every_pixel_shows_its_finest_gazed_patch_or_stays(pyramid, seed, share)
 def test_both_ways_of_painting_agree(pyramid, seed, share):
     frames = random_clips(pyramid, 3, 1, seed)[:, 0]
     mask = random_mask(pyramid, 3, 1, seed, share)[:, 0]
-    views = resampled_scales(frames, pyramid)
+    scales = resampled_scales(frames, pyramid)
     squares, masked = Canvas(pyramid, 3), Canvas(pyramid, 3)
-    squares._paint_squares(views, mask)
-    masked._paint_masked(views, mask)
+    squares._paint_squares(scales, mask)
+    masked._paint_masked(scales, mask)
     assert torch.equal(squares.frames, masked.frames)
 
 
@@ -183,24 +136,6 @@ def test_what_does_not_fit_is_refused():
         resampled_scales(torch.zeros(1, 3, 9, 9), pyramid)
     with pytest.raises(GeometryError, match="1 clips of 5 patches"):
         Canvas(pyramid, 1).paint(torch.zeros(1, 2, 3, 8, 8), torch.zeros(1, 4, dtype=torch.bool))
-
-
-@quick
-@given(pyramids, seeds)
-def test_search_cells_divide_the_frame_and_every_patch(pyramid, seed):
-    cells = search_cells(pyramid)
-    images = torch.rand(2, 3, pyramid.side, pyramid.side)
-    sums = cells.sums(images)
-    torch.testing.assert_close(sums.sum(-1), images.sum((1, 2, 3)))
-    for patch, held in enumerate(cells.of_patch):
-        scale, row, column = pyramid.locate(patch)
-        edges = pyramid.pixel_edges(scale)
-        square = images[..., edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
-        torch.testing.assert_close(sums[:, held].sum(-1), square.sum((1, 2, 3)))
-
-
-def test_the_default_pyramid_has_256_search_cells():
-    assert len(search_cells(PatchPyramid()).owners) == 256
 
 
 @pytest.mark.cuda

@@ -1,191 +1,27 @@
-"""VideoMAE: exact, and blind to everything that must not matter."""
+"""Reading and writing VideoMAEs."""
 
 import json
-import math
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autogaze.errors import CheckpointError, GeometryError, OutputError
+from autogaze.errors import CheckpointError, OutputError
 from autogaze.gaze import Gaze
 from autogaze.reconstruction.video_mae import (
     VideoMAE,
-    VideoMAEConfig,
     load_video_mae,
     save_video_mae,
 )
 from autogaze.reconstruction.video_mae.checkpoint import VIDEO_PARAMETERS
-from autogaze.reconstruction.video_mae.layers import (
-    DecoderCells,
-    grid_positions,
-    resized_1d,
-    resized_2d,
-)
 from tests.disks import small_disk
-from tests.tasks.material import TINY
-
-SMALL = replace(TINY, scales="32+64", max_num_frames=8, image_size=64, patch_size=16)
+from tests.reconstruction.video_mae.material import SMALL, some_video, tiny_video_mae
 
 
 @pytest.fixture(scope="module")
 def mae():
-    torch.manual_seed(0)
-    model = VideoMAE(SMALL).eval()
-    for parameter in model.parameters():  # embeddings large enough that mistakes show
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-def some_gaze(clips=2, frames=4, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    V = SMALL.pyramid.num_patches
-    lengths = torch.randint(1, V, (clips, frames), generator=generator)
-    ids = [torch.randperm(V, generator=generator)[:n] for n in lengths.flatten().tolist()]
-    return Gaze(SMALL.pyramid, torch.cat(ids), lengths)
-
-
-def some_video(clips=2, frames=4, seed=0):
-    return torch.randn(clips, frames, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
-
-
-@torch.no_grad()
-def test_a_clip_in_a_ragged_batch_is_as_alone(mae):
-    video, gaze = some_video(), some_gaze()
-    both = mae(video, gaze, [1, 3])
-    for clip in range(2):
-        alone = mae(video[clip : clip + 1], gaze[clip], [1, 3])
-        torch.testing.assert_close(alone[0], both[clip], atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_only_gazed_patches_and_earlier_frames_are_seen(mae):
-    video, gaze = some_video(), some_gaze()
-    reference = mae(video, gaze, [2])
-    later = video.clone()
-    later[:, 3] += 1
-    torch.testing.assert_close(mae(later, gaze, [2]), reference)
-    earlier = video.clone()
-    earlier[:, 0] += 1
-    assert (mae(earlier, gaze, [2]) - reference).abs().max() > 1e-3
-    # Pixels of the finest scale that no patch of any scale was cut from.
-    fine = Gaze.from_mask(SMALL.pyramid, torch.arange(20).expand(2, 4, 20) == 4)
-    unseen = video.clone()
-    unseen[..., 16:, 16:] += 1
-    torch.testing.assert_close(mae(unseen, fine, [2]), mae(video, fine, [2]))
-
-
-@torch.no_grad()
-def test_the_order_of_gazes_in_a_frame_does_not_matter(mae):
-    video, gaze = some_video(), some_gaze()
-    parts = [gaze.frame(clip, frame).flip(0) for clip in range(2) for frame in range(4)]
-    flipped = Gaze(gaze.pyramid, torch.cat(parts), gaze.lengths)
-    torch.testing.assert_close(
-        mae(video, flipped, [0, 3]), mae(video, gaze, [0, 3]), atol=1e-5, rtol=1e-4
-    )
-
-
-@torch.no_grad()
-def test_frames_come_in_the_order_asked_for(mae):
-    video, gaze = some_video(), some_gaze()
-    there, back = mae(video, gaze, [0, 3]), mae(video, gaze, [3, 0])
-    torch.testing.assert_close(there.flip(1), back)
-
-
-def test_decoder_cells_hold_everything_once():
-    gaze = some_gaze(seed=3)
-    cells = DecoderCells.of(gaze, [1], torch.device("cpu"))
-    V = SMALL.pyramid.num_patches
-    assert cells.lengths[:, 1].tolist() == [V, V]
-    assert torch.equal(cells.lengths[:, [0, 2, 3]], gaze.lengths[:, [0, 2, 3]])
-    assert torch.equal(cells.ids[cells.gazed], gaze.ids)
-    assert len(cells.gazed.unique()) == gaze.num_patches
-    whole = cells.ids[cells.is_target].view(2, V)
-    assert torch.equal(whole, torch.arange(V).expand(2, V))
-
-
-def test_position_tables():
-    # ViT-MAE's layout: sines and cosines of the column, then of the row.
-    table = grid_positions(16, 24)
-    assert not table[0].any()
-    for cell in range(16):
-        row, column = divmod(cell, 4)
-        rates = [10000 ** (-k / 6) for k in range(6)]
-        wanted = [
-            function(place * rate)
-            for place in (column, row)
-            for function in (math.sin, math.cos)
-            for rate in rates
-        ]
-        torch.testing.assert_close(table[cell + 1], torch.tensor(wanted))
-
-
-def test_resized_tables():
-    table = grid_positions(16, 24)[1:]
-    assert resized_2d(table, 4) is table
-    assert resized_2d(table, 2).shape == (4, 24)
-    assert resized_1d(table, 4).shape == (4, 24)
-
-
-@pytest.mark.parametrize("scales", ["32+64+112+224", "16+48+80+224", "64+192+256"])
-def test_tables_have_a_row_for_every_patch(scales):
-    side = int(scales.split("+")[-1])
-    model = VideoMAE(replace(SMALL, scales=scales, image_size=side))
-    patches = model.config.pyramid.num_patches
-    assert model.encoder_positions().shape == (patches, 24)
-    assert model.decoder_positions().shape == (patches, 16)
-
-
-def test_real_scales_reconstruct():
-    config = replace(SMALL, scales="32+64+112+224", image_size=224)
-    video = torch.randn(1, 1, 3, 224, 224)
-    gaze = Gaze.everything(config.pyramid, 1, 1)
-    with torch.no_grad():
-        assert VideoMAE(config)(video, gaze, [0]).shape == video.shape
-
-
-def test_every_parameter_learns(mae):
-    model = VideoMAE(SMALL)
-    video, gaze = some_video(), some_gaze()
-    (model(video, gaze, [0, 3]) - video[:, [0, 3]]).abs().mean().backward()
-    still = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
-    ]
-    assert still == []
-
-
-@pytest.mark.parametrize(
-    ("video", "gaze", "frames", "message"),
-    [
-        (some_video(), some_gaze(), [4], r"lie in \[0, 4\), got \[4\]"),
-        (some_video(), some_gaze(), [], "got \\[\\]"),
-        (some_video(frames=3), some_gaze(), [0], "expected video"),
-        (some_video(frames=9), some_gaze(frames=9), [0], "9 frames, this VideoMAE knows 8"),
-    ],
-)
-def test_bad_input(mae, video, gaze, frames, message):
-    with pytest.raises(GeometryError, match=message):
-        mae(video, gaze, frames)
-
-
-def test_a_width_that_heads_do_not_divide_is_refused():
-    with pytest.raises(CheckpointError, match="decoder_hidden_size 512 is no multiple of 7 heads"):
-        VideoMAEConfig(decoder_num_attention_heads=7)
-
-
-@torch.no_grad()
-def test_half_precision_comes_near(mae):
-    video, gaze = some_video(), some_gaze()
-    exact = mae(video, gaze, [1, 3])
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = mae(video, gaze, [1, 3]).float()
-    assert (rough - exact).abs().mean() < 0.05 * exact.abs().mean()
-
-
-# Checkpoints.
+    return tiny_video_mae()
 
 
 def image_mae(folder):

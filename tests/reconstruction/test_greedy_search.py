@@ -1,0 +1,55 @@
+"""Search cells, and the greedy search on a canvas."""
+
+import torch
+from hypothesis import given, settings
+
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.reconstruction.canvas import canvas_losses
+from autogaze.reconstruction.greedy_search import CanvasSearch, search_cells
+from tests.selectors.material import (
+    pyramids,
+    random_clips,
+    seeds,
+)
+
+quick = settings(max_examples=25, deadline=None)
+
+
+@quick
+@given(pyramids, seeds)
+def test_search_cells_divide_the_frame_and_every_patch(pyramid, seed):
+    cells = search_cells(pyramid)
+    images = torch.rand(2, 3, pyramid.side, pyramid.side)
+    sums = cells.sums(images)
+    torch.testing.assert_close(sums.sum(-1), images.sum((1, 2, 3)))
+    for patch, held in enumerate(cells.of_patch):
+        scale, row, column = pyramid.locate(patch)
+        edges = pyramid.pixel_edges(scale)
+        square = images[..., edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
+        torch.testing.assert_close(sums[:, held].sum(-1), square.sum((1, 2, 3)))
+
+
+def test_the_default_pyramid_has_256_search_cells():
+    assert len(search_cells(PatchPyramid()).owners) == 256
+
+
+def test_a_search_leaves_the_loss_of_the_canvas():
+    pyramid = PatchPyramid()
+    frames = random_clips(pyramid, 2, 3, seed=0)
+    canvas = CanvasSearch(pyramid, num_clips=2)
+    ids, losses = [], []
+    for clip in range(2):  # clips do not wait for each other
+        for index in range(3):
+            search = canvas.start(frames[clip, index], clip)
+            before = search.loss
+            for _ in range(5 + index):
+                patch, drop = search.best()
+                assert drop > 0
+                search.take(patch)
+            assert search.loss < before
+            ids.append(canvas.finish(search.chosen, clip))
+            losses.append(search.loss)
+    gaze = Gaze(pyramid, torch.cat(ids), torch.tensor([[5, 6, 7]] * 2))
+    wanted = canvas_losses(frames, gaze).flatten()
+    torch.testing.assert_close(torch.tensor(losses), wanted, atol=1e-6, rtol=0)
