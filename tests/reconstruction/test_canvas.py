@@ -124,17 +124,17 @@ def test_no_frames_no_losses():
 def test_what_does_not_fit_is_refused():
     pyramid = PatchPyramid((4, 8), 4)
     gaze = Gaze.everything(pyramid, 1, 2)
-    with pytest.raises(GeometryError, match="the gaze is at frames"):
+    with pytest.raises(GeometryError, match=r"\(1, 2, 3, 8, 8\).*\(1, 3, 3, 8, 8\)"):
         reconstruct(torch.zeros(1, 3, 3, 8, 8), gaze)
-    with pytest.raises(AutoGazeError, match=r"lie in \[0, 1\]"):
+    with pytest.raises(AutoGazeError, match=r"\[0, 1\]"):
         reconstruct(torch.full((1, 2, 3, 8, 8), float("nan")), gaze)
-    with pytest.raises(AutoGazeError, match=r"lie in \[0, 1\]"):
+    with pytest.raises(AutoGazeError, match=r"\[0, 1\]"):
         canvas_losses(torch.full((1, 2, 3, 8, 8), 2.0), gaze)
-    with pytest.raises(GeometryError, match="uint8 or float"):
+    with pytest.raises(GeometryError, match="int64"):
         canvas_losses(torch.zeros(1, 2, 3, 8, 8, dtype=torch.int64), gaze)
-    with pytest.raises(GeometryError, match="side 8"):
+    with pytest.raises(GeometryError, match=r"\b8\b.*9, 9"):
         resampled_scales(torch.zeros(1, 3, 9, 9), pyramid)
-    with pytest.raises(GeometryError, match="1 clips of 5 patches"):
+    with pytest.raises(GeometryError, match=r"\b1\b.*\b5\b.*\(1, 4\)"):
         Canvas(pyramid, 1).paint(torch.zeros(1, 2, 3, 8, 8), torch.zeros(1, 4, dtype=torch.bool))
 
 

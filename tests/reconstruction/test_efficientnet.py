@@ -60,7 +60,7 @@ def test_depths(variant):
     assert torch.equal(some[1], maps[1])
     assert network.embed(rgb).shape == (2, 1280)
     for depths in ((0,), (3, 9), ()):
-        with pytest.raises(GeometryError, match=r"depths go from 1 to 8, got \("):
+        with pytest.raises(GeometryError, match=r"1.*8.*\("):
             network(rgb, depths)
 
 
@@ -99,15 +99,13 @@ def test_our_own_names_are_read_too():
 
 
 def test_what_cannot_be_loaded(monkeypatch):
-    with pytest.raises(CheckpointError, match="unknown EfficientNet-Lite 'b0'; known are lite0"):
+    with pytest.raises(CheckpointError, match=r"'b0'.*lite0"):
         load_efficientnet("b0")
     state = random_efficientnet("lite0").state_dict()
-    with pytest.raises(CheckpointError, match=r"EfficientNet-lite1: .* missing \(stages.1.2"):
+    with pytest.raises(CheckpointError, match=r"EfficientNet-lite1.*stages\.1\.2"):
         load_efficientnet("lite1", state)
-    with pytest.raises(CheckpointError, match=r"lite0 network has no '_bn0.running_mean'"):
+    with pytest.raises(CheckpointError, match=r"_bn0\.running_mean"):
         load_efficientnet("lite0", {"_conv_stem.weight": torch.zeros(32, 3, 3, 3)})
     monkeypatch.setattr(efficientnet_weights, "find_spec", lambda _: None)
-    with pytest.raises(
-        MissingExtraError, match=r"lite1 needs efficientnet-lite1-.*autogaze\[efficientnet\]"
-    ):
+    with pytest.raises(MissingExtraError, match=r"efficientnet-lite1-.*autogaze\[efficientnet\]"):
         load_efficientnet("lite1")

@@ -1,4 +1,4 @@
-"""Tiny judges, gazes and clips."""
+"""Tiny VideoMAEs and encoders, gazes and clips."""
 
 import torch
 import transformers as tf

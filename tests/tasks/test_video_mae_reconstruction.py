@@ -1,4 +1,4 @@
-"""The learned judge as a task, and the checkpoints it comes from."""
+"""VideoMAE reconstruction as a task, and the checkpoints it comes from."""
 
 import pytest
 import torch
@@ -43,10 +43,10 @@ def task(**options):
 
 
 def test_losses_are_those_of_the_reconstruction():
-    judge, frames, gaze = task(), some_clips(), some_gaze(TINY.pyramid)
-    output = judge(frames, gaze, [3, 1])
-    pixels = judge.statistics.normalise(frames)
-    wanted = (judge.mae(pixels, gaze, [3, 1]) - pixels[:, [3, 1]]).abs().mean((2, 3, 4))
+    scorer, frames, gaze = task(), some_clips(), some_gaze(TINY.pyramid)
+    output = scorer(frames, gaze, [3, 1])
+    pixels = scorer.statistics.normalise(frames)
+    wanted = (scorer.mae(pixels, gaze, [3, 1]) - pixels[:, [3, 1]]).abs().mean((2, 3, 4))
     torch.testing.assert_close(output.losses, wanted)
     assert output.reconstruction.shape == (2, 2, 3, 32, 32)
     assert not output.reconstruction.requires_grad
@@ -56,12 +56,12 @@ def test_losses_are_those_of_the_reconstruction():
 
 def test_it_learns():
     torch.manual_seed(0)
-    judge, gaze = task(), some_gaze(TINY.pyramid)
+    scorer, gaze = task(), some_gaze(TINY.pyramid)
     frames = some_clips(side=2).repeat_interleave(16, 3).repeat_interleave(16, 4)
-    optimizer = torch.optim.Adam(judge.mae.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(scorer.mae.parameters(), 1e-2)
     first = None
     for _ in range(60):
-        loss = judge(frames, gaze, [1]).loss.mean()
+        loss = scorer(frames, gaze, [1]).loss.mean()
         first = float(loss.detach()) if first is None else first
         optimizer.zero_grad()
         loss.backward()
@@ -72,9 +72,9 @@ def test_it_learns():
 def test_published_file(videomae_pt, monkeypatch):
     monkeypatch.setattr(loss_networks, "_fetch", lambda *_: pytest.fail("reached for the hub"))
     recipe = {"loss_type": "l1+dinov2_reg+siglip2", "loss_weights": "1+0.3+0.3"}
-    judge = VideoMAEReconstruction.from_checkpoint(videomae_pt, config=TINY, **recipe)
+    scorer = VideoMAEReconstruction.from_checkpoint(videomae_pt, config=TINY, **recipe)
     frames, gaze = some_clips(), some_gaze(TINY.pyramid)
-    found = judge(frames, gaze, [2])
+    found = scorer(frames, gaze, [2])
     torch.testing.assert_close(found.reconstruction, task()(frames, gaze, [2]).reconstruction)
     assert [metric.name for metric in found.metrics()] == ["loss", "l1", "dinov2_reg", "siglip2"]
     # The same weights under another task's: replaced, networks included.
@@ -86,19 +86,19 @@ def test_published_file(videomae_pt, monkeypatch):
 
 
 def test_a_file_needs_a_configuration(videomae_pt):
-    with pytest.raises(CheckpointError, match=r"no config.json says what shape"):
+    with pytest.raises(CheckpointError, match=r"config\.json"):
         VideoMAEReconstruction.from_checkpoint(videomae_pt)
-    with pytest.raises(TrainingError, match="'l1' needs loss_weights"):
+    with pytest.raises(TrainingError, match=r"'l1'.*loss_weights"):
         VideoMAEReconstruction.from_checkpoint(videomae_pt, config=TINY, loss_type="l1")
 
 
 def test_folder_round_trip(tmp_path):
     losses = FrameLosses.parse("l1", 0.5)
-    judge = VideoMAEReconstruction(tiny_mae(), losses)
-    judge.save_pretrained(tmp_path / "deep" / "judge")
-    read = VideoMAEReconstruction.from_checkpoint(tmp_path / "deep" / "judge")
+    scorer = VideoMAEReconstruction(tiny_mae(), losses)
+    scorer.save_pretrained(tmp_path / "deep" / "model")
+    read = VideoMAEReconstruction.from_checkpoint(tmp_path / "deep" / "model")
     frames, gaze = some_clips(), some_gaze(TINY.pyramid)
-    assert torch.equal(read(frames, gaze, [3]).losses, judge(frames, gaze, [3]).losses)
+    assert torch.equal(read(frames, gaze, [3]).losses, scorer(frames, gaze, [3]).losses)
     assert read.losses.recipe == losses.recipe
 
 
@@ -109,7 +109,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
 
     path = tmp_path / "evil.pt"
     torch.save({"vit.x": Evil()}, path)
-    with pytest.raises(CheckpointError, match="cannot be read: it is no file of"):
+    with pytest.raises(CheckpointError, match="code"):
         load_video_mae(path, TINY)
     assert not (tmp_path / "written").exists()
 
@@ -125,27 +125,27 @@ def test_safetensors_with_and_without_prefix(tmp_path):
 
 def test_an_unknown_term_is_named_before_its_weight_is_asked_for(tmp_path):
     task().save_pretrained(tmp_path)
-    with pytest.raises(TrainingError, match="unknown loss_type 'l3'; known are"):
+    with pytest.raises(TrainingError, match="'l3'"):
         VideoMAEReconstruction.from_checkpoint(tmp_path, loss_type="l3")
 
 
 def test_half_the_size_on_disk_and_float32_in_memory(tmp_path):
-    judge = task()
-    judge.save_pretrained(tmp_path / "half", half=True)
+    scorer = task()
+    scorer.save_pretrained(tmp_path / "half", half=True)
     stored = load_file(tmp_path / "half" / "model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float16}
     back = VideoMAEReconstruction.from_checkpoint(tmp_path / "half")
-    for name, value in judge.mae.state_dict().items():
+    for name, value in scorer.mae.state_dict().items():
         found = back.mae.state_dict()[name]
         assert found.dtype == value.dtype == torch.float32
         assert torch.equal(found, value.half().float()), name
-    assert back.losses.recipe == judge.losses.recipe
+    assert back.losses.recipe == scorer.losses.recipe
 
 
 def test_what_half_precision_cannot_hold_is_not_written(tmp_path):
-    judge = task()
-    judge.mae.decoder.mask_token.data[0, 0, 0] = 1e5
-    with pytest.raises(OutputError, match=r"decoder\.mask_token is too large for float16"):
-        judge.save_pretrained(tmp_path / "half", half=True)
+    scorer = task()
+    scorer.mae.decoder.mask_token.data[0, 0, 0] = 1e5
+    with pytest.raises(OutputError, match=r"decoder\.mask_token.*float16"):
+        scorer.save_pretrained(tmp_path / "half", half=True)
     assert not list((tmp_path / "half").iterdir())
-    judge.save_pretrained(tmp_path / "half")
+    scorer.save_pretrained(tmp_path / "half")

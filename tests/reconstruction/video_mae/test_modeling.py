@@ -1,11 +1,9 @@
 """VideoMAE: exact, and independent of everything that must not matter."""
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from autogaze.errors import CheckpointError, GeometryError
 from autogaze.gaze import Gaze
@@ -13,38 +11,12 @@ from autogaze.reconstruction.video_mae import (
     VideoMAE,
     VideoMAEConfig,
 )
-from tests.conformance import conformance_folder
 from tests.reconstruction.video_mae.material import SMALL, some_gaze, some_video, tiny_video_mae
-
-FOLDER = conformance_folder()
 
 
 @pytest.fixture(scope="module")
 def mae():
     return tiny_video_mae()
-
-
-@pytest.mark.skipif(FOLDER is None, reason="no conformance data beside the project")
-def test_conformance():
-    config = json.loads((FOLDER / "video-mae" / "config.json").read_text())
-    data = load_file(FOLDER / "video-mae" / "cases.safetensors")
-
-    def under(prefix):
-        return {
-            name.removeprefix(prefix): value
-            for name, value in data.items()
-            if name.startswith(prefix)
-        }
-
-    model = VideoMAE(VideoMAEConfig.of(config)).eval()
-    model.load_state_dict(under("weights."))
-    gaze = Gaze.from_padded(under("gaze."), model.config.pyramid)
-    frames = data["frame_idx_to_reconstruct"].tolist()
-    with torch.no_grad():
-        found = model(data["video"], gaze, frames)
-    torch.testing.assert_close(found, data["reconstruction"], atol=1e-5, rtol=1e-5)
-    losses = (found - data["video"][:, frames]).abs().flatten(2).mean(-1)
-    torch.testing.assert_close(losses, data["loss_each_reconstruction_frame"])
 
 
 @torch.no_grad()
@@ -122,10 +94,10 @@ def test_every_parameter_learns(mae):
 @pytest.mark.parametrize(
     ("video", "gaze", "frames", "message"),
     [
-        (some_video(), some_gaze(), [4], r"lie in \[0, 4\), got \[4\]"),
-        (some_video(), some_gaze(), [], "got \\[\\]"),
-        (some_video(frames=3), some_gaze(), [0], "expected video"),
-        (some_video(frames=9), some_gaze(frames=9), [0], "9 frames, this VideoMAE knows 8"),
+        (some_video(), some_gaze(), [4], r"\[0, 4\).*\[4\]"),
+        (some_video(), some_gaze(), [], r"\[\]"),
+        (some_video(frames=3), some_gaze(), [0], r"\(2, 4, 3, 64, 64\).*\(2, 3, 3, 64, 64\)"),
+        (some_video(frames=9), some_gaze(frames=9), [0], r"\b9\b.*\b8\b"),
     ],
 )
 def test_bad_input(mae, video, gaze, frames, message):
@@ -134,7 +106,7 @@ def test_bad_input(mae, video, gaze, frames, message):
 
 
 def test_a_width_that_heads_do_not_divide_is_refused():
-    with pytest.raises(CheckpointError, match="decoder_hidden_size 512 is no multiple of 7 heads"):
+    with pytest.raises(CheckpointError, match=r"decoder_hidden_size 512.*7"):
         VideoMAEConfig(decoder_num_attention_heads=7)
 
 
