@@ -7,7 +7,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.reconstruction.greedy_search import CanvasSearch, search_cells
-from tests.selectors.material import (
+from tests.selectors.clips import (
     pyramids,
     random_clips,
     seeds,

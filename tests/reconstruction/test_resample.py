@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.resample import resampled_scales
-from tests.selectors.material import (
+from tests.selectors.clips import (
     random_clips,
 )
 
