@@ -63,7 +63,15 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+LINKED = [
+    *PAGES,
+    ROOT / "CHANGELOG.md",
+    *ROOT.glob("autogaze/**/*.md"),
+    *ROOT.glob("recipes/*/*.md"),
+]
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
         file = page.parent / target if target else page
