@@ -5,17 +5,18 @@ python -m autogaze.train --config-name procedural_canvas_reconstruction_ar_gaze_
 torchrun --nproc-per-node 8 -m autogaze.train --config-name ... dataset.root=/data/videos
 ```
 
-The names are those of `autogaze/configs`; everything in them can be overridden as Hydra
-does (`docs/training.md`).
+The names are those of `autogaze/configs`; everything in them can be overridden as in Hydra
+(`docs/training.md`).
 """
 
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import AutoGazeError, MissingExtraError
-from autogaze.training.config import unknown_option
+from autogaze.training.config import RENAMED, unknown_option
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,7 +26,7 @@ DEFAULT_CONFIG = "procedural_canvas_reconstruction_ar_gaze_ntp"
 
 
 def train(config: "DictConfig") -> None:
-    """Train as a composed configuration says."""
+    """Train by a composed configuration."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -33,11 +34,8 @@ def train(config: "DictConfig") -> None:
 
     try:
         options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise SystemExit(f"autogaze.train: {error}") from error
-    try:
         build_trainer(options).fit()
-    except (AutoGazeError, MissingExtraError) as error:
+    except (AutoGazeError, MissingExtraError, OmegaConfBaseException) as error:
         raise SystemExit(f"autogaze.train: {error}") from error
 
 
@@ -53,7 +51,8 @@ def main() -> None:
 
     logging.getLogger("autogaze").setLevel(logging.INFO)
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra itself prints what is said better here
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra itself prints what is reported better here
+    sys.argv = current_names(sys.argv)
     try:
         hydra.main(version_base="1.3", config_path="configs", config_name=DEFAULT_CONFIG)(train)()
     except HydraException as error:
@@ -62,8 +61,22 @@ def main() -> None:
         sys.exit(f"autogaze.train: {_misnamed(error) or error}")
 
 
+def current_names(words: Sequence[str]) -> list[str]:
+    """Words of a command line with the names that options have now; warns on stderr of others."""
+    current = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        prefix = name[: len(name) - len(name.lstrip("+~"))]
+        new = RENAMED.get(name.lstrip("+~"))
+        if new is not None:
+            print(f"autogaze.train: option {name} is now {new}", file=sys.stderr)
+            name = prefix + new
+        current.append(name + equals + value)
+    return current
+
+
 def _misnamed(error: Exception) -> str:
-    """What to say where an option was overridden that no configuration file has; else nothing."""
+    """The message for an overridden option that no configuration file has; else nothing."""
     from omegaconf import DictConfig
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 

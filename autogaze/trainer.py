@@ -1,57 +1,56 @@
-"""The trainer: selectors, judges, or both, on one processor or many.
+"""Trainer: trains a selector, a task's model, or both, in one process or many.
 
-A step: every process makes the lessons of its slice of the batch, all together count
-what these hold, every process goes backward, gradients are added up, the optimizer steps.
-What is random follows from the seed and the step, so a training that was interrupted
-goes on as if it had not been.
+A step (`autogaze.training.step`): every process makes the rollouts of its slice of the batch,
+totals are summed over processes, every process computes gradients, these are summed, the
+optimizer steps. Everything random follows from the seed and the step, so an interrupted training
+resumes as if it had not been interrupted.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from autogaze.errors import TrainingError
+import torch
+
+from autogaze.errors import MissingExtraError, TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
-from autogaze.training.algorithms import Recipe
-from autogaze.training.checkpoints import (
-    CANNOT_SAVE,
-    Checkpoints,
-    TrainingState,
-    check_folder,
-)
-from autogaze.training.config import Settings, TrainerOptions
-from autogaze.training.launch import make_accelerator
-from autogaze.training.loader import PlacedBatch, StepSampler, TrainingData, make_loader
-from autogaze.training.logging import Journal, Means, Tracking
-from autogaze.training.losses import Learner
-from autogaze.training.progress import Progress, announce, wrapped
+from autogaze.training.algorithms import Algorithm
+from autogaze.training.checkpoints import SAVE_ERRORS, Checkpoints, TrainingState, check_folder
+from autogaze.training.config import TrainerOptions
+from autogaze.training.loader import IndexedBatch, StepSampler, TrainingData, make_loader
+from autogaze.training.logging import MetricMeans, MetricsLog, Tracker, check_tracker
+from autogaze.training.losses import Objective
+from autogaze.training.progress import Progress, log_summary, wrapped
 from autogaze.training.resuming import (
+    SavedOptions,
     Start,
     is_own,
-    mend_latest,
-    newest_good,
+    newest_readable,
     optimizer_kind,
-    refuse_newer,
-    refuse_own,
+    refuse_conflicts,
     restore,
 )
-from autogaze.training.step import Stepper
+from autogaze.training.step import TrainingStep
 from autogaze.training.validation import Validation
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 log = logging.getLogger("autogaze.training")
 
 
 class Trainer:
-    """Trains a selector, a judge, or both.
+    """Trains a selector, a task's model, or both.
 
     Args:
-        model, task, recipe: what learns, what it is for, and how.
-        data: what from.
+        model, task, algorithm: what is trained, for what, and by what.
+        data: clips to train and to validate on.
         options: everything else.
-        config: all options, for the tracker and `config.json`.
+        config: all options by group, for the tracker and `config.json`.
 
     Raises:
         TrainingError: what cannot work, before any training.
@@ -62,7 +61,7 @@ class Trainer:
         self,
         model: AutoGaze,
         task: Task,
-        recipe: Recipe,
+        algorithm: Algorithm,
         data: TrainingData,
         options: TrainerOptions,
         config: Mapping[str, Any] | None = None,
@@ -70,13 +69,13 @@ class Trainer:
         self.options, self.data, self.config = options, data, config
         self.folder = Path(options.exp_folder) / options.exp_name
         self.accelerator = make_accelerator(options, self.folder)
-        options.slice_of(self.accelerator.num_processes)  # refuses what cannot be divided
+        options.clips_per_process(self.accelerator.num_processes)  # refuses what is indivisible
         check_folder(self.folder)
         trains = not options.val_only
-        self.learner = Learner(
+        self.objective = Objective(
             model,
             task,
-            recipe,
+            algorithm,
             self.accelerator.device,
             train_gaze=options.train_gaze and trains,
             train_task=options.train_task and trains,
@@ -84,15 +83,15 @@ class Trainer:
         self.num_clips = len(data.train)  # type: ignore[arg-type]
         self.num_steps = options.num_steps(self.num_clips)
         self.checkpoints = Checkpoints(self.folder)
-        algorithm = replace(recipe.options, name=recipe.name)
-        self.settings = Settings.of(options, algorithm, config)
-        tracking = Tracking(self.folder, self.accelerator, options.tracker, config or {})
+        algorithm_options = replace(algorithm.options, name=algorithm.name)
+        self.saved_options = SavedOptions.of(options, algorithm_options, config)
+        tracker = Tracker(self.folder, self.accelerator, options.tracker, config or {})
         writes = self.accelerator.is_main_process
-        self.journal = Journal(self.folder, tracking, writes=writes, trains=trains)
-        self.stepper = None
+        self.metrics_log = MetricsLog(self.folder, tracker, writes=writes, trains=trains)
+        self.step = None
         if trains:
-            self.stepper = Stepper(
-                self.learner,
+            self.step = TrainingStep(
+                self.objective,
                 self.accelerator,
                 options,
                 self.num_steps,
@@ -102,59 +101,61 @@ class Trainer:
         self.saved = True
 
     def fit(self) -> TrainingState:
-        """Train to the end, or only validate; returns how far training is.
+        """Train to the end, or only validate; returns the state reached.
 
         Raises:
-            CheckpointError: nothing can be resumed from where `resume` says.
+            CheckpointError: nothing can be resumed from where `resume` points.
             TrainingError: too many unreadable clips, losses, gradients or weights that are not
                 finite, or weights that could not be saved.
         """
         start = self._start()
         state = start.state
         if self.accelerator.is_main_process:
-            announce(self.learner, self.accelerator, self.options, self.data, start, self.num_steps)
-        if self.stepper is None:
+            log_summary(
+                self.objective, self.accelerator, self.options, self.data, start, self.num_steps
+            )
+        if self.step is None:
             self._validate(state.step)
         else:
             if self.config is not None and state.step < self.num_steps:
-                self.journal.keep_options(self.config)
+                self.metrics_log.save_options(self.config)
             if self._validates_after(state.step) and not self._has_validated(state.step):
                 self._validate(state.step)
-            state = self._train(state, self.stepper)
-        self.journal.close()
+            state = self._train(state, self.step)
+        self.metrics_log.close()
         if not self.saved:
             raise TrainingError(f"{self.folder}: the trained weights could not be saved")
         return state
 
-    def _train(self, state: TrainingState, stepper: Stepper) -> TrainingState:
-        """All steps that are left."""
+    def _train(self, state: TrainingState, step: TrainingStep) -> TrainingState:
+        """All remaining steps."""
         options, first, last = self.options, state.step, self.num_steps
-        progress = Progress(state.step, last, shown=self.accelerator.is_main_process)
-        micro_batches = self._micro_batches(state.step)
-        means = Means()
-        stepper.stopwatch.read(state.step)
+        progress = Progress(first, last, active=self.accelerator.is_main_process)
+        micro_batches = self._micro_batches(first)
+        means = MetricMeans()
+        step.stopwatch.read(first)
         while state.step < last:
-            with stepper.stopwatch.stage("waiting"):
+            with step.stopwatch.stage("waiting"):
                 batches = next(micro_batches)
-            state, measured = stepper.step(state, batches)
+            state, measured = step(state, batches)
             means.add(measured)
             done = state.step == last
             if done or state.step % options.log_nsteps == 0:
-                values = means.take() | self._speed(stepper, state)
-                self.journal.write(state.step, values)
+                values = means.take() | self._speed(step, state)
+                self.metrics_log.write(state.step, values)
                 progress.report(state.step, values)
             elif state.step == first + 1:
                 progress.report(state.step, measured)
             if done or (options.save_nsteps and state.step % options.save_nsteps == 0):
-                self._save(state, stepper)
+                self._save(state, step)
             if self._validates_after(state.step):
                 progress.end()
-                with stepper.stopwatch.paused():
+                with step.stopwatch.paused():
                     self._validate(state.step)
         progress.end()
         return state
 
-    def _micro_batches(self, first: int) -> Iterator[list[PlacedBatch]]:
+    def _micro_batches(self, first: int) -> Iterator[list[IndexedBatch]]:
         """This process's part of every step, from a step on."""
         sampler = StepSampler(
             self.num_clips,
@@ -172,34 +173,35 @@ class Trainer:
         for _ in range(first, self.num_steps):
             yield [next(loader) for _ in range(sampler.micro_batches)]
 
-    def _speed(self, stepper: Stepper, state: TrainingState) -> dict[str, float]:
-        """Since the last time."""
-        seconds, steps, shares = stepper.stopwatch.read(state.step)
-        learning = shares.get("forward and backward", 0.0)
+    def _speed(self, step: TrainingStep, state: TrainingState) -> dict[str, float]:
+        """Clips per second and shares of the time, since the last call."""
+        seconds, steps, shares = step.stopwatch.read(state.step)
+        backward = shares.get("forward and backward", 0.0)
         speed = {
             "clips_per_second": steps * self.options.batch_size / seconds,
-            "forward_backward_share": learning,
-            "compute_share": learning + shares.get("gazing", 0.0),
+            "forward_backward_share": backward,
+            "compute_share": backward + shares.get("gazing", 0.0),
             "waiting_share": shares.get("waiting", 0.0),
         }
         return speed | ({"unreadable": state.unreadable} if state.unreadable else {})
 
-    def _save(self, state: TrainingState, stepper: Stepper) -> None:
-        """Write a checkpoint; a disk that is full does not end training."""
-        stepper.check_weights(state.step)
+    def _save(self, state: TrainingState, step: TrainingStep) -> None:
+        """Write a checkpoint; a full disk does not end training."""
+        step.check_weights(state.step)
         if not self.accelerator.is_main_process:
             return
         optimizer: dict[str, Any] = {
-            "kind": optimizer_kind(stepper.optimizer),
-            "optimizer": stepper.optimizer.state_dict(),
+            "kind": optimizer_kind(step.optimizer),
+            "optimizer": step.optimizer.state_dict(),
         }
         if self.accelerator.scaler is not None:
             optimizer["scaler"] = self.accelerator.scaler.state_dict()
-        task = self.learner.task if self.learner.train_task else None
+        model, task = self.objective.model, self.objective.task
+        trained_task = task if self.objective.train_task else None
         try:
-            self.checkpoints.save(state, self.learner.model, task, optimizer, self.settings)
+            self.checkpoints.save(state, model, trained_task, optimizer, self.saved_options.groups)
             self.saved = True
-        except CANNOT_SAVE as error:
+        except SAVE_ERRORS as error:
             self.saved = False
             log.error(
                 "the checkpoint of step %d could not be saved, training goes on and the last "
@@ -209,29 +211,31 @@ class Trainer:
             )
 
     def _start(self) -> Start:
-        """Go on from a checkpoint, or start afresh."""
-        main, trains = self.accelerator.is_main_process, self.stepper is not None
+        """Resume from a checkpoint, or start afresh."""
+        main, trains = self.accelerator.is_main_process, self.step is not None
         start = Start(TrainingState(0, self.num_clips, self.options.batch_size, self.options.seed))
         if main and trains:
             self.checkpoints.clean()
         self.accelerator.wait_for_everyone()
-        checkpoint = newest_good(self.checkpoints.find(self.options.resume))
+        checkpoint = newest_readable(self.checkpoints.find(self.options.resume))
         if checkpoint is not None:
             start = restore(
                 checkpoint,
                 start.state,
-                self.settings,
-                self.learner.model,
-                self.learner.task if self.options.train_task else None,
-                self.stepper and self.stepper.optimizer,
+                self.saved_options,
+                self.objective.model,
+                self.objective.task if self.options.train_task else None,
+                self.step and self.step.optimizer,
                 self.accelerator,
             )
         if trains:
-            refuse_own(self.checkpoints, start, self.learner.recipe.name)
-            refuse_newer(self.checkpoints, start.state.step)
-            self.journal.rewind(start.state.step if start.continues else -1)
+            refuse_conflicts(self.checkpoints, start, self.objective.algorithm.name)
+            self.metrics_log.rewind(start.state.step if start.continues else -1)
             if main and checkpoint is not None and is_own(self.checkpoints, checkpoint):
-                mend_latest(self.checkpoints, checkpoint)
+                try:
+                    self.checkpoints.restore_latest(checkpoint)
+                except SAVE_ERRORS as error:  # the next checkpoint will be the latest
+                    log.error("latest weights cannot be brought up to %s: %s", checkpoint, error)
         self.accelerator.wait_for_everyone()
         return start
 
@@ -241,27 +245,58 @@ class Trainer:
         return bool(every) and (step % every == 0 or step == self.num_steps)
 
     def _has_validated(self, step: int) -> bool:
-        """Whether that validation was made: it was not if training was killed before its end."""
+        """Whether that validation was made; not if training was killed before its end."""
         from accelerate.utils import broadcast_object_list
 
-        answer = [self.accelerator.is_main_process and self.journal.validated(step)]
-        broadcast_object_list(answer)  # the file may be the main process's alone
+        answer = [self.accelerator.is_main_process and self.metrics_log.validated(step)]
+        broadcast_object_list(answer)  # the file may be visible to the main process alone
         return answer[0]
 
     def _validate(self, step: int) -> None:
         if self.data.val is None:
             return
         validation = Validation(
-            self.learner,
+            self.objective,
             self.data.val,
             self.options,
             self.accelerator,
             self.data.max_unreadable,
         )
-        metrics = validation.run(lambda name, picture: self.journal.show(step, name, picture))
-        self.journal.write(step, metrics)
-        self.journal.draw()
+        metrics = validation.run(
+            lambda name, picture: self.metrics_log.save_picture(step, name, picture)
+        )
+        self.metrics_log.write(step, metrics)
+        self.metrics_log.draw()
         if self.accelerator.is_main_process:
             numbers = [f"{name} {value:.4g}" for name, value in metrics.items()]
             for line in wrapped([f"step {step}", *numbers]):
                 log.info("%s", line)
+
+
+def make_accelerator(options: TrainerOptions, folder: Path) -> "Accelerator":
+    """Accelerate, for one of the processes that `torchrun` or `accelerate launch` started.
+
+    Raises:
+        MissingExtraError: Accelerate, or the tracker that was asked for, is not installed.
+        TrainingError: several processes were started, and they cannot work together.
+    """
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise MissingExtraError("accelerate", "train", "training") from error
+    check_tracker(options.tracker)
+    accelerator = Accelerator(
+        # Without accelerators, processes are joined only if `cpu` is set.
+        cpu=options.device == "cpu" or not torch.accelerator.is_available(),
+        mixed_precision=options.mixed_precision,
+        log_with=None if options.tracker == "none" else options.tracker,
+        project_dir=str(folder),
+    )
+    started = int(os.environ.get("WORLD_SIZE") or 1)
+    if started != accelerator.num_processes:
+        raise TrainingError(
+            f"{started} processes were started (WORLD_SIZE), and Accelerate joined "
+            f"{accelerator.num_processes}: each would train by itself in one folder; start one "
+            "process, or set trainer.device=cpu"
+        )
+    return accelerator

@@ -24,7 +24,7 @@ from autogaze.labelling.label import clips_of
 from autogaze.reconstruction.canvas import reconstruct
 from autogaze.reconstruction.efficientnet import load_efficientnet
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from autogaze.training.clip_sources import SourceFile
+from autogaze.training.datasets import DatasetFile
 
 
 @torch.inference_mode()
@@ -58,7 +58,7 @@ def main() -> None:
         )
         return [float(each.mean()) for each in found]
 
-    source, _, seed = SourceFile.load(given.dataset)
+    source, _, seed = DatasetFile.load(given.dataset)
     clips = clips_of([one.to_label("train", pyramid, seed or 0) for one in source.members()])
     random.Random(0).shuffle(clips)
     rows = []

@@ -24,7 +24,7 @@ from autogaze.datasets.clip import collate
 from autogaze.labelling.search import CanvasSearcher
 from autogaze.trainer import Trainer
 from autogaze.training.factory import build_trainer
-from autogaze.training.loader import Moment, PlacedBatch
+from autogaze.training.loader import IndexedBatch, StepContext
 from autogaze.training.logging import read_metrics
 
 NAME = "procedural_canvas_reconstruction_ar_gaze_{}"
@@ -82,14 +82,14 @@ def judged(grpo: Path, weights: Path) -> Trainer:
 def sampled_reward(trainer: Trainer) -> float:
     """Mean reward of groups sampled at the validation clips, the same draws for all weights."""
     clips = [trainer.data.val[number] for number in range(trainer.options.val_clips)]
-    batch = PlacedBatch(collate(clips), tuple(range(len(clips))))
-    lesson = trainer.learner.lesson(batch, Moment(0, 0, training=False))
-    return float(lesson.reward.mean())
+    batch = IndexedBatch(collate(clips), tuple(range(len(clips))))
+    rollouts = trainer.objective.rollouts(batch, StepContext(0, 0, training=False))
+    return float(rollouts.reward.mean())
 
 
 def greedy_losses(trainer: Trainer) -> tuple[float, ...]:
     """Mean loss of the greedy search on the validation clips, at each of RATIOS."""
-    searcher = CanvasSearcher(trainer.learner.model.pyramid)
+    searcher = CanvasSearcher(trainer.objective.model.pyramid)
     clips = [trainer.data.val[number].frames for number in range(trainer.options.val_clips)]
     V = searcher.pyramid.num_patches
     return tuple(

@@ -19,8 +19,10 @@ INSIDE = house.inside(IMPORTS, MODULES)
 HEAVY = frozenset({"gradio", "ray"}).union(*(room.libraries for room in ROOMS))
 MAX_LINES = 450
 
-EXPECTED_MISSING = {"training/tasks.py", "training/single_datasets.py"}
-EXPECTED_LONG = {"training/clip_sources.py", "training/config.py"}
+# Imports that still go up or close a circle, and files that are still too long.
+EXPECTED_IMPORTS: set[tuple[str, str]] = set()
+EXPECTED_MISSING: set[str] = set()
+EXPECTED_LONG: set[str] = set()
 
 
 def test_every_file_belongs_to_a_room():

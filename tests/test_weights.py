@@ -16,7 +16,7 @@ from autogaze.models.autogaze.processing import normalise
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors import registry
 from autogaze.training.checkpoints import load_gaze
-from autogaze.training.clip_sources import read_source
+from autogaze.training.datasets import read_dataset
 from autogaze.weights import SELECTOR
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +30,7 @@ def learned():
 @pytest.fixture(scope="module")
 def clips():
     """Drawn scenes that nobody has seen: six of four frames."""
-    source = read_source({"name": "procedural", "num_clips": 6, "clip_len": 4})
+    source = read_dataset({"name": "procedural", "num_clips": 6, "clip_len": 4})
     drawn = source.clips("val", PatchPyramid(), 12345)
     return torch.stack([drawn[ClipKey(0, number)].frames for number in range(6)])
 

@@ -1,1 +1,1 @@
-"""How a selector learns: pure functions from scored gazes to a loss a row."""
+"""Training algorithms of selectors: pure functions from scored rollouts to one loss per row."""

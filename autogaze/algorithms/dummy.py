@@ -1,4 +1,4 @@
-"""Dummy: teaches the selector nothing, for training a judge on random gazes."""
+"""Dummy algorithm: no loss for the selector, for training a reconstruction model on random gazes."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -7,5 +7,5 @@ from autogaze.algorithms.rollout import Rollout
 
 
 def dummy_loss(rollout: Rollout) -> Float[Tensor, " R"]:
-    """Zero for every row, with a graph, so that any trainer can go backward."""
+    """Zero for every row, connected to the graph so that a backward pass works."""
     return rollout.log_probs.masked_fill(rollout.is_padding, 0.0).sum(1) * 0.0

@@ -1,18 +1,15 @@
-"""GRPO, simplified and on-policy (AutoGaze, section 3.4).
+"""GRPO: group-relative policy optimisation, simplified and on-policy (AutoGaze, section 3.4).
 
-Every clip is gazed at G times; the G rows of a clip are a group. The reward of a row
-at reconstructed frame f is minus the loss of that frame, its advantage
+    sample     G gazes s = (s_1, s_2, ...) of every clip from the model: its group
+    reward     R_f = - loss of reconstructed frame f
+    advantage  A_f = R_f - mean of the group's R_f              (not divided by the deviation)
+    credit     c_s = sum_f A_f discount^(number of gazes after s up to the end of frame f),
+               over the frames f that end after s
+    loss_r     - sum_s exp(log p_s - log p_s.detach()) c_s  +  P_r
 
-    A_f = reward_f - mean of the group's reward_f            (no division by a deviation)
-
-and a gaze before the end of frame f is credited with
-
-    A_f * discount ^ (number of real gazes after it, up to the end of frame f)
-
-    loss_r = - sum_s real_s exp(log p_s - log p_s.detach()) * sum_f credited_sf
-
-The exponential is 1 and its gradient is that of log p: the policy gradient. There is
-no KL term, no clipping and no normalisation by length.
+The exponential is 1 and its gradient is that of log p_s: the policy gradient. One update per
+rollout, so nothing is clipped; no KL term, no normalisation by length. Samples and rewards come
+from `autogaze.training.algorithms.GRPO`; P_r is the loss-prediction term.
 """
 
 from collections.abc import Sequence
@@ -39,17 +36,16 @@ def grpo_loss(
     Args:
         rollout: rows group-major: row = repetition * clips + clip.
         reward: of every row at each of F reconstructed frames.
-        slots_until_reward: for each of them, the slots up to its frame's end.
-        group_size: rows of a clip, G.
+        slots_until_reward: for each of them, the number of slots up to its frame's end.
+        group_size: rows per clip, G.
         discount_factor: in (0, 1].
 
     Raises:
         TrainingError: rows that do not divide into groups.
     """
-    advantage = group_advantage(reward, group_size)
-    credit = credited(advantage, slots_until_reward, rollout.is_padding, discount_factor)
-    # Padded slots may hold anything as log-probability.
-    log_probs = rollout.log_probs.masked_fill(rollout.is_padding, 0.0)
+    advantage = group_advantage(reward, group_size)  # (R, F)
+    credit = credited(advantage, slots_until_reward, rollout.is_padding, discount_factor)  # (R, S)
+    log_probs = rollout.log_probs.masked_fill(rollout.is_padding, 0.0)  # padding may hold anything
     loss = -(torch.exp(log_probs - log_probs.detach()) * credit).sum(1)
     if optimize_task_loss_prediction:
         loss = loss + loss_prediction_loss(rollout)
@@ -70,12 +66,11 @@ def credited(
     is_padding: Bool[Tensor, "R S"],
     discount_factor: float,
 ) -> Float[Tensor, "R S"]:
-    """What every slot is credited with, all rewards together; 0 where padded."""
+    """Discounted advantages of every slot, summed over rewards; 0 where padded."""
     real = (~is_padding).to(advantage.dtype)
     credit = torch.zeros_like(real)
     for frame, end in enumerate(slots_until_reward):
         until = real[:, :end]
-        # Real gazes from this slot to the end, itself not counted.
-        still_to_come = until.flip(1).cumsum(1).flip(1) - until
+        still_to_come = until.flip(1).cumsum(1).flip(1) - until  # real gazes after each slot
         credit[:, :end] += advantage[:, frame, None] * discount_factor**still_to_come
     return credit * real

@@ -1,7 +1,7 @@
 """NTP: next-token prediction on labelled gazes (AutoGaze, section 3.3).
 
 loss_r = - sum_s real_s log p_s  /  mean over rows of the number of real gazes
-         + the loss-prediction term, where asked for
+         + P_r, the loss-prediction term, where enabled
 """
 
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""What the algorithms look at: gazes with the probabilities and losses that belong to them."""
+"""Rollout: gaze sequences with the log-probabilities and losses that algorithms need."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ from autogaze.errors import TrainingError
 
 @dataclass(frozen=True)
 class Rollout:
-    """Gazes of R rows, padded to S slots, and what the model said of them.
+    """R gaze sequences padded to S slots, as scored by the model.
 
     Attributes:
-        log_probs: (R, S) log-probability of each gaze, with a graph.
-        is_padding: (R, S) True where a slot holds no gaze; such slots count nowhere.
-        predicted_losses: (R, S) loss predicted after each gaze, with a graph.
-        losses: (R, S) the loss there really was, where known.
-        losses_known: (R, S) where it is.
-        mean_gazes: gazes a row has on average, where these rows are only some of a
-            batch that is learned from at once; else counted here.
-        mean_known: known losses a row has on average, likewise.
+        log_probs: (R, S) log-probability of each gaze, differentiable.
+        is_padding: (R, S) True where a slot holds no gaze; such slots are ignored everywhere.
+        predicted_losses: (R, S) loss predicted after each gaze, differentiable.
+        losses: (R, S) the measured loss there, where known.
+        losses_known: (R, S) where it is known.
+        mean_gazes: mean number of gazes per row of the whole batch, where these rows are only a
+            part of it; by default that of these rows.
+        mean_known: mean number of known losses per row, likewise.
     """
 
     log_probs: Float[Tensor, "R S"]
@@ -33,21 +33,21 @@ class Rollout:
 
 
 def mean_over_rows(mask: Bool[Tensor, "R S"]) -> Float[Tensor, ""]:
-    """How many slots a row has on average, at least a fraction of one."""
+    """Mean number of True slots per row, bounded away from zero."""
     return mask.sum(1).float().mean().clamp(min=1 / max(1, mask.numel()))
 
 
 def loss_prediction_loss(rollout: Rollout) -> Float[Tensor, " R"]:
-    """How far predicted losses are from real ones, a row (AutoGaze, section 3.3).
+    """Squared error of the predicted losses, per row (AutoGaze, section 3.3).
 
-        sum_s known_s (predicted_s - real_s)^2  /  mean over rows of the number known
+        P_r = sum_s known_s (predicted_s - measured_s)^2  /  mean over rows of the number known
 
     Raises:
-        TrainingError: the rollout lacks predicted or real losses.
+        TrainingError: the rollout lacks predicted or measured losses.
     """
     if rollout.predicted_losses is None or rollout.losses is None or rollout.losses_known is None:
         raise TrainingError(
-            "optimize_task_loss_prediction needs the losses of gazes, and these come without; "
+            "optimize_task_loss_prediction needs measured losses, and these gazes have none: "
             "use labels with task_losses, or optimize_task_loss_prediction=False"
         )
     known = rollout.losses_known & ~rollout.is_padding

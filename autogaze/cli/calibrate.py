@@ -146,7 +146,7 @@ class CalibrateCommand(Command):
         from autogaze.datasets.clip import ClipKey, UnreadableClip
         from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
         from autogaze.tasks.metrics import CANVAS, load_metric
-        from autogaze.training.clip_sources import SourceFile, read_source
+        from autogaze.training.datasets import DatasetFile, read_dataset
         from autogaze.utils.seeding import seeded
 
         task: Task = CanvasReconstruction(model.pyramid)
@@ -157,8 +157,8 @@ class CalibrateCommand(Command):
                 f"{self.weights} chooses from {model.pyramid}, --metric {self.metric} measures "
                 f"{task.pyramid}"
             )
-        _, options, its_seed = SourceFile.load(self.dataset)
-        dataset = read_source(_plain(options))
+        _, options, its_seed = DatasetFile.load(self.dataset)
+        dataset = read_dataset(_plain(options))
         found = dataset.clips(self.split, model.pyramid, its_seed or 0)
         generator = seeded("calibration clips", self.seed)
         order = torch.randperm(len(found), generator=generator)  # type: ignore[arg-type]
@@ -176,13 +176,13 @@ class CalibrateCommand(Command):
         Raises:
             OutputError: it cannot be written.
         """
-        from autogaze.training.checkpoints import CANNOT_SAVE, save_gaze
+        from autogaze.training.checkpoints import SAVE_ERRORS, save_gaze
 
         temporary = self.out.with_name(f".{self.out.name}.{secrets.token_hex(4)}.part")
         try:
             save_gaze(model.half() if self.half else model, temporary)
             temporary.rename(self.out)
-        except CANNOT_SAVE as error:
+        except SAVE_ERRORS as error:
             raise OutputError(f"--out {self.out}: cannot be written: {error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

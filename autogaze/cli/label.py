@@ -165,7 +165,7 @@ class LabelCommand(Command):
         """
         from autogaze.datasets.video_folder import Window
         from autogaze.labelling.label import LabelSettings, clips_of, find_clips
-        from autogaze.training.clip_sources import SourceFile
+        from autogaze.training.datasets import DatasetFile
 
         cut: Mapping[str, Any]
         if self.dataset is None:
@@ -179,7 +179,7 @@ class LabelCommand(Command):
                 "windows": self.windows or "first",
             }
             return searcher, clips, LabelSettings(cut, budget, self.seed or 0)
-        dataset, options, its_seed = SourceFile.load(self.dataset)
+        dataset, options, its_seed = DatasetFile.load(self.dataset)
         seed = (its_seed if self.seed is None else self.seed) or 0
         searcher = self._searcher(dataset.clip_len)
         members = [each.to_label(self.split, searcher.pyramid, seed) for each in dataset.members()]

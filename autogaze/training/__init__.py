@@ -1,1 +1,1 @@
-"""What training is made of: options, data order, lessons, gradients, checkpoints, logs."""
+"""Training of selectors and of reconstruction models."""

@@ -1,11 +1,11 @@
-"""Recipes: where an algorithm's gazes come from, and what it makes of them.
+"""Algorithms: the rollouts of a batch of clips, and the loss of scored rollouts.
 
-A new algorithm is a file here, an entry in `RECIPES` and a config in `configs/algorithm`.
+A new algorithm is a class here, an entry in `ALGORITHMS` and a file in `configs/algorithm`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -16,286 +16,178 @@ from autogaze.algorithms.dummy import dummy_loss
 from autogaze.algorithms.grpo import grpo_loss
 from autogaze.algorithms.ntp import ntp_loss
 from autogaze.algorithms.rollout import Rollout
-from autogaze.clips import frame_caps
 from autogaze.datasets.clip import GazeLabels
 from autogaze.errors import TrainingError
-from autogaze.gaze import Gaze
-from autogaze.geometry import PatchPyramid
-from autogaze.labelling.search import CanvasSearcher
-from autogaze.models.autogaze.configuration import AutoGazeConfig
-from autogaze.models.autogaze.limits import draw_settings
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.tasks.base import Task
+from autogaze.training.auxiliary import on_policy_labels
 from autogaze.training.config import AlgorithmOptions
-from autogaze.training.loader import Moment, PlacedBatch
-from autogaze.training.rollouts import GazeRows, Lesson, at_last_gazes, random_gaze, sample_groups
+from autogaze.training.loader import IndexedBatch, StepContext
+from autogaze.training.rollouts import (
+    GazeRows,
+    RolloutBatch,
+    at_last_gazes,
+    drawn_gaze,
+    sample_groups,
+)
 
-# What the trainer asks of an algorithm.
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a lesson is made of.
-
-    Attributes:
-        model: who gazes.
-        task: who judges.
-        batch: the clips.
-        frames: (B, T, 3, S, S) RGB of them, on the device.
-        judged: numbers of the frames that the task judges.
-        moment: what all that is random follows from.
-    """
-
-    model: AutoGaze
-    task: Task
-    batch: PlacedBatch
-    frames: UInt8[Tensor, "B T 3 S S"]
-    judged: tuple[int, ...]
-    moment: Moment
-
-    @property
-    def num_frames(self) -> int:
-        return self.frames.shape[1]
+Frames = UInt8[Tensor, "B T 3 S S"]
 
 
-class Recipe(ABC):
-    """Makes lessons of clips, and losses of lessons.
+class Algorithm(ABC):
+    """What a selector is trained by.
 
     Attributes:
-        name: of the algorithm.
-        teaches: whether a selector learns anything from it.
+        name: value of `algorithm.name`.
+        trains_selector: whether its loss depends on the selector.
         needs_labels: whether clips must have gaze labels.
         samples: whether gazes are sampled from the model, and rewarded.
     """
 
     name: str
-    teaches: bool = True
+    trains_selector: bool = True
     needs_labels: bool = False
     samples: bool = False
 
     def __init__(self, options: AlgorithmOptions) -> None:
         self.options = options
 
-    def lesson(
+    @abstractmethod
+    def rollouts(
         self,
         model: AutoGaze,
         task: Task,
-        batch: PlacedBatch,
-        moment: Moment,
-        device: torch.device,
-    ) -> Lesson:
-        """Gazes at the clips, and what they are worth; no gradients."""
-        frames = batch.clips.frames.to(device, non_blocking=True)
-        judged = judged_frames(task, frames.shape[1], moment)
-        return self.teach(Material(model, task, batch, frames, judged, moment))
+        batch: IndexedBatch,
+        frames: Frames,
+        reconstructed: tuple[int, ...],
+        context: StepContext,
+    ) -> RolloutBatch:
+        """Gazes at the clips with their rewards or labels; called without gradients.
+
+        Args:
+            frames: RGB, on the model's device.
+            reconstructed: frames that the task measures.
+        """
 
     @abstractmethod
-    def teach(self, material: Material) -> Lesson:
-        """The lesson: what an algorithm has to say."""
-
-    @abstractmethod
-    def loss(self, rollout: Rollout, lesson: Lesson) -> Float[Tensor, " R"]:
-        """What training minimises the mean of, a row."""
+    def loss(self, rollout: Rollout, batch: RolloutBatch) -> Float[Tensor, " R"]:
+        """Loss of every row; training minimises the mean."""
 
 
-def judged_frames(task: Task, num_frames: int, moment: Moment) -> tuple[int, ...]:
-    """Frames that the task judges, the same for a whole batch; all of them in validation."""
-    if not moment.training:
-        return tuple(range(num_frames))
-    return task.draw_frames(num_frames, moment.generator("judged"))
-
-
-# NTP: the gazes are labels, and what they are worth was measured when they were made.
-
-
-class NTPRecipe(Recipe):
-    """Next-token prediction (`autogaze.algorithms.ntp`)."""
+class NTP(Algorithm):
+    """Next-token prediction on gaze labels (`autogaze.algorithms.ntp`)."""
 
     name = "ntp"
     needs_labels = True
 
-    def teach(self, material: Material) -> Lesson:
-        frames, clips = material.frames, material.batch.clips
-        if self.options.own_gazes and material.moment.training and clips.labels:
-            clips = replace(clips, labels=self._with_own(material))
-        rows = GazeRows.of_gaze(clips.gaze(material.model.pyramid).to(frames.device))
+    def rollouts(
+        self,
+        model: AutoGaze,
+        task: Task,
+        batch: IndexedBatch,
+        frames: Frames,
+        reconstructed: tuple[int, ...],
+        context: StepContext,
+    ) -> RolloutBatch:
+        clips, device = batch.clips, frames.device
+        if self.options.on_policy and context.training and clips.labels:
+            labels = on_policy_labels(
+                model, frames, clips.labels, batch.indices, context, self.options
+            )
+            clips = replace(clips, labels=labels)
+        rows = GazeRows.of_gaze(clips.gaze(model.pyramid).to(device))
         labels = clips.labels or ()
-        targets = _in_slots(rows, labels)
+        targets = _targets_of(labels, rows)
         if not all(label.losses for label in labels):
-            return Lesson(frames, rows, material.judged, targets=targets)
-        # Gazes of a row stand in the order of its slots, and so do their losses.
+            return RolloutBatch(frames, rows, reconstructed, targets=targets)
+        # Gazes of a row are in the order of its slots, and so are their losses.
         flat = [loss for label in labels for frame in label.losses for loss in frame]
-        losses = torch.zeros(rows.kept.shape, device=frames.device)
-        losses[rows.kept] = torch.tensor(flat, device=frames.device)
-        return Lesson(frames, rows, material.judged, losses, rows.kept, targets=targets)
+        losses = torch.zeros(rows.kept.shape, device=device)
+        losses[rows.kept] = torch.tensor(flat, device=device)
+        return RolloutBatch(frames, rows, reconstructed, losses, rows.kept, targets=targets)
 
-    def _with_own(self, material: Material) -> tuple[GazeLabels, ...]:
-        """The clips' labels, or what there is to say of gazes that the model makes instead."""
-        labels = list(material.batch.clips.labels or ())
-        drawn = [
-            float(torch.rand(1, generator=material.moment.generator("own gazes", place)))
-            for place in material.batch.places
-        ]
-        own = [n for n in range(len(labels)) if drawn[n] < self.options.own_gazes]
-        if not own:
-            return tuple(labels)
-        frames = material.frames[own]
-        caps = torch.tensor([[max(1, len(ids)) for ids in labels[number].ids] for number in own])
-        video = normalise(frames.float() / 255)
-        gaze = material.model.generate(video, caps=caps).to_gaze().to("cpu")
-        searcher = CanvasSearcher(material.model.pyramid, self.options.own_softness)
-        for number, clip, each in zip(own, frames.cpu(), gaze, strict=True):
-            ids = each.ids.split(each.lengths[0].tolist())
-            labels[number] = searcher.follow(clip, [part.tolist() for part in ids])
-        return tuple(labels)
-
-    def loss(self, rollout: Rollout, lesson: Lesson) -> Float[Tensor, " R"]:
+    def loss(self, rollout: Rollout, batch: RolloutBatch) -> Float[Tensor, " R"]:
         return ntp_loss(
             rollout, optimize_task_loss_prediction=self.options.optimize_task_loss_prediction
         )
 
 
-def _in_slots(rows: GazeRows, labels: Sequence[GazeLabels]) -> Float[Tensor, "R slots V"] | None:
-    """The labels' targets where their gazes stand; a gaze whose label has none is its own."""
-    known = [label.targets for label in labels]
-    if not any(targets is not None for targets in known):
+def _targets_of(labels: Sequence[GazeLabels], rows: GazeRows) -> Float[Tensor, "R slots V"] | None:
+    """Soft targets at the slots of their gazes; one-hot for labels that have none."""
+    if all(label.targets is None for label in labels):
         return None
     V, device = rows.pyramid.num_patches, rows.ids.device
-    placed = torch.zeros(*rows.kept.shape, V, device=device)
-    for row, targets in enumerate(known):
+    targets = torch.zeros(*rows.kept.shape, V, device=device)
+    for row, label in enumerate(labels):
         kept = rows.kept[row]
-        if targets is None:
-            placed[row, kept] = F.one_hot(rows.ids[row, kept], V).float()
-        else:
-            placed[row, kept] = targets.to(device)
-    return placed
+        soft = label.targets
+        targets[row, kept] = (
+            F.one_hot(rows.ids[row, kept], V).float() if soft is None else soft.to(device)
+        )
+    return targets
 
 
-# GRPO: the selector gazes several times at every clip and learns which went better.
-
-
-class GRPORecipe(Recipe):
+class GRPO(Algorithm):
     """Group-relative policy optimisation (`autogaze.algorithms.grpo`)."""
 
     name = "grpo"
     samples = True
 
-    def teach(self, material: Material) -> Lesson:
-        rgb = material.frames.float() / 255
-        rows = sample_groups(
-            material.model,
-            normalise(rgb),
-            material.batch.places,
-            self.options.group_size,
-            material.moment,
-        )
-        reward = self._reward(material.task, rgb, rows, material.judged)
-        losses, known = at_last_gazes(rows, material.judged, -reward)
-        return Lesson(material.frames, rows, material.judged, losses, known, reward)
+    def rollouts(
+        self,
+        model: AutoGaze,
+        task: Task,
+        batch: IndexedBatch,
+        frames: Frames,
+        reconstructed: tuple[int, ...],
+        context: StepContext,
+    ) -> RolloutBatch:
+        rgb = frames.float() / 255
+        B, G = len(rgb), self.options.group_size
+        # Sample: G gazes of every clip, (G * B) rows.
+        rows = sample_groups(model, normalise(rgb), batch.indices, G, context)
+        # Reward: minus the loss of each reconstructed frame, repetition by repetition so that
+        # frames need not be repeated.
+        groups = [rows.gaze(slice(g * B, (g + 1) * B)) for g in range(G)]
+        reward = torch.cat([task(rgb, gaze, reconstructed).reward for gaze in groups])  # (R, F)
+        losses, known = at_last_gazes(rows, reconstructed, -reward)
+        return RolloutBatch(frames, rows, reconstructed, losses, known, reward)
 
-    def loss(self, rollout: Rollout, lesson: Lesson) -> Float[Tensor, " R"]:
-        if lesson.reward is None:
-            raise TrainingError("GRPO learns from rewards, and this lesson has none")
+    def loss(self, rollout: Rollout, batch: RolloutBatch) -> Float[Tensor, " R"]:
+        if batch.reward is None:
+            raise TrainingError("GRPO needs rewards, and this rollout batch has none")
         return grpo_loss(
             rollout,
-            lesson.reward,
-            [lesson.rows.ends(frame) for frame in lesson.judged],
+            batch.reward,
+            [batch.rows.ends(frame) for frame in batch.reconstructed],
             group_size=self.options.group_size,
             discount_factor=self.options.discount_factor,
             optimize_task_loss_prediction=self.options.optimize_task_loss_prediction,
         )
 
-    def _reward(
-        self,
-        task: Task,
-        rgb: Float[Tensor, "B T 3 S S"],
-        rows: GazeRows,
-        judged: tuple[int, ...],
-    ) -> Float[Tensor, "R F"]:
-        """Of every row; repetition by repetition, so that frames are held only once."""
-        B = len(rgb)
-        parts = [
-            task(rgb, rows.gaze(slice(g * B, (g + 1) * B)), judged).reward
-            for g in range(self.options.group_size)
-        ]
-        return torch.cat(parts)
 
-
-# Dummy: random gazes, for training a judge that shall know gazes of all kinds.
-
-
-class DummyRecipe(Recipe):
-    """As many random patches as the model's config would let the model take."""
+class Dummy(Algorithm):
+    """Random gazes, as many patches as the model's config draws: for training the task."""
 
     name = "dummy"
-    teaches = False
+    trains_selector = False
 
-    def teach(self, material: Material) -> Lesson:
-        gaze = drawn_gaze(
-            material.model.config,
-            material.batch.places,
-            material.num_frames,
-            material.moment,
-            scale_alpha=self.options.scale_alpha,
-        )
-        rows = GazeRows.of_gaze(gaze.to(material.frames.device))
-        return Lesson(material.frames, rows, material.judged)
+    def rollouts(
+        self,
+        model: AutoGaze,
+        task: Task,
+        batch: IndexedBatch,
+        frames: Frames,
+        reconstructed: tuple[int, ...],
+        context: StepContext,
+    ) -> RolloutBatch:
+        gaze = drawn_gaze(model.config, batch.indices, frames.shape[1], context)
+        return RolloutBatch(frames, GazeRows.of_gaze(gaze.to(frames.device)), reconstructed)
 
-    def loss(self, rollout: Rollout, lesson: Lesson) -> Float[Tensor, " R"]:
+    def loss(self, rollout: Rollout, batch: RolloutBatch) -> Float[Tensor, " R"]:
         return dummy_loss(rollout)
 
 
-def drawn_gaze(
-    config: AutoGazeConfig,
-    places: tuple[int, ...],
-    num_frames: int,
-    moment: Moment,
-    *,
-    scale_alpha: float | None = None,
-) -> Gaze:
-    """Random patches, as many as the config draws, for clips at these places of a batch.
-
-    Args:
-        scale_alpha: see `AlgorithmOptions`.
-
-    Raises:
-        TrainingError: lengths that only a selector could choose.
-    """
-    pyramid = config.pyramid
-    generators = [moment.generator("random gaze", place) for place in places]
-    lengths: list[list[int]] = []
-    for generator in generators:
-        drawn = draw_settings(config, num_frames, training=moment.training, generator=generator)
-        if drawn.ratio is None:
-            raise TrainingError(
-                "algorithm dummy gazes at random and cannot stop by loss: "
-                "model.gazing_ratio_each_frame_config must be uniform or dirichlet, not self"
-            )
-        lengths.append(frame_caps(drawn.ratio, num_frames, pyramid.num_patches))
-    weights = None
-    if scale_alpha is not None:
-        weights = torch.stack(
-            [scale_weights(pyramid, scale_alpha, generator) for generator in generators]
-        )
-    return random_gaze(pyramid, torch.tensor(lengths), generators, weights)
-
-
-def scale_weights(
-    pyramid: PatchPyramid, alpha: float, generator: torch.Generator
-) -> Float[Tensor, " V"]:
-    """How likely every patch is, where the scales' shares are drawn from Dirichlet(alpha).
-
-    A selector begins with the few coarse patches; evenly drawn ones are nearly all fine.
-    A judge that is to know both must have seen both.
-    """
-    alphas = torch.full((len(pyramid.scales),), alpha)
-    shares = torch._standard_gamma(alphas, generator=generator)  # Dirichlet, but for the sum
-    cells = torch.tensor(pyramid.cells)
-    return (shares / shares.sum() / cells)[pyramid.levels].clamp(min=1e-6)
-
-
-RECIPES: dict[str, type[Recipe]] = {"ntp": NTPRecipe, "grpo": GRPORecipe, "dummy": DummyRecipe}
+ALGORITHMS: dict[str, type[Algorithm]] = {"ntp": NTP, "grpo": GRPO, "dummy": Dummy}
 """What `algorithm.name` can be."""
-
-__all__ = ["RECIPES", "Recipe"]

@@ -1,104 +1,56 @@
-"""Hints: what the vision token of a place could know of it.
+"""Beyond AutoGaze's paper, for the shipped weights: initialisation, on-policy targets, auxiliary loss.
 
-Labels teach where patches usually pay long before they teach a selector to look: a fixed
-habit comes within a quarter of greedy gazes, and what is left is a small signal at the end
-of a long way through attention. So every vision token is asked, beside the labels, for what
-greedy gazes depend on:
+Labels teach where patches usually pay long before they teach a selector to look at the clip:
+a content-blind prior comes within a quarter of greedy gazes, and what is left is a small signal
+at the end of a long path through attention. Three helps:
 
-    log(e + FLOOR), where e is the mean |difference| of the token's cell of the frame from
-    - what each coarser scale shows of the frame,
-    - the frame before, and the one before that (mid grey where there is none).
+- `share_positions`: initial weights in which tokens, patches and heads share a code of places.
+- `on_policy_labels`: targets at the model's own gazes (DAgger: Ross, Gordon and Bagnell, 2011).
+- `auxiliary_loss`: every vision token is regressed to what greedy gazes depend on,
 
-What the decoder makes of a token is asked for one thing more, which depends on the gazes
-at earlier frames: the error of what they have left on the canvas there. It is what a patch
-could still gain.
+      log(e + FLOOR) - CENTRE, with e the mean |difference| of the token's cell of the frame from
+      - the frame resampled at each coarser scale,
+      - the frame before, and the one before that (mid grey where there is none),
 
-The answers are read through fixed directions, so they need no weights of their own. Not
-part of AutoGaze's paper.
+  and the decoder's output for a token also to the error that the gazes at earlier frames have
+  left on the canvas there. Predictions are read along fixed directions, without weights.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
-from autogaze.errors import TrainingError
+from autogaze.datasets.clip import GazeLabels
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.label import GazeBudget, label_frames
 from autogaze.labelling.search import CanvasSearcher
 from autogaze.models.autogaze.modeling import AutoGaze
+from autogaze.models.autogaze.processing import normalise
 from autogaze.reconstruction.canvas import GREY, reconstruct
 from autogaze.reconstruction.resample import resampled_scales
-from autogaze.utils.seeding import seeded
+from autogaze.training.config import AlgorithmOptions
+from autogaze.training.loader import StepContext
+from autogaze.training.rollouts import RolloutBatch
 
-# Labels made while training: greedy search with the canvas, clip by clip.
-
-
-@dataclass(frozen=True)
-class GreedyOptions(GazeBudget):
-    """How many patches clips get, and how they are taught.
-
-    Args:
-        softness: see `CanvasSearcher`; 0 teaches the one best patch.
-
-    Raises:
-        TrainingError: see `GazeBudget`; a negative softness.
-    """
-
-    softness: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.softness >= 0:
-            raise TrainingError(f"softness must be at least 0, got {self.softness}")
-
-
-class GreedyLabelled(Dataset):
-    """Another dataset's clips with greedy labels; how many patches they hold is drawn anew
-    for every clip and epoch.
-    """
-
-    def __init__(
-        self, inner: Dataset, pyramid: PatchPyramid, options: GreedyOptions, *, seed: int = 0
-    ) -> None:
-        self.inner, self.budget, self.seed = inner, options, seed
-        self.searcher = CanvasSearcher(pyramid, options.softness)
-
-    def __len__(self) -> int:
-        return len(self.inner)  # type: ignore[arg-type]
-
-    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
-        key = ClipKey.of(key)
-        clip = self.inner[key]
-        if isinstance(clip, UnreadableClip):
-            return clip
-        generator = seeded("greedy labels", self.seed, *key)
-        return replace(
-            clip, labels=label_frames(clip.frames, self.searcher, self.budget, generator)
-        )
-
-
-# First weights that know where patches are.
+# Initialisation: one code of places in position embeddings, patch embeddings and heads.
 
 BUMPS = 7
-"""Bumps a side, that say roughly where."""
+"""Gaussian bumps per axis: the rough place."""
 WAVES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
-"""Waves a frame, along each axis, that say where exactly."""
+"""Sine waves per frame, along each axis: the exact place."""
 
 
 @torch.no_grad()
 def share_positions(model: AutoGaze, seed: int = 0) -> None:
-    """Let position embeddings, patch embeddings and heads of a fresh model share a code.
+    """Initialise position embeddings, patch embeddings and heads of a model with one code.
 
-    Attention starts half way to handing on what it looks at (values and outputs half
-    identity), so the code of a place that is looked at arrives where heads read it.
+    Attention starts half way to copying what it looks at (value and output projections half
+    identity), so that the code of an attended place arrives where heads read it.
 
     Args:
         model: its weights are replaced in place.
@@ -108,10 +60,10 @@ def share_positions(model: AutoGaze, seed: int = 0) -> None:
     pyramid, parts = model.pyramid, model.gazing_model
     decoder, V = parts.gaze_decoder, model.pyramid.num_patches
     width = decoder.config.hidden_size
-    writer = _directions(width, generator)
+    writer = _code_directions(width, generator)  # (features, width)
     scales = 0.1 * torch.randn(len(pyramid.scales), width, generator=generator)
     tokens = place_code(math.isqrt(parts.connector.pos_embed.shape[-2])) @ writer
-    patches = torch.cat([place_code(grid) for grid in pyramid.grids]) @ writer
+    patches = torch.cat([place_code(grid) for grid in pyramid.grids]) @ writer  # (V, width)
     of_scale = scales[pyramid.levels]
     parts.connector.pos_embed.copy_((0.5 * tokens).view_as(parts.connector.pos_embed))
     decoder.model.embed_tokens.weight[:V] = 0.5 * patches + of_scale
@@ -123,7 +75,7 @@ def share_positions(model: AutoGaze, seed: int = 0) -> None:
 
 
 def place_code(grid: int) -> Float[Tensor, "cells features"]:
-    """Where the cells of a square grid are, row-major."""
+    """Features of the places of a square grid's cells, row-major."""
     centres = (torch.arange(grid) + 0.5) / grid
     y, x = centres.repeat_interleave(grid), centres.repeat(grid)
     knots = torch.linspace(0, 1, BUMPS)
@@ -134,79 +86,136 @@ def place_code(grid: int) -> Float[Tensor, "cells features"]:
     return torch.cat([bumps, 0.35 * torch.cat(waves, 1)], 1)
 
 
-def _directions(width: int, generator: torch.Generator) -> Float[Tensor, "features width"]:
-    """A direction for every feature of the code, at right angles where there is room."""
+def _code_directions(width: int, generator: torch.Generator) -> Float[Tensor, "features width"]:
+    """A direction for every feature of the code, orthogonal where there is room."""
     features = place_code(1).shape[1]
     side = max(width, features)
     directions = torch.linalg.qr(torch.randn(side, side, generator=generator))[0]
     return directions[:features, :width]
 
 
+# On-policy targets: what the search would have chosen at each of the model's own gazes.
+
+
+def on_policy_labels(
+    model: AutoGaze,
+    frames: UInt8[Tensor, "B T 3 S S"],
+    labels: Sequence[GazeLabels],
+    indices: Sequence[int],
+    context: StepContext,
+    options: AlgorithmOptions,
+) -> tuple[GazeLabels, ...]:
+    """Labels in which a share of the clips has the model's likeliest gazes in place of the given.
+
+    They have the lengths of the given ones. Targets are soft: what every patch would gain on the
+    canvas at that point; losses are those that these gazes leave.
+
+    Args:
+        indices: of the clips in the whole batch.
+    """
+    drawn = [float(torch.rand(1, generator=context.generator("own gazes", i))) for i in indices]
+    chosen = [clip for clip, number in enumerate(drawn) if number < options.on_policy]
+    if not chosen:
+        return tuple(labels)
+    caps = torch.tensor([[max(1, len(ids)) for ids in labels[clip].ids] for clip in chosen])
+    video = normalise(frames[chosen].float() / 255)
+    gaze = model.generate(video, caps=caps).to_gaze().to("cpu")
+    searcher = CanvasSearcher(model.pyramid, options.on_policy_softness)
+    replaced = list(labels)
+    for clip, pixels, each in zip(chosen, frames[chosen].cpu(), gaze, strict=True):
+        ids = each.ids.split(each.lengths[0].tolist())
+        replaced[clip] = searcher.follow(pixels, [part.tolist() for part in ids])
+    return tuple(replaced)
+
+
+# The auxiliary loss.
+
 FLOOR = 0.004
 """About one step of 8-bit pixels: smaller errors are noise."""
 CENTRE = -3.5
 """A usual log error."""
 LAGS = (1, 2)
-"""Frames back: as far as the stem sees."""
+"""Frames back: as far as the vision stem sees."""
 
 
-def hint_targets(
+def auxiliary_loss(
+    batch: RolloutBatch,
+    tokens: Float[Tensor, "R T cells C"],
+    decoded: Float[Tensor, "R T cells C"],
+) -> Float[Tensor, " R"]:
+    """Squared error of what vision tokens predict of their cells, per row.
+
+    Args:
+        tokens: of the vision stem.
+        decoded: the decoder's outputs for them.
+    """
+    grid, R = math.isqrt(tokens.shape[2]), batch.num_rows
+    targets = cell_targets(batch.rgb, batch.rows.pyramid, grid)  # (B, T, cells, targets)
+    B = len(targets)
+    targets = targets.repeat(R // B, 1, 1, 1)
+    # Repetition by repetition, so that frames need not be repeated.
+    gazes = [batch.rows.gaze(slice(first, first + B)) for first in range(0, R, B)]
+    canvas = torch.cat([canvas_targets(batch.rgb, gaze, grid) for gaze in gazes])  # (R, T, cells)
+    return regression_loss(tokens, targets) + regression_loss(decoded, targets, canvas)
+
+
+def cell_targets(
     frames: Float[Tensor, "B T 3 S S"], pyramid: PatchPyramid, grid: int
-) -> Float[Tensor, "B T cells hints"]:
-    """What is to be known of every cell of a `grid` x `grid` of vision tokens."""
+) -> Float[Tensor, "B T cells targets"]:
+    """Log errors of the coarser scales and of earlier frames, per cell of a `grid` x `grid`."""
     views = resampled_scales(frames, pyramid)
-    hints = [_cells(views[:, :, level], frames, grid) for level in range(len(pyramid.scales) - 1)]
-    hints += [_since(frames[:, :-lag], frames, grid) for lag in LAGS]
-    return torch.stack(hints, -1)
+    targets = [
+        _cell_errors(views[:, :, level], frames, grid) for level in range(len(pyramid.scales) - 1)
+    ]
+    targets += [_errors_since(frames[:, :-lag], frames, grid) for lag in LAGS]
+    return torch.stack(targets, -1)
 
 
-def carried_targets(
+def canvas_targets(
     frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, grid: int
 ) -> Float[Tensor, "B T cells"]:
-    """What is to be known of what earlier frames' gazes left for every cell."""
-    return _since(reconstruct(frames, gaze).frames[:, :-1], frames, grid)
+    """Log errors of the canvas that the gazes at earlier frames have left, per cell."""
+    return _errors_since(reconstruct(frames, gaze).frames[:, :-1], frames, grid)
 
 
-def _since(
+def _errors_since(
     before: Float[Tensor, "B some 3 S S"], frames: Float[Tensor, "B T 3 S S"], grid: int
 ) -> Float[Tensor, "B T cells"]:
-    """Errors of what the last frames are compared with; the first ones', with mid grey."""
+    """Errors of `before` against the last frames; those of the first frames against mid grey."""
     num_first = frames.shape[1] - before.shape[1]
     # Joined as cells, not as pictures: these are the largest tensors of a step.
     grey = frames.new_full((), GREY)
-    first = _cells(grey, frames[:, :num_first], grid)
-    return torch.cat([first, _cells(before, frames[:, num_first:], grid)], 1)
+    first = _cell_errors(grey, frames[:, :num_first], grid)
+    return torch.cat([first, _cell_errors(before, frames[:, num_first:], grid)], 1)
 
 
-def _cells(
+def _cell_errors(
     shown: Float[Tensor, "*broadcast"], frames: Float[Tensor, "B T 3 S S"], grid: int
 ) -> Float[Tensor, "B T cells"]:
     error = (shown - frames).abs_().mean(2)
     return (F.adaptive_avg_pool2d(error, grid).flatten(2) + FLOOR).log() - CENTRE
 
 
-def hint_loss(
+def regression_loss(
     tokens: Float[Tensor, "R T cells C"],
-    targets: Float[Tensor, "R T cells hints"],
-    carried: Float[Tensor, "R T cells"] | None = None,
+    targets: Float[Tensor, "R T cells targets"],
+    canvas: Float[Tensor, "R T cells"] | None = None,
 ) -> Float[Tensor, " R"]:
-    """Mean squared error of the hints that tokens carry, of every row.
+    """Mean squared error of the targets read from tokens, per row.
 
-    What is carried along counts as much as all other hints together.
+    The canvas target counts as much as all others together.
     """
     read = tokens.float() @ directions(tokens.shape[-1], targets.shape[-1], tokens.device)
     loss = (read[..., :-1] - targets).square().mean((1, 2, 3))
-    if carried is not None:
-        loss = loss + (read[..., -1] - carried).square().mean((1, 2))
+    if canvas is not None:
+        loss = loss + (read[..., -1] - canvas).square().mean((1, 2))
     return loss
 
 
 @lru_cache(maxsize=8)
-def directions(width: int, hints: int, device: torch.device) -> Float[Tensor, "C read"]:
-    """Where hints are read from, and last what is carried along: unit vectors, any two at
-    right angles.
-    """
+def directions(width: int, targets: int, device: torch.device) -> Float[Tensor, "C read"]:
+    """Orthonormal directions that targets are read along; the canvas target's is the last."""
     with torch.inference_mode(False):
         generator = torch.Generator().manual_seed(1)
-        drawn = [torch.randn(width, count, generator=generator) for count in (hints, 1)]
+        drawn = [torch.randn(width, count, generator=generator) for count in (targets, 1)]
         return torch.linalg.qr(torch.cat(drawn, 1))[0].to(device)

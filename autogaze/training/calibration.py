@@ -1,14 +1,14 @@
-"""Calibration of the loss head: weights that stop where they are asked to.
+"""Calibration of the loss head: weights whose early stopping meets the threshold asked for.
 
-The loss head learns from labels: losses after gazes that were better than the selector's own,
-so it promises too much, and a stop takes the first promise that is low enough. Two steps mend
-it, with all other weights as they are:
+The loss head learns from labels, which are better than the selector's own gazes, so it predicts
+too low a loss, and early stopping takes the first prediction below the threshold. Two steps
+correct it; all other weights stay:
 
 1. Heads are fitted, in closed form, to losses measured after the selector's own gazes at
-   budgets of all sizes; errors count relative to the loss.
-2. The selector stops at thresholds, and what it then leaves, means over clips, says what its
-   predictions mean there. All of them follow the straight line that comes nearest to these
-   losses, relative to the thresholds; and so again, until the thresholds are what is left.
+   budgets of all sizes; errors are relative to the loss.
+2. The selector stops at given thresholds, and the mean losses measured there show what its
+   predictions mean. All predictions are mapped by the straight line closest to these losses,
+   relative to the thresholds; repeated until the thresholds are met.
 """
 
 import math
@@ -33,11 +33,11 @@ from autogaze.utils.seeding import seeded
 SHARES = (0.01, 0.8)
 """Budgets of the gazes that heads are fitted to: shares of all patches, log-uniform."""
 STRIDE = 2.0
-"""What one round may multiply predictions of a threshold with at most."""
+"""Largest factor by which one round may change predictions."""
 LARGEST = 4.0
-"""Multiplying these by more than this mends nothing: thresholds are out of reach."""
+"""Largest factor in all: beyond it, thresholds are out of reach."""
 STRENGTH = 1e-3
-"""How strongly heads are held where they were, relative to the data."""
+"""Weight of staying close to the given heads, relative to the data."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class CalibrationOptions:
     """How a loss head is calibrated.
 
     Args:
-        thresholds: where the selector is made to stop, in the task's unit.
-        gazes: at every clip, of budgets of their own.
-        rounds: of mending; each corrects what the one before left.
+        thresholds: of early stopping, in the task's unit.
+        gazes: per clip, with budgets of their own.
+        rounds: of step 2; each corrects what the one before left.
         seed: of the budgets.
     """
 
@@ -65,15 +65,14 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """What calibration found and did.
+    """What calibration measured and changed.
 
     Attributes:
         error_before, error_after: root mean square of predicted / measured - 1 of the gazes
             that heads were fitted to.
-        excess: mean of measured loss / threshold - 1 at the stop, after each round and first
-            of all before any; one number a threshold.
-        scale, offset: what predictions of the fitted heads were multiplied with, and what
-            was added then.
+        excess: mean of measured loss / threshold - 1 where gazes stop, before the first round
+            and after each; one number per threshold.
+        scale, offset: of the line that maps the fitted heads' predictions.
     """
 
     error_before: float
@@ -92,10 +91,10 @@ class Line:
 
     @classmethod
     def through(cls, places: Sequence[float], values: Sequence[float]) -> "Line":
-        """Nearest to the values, relative to the places.
+        """The line closest to the values at these places, relative to the places.
 
-        By scaling alone of one place, and where places are so near to one another that what is
-        found there says nothing of a slope: then it would be steeper or flatter than `STRIDE`.
+        It only scales where there is one place, and where places are too close to determine a
+        slope: within `STRIDE`.
         """
         x = torch.tensor(places, dtype=torch.float64)
         y = torch.tensor(values, dtype=torch.float64).clamp(x / STRIDE, x * STRIDE)
@@ -107,17 +106,17 @@ class Line:
         return cls(float((y / x).log().mean().exp()))
 
     def after(self, first: "Line") -> "Line":
-        """Both, `first` before this one."""
+        """The composition: `first`, then this one."""
         return Line(self.scale * first.scale, self.scale * first.offset + self.offset)
 
     def at(self, value: float) -> float:
-        """What it makes of a prediction."""
+        """Value of the line."""
         return self.scale * value + self.offset
 
 
 @dataclass(frozen=True)
 class HeadSamples:
-    """States from which losses were to be predicted, and what these were."""
+    """Decoder states from which losses are predicted, and the losses measured there."""
 
     states: Float[Tensor, "N C"]
     heads: Int[Tensor, " N"]
@@ -149,7 +148,7 @@ def calibrate(
         TrainingError: no clips, or thresholds out of reach.
     """
     if not clips:
-        raise TrainingError("a loss head is calibrated on clips; there are none")
+        raise TrainingError("calibration needs clips, got none")
     model.eval()
     weight = model.gazing_model.gaze_decoder.task_loss_prediction_head.weight
     floor = min(options.thresholds) / 2
@@ -179,36 +178,36 @@ def calibrate(
 
 
 def _constant(states: Float[Tensor, "N C"]) -> Float[Tensor, " C"]:
-    """What reads 1 from every state, as nearly as can be: heads have no bias."""
+    """The head whose prediction is closest to 1 at every state: heads have no bias."""
     gram = states.mT @ states
     gram += 1e-6 * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     return torch.linalg.solve(gram, states.sum(0))
 
 
 def _check_reach(line: Line, excess: Sequence[float], thresholds: Sequence[float]) -> None:
-    """Raise TrainingError where thresholds cannot be met by mending predictions."""
+    """Raise TrainingError where thresholds cannot be met by mapping predictions."""
     factors = [line.scale, *(line.at(threshold) / threshold for threshold in thresholds)]
     if all(1 / LARGEST <= factor <= LARGEST for factor in factors):
         return
     worst = max(factors, key=lambda factor: abs(math.log(max(factor, 1e-9))))
     found = ", ".join(f"{100 * e:+.0f} % at {t:g}" for t, e in zip(thresholds, excess, strict=True))
     raise TrainingError(
-        f"multiplying predictions by {worst:.3g} does not bring the losses at the stop to the thresholds "
+        f"multiplying predictions by {worst:.3g} does not bring losses to the stopping thresholds "
         f"({found}): leave out those that a frame's first patch meets, or that none can meet"
     )
 
 
 def num_passes(num_clips: int, options: CalibrationOptions) -> int:
-    """How often `calibrate` looks at a clip."""
+    """Number of passes over a clip that `calibrate` makes."""
     return num_clips * (options.gazes + (options.rounds + 1) * len(options.thresholds))
 
 
 def fit_head(
     head: Float[Tensor, "K C"], samples: HeadSamples, floor: float
 ) -> Float[Tensor, "K C"]:
-    """Heads that predict the samples' losses best, close to `head` where these say little.
+    """Heads that predict the samples' losses best, close to `head` where these are few.
 
-    Least squares of (predicted - loss) / (loss + floor), every one of the K for itself.
+    Least squares of (predicted - loss) / (loss + floor), for each of the K heads.
     """
     fitted = head.clone()
     for k in range(len(head)):
@@ -227,11 +226,11 @@ def fit_head(
 def _samples(
     model: AutoGaze, task: Task, clip: UInt8[Tensor, "T 3 S S"], generator: torch.Generator
 ) -> HeadSamples:
-    """Of one gaze of a clip: every patch's with the canvas, else those that end frames."""
+    """Samples of one gaze at a clip: after every patch for the canvas, else after each frame."""
     low, high = (math.log(share) for share in SHARES)
     T = len(clip)
     drawn = torch.rand(T, generator=generator)
-    # A clip's frames share a budget roughly, so that what is carried along is of all kinds.
+    # Frames of a clip share a budget roughly, so that caches of all sizes occur.
     middle = low + (high - low) * torch.rand(1, generator=generator)
     ratios = (middle + 0.5 * (2 * drawn - 1)).exp().clamp(*SHARES)
     caps = frame_caps(ratios.tolist(), T, model.pyramid.num_patches)
@@ -240,7 +239,7 @@ def _samples(
     rows = GazeRows.of_generation(model.generate(video, caps=caps))
     states = loss_states(
         model.gazing_model.gaze_decoder,
-        rows.see(model, video),
+        rows.vision_tokens(model, video),
         rows.ids,
         rows.kept,
         list(rows.slots),
@@ -257,8 +256,8 @@ def _samples(
 def _measured(
     task: Task, clip: UInt8[Tensor, "T 3 S S"], frames: Float[Tensor, "1 T 3 S S"], rows: GazeRows
 ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
-    """Slots of one clip's gaze after which losses are known, and these."""
-    if isinstance(task, CanvasReconstruction):  # tells them after every patch, for nothing
+    """Slots of one clip's gaze after which losses are known, and these losses."""
+    if isinstance(task, CanvasReconstruction):  # known after every patch at no cost
         gaze = rows.gaze().to("cpu")
         ids = [part.tolist() for part in gaze.ids.split(gaze.lengths[0].tolist())]
         labels = CanvasSearcher(gaze.pyramid).follow(clip, ids)
@@ -275,7 +274,7 @@ def _stop_losses(
     thresholds: Sequence[float],
     advance: Callable[[], None],
 ) -> Float[Tensor, "thresholds N"]:
-    """What is measured where the selector stops; means over frames."""
+    """Losses measured where the selector stops; means over frames."""
     found = torch.empty(len(thresholds), len(clips))
     for c, clip in enumerate(clips):
         frames = clip[None].to(model.device).float() / 255

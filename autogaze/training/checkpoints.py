@@ -1,9 +1,9 @@
-"""Checkpoints: written aside and renamed when complete, so that a good one always stands.
+"""Checkpoints: written aside and renamed when complete, so that a good one always exists.
 
 ```
 exps/<exp_name>/
   checkpoint_latest_gaze/           a folder for `from_pretrained`, the newest selector
-  checkpoint_latest_task/           the newest judge, where one is trained
+  checkpoint_latest_task/           the newest task weights, where the task is trained
   checkpoints/step-00000500/        the newest two, each complete:
     gaze/  task/  optimizer.pt  state.json  options.json
 ```
@@ -26,133 +26,29 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from autogaze.errors import CheckpointError, OutputError, TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 from autogaze.selectors.registry import LEARNED
 from autogaze.tasks.base import Task
-from autogaze.training.config import Settings
-from autogaze.utils.checkpoints import find_checkpoint, read_state
+from autogaze.utils.checkpoints import find_checkpoint, load_strictly, read_state
 from autogaze.utils.files import check_writable, replacing
 from autogaze.weights import SELECTOR
 
-# Weights into and out of models, with errors that say what does not fit.
-
-
-def save_gaze(model: AutoGaze, folder: Path) -> None:
-    """A folder for `from_pretrained`, the image processor included."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(folder)
-    _save(model.state_dict(), folder)
-    side = int(model.config.gaze_model_config.input_img_size)
-    AutoGazeImageProcessor(size=side).save_pretrained(folder)
-
-
-def load_gaze(model: AutoGaze, source: str | Path) -> None:
-    """A selector's weights from such a folder, a hub id, or a state dict's file.
-
-    "learned" is the package's own, as it is for `autogaze.load`.
-
-    Raises:
-        CheckpointError: none there, or of another architecture.
-    """
-    place = SELECTOR if str(source) == LEARNED else find_checkpoint(source)
-    fill(model, read_state(place), place, "model")
-
-
-def save_task(task: Task, folder: Path) -> None:
-    """A task's own weights: as the task itself writes them, or else a state dict."""
-    own_way: Any = getattr(task, "save_pretrained", None)
-    if own_way is not None:
-        own_way(folder)
-        return
-    folder.mkdir(exist_ok=True)
-    state = task.state_dict()
-    _save({name: state[name] for name in own_names(task)}, folder)
-
-
-def _save(state: Mapping[str, Tensor], folder: Path) -> None:
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def load_task(task: Task, source: str | Path) -> None:
-    """What `save_task` wrote, or what the task itself can read.
-
-    Raises:
-        CheckpointError: none there, or of another architecture.
-    """
-    place = find_checkpoint(source)
-    own_way: Any = getattr(task, "load_weights", None)
-    if own_way is not None:
-        own_way(place)
-    else:
-        fill(task, read_state(place), place, "task", own_names(task))
-
-
-def own_names(task: Task) -> list[str]:
-    """Parameters that are the task's own: frozen networks that it only looks through are not."""
-    learning = {
-        name
-        for name, part in task.named_children()
-        if any(p.requires_grad for p in part.parameters())
-    }
-    return [name for name in task.state_dict() if name.split(".")[0] in learning]
-
-
-def fill(
-    module: nn.Module,
-    state: Mapping[str, Tensor],
-    source: str | Path,
-    group: str,
-    names: list[str] | None = None,
-) -> None:
-    """Load weights; all of them must fit.
-
-    Args:
-        source, group: of the checkpoint, and of the options that shaped `module`.
-        names: weights that are expected; all of the module's by default.
-
-    Raises:
-        CheckpointError: names or shapes that differ.
-    """
-    all_own: dict[str, Tensor] = module.state_dict()
-    own = all_own if names is None else {name: all_own[name] for name in names}
-    missing = sorted(set(own) - set(state))
-    unexpected = sorted(set(state) - set(own))
-    wrong = [
-        f"{name} is {tuple(state[name].shape)} there and {tuple(own[name].shape)} here"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    problems = [
-        f"{kind}{', '.join(found[:3])}" + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-        for kind, found in (("missing ", missing), ("not wanted ", unexpected), ("", wrong))
-        if found
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{source}: a checkpoint of another architecture than the {group} options describe: "
-            + "; ".join(problems)
-        )
-    module.load_state_dict(dict(state), strict=names is None)
-
-
 log = logging.getLogger("autogaze.training")
 
-KEPT = 2
-"""Checkpoints that are kept."""
+NUM_KEPT = 2
+"""Number of checkpoints that are kept."""
 
-CANNOT_SAVE = (OSError, RuntimeError, SafetensorError, OutputError)
-"""What a full disk looks like, by who was writing: torch, safetensors, transformers."""
+SAVE_ERRORS = (OSError, RuntimeError, SafetensorError, OutputError)
+"""What a full disk raises, depending on the writer: torch, safetensors, transformers."""
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a training has to remember beside its weights.
+    """Progress of a training, beside its weights.
 
     Attributes:
         step: steps done.
@@ -167,6 +63,18 @@ class TrainingState:
     seen: int = 0
     unreadable: int = 0
 
+    @classmethod
+    def load(cls, checkpoint: Path) -> "TrainingState":
+        """Read that of a checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        try:
+            return cls(**json.loads((checkpoint / "state.json").read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{checkpoint}: not a checkpoint of training: {error}") from error
+
 
 class Checkpoints:
     """The checkpoints of one experiment.
@@ -179,35 +87,23 @@ class Checkpoints:
         self.folder = folder
         self.steps_folder = folder / "checkpoints"
 
-    def clean(self) -> None:
-        """Remove what an earlier process did not finish writing."""
-        for path in self.steps_folder.glob(".*.part"):
-            shutil.rmtree(path, ignore_errors=True)
-        for place in (self.folder, *self.folder.glob("checkpoint_latest_*")):
-            for path in place.glob(".*.part*"):
-                path.unlink(missing_ok=True)
-
-    def all(self) -> list[Path]:
-        """Complete ones, oldest first."""
-        return sorted(path for path in self.steps_folder.glob("step-*") if path.is_dir())
-
     def save(
         self,
         state: TrainingState,
         model: AutoGaze,
         task: Task | None,
         optimizer: dict[str, Any],
-        settings: Settings,
+        options: Mapping[str, Any],
     ) -> Path:
-        """Write a checkpoint, make it the latest, and drop old ones.
+        """Write a checkpoint, make it the latest, and remove old ones.
 
         Args:
             task: where it is trained.
             optimizer: its state dict, and whatever else belongs to optimisation.
-            settings: of the training.
+            options: of the training, by group.
 
         Raises:
-            OSError and others in `CANNOT_SAVE`: what was there before is untouched.
+            OSError and others in `SAVE_ERRORS`: what was there before is untouched.
         """
         target = self.steps_folder / f"step-{state.step:08d}"
         with _folder_aside(target) as temporary:
@@ -216,38 +112,15 @@ class Checkpoints:
                 save_task(task, temporary / "task")
             torch.save(optimizer, temporary / "optimizer.pt")
             (temporary / "state.json").write_text(json.dumps(asdict(state)))
-            settings.save(temporary)
+            (temporary / "options.json").write_text(json.dumps(options, indent=2) + "\n")
         self._make_latest(target)
-        for old in self.all()[:-KEPT]:
+        for old in self.all()[:-NUM_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return target
 
-    def mend_latest(self, checkpoint: Path) -> None:
-        """Make this checkpoint the latest, unless it is.
-
-        A process that was killed right after its last checkpoint left that of the one before.
-
-        Raises:
-            OSError and others in `CANNOT_SAVE`: what was there before is untouched.
-        """
-        if not all(_same(path, latest) for path, latest in self._latest_files(checkpoint)):
-            log.warning("%s: the latest weights are brought up to %s", self.folder, checkpoint.name)
-            self._make_latest(checkpoint)
-
-    def _make_latest(self, checkpoint: Path) -> None:
-        """File by file, each replaced whole; in a training only the weights ever change."""
-        for path, latest in self._latest_files(checkpoint):
-            latest.parent.mkdir(exist_ok=True)
-            _replace_by(path, latest)
-
-    def _latest_files(self, checkpoint: Path) -> list[tuple[Path, Path]]:
-        """Files of a checkpoint's weights, each with its place among the latest ones."""
-        return [
-            (path, self.folder / f"checkpoint_latest_{part}" / path.name)
-            for part in ("gaze", "task")
-            if (checkpoint / part).is_dir()
-            for path in sorted((checkpoint / part).iterdir())
-        ]
+    def all(self) -> list[Path]:
+        """Complete ones, oldest first."""
+        return sorted(path for path in self.steps_folder.glob("step-*") if path.is_dir())
 
     def find(self, resume: bool | str) -> list[Path]:
         """Checkpoints that a training can be resumed from, best first.
@@ -274,31 +147,117 @@ class Checkpoints:
             )
         return found
 
+    def clean(self) -> None:
+        """Remove what an earlier process did not finish writing."""
+        for path in self.steps_folder.glob(".*.part"):
+            shutil.rmtree(path, ignore_errors=True)
+        for place in (self.folder, *self.folder.glob("checkpoint_latest_*")):
+            for path in place.glob(".*.part*"):
+                path.unlink(missing_ok=True)
 
-def read_training_state(checkpoint: Path) -> TrainingState:
-    """What a checkpoint remembers.
+    def restore_latest(self, checkpoint: Path) -> None:
+        """Make this checkpoint the latest, unless it is.
+
+        A process that was killed right after its last checkpoint left that of the one before.
+
+        Raises:
+            OSError and others in `SAVE_ERRORS`: what was there before is untouched.
+        """
+        if not all(_same(path, latest) for path, latest in self._latest_files(checkpoint)):
+            log.warning("%s: the latest weights are brought up to %s", self.folder, checkpoint.name)
+            self._make_latest(checkpoint)
+
+    def _make_latest(self, checkpoint: Path) -> None:
+        """File by file, each replaced whole; in a training only the weights ever change."""
+        for path, latest in self._latest_files(checkpoint):
+            latest.parent.mkdir(exist_ok=True)
+            with replacing(latest) as temporary:
+                try:
+                    os.link(path, temporary)
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(path, temporary)
+
+    def _latest_files(self, checkpoint: Path) -> list[tuple[Path, Path]]:
+        """Files of a checkpoint's weights, each with its path among the latest ones."""
+        return [
+            (path, self.folder / f"checkpoint_latest_{part}" / path.name)
+            for part in ("gaze", "task")
+            if (checkpoint / part).is_dir()
+            for path in sorted((checkpoint / part).iterdir())
+        ]
+
+
+# Weights of selectors and tasks.
+
+
+def save_gaze(model: AutoGaze, folder: Path) -> None:
+    """Write a folder for `from_pretrained`, the image processor included."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    _save(model.state_dict(), folder)
+    side = int(model.config.gaze_model_config.input_img_size)
+    AutoGazeImageProcessor(size=side).save_pretrained(folder)
+
+
+def load_gaze(model: AutoGaze, source: str | Path) -> None:
+    """Load a selector's weights from such a folder, a hub id, or a state dict's file.
+
+    "learned" is the package's own, as it is for `autogaze.load`.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: there is none, or it is of another architecture.
     """
-    try:
-        return TrainingState(**json.loads((checkpoint / "state.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{checkpoint}: not a checkpoint of training: {error}") from error
+    path = SELECTOR if str(source) == LEARNED else find_checkpoint(source)
+    load_strictly(model, read_state(path), path, hint="The model options describe another model")
 
 
-def read_optimizer(checkpoint: Path) -> dict[str, Any]:
-    """The optimizer's state of a checkpoint; nothing in the file is ever executed."""
-    path = checkpoint / "optimizer.pt"
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, none of them documented
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    return state
+def save_task(task: Task, folder: Path) -> None:
+    """Write a task's own weights: by its `save_pretrained`, or else as a state dict."""
+    own_way: Any = getattr(task, "save_pretrained", None)
+    if own_way is not None:
+        own_way(folder)
+        return
+    folder.mkdir(exist_ok=True)
+    state = task.state_dict()
+    _save({name: state[name] for name in trained_names(task)}, folder)
+
+
+def load_task(task: Task, source: str | Path) -> None:
+    """Load what `save_task` wrote, or what the task itself can read.
+
+    Raises:
+        CheckpointError: there is none, or it is of another architecture.
+    """
+    path = find_checkpoint(source)
+    own_way: Any = getattr(task, "load_weights", None)
+    if own_way is not None:
+        own_way(path)
+        return
+    hint = "The task options describe another task"
+    load_strictly(task, read_state(path), path, names=trained_names(task), hint=hint)
+
+
+def trained_names(task: Task) -> list[str]:
+    """Names of a task's own parameters; those of frozen networks that it uses are not among them."""
+    learning = {
+        name
+        for name, part in task.named_children()
+        if any(p.requires_grad for p in part.parameters())
+    }
+    return [name for name in task.state_dict() if name.split(".")[0] in learning]
+
+
+def _save(state: Mapping[str, Tensor], folder: Path) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+# Files.
 
 
 def check_folder(folder: Path) -> None:
-    """Raise TrainingError now if nothing can be written to `folder` later."""
+    """Raise TrainingError now if nothing could be written to `folder` later."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         check_writable(folder / "metrics.jsonl")
@@ -325,7 +284,7 @@ def _folder_aside(target: Path) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Onto the disk, so that even a power cut finds either nothing or all of it."""
+    """Onto the disk, so that even a power cut leaves either nothing or all of it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -334,16 +293,7 @@ def _flush(path: Path) -> None:
 
 
 def _same(first: Path, second: Path) -> bool:
-    """Whether the second file is there and holds what the first one holds."""
+    """Whether the second file exists with the content of the first."""
     if not second.is_file():
         return False
     return first.samefile(second) or filecmp.cmp(first, second, shallow=False)
-
-
-def _replace_by(source: Path, target: Path) -> None:
-    """Give `target` the content of `source`: a second name for it, or else a copy."""
-    with replacing(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, temporary)

@@ -1,5 +1,6 @@
-"""From options to a trainer: everything that cannot work is found out here."""
+"""Factory: from options to a trainer; everything that cannot work is refused here."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,34 @@ from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.mixture import MixedClips
 from autogaze.errors import AutoGazeError, TrainingError
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.models.autogaze.configuration import (
+    AutoGazeConfig,
+    ConnectorConfig,
+    GazeDecoderConfig,
+    GazeModelConfig,
+    VisionModelConfig,
+)
 from autogaze.models.autogaze.limits import draw_settings
 from autogaze.models.autogaze.modeling import AutoGaze
+from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.trainer import Trainer
-from autogaze.training.algorithms import RECIPES, Recipe, drawn_gaze
+from autogaze.training.algorithms import ALGORITHMS, Algorithm
 from autogaze.training.auxiliary import share_positions
 from autogaze.training.checkpoints import Checkpoints, load_gaze, load_task
-from autogaze.training.clip_sources import ClipSource, read_source
 from autogaze.training.config import (
     AlgorithmOptions,
     TrainerOptions,
-    check_model_options,
     choose,
     read,
     unknown,
+    unknown_option,
+    with_current_names,
 )
-from autogaze.training.loader import Moment, TrainingData
-from autogaze.training.rollouts import lengths_settings
-from autogaze.training.task_config import read_task
+from autogaze.training.datasets import DatasetConfig, read_dataset
+from autogaze.training.loader import StepContext, TrainingData
+from autogaze.training.rollouts import drawn_gaze, group_settings
+from autogaze.training.tasks import TaskConfig, read_task
 
 GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
 
@@ -43,85 +52,116 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
         config: the groups `algorithm`, `dataset`, `model`, `task`, `trainer`.
 
     Raises:
-        TrainingError, CheckpointError: what cannot work, in the options' own names.
+        TrainingError, CheckpointError: what cannot work, with the options' names.
         MissingExtraError: the extra `train` is not installed.
     """
     for name in config:
         if name not in GROUPS:
             raise TrainingError(unknown(f"group of options {name!r}", name, GROUPS))
+    config = with_current_names(config)
     groups = {name: dict(config.get(name) or {}) for name in GROUPS}
     options = read(TrainerOptions, groups["trainer"], "trainer")
-    algorithm = read(AlgorithmOptions, groups["algorithm"], "algorithm")
-    kind: type[Recipe] = choose(RECIPES, algorithm.name, "algorithm.name")
-    recipe = kind(algorithm)
-    source, judge = read_source(groups["dataset"]), read_task(groups["task"])
-    learns_labels = recipe.needs_labels and options.train_gaze and not options.val_only
-    if learns_labels and not source.labelled():
+    algorithm_options = read(AlgorithmOptions, groups["algorithm"], "algorithm")
+    kind: type[Algorithm] = choose(ALGORITHMS, algorithm_options.name, "algorithm.name")
+    algorithm = kind(algorithm_options)
+    dataset, task_config = read_dataset(groups["dataset"]), read_task(groups["task"])
+    uses_labels = algorithm.needs_labels and options.train_gaze and not options.val_only
+    if uses_labels and not dataset.labelled():
         raise TrainingError(
-            f"algorithm {recipe.name} learns from gaze labels: name a file that `autogaze label` "
-            "made in dataset.gt_gazing_pos_paths.train, or set dataset.greedy_labels={}"
+            f"algorithm {algorithm.name} needs gaze labels: set dataset.gt_gazing_pos_paths.train "
+            "to a file made by `autogaze label`, or dataset.greedy_labels={}"
         )
-    torch.manual_seed(options.seed)  # of the weights that start at random, alike everywhere
+    torch.manual_seed(options.seed)  # of random weights, alike in all processes
     model = build_model(groups["model"])
-    if model.config.max_num_frames < source.clip_len:
-        model.config.max_num_frames = source.clip_len
-    if not recipe.teaches:
-        _check_random_gazes(model, source.clip_len, options)
-    task = judge.build(model.pyramid)
-    most = judge.max_num_frames(task)
-    if most is not None and source.clip_len > most:
-        raise TrainingError(
-            f"dataset.clip_len={source.clip_len}: this judge knows {most} frames, not more; use "
-            f"dataset.clip_len={most} or a judge of longer clips (one from nothing: "
-            "task.recon_model_config.max_num_frames)"
-        )
-    measured = algorithm.own_gazes and algorithm.optimize_task_loss_prediction
-    if measured and not isinstance(task, CanvasReconstruction):
-        raise TrainingError(
-            f"algorithm.own_gazes={algorithm.own_gazes}: the losses of its own gazes are the canvas's, "
-            f"and the selector would learn to predict them beside those of {task.metric}; set "
-            "task=canvas_reconstruction, or algorithm.optimize_task_loss_prediction=False"
-        )
+    if model.config.max_num_frames < dataset.clip_len:
+        model.config.max_num_frames = dataset.clip_len
+    if not algorithm.trains_selector:
+        validates = bool(options.val_only or options.val_nsteps)
+        for training, wanted in ((True, not options.val_only), (False, validates)):
+            if wanted:  # lengths must not depend on a selector
+                context = StepContext(options.seed, 0, training=training)
+                drawn_gaze(model.config, (0,), dataset.clip_len, context)
+    task = task_config.build(model.pyramid)
+    _check_task(task, task_config, dataset, algorithm_options)
     if options.shared_positions:
         share_positions(model, options.seed)
     if options.gaze_weights is not None:
         load_gaze(model, options.gaze_weights)
     if options.task_weights is not None:
         load_task(task, options.task_weights)
-    data = read_data(source, model.pyramid, options)
-    if learns_labels and algorithm.optimize_task_loss_prediction:
-        _check_task_losses(data.train)
-    if options.val_only and recipe.teaches and options.gaze_weights is None:
+    data = build_data(dataset, model.pyramid, options)
+    if uses_labels and algorithm_options.optimize_task_loss_prediction:
+        _check_label_losses(data.train)
+    if options.val_only and algorithm.trains_selector and options.gaze_weights is None:
         folder = Path(options.exp_folder) / options.exp_name
         if not Checkpoints(folder).find(options.resume):
             raise TrainingError(
-                "trainer.val_only would measure a selector of random weights: name one in "
-                "trainer.gaze_weights, or set trainer.resume to a training that has checkpoints"
+                "trainer.val_only would validate a selector of random weights: set "
+                "trainer.gaze_weights, or trainer.resume to a training that has checkpoints"
             )
-    return Trainer(model, task, recipe, data, options, {name: groups[name] for name in GROUPS})
+    return Trainer(model, task, algorithm, data, options, groups)
 
 
-def read_data(source: ClipSource, pyramid: PatchPyramid, options: TrainerOptions) -> TrainingData:
+def build_data(
+    dataset: DatasetConfig, pyramid: PatchPyramid, options: TrainerOptions
+) -> TrainingData:
     """Training and validation clips; without a `val` split nothing is validated."""
     val = None
-    wanted = options.val_only or options.val_nsteps
-    if wanted and (options.val_only or source.has_split("val")):
-        val = source.clips("val", pyramid, options.seed)
-    train = val if options.val_only and val is not None else None
-    if train is None:
-        train = source.clips("train", pyramid, options.seed)
-    return TrainingData(train, val, source.max_unreadable)
+    if options.val_only or (options.val_nsteps and dataset.has_split("val")):
+        val = dataset.clips("val", pyramid, options.seed)
+    train = val
+    if train is None or not options.val_only:
+        train = dataset.clips("train", pyramid, options.seed)
+    return TrainingData(train, val, dataset.max_unreadable)
+
+
+def _check_task(
+    task: Task, config: TaskConfig, dataset: DatasetConfig, algorithm: AlgorithmOptions
+) -> None:
+    """Raise TrainingError where a task does not fit the clips or the algorithm."""
+    most = config.max_num_frames(task)
+    if most is not None and dataset.clip_len > most:
+        raise TrainingError(
+            f"dataset.clip_len={dataset.clip_len}: the reconstruction model takes at most {most} "
+            f"frames; use dataset.clip_len={most}, or a model of longer clips (random weights: "
+            "task.recon_model_config.max_num_frames)"
+        )
+    predicts = algorithm.on_policy and algorithm.optimize_task_loss_prediction
+    if predicts and not isinstance(task, CanvasReconstruction):
+        raise TrainingError(
+            f"algorithm.on_policy={algorithm.on_policy}: losses of on-policy gazes are of the "
+            f"canvas, and the loss prediction would mix them with those of {task.metric}; set "
+            "task=canvas_reconstruction, or algorithm.optimize_task_loss_prediction=False"
+        )
+
+
+def _check_label_losses(clips: Dataset) -> None:
+    """Raise TrainingError where a clip's labels have no losses."""
+    for part in clips.datasets if isinstance(clips, MixedClips) else (clips,):
+        labels: LabelFile | None = getattr(part, "labels", None)
+        if labels is None or not isinstance(part, NamedClips):
+            continue
+        for name in map(part.name, range(len(part))):
+            if not labels[name].losses:
+                raise TrainingError(
+                    f"{labels.path}: the labels of {name} have no task_losses for the loss "
+                    "prediction; label again with `autogaze label`, or set "
+                    "algorithm.optimize_task_loss_prediction=False"
+                )
+
+
+# The group `model`.
 
 
 def build_model(options: Mapping[str, Any]) -> AutoGaze:
-    """A selector that the options describe, with weights drawn at random.
+    """A selector that the options describe, with random weights.
 
     Numbers that follow from the scales may be left null.
 
     Raises:
         TrainingError: an option that does not exist, or a value that does not fit.
     """
-    check_model_options(options)
+    _check_names(options, MODEL_OPTIONS, "model")
     values = dict(options)
     inner = {
         name: dict(part) if isinstance(part, Mapping) else part
@@ -133,47 +173,78 @@ def build_model(options: Mapping[str, Any]) -> AutoGaze:
         pyramid = PatchPyramid.parse(values.get("scales", "32+64+112+224"), patch_size)
         side = inner.setdefault("input_img_size", pyramid.side) or pyramid.side
         inner["input_img_size"] = side
-        counted = pyramid.num_patches
-        _fill(values, "num_vision_tokens_each_frame", counted)
-        _fill(inner, "num_vision_tokens_each_frame", counted)
-        _fill(inner.setdefault("gaze_decoder_config", {}), "vocab_size", counted + 1)
-        cells = (side // patch_size) ** 2
-        _fill(inner.setdefault("connector_config", {}), "num_tokens", cells)
+        for group, name, number in (
+            (values, "num_vision_tokens_each_frame", pyramid.num_patches),
+            (inner, "num_vision_tokens_each_frame", pyramid.num_patches),
+            (inner.setdefault("gaze_decoder_config", {}), "vocab_size", pyramid.num_patches + 1),
+            (inner.setdefault("connector_config", {}), "num_tokens", (side // patch_size) ** 2),
+        ):
+            if group.get(name) is None:
+                group[name] = number
         config = AutoGazeConfig(**{**values, "gaze_model_config": inner})
-        generator = torch.Generator()  # what is unknown or cannot be shows when it is drawn
-        lengths_settings(config, 2, generator)
+        generator = torch.Generator()  # unknown strategies are found by drawing
+        group_settings(config, 2, generator)
         draw_settings(config, 2, training=False, generator=generator)
     except AutoGazeError as error:
         raise TrainingError(f"model: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise TrainingError(f"model: an option is missing or of another kind: {error!r}") from error
+        raise TrainingError(f"model: an option is missing or of another type: {error!r}") from error
     return AutoGaze(config)
 
 
-def _check_random_gazes(model: AutoGaze, num_frames: int, options: TrainerOptions) -> None:
-    """Raise TrainingError where only a selector could say how many patches are gazed at."""
-    phases = {True: not options.val_only, False: options.val_only or options.val_nsteps}
-    for training, wanted in phases.items():
-        if wanted:
-            drawn_gaze(model.config, (0,), num_frames, Moment(options.seed, 0, training=training))
+def _check_names(options: Mapping[str, Any], known: Mapping[str, Any], group: str) -> None:
+    """Raise TrainingError for options that do not exist, at any depth.
 
-
-def _check_task_losses(clips: Dataset) -> None:
-    """Raise TrainingError where a clip's labels say nothing of the task's loss."""
-    for part in clips.datasets if isinstance(clips, MixedClips) else (clips,):
-        labels: LabelFile | None = getattr(part, "labels", None)
-        if labels is None or not isinstance(part, NamedClips):
+    A checkpoint's config.json may hold names that have no meaning here; a user's options may not.
+    """
+    for name, value in options.items():
+        if name not in known:
+            raise TrainingError(unknown_option(group, str(name), known))
+        if known[name] is None or value is None:
             continue
-        for number in range(len(part)):
-            name = part.name(number)
-            if not labels[name].losses:
-                raise TrainingError(
-                    f"{labels.path}: the labels of {name} have no task_losses to learn the loss "
-                    "prediction from; label again with `autogaze label`, or set "
-                    "algorithm.optimize_task_loss_prediction=False"
-                )
+        if not isinstance(value, Mapping):
+            raise TrainingError(f"{group}.{name} must be a group of options, got {value!r}")
+        _check_names(value, known[name], f"{group}.{name}")
 
 
-def _fill(values: dict[str, Any], name: str, number: int) -> None:
-    if values.get(name) is None:
-        values[name] = number
+def _plain(*names: str) -> dict[str, Any]:
+    return dict.fromkeys(names)
+
+
+def _arguments(kind: type) -> dict[str, Any]:
+    """Arguments of a configuration's class, but for those that it ignores."""
+    taken = inspect.signature(kind).parameters.values()
+    return _plain(*(one.name for one in taken if one.kind is not inspect.Parameter.VAR_KEYWORD))
+
+
+_STRATEGIES = _plain("sample_strategy_during_training", "sample_strategy_during_inference")
+_RATIOS = _plain("gazing_ratio_min", "gazing_ratio_max")
+_LOSSES = _plain("task_loss_requirement_min", "task_loss_requirement_max")
+
+MODEL_OPTIONS: dict[str, Any] = {
+    **_arguments(AutoGazeConfig),
+    "gazing_ratio_config": {
+        **_STRATEGIES,
+        "fixed": _plain("gazing_ratio"),
+        "uniform": _RATIOS,
+        "exponential": {**_RATIOS, "lambda": None},
+    },
+    "gazing_ratio_each_frame_config": {
+        **_STRATEGIES,
+        "uniform": {},
+        "dirichlet": _plain("alpha"),
+        "self": {},
+    },
+    "task_loss_requirement_config": {
+        **_STRATEGIES,
+        "fixed": _plain("task_loss_requirement"),
+        "uniform": _LOSSES,
+    },
+    "gaze_model_config": {
+        **_arguments(GazeModelConfig),
+        "vision_model_config": _arguments(VisionModelConfig),
+        "connector_config": _arguments(ConnectorConfig),
+        "gaze_decoder_config": _arguments(GazeDecoderConfig),
+    },
+}
+"""Names of the group's options; those of a group with what is in it, any other with None."""

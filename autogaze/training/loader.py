@@ -1,42 +1,39 @@
-"""In which order clips are learned from, and how they come there.
+"""Batches of clips: their order, their random numbers, and clips that cannot be read.
 
-Position p of training, counted over all steps and processes, is clip p mod N of the
-permutation of epoch p div N, which follows from the seed. So any step can be prepared
-by itself: a resumed training, or one with another number of processes, goes on with
-the very clips that the uninterrupted one would have seen.
+Clip p of training, counted over all steps and processes, is number p mod N of the permutation
+of epoch p div N, which follows from the seed. So any step can be prepared by itself: a resumed
+training, or one with another number of processes, sees the clips of the uninterrupted one.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from pathlib import Path
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from autogaze.datasets.clip import (
-    ClipBatch,
-    ClipKey,
-    TrainingClip,
-    UnreadableClip,
-    collate,
-)
+from autogaze.datasets.clip import ClipBatch, ClipKey, TrainingClip, UnreadableClip, collate
+from autogaze.errors import TrainingError
 from autogaze.utils.seeding import seeded
 
-# When something is drawn: all random numbers of training follow from it.
+log = logging.getLogger("autogaze.training")
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A step of training, or of validation.
+class StepContext:
+    """What all random numbers of a training step, or of validation, follow from.
 
     Attributes:
         seed: of the training.
-        step: from 0; validation has the same draws whenever it is made.
-        temperature: at which gazes are sampled.
-        training: else this is validation.
+        step: from 0; validation draws the same numbers at every step.
+        temperature: of sampled gazes.
+        training: False in validation.
     """
 
     seed: int
@@ -45,7 +42,7 @@ class Moment:
     training: bool = True
 
     def generator(self, purpose: str, *parts: int) -> torch.Generator:
-        """Randomness for one purpose and, as `parts`, one clip of the batch, one row of it."""
+        """Random numbers for one purpose and, as `parts`, one clip of the batch or row of it."""
         phase = ("train", self.step) if self.training else ("val",)
         return seeded(purpose, self.seed, *phase, *parts)
 
@@ -56,7 +53,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Clips to learn from and to validate on.
+    """Clips to train and to validate on.
 
     Args:
         max_unreadable: share of the clips that may turn out unreadable.
@@ -67,30 +64,31 @@ class TrainingData:
     max_unreadable: float = 0.05
 
 
-class Place(NamedTuple):
-    """A clip of a step: its place in the whole batch, and which clip it is."""
+@dataclass(frozen=True)
+class BatchItem:
+    """A clip of a batch: its index in the whole batch, and its key in the dataset."""
 
-    place: int
+    index: int
     key: ClipKey
 
 
 @dataclass(frozen=True)
-class PlacedBatch:
-    """Clips of one micro-batch.
+class IndexedBatch:
+    """The clips of one micro-batch.
 
     Attributes:
         clips: those that could be read.
-        places: where each of them stands in the whole batch; what is random about a
-            clip follows from it, so it is the same however the batch is divided.
+        indices: of each of them in the whole batch. What is random about a clip follows from
+            its index, so it is the same however the batch is divided.
     """
 
     clips: ClipBatch
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
-    def pin_memory(self) -> "PlacedBatch":
+    def pin_memory(self) -> "IndexedBatch":
         """For `DataLoader(pin_memory=True)`."""
         return replace(self, clips=self.clips.pin_memory())
 
@@ -100,23 +98,23 @@ def _order(num_clips: int, seed: int, epoch: int) -> Int[Tensor, " N"]:
     return torch.randperm(num_clips, generator=seeded("order", seed, epoch))
 
 
-def step_places(step: int, batch_size: int, num_clips: int, seed: int) -> list[Place]:
+def batch_items(step: int, batch_size: int, num_clips: int, seed: int) -> list[BatchItem]:
     """The whole batch of a step."""
-    places = []
-    for place in range(batch_size):
-        epoch, position = divmod(step * batch_size + place, num_clips)
+    items = []
+    for index in range(batch_size):
+        epoch, position = divmod(step * batch_size + index, num_clips)
         number = int(_order(num_clips, seed, epoch)[position])
-        places.append(Place(place, ClipKey(epoch, number)))
-    return places
+        items.append(BatchItem(index, ClipKey(epoch, number)))
+    return items
 
 
-class StepSampler(Sampler[list[Place]]):
-    """Micro-batches of one process: `micro_batches` lists a step, for steps [first, last).
+class StepSampler:
+    """Micro-batches of one process: `micro_batches` lists per step, for steps [first, last).
 
     Args:
         num_clips: of the dataset.
         batch_size: of all processes together.
-        micro_batch: clips at most that are looked at together.
+        micro_batch: clips per forward pass, at most.
         process, num_processes: a process takes one contiguous slice of every batch.
     """
 
@@ -145,53 +143,80 @@ class StepSampler(Sampler[list[Place]]):
     def micro_batches(self) -> int:
         return len(self.slices)
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[BatchItem]]:
         for step in range(self.first, self.last):
-            places = step_places(step, self.batch_size, self.num_clips, self.seed)
+            items = batch_items(step, self.batch_size, self.num_clips, self.seed)
             for part in self.slices:
-                yield places[part]
+                yield items[part]
 
     def __len__(self) -> int:
         return (self.last - self.first) * self.micro_batches
 
 
-class ListSampler(Sampler[list[Place]]):
-    """Given micro-batches: for validation."""
-
-    def __init__(self, micro_batches: list[list[Place]]) -> None:
-        self.micro_batches = micro_batches
-
-    def __iter__(self) -> Iterator[list[Place]]:
-        return iter(self.micro_batches)
-
-    def __len__(self) -> int:
-        return len(self.micro_batches)
-
-
-class _Placed(Dataset):
-    """A dataset whose items know their places."""
+class _Indexed(Dataset):
+    """A dataset whose items carry their index in the batch."""
 
     def __init__(self, inner: Dataset) -> None:
         self.inner = inner
 
-    def __getitem__(self, item: Place) -> tuple[int, TrainingClip | UnreadableClip]:
-        return item.place, self.inner[item.key]
+    def __getitem__(self, item: BatchItem) -> tuple[int, TrainingClip | UnreadableClip]:
+        return item.index, self.inner[item.key]
 
 
-def _collate(items: list[tuple[int, TrainingClip | UnreadableClip]]) -> PlacedBatch:
-    places = tuple(place for place, clip in items if isinstance(clip, TrainingClip))
-    return PlacedBatch(collate([clip for _, clip in items]), places)
+def _collate(items: list[tuple[int, TrainingClip | UnreadableClip]]) -> IndexedBatch:
+    indices = tuple(index for index, clip in items if isinstance(clip, TrainingClip))
+    return IndexedBatch(collate([clip for _, clip in items]), indices)
 
 
 def make_loader(
-    dataset: Dataset, sampler: Sampler[list[Place]], num_workers: int, *, pin_memory: bool = False
+    dataset: Dataset,
+    micro_batches: Iterable[list[BatchItem]],
+    num_workers: int,
+    *,
+    pin_memory: bool = False,
 ) -> DataLoader:
     """Micro-batches, decoded ahead by `num_workers` processes (0: by this one)."""
     return DataLoader(
-        _Placed(dataset),
-        batch_sampler=sampler,
+        _Indexed(dataset),
+        batch_sampler=micro_batches,  # type: ignore[arg-type]
         num_workers=num_workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
         prefetch_factor=2 if num_workers else None,
     )
+
+
+# Clips that could not be read: named, counted, and too many of them end training.
+
+MIN_SEEN = 200
+"""Number of clips from which on the share of unreadable ones is meaningful."""
+
+
+def report_unreadable(clips: Sequence[UnreadableClip], folder: Path) -> None:
+    """Name unreadable clips in the log and in `unreadable.jsonl`."""
+    if not clips:
+        return
+    for clip in clips:
+        log.warning("skipped %s: %s", clip.name, clip.cause)
+    try:
+        with (folder / "unreadable.jsonl").open("a") as file:
+            file.writelines(json.dumps(asdict(clip)) + "\n" for clip in clips)
+    except OSError as error:
+        log.error("%s: cannot be written: %s", folder / "unreadable.jsonl", error)
+
+
+def check_unreadable(unreadable: int, seen: int, planned: int, most: float) -> None:
+    """Raise TrainingError where too many clips were unreadable.
+
+    Below `MIN_SEEN` clips, only where the share is exceeded even if all others up to there (or
+    up to the end of training) can be read.
+    """
+    if unreadable > most * max(seen, min(MIN_SEEN, planned)):
+        share = math.ceil(100 * unreadable / seen) / 100
+        forgiven = f", or set dataset.max_unreadable={share:g} to do without them"
+        raise TrainingError(
+            f"{unreadable} of {seen} clips could not be read, more than "
+            f"dataset.max_unreadable={most:g} allows; unreadable.jsonl, in the folder of the "
+            "experiment, lists them with the causes: repair or remove these files"
+            + (forgiven if unreadable < seen else "")
+        )

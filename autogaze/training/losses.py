@@ -1,6 +1,5 @@
-"""From lessons to losses, with gradients."""
+"""Objective: what training minimises, from rollouts to differentiable losses."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,15 +10,15 @@ from autogaze.algorithms.rollout import Rollout
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
-from autogaze.training.algorithms import Recipe
-from autogaze.training.auxiliary import carried_targets, hint_loss, hint_targets
-from autogaze.training.loader import Moment, PlacedBatch
-from autogaze.training.rollouts import Lesson
+from autogaze.training.algorithms import Algorithm
+from autogaze.training.auxiliary import auxiliary_loss
+from autogaze.training.loader import IndexedBatch, StepContext
+from autogaze.training.rollouts import RolloutBatch
 
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """What the lessons of a whole batch hold together, all processes included."""
+    """Totals of a whole batch over micro-batches and processes, which losses are normalised by."""
 
     rows: int
     gazes: int
@@ -27,50 +26,50 @@ class BatchCounts:
 
     @property
     def mean_gazes(self) -> float:
-        """Gazes a row, for normalising."""
+        """Gazes per row."""
         return max(self.gazes, 1) / max(self.rows, 1)
 
     @property
     def mean_known(self) -> float:
-        """Known losses a row, for normalising."""
+        """Known losses per row."""
         return max(self.known, 1) / max(self.rows, 1)
 
 
 @dataclass(frozen=True)
 class RowLosses:
-    """What training minimises the mean of, for every row; None where nothing is learned.
+    """Losses of every row; training minimises the mean of their sum. None: not trained.
 
     Attributes:
         gaze: of the algorithm.
         task: of the task itself.
-        hints: of the hints (`autogaze.training.auxiliary`), times their weight.
+        auxiliary: of vision tokens (`autogaze.training.auxiliary`), weighted.
     """
 
     gaze: Float[Tensor, " R"] | None
     task: Float[Tensor, " R"] | None
-    hints: Float[Tensor, " R"] | None = None
+    auxiliary: Float[Tensor, " R"] | None = None
 
     def total(self) -> Float[Tensor, ""]:
-        """The sum over rows of all."""
-        parts = (self.gaze, self.task, self.hints)
+        """Sum over rows and parts."""
+        parts = (self.gaze, self.task, self.auxiliary)
         return torch.stack([part.sum() for part in parts if part is not None]).sum()
 
 
-class Learner:
-    """A selector, the task it serves, and the algorithm between them.
+class Objective:
+    """A selector, a task, and the algorithm that trains one for the other.
 
     Args:
-        train_gaze, train_task: which of the two learns.
+        train_gaze, train_task: which of the two is trained.
 
     Raises:
-        TrainingError: pyramids that differ, or nothing that could be learned.
+        TrainingError: pyramids that differ, or nothing that could be trained.
     """
 
     def __init__(
         self,
         model: AutoGaze,
         task: Task,
-        recipe: Recipe,
+        algorithm: Algorithm,
         device: torch.device,
         *,
         train_gaze: bool = True,
@@ -81,69 +80,65 @@ class Learner:
                 f"model.scales make {model.pyramid}, task.scales make {task.pyramid}; "
                 "they must be the same"
             )
-        if train_gaze and not recipe.teaches:
+        if train_gaze and not algorithm.trains_selector:
             raise TrainingError(
-                f"algorithm {recipe.name} teaches the selector nothing: set "
+                f"algorithm {algorithm.name} does not train the selector: set "
                 "trainer.train_gaze=False"
             )
-        if recipe.samples and model.config.inhibition_of_return is not None:
+        if algorithm.samples and model.config.inhibition_of_return is not None:
             raise TrainingError(
-                f"algorithm {recipe.name} learns from how likely its gazes were, which "
-                "model.inhibition_of_return changes behind its back: set it to null"
+                f"algorithm {algorithm.name} learns from the probabilities of its gazes, which "
+                f"model.inhibition_of_return={model.config.inhibition_of_return} changes while "
+                "sampling: set it to null"
             )
         if train_task and not any(p.requires_grad for p in task.parameters()):
             raise TrainingError(f"the task ({task.metric}) has no weights that could be trained")
         model.to(device).train()  # type: ignore[arg-type]
         # Rows of a batch stop at lengths of their own, which costs launches on a GPU otherwise.
         model.static_shapes = device.type == "cuda"
-        self.model, self.task, self.recipe = model, task.to(device), recipe
+        self.model, self.task, self.algorithm = model, task.to(device), algorithm
         self.device = device
         self.train_gaze, self.train_task = train_gaze, train_task
 
     @torch.no_grad()
-    def lesson(self, batch: PlacedBatch, moment: Moment) -> Lesson | None:
-        """What a micro-batch can teach; None where none of its clips could be read."""
+    def rollouts(self, batch: IndexedBatch, context: StepContext) -> RolloutBatch | None:
+        """Rollouts of a micro-batch; None where none of its clips could be read."""
         if not len(batch):
             return None
-        return self.recipe.lesson(self.model, self.task, batch, moment, self.device)
+        frames = batch.clips.frames.to(self.device, non_blocking=True)
+        reconstructed = tuple(range(T := frames.shape[1]))  # all of them in validation
+        if context.training:
+            reconstructed = self.task.draw_frames(T, context.generator("judged"))
+        return self.algorithm.rollouts(self.model, self.task, batch, frames, reconstructed, context)
 
-    def losses(self, lesson: Lesson, counts: BatchCounts) -> RowLosses:
-        """Losses of the lesson's rows, normalised by what the whole batch holds."""
-        gaze, hints = self.gaze_losses(lesson, counts) if self.train_gaze else (None, None)
-        task = self._task_losses(lesson) if self.train_task else None
-        return RowLosses(gaze, task, hints)
+    def losses(self, batch: RolloutBatch, counts: BatchCounts) -> RowLosses:
+        """Losses of the rollouts' rows, normalised by the totals of the whole batch."""
+        gaze, auxiliary = self.gaze_losses(batch, counts) if self.train_gaze else (None, None)
+        task = self._task_losses(batch) if self.train_task else None
+        return RowLosses(gaze, task, auxiliary)
 
     def gaze_losses(
-        self, lesson: Lesson, counts: BatchCounts
+        self, batch: RolloutBatch, counts: BatchCounts
     ) -> tuple[Float[Tensor, " R"], Float[Tensor, " R"] | None]:
-        """What the algorithm minimises the mean of, for every row; and the weighted hints."""
-        tokens = lesson.rows.see(self.model, lesson.video)
-        scores = lesson.rows.score(self.model, tokens, lesson.targets)
+        """The algorithm's loss of every row, and the weighted auxiliary loss."""
+        tokens = batch.rows.vision_tokens(self.model, batch.video)
+        scores = batch.rows.score(self.model, tokens, batch.targets)
         rollout = Rollout(
             scores.log_probs.float(),
-            lesson.rows.is_padding,
+            batch.rows.is_padding,
             scores.predicted_losses.float(),
-            lesson.losses,
-            lesson.losses_known,
+            batch.losses,
+            batch.losses_known,
             counts.mean_gazes,
             counts.mean_known,
         )
-        loss = self.recipe.loss(rollout, lesson)
-        weight = self.recipe.options.hint_weight
+        loss = self.algorithm.loss(rollout, batch)
+        weight = self.algorithm.options.auxiliary_weight
         if not weight:
             return loss, None
-        grid = math.isqrt(tokens.shape[2])
-        targets = hint_targets(lesson.rgb, self.model.pyramid, grid)
-        B = len(targets)
-        targets = targets.repeat(lesson.num_rows // B, 1, 1, 1)
-        # Repetition by repetition, so that pictures are held only once.
-        parts = [lesson.rows.gaze(slice(r, r + B)) for r in range(0, lesson.num_rows, B)]
-        carried = torch.cat([carried_targets(lesson.rgb, part, grid) for part in parts])
-        seen = hint_loss(tokens, targets)
-        said = hint_loss(scores.vision_states, targets, carried)
-        return loss, weight * (seen + said)
+        return loss, weight * auxiliary_loss(batch, tokens, scores.vision_states)
 
-    def _task_losses(self, lesson: Lesson) -> Float[Tensor, " R"]:
-        rgb = lesson.rgb
-        repeated = rgb.repeat(lesson.num_rows // len(rgb), 1, 1, 1, 1)
-        return self.task(repeated, lesson.rows.gaze(), lesson.judged).loss
+    def _task_losses(self, batch: RolloutBatch) -> Float[Tensor, " R"]:
+        rgb = batch.rgb
+        repeated = rgb.repeat(batch.num_rows // len(rgb), 1, 1, 1, 1)
+        return self.task(repeated, batch.rows.gaze(), batch.reconstructed).loss

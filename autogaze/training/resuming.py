@@ -1,26 +1,20 @@
-"""Going on where a training was interrupted."""
+"""Resuming: where a training starts, and what differs from the one that it continues."""
 
+import json
 import logging
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
-from autogaze.training.checkpoints import (
-    CANNOT_SAVE,
-    Checkpoints,
-    TrainingState,
-    load_gaze,
-    load_task,
-    read_optimizer,
-    read_training_state,
-)
-from autogaze.training.config import Settings
-from autogaze.utils.checkpoints import read_state
+from autogaze.training.checkpoints import Checkpoints, TrainingState, load_gaze, load_task
+from autogaze.training.config import AlgorithmOptions, TrainerOptions, with_current_names
+from autogaze.utils.checkpoints import read_state, read_torch_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,13 +24,13 @@ log = logging.getLogger("autogaze.training")
 
 @dataclass(frozen=True)
 class Start:
-    """Where a training begins.
+    """Where a training starts.
 
     Attributes:
-        state: how far it is.
-        checkpoint: what it was taken from, if anything.
-        algorithm: that made the checkpoint, where another one goes on: it took the weights,
-            and nothing else.
+        state: its progress.
+        checkpoint: what it was read from, if anything.
+        algorithm: of the checkpoint, where this training's is another one: only the weights
+            were read.
     """
 
     state: TrainingState
@@ -49,30 +43,63 @@ class Start:
         return self.checkpoint is not None and self.algorithm is None
 
 
+def newest_readable(candidates: list[Path]) -> Path | None:
+    """The first checkpoint whose files are all readable; damaged ones are logged.
+
+    Raises:
+        CheckpointError: none of them is.
+    """
+    for checkpoint in candidates:
+        try:
+            check_readable(checkpoint)
+        except CheckpointError as error:
+            log.error("%s; trying an older checkpoint", error)
+            continue
+        return checkpoint
+    if candidates:
+        raise CheckpointError(f"{candidates[0].parent}: none of its checkpoints can be read")
+    return None
+
+
+def check_readable(checkpoint: Path) -> None:
+    """Raise CheckpointError where a checkpoint is damaged."""
+    TrainingState.load(checkpoint)
+    SavedOptions.load(checkpoint)
+    for part in ("gaze", "task"):
+        if part == "gaze" or (checkpoint / part).is_dir():
+            read_state(checkpoint / part / "model.safetensors")
+    read_torch_file(checkpoint / "optimizer.pt")
+
+
 def restore(
     checkpoint: Path,
     fresh: TrainingState,
-    settings: Settings,
+    options: "SavedOptions",
     model: AutoGaze,
     task: Task | None,
     optimizer: Any,
     accelerator: "Accelerator",
 ) -> Start:
-    """Put everything back that a checkpoint holds; of another algorithm's only the weights.
+    """Load what a checkpoint holds; of another algorithm's only the weights.
 
     Args:
-        fresh: how this training would start; says what the order of clips follows from.
-        settings: of this training.
+        fresh: the state that this training would start with; the order of clips follows from it.
+        options: of this training.
         task: where it is trained.
         optimizer: None where nothing is trained.
 
     Raises:
         CheckpointError: it cannot be read, is of another architecture, or of an algorithm
-            that leaves nothing to go on from.
+            that leaves no weights to start from.
     """
-    state, earlier = read_training_state(checkpoint), Settings.load(checkpoint)
-    if optimizer is not None and earlier is not None and earlier.algorithm != settings.algorithm:
-        _check_passes_on(checkpoint, earlier, settings)
+    state, earlier = TrainingState.load(checkpoint), SavedOptions.load(checkpoint)
+    if optimizer is not None and earlier is not None and earlier.algorithm != options.algorithm:
+        if not (earlier.trains_selector and options.trains_selector):
+            raise CheckpointError(
+                f"trainer.resume: {checkpoint} was trained by algorithm {earlier.algorithm}, this "
+                f"training is by {options.algorithm}, and only one of them trains a selector; name "
+                "initial weights in trainer.gaze_weights, trainer.task_weights or task.recon_model"
+            )
         load_gaze(model, checkpoint / "gaze")
         if task is not None and (checkpoint / "task").is_dir():
             load_task(task, checkpoint / "task")
@@ -83,39 +110,17 @@ def restore(
     if optimizer is not None:
         _restore_optimizer(optimizer, checkpoint, accelerator)
         if accelerator.is_main_process:
-            _report_differences(earlier, settings)
-            _report_order(state, fresh)
+            _report_differences(earlier, options, state, fresh)
     state = TrainingState(
         state.step, fresh.num_clips, fresh.batch_size, fresh.seed, state.seen, state.unreadable
     )
     return Start(state, checkpoint)
 
 
-def _check_passes_on(checkpoint: Path, earlier: Settings, settings: Settings) -> None:
-    """Raise CheckpointError where one algorithm's training leaves another's nothing to take."""
-    if not (earlier.teaches and settings.teaches):
-        raise CheckpointError(
-            f"trainer.resume: {checkpoint} is of a training by algorithm {earlier.algorithm}, this "
-            f"one is by {settings.algorithm}, and no selector learns in both; name what to start "
-            "from in trainer.gaze_weights, trainer.task_weights or task.recon_model instead"
-        )
-
-
-def _report_differences(earlier: Settings | None, settings: Settings) -> None:
-    if earlier is None:
-        log.info("the checkpoint does not say with which options it was made")
-        return
-    differences = settings.differences(earlier)
-    if differences:
-        log.warning("resuming with other options than the checkpoint's:")
-    for difference in differences:
-        log.warning("  %s", difference)
-
-
 def _restore_optimizer(optimizer: Any, checkpoint: Path, accelerator: "Accelerator") -> None:
-    """What the optimizer remembers; its settings are this training's own."""
-    saved = read_optimizer(checkpoint)
-    settings = [
+    """Load the optimizer's state; its hyperparameters are this training's own."""
+    saved = read_torch_file(checkpoint / "optimizer.pt")
+    own_groups = [
         {name: value for name, value in group.items() if name != "params"}
         for group in optimizer.param_groups
     ]
@@ -124,47 +129,39 @@ def _restore_optimizer(optimizer: Any, checkpoint: Path, accelerator: "Accelerat
         if saved["kind"] != kind:
             raise ValueError(f"it was {saved['kind']}, this is {kind}")
         optimizer.load_state_dict(saved["optimizer"])
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{checkpoint}: its optimizer is of another training (trainer.optimizer, "
             f"train_gaze or train_task differ): {error}"
         ) from error
-    for group, own in zip(optimizer.param_groups, settings, strict=True):
+    for group, own in zip(optimizer.param_groups, own_groups, strict=True):
         group.update(own)
     if accelerator.scaler is not None and "scaler" in saved:
         accelerator.scaler.load_state_dict(saved["scaler"])
 
 
 def optimizer_kind(optimizer: Any) -> str:
-    """Adam, say, also where Accelerate has wrapped it."""
+    """Class name of an optimizer, also where Accelerate has wrapped it."""
     return type(getattr(optimizer, "optimizer", optimizer)).__name__
 
 
-def newest_good(candidates: list[Path]) -> Path | None:
-    """The first checkpoint whose files are all there and readable; others are reported."""
-    for checkpoint in candidates:
-        try:
-            _read_all(checkpoint)
-        except CheckpointError as error:
-            log.error("%s; trying an older checkpoint", error)
-            continue
-        return checkpoint
-    if candidates:
-        raise CheckpointError(f"{candidates[0].parent}: none of its checkpoints can be read")
-    return None
+def refuse_conflicts(checkpoints: Checkpoints, start: Start, algorithm: str) -> None:
+    """Raise TrainingError where a training would write over checkpoints of another one.
 
-
-def refuse_newer(checkpoints: Checkpoints, step: int) -> None:
-    """Raise TrainingError where this training would come upon checkpoints of another one.
-
-    Unreadable ones are put aside under another name.
+    Unreadable newer ones are put aside under another name.
     """
+    if start.algorithm is not None and is_own(checkpoints, start.checkpoint):
+        raise TrainingError(
+            f"{checkpoints.folder} holds a training by algorithm {start.algorithm}, this one is "
+            f"by {algorithm}: choose another trainer.exp_name, and start from its weights "
+            f"by trainer.gaze_weights={checkpoints.folder / 'checkpoint_latest_gaze'}"
+        )
     for checkpoint in checkpoints.all()[::-1]:
         number = int(checkpoint.name.removeprefix("step-"))
-        if number <= step:
+        if number <= start.state.step:
             continue
         try:
-            _read_all(checkpoint)
+            check_readable(checkpoint)
         except CheckpointError:
             with suppress(OSError):  # another process was faster
                 os.replace(checkpoint, checkpoint.with_name(f"broken-{checkpoint.name}"))
@@ -175,51 +172,108 @@ def refuse_newer(checkpoints: Checkpoints, step: int) -> None:
         )
 
 
-def _report_order(earlier: TrainingState, fresh: TrainingState) -> None:
-    for name in ("num_clips", "batch_size", "seed"):
-        was, now = getattr(earlier, name), getattr(fresh, name)
-        if was != now:
-            log.warning(
-                "resuming with %s=%s where it was %s: clips come in another order than "
-                "they would have",
-                name,
-                now,
-                was,
-            )
-
-
-def refuse_own(checkpoints: Checkpoints, start: Start, algorithm: str) -> None:
-    """Raise TrainingError where another algorithm would go on in one experiment's folder."""
-    if start.algorithm is not None and is_own(checkpoints, start.checkpoint):
-        raise TrainingError(
-            f"{checkpoints.folder} holds a training by algorithm {start.algorithm}, this one is "
-            f"by {algorithm}: choose another trainer.exp_name, and start from what was learned "
-            f"by trainer.gaze_weights={checkpoints.folder / 'checkpoint_latest_gaze'}"
-        )
-
-
 def is_own(checkpoints: Checkpoints, checkpoint: Path | None) -> bool:
     """Whether a checkpoint is one of this experiment's."""
     own = checkpoints.steps_folder.resolve()
     return checkpoint is not None and checkpoint.resolve().parent == own
 
 
-def mend_latest(checkpoints: Checkpoints, checkpoint: Path) -> None:
-    """Make a checkpoint the latest where a killed process left an older one.
+# The options that a checkpoint was trained with.
 
-    On a disk that is full an error is logged: the next checkpoint will be the latest.
-    """
-    try:
-        checkpoints.mend_latest(checkpoint)
-    except CANNOT_SAVE as error:
-        log.error("the latest weights cannot be brought up to %s: %s", checkpoint, error)
+RUN_OPTIONS = {
+    "trainer": (
+        *("exp_name", "exp_folder", "resume", "val_only", "num_workers", "device", "tracker"),
+        *("log_nsteps", "save_nsteps", "val_nsteps", "val_clips", "val_ratios", "val_pictures"),
+        *("gaze_weights", "task_weights", "shared_positions"),  # a checkpoint's are taken
+    )
+}
+"""Options, group by group, that change nothing in a training that is resumed."""
 
 
-def _read_all(checkpoint: Path) -> None:
-    """Raise CheckpointError where a checkpoint is damaged."""
-    read_training_state(checkpoint)
-    Settings.load(checkpoint)
-    read_state(checkpoint / "gaze" / "model.safetensors")
-    if (checkpoint / "task").is_dir():
-        read_state(checkpoint / "task" / "model.safetensors")
-    read_optimizer(checkpoint)
+@dataclass(frozen=True)
+class SavedOptions:
+    """Options of a training by group, as JSON has them (`options.json` of a checkpoint)."""
+
+    groups: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        trainer: TrainerOptions,
+        algorithm: AlgorithmOptions,
+        config: Mapping[str, Any] | None = None,
+    ) -> "SavedOptions":
+        """Those of a training; the other groups as its configuration gives them."""
+        own = {"trainer": asdict(trainer), "algorithm": asdict(algorithm)}
+        return cls(json.loads(json.dumps({**(config or {}), **own}, default=str)))
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> "SavedOptions | None":
+        """Those of a checkpoint; None where it has none.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        path = checkpoint / "options.json"
+        if not path.is_file():
+            return None
+        try:
+            options = cls(with_current_names(json.loads(path.read_text()), warn=False))
+            _ = options.algorithm, options.trains_selector
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: not the options of a training: {error!r}") from error
+        return options
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the algorithm."""
+        return str(self.groups["algorithm"]["name"])
+
+    @property
+    def trains_selector(self) -> bool:
+        return bool(self.groups["trainer"]["train_gaze"])
+
+    def differences(self, earlier: "SavedOptions") -> list[str]:
+        """Options with other values than earlier: `trainer.lr=0.1 (was 0.5)`."""
+        found = []
+        for group in self.groups.keys() & earlier.groups.keys():
+            now, was = (dict(_flat(one.groups[group], group)) for one in (self, earlier))
+            left_out = {f"{group}.{name}" for name in RUN_OPTIONS.get(group, ())}
+            # These two are always complete: what one lacks did not exist in its release.
+            complete = group in ("trainer", "algorithm")
+            names = now.keys() & was.keys() if complete else now.keys() | was.keys()
+            for name in names - left_out:
+                if now.get(name) != was.get(name):
+                    found.append(f"{name}={_text(now.get(name))} (was {_text(was.get(name))})")
+        return sorted(found)
+
+
+def _report_differences(
+    earlier: SavedOptions | None, options: SavedOptions, state: TrainingState, fresh: TrainingState
+) -> None:
+    """Log what is different from the training that is resumed."""
+    if earlier is None:
+        log.info("the checkpoint has no options.json: options cannot be compared")
+    elif differences := options.differences(earlier):
+        log.warning("resuming with other options than the checkpoint's:")
+        for difference in differences:
+            log.warning("  %s", difference)
+    for name in ("num_clips", "batch_size", "seed"):
+        was, now = getattr(state, name), getattr(fresh, name)
+        if was != now:
+            log.warning(
+                "resuming with %s=%s where it was %s: the order of clips changes", name, now, was
+            )
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Options with their whole paths."""
+    if isinstance(value, Mapping) and value:
+        for inner, part in value.items():
+            yield from _flat(part, f"{name}.{inner}")
+    else:
+        yield name, value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,12 +1,12 @@
-"""Sampling groups of gazes from the model (GRPO).
+"""Rollouts: padded gaze sequences, groups sampled from the model (GRPO), and control gazes.
 
-The rows of a group must be of equal length, or the longest would win by its length. How
-long they are is drawn for every clip by itself:
+The rows of a group must be of equal length, or the longest would win by its length. Their
+length is drawn per clip:
 
-- `uniform` and `dirichlet`: from the model's config, as a cap a frame.
-- `self`, and wherever the config asks for a loss threshold: one gaze is sampled that
-  stops where the predicted loss is at most a threshold drawn for this clip; the number
-  of patches it took in each frame are the caps of the clip's whole group.
+- `uniform` and `dirichlet`: caps per frame, from the model's config.
+- `self`, and wherever the config asks for a loss threshold: one gaze is sampled that stops
+  where the predicted loss falls below a threshold drawn for this clip; its number of patches
+  in each frame are the caps of the clip's whole group.
 """
 
 import copy
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from autogaze.clips import frame_caps
+from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
@@ -28,58 +29,18 @@ from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import Scores, score
 from autogaze.models.autogaze.streaming import Generation
-from autogaze.training.loader import Moment
-
-# Controls: gazes that know nothing of the clip they are judged on.
-
-
-def shuffled(gaze: Gaze) -> Gaze:
-    """The same gazes at other clips of the batch.
-
-    Clips change places with those half a batch away: neighbours may be of one video.
-    """
-    half = len(gaze) // 2
-    clips = list(gaze)
-    return Gaze.cat_clips([*clips[half:], *clips[:half]])
-
-
-def random_gaze(
-    pyramid: PatchPyramid,
-    lengths: Int[Tensor, "B T"],
-    generators: Sequence[torch.Generator],
-    weights: Float[Tensor, "B V"] | None = None,
-) -> Gaze:
-    """Random patches, so many in every frame.
-
-    Args:
-        generators: one a clip.
-        weights: how likely a clip's patches are, each above 0; evenly by default.
-    """
-    V = pyramid.num_patches
-    ids = []
-    for clip, (generator, counts) in enumerate(zip(generators, lengths.tolist(), strict=True)):
-        for count in counts:
-            if weights is None:
-                order = torch.randperm(V, generator=generator)
-            else:  # the first of exponential clocks with these rates
-                clocks = torch.empty(V).exponential_(generator=generator) / weights[clip]
-                order = clocks.argsort()
-            ids.append(order[:count])
-    return Gaze(pyramid, torch.cat(ids), lengths)
-
-
-# A lesson: gazes at some clips and what they were worth, settled before any gradient.
+from autogaze.training.loader import StepContext
 
 
 @dataclass(frozen=True)
 class GazeRows:
-    """Gazes of R rows in slots.
+    """Gaze sequences of R rows, padded to common lengths frame by frame.
 
     Attributes:
-        pyramid: what ids mean.
-        ids: (R, slots) numbered from the start of their own frame, nonsense where not kept.
+        pyramid: what ids refer to.
+        ids: (R, slots) frame-relative patch ids; arbitrary where not kept.
         kept: (R, slots) False where a slot is padding.
-        slots: slots of every frame.
+        slots: number of slots of every frame.
     """
 
     pyramid: PatchPyramid
@@ -98,7 +59,7 @@ class GazeRows:
 
     @classmethod
     def of_generation(cls, generation: Generation) -> "GazeRows":
-        """Generated rows."""
+        """Gazes as the model generated them."""
         ids = torch.cat([frame.ids for frame in generation.frames], 1)
         kept = torch.cat([frame.kept for frame in generation.frames], 1)
         slots = tuple(frame.ids.shape[1] for frame in generation.frames)
@@ -120,10 +81,10 @@ class GazeRows:
         """Some rows without padding."""
         return Gaze(self.pyramid, self.ids[rows][self.kept[rows]], self.counts()[rows])
 
-    def see(
+    def vision_tokens(
         self, model: AutoGaze, video: Float[Tensor, "B T 3 S S"]
     ) -> Float[Tensor, "R T tokens C"]:
-        """Vision tokens of every row, seen once for all rows of a clip; differentiable.
+        """Vision tokens of every row, computed once per clip; differentiable.
 
         Args:
             video: normalised; rows are group-major, row = repetition * B + clip.
@@ -137,10 +98,10 @@ class GazeRows:
         tokens: Float[Tensor, "R T tokens C"],
         targets: Float[Tensor, "R slots V"] | None = None,
     ) -> Scores:
-        """How likely the gazes were and what loss is predicted after each; differentiable.
+        """Log-probabilities of the gazes and predicted losses after each; differentiable.
 
         Args:
-            tokens: what `see` gave.
+            tokens: from `vision_tokens`.
             targets: see `autogaze.models.autogaze.scoring.score`.
         """
         return score(
@@ -149,22 +110,22 @@ class GazeRows:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What R rows, G for each of B clips, can teach.
+class RolloutBatch:
+    """Gaze sequences with rewards or labelled losses: G rows for each of B clips, no gradients.
 
     Attributes:
         frames: (B, T, 3, S, S) RGB.
         rows: the gazes, group-major: row = repetition * B + clip.
-        judged: frames that the task judges.
+        reconstructed: frames that the task measures.
         losses: (R, slots) the task's loss after a gaze, where known.
-        losses_known: (R, slots) where it is.
-        reward: (R, F) of every row at each judged frame, where the algorithm has any.
+        losses_known: (R, slots) where it is known.
+        reward: (R, F) of every row at each reconstructed frame, for algorithms with rewards.
         targets: (R, slots, V) see `GazeLabels`, where labels have any.
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
     rows: GazeRows
-    judged: tuple[int, ...]
+    reconstructed: tuple[int, ...]
     losses: Float[Tensor, "R slots"] | None = None
     losses_known: Bool[Tensor, "R slots"] | None = None
     reward: Float[Tensor, "R F"] | None = None
@@ -191,34 +152,37 @@ class Lesson:
 
     @property
     def video(self) -> Float[Tensor, "B T 3 S S"]:
-        """Frames as the selector sees them."""
+        """Frames normalised for the selector."""
         return normalise(self.rgb)
+
+
+# Groups sampled from the model.
 
 
 @torch.no_grad()
 def sample_groups(
     model: AutoGaze,
     video: Float[Tensor, "B T 3 S S"],
-    places: tuple[int, ...],
+    indices: tuple[int, ...],
     group_size: int,
-    moment: Moment,
+    context: StepContext,
 ) -> GazeRows:
-    """Gazes at every clip, `group_size` times, all of them decoded together.
+    """Sample `group_size` gazes at every clip, all of them decoded together.
 
     Args:
         video: normalised.
-        places: of the clips in the whole batch; what is sampled at a clip follows from
-            its place, so it does not depend on how batches are divided.
+        indices: of the clips in the whole batch; samples follow from them, not from how the
+            batch is divided.
 
     Returns:
         Group-major rows: row = repetition * B + clip.
     """
-    caps = group_caps(model, video, places, moment)
-    seeds = tuple(moment.seed_of("gaze", place, g) for g in range(group_size) for place in places)
+    caps = group_caps(model, video, indices, context)  # (B, T)
+    seeds = tuple(context.seed_of("gaze", i, g) for g in range(group_size) for i in indices)
     generation = model.generate(
         video,
         caps=caps.repeat(group_size, 1),
-        sampling=Sampling(moment.temperature, row_seeds=seeds),
+        sampling=Sampling(context.temperature, row_seeds=seeds),
         repetitions=group_size,
     )
     return GazeRows.of_generation(generation)
@@ -226,28 +190,29 @@ def sample_groups(
 
 @torch.no_grad()
 def group_caps(
-    model: AutoGaze, video: Float[Tensor, "B T 3 S S"], places: tuple[int, ...], moment: Moment
+    model: AutoGaze,
+    video: Float[Tensor, "B T 3 S S"],
+    indices: tuple[int, ...],
+    context: StepContext,
 ) -> Int[Tensor, "B T"]:
-    """How many patches every row of a clip's group takes in each frame."""
+    """Patches that every row of a clip's group takes in each frame."""
     T, V = video.shape[1], model.pyramid.num_patches
-    drawn = [
-        lengths_settings(model.config, T, moment.generator("length", place)) for place in places
-    ]
+    drawn = [group_settings(model.config, T, context.generator("length", i)) for i in indices]
     caps = torch.tensor([frame_caps(each.ratio, T, V) for each in drawn])
     thresholds = [each.threshold for each in drawn if each.threshold is not None]
     if not thresholds:
         return caps
-    seeds = tuple(moment.seed_of("length gaze", place) for place in places)
+    seeds = tuple(context.seed_of("length gaze", index) for index in indices)
     measured = model.generate(
         video,
         caps=caps,
         threshold=torch.tensor(thresholds),
-        sampling=Sampling(moment.temperature, row_seeds=seeds),
+        sampling=Sampling(context.temperature, row_seeds=seeds),
     )
     return measured.to_gaze().lengths
 
 
-def lengths_settings(
+def group_settings(
     config: AutoGazeConfig, num_frames: int, generator: torch.Generator
 ) -> GazeSettings:
     """Cap and threshold of a group. With `self` the mean ratio still caps every frame."""
@@ -261,16 +226,63 @@ def lengths_settings(
 
 
 def at_last_gazes(
-    rows: GazeRows, judged: tuple[int, ...], losses: Float[Tensor, "R F"]
+    rows: GazeRows, reconstructed: tuple[int, ...], losses: Float[Tensor, "R F"]
 ) -> tuple[Float[Tensor, "R slots"], Bool[Tensor, "R slots"]]:
-    """The loss of every judged frame at the slot of its last real gaze, and where these are."""
+    """Losses of the reconstructed frames at the slots of their last gazes, and where these are."""
     values = losses.new_zeros(rows.kept.shape)
     known = torch.zeros_like(rows.kept)
     counts = rows.counts()
     row = torch.arange(len(rows.ids), device=rows.ids.device)
-    for column, frame in enumerate(judged):
+    for column, frame in enumerate(reconstructed):
         start = rows.ends(frame) - rows.slots[frame]
         slot = start + (counts[:, frame] - 1).clamp(min=0)
         values[row, slot] = losses[:, column]
         known[row, slot] = counts[:, frame] > 0
     return values, known
+
+
+# Gazes that know nothing of the clip: for the dummy algorithm, and as controls in validation.
+
+
+def random_gaze(
+    pyramid: PatchPyramid, lengths: Int[Tensor, "B T"], generators: Sequence[torch.Generator]
+) -> Gaze:
+    """Random patches, `lengths` in every frame, from one generator per clip."""
+    ids = [
+        torch.randperm(pyramid.num_patches, generator=generator)[:count]
+        for generator, counts in zip(generators, lengths.tolist(), strict=True)
+        for count in counts
+    ]
+    return Gaze(pyramid, torch.cat(ids), lengths)
+
+
+def drawn_gaze(
+    config: AutoGazeConfig, indices: tuple[int, ...], num_frames: int, context: StepContext
+) -> Gaze:
+    """Random patches, as many as the config draws, for clips at these indices of a batch.
+
+    Raises:
+        TrainingError: lengths that only a selector could choose.
+    """
+    pyramid = config.pyramid
+    generators = [context.generator("random gaze", index) for index in indices]
+    lengths: list[list[int]] = []
+    for generator in generators:
+        drawn = draw_settings(config, num_frames, training=context.training, generator=generator)
+        if drawn.ratio is None:
+            raise TrainingError(
+                "algorithm dummy gazes at random and cannot stop by loss: "
+                "model.gazing_ratio_each_frame_config must be uniform or dirichlet, not self"
+            )
+        lengths.append(frame_caps(drawn.ratio, num_frames, pyramid.num_patches))
+    return random_gaze(pyramid, torch.tensor(lengths), generators)
+
+
+def shuffled(gaze: Gaze) -> Gaze:
+    """The same gazes at other clips of the batch.
+
+    Clips change places with those half a batch away: neighbours may be of one video.
+    """
+    half = len(gaze) // 2
+    clips = list(gaze)
+    return Gaze.cat_clips([*clips[half:], *clips[:half]])

@@ -1,136 +1,181 @@
-"""One step of training: lessons, counts, gradients, optimizer."""
+"""One training step: rollouts, losses, gradients, optimizer."""
 
-import json
-import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from autogaze.datasets.clip import UnreadableClip
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
 from autogaze.training.checkpoints import TrainingState
 from autogaze.training.config import TemperatureSchedule, TrainerOptions
-from autogaze.training.loader import Moment, PlacedBatch
-from autogaze.training.losses import BatchCounts, Learner
+from autogaze.training.loader import (
+    IndexedBatch,
+    StepContext,
+    check_unreadable,
+    report_unreadable,
+)
+from autogaze.training.losses import BatchCounts, Objective
 from autogaze.training.progress import Stopwatch
-from autogaze.training.rollouts import Lesson
+from autogaze.training.rollouts import RolloutBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-
-# Clips that could not be read: named, counted, and too many of them end training.
-
-log = logging.getLogger("autogaze.training")
-
-ENOUGH = 200
-"""Clips after which a share of them means something."""
+MIN_LOSS_SCALE = 1.0
+"""Of fp16: below it, gradients overflow for another reason than the loss scale."""
 
 
-def report(clips: Sequence[UnreadableClip], folder: Path) -> None:
-    """Name them in the log and in `unreadable.jsonl`."""
-    for clip in clips:
-        log.warning("skipped %s: %s", clip.name, clip.cause)
-    if clips:
-        try:
-            with (folder / "unreadable.jsonl").open("a") as file:
-                file.writelines(json.dumps(asdict(clip)) + "\n" for clip in clips)
-        except OSError as error:
-            log.error("%s: cannot be written: %s", folder / "unreadable.jsonl", error)
+class TrainingStep:
+    """Performs steps; only weights and the optimizer carry over from one to the next.
 
-
-def check_share(unreadable: int, seen: int, planned: int, most: float) -> None:
-    """Raise TrainingError where too many clips were unreadable.
-
-    Judged once `ENOUGH` clips were seen; before, only where even these could not all be
-    forgiven. A training of fewer clips is judged as a whole.
+    Args:
+        num_steps: of the whole training, for the schedules.
+        max_unreadable: share of clips that may be unreadable.
+        folder: of `unreadable.jsonl`.
     """
-    if unreadable > most * max(seen, min(ENOUGH, planned)):
-        share = math.ceil(100 * unreadable / seen) / 100
-        forgiven = f", or set dataset.max_unreadable={share:g} to do without them"
-        raise TrainingError(
-            f"{unreadable} of {seen} clips could not be read, more than "
-            f"dataset.max_unreadable={most:g} allows; unreadable.jsonl, in the folder of the "
-            "experiment, names them and says why: repair these files or take them away"
-            + (forgiven if unreadable < seen else "")
+
+    def __init__(
+        self,
+        objective: Objective,
+        accelerator: "Accelerator",
+        options: TrainerOptions,
+        num_steps: int,
+        max_unreadable: float,
+        folder: Path,
+    ) -> None:
+        self.objective, self.accelerator, self.options = objective, accelerator, options
+        self.num_steps, self.max_unreadable, self.folder = num_steps, max_unreadable, folder
+        groups = parameter_groups(objective.model, objective.task, options)
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimizer: Any = accelerator.prepare(make_optimizer(groups, options))
+        self.stopwatch = Stopwatch()
+
+    def __call__(
+        self, state: TrainingState, batches: Sequence[IndexedBatch]
+    ) -> tuple[TrainingState, dict[str, float]]:
+        """Learn from a batch, given as micro-batches; returns what was measured.
+
+        Raises:
+            TrainingError: too many unreadable clips, or a loss or gradients that are not
+                finite; the weights are then as they were.
+        """
+        options, number = self.options, state.step + 1
+        lr = learning_rate(options, state.step, self.num_steps)
+        heat = temperature(options.temp_schedule_args, state.step, self.num_steps)
+        context = StepContext(options.seed, state.step, heat)
+        # 1. Rollouts, without gradients: labels, or gazes sampled from the model and rewarded.
+        with self.stopwatch.stage("gazing"):
+            made = [self.objective.rollouts(batch, context) for batch in batches]
+        rollouts = [batch for batch in made if batch is not None]
+        # 2. Totals over all processes: losses are means over the whole batch.
+        counts, state = self._count(rollouts, batches, state)
+        metrics = {"lr": lr, "gazes": counts.gazes / max(1, counts.rows)}
+        if self.objective.algorithm.samples:
+            metrics["temperature"] = heat
+        if counts.rows:
+            # 3. Gradients of the mean loss, micro-batch by micro-batch, then over processes.
+            clear_gradients(self.parameters)
+            with self.stopwatch.stage("forward and backward"):
+                measured = self._backward(rollouts, counts)
+            for name, value in measured.items():
+                if not math.isfinite(value):
+                    raise self._diverged(number, f"{name} is {value}")
+            # 4. Clipping and the optimizer.
+            norm = self._update(lr, number)
+            metrics |= measured | ({"gradient_norm": norm} if math.isfinite(norm) else {})
+        return replace(state, step=number), metrics
+
+    def _count(
+        self,
+        rollouts: Sequence[RolloutBatch],
+        batches: Sequence[IndexedBatch],
+        state: TrainingState,
+    ) -> tuple[BatchCounts, TrainingState]:
+        """Totals over all processes; fails where too many clips were unreadable."""
+        unreadable = [clip for batch in batches for clip in batch.clips.unreadable]
+        report_unreadable(unreadable, self.folder)
+        rows, gazes, known, seen, lost = self._sum(
+            [
+                sum(batch.num_rows for batch in rollouts),
+                sum(batch.num_gazes for batch in rollouts),
+                sum(batch.num_known for batch in rollouts),
+                sum(len(batch) for batch in batches) + len(unreadable),
+                len(unreadable),
+            ]
+        )
+        state = replace(state, seen=state.seen + seen, unreadable=state.unreadable + lost)
+        planned = self.num_steps * self.options.batch_size
+        check_unreadable(state.unreadable, state.seen, planned, self.max_unreadable)
+        return BatchCounts(rows, gazes, known), state
+
+    def _backward(self, rollouts: Sequence[RolloutBatch], counts: BatchCounts) -> dict[str, float]:
+        """Gradients of the mean loss over all rows of all processes; returns the means."""
+        objective = self.objective
+        sums = torch.zeros(4, device=objective.device)
+        for batch in rollouts:
+            with self.accelerator.autocast():
+                losses = objective.losses(batch, counts)
+                total = losses.total() / counts.rows
+            self.accelerator.backward(total)
+            for index, part in enumerate((losses.gaze, losses.task, losses.auxiliary)):
+                if part is not None:
+                    sums[index] += part.detach().sum()
+            if batch.reward is not None:
+                sums[3] += batch.reward.mean(1).sum()
+        sum_gradients(self.parameters, self.accelerator)
+        means = [value / counts.rows for value in self._sum(sums.tolist())]
+        algorithm, trains = objective.algorithm, objective.train_gaze
+        auxiliary = trains and algorithm.options.auxiliary_weight > 0
+        wanted = (trains, objective.train_task, auxiliary, algorithm.samples)
+        names = ("loss", "task_loss", "auxiliary_loss", "reward")
+        return {n: mean for n, mean, ok in zip(names, means, wanted, strict=True) if ok}
+
+    def _update(self, lr: float, number: int) -> float:
+        """One step of the optimizer; returns the norm of the gradient before clipping.
+
+        It is not finite where fp16 overflowed: its scaler then skips the step.
+        """
+        most = self.options.max_grad_norm or float("inf")
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, most))  # type: ignore[arg-type]
+        scaler = self.accelerator.scaler
+        if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < MIN_LOSS_SCALE):
+            raise self._diverged(number, f"gradient norm is {norm}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["factor"]
+        self.optimizer.step()
+        return norm
+
+    def check_weights(self, step: int) -> None:
+        """Raise TrainingError where weights are no longer finite."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
+            raise self._diverged(step, "weights are not finite")
+
+    def _diverged(self, number: int, what: str) -> TrainingError:
+        options = self.options
+        other = "" if options.mixed_precision == "no" else ", or trainer.mixed_precision=no"
+        return TrainingError(
+            f"training diverged at step {number}: {what}. The last checkpoint is untouched; try a "
+            f"lower trainer.lr (now {options.lr:g}) or trainer.max_grad_norm (now "
+            f"{options.max_grad_norm}){other}"
         )
 
-
-# Gradients of all processes together, and the optimizer they go to.
-
-
-def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Those that learn."""
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
-
-
-def parameter_groups(model: AutoGaze, task: Task, options: TrainerOptions) -> list[dict[str, Any]]:
-    """What the optimizer is given; `factor` scales the learning rate of a group."""
-    groups: list[dict[str, Any]] = []
-    if options.train_gaze:
-        stem = trained_parameters(model.gazing_model.vision_model)
-        held = {id(parameter) for parameter in stem}
-        rest = [p for p in trained_parameters(model) if id(p) not in held]
-        groups.append({"params": stem, "factor": options.vision_lr_factor})
-        groups.append({"params": rest, "factor": 1.0})
-    if options.train_task:
-        groups.append({"params": trained_parameters(task), "factor": 1.0})
-    return groups
+    def _sum(self, numbers: list[Any]) -> list[Any]:
+        """Numbers summed over all processes."""
+        if self.accelerator.num_processes == 1:
+            return numbers
+        kind = torch.long if isinstance(numbers[0], int) else torch.float32
+        own = torch.tensor(numbers, dtype=kind, device=self.accelerator.device)
+        summed: Any = self.accelerator.reduce(own, reduction="sum")
+        return summed.tolist()
 
 
-def make_optimizer(
-    groups: Sequence[dict[str, Any]], options: TrainerOptions
-) -> torch.optim.Optimizer:
-    """Adam, AdamW (its decay apart from the gradient) or SGD."""
-    betas = (options.betas[0], options.betas[1])
-    common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(list(groups), momentum=options.momentum, **common)
-    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(list(groups), betas=betas, **common)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """For the next step, each group by its factor."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["factor"]
-
-
-def clear_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Zero them all. They are never None, so a parameter that nobody used is treated
-    alike by one process and by many.
-    """
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        else:
-            parameter.grad.zero_()
-
-
-def sum_over_processes(parameters: Sequence[nn.Parameter], accelerator: "Accelerator") -> None:
-    """Add up the gradients of all processes, in one message.
-
-    Each process's gradients are of a sum over its own rows divided by the rows of all,
-    so their sum is the gradient of the mean.
-    """
-    if accelerator.num_processes == 1 or not parameters:
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    summed: Tensor = accelerator.reduce(flat, reduction="sum")  # type: ignore[assignment]
-    parts = summed.split([gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
-# Learning rate and sampling temperature: functions of how far training is, nothing else.
+# Schedules: functions of the step alone.
 
 
 def learning_rate(options: TrainerOptions, step: int, num_steps: int) -> float:
@@ -166,139 +211,62 @@ def temperature(schedule: TemperatureSchedule, step: int, num_steps: int) -> flo
     return schedule.start * math.exp(done * math.log(schedule.end / schedule.start))
 
 
-LEAST_SCALE = 1.0
-"""Of fp16: where its scaler got below it, gradients overflow for another reason than it."""
+# Parameters, their optimizer, and their gradients over processes.
 
 
-class Stepper:
-    """Does steps; all that it carries from one to the next is weights and the optimizer.
+def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters that are trained."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
-    Args:
-        num_steps: of the whole training, for the schedules.
-        max_unreadable: share of clips that may be unreadable.
-        folder: where unreadable clips are listed.
+
+def parameter_groups(model: AutoGaze, task: Task, options: TrainerOptions) -> list[dict[str, Any]]:
+    """Parameter groups of the optimizer; `factor` scales a group's learning rate."""
+    groups: list[dict[str, Any]] = []
+    if options.train_gaze:
+        stem = trained_parameters(model.gazing_model.vision_model)
+        in_stem = {id(parameter) for parameter in stem}
+        rest = [p for p in trained_parameters(model) if id(p) not in in_stem]
+        groups.append({"params": stem, "factor": options.vision_lr_factor})
+        groups.append({"params": rest, "factor": 1.0})
+    if options.train_task:
+        groups.append({"params": trained_parameters(task), "factor": 1.0})
+    return groups
+
+
+def make_optimizer(
+    groups: Sequence[dict[str, Any]], options: TrainerOptions
+) -> torch.optim.Optimizer:
+    """Adam, AdamW (decoupled weight decay) or SGD."""
+    betas = (options.betas[0], options.betas[1])
+    common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(list(groups), momentum=options.momentum, **common)
+    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
+    return kind(list(groups), betas=betas, **common)
+
+
+def clear_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Zero all gradients. They are never None, so that an unused parameter is treated alike by
+    one process and by many.
     """
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        else:
+            parameter.grad.zero_()
 
-    def __init__(
-        self,
-        learner: Learner,
-        accelerator: "Accelerator",
-        options: TrainerOptions,
-        num_steps: int,
-        max_unreadable: float,
-        folder: Path,
-    ) -> None:
-        self.learner, self.accelerator, self.options = learner, accelerator, options
-        self.num_steps, self.max_unreadable, self.folder = num_steps, max_unreadable, folder
-        groups = parameter_groups(learner.model, learner.task, options)
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.optimizer: Any = accelerator.prepare(make_optimizer(groups, options))
-        self.stopwatch = Stopwatch()
 
-    def step(
-        self, state: TrainingState, batches: Sequence[PlacedBatch]
-    ) -> tuple[TrainingState, dict[str, float]]:
-        """Learn from a batch, which comes in micro-batches; returns what was measured.
+def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: "Accelerator") -> None:
+    """Sum the gradients of all processes, in one message.
 
-        Raises:
-            TrainingError: too many unreadable clips, or a loss or gradients that are not
-                finite; the weights are then as they were.
-        """
-        heat = temperature(self.options.temp_schedule_args, state.step, self.num_steps)
-        moment = Moment(self.options.seed, state.step, heat)
-        with self.stopwatch.stage("gazing"):
-            made = [self.learner.lesson(batch, moment) for batch in batches]
-        lessons = [lesson for lesson in made if lesson is not None]
-        counts, state = self._count(lessons, batches, state)
-        lr = learning_rate(self.options, state.step, self.num_steps)
-        metrics = {"lr": lr, "gazes": counts.gazes / max(1, counts.rows)}
-        if self.learner.recipe.samples:
-            metrics["temperature"] = heat
-        if counts.rows:
-            clear_gradients(self.parameters)
-            with self.stopwatch.stage("forward and backward"):
-                measured = self._backward(lessons, counts)
-            for name, value in measured.items():
-                if not math.isfinite(value):
-                    raise self._diverged(state.step + 1, f"{name} is {value}")
-            norm = self._descend(lr, state.step + 1)
-            metrics |= measured | ({"gradient_norm": norm} if math.isfinite(norm) else {})
-        return replace(state, step=state.step + 1), metrics
-
-    def _count(
-        self, lessons: Sequence[Lesson], batches: Sequence[PlacedBatch], state: TrainingState
-    ) -> tuple[BatchCounts, TrainingState]:
-        """What all processes hold together; fails where too many clips were unreadable."""
-        unreadable = [clip for batch in batches for clip in batch.clips.unreadable]
-        report(unreadable, self.folder)
-        rows, gazes, known, seen, lost = self._summed(
-            [
-                sum(lesson.num_rows for lesson in lessons),
-                sum(lesson.num_gazes for lesson in lessons),
-                sum(lesson.num_known for lesson in lessons),
-                sum(len(batch) for batch in batches) + len(unreadable),
-                len(unreadable),
-            ]
-        )
-        state = replace(state, seen=state.seen + int(seen), unreadable=state.unreadable + int(lost))
-        planned = self.num_steps * self.options.batch_size
-        check_share(state.unreadable, state.seen, planned, self.max_unreadable)
-        return BatchCounts(int(rows), int(gazes), int(known)), state
-
-    def _backward(self, lessons: Sequence[Lesson], counts: BatchCounts) -> dict[str, float]:
-        """Gradients of the mean over all rows of all processes, and what was measured."""
-        learner = self.learner
-        sums = torch.zeros(4, device=learner.device)
-        for lesson in lessons:
-            with self.accelerator.autocast():
-                losses = learner.losses(lesson, counts)
-                total = losses.total() / counts.rows
-            self.accelerator.backward(total)
-            for place, part in enumerate((losses.gaze, losses.task, losses.hints)):
-                if part is not None:
-                    sums[place] += part.detach().sum()
-            if lesson.reward is not None:
-                sums[3] += lesson.reward.mean(1).sum()
-        sum_over_processes(self.parameters, self.accelerator)
-        means = [value / counts.rows for value in self._summed(sums.tolist())]
-        hints = learner.train_gaze and learner.recipe.options.hint_weight > 0
-        wanted = (learner.train_gaze, learner.train_task, hints, learner.recipe.samples)
-        names = ("loss", "task_loss", "hint_loss", "reward")
-        return {n: mean for n, mean, ok in zip(names, means, wanted, strict=True) if ok}
-
-    def _descend(self, lr: float, number: int) -> float:
-        """One step of the optimizer; returns the norm of the gradient before clipping.
-
-        It is not finite where fp16 overflowed: its scaler then skips the step.
-        """
-        most = self.options.max_grad_norm or float("inf")
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters, most))  # type: ignore[arg-type]
-        scaler = self.accelerator.scaler
-        if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < LEAST_SCALE):
-            raise self._diverged(number, f"the gradient's norm is {norm}")
-        set_learning_rate(self.optimizer, lr)
-        self.optimizer.step()
-        return norm
-
-    def check_weights(self, step: int) -> None:
-        """Raise TrainingError where weights are no longer finite."""
-        if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
-            raise self._diverged(step, "weights are not finite")
-
-    def _diverged(self, number: int, what: str) -> TrainingError:
-        options = self.options
-        other = "" if options.mixed_precision == "no" else ", or trainer.mixed_precision=no"
-        return TrainingError(
-            f"training diverged, step {number}: {what}. The last checkpoint is untouched; try a "
-            f"lower trainer.lr (now {options.lr:g}) or trainer.max_grad_norm (now "
-            f"{options.max_grad_norm}){other}"
-        )
-
-    def _summed(self, numbers: list[Any]) -> list[Any]:
-        """Numbers added up over all processes."""
-        if self.accelerator.num_processes == 1:
-            return numbers
-        kind = torch.long if isinstance(numbers[0], int) else torch.float32
-        own = torch.tensor(numbers, dtype=kind, device=self.accelerator.device)
-        summed: Any = self.accelerator.reduce(own, reduction="sum")
-        return summed.tolist()
+    Each process's gradients are of a sum over its own rows divided by the rows of all, so
+    their sum is the gradient of the mean.
+    """
+    if accelerator.num_processes == 1 or not parameters:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    summed: Tensor = accelerator.reduce(flat, reduction="sum")  # type: ignore[assignment]
+    parts = summed.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))

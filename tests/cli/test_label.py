@@ -24,7 +24,7 @@ from autogaze.labelling.shards import parts_folder
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from autogaze.training.clip_sources import read_source
+from autogaze.training.datasets import read_dataset
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
 from tests.tasks.material import tiny_mae
@@ -106,7 +106,7 @@ def test_clips_of_any_dataset(call, tmp_path):
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["clips"] == 3
     # A training with the same options and seed finds them again.
-    source = read_source({**options, "gt_gazing_pos_paths": {"train": "gazing_labels.json"}})
+    source = read_dataset({**options, "gt_gazing_pos_paths": {"train": "gazing_labels.json"}})
     clips = source.clips("train", PatchPyramid(), 7)
     assert len(clips) == 3
     assert all(clips[number].labels is not None for number in range(3))

@@ -17,10 +17,10 @@ from autogaze.datasets.decoded import save_decoded
 from autogaze.errors import CheckpointError
 from autogaze.reconstruction.video_mae import save_video_mae
 from autogaze.tasks.losses import LOSSES
-from autogaze.training.clip_sources import DATASETS
+from autogaze.training.datasets import DATASETS
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
-from autogaze.training.task_config import read_task
+from autogaze.training.tasks import read_task
 from tests.clips import make_video
 from tests.tasks.material import TINY, tiny_mae, tiny_siglip
 from tests.training.composed import compose_options
@@ -93,7 +93,7 @@ def shrunk(options, data, folder):
 def run_a_step(options, data, folder):
     trainer = build_trainer(shrunk(options, data, folder))
     trainer.fit()
-    written = trainer.journal.path
+    written = trainer.metrics_log.path
     assert written.is_file()
     return [json.loads(line) for line in written.read_text().splitlines()]
 
@@ -199,7 +199,7 @@ def test_features_can_judge_a_selector(recipe, data, tmp_path):
     trained = load_file(weights / "model.safetensors")
     assert trained
     for name, value in trained.items():
-        assert trainer.learner.task.state_dict()[name].equal(value), name
+        assert trainer.objective.task.state_dict()[name].equal(value), name
     trainer.fit()
     validated, learned = read_metrics(trainer.folder / "metrics.jsonl")[:2]
     assert 0 < validated["val/loss"] < 10

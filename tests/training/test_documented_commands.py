@@ -49,7 +49,7 @@ def documented(page):
 
 SECTIONS = {
     f"{page}: {title}": commands
-    for page in ("training.md", "labels.md")
+    for page in ("training.md", "labels.md", "experiments.md")
     for title, commands in documented(page).items()
 }
 
@@ -123,10 +123,10 @@ def run_training(words):
     options = compose_options(name, *words, *sizes)
     trainer = build_trainer(options)
     if weights := options["trainer"]["gaze_weights"]:
-        assert_holds(trainer.learner.model, weights)
+        assert_holds(trainer.objective.model, weights)
     judge = options["task"].get("recon_model") or ""
     if judge.startswith("exps/"):
-        assert_holds(trainer.learner.task.mae, judge)
+        assert_holds(trainer.objective.task.mae, judge)
     if labels := options["dataset"]["gt_gazing_pos_paths"]["train"]:
         named = json.loads(Path(labels).read_text())
         assert len(trainer.data.train) == len(named) > 0

@@ -96,9 +96,9 @@ def test_a_group_of_one_leaves_the_policy_as_it_is(tmp_path):
     config = tiny_config("grpo", tmp_path)
     config["algorithm"] |= {"group_size": 1, "optimize_task_loss_prediction": False}
     trainer = build_trainer(config)
-    before = {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.objective.model.state_dict().items()}
     trainer.fit()
-    assert_same(before, trainer.learner.model.state_dict())
+    assert_same(before, trainer.objective.model.state_dict())
 
 
 def test_validation_does_not_touch_training(tmp_path):

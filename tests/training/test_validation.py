@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_curves")
 def validation(kind, folder, **options):
     """Of a tiny training, and what it makes ready."""
     trainer = tiny_trainer(kind, folder, val_nsteps=1, **options)
-    return Validation(trainer.learner, trainer.data.val, trainer.options, trainer.accelerator)
+    return Validation(trainer.objective, trainer.data.val, trainer.options, trainer.accelerator)
 
 
 def ids(gaze):
@@ -30,7 +30,7 @@ def ids(gaze):
 
 
 def test_shuffled_gazes_are_those_of_other_clips(tmp_path):
-    pyramid = validation("ntp", tmp_path).learner.model.pyramid
+    pyramid = validation("ntp", tmp_path).objective.model.pyramid
     for clips in (2, 3, 5):
         gaze = some_gaze(pyramid, clips=clips, frames=2)
         swapped = shuffled(gaze)
@@ -40,7 +40,7 @@ def test_shuffled_gazes_are_those_of_other_clips(tmp_path):
 
 
 def test_random_gazes_are_as_long_and_follow_their_seeds(tmp_path):
-    gaze = some_gaze(validation("ntp", tmp_path).learner.model.pyramid, clips=3, frames=2)
+    gaze = some_gaze(validation("ntp", tmp_path).objective.model.pyramid, clips=3, frames=2)
 
     def draw(seeds, lengths):
         return random_gaze(
@@ -62,7 +62,7 @@ def test_a_fixed_habit_shows(tmp_path, monkeypatch):
 
     def habit(self, batch):
         frames = torch.arange(20).expand(len(batch), 2, 20) < 4  # all of the coarse scale
-        return Gaze.from_mask(self.learner.model.pyramid, frames)
+        return Gaze.from_mask(self.objective.model.pyramid, frames)
 
     patched(monkeypatch, habit)
     metrics = validation("ntp", tmp_path).run()
@@ -72,7 +72,7 @@ def test_a_fixed_habit_shows(tmp_path, monkeypatch):
 
 def test_gazes_at_what_is_there_lose_by_being_shuffled(tmp_path, monkeypatch):
     def greedy(self, batch):
-        searcher = CanvasSearcher(self.learner.model.pyramid)
+        searcher = CanvasSearcher(self.objective.model.pyramid)
         labels = [searcher.label(frames, [5, 5]) for frames in batch.clips.frames]
         chosen = [id for label in labels for frame in label.ids for id in frame]
         return Gaze(searcher.pyramid, torch.tensor(chosen), torch.full((len(batch), 2), 5))
@@ -110,7 +110,7 @@ def test_terms_of_a_loss_are_logged_beside_it(tmp_path, monkeypatch):
     config["task"]["recon_model_config"] = config["task"]["recon_model_config"] | terms
     trainer = build_trainer(config)
     metrics = Validation(
-        trainer.learner, trainer.data.val, trainer.options, trainer.accelerator
+        trainer.objective, trainer.data.val, trainer.options, trainer.accelerator
     ).run()
     for suffix in ("", "@0.2"):
         l1, squares, loss = (metrics[f"val/{name}{suffix}"] for name in ("l1", "siglip2", "loss"))
@@ -121,7 +121,7 @@ def test_terms_of_a_loss_are_logged_beside_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("clips", "size"), [(1, 4), (2, 1), (3, 2), (5, 4), (8, 3), (9, 4)])
 def test_micro_batches_let_clips_swap(clips, size, tmp_path):
     made = validation("ntp", tmp_path, val_clips=clips, per_gpu_max_batch_size=size)
-    parts = [batch.places for batch in made._batches()]
+    parts = [batch.indices for batch in made._batches()]
     assert [place for part in parts for place in part] == list(range(clips))
     sizes = [len(part) for part in parts]
     assert min(sizes) >= min(2, clips)
@@ -132,7 +132,7 @@ def test_micro_batches_let_clips_swap(clips, size, tmp_path):
 
 def test_clips_are_drawn_from_the_whole_dataset_and_stay_the_same(tmp_path):
     def numbers(**options):
-        return [place.key.number for place in validation("ntp", tmp_path, **options).places]
+        return [item.key.number for item in validation("ntp", tmp_path, **options).items]
 
     everything = numbers(val_clips=99)
     assert sorted(everything) == list(range(10))
@@ -144,9 +144,9 @@ def test_only_validating_trains_and_saves_nothing(tmp_path):
     tiny_trainer("ntp", tmp_path / "trained", max_steps=1).fit()
     weights = str(tmp_path / "trained" / "tiny" / "checkpoint_latest_gaze")
     trainer = tiny_trainer("ntp", tmp_path, val_only=True, val_nsteps=0, gaze_weights=weights)
-    before = {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.objective.model.state_dict().items()}
     trainer.fit()
-    assert_same(before, trainer.learner.model.state_dict())
+    assert_same(before, trainer.objective.model.state_dict())
     folder = tmp_path / "tiny"
     (entry,) = read_metrics(folder / "validation" / "metrics.jsonl")
     assert {"val/loss", "val/gazing_ratio", *CONTROLS} <= entry.keys()
@@ -178,5 +178,5 @@ def test_a_threshold_stops_validation_too(tmp_path):
     limits = dict(SELF["task_loss_requirement_config"], fixed={"task_loss_requirement": 1e9})
     config["model"]["task_loss_requirement_config"] = limits
     trainer = build_trainer(config)
-    made = Validation(trainer.learner, trainer.data.val, trainer.options, trainer.accelerator)
+    made = Validation(trainer.objective, trainer.data.val, trainer.options, trainer.accelerator)
     assert made.run()["val/gazing_ratio"] == pytest.approx(1 / 20)

@@ -12,7 +12,7 @@ from autogaze.errors import TrainingError
 from autogaze.models.autogaze import AutoGaze, AutoGazeImageProcessor
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.checkpoints import Checkpoints
-from autogaze.training.step import Stepper
+from autogaze.training.step import TrainingStep
 from tests.disks import small_disk
 from tests.training.tiny import assert_same, tiny_trainer, weights_after
 
@@ -22,7 +22,7 @@ def test_the_latest_selector_is_a_folder_for_from_pretrained(tmp_path):
     trainer.fit()
     folder = tmp_path / "tiny" / "checkpoint_latest_gaze"
     model = AutoGaze.from_pretrained(folder)
-    assert_same(trainer.learner.model.state_dict(), model.state_dict())
+    assert_same(trainer.objective.model.state_dict(), model.state_dict())
     assert model.config.decode_positions == "sequential"
     assert AutoGazeImageProcessor.from_pretrained(folder).size == {"shortest_edge": 64}
     gaze = autogaze.load(folder).select(torch.rand(1, 2, 3, 64, 64), ratio=0.2)
@@ -33,7 +33,7 @@ def test_the_latest_judge_can_be_loaded(tmp_path):
     trainer = tiny_trainer("judge", tmp_path)
     trainer.fit()
     judge = VideoMAEReconstruction.from_checkpoint(tmp_path / "tiny" / "checkpoint_latest_task")
-    assert_same(dict(trainer.learner.task.mae.state_dict()), dict(judge.mae.state_dict()))
+    assert_same(dict(trainer.objective.task.mae.state_dict()), dict(judge.mae.state_dict()))
 
 
 def test_weights_can_be_started_from(tmp_path):
@@ -42,7 +42,7 @@ def test_weights_can_be_started_from(tmp_path):
         part = "task" if kind == "judge" else "gaze"
         source = tmp_path / kind / "tiny" / f"checkpoint_latest_{part}"
         trainer = tiny_trainer(kind, tmp_path / "next", seed=5, **{option: str(source)})
-        module = trainer.learner.task.mae if kind == "judge" else trainer.learner.model
+        module = trainer.objective.task.mae if kind == "judge" else trainer.objective.model
         assert_same(weights_after(tmp_path / kind, kind), dict(module.state_dict()))
 
 
@@ -100,20 +100,20 @@ def test_what_is_not_finite_ends_training_and_is_never_saved(bad, tmp_path, monk
     tiny_trainer("ntp", tmp_path, max_steps=2, save_nsteps=1).fit()
     good = weights_after(tmp_path, "ntp")
     trainer = tiny_trainer("ntp", tmp_path, max_steps=4, save_nsteps=1, resume=True)
-    parameter = trainer.stepper.parameters[0]
+    parameter = trainer.step.parameters[0]
     if bad == "loss":
-        monkeypatch.setattr(Stepper, "_backward", lambda *_: {"loss": math.nan})
+        monkeypatch.setattr(TrainingStep, "_backward", lambda *_: {"loss": math.nan})
     elif bad == "gradients":
         parameter.register_hook(lambda gradient: gradient * math.inf)
     else:
-        descend = Stepper._descend
+        descend = TrainingStep._update
 
         def to_infinity(self, lr, number):
             norm = descend(self, lr, number)
             parameter.data.fill_(math.inf)
             return norm
 
-        monkeypatch.setattr(Stepper, "_descend", to_infinity)
+        monkeypatch.setattr(TrainingStep, "_update", to_infinity)
     with pytest.raises(TrainingError, match=rf"step 3: .*{bad[:6]}.*trainer\.lr .*max_grad_norm"):
         trainer.fit()
     assert_same(good, weights_after(tmp_path, "ntp"))

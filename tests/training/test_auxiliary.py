@@ -9,10 +9,10 @@ from autogaze.gaze import Gaze
 from autogaze.training.auxiliary import (
     CENTRE,
     FLOOR,
-    carried_targets,
+    canvas_targets,
+    cell_targets,
     directions,
-    hint_loss,
-    hint_targets,
+    regression_loss,
     share_positions,
 )
 from autogaze.training.factory import build_trainer
@@ -27,7 +27,7 @@ VIEW, CHANGE, EARLIER = 0, 1, 2
 
 
 def targets_of(frames):
-    return hint_targets(frames, tiny_model().pyramid, GRID)
+    return cell_targets(frames, tiny_model().pyramid, GRID)
 
 
 def test_a_still_grey_clip_has_nothing_to_tell():
@@ -57,18 +57,18 @@ def test_detail_is_told_where_a_coarse_scale_loses_it():
     assert found[5:].max() < found[0] - 2
 
 
-def test_tokens_that_carry_the_hints_lose_nothing():
+def test_tokens_that_carry_the_targets_have_no_loss():
     targets = torch.randn(2, 3, 16, 3)
     carried = torch.randn(2, 3, 16)
     read = directions(48, 3, torch.device("cpu"))
     torch.testing.assert_close(read.mT @ read, torch.eye(4))
     tokens = torch.cat([targets, carried[..., None]], -1) @ read.mT
-    torch.testing.assert_close(hint_loss(tokens, targets, carried), torch.zeros(2))
+    torch.testing.assert_close(regression_loss(tokens, targets, carried), torch.zeros(2))
     off = tokens + read[:, 0]
-    torch.testing.assert_close(hint_loss(off, targets, carried), torch.full((2,), 1 / 3))
+    torch.testing.assert_close(regression_loss(off, targets, carried), torch.full((2,), 1 / 3))
     off = tokens + read[:, 3]
-    torch.testing.assert_close(hint_loss(off, targets, carried), torch.ones(2))
-    torch.testing.assert_close(hint_loss(off, targets), torch.zeros(2))
+    torch.testing.assert_close(regression_loss(off, targets, carried), torch.ones(2))
+    torch.testing.assert_close(regression_loss(off, targets), torch.zeros(2))
 
 
 def test_what_earlier_gazes_left_is_carried():
@@ -78,22 +78,22 @@ def test_what_earlier_gazes_left_is_carried():
     fine = pyramid.offsets[-1]
     mask[0, 0, fine + 5] = True
     mask[0, 1, fine + 6] = True
-    found = carried_targets(frames, Gaze.from_mask(pyramid, mask), GRID)[0]
+    found = canvas_targets(frames, Gaze.from_mask(pyramid, mask), GRID)[0]
     quiet, loud = math.log(FLOOR) - CENTRE, math.log(0.3 + FLOOR) - CENTRE
     drawn = torch.zeros(3, GRID * GRID, dtype=torch.bool)
     drawn[1:, 5], drawn[2:, 6] = True, True
     torch.testing.assert_close(found, torch.where(drawn, quiet, loud))
 
 
-def test_hints_teach_the_stem(tmp_path):
+def test_the_auxiliary_loss_trains_the_stem(tmp_path):
     def losses(weight, steps):
         options = tiny_config("ntp", tmp_path / f"{weight}", max_steps=steps)
-        options["algorithm"]["hint_weight"] = weight
+        options["algorithm"]["auxiliary_weight"] = weight
         trainer = build_trainer(options)
         trainer.fit()
         frames = torch.rand(2, 3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
-        tokens, _ = trainer.learner.model.gazing_model.vision_tokens(frames * 2 - 1)
-        return float(hint_loss(tokens, targets_of(frames)).mean().detach())
+        tokens, _ = trainer.objective.model.gazing_model.vision_tokens(frames * 2 - 1)
+        return float(regression_loss(tokens, targets_of(frames)).mean().detach())
 
     assert losses(1.0, 12) < 0.7 * losses(0.0, 12)
 
@@ -138,7 +138,7 @@ def test_targets_that_name_one_patch_are_labels(tmp_path):
     for trainer in (plain, sharp, soft):
         trainer.fit()
     first, second, third = (
-        trainer.learner.model.gazing_model.gaze_decoder.lm_head.weight
+        trainer.objective.model.gazing_model.gaze_decoder.lm_head.weight
         for trainer in (plain, sharp, soft)
     )
     torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
@@ -146,22 +146,21 @@ def test_targets_that_name_one_patch_are_labels(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["ntp", "grpo"])
-def test_hints_are_counted_apart(recipe, tmp_path):
+def test_the_auxiliary_loss_is_logged_apart(recipe, tmp_path):
     entries = []
     for weight in (0.0, 0.5):
         options = tiny_config(recipe, tmp_path / f"{weight}", max_steps=1)
-        options["algorithm"]["hint_weight"] = weight
+        options["algorithm"]["auxiliary_weight"] = weight
         build_trainer(options).fit()
         entries.append(read_metrics(tmp_path / f"{weight}" / "tiny" / "metrics.jsonl")[0])
-    without, with_hints = entries
-    assert with_hints["loss"] == pytest.approx(without["loss"], rel=1e-4)
-    assert "hint_loss" not in without
-    assert with_hints["hint_loss"] > 0.1
+    without, with_auxiliary = entries
+    assert with_auxiliary["loss"] == pytest.approx(without["loss"], rel=1e-4)
+    assert "auxiliary_loss" not in without
+    assert with_auxiliary["auxiliary_loss"] > 0.1
 
 
 COMMON = [
-    ("algorithm.hint_weight", 1),
-    ("algorithm.scale_alpha", 0.5),
+    ("algorithm.auxiliary_weight", 1),
     ("trainer.shared_positions", True),
 ]
 

@@ -1,6 +1,6 @@
-"""The `task` group: what judges gazes, by `task.name`.
+"""The group `task`: what measures gazes, by `task.name`.
 
-A new task is a class here, an entry in `TASKS` and a config in `configs/task`.
+A new task is a class here, an entry in `TASKS` and a file in `configs/task`.
 """
 
 from abc import ABC, abstractmethod
@@ -17,17 +17,17 @@ from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.siglip_video_feature_reconstruction import SiglipVideoFeatureReconstruction
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from autogaze.training.config import choose, read, unknown
+from autogaze.training.config import choose, read, unknown_option
 from autogaze.utils.checkpoints import config_file, find_checkpoint
 
 
 @dataclass(frozen=True)
-class TaskSource(ABC):
-    """What all tasks can be told.
+class TaskConfig(ABC):
+    """Options that all tasks have.
 
     Args:
         scales: of the gazes; those of the model.
-        recon_sample_rate: share of a clip's frames that is judged in a step.
+        recon_sample_rate: share of a clip's frames that are reconstructed per training step.
     """
 
     scales: str = "32+64+112+224"
@@ -39,17 +39,17 @@ class TaskSource(ABC):
 
         Raises:
             TrainingError: options that do not fit.
-            CheckpointError: weights that cannot be had.
+            CheckpointError: weights that cannot be loaded.
         """
 
     def max_num_frames(self, task: Task) -> int | None:
-        """Frames of the longest clips that a task of this kind can judge; None: any."""
+        """Frames of the longest clips that the task can measure; None: no limit."""
         return None
 
 
 @dataclass(frozen=True)
-class CanvasSource(TaskSource):
-    """`canvas_reconstruction`: closed form, nothing to train."""
+class CanvasConfig(TaskConfig):
+    """`canvas_reconstruction`: closed form, without weights."""
 
     def build(self, pyramid: PatchPyramid) -> Task:
         parsed = PatchPyramid.parse(self.scales, pyramid.patch_size)
@@ -57,22 +57,22 @@ class CanvasSource(TaskSource):
 
 
 @dataclass(frozen=True)
-class VideoMAESource(TaskSource):
+class VideoMAETaskConfig(TaskConfig):
     """`video_mae_reconstruction`.
 
     Args:
-        recon_model: a folder, a hub id (`facebook/vit-mae-large`) or a file to start from;
-            null starts from nothing.
-        recon_model_config: `loss_type` and `loss_weights`, by default those that the
-            config.json of `recon_model` says; besides, values of `VideoMAEConfig`: the
-            shape, where it starts from nothing.
-        default_loss_type, default_loss_weights: of a judge that says none of its own: an
-            image MAE, or one from nothing.
+        recon_model: a folder, a hub id (`facebook/vit-mae-large`) or a file to start from; null:
+            random weights.
+        recon_model_config: `loss_type` and `loss_weights`, by default those in the config.json
+            of `recon_model`; and values of `VideoMAEConfig`, the shape of a model that starts
+            from random weights.
+        default_loss_type, default_loss_weights: for a `recon_model` whose config.json names no
+            loss (an image MAE), and for random weights.
     """
 
     recon_sample_rate: float = 0.125
     recon_model: str | None = None
-    recon_model_config: Mapping[str, Any] = field(default_factory=dict)
+    recon_model_config: dict[str, Any] = field(default_factory=dict)
     default_loss_type: str = "l1"
     default_loss_weights: str = "1"
 
@@ -80,15 +80,14 @@ class VideoMAESource(TaskSource):
         config = {k: v for k, v in self.recon_model_config.items() if v is not None}
         losses = {key: config.pop(key, None) for key in ("loss_type", "loss_weights")}
         shape = {field.name for field in fields(VideoMAEConfig)}
-        for name in config:
-            if name not in shape:
-                option = f"option task.recon_model_config.{name}"
-                raise TrainingError(unknown(option, name, shape | set(losses)))
+        for name in config.keys() - shape:
+            group = "task.recon_model_config"
+            raise TrainingError(unknown_option(group, name, shape | set(losses)))
         config["scales"] = self.scales
         place = None if self.recon_model is None else find_checkpoint(self.recon_model)
         has_config = place is not None and config_file(place).is_file()
-        says_its_own = place is not None and has_config and "loss_type" in read_mae_config(place)
-        if losses["loss_type"] is None and not says_its_own:
+        names_loss = place is not None and has_config and "loss_type" in read_mae_config(place)
+        if losses["loss_type"] is None and not names_loss:
             losses["loss_type"] = self.default_loss_type
             losses["loss_weights"] = losses["loss_weights"] or self.default_loss_weights
         if place is not None:
@@ -102,12 +101,11 @@ class VideoMAESource(TaskSource):
         return VideoMAEReconstruction(mae, terms, self.recon_sample_rate)
 
     def max_num_frames(self, task: Task) -> int | None:
-        """See `TaskSource`."""
         return task.mae.config.max_num_frames if isinstance(task, VideoMAEReconstruction) else None
 
 
 @dataclass(frozen=True)
-class SiglipSource(TaskSource):
+class SiglipConfig(TaskConfig):
     """`siglip_video_feature_reconstruction`.
 
     Args:
@@ -117,7 +115,7 @@ class SiglipSource(TaskSource):
 
     recon_sample_rate: float = 0.125
     encoder: str = "google/siglip2-base-patch16-224"
-    decoder: Mapping[str, Any] = field(default_factory=dict)
+    decoder: dict[str, Any] = field(default_factory=dict)
 
     def build(self, pyramid: PatchPyramid) -> Task:
         return SiglipVideoFeatureReconstruction.from_pretrained(
@@ -128,16 +126,16 @@ class SiglipSource(TaskSource):
         )
 
 
-TASKS: dict[str, type[TaskSource]] = {
-    "canvas_reconstruction": CanvasSource,
-    "video_mae_reconstruction": VideoMAESource,
-    "siglip_video_feature_reconstruction": SiglipSource,
+TASKS: dict[str, type[TaskConfig]] = {
+    "canvas_reconstruction": CanvasConfig,
+    "video_mae_reconstruction": VideoMAETaskConfig,
+    "siglip_video_feature_reconstruction": SiglipConfig,
 }
 """What `task.name` can be."""
 
 
-def read_task(options: Mapping[str, Any]) -> TaskSource:
+def read_task(options: Mapping[str, Any]) -> TaskConfig:
     """The task that the options describe."""
     options = dict(options)
-    kind: type[TaskSource] = choose(TASKS, options.pop("name", None), "task.name")
+    kind: type[TaskConfig] = choose(TASKS, options.pop("name", None), "task.name")
     return read(kind, options, "task")

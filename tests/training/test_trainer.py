@@ -9,11 +9,11 @@ from tests.training.tiny import JUDGE, RECIPES, tiny_config, tiny_trainer
 
 
 def weights(trainer):
-    return {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
+    return {name: value.clone() for name, value in trainer.objective.model.state_dict().items()}
 
 
 def changed(trainer, before):
-    after = trainer.learner.model.state_dict()
+    after = trainer.objective.model.state_dict()
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
@@ -38,7 +38,7 @@ def test_gradients_are_clipped(tmp_path):
     trainer = tiny_trainer("ntp", tmp_path, max_grad_norm=0.5, **sgd)
     before = weights(trainer)
     trainer.fit()
-    after = trainer.learner.model.state_dict()
+    after = trainer.objective.model.state_dict()
     moved = sum(float((before[name] - after[name]).square().sum()) for name in before) ** 0.5
     (entry,) = read_metrics(tmp_path / "tiny" / "metrics.jsonl")
     assert entry["gradient_norm"] > 0.5
@@ -49,7 +49,7 @@ def test_selector_and_judge_can_learn_together(tmp_path):
     config = tiny_config("grpo", tmp_path, train_task=True, detach_task=False)
     config["task"] = dict(JUDGE)
     trainer = build_trainer(config)
-    before, judge = weights(trainer), trainer.learner.task.mae
+    before, judge = weights(trainer), trainer.objective.task.mae
     mask = judge.decoder.decoder_pred.weight.clone()
     trainer.fit()
     assert changed(trainer, before)

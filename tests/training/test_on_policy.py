@@ -13,7 +13,7 @@ from autogaze.labelling.search import CanvasSearcher
 from autogaze.models.autogaze.processing import normalise
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.training.factory import build_trainer
-from autogaze.training.loader import Moment, PlacedBatch
+from autogaze.training.loader import IndexedBatch, StepContext
 from tests.datasets.pictures import some_frames
 from tests.training.tiny import JUDGE, tiny_config
 
@@ -59,57 +59,57 @@ def test_targets_name_what_would_have_been_best_after_other_choices():
 
 def own_options(folder, share):
     options = tiny_config("ntp", folder)
-    options["algorithm"]["own_gazes"] = share
+    options["algorithm"]["on_policy"] = share
     return options
 
 
-def lesson_of(tmp_path, share, *, training=True):
+def rollouts_of(tmp_path, share, *, training=True):
     """What a tiny training would learn from its first batch, and its trainer."""
     trainer = build_trainer(own_options(tmp_path, share))
     clips = collate([trainer.data.train[ClipKey(0, number)] for number in range(4)])
-    lesson = trainer.learner.lesson(
-        PlacedBatch(clips, (0, 1, 2, 3)), Moment(0, 0, training=training)
+    rollouts = trainer.objective.rollouts(
+        IndexedBatch(clips, (0, 1, 2, 3)), StepContext(0, 0, training=training)
     )
-    return lesson, clips, trainer.learner.model
+    return rollouts, clips, trainer.objective.model
 
 
 def test_own_gazes_are_the_models_and_as_long_as_the_labels(tmp_path):
-    labelled, clips, _ = lesson_of(tmp_path, 0.0)
-    lesson, _, model = lesson_of(tmp_path, 1.0)
-    assert torch.equal(lesson.rows.counts(), labelled.rows.counts())
+    labelled, clips, _ = rollouts_of(tmp_path, 0.0)
+    rollouts, _, model = rollouts_of(tmp_path, 1.0)
+    assert torch.equal(rollouts.rows.counts(), labelled.rows.counts())
     video = normalise(clips.frames.float() / 255)
     own = model.generate(video, caps=labelled.rows.counts()).to_gaze()
-    assert torch.equal(lesson.rows.gaze().ids, own.ids)
-    assert not torch.equal(lesson.rows.gaze().ids, labelled.rows.gaze().ids)
+    assert torch.equal(rollouts.rows.gaze().ids, own.ids)
+    assert not torch.equal(rollouts.rows.gaze().ids, labelled.rows.gaze().ids)
     # The losses are those that its gazes really leave.
-    last = torch.tensor([lesson.rows.ends(frame) - 1 for frame in range(clips.frames.shape[1])])
-    ends = lesson.rows.kept[:, last]
+    last = torch.tensor([rollouts.rows.ends(frame) - 1 for frame in range(clips.frames.shape[1])])
+    ends = rollouts.rows.kept[:, last]
     wanted = canvas_losses(clips.frames, own)
-    torch.testing.assert_close(lesson.losses[:, last][ends], wanted[ends], rtol=1e-4, atol=1e-6)
-    kept = lesson.rows.kept
-    torch.testing.assert_close(lesson.targets[kept].sum(1), torch.ones(int(kept.sum())))
+    torch.testing.assert_close(rollouts.losses[:, last][ends], wanted[ends], rtol=1e-4, atol=1e-6)
+    kept = rollouts.rows.kept
+    torch.testing.assert_close(rollouts.targets[kept].sum(1), torch.ones(int(kept.sum())))
 
 
 def test_some_clips_keep_their_labels_and_validation_all(tmp_path):
-    labelled = lesson_of(tmp_path, 0.0)[0].rows.gaze()
-    own = lesson_of(tmp_path, 1.0)[0].rows.gaze()
-    mixed = lesson_of(tmp_path, 0.5)[0].rows.gaze()
+    labelled = rollouts_of(tmp_path, 0.0)[0].rows.gaze()
+    own = rollouts_of(tmp_path, 1.0)[0].rows.gaze()
+    mixed = rollouts_of(tmp_path, 0.5)[0].rows.gaze()
     from_labels = [bool(a == b) for a, b in zip(masks(mixed), masks(labelled), strict=True)]
     from_model = [bool(a == b) for a, b in zip(masks(mixed), masks(own), strict=True)]
     assert all(map(lambda a, b: a or b, from_labels, from_model))
     assert not all(from_labels)
     assert not all(from_model)
-    validated = lesson_of(tmp_path, 1.0, training=False)[0].rows.gaze()
+    validated = rollouts_of(tmp_path, 1.0, training=False)[0].rows.gaze()
     assert torch.equal(validated.ids, labelled.ids)
 
 
 def test_a_divided_batch_gazes_alike(tmp_path):
-    whole, _, _ = lesson_of(tmp_path, 0.5)
+    whole, _, _ = rollouts_of(tmp_path, 0.5)
     trainer = build_trainer(own_options(tmp_path / "again", 0.5))
     found = []
     for place in range(4):
-        part = PlacedBatch(collate([trainer.data.train[ClipKey(0, place)]]), (place,))
-        found += masks(trainer.learner.lesson(part, Moment(0, 0)).rows.gaze())
+        part = IndexedBatch(collate([trainer.data.train[ClipKey(0, place)]]), (place,))
+        found += masks(trainer.objective.rollouts(part, StepContext(0, 0)).rows.gaze())
     assert found == masks(whole.rows.gaze())
 
 
@@ -126,7 +126,7 @@ def masks(gaze):
     return [each.mask.flatten().tolist() for each in gaze]
 
 
-@pytest.mark.parametrize(("option", "value"), [("own_gazes", 1.5), ("own_softness", 0.0)])
+@pytest.mark.parametrize(("option", "value"), [("on_policy", 1.5), ("on_policy_softness", 0.0)])
 def test_impossible_options(tmp_path, option, value):
     options = tiny_config("ntp", tmp_path)
     options["algorithm"][option] = value

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autogaze.errors import TrainingError
-from autogaze.training.logging import TRACKERS, Tracking
+from autogaze.training.logging import TRACKERS, Tracker
 from tests.training.tiny import tiny_trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def trained_with(notebook, folder):
     """A training of one step that a tracker is told of."""
     trainer = tiny_trainer("ntp", folder, max_steps=1, val_nsteps=1)
     trainer.accelerator.trackers = [notebook]
-    trainer.journal.tracking.works = True
+    trainer.metrics_log.tracker.active = True
     trainer.fit()
     return trainer
 
@@ -76,7 +76,7 @@ def test_a_tracker_that_does_not_start_is_an_error(tmp_path):
             raise ConnectionError("no route to host")
 
     with pytest.raises(TrainingError, match=r"tracker=wandb.*no route to host; WANDB_MODE=offline"):
-        Tracking(tmp_path, Offline(), "wandb", {})
+        Tracker(tmp_path, Offline(), "wandb", {})
 
 
 @pytest.mark.parametrize("name", [name for name in TRACKERS if name != "none"])

@@ -5,12 +5,12 @@ import torch
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.sampling import Sampling, sample_block
-from autogaze.training.loader import Moment
+from autogaze.training.loader import StepContext
 from autogaze.training.rollouts import GazeRows, at_last_gazes, group_caps, sample_groups
 from tests.models.tiny import tiny_model, tiny_video
 from tests.training.tiny import SELF
 
-MOMENT = Moment(seed=0, step=3, temperature=1.0)
+CONTEXT = StepContext(seed=0, step=3, temperature=1.0)
 
 
 def model(**changes):
@@ -77,11 +77,11 @@ def test_each_row_needs_its_seed():
 
 def test_groups_are_of_equal_length_and_group_major():
     selector = self_sampling(-0.5, 0.5)
-    video, places = tiny_video(3, 3), (4, 5, 6)
-    rows = sample_groups(selector, video, places, 4, MOMENT)
+    video, indices = tiny_video(3, 3), (4, 5, 6)
+    rows = sample_groups(selector, video, indices, 4, CONTEXT)
     counts = rows.counts().unflatten(0, (4, 3))  # (G, B, T)
     assert (counts == counts[:1]).all()
-    caps = group_caps(selector, video, places, MOMENT).tolist()
+    caps = group_caps(selector, video, indices, CONTEXT).tolist()
     assert counts[0].tolist() == caps
     assert len(set(map(tuple, caps))) > 1, (
         "clips must differ in length for this test to say anything"
@@ -92,15 +92,15 @@ def test_groups_are_of_equal_length_and_group_major():
 
 def test_the_ratio_caps_self_sampled_lengths():
     selector = self_sampling(-9.0, -8.0)  # a loss that is never reached
-    caps = group_caps(selector, tiny_video(1, 3), (0,), MOMENT)
+    caps = group_caps(selector, tiny_video(1, 3), (0,), CONTEXT)
     assert caps.tolist() == [[8, 8, 8]]  # 0.4 of 20 patches
 
 
 def test_a_clip_is_sampled_alike_in_every_batch():
     selector = self_sampling(-0.5, 0.5)
     video = tiny_video(4, 3)
-    whole = sample_groups(selector, video, (0, 1, 2, 3), 2, MOMENT).gaze()
-    part = sample_groups(selector, video[2:], (2, 3), 2, MOMENT).gaze()
+    whole = sample_groups(selector, video, (0, 1, 2, 3), 2, CONTEXT).gaze()
+    part = sample_groups(selector, video[2:], (2, 3), 2, CONTEXT).gaze()
     for repetition in range(2):
         for clip in range(2):
             there = whole[repetition * 4 + 2 + clip]
