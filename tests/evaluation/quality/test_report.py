@@ -215,5 +215,5 @@ def test_the_plots_are_drawn(report, tmp_path):
     for name in ("curves", "stops", "one"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             sizes.append(picture.size)
-    assert sizes[0][1] > 1.5 * sizes[2][1]  # two metrics, one judge
+    assert sizes[0][1] > 1.5 * sizes[2][1]  # two metrics, one metric
     assert min(sizes[1]) > 400
