@@ -152,7 +152,7 @@ class OpenStream:
     @classmethod
     @contextmanager
     def open(cls, path: Path, *, motion: bool = False) -> Iterator["OpenStream"]:
-        """Open a file to decode its video on all cores, with motion vectors if asked for.
+        """Open a file to decode its video, with motion vectors if asked for.
 
         Raises:
             VideoError: see `open_container`; or there is no video that can be decoded.
@@ -222,6 +222,8 @@ def _decoder(stream: VideoStream, motion: bool) -> VideoCodecContext:
         decoder = VideoCodecContext.create("libvpx" if decoder.name == "vp8" else "libvpx-vp9", "r")
     decoder.thread_type = "AUTO"  # type: ignore[assignment]
     if motion:
+        # Frames in parallel would export vectors of frames that are still being decoded.
+        decoder.thread_type = "SLICE"  # type: ignore[assignment]
         decoder.options = {"flags2": "+export_mvs"}
     return decoder
 

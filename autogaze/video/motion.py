@@ -3,7 +3,7 @@
 Inter-coded streams carry a motion vector for every block. FFmpeg exports them while
 it decodes, so they cost next to nothing: no optical flow, no extra decoding.
 
-With FFmpeg 8 and the codecs in `CODECS`, with and without threads: blocks are 8 x 8 or 16 x 16
+With FFmpeg 8 and the codecs in `CODECS`: blocks are 8 x 8 or 16 x 16
 pixels on an 8-pixel grid; a skipped block has a vector of length zero; a block *without* a vector
 is intra-coded, so its content is new; a frame without any vector (a key frame, say) is new as a
 whole. The length counts from the reference frame, which a B-frame or a frame with several
