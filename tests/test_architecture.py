@@ -42,6 +42,16 @@ def test_files_named_on_the_page_are_there():
     assert missing == []
 
 
+def test_recipes_name_what_is_there():
+    """Of "`CanvasConfig` in `training/tasks.py`" both are."""
+    recipes = re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", house.PAGE.read_text())
+    assert recipes
+    for name, file in recipes:
+        assert re.search(
+            rf"^(class )?{name}\b|^def {name}\b", (house.PACKAGE / file).read_text(), re.M
+        )
+
+
 def test_no_circles():
     circle = house.find_circle(INSIDE)
     assert not circle, "a circle of imports:\n" + "\n".join(map(str, circle))
