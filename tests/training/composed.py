@@ -3,7 +3,7 @@
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from tests.training.tiny import JUDGE, MODEL
+from tests.training.tiny import MODEL, VIDEO_MAE
 
 
 def compose_options(name, *overrides):
@@ -30,4 +30,4 @@ SHORT += ["trainer.num_workers=0", "trainer.device=cpu", "trainer.log_nsteps=1"]
 SMALL = overrides_of(MODEL, "model")
 SMALL.append("model.gaze_model_config.gaze_decoder_config.num_key_value_heads=2")
 """20 patches of 64-pixel frames; weights by the ten thousand."""
-SMALL_JUDGE = overrides_of(JUDGE["recon_model_config"], "task.recon_model_config")
+SMALL_VIDEO_MAE = overrides_of(VIDEO_MAE["recon_model_config"], "task.recon_model_config")

@@ -29,20 +29,20 @@ def test_the_latest_selector_is_a_folder_for_from_pretrained(tmp_path):
     assert gaze.lengths.tolist() == [[4, 4]]
 
 
-def test_the_latest_judge_can_be_loaded(tmp_path):
-    trainer = tiny_trainer("judge", tmp_path)
+def test_the_latest_task_model_can_be_loaded(tmp_path):
+    trainer = tiny_trainer("task", tmp_path)
     trainer.fit()
-    judge = VideoMAEReconstruction.from_checkpoint(tmp_path / "tiny" / "checkpoint_latest_task")
-    assert_same(dict(trainer.objective.task.mae.state_dict()), dict(judge.mae.state_dict()))
+    task = VideoMAEReconstruction.from_checkpoint(tmp_path / "tiny" / "checkpoint_latest_task")
+    assert_same(dict(trainer.objective.task.mae.state_dict()), dict(task.mae.state_dict()))
 
 
 def test_weights_can_be_started_from(tmp_path):
-    for kind, option in (("ntp", "gaze_weights"), ("judge", "task_weights")):
+    for kind, option in (("ntp", "gaze_weights"), ("task", "task_weights")):
         tiny_trainer(kind, tmp_path / kind, max_steps=1).fit()
-        part = "task" if kind == "judge" else "gaze"
+        part = "task" if kind == "task" else "gaze"
         source = tmp_path / kind / "tiny" / f"checkpoint_latest_{part}"
         trainer = tiny_trainer(kind, tmp_path / "next", seed=5, **{option: str(source)})
-        module = trainer.objective.task.mae if kind == "judge" else trainer.objective.model
+        module = trainer.objective.task.mae if kind == "task" else trainer.objective.model
         assert_same(weights_after(tmp_path / kind, kind), dict(module.state_dict()))
 
 

@@ -24,7 +24,7 @@ from autogaze.training.tasks import read_task
 from tests.clips import make_video
 from tests.tasks.material import TINY, tiny_mae, tiny_siglip
 from tests.training.composed import compose_options
-from tests.training.tiny import JUDGE, MODEL
+from tests.training.tiny import MODEL, VIDEO_MAE
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "autogaze" / "configs"
@@ -59,7 +59,7 @@ def data(tmp_path_factory):
 
 
 def shrunk(options, data, folder):
-    """The same with a tiny model and judge, on tiny clips, for one step."""
+    """The same with a tiny model and task, on tiny clips, for one step."""
     options = json.loads(json.dumps(options))  # a copy without shared parts
     dataset, task, trainer = options["dataset"], options["task"], options["trainer"]
     dataset["clip_len"] = 2
@@ -78,7 +78,7 @@ def shrunk(options, data, folder):
     model["gaze_model_config"] = json.loads(json.dumps(MODEL["gaze_model_config"]))
     if task["name"] == "video_mae_reconstruction":
         task["recon_model"] = None
-        shape = JUDGE["recon_model_config"]
+        shape = VIDEO_MAE["recon_model_config"]
         task["recon_model_config"] = {**shape, "loss_type": "l1", "loss_weights": 1}
     if task["name"] == "siglip_video_feature_reconstruction":
         task["encoder"] = str(data / "siglip")
@@ -99,9 +99,9 @@ def run_a_step(options, data, folder):
 
 
 def test_the_names_that_users_know_are_there():
-    for judge in ("video_mae", "canvas"):
+    for family in ("video_mae", "canvas"):
         for rest in ("ar_gaze_ntp", "ar_gaze_grpo", "dummy"):
-            assert f"video_folder_{judge}_reconstruction_{rest}" in NAMES
+            assert f"video_folder_{family}_reconstruction_{rest}" in NAMES
     assert train.DEFAULT_CONFIG in NAMES
 
 
@@ -123,8 +123,8 @@ def test_every_dataset_trains_a_step(dataset, data, tmp_path):
 
 @pytest.mark.parametrize("task", sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml")))
 def test_every_task_trains_a_step(task, data, tmp_path):
-    judge = "canvas" if task.startswith("canvas") else "video_mae"
-    options = compose_options(f"video_folder_{judge}_reconstruction_dummy", f"task={task}")
+    family = "canvas" if task.startswith("canvas") else "video_mae"
+    options = compose_options(f"video_folder_{family}_reconstruction_dummy", f"task={task}")
     entries = run_a_step(options, data, tmp_path)
     if options["trainer"]["train_task"]:
         assert all(entry["gradient_norm"] > 0 for entry in entries if "task_loss" in entry)
@@ -148,10 +148,10 @@ OWN = {"loss_type": "siglip2+l1", "loss_weights": "2+0.5"}
         ("video_mae_reconstruction_small", None, ONE),
     ],
 )
-def test_a_judge_is_asked_for_the_losses_it_was_trained_with(
+def test_a_reconstruction_model_keeps_the_losses_it_was_trained_with(
     task, says, wanted, tmp_path, monkeypatch
 ):
-    """What its config.json says; `says` is {} for an image MAE, None where there is no judge."""
+    """What its config.json says; `says` is {} for an image MAE, None where there is no such model."""
     for name in ("dinov2_reg", "siglip2"):
         monkeypatch.setitem(LOSSES, name, LOSSES["l1"])
     config = "video_folder_video_mae_reconstruction_ar_gaze_grpo"
@@ -160,8 +160,8 @@ def test_a_judge_is_asked_for_the_losses_it_was_trained_with(
     given |= {**TINY.values(), "scales": None}
     options["recon_model"] = None
     if says is not None:
-        save_video_mae(tiny_mae(), tmp_path / "judge", **says)
-        options["recon_model"] = str(tmp_path / "judge")
+        save_video_mae(tiny_mae(), tmp_path / "task", **says)
+        options["recon_model"] = str(tmp_path / "task")
     pyramid = TINY.pyramid
     assert read_task(options).build(pyramid).losses.recipe == wanted
     given |= {"loss_type": "l1", "loss_weights": 3}
@@ -186,12 +186,12 @@ def test_a_file_of_weights_alone_gets_its_shape_from_the_options(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["ar_gaze_ntp", "ar_gaze_grpo"])
-def test_features_can_judge_a_selector(recipe, data, tmp_path):
-    """With the decoder that the judge's own training left behind."""
+def test_features_can_train_a_selector(recipe, data, tmp_path):
+    """With the decoder that the task's own training left behind."""
     task = "task=siglip_video_feature_reconstruction"
-    judge = compose_options("video_folder_video_mae_reconstruction_dummy", task)
-    run_a_step(judge, data, tmp_path / "judge")
-    weights = tmp_path / "judge" / judge["trainer"]["exp_name"] / "checkpoint_latest_task"
+    first = compose_options("video_folder_video_mae_reconstruction_dummy", task)
+    run_a_step(first, data, tmp_path / "task")
+    weights = tmp_path / "task" / first["trainer"]["exp_name"] / "checkpoint_latest_task"
     options = compose_options(f"video_folder_video_mae_reconstruction_{recipe}", task)
     options = shrunk(options, data, tmp_path)
     options["trainer"]["task_weights"] = str(weights)
@@ -250,6 +250,7 @@ def test_the_options_that_users_know_can_be_overridden():
         assert options["trainer"]["resume"] is True
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_and_says_in_one_line_what_is_wrong(tmp_path):
     command = [sys.executable, "-m", "autogaze.train", "trainer.max_steps=1"]
     command += ["trainer.batch_size=2", "trainer.val_nsteps=0", "trainer.num_workers=0"]

@@ -21,14 +21,14 @@ from autogaze.tasks.losses import LOSSES
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
 from tests.clips import make_video
-from tests.training.composed import SHORT, SMALL, SMALL_JUDGE, compose_options
-from tests.training.tiny import JUDGE, MODEL, save_judge
+from tests.training.composed import SHORT, SMALL, SMALL_VIDEO_MAE, compose_options
+from tests.training.tiny import MODEL, VIDEO_MAE, save_tiny_video_mae
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 HEADING = re.compile(r"^##+ (.*)$", re.MULTILINE)
 BLOCK = re.compile(r"^```(?:bash)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^.*?\bautogaze(\.train| label)\b([^&\n]*)", re.MULTILINE)
-SHAPE = JUDGE["recon_model_config"]
+SHAPE = VIDEO_MAE["recon_model_config"]
 pytestmark = pytest.mark.usefixtures("no_curves")
 
 
@@ -56,7 +56,7 @@ SECTIONS = {
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
-    """What the docs take for granted: videos, photographs, an image MAE, a judge."""
+    """What the docs take for granted: videos, photographs, an image MAE, a VideoMAE."""
     root = tmp_path_factory.mktemp("material")
     for folder in (
         "videos/train",
@@ -76,7 +76,7 @@ def material(tmp_path_factory):
     torch.manual_seed(0)
     image_mae = tf.ViTMAEForPreTraining(tf.ViTMAEConfig(**SHAPE, image_size=64))
     image_mae.save_pretrained(root / "facebook" / "vit-mae-large")
-    save_judge(root / "judge")
+    save_tiny_video_mae(root / "video_mae")
     return root
 
 
@@ -119,14 +119,14 @@ def run_training(words):
     if "algorithm=grpo" in words or name.endswith("grpo"):
         sizes.append("algorithm.group_size=2")
     if "task=video_mae_reconstruction_small" in words:
-        sizes += SMALL_JUDGE
+        sizes += SMALL_VIDEO_MAE
     options = compose_options(name, *words, *sizes)
     trainer = build_trainer(options)
     if weights := options["trainer"]["gaze_weights"]:
         assert_holds(trainer.objective.model, weights)
-    judge = options["task"].get("recon_model") or ""
-    if judge.startswith("exps/"):
-        assert_holds(trainer.objective.task.mae, judge)
+    weights_of_task = options["task"].get("recon_model") or ""
+    if weights_of_task.startswith("exps/"):
+        assert_holds(trainer.objective.task.mae, weights_of_task)
     if labels := options["dataset"]["gt_gazing_pos_paths"]["train"]:
         named = json.loads(Path(labels).read_text())
         assert len(trainer.data.train) == len(named) > 0
@@ -144,6 +144,7 @@ def test_all_stages_are_documented():
     assert any("droid" in " ".join(words) for _, words in commands), "the run on real clips"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
 def test_commands_run_one_after_the_other(section, workplace):
     commands = SECTIONS[section]

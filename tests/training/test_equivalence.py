@@ -46,9 +46,10 @@ def test_micro_batches_teach_what_the_whole_batch_does(kind, micro_batch, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path):
     """On a machine without a GPU, where nobody said that the processor is wanted."""
-    options = {**SGD, "kinds": list(RECIPES), "val_nsteps": 2, "val_pictures": 0}
+    options = {**SGD, "kinds": list(RECIPES), "max_steps": 2, "val_nsteps": 2, "val_pictures": 0}
     alone = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -103,7 +104,7 @@ def test_a_group_of_one_leaves_the_policy_as_it_is(tmp_path):
 
 def test_validation_does_not_touch_training(tmp_path):
     for name, steps in (("without", 0), ("with", 1)):
-        tiny_trainer("judge", tmp_path / name, max_steps=2, val_nsteps=steps).fit()
+        tiny_trainer("task", tmp_path / name, max_steps=2, val_nsteps=steps).fit()
     assert_same(
-        weights_after(tmp_path / "without", "judge"), weights_after(tmp_path / "with", "judge")
+        weights_after(tmp_path / "without", "task"), weights_after(tmp_path / "with", "task")
     )

@@ -15,7 +15,7 @@ from autogaze.training.factory import build_trainer
 from autogaze.training.loader import check_unreadable
 from autogaze.training.logging import read_metrics
 from tests.clips import make_video
-from tests.training.tiny import JUDGE, tiny_config, tiny_trainer
+from tests.training.tiny import VIDEO_MAE, tiny_config, tiny_trainer
 
 WRONG = {
     "trainer.lr_schedule": ("linaer", "linear"),
@@ -145,22 +145,22 @@ def test_augmentations_that_cannot_be_are_refused(wrong, tmp_path):
 
 
 def test_random_gazes_cannot_stop_by_loss(tmp_path):
-    config = tiny_config("judge", tmp_path)
+    config = tiny_config("task", tmp_path)
     config["model"]["gazing_ratio_each_frame_config"]["sample_strategy_during_training"] = "self"
     with pytest.raises(TrainingError, match="must be uniform or dirichlet, not self"):
         build_trainer(config)
 
 
-def test_clips_longer_than_a_judge_knows_are_refused(tmp_path):
-    config = tiny_config("judge", tmp_path)
-    shape = {**JUDGE["recon_model_config"], "max_num_frames": 1}
-    config["task"] = {**JUDGE, "recon_model_config": shape}
+def test_clips_longer_than_a_reconstruction_model_takes_are_refused(tmp_path):
+    config = tiny_config("task", tmp_path)
+    shape = {**VIDEO_MAE["recon_model_config"], "max_num_frames": 1}
+    config["task"] = {**VIDEO_MAE, "recon_model_config": shape}
     with pytest.raises(TrainingError, match=r"dataset\.clip_len=2: .* 1 frames"):
         build_trainer(config)
 
 
 def test_an_encoder_that_is_not_there_is_named(tmp_path):
-    config = tiny_config("judge", tmp_path)
+    config = tiny_config("task", tmp_path)
     missing = str(tmp_path / "nowhere")
     config["task"] = {
         "name": "siglip_video_feature_reconstruction",
@@ -251,8 +251,8 @@ def test_labels_without_losses_cannot_teach_the_loss_prediction(tmp_path):
 
 
 def test_unknown_losses_are_named(tmp_path):
-    config = tiny_config("judge", tmp_path)
-    config["task"] = {**JUDGE, "recon_model_config": {"loss_type": "l2"}}
+    config = tiny_config("task", tmp_path)
+    config["task"] = {**VIDEO_MAE, "recon_model_config": {"loss_type": "l2"}}
     with pytest.raises(TrainingError, match="known are l1"):
         build_trainer(config)
 
@@ -271,10 +271,10 @@ def test_a_batch_that_cannot_be_divided_is_refused_before_training(tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
-def test_a_judge_of_another_architecture_is_refused(tmp_path):
-    tiny_trainer("judge", tmp_path, max_steps=1).fit()
+def test_a_task_of_another_architecture_is_refused(tmp_path):
+    tiny_trainer("task", tmp_path, max_steps=1).fit()
     config = tiny_config("grpo", tmp_path / "next")
-    config["task"] = {**JUDGE, "recon_model_config": {**JUDGE["recon_model_config"]}}
+    config["task"] = {**VIDEO_MAE, "recon_model_config": {**VIDEO_MAE["recon_model_config"]}}
     config["task"]["recon_model_config"]["hidden_size"] = 48
     weights = str(tmp_path / "tiny" / "checkpoint_latest_task")
     config["trainer"]["task_weights"] = weights
@@ -291,9 +291,9 @@ def test_training_nothing_is_refused(tmp_path):
     with pytest.raises(TrainingError, match="no weights that could be trained"):
         tiny_trainer("ntp", tmp_path, train_task=True, detach_task=False)
     with pytest.raises(TrainingError, match="detach_task=False"):
-        tiny_trainer("judge", tmp_path, detach_task=True)
+        tiny_trainer("task", tmp_path, detach_task=True)
     with pytest.raises(TrainingError, match=r"dummy .*trainer\.train_gaze=False"):
-        tiny_trainer("judge", tmp_path, train_gaze=True)
+        tiny_trainer("task", tmp_path, train_gaze=True)
 
 
 def test_ntp_needs_labels(tmp_path):
@@ -387,7 +387,7 @@ def damaged(monkeypatch, *numbers):
     monkeypatch.setattr("autogaze.training.single_datasets.ProceduralClips", Damaged)
 
 
-@pytest.mark.parametrize("kind", ["ntp", "grpo", "judge"])
+@pytest.mark.parametrize("kind", ["ntp", "grpo", "task"])
 def test_unreadable_clips_are_skipped_named_and_counted(kind, tmp_path, monkeypatch, caplog):
     damaged(monkeypatch, 3)
     config = tiny_config(kind, tmp_path, max_steps=5)
@@ -410,7 +410,7 @@ def test_unreadable_clips_to_validate_on_are_counted_and_too_many_end_training(
     tmp_path, monkeypatch, caplog
 ):
     damaged(monkeypatch, 3)
-    config = tiny_config("judge", tmp_path, val_only=True, val_clips=10)
+    config = tiny_config("task", tmp_path, val_only=True, val_clips=10)
     config["dataset"]["max_unreadable"] = 0.1
     build_trainer(config).fit()
     written = tmp_path / "tiny" / "validation" / "metrics.jsonl"

@@ -39,7 +39,7 @@ def test_every_stage_reports_clips_a_second_and_where_the_time_goes(kind, tmp_pa
         assert set(SPEED) <= entry.keys()
         assert entry["clips_per_second"] > 0
         assert 0 < entry["forward_backward_share"] <= entry["compute_share"] <= 1
-        measured = {"ntp": "loss", "grpo": "reward", "judge": "task_loss"}[kind]
+        measured = {"ntp": "loss", "grpo": "reward", "task": "task_loss"}[kind]
         assert {"lr", "gazes", "gradient_norm", measured} <= entry.keys()
         assert f"{measured} {entry[measured]:.4g}" in line
         assert ("temperature" in entry) == (kind == "grpo")
@@ -224,7 +224,7 @@ def test_validation_writes_metrics_pictures_and_curves(tmp_path):
     assert (folder / "curves.png").is_file()
 
 
-def test_a_full_disk_costs_the_journal_and_not_the_training(tmp_path, monkeypatch, caplog):
+def test_a_full_disk_costs_the_log_and_not_the_training(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(Checkpoints, "save", lambda *_: None)  # another test is about these
     trainer = tiny_trainer("ntp", tmp_path, max_steps=1, val_nsteps=1)
     with small_disk(kilobytes=0), caplog.at_level(logging.ERROR):

@@ -15,7 +15,7 @@ from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.training.factory import build_trainer
 from autogaze.training.loader import IndexedBatch, StepContext
 from tests.datasets.pictures import some_frames
-from tests.training.tiny import JUDGE, tiny_config
+from tests.training.tiny import VIDEO_MAE, tiny_config
 
 PYRAMID = PatchPyramid.parse("32+64", 16)
 
@@ -115,7 +115,7 @@ def test_a_divided_batch_gazes_alike(tmp_path):
 
 def test_two_units_of_losses_are_refused(tmp_path):
     options = own_options(tmp_path, 0.5)
-    options["task"] = copy.deepcopy(JUDGE)
+    options["task"] = copy.deepcopy(VIDEO_MAE)
     with pytest.raises(TrainingError, match="canvas_reconstruction"):
         build_trainer(options)
     options["algorithm"]["optimize_task_loss_prediction"] = False

@@ -20,7 +20,7 @@ from autogaze.cli.app import app
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
 from tests.clips import make_video
-from tests.training.composed import SHORT, SMALL, SMALL_JUDGE
+from tests.training.composed import SHORT, SMALL, SMALL_VIDEO_MAE
 from tests.training.test_documented_commands import BLOCK, HEADING, assert_holds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +125,7 @@ def run_training(options):
     return trainer
 
 
+@pytest.mark.slow
 def test_the_commands_run_one_after_the_other(checkout, options_of):
     sizes = [*SMALL, *SHORT, "trainer.max_steps=1", "trainer.val_ratios=[0.1]"]
     for name, command in zip(STAGES, TRAININGS, strict=True):
@@ -153,7 +154,7 @@ def test_a_reconstruction_model_and_who_learns_from_it(checkout, options_of):
     assert task["default_loss_type"] == "l1+efficientnet"
     assert task["default_loss_weights"] == "1+0.3"
     pixels = ["task.default_loss_type=l1", "task.default_loss_weights=1"]  # needs no other weights
-    options = options_of([*words_of(VIDEO_MAE), *sizes, *SMALL_JUDGE, *pixels])
+    options = options_of([*words_of(VIDEO_MAE), *sizes, *SMALL_VIDEO_MAE, *pixels])
     build_trainer(options).fit()
     made = "exps/video_mae/checkpoint_latest_task"
     assert (Path(made) / "model.safetensors").is_file()

@@ -20,7 +20,7 @@ from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
 from autogaze.training.step import TrainingStep
 from tests.training.tiny import (
-    JUDGE,
+    VIDEO_MAE,
     assert_same,
     tiny_config,
     tiny_trainer,
@@ -28,6 +28,7 @@ from tests.training.tiny import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def start(folder, **options):
@@ -42,7 +43,7 @@ class InterruptedTrainingError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("kind", "optimizer"), [("ntp", "adam"), ("ntp", "sgd"), ("grpo", "adam"), ("judge", "adamw")]
+    ("kind", "optimizer"), [("ntp", "adam"), ("ntp", "sgd"), ("grpo", "adam"), ("task", "adamw")]
 )
 def test_resumed_training_ends_with_the_same_bits(kind, optimizer, tmp_path, monkeypatch):
     options = {"optimizer": optimizer, "max_steps": 5, "momentum": 0.9, "num_workers": 0}
@@ -66,8 +67,9 @@ def test_resumed_training_ends_with_the_same_bits(kind, optimizer, tmp_path, mon
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_it_resumes_with_the_same_bits(tmp_path):
-    steps = 8
+    steps = 6
     options = {"kinds": ["grpo"], "max_steps": steps, "num_workers": 1, "save_nsteps": 1}
     process = start(tmp_path / "parts", **options)
     metrics = tmp_path / "parts" / "grpo" / "tiny" / "metrics.jsonl"
@@ -86,6 +88,7 @@ def test_killed_at_any_step_it_resumes_with_the_same_bits(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_killed_while_saving_it_resumes_from_the_last_good_checkpoint(tmp_path):
     options = {"max_steps": 5, "save_nsteps": 1}
     process = start(tmp_path / "parts", kinds=["ntp"], die_while_saving=3, **options)
@@ -223,9 +226,9 @@ def test_two_algorithms_do_not_share_a_folder(tmp_path):
     assert_same(whole, weights_after(tmp_path, "ntp"))
 
 
-def test_from_a_judge_no_selector_starts(tmp_path):
-    tiny_trainer("judge", tmp_path / "judge", max_steps=1).fit()
-    source = str(tmp_path / "judge" / "tiny")
+def test_from_a_task_no_selector_starts(tmp_path):
+    tiny_trainer("task", tmp_path / "task", max_steps=1).fit()
+    source = str(tmp_path / "task" / "tiny")
     with pytest.raises(CheckpointError, match=r"by algorithm dummy.*ntp.*trainer\.task_weights"):
         tiny_trainer("ntp", tmp_path / "ntp", resume=source).fit()
 
@@ -271,23 +274,23 @@ def test_a_damaged_checkpoint_is_put_aside_for_an_older_one(tmp_path, caplog):
         tiny_trainer("ntp", tmp_path, resume=True).fit()
 
 
-def test_a_damaged_judge_is_put_aside_too(tmp_path, caplog):
-    tiny_trainer("judge", tmp_path).fit()
-    whole = weights_after(tmp_path, "judge")
+def test_a_damaged_task_is_put_aside_too(tmp_path, caplog):
+    tiny_trainer("task", tmp_path).fit()
+    whole = weights_after(tmp_path, "task")
     newest = Checkpoints(tmp_path / "tiny").all()[-1]
-    # The latest judge is a second name of this file, hence a new one.
+    # The latest task is a second name of this file, hence a new one.
     (newest / "task" / "model.safetensors").unlink()
     (newest / "task" / "model.safetensors").write_bytes(b"not weights")
-    tiny_trainer("judge", tmp_path, resume=True).fit()
+    tiny_trainer("task", tmp_path, resume=True).fit()
     assert "trying an older checkpoint" in caplog.text
-    assert_same(whole, weights_after(tmp_path, "judge"))
+    assert_same(whole, weights_after(tmp_path, "task"))
 
 
-def test_validating_a_checkpoint_takes_its_judge(tmp_path):
-    tiny_trainer("judge", tmp_path, max_steps=1).fit()
-    trainer = tiny_trainer("judge", tmp_path, val_only=True, resume=True)
+def test_validating_a_checkpoint_takes_its_task(tmp_path):
+    tiny_trainer("task", tmp_path, max_steps=1).fit()
+    trainer = tiny_trainer("task", tmp_path, val_only=True, resume=True)
     trainer.fit()
-    assert_same(weights_after(tmp_path, "judge"), dict(trainer.objective.task.mae.state_dict()))
+    assert_same(weights_after(tmp_path, "task"), dict(trainer.objective.task.mae.state_dict()))
 
 
 def test_validating_random_weights_is_refused(tmp_path):
@@ -339,7 +342,7 @@ def test_another_optimizer_is_refused(tmp_path):
     for changes in ({"optimizer": "sgd"}, {"train_task": True, "detach_task": False}):
         config = tiny_config("ntp", tmp_path, resume=True, max_steps=2, **changes)
         if "train_task" in changes:
-            config["task"] = dict(JUDGE)
+            config["task"] = dict(VIDEO_MAE)
         with pytest.raises(CheckpointError, match=r"of another training|no such checkpoint"):
             build_trainer(config).fit()
 

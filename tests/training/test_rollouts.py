@@ -107,7 +107,7 @@ def test_a_clip_is_sampled_alike_in_every_batch():
             assert torch.equal(part[repetition * 2 + clip].ids, there.ids)
 
 
-def test_losses_are_known_at_the_last_real_gaze_of_judged_frames():
+def test_losses_are_known_at_the_last_real_gaze_of_reconstructed_frames():
     kept = torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1]]).bool()
     rows = GazeRows(model().pyramid, torch.arange(5).repeat(2, 1), kept, (3, 2))
     losses, known = at_last_gazes(rows, (0, 1), torch.tensor([[0.1, 0.2], [0.3, 0.4]]))

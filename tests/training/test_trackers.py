@@ -79,6 +79,7 @@ def test_a_tracker_that_does_not_start_is_an_error(tmp_path):
         Tracker(tmp_path, Offline(), "wandb", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TRACKERS if name != "none"])
 def test_real_trackers_start_without_a_network(name, tmp_path):
     pytest.importorskip(name)

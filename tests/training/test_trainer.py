@@ -5,7 +5,7 @@ import torch
 
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
-from tests.training.tiny import JUDGE, RECIPES, tiny_config, tiny_trainer
+from tests.training.tiny import RECIPES, VIDEO_MAE, tiny_config, tiny_trainer
 
 
 def weights(trainer):
@@ -45,21 +45,21 @@ def test_gradients_are_clipped(tmp_path):
     assert moved == pytest.approx(0.5, rel=1e-3)
 
 
-def test_selector_and_judge_can_learn_together(tmp_path):
+def test_selector_and_task_can_learn_together(tmp_path):
     config = tiny_config("grpo", tmp_path, train_task=True, detach_task=False)
-    config["task"] = dict(JUDGE)
+    config["task"] = dict(VIDEO_MAE)
     trainer = build_trainer(config)
-    before, judge = weights(trainer), trainer.objective.task.mae
-    mask = judge.decoder.decoder_pred.weight.clone()
+    before, mae = weights(trainer), trainer.objective.task.mae
+    mask = mae.decoder.decoder_pred.weight.clone()
     trainer.fit()
     assert changed(trainer, before)
-    assert not torch.equal(mask, judge.decoder.decoder_pred.weight)
+    assert not torch.equal(mask, mae.decoder.decoder_pred.weight)
     entries = read_metrics(tmp_path / "tiny" / "metrics.jsonl")
     assert all({"loss", "task_loss", "reward"} <= entry.keys() for entry in entries)
 
 
-def test_training_the_judge_leaves_the_selector_as_it_is(tmp_path):
-    trainer = tiny_trainer("judge", tmp_path)
+def test_training_the_task_leaves_the_selector_as_it_is(tmp_path):
+    trainer = tiny_trainer("task", tmp_path)
     before = weights(trainer)
     trainer.fit()
     assert not changed(trainer, before)

@@ -57,7 +57,7 @@ def patched(monkeypatch, choose):
     monkeypatch.setattr(Validation, "_gaze", lambda self, batch, setting: choose(self, batch))
 
 
-def test_a_fixed_habit_shows(tmp_path, monkeypatch):
+def test_a_content_blind_prior_shows(tmp_path, monkeypatch):
     """Gazes that are alike everywhere cost the same when clips swap them."""
 
     def habit(self, batch):
@@ -94,7 +94,7 @@ def test_controls_stand_beside_a_selectors_loss(kind, tmp_path):
 
 
 def test_random_gazes_need_no_control(tmp_path):
-    metrics = validation("judge", tmp_path, val_ratios=[0.2]).run()
+    metrics = validation("task", tmp_path, val_ratios=[0.2]).run()
     assert set(metrics) == {"val/loss", "val/gazing_ratio", "val/loss@0.2"}
 
 
@@ -104,7 +104,7 @@ def test_terms_of_a_loss_are_logged_beside_it(tmp_path, monkeypatch):
             return (made - real).square().mean((1, 2, 3))
 
     monkeypatch.setitem(LOSSES, "siglip2", lambda _: Squares())
-    config = tiny_config("judge", tmp_path, val_nsteps=1, val_ratios=[0.2])
+    config = tiny_config("task", tmp_path, val_nsteps=1, val_ratios=[0.2])
     terms = {"loss_type": "l1+siglip2", "loss_weights": "1+0.5"}
     config["task"] = dict(config["task"])
     config["task"]["recon_model_config"] = config["task"]["recon_model_config"] | terms

@@ -27,7 +27,7 @@ MODEL = {
         },
     },
 }
-JUDGE = {
+VIDEO_MAE = {
     "name": "video_mae_reconstruction",
     "scales": "32+64",
     "recon_sample_rate": 0.5,
@@ -92,26 +92,26 @@ GRPO = {
     "model": SELF,
     "trainer": {"temp_schedule_args": {"start": 1.5, "end": 0.5}},
 }
-JUDGED = {
+TASK = {
     "algorithm": {"name": "dummy"},
     "model": RANDOM,
-    "task": JUDGE,
+    "task": VIDEO_MAE,
     "trainer": {"train_gaze": False, "train_task": True, "detach_task": False},
 }
-RECIPES = {"ntp": NTP, "grpo": GRPO, "judge": JUDGED}
+RECIPES = {"ntp": NTP, "grpo": GRPO, "task": TASK}
 
 
-def save_judge(folder):
+def save_tiny_video_mae(folder):
     """A VideoMAE of these patches, which asks for pixels alone, as labels and trainings take it."""
     torch.manual_seed(0)
-    shape = {**JUDGE["recon_model_config"], "image_size": 64, "scales": MODEL["scales"]}
+    shape = {**VIDEO_MAE["recon_model_config"], "image_size": 64, "scales": MODEL["scales"]}
     model = VideoMAE(VideoMAEConfig.of(shape))
     save_video_mae(model, folder, loss_type="l1", loss_weights="1")
     return model
 
 
 def tiny_config(kind: str, folder: Path | str, **trainer: Any) -> dict[str, Any]:
-    """Options of a tiny training: `ntp`, `grpo` or `judge`."""
+    """Options of a tiny training: `ntp`, `grpo` or `task`."""
     recipe = copy.deepcopy(RECIPES[kind])
     return {
         "algorithm": recipe["algorithm"],
@@ -132,7 +132,7 @@ def tiny_trainer(kind: str, folder: Path | str, **trainer: Any) -> Trainer:
 
 def weights_after(folder: Path, kind: str) -> dict[str, torch.Tensor]:
     """What the latest checkpoint of a finished training holds."""
-    part = "task" if kind == "judge" else "gaze"
+    part = "task" if kind == "task" else "gaze"
     return load_file(folder / "tiny" / f"checkpoint_latest_{part}" / "model.safetensors")
 
 
