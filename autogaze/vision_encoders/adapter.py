@@ -5,7 +5,8 @@ they get, where the layers are, how it pools. It computes nothing of its own, it
 the model's modules. `register_encoder` makes it known (see docs/encoders.md).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -56,11 +57,6 @@ class EncoderAdapter:
         AutoGaze's shares of `image_size`, unless a family overrides them.
         """
         return scaled_pyramid(self.image_size, self.patch_size)
-
-    @property
-    def num_heads(self) -> int:
-        """Attention heads of a block."""
-        return self.config.num_attention_heads
 
     @property
     def width(self) -> int:
@@ -147,6 +143,44 @@ class EncoderAdapter:
         if self.asked_to_interpolate and frames.shape[-1] != self.image_size:
             return self.model(frames, interpolate_pos_encoding=True)
         return self.model(frames)
+
+
+@dataclass(frozen=True)
+class PositionTables:
+    """Positions of all V patches of a pyramid by id: embeddings, or rotary cosines and sines."""
+
+    positions: Float[Tensor, "V C"] | None
+    rotary: tuple[Float[Tensor, "V D"], Float[Tensor, "V D"]] | None
+
+    @classmethod
+    def of(cls, encoder: EncoderAdapter, pyramid: PatchPyramid) -> "PositionTables":
+        """The tables of the pyramid's scales, one after another."""
+        positions = [encoder.positions(grid) for grid in pyramid.grids]
+        embedded = [table for table in positions if table is not None]
+        rotary = [tables for tables in _rotary(encoder, pyramid.grids) if tables is not None]
+        return cls(
+            torch.cat(embedded) if embedded else None,
+            (torch.cat([cos for cos, _ in rotary]), torch.cat([sin for _, sin in rotary]))
+            if rotary
+            else None,
+        )
+
+
+def _rotary(encoder: EncoderAdapter, grids: Sequence[int]) -> list[Rotary | None]:
+    """Of every grid; in training, by the same random numbers for all of them.
+
+    DINOv3 then stretches its positions at random, once per call. Scales show the same
+    picture, so all of them are stretched alike, and the generators end where the
+    untouched model would leave them.
+    """
+    if not encoder.model.training:
+        return [encoder.rotary(grid) for grid in grids]
+    device = encoder.projection.weight.device
+    tables = []
+    for grid in grids[:-1]:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            tables.append(encoder.rotary(grid))
+    return [*tables, encoder.rotary(grids[-1])]
 
 
 def trunk(model: nn.Module) -> nn.Module:

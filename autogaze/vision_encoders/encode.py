@@ -12,12 +12,12 @@ from torch import Tensor
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.vision_encoders.adapter import EncoderAdapter
+from autogaze.vision_encoders.adapter import EncoderAdapter, PositionTables
 from autogaze.vision_encoders.attention import check_backend
 from autogaze.vision_encoders.layout import AttentionType, TokenLayout, check_attention_type
 from autogaze.vision_encoders.output import GazedOutput, carry_forward
 from autogaze.vision_encoders.patches import gazed_patches
-from autogaze.vision_encoders.positions import PositionTables, Rotary
+from autogaze.vision_encoders.positions import Rotary
 
 
 @dataclass(frozen=True)

@@ -287,6 +287,7 @@ def test_an_adapter_that_names_too_little_is_told_so(deit, video):
     refused = run(*words)
     assert refused.exit_code == 2
     assert "the adapter Partial that was registered for 'deit' fails" in refused.stderr
+    assert "has no attribute 'patch_embedding'" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

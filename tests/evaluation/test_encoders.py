@@ -123,8 +123,6 @@ def test_what_cannot_be_an_encoder_is_refused_before_weights_are_read(tmp_path):
 class TalkativeAdapter(ToyAdapter):
     """Says what the untouched model returns, in the shape that is expected."""
 
-    num_heads = 4
-
     def dense(self, frames):
         return BaseModelOutput(last_hidden_state=self.model(frames))
 

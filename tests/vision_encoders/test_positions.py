@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from autogaze import Gaze, PatchPyramid, gazed
-from autogaze.vision_encoders.positions import PositionTables
+from autogaze.vision_encoders.adapter import PositionTables
 from autogaze.vision_encoders.registry import adapter_class
 from tests.vision_encoders.families import FAMILIES, assert_close, random_frames
 
