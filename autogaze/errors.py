@@ -49,3 +49,8 @@ class MissingExtraError(ImportError):
         super().__init__(
             f"{purpose} needs {package}, which is not installed: pip install 'autogaze[{extra}]'"
         )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -187,7 +187,7 @@ class LabelCommand(Command):
         return searcher, clips_of(members), LabelSettings(cut, budget, seed)
 
     def _searcher(self, clip_len: int) -> "Searcher":
-        from autogaze.labelling.label import searcher_of
+        from autogaze.labelling.search import searcher_of
         from autogaze.tasks.metrics import load_metric
         from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
         from autogaze.utils.device import DeviceOptions

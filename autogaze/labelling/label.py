@@ -1,4 +1,4 @@
-"""Gaze labels of many clips: budgets, the clips of videos and data sets, a resumable loop."""
+"""Gaze labels of many clips: budgets, the clips of videos and datasets, a resumable loop."""
 
 import math
 from collections import Counter
@@ -12,22 +12,19 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from autogaze.clips import frame_caps
-from autogaze.datasets.clip import ClipKey, GazeLabels, NamedClips, UnreadableClip
+from autogaze.datasets.clip import ClipKey, NamedClips, UnreadableClip
 from autogaze.datasets.decoded import DecodedClips
 from autogaze.datasets.decoding import choose_decoder
 from autogaze.datasets.video_folder import VIDEOS, VideoClips, Window, find_files, find_windows
 from autogaze.errors import TrainingError, VideoError
-from autogaze.labelling.search import CanvasSearcher, Searcher
+from autogaze.labelling.search import Searcher
 from autogaze.labelling.shards import ShardWriter
-from autogaze.labelling.video_mae_search import VideoMAESearcher
-from autogaze.tasks.base import Task
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.utils.seeding import seeded, uniform
 
 
 @dataclass(frozen=True)
 class GazeBudget:
-    """How many patches the frames of a labelled clip get (AutoGaze, section 3.3).
+    """Distribution of the numbers of patches in the frames of a clip (AutoGaze, section 3.3).
 
     A clip's mean ratio is drawn from an exponential, the shares of its frames from a Dirichlet
     distribution.
@@ -58,7 +55,7 @@ class GazeBudget:
             )
 
     def draw(self, num_frames: int, num_patches: int, generator: torch.Generator) -> list[int]:
-        """The number of patches of every frame, of `num_patches`, at least one."""
+        """Numbers of patches of every frame, from 1 to `num_patches`."""
         # The exponential's inverse distribution function, between the bounds.
         tail = math.exp(-self.rate * (self.high - self.low))
         mean = self.low - math.log1p(-uniform(generator, 0, 1) * (1 - tail)) / self.rate
@@ -70,29 +67,19 @@ class GazeBudget:
 
 
 DECODED = ".safetensors"
-"""What names of files of decoded clips end in (`save_decoded`)."""
+"""Ending of the names of files of decoded clips (`save_decoded`)."""
 
 
 @dataclass(frozen=True)
 class ClipToLabel:
-    """One clip of a dataset.
-
-    Attributes:
-        name: in the label file.
-        clips: the dataset.
-        number: of the clip in it.
-    """
+    """One clip of a dataset: its name in the label file, the dataset and its index there."""
 
     name: str
     clips: NamedClips
     number: int
 
     def read(self) -> UInt8[Tensor, "T 3 S S"]:
-        """Its frames.
-
-        Raises:
-            VideoError: it cannot be read.
-        """
+        """The clip's frames; VideoError where it cannot be read."""
         clip = self.clips[ClipKey(0, self.number)]
         if isinstance(clip, UnreadableClip):
             raise VideoError(clip.cause)
@@ -102,10 +89,10 @@ class ClipToLabel:
 def find_clips(
     paths: Sequence[str | Path], window: Window, side: int, decoder: str = "auto"
 ) -> list[ClipToLabel]:
-    """All clips of files and folders, in the order of their names.
+    """All clips of files and folders, sorted by name.
 
     Args:
-        paths: videos, folders of them, files of decoded clips.
+        paths: videos, folders of videos, files of decoded clips.
         window: how clips are cut out of videos; decoded ones must be of its length.
         side: pixels of their frames.
         decoder: of videos; see `choose_decoder`.
@@ -139,7 +126,7 @@ def find_clips(
 
 
 def clips_of(datasets: Sequence[NamedClips]) -> list[ClipToLabel]:
-    """All clips of some datasets, in the order of their names.
+    """All clips of some datasets, sorted by name.
 
     Raises:
         TrainingError: two of one name.
@@ -160,11 +147,11 @@ def clips_of(datasets: Sequence[NamedClips]) -> list[ClipToLabel]:
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """What labels depend on besides their metric.
+    """Settings that labels depend on, besides their metric.
 
     Args:
-        clips: what makes the clips what they are; plain values that JSON can hold.
-        budget: how many patches they get.
+        clips: where the clips come from and how they are cut; values that JSON can hold.
+        budget: of their numbers of patches.
         seed: of the budgets.
     """
 
@@ -175,38 +162,13 @@ class LabelSettings:
     def identity(self, searcher: Searcher) -> dict[str, Any]:
         """What all labels of one file must share."""
         return {
-            "judge": searcher.identity,  # so named in files that may be half done
+            "judge": searcher.identity,  # the name in files of older versions
             "pyramid": str(searcher.pyramid),
             "num_patches": searcher.pyramid.num_patches,
             **self.clips,
             "seed": self.seed,
             "budget": asdict(self.budget),
         }
-
-
-def searcher_of(
-    task: Task, batch: int | None = None, dtype: torch.dtype = torch.float32
-) -> Searcher:
-    """The greedy search under a metric (`autogaze.tasks.metrics.load_metric`).
-
-    Args:
-        task: canvas or VideoMAE reconstruction.
-        batch, dtype: of a VideoMAE; see `VideoMAESearcher`.
-    """
-    if isinstance(task, VideoMAEReconstruction):
-        return VideoMAESearcher(task, batch, dtype)
-    return CanvasSearcher(task.pyramid)
-
-
-def label_frames(
-    frames: UInt8[Tensor, "T 3 S S"],
-    searcher: Searcher,
-    budget: GazeBudget,
-    generator: torch.Generator,
-) -> GazeLabels:
-    """Labels of a clip, with as many patches as are drawn for it."""
-    counts = budget.draw(len(frames), searcher.pyramid.num_patches, generator)
-    return searcher.label(frames, counts)
 
 
 def label_clips(
@@ -217,20 +179,17 @@ def label_clips(
     advance: Callable[[], None] = lambda: None,
     report: Callable[[UnreadableClip], None] = lambda _: None,
 ) -> list[UnreadableClip]:
-    """Label the clips of a shard that are not labelled yet.
+    """Label the clips of a shard that are not labelled yet; returns the unreadable ones.
 
-    A clip's labels follow from the seed and its name: neither order nor shard matter.
+    A clip's labels depend on the seed and its name, not on order or shard.
 
     Args:
         clips: of this shard.
         searcher: of their labels.
         settings: see `LabelSettings`.
-        shard: open; where labels are written.
+        shard: an open writer.
         advance: called after every clip.
-        report: called with every clip that cannot be read.
-
-    Returns:
-        Those clips: they are skipped.
+        report: called with every unreadable clip.
     """
     unreadable: list[UnreadableClip] = []
     for clip in clips:
@@ -242,7 +201,8 @@ def label_clips(
                 report(unreadable[-1])
             else:
                 generator = seeded("labels", settings.seed, clip.name)
-                labels = label_frames(frames, searcher, settings.budget, generator)
-                shard.add(clip.name, labels)
+                num_patches = searcher.pyramid.num_patches
+                counts = settings.budget.draw(len(frames), num_patches, generator)
+                shard.add(clip.name, searcher.label(frames, counts))
         advance()
     return unreadable

@@ -1,16 +1,23 @@
-"""Greedy label searches: frame after frame, patch after patch, the one that leaves the least loss."""
+"""Greedy label searches: per frame, patch after patch, always the one that leaves the least loss."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from autogaze.datasets.clip import GazeLabels
+from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.greedy_search import CanvasSearch
+from autogaze.reconstruction.video_mae.candidates import CandidateReconstruction
+from autogaze.reconstruction.video_mae.modeling import cells_of_frames, frames_of_cells
+from autogaze.tasks.base import Task
+from autogaze.tasks.losses import PixelLoss
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
 
 class Searcher(ABC):
@@ -36,8 +43,22 @@ class Searcher(ABC):
 
         Args:
             frames: of the pyramid's side.
-            counts: patches to choose in every frame.
+            counts: number of patches to choose in each frame.
         """
+
+
+def searcher_of(
+    task: Task, batch: int | None = None, dtype: torch.dtype = torch.float32
+) -> Searcher:
+    """The greedy search under a metric (`autogaze.tasks.metrics.load_metric`).
+
+    Args:
+        task: canvas or VideoMAE reconstruction.
+        batch, dtype: of a VideoMAE; see `VideoMAESearcher`.
+    """
+    if isinstance(task, VideoMAEReconstruction):
+        return VideoMAESearcher(task, batch, dtype)
+    return CanvasSearcher(task.pyramid)
 
 
 class CanvasSearcher(Searcher):
@@ -45,9 +66,8 @@ class CanvasSearcher(Searcher):
 
     Args:
         pyramid: the patches to choose from.
-        softness: above 0, labels come with targets, see `gain_shares`. The search has all
-            gains anyway, and where many patches are about as good, the best of them alone
-            says little.
+        softness: above 0, labels come with targets (see `gain_shares`): where many patches are
+            about as good, the best of them alone says little.
     """
 
     def __init__(self, pyramid: PatchPyramid | None = None, softness: float = 0.0) -> None:
@@ -59,42 +79,39 @@ class CanvasSearcher(Searcher):
         return "canvas"
 
     def label(self, frames: UInt8[Tensor, "T 3 S S"], counts: Sequence[int]) -> GazeLabels:
-        return self._search(frames, [[None] * count for count in counts])
+        return self.follow(frames, [[None] * count for count in counts])
 
-    def follow(self, frames: UInt8[Tensor, "T 3 S S"], ids: Sequence[Sequence[int]]) -> GazeLabels:
+    def follow(
+        self, frames: UInt8[Tensor, "T 3 S S"], ids: Sequence[Sequence[int | None]]
+    ) -> GazeLabels:
         """The losses of another selector's gaze, and the search's targets along it (DAgger).
 
         Args:
             frames: of the pyramid's side.
-            ids: of every frame, numbered from its start, in the order chosen, none twice.
+            ids: frame-relative ids of every frame, in the order chosen, none twice; None for
+                the best patch.
 
         Returns:
-            The same gaze with its losses; its targets are those of the search in the place of
-            each patch, after those before it.
+            The same gaze with its losses; the target of each of its patches is that of the search
+            after the patches before it.
         """
-        return self._search(frames, ids)
-
-    def _search(
-        self, frames: UInt8[Tensor, "T 3 S S"], patches: Sequence[Sequence[int | None]]
-    ) -> GazeLabels:
-        """Take one patch after the other, the best one in the place of None."""
         canvas = CanvasSearch(self.pyramid)
-        ids: list[tuple[int, ...]] = []
+        chosen: list[tuple[int, ...]] = []
         losses: list[tuple[float, ...]] = []
         targets: list[Float[np.ndarray, " V"]] = []
-        for frame, wanted in zip(frames.float().div_(255), patches, strict=True):
+        for frame, patches in zip(frames.float().div_(255), ids, strict=True):
             search = canvas.start(frame)
             after = []
-            for patch in wanted:
+            for patch in patches:
                 if self.softness > 0:
                     targets.append(gain_shares(search.gains[:-1], self.softness))
                 search.take(search.best()[0] if patch is None else patch)
                 after.append(search.loss)
             canvas.finish(search.chosen)
-            ids.append(tuple(search.chosen))
+            chosen.append(tuple(search.chosen))
             losses.append(tuple(after))
         soft = torch.from_numpy(np.stack(targets)).float() if targets else None
-        return GazeLabels(tuple(ids), tuple(losses), soft)
+        return GazeLabels(tuple(chosen), tuple(losses), soft)
 
 
 def gain_shares(gains: Float[np.ndarray, " V"], softness: float) -> Float[np.ndarray, " V"]:
@@ -109,3 +126,103 @@ def gain_shares(gains: Float[np.ndarray, " V"], softness: float) -> Float[np.nda
         weights = np.exp(np.maximum((gains - best) / (softness * best), -60.0))
         weights[np.isneginf(gains)] = 0  # taken already
     return weights / weights.sum()
+
+
+class VideoMAESearcher(Searcher):
+    """The search under the losses of a VideoMAE task.
+
+    Args:
+        task: put into evaluation mode; the search runs on its device.
+        batch: number of candidates that are reconstructed together; by default as many as keep
+            a GPU busy, or fit in a CPU's cache.
+        dtype: of matrix products, under autocast.
+
+    Raises:
+        TrainingError: a batch below 1.
+    """
+
+    def __init__(
+        self,
+        task: VideoMAEReconstruction,
+        batch: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if batch is not None and batch < 1:
+            raise TrainingError(f"the batch of candidates must be at least 1, got {batch}")
+        self.task = task.eval()
+        self.pyramid = task.pyramid
+        self.device = task.mae.decoder.mask_token.device
+        self.batch = batch or (8 if self.device.type == "cpu" else 128)
+        self.dtype = dtype
+
+    @property
+    def identity(self) -> str:
+        digest = hashlib.blake2b(digest_size=8)
+        for name, value in sorted(self.task.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        recipe = " ".join(self.task.losses.recipe.values())
+        precision = str(self.dtype).removeprefix("torch.")
+        return f"VideoMAE {digest.hexdigest()}, {recipe}, {precision}"
+
+    @torch.no_grad()
+    def label(self, frames: UInt8[Tensor, "T 3 S S"], counts: Sequence[int]) -> GazeLabels:
+        """See `Searcher`.
+
+        Raises:
+            GeometryError: more frames than the VideoMAE has time embeddings for.
+            TrainingError: losses that are not finite.
+        """
+        ids: list[tuple[int, ...]] = []
+        losses: list[tuple[float, ...]] = []
+        enabled = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype if enabled else None, enabled):
+            model = CandidateReconstruction(self.task.mae)
+            for frame, count in zip(frames.to(self.device).float().div_(255), counts, strict=True):
+                model.start(self.task.statistics.normalise(frame))
+                chosen: list[int] = []
+                after: list[float] = []
+                for _ in range(count):
+                    candidates, found = self._candidate_losses(model, frame, chosen)
+                    best = int(found.argmin())  # the first of several: ids ascend
+                    chosen.append(int(candidates[best]))
+                    after.append(float(found[best]))
+                model.finish(chosen)
+                ids.append(tuple(chosen))
+                losses.append(tuple(after))
+        return GazeLabels(tuple(ids), tuple(losses))
+
+    def _candidate_losses(
+        self, model: CandidateReconstruction, frame: Float[Tensor, "3 S S"], chosen: Sequence[int]
+    ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """The patches not chosen yet, ascending, and the frame's loss with each of them added."""
+        free = torch.ones(self.pyramid.num_patches, dtype=torch.bool)
+        free[list(chosen)] = False
+        candidates = free.nonzero()[:, 0].to(self.device)
+        already = torch.tensor(chosen, dtype=torch.long, device=self.device)
+        parts = []
+        for batch in candidates.split(self.batch):
+            gazes = torch.cat([already.expand(len(batch), -1), batch[:, None]], dim=1)
+            parts.append(self._losses(model.reconstruct(gazes).float(), frame))
+        losses = torch.cat(parts)
+        if not bool(losses.isfinite().all()):
+            raise TrainingError("the VideoMAE gives losses that are not finite; was it trained?")
+        return candidates, losses
+
+    def _losses(
+        self, made: Float[Tensor, "M cells pixels"], frame: Float[Tensor, "3 S S"]
+    ) -> Float[Tensor, " M"]:
+        """Weighted losses of several reconstructions of one frame, given as finest cells."""
+        real = cells_of_frames(self.task.statistics.normalise(frame), self.pyramid)
+        losses = self.task.losses
+        rgb: Tensor | None = None
+        total = made.new_zeros(len(made))
+        for weight, term in zip(losses.weights, losses.terms.values(), strict=True):
+            if isinstance(term, PixelLoss):
+                # The mean over pixels is that over cells, and both are normalised alike.
+                total += weight * (made - real).abs_().mean((1, 2))
+                continue
+            if rgb is None:
+                rgb = self.task.statistics.denormalise(frames_of_cells(made, self.pyramid))
+            total += weight * term(rgb, frame[None])
+        return total

@@ -1,8 +1,8 @@
-"""A label file made in resumable parts: one shard per process, one line per clip.
+"""Label files made in resumable shards: one shard per process, one line per clip.
 
-While `labels.json` is being made, the folder `labels.json.parts` stands beside it with a file
-for every shard. Its first line holds the settings that it was begun with; a last line torn
-by a kill is ignored. The label file itself appears at once, when all shards are done.
+While `labels.json` is being made, the folder `labels.json.parts` beside it holds a file per
+shard. The first line has the settings of the labels; a last line cut short by a kill is
+ignored. The label file itself is written whole, when all shards are done.
 """
 
 import json
@@ -49,16 +49,16 @@ class Shard(NamedTuple):
 
 
 class ShardWriter:
-    """Writes the labels of one shard, or goes on writing them; open it in a `with` block.
+    """Writer of one shard's labels, a context manager; continues a shard that was begun.
 
     Args:
-        out: the label file that they are for.
-        shard: which part.
-        settings: what labels depend on.
+        out: the label file.
+        shard: which part of it.
+        settings: that labels depend on.
 
     Attributes:
-        done: names of the clips that are labelled.
-        finished: whether the whole shard is.
+        done: names of the labelled clips.
+        finished: whether the whole shard is done.
 
     Raises:
         TrainingError: it was begun with other settings.
@@ -92,7 +92,7 @@ class ShardWriter:
             self._file = None
 
     def add(self, name: str, labels: GazeLabels) -> None:
-        """Write a clip's labels; once this returns, no kill can lose them."""
+        """Write a clip's labels to the disk."""
         self._write({"name": name, "ids": labels.ids, "losses": labels.losses})
         self.done.add(name)
 
@@ -105,7 +105,7 @@ class ShardWriter:
         file = self._opened()
         try:
             line = json.dumps(entry).encode() + b"\n"
-            while line:  # without a buffer, which a full disk would find full again on closing
+            while line:  # unbuffered: on a full disk, closing would fail to flush a buffer again
                 line = line[file.write(line) :]
             os.fsync(file.fileno())
         except OSError as error:
@@ -193,7 +193,7 @@ def merge(out: Path) -> LabelFile:
 
 
 def read_shard(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Entries of a shard's file, and the bytes they take; a torn last line is left out."""
+    """Entries of a shard's file and their length in bytes; an unfinished last line is left out."""
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     try:

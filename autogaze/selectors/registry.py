@@ -6,12 +6,12 @@ loaded.
 
 import difflib
 import importlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
-from autogaze.errors import AutoGazeError, CheckpointError, SelectorError
+from autogaze.errors import AutoGazeError, CheckpointError, SelectorError, first_line
+from autogaze.utils.hub import find_checkpoint, is_hub_id
 
 if TYPE_CHECKING:
     from autogaze.gaze import Gaze
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT = "greedy"
 """What `load()` gives: needs no weights, and stops exactly where it is asked to."""
-
 
 LEARNED = "learned"
 """Name of the selector whose weights come with the package."""
@@ -90,8 +89,8 @@ def load(name: str | Path | None = None, **options: Any) -> "Selector":
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json, so this is no checkpoint folder")
         return _learned(folder, options)
-    if re.fullmatch(r"[^./~][^/]*/[^/]+", name):
-        return _learned(_fetch(name), options)
+    if is_hub_id(name):
+        return _learned(find_checkpoint(name), options)
     close = difflib.get_close_matches(name.lower(), _SELECTORS, n=1, cutoff=0.5)
     suggestion = f" (did you mean {close[0]!r}?)" if close else ""
     raise SelectorError(
@@ -153,24 +152,4 @@ def _learned(folder: Path, options: dict[str, Any]) -> "Selector":
             raise
         raise CheckpointError(f"{folder}: {error}") from error  # a configuration knows no file
     except (OSError, ValueError, SafetensorError) as error:  # no weights, no JSON, damaged
-        raise CheckpointError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
-
-
-def _fetch(hub_id: str) -> Path:
-    """The local folder of a hub model, downloaded if it is not in the cache."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors"], etag_timeout=10)
-        )
-    except (OSError, ValueError) as error:  # every error of the hub's client is one of these
-        raise CheckpointError(
-            f"{hub_id}: there is no such folder here, and it cannot be fetched from the "
-            f"Hugging Face hub ({_first_line(error)}); download it once where there is a network, or give "
-            "the path of a checkpoint folder"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{folder}: cannot be loaded: {first_line(error)}") from error

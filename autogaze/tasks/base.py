@@ -1,7 +1,7 @@
-"""Tasks: frames and a gaze in, losses and rewards of the gaze out."""
+"""Tasks: reconstruction losses of frames under a gaze, and the rewards that follow from them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -13,14 +13,6 @@ from autogaze.geometry import PatchPyramid
 
 
 @dataclass(frozen=True)
-class Metric:
-    """Values of one measure at every scored frame; validation logs their mean."""
-
-    name: str
-    values: Float[Tensor, "B F"]
-
-
-@dataclass(frozen=True)
 class TaskOutput:
     """Losses of F frames of B clips.
 
@@ -28,13 +20,13 @@ class TaskOutput:
         frames: numbers of the frames that were scored.
         losses: their losses, with a graph where the task has parameters.
         reconstruction: pictures in [0, 1], of tasks that make any.
-        terms: (name, values) of every term that `losses` is a weighted sum of.
+        terms: the terms that `losses` is a weighted sum of, by name.
     """
 
     frames: tuple[int, ...]
     losses: Float[Tensor, "B F"]
     reconstruction: Float[Tensor, "B F 3 S S"] | None = None
-    terms: tuple[tuple[str, Float[Tensor, "B F"]], ...] = ()
+    terms: Mapping[str, Float[Tensor, "B F"]] = field(default_factory=dict)
 
     @property
     def loss(self) -> Float[Tensor, " B"]:
@@ -46,14 +38,13 @@ class TaskOutput:
         """The reward of the selector per scored frame: the negative loss."""
         return -self.losses.detach()
 
-    def metrics(self) -> tuple[Metric, ...]:
-        """The loss and its terms, without a graph."""
-        named = (("loss", self.losses), *self.terms)
-        return tuple(Metric(name, values.detach()) for name, values in named)
+    def metrics(self) -> dict[str, Float[Tensor, "B F"]]:
+        """The loss and its terms by name, without a graph; validation logs their means."""
+        return {name: x.detach() for name, x in {"loss": self.losses, **self.terms}.items()}
 
 
 class Task(nn.Module):
-    """A measure of how well gazes serve a purpose, with or without parameters of its own.
+    """A loss of frames under a gaze: what a selector is rewarded for; may have parameters.
 
     Args:
         pyramid: the patches that gazes must be made of.
@@ -86,7 +77,7 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def draw_frames(self, num_frames: int, generator: torch.Generator) -> tuple[int, ...]:
-        """The frames to score in a training step, ascending."""
+        """Numbers of the frames to score in a training step, drawn at random; ascending."""
         count = max(1, round(self.recon_sample_rate * num_frames))
         return tuple(sorted(torch.randperm(num_frames, generator=generator)[:count].tolist()))
 

@@ -1,8 +1,8 @@
-"""Frame losses: weighted terms between reconstructed frames and real ones.
+"""Frame losses: weighted sums of terms that compare reconstructed frames with real ones.
 
-A term takes RGB in [0, 1], N frames made and the N real ones (or the one that all are
-compared with), and gives one number per frame. `loss_type` names the terms, joined by "+";
-`loss_weights` weighs them. A new one is a class and an entry in `LOSSES`.
+A term takes RGB in [0, 1], N reconstructed frames and N real ones (or one that all are compared
+with), and gives one number per frame. `loss_type` names the terms, joined by "+", and
+`loss_weights` their weights. A new one is a class and an entry in `LOSSES`.
 """
 
 import math
@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autogaze.errors import CheckpointError, TrainingError
+from autogaze.errors import CheckpointError, TrainingError, first_line
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet
-from autogaze.utils.checkpoints import State, describe_mismatch, first_line, under_prefix
+from autogaze.utils.checkpoints import State, describe_mismatch, under_prefix
 from autogaze.utils.normalization import IMAGENET, SIGLIP, PixelStatistics
 
 DINOV2_REG = "facebook/dinov2-with-registers-base"
@@ -28,10 +28,8 @@ class FrameLosses(nn.Module):
 
     Args:
         terms: name -> module from (made, real) to one number per frame.
-        weights: one for each.
+        weights: one per term.
     """
-
-    terms: nn.ModuleDict
 
     def __init__(self, terms: dict[str, nn.Module], weights: Sequence[float]) -> None:
         super().__init__()
@@ -40,31 +38,31 @@ class FrameLosses(nn.Module):
 
     def forward(
         self, made: Float[Tensor, "B F 3 S S"], real: Float[Tensor, "B F 3 S S"]
-    ) -> tuple[Float[Tensor, "B F"], tuple[tuple[str, Float[Tensor, "B F"]], ...]]:
-        """The weighted sum of every frame, and each term by itself."""
+    ) -> tuple[Float[Tensor, "B F"], dict[str, Float[Tensor, "B F"]]]:
+        """The weighted sum of every frame, and each term by its name."""
         flat = made.flatten(0, 1), real.flatten(0, 1)
-        terms = tuple(
-            (name, term(*flat).unflatten(0, made.shape[:2])) for name, term in self.terms.items()
-        )
-        weighted = [w * term for w, (_, term) in zip(self.weights, terms, strict=True)]
+        terms = {
+            name: term(*flat).unflatten(0, made.shape[:2]) for name, term in self.terms.items()
+        }
+        weighted = [w * term for w, term in zip(self.weights, terms.values(), strict=True)]
         return torch.stack(weighted).sum(0), terms
 
     @classmethod
     def parse(
         cls, loss_type: str, loss_weights: str | float, networks: State | None = None
     ) -> "FrameLosses":
-        """From "l1+dinov2_reg+siglip2" and "1+0.3+0.3".
+        """The losses of, for example, "l1+dinov2_reg+siglip2" and "1+0.3+0.3".
 
         Args:
             loss_type: the terms' names.
-            loss_weights: a weight for each.
+            loss_weights: one weight per term.
             networks: parameters of frozen networks under their terms' names, e.g.
                 "siglip2.embeddings..."; those of other terms come from the hub, or from
                 the package that holds them.
 
         Raises:
-            TrainingError: an unknown or repeated term, or not one weight for each.
-            CheckpointError: a network that is neither here nor can be fetched.
+            TrainingError: an unknown or repeated term, or not one weight per term.
+            CheckpointError: a network that is neither in `networks` nor can be fetched.
             MissingExtraError: the package of a network is not installed.
         """
         names = check_terms(loss_type)
@@ -86,7 +84,7 @@ class FrameLosses(nn.Module):
         return cls({name: LOSSES[name](part) for name, part in parts.items()}, weights)
 
     def replace_networks(self, networks: State) -> None:
-        """Take the frozen networks of those terms that have parameters here."""
+        """Replace the frozen networks of the terms that have parameters in `networks`."""
         for name in self.terms:
             if part := under_prefix(networks, f"{name}."):
                 self.terms[name] = LOSSES[name](part)
@@ -116,7 +114,7 @@ class FeatureLoss(nn.Module):
         network: a transformers vision model.
         statistics: of the pixels that it was trained on.
         num_prefix: class and register tokens, which are dropped.
-        depth: how many hidden states, side by side along the channels.
+        depth: number of hidden states, concatenated along the channels.
         side: pixels that frames are resized to, for networks that take one size only.
     """
 
@@ -159,22 +157,22 @@ class FeatureLoss(nn.Module):
 
 
 DEPTHS = (3, 5, 7)
-"""Depths of EfficientNet-Lite that are compared: features of every 8, 16 and 32 pixels.
+"""Depths of EfficientNet-Lite that are compared, of strides 8, 16 and 32.
 
-On real frames the three are alike in size: after halving the resolution .16, .18 and .23,
-between two different videos 1.7 each.
+On real frames the three losses are of similar size: .16, .18 and .23 after halving the
+resolution, 1.7 each between two different videos.
 """
 
 
 class EfficientNetLoss(nn.Module):
-    """Mean squared distance between directions of features, from 0 to 4.
+    """Mean squared distance between normalised features, from 0 to 4 (2 - 2 cosine).
 
-        loss = mean over depths d, mean over places p of |u_d(made)_p - u_d(real)_p|^2,
+        loss = mean over depths d, mean over positions p of |u_d(made)_p - u_d(real)_p|^2,
         u_d(x)_p = f_d(x)_p / |f_d(x)_p|
 
     where f_d are the frozen network's features at depth d, vectors of the channels: LPIPS
-    (https://arxiv.org/abs/1801.03924) without learned weights, averaged over depths. That is
-    2 - 2 cosine: the same picture costs 0, an unrelated one about 2.
+    (https://arxiv.org/abs/1801.03924) without learned weights, averaged over depths. The same
+    picture costs 0, an unrelated one about 2.
 
     Args:
         network: see `load_efficientnet`.
@@ -204,8 +202,7 @@ def efficientnet(state: State | None = None) -> EfficientNetLoss:
 def dinov2_reg(state: State | None = None) -> FeatureLoss:
     """`dinov2_reg`: DINOv2 with registers, of a state dict or from the hub."""
     network = load_dinov2_reg(state)
-    prefix = 1 + network.config.num_register_tokens
-    return FeatureLoss(network, IMAGENET, prefix)
+    return FeatureLoss(network, IMAGENET, num_prefix=1 + network.config.num_register_tokens)
 
 
 def siglip2(state: State | None = None) -> FeatureLoss:
@@ -220,7 +217,7 @@ LOSSES: dict[str, Callable[[State | None], nn.Module]] = {
     "siglip2": siglip2,
     "efficientnet": efficientnet,
 }
-"""The terms of `loss_type`: from the state dict of the frozen network, or None for public weights."""
+"""Terms by name, made from the frozen network's state dict, or of its public weights (None)."""
 
 
 def check_terms(loss_type: str) -> list[str]:
@@ -297,12 +294,12 @@ def _num_layers(state: State, prefix: str) -> int:
 
 
 def _num_heads(width: int) -> int:
-    """Heads of 64 channels, which parameters do not tell and all published sizes have."""
+    """Number of heads: 64 channels each in all published sizes; parameters do not tell."""
     return max(1, width // 64)
 
 
 def _from_state(kind: Any, config: Any, state: State) -> Any:
-    """A network of these parameters; transformers translates names between its versions."""
+    """A transformers model with these parameters; it translates names between its versions."""
     network, found = kind.from_pretrained(
         None, config=config, state_dict=dict(state), output_loading_info=True
     )

@@ -1,4 +1,4 @@
-"""A picture of a task's output: frames, gazes and reconstructions."""
+"""Pictures of a task's output: frames, their gazes and reconstructions in a table."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,7 +13,7 @@ from autogaze.tasks.base import TaskOutput
 GAP = 4
 """Pixels between pictures."""
 DIM = 0.2
-"""Brightness that is left of what was not gazed at."""
+"""Factor on the brightness of what was not gazed at."""
 
 
 @torch.no_grad()
@@ -25,18 +25,18 @@ def task_picture(
     max_clips: int = 2,
     max_frames: int = 8,
 ) -> UInt8[Tensor, "3 H W"]:
-    """Scored frames side by side; below each other the frame, its gaze, its reconstruction.
+    """A table with one column per scored frame: the frame, its gaze and its reconstruction.
 
     A gazed patch is drawn as its scale resamples it, outlined in its scale's colour (from
-    blue, coarse, to pink, fine), on a dim grey copy of the frame. The last row is missing
-    for tasks that make no pictures.
+    blue, coarse, to pink, fine), on a dim grey copy of the frame. Tasks that reconstruct no
+    pictures have no third row.
 
     Args:
         frames: RGB in [0, 1].
         gaze: of these frames.
         output: of the task, for this gaze.
-        max_clips: clips, below each other.
-        max_frames: columns; spread evenly over the scored frames if there are more.
+        max_clips: largest number of clips, one below the other.
+        max_frames: largest number of columns, spread evenly over the scored frames.
     """
     columns = torch.linspace(0, len(output.frames) - 1, min(max_frames, len(output.frames)))
     places = columns.round().long().unique().tolist()

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autogaze.errors import CheckpointError, TrainingError
+from autogaze.errors import CheckpointError, TrainingError, first_line
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.video_mae.layers import (
@@ -20,19 +20,18 @@ from autogaze.reconstruction.video_mae.layers import (
     resized_2d,
 )
 from autogaze.tasks.base import Task, TaskOutput
-from autogaze.utils.checkpoints import first_line
 from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.gazed import gazed
 from autogaze.vision_encoders.layout import AttentionType
 
 
 class SiglipVideoFeatureReconstruction(Task):
-    """Loss of a frame: mean squared difference of dense features and those predicted of gazed ones.
+    """Loss of a frame: mean squared error of dense features predicted from those of gazed patches.
 
     The frozen encoder runs twice: densely on the scored frames (the target is its
     `last_hidden_state`, every feature normalised to mean 0 and variance 1), and on the gazed
-    patches of all frames up to them. A small decoder, the only thing that trains, predicts
-    the former from the latter. Predicting zeros costs 1.
+    patches of all frames up to them. A small decoder, the only trained part, predicts the
+    former from the latter. Predicting zeros costs 1.
 
     Args:
         encoder: a transformers SiglipVisionModel.
@@ -99,7 +98,7 @@ class SiglipVideoFeatureReconstruction(Task):
             known = self.encoder(pixels, seen).last_hidden_state
         made = self.decoder(known, seen, order)
         losses = (made - wanted).square().mean((2, 3))[:, places]
-        if self.training:  # without pictures, which would take longer than the rest
+        if self.training:  # pictures would take longer than all the rest
             return TaskOutput(tuple(scored), losses)
         pictures = feature_picture(wanted, made, self.pyramid.side)[:, places]
         return TaskOutput(tuple(scored), losses, pictures)
@@ -117,8 +116,8 @@ class SiglipVideoFeatureReconstruction(Task):
 class FeatureDecoder(nn.Module):
     """VideoMAE's decoder with features in place of pixels.
 
-    A frame to be predicted enters with all its cells, a mask token where no patch was gazed,
-    other frames with their gazed patches; attention is block-causal over frames.
+    A frame to be predicted enters with all its cells (mask tokens where no patch was gazed),
+    other frames with their gazed patches. Attention is block-causal over frames.
 
     Args:
         pyramid: of the gazes.
@@ -150,7 +149,7 @@ class FeatureDecoder(nn.Module):
         self.max_num_frames = max_num_frames
         self.embed = nn.Linear(num_features, width)
         self.mask_token = nn.Parameter(torch.zeros(width))
-        self.leader = nn.Parameter(torch.zeros(width))
+        self.leader = nn.Parameter(torch.zeros(width))  # the class token, as checkpoints name it
         self.scale_embed = nn.Parameter(torch.zeros(len(pyramid.scales), width))
         self.time_embed = nn.Parameter(torch.zeros(max_num_frames, width))
         table = grid_positions(pyramid.cells[-1], width)[1:]
@@ -206,7 +205,7 @@ class FeatureDecoder(nn.Module):
 def feature_picture(
     wanted: Float[Tensor, "B F cells C"], made: Float[Tensor, "B F cells C"], side: int
 ) -> Float[Tensor, "B F 3 {side} {side}"]:
-    """Target features above, predicted ones below, each squeezed to half the height.
+    """Pictures of target features (upper half) and predicted ones (lower half).
 
     Colours are the three principal components of a clip's target features.
     """

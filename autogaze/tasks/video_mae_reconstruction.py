@@ -22,7 +22,8 @@ from autogaze.reconstruction.video_mae.checkpoint import (
 )
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.tasks.losses import FrameLosses, check_terms
-from autogaze.utils.checkpoints import find_checkpoint, read_state, under_prefix
+from autogaze.utils.checkpoints import read_state, under_prefix
+from autogaze.utils.hub import find_checkpoint
 from autogaze.utils.normalization import IMAGENET
 
 
@@ -30,7 +31,7 @@ class VideoMAEReconstruction(Task):
     """Loss of a frame: weighted terms between it and its reconstruction by a VideoMAE.
 
     Args:
-        mae: the reconstruction model; its scales are the task's.
+        mae: the reconstruction model; the task has its scales.
         losses: the terms (AutoGaze, section 3.2: l1 + 0.3 dinov2_reg + 0.3 siglip2).
         recon_sample_rate: see `Task`.
         name: of the metric, in figures.
@@ -59,7 +60,7 @@ class VideoMAEReconstruction(Task):
         made = self.statistics.denormalise(made)
         losses, terms = self.losses(made, frames[:, chosen])
         pictures = made.detach().clamp(0, 1)
-        return TaskOutput(tuple(chosen), losses, pictures, terms if len(terms) > 1 else ())
+        return TaskOutput(tuple(chosen), losses, pictures, terms if len(terms) > 1 else {})
 
     @classmethod
     def from_checkpoint(
@@ -107,8 +108,8 @@ class VideoMAEReconstruction(Task):
         self.losses.replace_networks(under_prefix(read_state(checkpoint), PUBLISHED_PREFIX))
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
-        """Write the VideoMAE and the recipe of its losses; `from_checkpoint` reads it back.
+        """Write the VideoMAE and the names and weights of its losses, without frozen networks.
 
-        The losses' frozen networks are not in it. `half`: see `save_video_mae`.
+        `from_checkpoint` reads the folder; for `half` see `save_video_mae`.
         """
         save_video_mae(self.mae, folder, half=half, **self.losses.recipe)

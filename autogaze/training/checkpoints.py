@@ -33,8 +33,9 @@ from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 from autogaze.selectors.registry import LEARNED
 from autogaze.tasks.base import Task
-from autogaze.utils.checkpoints import find_checkpoint, load_strictly, read_state
+from autogaze.utils.checkpoints import load_strictly, read_state
 from autogaze.utils.files import check_writable, replacing
+from autogaze.utils.hub import find_checkpoint
 from autogaze.weights import SELECTOR
 
 log = logging.getLogger("autogaze.training")

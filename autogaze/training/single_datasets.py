@@ -22,7 +22,7 @@ from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
 from autogaze.datasets.video_folder import VideoFolder, Window
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.label import GazeBudget, label_frames
+from autogaze.labelling.label import GazeBudget
 from autogaze.labelling.search import CanvasSearcher
 from autogaze.training.config import check_choice, read
 from autogaze.utils.seeding import seeded
@@ -179,8 +179,9 @@ class GreedyLabelled(Dataset):
         if isinstance(clip, UnreadableClip):
             return clip
         generator = seeded("greedy labels", self.seed, *key)
-        labels = label_frames(clip.frames, self.searcher, self.budget, generator)
-        return replace(clip, labels=labels)
+        num_patches = self.searcher.pyramid.num_patches
+        counts = self.budget.draw(len(clip.frames), num_patches, generator)
+        return replace(clip, labels=self.searcher.label(clip.frames, counts))
 
 
 # Datasets that are read from files: videos, and clips decoded beforehand.

@@ -18,7 +18,8 @@ from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.siglip_video_feature_reconstruction import SiglipVideoFeatureReconstruction
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.config import choose, read, unknown_option
-from autogaze.utils.checkpoints import config_file, find_checkpoint
+from autogaze.utils.checkpoints import config_file
+from autogaze.utils.hub import find_checkpoint
 
 
 @dataclass(frozen=True)

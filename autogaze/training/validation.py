@@ -138,8 +138,8 @@ class Validation:
         rgb = batch.clips.rgb(device)
         gaze = self._gaze(batch, budget)
         output = task(rgb, gaze, range(gaze.num_frames))
-        for metric in output.metrics():
-            means.add(metric.name + budget.suffix, metric.values)
+        for name, values in output.metrics().items():
+            means.add(name + budget.suffix, values)
         if budget.ratio is None:
             means.add("gazing_ratio", gaze.lengths / gaze.pyramid.num_patches)
         if save_picture is not None:

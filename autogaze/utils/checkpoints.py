@@ -1,4 +1,4 @@
-"""Checkpoints: where their files are, what tensors they hold, and strict loading.
+"""Checkpoints: configurations, state dicts and strict loading.
 
 A checkpoint is a folder with `config.json` and weights, whole or in shards, or a file with a
 state dict alone. Nothing in one is ever executed: weights are safetensors, or pickles of
@@ -16,46 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from autogaze.errors import CheckpointError
+from autogaze.errors import CheckpointError, first_line
+from autogaze.utils.hub import CONFIG, PICKLED, WEIGHTS, weight_files
 
 State = Mapping[str, Tensor]
 """A state dict: tensors by the names of parameters and buffers."""
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-_SAFE = (WEIGHTS, "model-*-of-*.safetensors")
-_PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 _NAMES_LISTED = 5
 """Parameters that an error lists by name; the others are counted."""
-
-
-def find_checkpoint(source: str | Path) -> Path:
-    """The folder or file of a checkpoint; a hub id is downloaded.
-
-    Args:
-        source: a folder, a file, or a Hugging Face hub id ("owner/name").
-
-    Raises:
-        CheckpointError: there is none, or the hub cannot be reached.
-    """
-    path = Path(source)
-    if path.exists():
-        return path
-    owner, slash, name = str(source).partition("/")
-    if not (slash and owner and name) or "/" in name or owner[0] in ".~" or path.suffix:
-        raise CheckpointError(f"{source}: no such checkpoint file or folder")
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(str(source), allow_patterns=[CONFIG, *_SAFE]))
-        if not _weight_files(folder):
-            folder = Path(snapshot_download(str(source), allow_patterns=[CONFIG, *_PICKLED]))
-    except (OSError, ValueError) as error:  # every error of the hub's client is one of these
-        raise CheckpointError(
-            f"{source}: there is no such folder here, and it cannot be fetched from the Hugging "
-            f"Face hub ({first_line(error)}); give the path of a checkpoint folder or file"
-        ) from error
-    return folder
 
 
 def config_file(checkpoint: Path) -> Path:
@@ -92,11 +60,9 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no weights, or none that can be read.
     """
-    if not checkpoint.exists():
-        raise CheckpointError(f"{checkpoint}: no such checkpoint file or folder")
-    files = _weight_files(checkpoint) if checkpoint.is_dir() else [checkpoint]
+    files = weight_files(checkpoint) if checkpoint.is_dir() else [checkpoint]
     if not files:
-        raise CheckpointError(f"{checkpoint}: holds no weights ({WEIGHTS} or {_PICKLED[0]})")
+        raise CheckpointError(f"{checkpoint}: holds no weights ({WEIGHTS} or {PICKLED[0]})")
     state: dict[str, Tensor] = {}
     for file in files:  # a shard that is missing is found by strict loading
         state |= _read_weights(file)
@@ -132,8 +98,8 @@ def load_strictly(
 
     Args:
         module: where the tensors go.
-        state: what it is to hold.
-        source: of the state, for errors.
+        state: parameters and buffers by name.
+        source: where the state comes from, for errors.
         names: the module's parameters and buffers that `state` must consist of; all by default.
         hint: what the user can do about it, for errors.
 
@@ -178,18 +144,6 @@ def under_prefix(state: State, prefix: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    for pattern in (*_SAFE, *_PICKLED):
-        if found := sorted(folder.glob(pattern)):
-            return found
-    return []
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

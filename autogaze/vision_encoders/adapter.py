@@ -1,8 +1,8 @@
 """Encoder adapters: the parts of a family of vision transformers that gazed encoding uses.
 
-A subclass names the parts of one family: how pixels become tokens, which positions
-they get, where the layers are, how it pools. It computes nothing of its own, it calls
-the model's modules. `register_encoder` makes it known (see docs/encoders.md).
+A subclass names how pixels become tokens, their positions, the layers and the pooling of one
+family, and calls the model's own modules for each. `register_encoder` makes it known (see
+docs/encoders.md).
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
 from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.positions import Rotary, interpolated_positions
+
+Rotary = tuple[Float[Tensor, "cells D"], Float[Tensor, "cells D"]]
+"""Cosines and sines of rotary positions."""
 
 
 class EncoderAdapter:
@@ -27,12 +29,14 @@ class EncoderAdapter:
 
     Attributes:
         num_prefix: class and register tokens per frame.
+        positions_skipped: leading rows of the position table that belong to class tokens.
         statistics: of the family's pixels, where a checkpoint has no image processor.
         asked_to_interpolate: whether the model takes images of other sides only when it
             is called with `interpolate_pos_encoding=True`.
     """
 
     num_prefix: int = 0
+    positions_skipped: int = 0
     statistics: PixelStatistics = IMAGENET
     asked_to_interpolate: bool = False
 
@@ -52,10 +56,7 @@ class EncoderAdapter:
 
     @property
     def usual_pyramid(self) -> PatchPyramid:
-        """Default scales; the largest is the side of a dense frame.
-
-        AutoGaze's shares of `image_size`, unless a family overrides them.
-        """
+        """Default scales, the largest of which is the side of a dense frame."""
         return scaled_pyramid(self.image_size, self.patch_size)
 
     @property
@@ -86,19 +87,16 @@ class EncoderAdapter:
     def positions(self, grid: int) -> Float[Tensor, "cells C"] | None:
         """Position embeddings of a grid x grid scale, row by row; None where there are none.
 
-        The default interpolates the model's table (see `positions.interpolated_positions`).
+        The default is the model's own `interpolate_pos_encoding`, so that a scale gets the
+        positions that the untouched model gives an image of its size.
         """
-        return interpolated_positions(
-            self.model.embeddings,
-            grid,
-            self.patch_size,
-            like=self.projection.weight,
-            width=self.width,
-            num_skipped=self.positions_skipped,
+        side = grid * self.patch_size
+        # The model reads nothing but the shape of this argument.
+        tokens = self.projection.weight.new_empty(1).expand(
+            1, grid * grid + self.positions_skipped, self.width
         )
-
-    positions_skipped: int = 0
-    """Leading rows of the position table that belong to class tokens."""
+        table = self.model.embeddings.interpolate_pos_encoding(tokens, side, side)
+        return table[0, self.positions_skipped :]
 
     def prefix(self) -> Float[Tensor, "P C"] | None:
         """Class and register tokens with their positions; None where there are none."""
@@ -157,21 +155,16 @@ class PositionTables:
         """The tables of the pyramid's scales, one after another."""
         positions = [encoder.positions(grid) for grid in pyramid.grids]
         embedded = [table for table in positions if table is not None]
-        rotary = [tables for tables in _rotary(encoder, pyramid.grids) if tables is not None]
-        return cls(
-            torch.cat(embedded) if embedded else None,
-            (torch.cat([cos for cos, _ in rotary]), torch.cat([sin for _, sin in rotary]))
-            if rotary
-            else None,
-        )
+        rotated = [tables for tables in _rotary(encoder, pyramid.grids) if tables is not None]
+        rotary = tuple(torch.cat(parts) for parts in zip(*rotated, strict=True)) or None
+        return cls(torch.cat(embedded) if embedded else None, rotary)  # type: ignore[arg-type]
 
 
 def _rotary(encoder: EncoderAdapter, grids: Sequence[int]) -> list[Rotary | None]:
-    """Of every grid; in training, by the same random numbers for all of them.
+    """Rotary positions of every grid; in training, from the same random numbers for all of them.
 
-    DINOv3 then stretches its positions at random, once per call. Scales show the same
-    picture, so all of them are stretched alike, and the generators end where the
-    untouched model would leave them.
+    DINOv3 jitters its positions in training, once per call. Scales show the same picture, so all
+    of them are jittered alike, and the generators end where the untouched model leaves them.
     """
     if not encoder.model.training:
         return [encoder.rotary(grid) for grid in grids]

@@ -1,9 +1,8 @@
 """Attention over packed tokens: SDPA per group of equal lengths, or one FlexAttention kernel.
 
-transformers lets attention functions be registered by name and passes each of them what
-the layer got as its mask. A gazed model runs under the name `autogaze`, and its mask is a
-`TokenLayout`: layers, norms, LoRA adapters and checkpointing stay the model's own, and
-no dense mask exists.
+transformers lets attention functions be registered by name and passes each of them the layer's
+mask. A gazed model runs under the name `autogaze`, and its mask is a `TokenLayout`: layers,
+norms, LoRA adapters and checkpointing stay the model's own, and no dense mask exists.
 """
 
 from collections.abc import Callable
@@ -24,9 +23,9 @@ NAME = "autogaze"
 """`config._attn_implementation` of a gazed model."""
 AttentionBackend = Literal["auto", "grouped", "flex"]
 FEW_CALLS = 4
-"""Up to this many calls of SDPA are as fast as FlexAttention on a GPU."""
+"""Number of SDPA calls up to which they are as fast as FlexAttention on a GPU."""
 BLOCK = 128
-"""Side of FlexAttention's blocks of tokens, which are skipped or computed as a whole."""
+"""Side of FlexAttention's blocks of tokens, each skipped or computed as a whole."""
 
 
 def check_backend(backend: str) -> None:
@@ -46,7 +45,7 @@ def gazed_attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Float[Tensor, "one N H D"], None]:
-    """The interface that transformers calls: packed under a layout, else dense SDPA."""
+    """Attention function registered with transformers: packed under a layout, else dense SDPA."""
     options.update(scaling=scaling, dropout=dropout)
     if not isinstance(attention_mask, TokenLayout):
         dense: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -153,20 +152,16 @@ def flex_attention(
     compiled: bool = True,
 ) -> Float[Tensor, "N H D"]:
     """Attention by one FlexAttention kernel for the whole ragged batch."""
-    kernel = _compiled_kernel() if compiled else _kernel()
+    kernel = _kernel(compiled)
     out = kernel(query[None], key[None], value[None], block_mask=_block_mask(layout), scale=scale)
     return out[0].transpose(0, 1)
 
 
-def _kernel() -> Callable[..., Any]:
+@cache
+def _kernel(compiled: bool) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention as kernel
 
-    return kernel
-
-
-@cache
-def _compiled_kernel() -> Callable[..., Any]:
-    return torch.compile(_kernel(), dynamic=True)
+    return torch.compile(kernel, dynamic=True) if compiled else kernel
 
 
 @lru_cache(maxsize=4)
@@ -217,7 +212,7 @@ def visible_bounds(layout: TokenLayout) -> Int[Tensor, "N 2"]:
 def visible_blocks(
     bounds: Int[Tensor, "N 2"],
 ) -> tuple[Bool[Tensor, "blocks blocks"], Bool[Tensor, "blocks blocks"]]:
-    """Blocks of keys that blocks of queries see in part, and those they see wholly."""
+    """Blocks of keys that each block of queries sees in part, and those that it sees wholly."""
     missing = -len(bounds) % BLOCK
     padded = torch.cat([bounds, bounds[-1:].expand(missing, 2)]).unflatten(0, (-1, BLOCK))
     first, end = padded.unbind(-1)  # (blocks, BLOCK)

@@ -1,4 +1,4 @@
-"""Checkpoints of vision models, in a folder or on the hub: configuration first, then weights."""
+"""Checkpoints of vision models, in a folder or on the hub: first the configuration, then weights."""
 
 import inspect
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from autogaze.errors import EncoderError
-from autogaze.utils.checkpoints import describe_mismatch, first_line
+from autogaze.errors import EncoderError, first_line
+from autogaze.utils.checkpoints import describe_mismatch
 from autogaze.vision_encoders.adapter import trunk
 from autogaze.vision_encoders.registry import model_class
 
@@ -22,11 +22,11 @@ HUB_OPTIONS = (
     "local_files_only",
     "trust_remote_code",
 )
-"""Options of `from_pretrained` that say where a checkpoint is; its configuration lies there too."""
+"""Options of `from_pretrained` that say where a checkpoint and its configuration are."""
 SETTINGS_KEY = "autogaze"
 """Key of the gaze options in `config.json`."""
 GAZED_OPTIONS = ("scales", "attn_type", "backend", "max_tokens", "empty_frames")
-"""The options of `gazed`, which may stand under it."""
+"""The options of `gazed` that `config.json` may hold under `SETTINGS_KEY`."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Checkpoint:
 
     @classmethod
     def read(cls, name: str | Path, **options: Any) -> "Checkpoint":
-        """Read the configuration alone, which is quick.
+        """Read the configuration alone, without weights.
 
         Args:
             name: folder or hub id.
-            options: of transformers' `from_pretrained`; `HUB_OPTIONS` count here.
+            options: of transformers' `from_pretrained`, of which `HUB_OPTIONS` are used.
 
         Raises:
             EncoderError: there is none, no adapter knows its family, or options of `gazed`

@@ -4,9 +4,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autogaze.utils.normalization import CLIP
-from autogaze.vision_encoders.adapter import EncoderAdapter
+from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
 from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.positions import Rotary
 
 
 class ClipAdapter(EncoderAdapter):

@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.vision_encoders.adapter import EncoderAdapter
+from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
 from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.positions import Rotary
 
 
 class Dinov3Adapter(EncoderAdapter):

@@ -1,4 +1,4 @@
-"""Gazed encoding: patches to packed tokens, tokens through the blocks, features out."""
+"""Gazed encoding: gazed patches to packed tokens, through a model's blocks, to features."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers.utils import ModelOutput
 
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.vision_encoders.adapter import EncoderAdapter, PositionTables
+from autogaze.vision_encoders.adapter import EncoderAdapter, PositionTables, Rotary
 from autogaze.vision_encoders.attention import check_backend
 from autogaze.vision_encoders.layout import AttentionType, TokenLayout, check_attention_type
-from autogaze.vision_encoders.output import GazedOutput, carry_forward
 from autogaze.vision_encoders.patches import gazed_patches
-from autogaze.vision_encoders.positions import Rotary
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def encode(
     settings: GazedSettings,
     *,
     output_hidden_states: bool = False,
-) -> GazedOutput:
+) -> "GazedOutput":
     """Features of the gazed patches of every clip.
 
     Args:
@@ -79,7 +79,7 @@ def encode(
     frames = frames.flatten(0, 1)  # (B * T, 3, S, S)
     ids = gaze.ids.to(frames.device)
     tables = PositionTables.of(encoder, gaze.pyramid)
-    parts = []
+    parts: list[_Features] = []
     for first, lengths in _batches(encoder, gaze, settings):
         layout = TokenLayout(
             lengths, settings.attn_type, frames.device, encoder.num_prefix, settings.backend
@@ -113,10 +113,79 @@ def encode(
     )
 
 
+@dataclass
+class GazedOutput(ModelOutput):
+    """Features of N gazed patches in B clips of T frames.
+
+    Attributes:
+        last_hidden_state: (N, C), a feature for every patch in the order of `gaze.ids`,
+            after the model's final norm where it has one.
+        pooler_output: (B, T, C), the model's own pooling (attention head, class token)
+            of every frame; None for models that pool nothing.
+        prefix_hidden_state: (B, T, P, C), class and register tokens of every frame; None
+            for models without.
+        hidden_states: the embeddings and every layer's output, (N, C) each, when asked for.
+        gaze: what was encoded, which says where each feature belongs.
+    """
+
+    last_hidden_state: Float[Tensor, "N C"]
+    pooler_output: Float[Tensor, "B T C"] | None = None
+    prefix_hidden_state: Float[Tensor, "B T P C"] | None = None
+    hidden_states: tuple[Float[Tensor, "N C"], ...] | None = None
+    gaze: Gaze | None = None
+
+    def frame(self, clip: int, frame: int) -> Float[Tensor, "n C"]:
+        """Features of one frame's patches, in the order of the gaze."""
+        gaze = self._gaze
+        index = range(gaze.num_clips)[clip] * gaze.num_frames + range(gaze.num_frames)[frame]
+        return self.last_hidden_state[gaze.offsets[index] : gaze.offsets[index + 1]]
+
+    def padded(self) -> tuple[Float[Tensor, "B L C"], Bool[Tensor, "B L"]]:
+        """Features per clip, zero behind shorter ones, and where they are padding."""
+        counts = self._gaze.lengths.sum(1)
+        rows = self.last_hidden_state.split(counts.tolist())
+        longest = int(counts.max()) if len(counts) else 0
+        is_padding = torch.arange(longest) >= counts[:, None]
+        padded = pad_sequence(rows, batch_first=True)
+        return padded, is_padding.to(padded.device)
+
+    def frame_means(self) -> Float[Tensor, "B T C"]:
+        """Mean feature of every frame's patches, for models that pool nothing themselves.
+
+        A frame without patches has the mean of the last frame that had some.
+        """
+        gaze = self._gaze
+        features = self.last_hidden_state.float()
+        sums = features.new_zeros(gaze.lengths.numel(), features.shape[1])
+        sums.index_add_(0, gaze.frame_of_patch.to(features.device), features)
+        counts = gaze.lengths.flatten().clamp(min=1).to(features.device)
+        means = (sums / counts[:, None]).to(self.last_hidden_state.dtype)
+        return carry_forward(means.unflatten(0, tuple(gaze.lengths.shape)), gaze.lengths)
+
+    @property
+    def _gaze(self) -> Gaze:
+        # Only ModelOutput's conventions make it optional.
+        if self.gaze is None:
+            raise EncoderError(
+                "this output has no gaze to assign its features to frames; make it by "
+                "GazedOutput(..., gaze=gaze)"
+            )
+        return self.gaze
+
+
+def carry_forward(
+    pooled: Float[Tensor, "B T C"], lengths: Int[Tensor, "B T"]
+) -> Float[Tensor, "B T C"]:
+    """Frames without patches take the feature of the last frame that had some."""
+    steps = torch.arange(lengths.shape[1]).expand(lengths.shape)
+    last = torch.where(lengths > 0, steps, 0).cummax(dim=1).values.to(pooled.device)
+    return pooled.gather(1, last[..., None].expand_as(pooled))
+
+
 def _batches(
     encoder: EncoderAdapter, gaze: Gaze, settings: GazedSettings
 ) -> Iterator[tuple[int, tuple[tuple[int, ...], ...]]]:
-    """First frame and frames' lengths of the clips that are encoded together."""
+    """Batches of clips that are encoded together: the first frame, and the clips' lengths."""
     clips = [tuple(clip) for clip in gaze.lengths.tolist()]
     if settings.attn_type == "frame_independent":  # then every frame is a clip by itself
         clips = [(n,) for clip in clips for n in clip]
@@ -125,7 +194,7 @@ def _batches(
     first = tokens = 0
     for clip in clips:
         size = sum(clip) + encoder.num_prefix * len(clip)
-        # Clips without any token share the batch of those that have some.
+        # Clips without any token join a batch of clips that have some.
         if tokens and size and tokens + size > limit:
             yield first, tuple(batch)
             first, batch, tokens = first + sum(map(len, batch)), [], 0
@@ -161,7 +230,7 @@ def _embed(
 
 
 class _Features(NamedTuple):
-    """Features of a batch of clips: patches, class tokens, pooled frames, every layer."""
+    """Features of a batch of clips: of patches, prefix tokens and frames, and of every layer."""
 
     patches: Float[Tensor, "n C"]
     prefix: Float[Tensor, "frames P C"] | None

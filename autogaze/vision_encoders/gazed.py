@@ -14,9 +14,8 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
-from autogaze.vision_encoders.encode import GazedSettings, encode
+from autogaze.vision_encoders.encode import GazedOutput, GazedSettings, encode
 from autogaze.vision_encoders.layout import AttentionType
-from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.registry import adapter_class
 
 
@@ -29,7 +28,7 @@ def gazed(
     max_tokens: int = 16384,
     empty_frames: str = "error",
 ) -> "GazedVisionModel":
-    """A vision model that encodes gazed patches only; its cost follows their number.
+    """A vision model that encodes gazed patches only; its cost grows with their number.
 
         features = autogaze.gazed(siglip)(frames, gaze)
 
@@ -71,7 +70,7 @@ class GazedVisionModel(nn.Module):
 
     def __init__(self, model: nn.Module, settings: GazedSettings) -> None:
         super().__init__()
-        self.model = _twin(model)
+        self.model = _with_gazed_attention(model)
         self.training = self.model.training
         self.settings = settings
         self._adapter = adapter_class(self.model.config)(self.model)
@@ -158,7 +157,7 @@ class GazedVisionModel(nn.Module):
 def as_gaze(
     gaze: Gaze | dict[str, Any], patch_size: int, pyramid: PatchPyramid | None = None
 ) -> Gaze:
-    """A gaze as it is, or that of the padded dict that AutoGaze returns.
+    """The gaze itself, or the one in the padded dict that AutoGaze returns.
 
     Raises:
         EncoderError: neither of the two, or a dict of other scales than `pyramid`.
@@ -170,36 +169,32 @@ def as_gaze(
             f"expected a Gaze, or the padded dict that AutoGaze returns, got {type(gaze).__name__}"
         )
     scales = gaze.get("scales")
-    if pyramid is None:
-        if scales is None:
+    if scales is None:
+        if pyramid is None:
             raise EncoderError(
                 f"the padded gaze has no 'scales', only {sorted(gaze)}; "
                 "give them by gazed(model, scales=...)"
             )
-        pyramid = PatchPyramid.parse(_plain(scales), patch_size, crop=True)
-    elif scales is not None:
-        # Two pyramids may have as many patches and yet mean others by their ids.
-        made = PatchPyramid.parse(_plain(scales), patch_size, crop=True)
-        if made != pyramid:
-            raise EncoderError(
-                f"the gaze was made for scales {made} (scales / patch size, {made.num_patches} "
-                f"patches per frame), this encoder was set up for {pyramid} "
-                f"({pyramid.num_patches}); select with that pyramid"
-            )
-    return Gaze.from_padded(dict(gaze), pyramid)
+        return Gaze.from_padded(dict(gaze), pyramid)
+    if not isinstance(scales, str):  # numbers, also as tensors
+        scales = tuple(int(scale) for scale in scales)
+    made = PatchPyramid.parse(scales, patch_size, crop=True)
+    # Two pyramids of as many patches number them differently.
+    if pyramid is not None and made != pyramid:
+        raise EncoderError(
+            f"the gaze was made for scales {made} (scales / patch size, {made.num_patches} "
+            f"patches per frame), this encoder was set up for {pyramid} "
+            f"({pyramid.num_patches}); select with that pyramid"
+        )
+    return Gaze.from_padded(dict(gaze), made)
 
 
-def _plain(scales: Any) -> str | tuple[int, ...]:
-    """Scales as a config writes them, or as numbers where they came as tensors."""
-    return scales if isinstance(scales, str) else tuple(int(scale) for scale in scales)
-
-
-def _twin(model: nn.Module) -> Any:
-    """A copy of the modules with the same parameters and buffers, under our attention."""
+def _with_gazed_attention(model: nn.Module) -> Any:
+    """A copy of the modules with the same parameters and buffers, under gazed attention."""
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    twin = copy.deepcopy(model, shared)
-    for module in twin.modules():
+    copied = copy.deepcopy(model, shared)
+    for module in copied.modules():
         config = getattr(module, "config", None)
         if config is not None:
             config._attn_implementation = attention.NAME
-    return twin
+    return copied

@@ -1,14 +1,13 @@
-"""Layout of packed tokens: frames of any length without padding, and which tokens see which.
+"""Layout of packed tokens: frames of any length without padding, and their attention pattern.
 
-All tokens of all clips are laid one after another, clip-major and frame-major, as one
-sequence that every projection and MLP runs over once; only attention has to know where
-a frame or a clip begins.
+The tokens of all clips are one sequence, clip-major and frame-major. Projections and MLPs run
+over it once; only attention depends on where frames and clips begin.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Literal, get_args
 
 import torch
@@ -38,7 +37,7 @@ class SegmentGroup:
     Attributes:
         index: (segments * length,) positions in the sequence, segment by segment.
         frames: tokens of the frames of each segment, equal for all of them.
-        segments: their numbers, ascending.
+        segments: indices of these segments, ascending.
     """
 
     index: slice | Int[Tensor, " n"]
@@ -74,35 +73,27 @@ class TokenLayout:
     backend: str = "auto"
 
     @cached_property
+    def clip_frames(self) -> tuple[tuple[int, ...], ...]:
+        """Tokens of every frame, prefix included, one tuple per clip."""
+        return tuple(tuple(n + self.num_prefix for n in clip) for clip in self.lengths)
+
+    @cached_property
     def frame_lengths(self) -> tuple[int, ...]:
         """Tokens of every frame, prefix included."""
-        return tuple(n + self.num_prefix for clip in self.lengths for n in clip)
+        return tuple(chain.from_iterable(self.clip_frames))
 
     @cached_property
     def num_tokens(self) -> int:
         return sum(self.frame_lengths)
 
     @cached_property
-    def clip_frames(self) -> tuple[tuple[int, ...], ...]:
-        """Tokens of every frame, prefix included, a tuple for each clip."""
-        return tuple(tuple(n + self.num_prefix for n in clip) for clip in self.lengths)
-
-    @cached_property
-    def frame_starts(self) -> tuple[int, ...]:
-        """Position of every frame's first token."""
-        return tuple(accumulate(self.frame_lengths, initial=0))[:-1]
-
-    # A causal token sees only what stands before it, so there a class token comes last.
-    @property
-    def prefix_last(self) -> bool:
-        return self.attn_type == "causal"
-
-    @cached_property
     def prefix_index(self) -> Int[Tensor, "frames P"]:
-        """Positions of every frame's class and register tokens."""
-        starts = torch.tensor(self.frame_starts, dtype=torch.long)
-        if self.prefix_last:
-            starts = starts + torch.tensor(self.frame_lengths) - self.num_prefix
+        """Positions of every frame's class and register tokens: the first of the frame.
+
+        Under causal attention the last, since a token sees only those before it.
+        """
+        edges = torch.tensor([0, *accumulate(self.frame_lengths)])
+        starts = edges[1:] - self.num_prefix if self.attn_type == "causal" else edges[:-1]
         return (starts[:, None] + torch.arange(self.num_prefix)).to(self.device)
 
     @cached_property
@@ -119,11 +110,6 @@ class TokenLayout:
         return is_patch.nonzero()[:, 0].to(self.device)
 
     @cached_property
-    def clip_groups(self) -> tuple[SegmentGroup, ...]:
-        """Clips, grouped by the lengths of their frames."""
-        return tuple(self._groups(self.clip_frames))
-
-    @cached_property
     def frame_groups(self) -> tuple[SegmentGroup, ...]:
         """Frames, grouped by length."""
         return tuple(self._groups([(n,) for n in self.frame_lengths]))
@@ -131,15 +117,18 @@ class TokenLayout:
     @cached_property
     def groups(self) -> tuple[SegmentGroup, ...]:
         """The segments within which attention happens, grouped by length."""
-        return self.frame_groups if self.attn_type == "frame_independent" else self.clip_groups
+        if self.attn_type == "frame_independent":
+            return self.frame_groups
+        return tuple(self._groups(self.clip_frames))
 
     @cached_property
     def from_groups(self) -> Int[Tensor, " N"]:
         """Where each token of the sequence is when the groups are laid one after another."""
-        everyone = torch.arange(self.num_tokens, device=self.device)
-        return torch.cat([everyone[group.index] for group in self.groups]).argsort()
+        positions = torch.arange(self.num_tokens, device=self.device)
+        return torch.cat([positions[group.index] for group in self.groups]).argsort()
 
     def _groups(self, segments: Sequence[tuple[int, ...]]) -> Iterator[SegmentGroup]:
+        """Segments, given by the tokens of their frames, grouped; empty ones are left out."""
         members: dict[tuple[int, ...], list[int]] = {}
         for number, frames in enumerate(segments):
             if sum(frames):
@@ -148,11 +137,10 @@ class TokenLayout:
                 members.setdefault(key, []).append(number)
         starts = list(accumulate((sum(frames) for frames in segments), initial=0))
         for frames, numbers in members.items():
-            yield SegmentGroup(self._index(starts, numbers), frames, tuple(numbers))
-
-    def _index(self, starts: Sequence[int], numbers: Sequence[int]) -> slice | Tensor:
-        ends_meet = all(starts[a + 1] == starts[b] for a, b in pairwise(numbers))
-        if ends_meet:
-            return slice(starts[numbers[0]], starts[numbers[-1] + 1])
-        parts = [torch.arange(starts[number], starts[number + 1]) for number in numbers]
-        return torch.cat(parts).to(self.device)
+            index: slice | Tensor
+            if all(starts[a + 1] == starts[b] for a, b in pairwise(numbers)):  # neighbours
+                index = slice(starts[numbers[0]], starts[numbers[-1] + 1])
+            else:
+                parts = [torch.arange(starts[number], starts[number + 1]) for number in numbers]
+                index = torch.cat(parts).to(self.device)
+            yield SegmentGroup(index, frames, tuple(numbers))

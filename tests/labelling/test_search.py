@@ -8,8 +8,7 @@ from autogaze.errors import GeometryError, TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.label import GazeBudget
-from autogaze.labelling.search import CanvasSearcher, gain_shares
-from autogaze.labelling.video_mae_search import VideoMAESearcher
+from autogaze.labelling.search import CanvasSearcher, VideoMAESearcher, gain_shares
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors.greedy import Greedy
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction

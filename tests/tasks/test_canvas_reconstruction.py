@@ -33,9 +33,9 @@ def test_rewards_and_metrics():
     output = CanvasReconstruction(PYRAMID)(frames, gaze, [1, 3])
     assert torch.equal(output.reward, -output.losses)
     assert torch.equal(output.loss, output.losses.mean(1))
-    (metric,) = output.metrics()
-    assert metric.name == "loss"
-    assert torch.equal(metric.values, output.losses)
+    metrics = output.metrics()
+    assert list(metrics) == ["loss"]
+    assert torch.equal(metrics["loss"], output.losses)
 
 
 def test_frames_to_score_are_drawn_from_the_generator():

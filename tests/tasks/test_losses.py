@@ -47,8 +47,8 @@ def test_the_sum_is_weighted():
     losses = FrameLosses.parse("l1+dinov2_reg+siglip2", "1+0.3+0.25", networks())
     total, terms = losses(made, real)
     assert total.shape == (2, 4)
-    assert [name for name, _ in terms] == ["l1", "dinov2_reg", "siglip2"]
-    values = [term for _, term in terms]
+    assert list(terms) == ["l1", "dinov2_reg", "siglip2"]
+    values = list(terms.values())
     torch.testing.assert_close(total, values[0] + 0.3 * values[1] + 0.25 * values[2])
     assert losses.recipe == {"loss_type": "l1+dinov2_reg+siglip2", "loss_weights": "1+0.3+0.25"}
     again = FrameLosses.parse(**losses.recipe, networks=networks())
@@ -196,7 +196,7 @@ def test_efficientnet_is_a_term_beside_others():
     made, real = (frames[None] for frames in pair())
     losses = FrameLosses.parse("l1+efficientnet", "1+0.3", efficientnet_parameters())
     total, terms = losses(made, real)
-    (_, l1), (name, perceptual) = terms
+    (_, l1), (name, perceptual) = terms.items()
     assert name == "efficientnet"
     torch.testing.assert_close(total, l1 + 0.3 * perceptual)
     assert losses.recipe == {"loss_type": "l1+efficientnet", "loss_weights": "1+0.3"}

@@ -9,12 +9,12 @@ from safetensors.torch import save_file
 from autogaze.errors import CheckpointError
 from autogaze.utils.checkpoints import (
     describe_mismatch,
-    find_checkpoint,
     load_strictly,
     read_config,
     read_state,
     under_prefix,
 )
+from autogaze.utils.hub import find_checkpoint
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 
 from autogaze import Gaze
 from autogaze.errors import EncoderError
-from autogaze.vision_encoders.output import GazedOutput
+from autogaze.vision_encoders.encode import GazedOutput
 from tests.gazes import SMALL, gazes
 
 

@@ -7,7 +7,7 @@ import torch
 
 from autogaze import Gaze, PatchPyramid, gazed
 from autogaze.errors import EncoderError, GeometryError
-from autogaze.vision_encoders.output import GazedOutput
+from autogaze.vision_encoders.encode import GazedOutput
 from autogaze.vision_encoders.siglip import SiglipVisionConfig, SiglipVisionModel
 from tests.vision_encoders.families import (
     FAMILIES,

@@ -18,17 +18,9 @@ from torch import Tensor
 from autogaze.errors import CheckpointError, OutputError
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.modeling import VideoMAE
-from autogaze.utils.checkpoints import (
-    CONFIG,
-    WEIGHTS,
-    State,
-    find_checkpoint,
-    load_strictly,
-    read_config,
-    read_state,
-    under_prefix,
-)
+from autogaze.utils.checkpoints import State, load_strictly, read_config, read_state, under_prefix
 from autogaze.utils.files import all_or_none, replacing
+from autogaze.utils.hub import CONFIG, WEIGHTS, find_checkpoint
 
 PUBLISHED_PREFIX = "mae."
 """What names start with in the published `videomae.pt`, a state dict of its whole task."""

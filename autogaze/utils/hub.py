@@ -1,0 +1,54 @@
+"""Checkpoints by path or Hugging Face hub id. Importable without PyTorch."""
+
+import re
+from pathlib import Path
+
+from autogaze.errors import CheckpointError, first_line
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SAFE = (WEIGHTS, "model-*-of-*.safetensors")
+"""Patterns of safetensors weights, whole or in shards."""
+PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
+
+_HUB_ID = re.compile(r"[^./~][^/]*/[^/]+(?<!\.pt)(?<!\.pth)(?<!\.bin)(?<!\.safetensors)")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form of a hub id, "owner/name"."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def find_checkpoint(source: str | Path) -> Path:
+    """The folder or file of a checkpoint; a hub id is downloaded unless it is in the cache.
+
+    Args:
+        source: a folder, a file, or a Hugging Face hub id ("owner/name").
+
+    Raises:
+        CheckpointError: there is none, or the hub cannot be reached.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    if not is_hub_id(str(source)):
+        raise CheckpointError(f"{source}: no such checkpoint file or folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(str(source), allow_patterns=["*.json", *SAFE]))
+        if not weight_files(folder):
+            folder = Path(snapshot_download(str(source), allow_patterns=["*.json", *PICKLED]))
+    except (OSError, ValueError) as error:  # every error of the hub's client is one of these
+        raise CheckpointError(
+            f"{source}: there is no such folder here, and it cannot be fetched from the Hugging "
+            f"Face hub ({first_line(error)}); give the path of a checkpoint folder or file"
+        ) from error
+    return folder
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a folder's weights, safetensors before pickles."""
+    for pattern in (*SAFE, *PICKLED):
+        if found := sorted(folder.glob(pattern)):
+            return found
+    return []
