@@ -161,7 +161,9 @@ def flex_attention(
 def _kernel(compiled: bool) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention as kernel
 
-    return torch.compile(kernel, dynamic=True) if compiled else kernel
+    if compiled:
+        return torch.compile(kernel, dynamic=True)
+    return kernel
 
 
 @lru_cache(maxsize=4)
