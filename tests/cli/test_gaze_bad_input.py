@@ -192,10 +192,10 @@ def test_bad_checkpoints(video: Path, tmp_path: Path) -> None:
     save_file(missing, weights, {"format": "pt"})
     message = fails("gaze", video, "--selector", checkpoint)
     assert "checkpoint" in message
-    assert "missing parameters" in message
+    assert name in message
 
     save_file(tensors | {"surprise": tensors[name].clone()}, weights, {"format": "pt"})
-    assert "unexpected parameters: surprise" in fails("gaze", video, "--selector", checkpoint)
+    assert "surprise" in fails("gaze", video, "--selector", checkpoint)
     weights.unlink()
     assert "cannot be loaded" in fails("gaze", video, "--selector", checkpoint)
     (checkpoint / "config.json").unlink()
