@@ -1,10 +1,10 @@
-"""Two label files of the same clips, such as a VideoMAE's and the canvas', under three metrics.
+"""Losses of two label files of the same clips under three metrics, canvas, VideoMAE and features.
 
     python examples/compare_labels.py DATASET LABELS OTHERS VIDEO_MAE [--clips N]
 
-DATASET is what `autogaze label --dataset` was given, clips of both files are drawn from its training
-split. Prints how many patches of a frame are the same, and mean losses with the 95 % interval of
-the mean difference. Needs `autogaze[efficientnet]`.
+DATASET is the file given to `autogaze label --dataset`; clips of both files are drawn from its
+training split. Prints the share of equal patches per frame, and mean losses with the 95 %
+interval of the mean difference. Needs `autogaze[efficientnet]`.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
         for name in files[0].keys() & files[1].keys()
         for ours, theirs in zip(files[0][name].ids, files[1][name].ids, strict=True)
     ]
-    print(f"{torch.tensor(shares).mean():.1%} of a frame's patches are the same, on average\n")
+    print(f"{torch.tensor(shares).mean():.1%} of the patches per frame are the same, on average\n")
 
     def losses(frames: torch.Tensor, labels: GazeLabels) -> list[float]:
         lengths = torch.tensor([[len(ids) for ids in labels.ids]])

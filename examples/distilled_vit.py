@@ -1,16 +1,16 @@
-"""A small vision transformer taught by EfficientNet-Lite0 on your own videos and photographs.
+"""A small vision transformer distilled from EfficientNet-Lite0 on your own videos and photographs.
 
     python examples/distilled_vit.py FOLDER... --val FOLDER --out vit
     autogaze bench fidelity --encoder vit VIDEOS
 
 No package carries the weights of a vision transformer, and with random ones `autogaze bench
-fidelity` says little. These see content after minutes: from the patch tokens a linear head
-predicts the teacher's last feature map, 7 x 7 x 1280, and from the pooled class token its
-mean. The heads are left out of what is written, a folder that transformers reads.
+fidelity` says little. A linear head predicts the teacher's last feature map, 7 x 7 x 1280, from
+the patch tokens, another one its mean from the pooled class token. The heads are not saved; the
+folder written is one that transformers reads.
 
-Both targets are standardised, every channel by itself, so that whoever predicts the same of
-every frame has a cosine near 0. Run again with the same options, training goes on where it
-was saved. Needs the extra: pip install 'autogaze[efficientnet]'.
+Both targets are standardised per channel, so that a constant prediction has a cosine near 0. Run
+again with the same options, training continues where it was saved. Needs the extra: pip install
+'autogaze[efficientnet]'.
 """
 
 import math
@@ -43,7 +43,7 @@ LEARNING_RATE, WARMUP = 1e-3, 0.05
 SMALL = 0.75
 """Share of the schedule in which the student sees half the resolution, for a quarter of the cost."""
 EVERY = 100
-"""Steps between evaluations, with each of which a checkpoint is written."""
+"""Steps between evaluations; a checkpoint is written with each."""
 
 
 def read_squares(folders: Sequence[Path], count: int) -> UInt8[Tensor, "N 3 224 224"]:
@@ -51,7 +51,7 @@ def read_squares(folders: Sequence[Path], count: int) -> UInt8[Tensor, "N 3 224 
 
     Args:
         folders: of videos and photographs.
-        count: squares of a video; twice as many of a photograph, which differ more.
+        count: squares per video; twice as many per photograph.
     """
     generator = torch.Generator().manual_seed(0)
     found = []
@@ -76,13 +76,13 @@ def read_squares(folders: Sequence[Path], count: int) -> UInt8[Tensor, "N 3 224 
 
 
 class Features(NamedTuple):
-    """What the teacher sees, or the student predicts."""
+    """The teacher's features, or the student's predictions of them."""
 
     cells: Float[Tensor, "N 49 1280"]
     pooled: Float[Tensor, "N 1280"]
 
     def cosines(self, other: "Features") -> Float[Tensor, "two"]:
-        """Of the cells' features, and of the pooled ones; means."""
+        """Mean cosine similarities of the cells' features and of the pooled ones."""
         pairs = zip(self, other, strict=True)
         return torch.stack([F.cosine_similarity(a, b, dim=-1).mean() for a, b in pairs])
 
@@ -114,7 +114,7 @@ class Teacher:
 
 
 class Student(nn.Module):
-    """A ViT, and the linear heads through which it is taught."""
+    """A ViT and the linear heads of its distillation loss."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Student(nn.Module):
 
 
 class Training:
-    """The student, its optimizer, and how far they are."""
+    """The student, its optimizer and their progress."""
 
     def __init__(self, student: Student, teacher: Teacher, folder: Path, bf16: bool) -> None:
         self.student, self.teacher, self.folder = student, teacher, folder
@@ -156,7 +156,7 @@ class Training:
     def run(
         self, frames: UInt8[Tensor, "M 3 S S"], batch: int, steps: int, minutes: float
     ) -> Iterator[float]:
-        """Train until the steps are done or the time is over; gives the share done."""
+        """Train until the steps are done or the time is over; yields the share done."""
         began = time.monotonic() - self.seconds
         while (done := max(self.step / steps, self.seconds / 60 / minutes)) < 1:
             generator = torch.Generator().manual_seed(self.step)  # the same after a restart
@@ -188,7 +188,7 @@ class Training:
         return f"{past}: held-out cosine {cells:.3f} of cells, {pooled:.3f} of pooled features"
 
     def save(self) -> None:
-        """The folder for transformers, and in it what going on needs."""
+        """Write the folder for transformers, with the training state in it."""
         state = {"student": self.student.state_dict(), "optimizer": self.optimizer.state_dict()}
         with replacing(self.folder / "training.pt") as temporary:
             torch.save({**state, "step": self.step, "seconds": self.seconds}, temporary)
@@ -210,22 +210,22 @@ def _bar() -> Progress:
 
 def main(
     folders: Annotated[list[Path], typer.Argument(help="Videos and photographs to learn from.")],
-    val: Annotated[list[Path], typer.Option(help="Folders of others to judge by; repeatable.")],
+    val: Annotated[list[Path], typer.Option(help="Folders for validation; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
-    frames: Annotated[int, typer.Option(help="Of each video, kept in memory.")] = 5,
-    steps: Annotated[int, typer.Option(help="Of the whole schedule,")] = 20_000,
-    minutes: Annotated[float, typer.Option(help="or its length in time.")] = 25,
+    frames: Annotated[int, typer.Option(help="Frames per video, kept in memory.")] = 5,
+    steps: Annotated[int, typer.Option(help="Length of the schedule, in steps,")] = 20_000,
+    minutes: Annotated[float, typer.Option(help="or in minutes, whichever ends first.")] = 25,
     batch: int = 16,
     device: str = "cpu",
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = False,
     tiny: Annotated[bool, typer.Option(help="2 layers of 64, to try it out.")] = False,
 ) -> None:
-    """Teach a small vision transformer what EfficientNet-Lite0 sees."""
+    """Distil EfficientNet-Lite0's features into a small vision transformer."""
     logging.disable_progress_bar()  # transformers' own would go through ours
     out.mkdir(parents=True, exist_ok=True)
     network = load_efficientnet("lite0").to(device)
     seen, kept = read_squares(folders, frames), read_squares(val, 2)
-    print(f"{len(seen)} frames to learn from, {len(kept)} to judge by", flush=True)
+    print(f"{len(seen)} training frames, {len(kept)} for validation", flush=True)
     torch.manual_seed(0)
     student = Student(64, 2) if tiny else Student(192, 12)
     teacher = Teacher(network, seen[:: max(1, len(seen) // 400)])

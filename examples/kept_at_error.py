@@ -1,8 +1,8 @@
-"""The README's tables: what is kept at what error, and the controls at equal budgets.
+"""Tables of docs/quality.md: ratios at given losses, and losses of all selectors at given ratios.
 
     python examples/kept_at_error.py [VIDEO...]
 
-Prints Markdown. Every loss is the canvas judge's, measured on the saved gazes' patches.
+Prints Markdown. Every loss is the measured canvas loss.
 """
 
 import sys

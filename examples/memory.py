@@ -1,20 +1,14 @@
-"""Memory does not grow with a video's length: the peak at 10 seconds and at 10 minutes of 1080p.
+"""Peak memory of gazing at 10 seconds and at 10 minutes of 1080p, which must be about the same.
 
     python examples/memory.py [--tiles one] [--fps 10] [--ratio 0.02] [--seconds 10 600]
         [--pictures no|yes|both]
 
-Makes a video of a moving texture, gazes at its beginning and at all of it, each in a
-process of its own, and prints the most memory that either ever held: once with the gaze
-file alone, once with all pictures too. Ends with exit code 1 if the longer one took more
-than 1.5 times as much.
+Makes a video of a moving texture, gazes at its beginning and at all of it, each in a process of
+its own, and prints their peak memory: once with the gaze file alone, once with all pictures
+too. Ends with exit code 1 if the longer one took more than 1.5 times as much. Takes about 0.1 s
+per frame with all pictures on two free cores, so 10 minutes by default.
 
-How long it takes: a frame with all pictures took 0.1 s on two cores that were nearly free,
-so about 10 minutes for the 6000 frames of ten minutes of video, and 30 minutes (0.3 s a
-frame, as measured) where other work held most of both cores; without pictures a fraction
-of that. All frames (--fps 30) take three times as long.
-
-This file imports little until a process has started, since a new process is charged
-with what its parent held.
+Heavy imports wait until a process has started: the peak of a new process includes its parent's.
 """
 
 import argparse
@@ -28,7 +22,7 @@ from pathlib import Path
 
 WIDTH, HEIGHT, FPS = 1920, 1080, 30
 PERIOD = 10
-"""Seconds after which the video starts over."""
+"""Seconds after which the video repeats."""
 LIMIT = 1.5
 
 
@@ -56,7 +50,7 @@ def write_texture(path: Path) -> None:
 
 
 def repeat(path: Path, seconds: int, target: Path) -> None:
-    """The same video over and over, for so many seconds, without encoding it again."""
+    """Repeat a video up to a length in seconds, without encoding it again."""
     import av
 
     with av.open(str(path)) as source, av.open(str(target), "w") as output:
@@ -78,17 +72,17 @@ def repeat(path: Path, seconds: int, target: Path) -> None:
 
 
 def gaze(arguments: list[str]) -> tuple[float, float]:
-    """Run `autogaze gaze`; the peak of this process in MB, and how many seconds it took."""
+    """Run `autogaze gaze`; returns this process's peak memory in MB, and the seconds it took."""
     import io
     from contextlib import redirect_stdout
 
     from autogaze.cli.app import app
 
     began = time.perf_counter()
-    with redirect_stdout(io.StringIO()) as told:
+    with redirect_stdout(io.StringIO()) as printed:
         code = app(["gaze", *arguments], standalone_mode=False)
     if code:
-        raise RuntimeError(f"autogaze gaze {' '.join(arguments)} ended with {code}:\n{told}")
+        raise RuntimeError(f"autogaze gaze {' '.join(arguments)} ended with {code}:\n{printed}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), time.perf_counter() - began
 
@@ -96,8 +90,8 @@ def gaze(arguments: list[str]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiles", default="one", help="see `autogaze gaze --help`")
-    parser.add_argument("--fps", type=float, default=10, help="frames looked at a second")
-    parser.add_argument("--ratio", type=float, default=0.02, help="cap a frame")
+    parser.add_argument("--fps", type=float, default=10, help="frames per second to gaze at")
+    parser.add_argument("--ratio", type=float, default=0.02, help="cap per frame")
     parser.add_argument("--seconds", type=int, nargs=2, default=(10, 600), metavar="N")
     parser.add_argument("--pictures", choices=("no", "yes", "both"), default="both")
     options = parser.parse_args()

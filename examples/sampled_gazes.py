@@ -1,9 +1,9 @@
-"""What GRPO changes: two selectors' gazes at equal budgets, the likeliest patches and sampled ones.
+"""Losses of two selectors at equal budgets, of greedily decoded gazes and of sampled ones.
 
     python examples/sampled_gazes.py DATA BEFORE AFTER VIDEO_MAE [--frames N] [--clips N]
 
-Gazes at the first frames of clips of DATA/*/val, and prints as Markdown the loss of a
-VideoMAE, with the 95 % interval of the mean difference. Needs `autogaze[efficientnet]`.
+For weights before and after GRPO, for example. Gazes at the first frames of clips of DATA/*/val
+and prints as Markdown the loss of a VideoMAE, with the 95 % interval of the mean difference.
 """
 
 import argparse

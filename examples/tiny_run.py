@@ -1,9 +1,9 @@
-"""A tiny run learns: NTP, then GRPO, on procedural clips with the canvas as the judge.
+"""A tiny training: NTP, then GRPO, on procedural clips under the canvas loss.
 
     OMP_NUM_THREADS=1 python examples/tiny_run.py --seeds 0 1 2 --out docs/tiny-run.png
 
-Trains as `docs/training.md` says, in minutes a seed on one CPU core, draws what was measured
-and prints it as Markdown. What is in the folder already is not trained again.
+Trains as `docs/training.md` says, in minutes per seed on one CPU core, plots losses and rewards
+and prints them as Markdown. Finished trainings in the folder are not repeated.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from autogaze.training.logging import read_metrics
 NAME = "procedural_canvas_reconstruction_ar_gaze_{}"
 RATIOS = (0.015, 0.03, 0.058, 0.1, 0.2, 0.4)
 SHOWN = 0.1
-"""The ratio at which losses are drawn over the steps, and at which GRPO gazes."""
+"""The ratio of the plotted losses, and of GRPO's rollouts."""
 REFERENCES = (0.2, 0.4)
-"""Ratios of random gazes whose loss NTP shall reach with half of them."""
+"""Ratios of random gazes; NTP is to reach their losses with half as many patches."""
 COMMON = ["batch_size=16", "num_workers=0", "val_clips=32", "val_pictures=2", "resume=true"]
 NTP = [*COMMON, "max_steps=100", "val_nsteps=20", "log_nsteps=2"]
-# At one temperature: rewards would rise by themselves while it falls.
+# A constant temperature: rewards would rise by themselves while it falls.
 GRPO = [*COMMON, "max_steps=30", "val_nsteps=10", "log_nsteps=1"]
 GRPO += ["temp_schedule_args.schedule=constant", "temp_schedule_args.start=1"]
 COLOURS = {"own": "tab:blue", "shuffled": "tab:orange", "random": "tab:gray", "greedy": "tab:green"}
@@ -46,13 +46,13 @@ Entries = list[dict[str, float]]
 
 @dataclass(frozen=True)
 class Run:
-    """What one seed gave.
+    """Results of one seed.
 
     Attributes:
         ntp, grpo: lines of both trainings' `metrics.jsonl`.
-        shares: patches of a frame, as a share of all, at each of RATIOS.
+        shares: share of all patches per frame, at each of RATIOS.
         greedy: mean losses of the greedy search on the validation clips, at each of RATIOS.
-        rewards: of gazes sampled at the validation clips, before and after GRPO.
+        rewards: mean rewards of sampled gazes on the validation clips, before and after GRPO.
     """
 
     seed: int
@@ -71,8 +71,8 @@ def train(kind: str, folder: Path, options: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
-def judged(grpo: Path, weights: Path) -> Trainer:
-    """A trainer of the GRPO run's options that would only validate these weights."""
+def validation_trainer(grpo: Path, weights: Path) -> Trainer:
+    """A trainer with the GRPO run's options that only validates these weights."""
     config = json.loads((grpo / "config.json").read_text())
     config["trainer"] |= {"val_only": True, "resume": False, "gaze_weights": str(weights)}
     return build_trainer(config)
@@ -106,8 +106,9 @@ def run(seed: int, folder: Path) -> Run:
     train("ntp", ntp, [*NTP, f"val_ratios=[{ratios}]", f"seed={seed}"])
     start = ntp / "checkpoint_latest_gaze"
     train("grpo", grpo, [*GRPO, f"val_ratios=[{SHOWN:g}]", f"seed={seed}", f"gaze_weights={start}"])
-    before, after = judged(grpo, start), judged(grpo, grpo / "checkpoint_latest_gaze")
-    V = before.learner.model.pyramid.num_patches
+    before = validation_trainer(grpo, start)
+    after = validation_trainer(grpo, grpo / "checkpoint_latest_gaze")
+    V = before.objective.model.pyramid.num_patches
     return Run(
         seed,
         read_metrics(ntp / "metrics.jsonl"),
@@ -119,7 +120,7 @@ def run(seed: int, folder: Path) -> Run:
 
 
 def series(entries: Entries, name: str) -> tuple[list[float], list[float]]:
-    """Steps at which something was measured, and what."""
+    """The steps and the values of a metric."""
     found = [(entry["step"], entry[name]) for entry in entries if name in entry]
     return [step for step, _ in found], [value for _, value in found]
 
@@ -133,7 +134,7 @@ def share_for(loss: float, shares: tuple[float, ...], losses: list[float]) -> fl
 
 
 def needed(found: Run, reference: float) -> tuple[list[float], list[float]]:
-    """Steps of NTP, and the share that reaches the loss of random gazes of a ratio."""
+    """Steps of NTP, and the share that reaches the loss of random gazes with a ratio."""
     steps, shares = [], []
     for entry in found.ntp:
         if "val/loss" in entry:
@@ -145,7 +146,7 @@ def needed(found: Run, reference: float) -> tuple[list[float], list[float]]:
 
 
 def scale_logarithmically(axes: Axes) -> None:
-    """With plain numbers at the ticks."""
+    """A logarithmic y axis with plain numbers at the ticks."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(ScalarFormatter())
@@ -213,7 +214,7 @@ def draw(runs: list[Run], target: Path) -> None:
 
 
 def report(runs: list[Run]) -> None:
-    """Two tables in Markdown: losses after NTP, and what either training reached."""
+    """Two tables in Markdown: losses after NTP, and the results of both trainings."""
     print("| seed | share of patches | random | shuffled | NTP | greedy |\n" + "|---" * 6 + "|")
     for found in runs:
         last = [entry for entry in found.ntp if "val/loss" in entry][-1]

@@ -1,4 +1,4 @@
-"""Fingerprints of gazes: every selector on two real videos, as one hash a row.
+"""Fingerprints of gazes: one hash per video, selector and setting.
 
 Run it before and after a change that should change no gaze, and compare the lines:
 

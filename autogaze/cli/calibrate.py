@@ -1,4 +1,4 @@
-"""`autogaze calibrate`: weights whose predicted loss is the measured one where they stop."""
+"""`autogaze calibrate`: weights whose predicted loss equals the measured one at stopping thresholds."""
 
 import json
 import secrets
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # heavy, so imported where the work begins
 
 @dataclass(frozen=True)
 class CalibrateCommand(Command):
-    """Mend the loss head of learned weights, so that they stop where they are asked to."""
+    """Calibrate the loss head of learned weights, so that stopping thresholds are met on average."""
 
     weights: Annotated[
         str, typer.Argument(metavar="FOLDER|HUB-ID", help="Learned weights.", show_default=False)
@@ -41,7 +41,7 @@ class CalibrateCommand(Command):
         str,
         typer.Option(
             metavar="canvas|FOLDER|HUB-ID",
-            help="Whose loss is predicted: the canvas's, or that of a VideoMAE's checkpoint.",
+            help="Metric whose loss is predicted: the canvas, or a VideoMAE's checkpoint.",
         ),
         Renamed("--judge", "--metric"),
     ] = "canvas"
@@ -54,20 +54,20 @@ class CalibrateCommand(Command):
         ),
     ] = None
     split: Annotated[Literal["train", "val"], typer.Option(help="Which clips.")] = "train"
-    clips: Annotated[int, typer.Option(min=1, help="How many of them, at random.")] = 96
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0
+    clips: Annotated[int, typer.Option(min=1, help="Number of clips, drawn at random.")] = 96
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0
     default_loss: Annotated[
         float | None,
         typer.Option(
-            help="The default stopping threshold: goes into its config.", show_default="as it was"
+            help="Default stopping threshold, written to the config.", show_default="as it was"
         ),
     ] = None
     inhibition_of_return: Annotated[
         float | None,
         typer.Option(
             metavar="CHANGE",
-            help="How much a patch must have changed, in mean pixel values of 0 to 1, to be new "
-            "again once it was gazed at: goes into its config.",
+            help="Inhibition of return, written to the config: mean change of a gazed patch's "
+            "pixels, in [0, 1], from which it counts as new.",
             show_default="as it was",
         ),
     ] = None
@@ -103,7 +103,7 @@ class CalibrateCommand(Command):
             self._print(report, len(clips), options.thresholds)
 
     def _load_model(self) -> "AutoGaze":
-        """The weights, in float32 and with the options that go into their config.
+        """The model in float32, with the options that go into its config.
 
         Raises:
             AutoGazeError: no learned weights, or options out of range.
@@ -128,7 +128,7 @@ class CalibrateCommand(Command):
             stop["fixed"] = {"task_loss_requirement": self.default_loss}
             stop["sample_strategy_during_inference"] = "fixed"
             config.has_task_loss_requirement_during_inference = True
-            # No cap besides: the call that AutoGaze's users know stops there, too.
+            # No cap besides, so that AutoGaze's own call also stops at this threshold.
             config.gazing_ratio_each_frame_config["sample_strategy_during_inference"] = "self"
         if self.inhibition_of_return is not None:
             check_inhibition(self.inhibition_of_return)
@@ -136,7 +136,7 @@ class CalibrateCommand(Command):
         return model.half().float() if self.half else model
 
     def _load_task_and_clips(self, model: "AutoGaze") -> "tuple[Task, list[Tensor]]":
-        """What measures losses, and decoded clips, (T, 3, S, S) uint8.
+        """The task that measures losses, and decoded clips, (T, 3, S, S) uint8.
 
         Raises:
             AutoGazeError: no such metric, one of other patches, or no clips.
@@ -203,7 +203,7 @@ class CalibrateCommand(Command):
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a dataset whose few clips are read once: neither labelled nor cached."""
+    """Options of a dataset without labels and cache, since few clips are read, once each."""
     plain = {name: v for name, v in options.items() if name not in ("greedy_labels", "cache")}
     if isinstance(parts := plain.get("parts"), Mapping):
         plain["parts"] = {

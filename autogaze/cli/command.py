@@ -1,4 +1,4 @@
-"""Commands as dataclasses: a verb's options, their checks and its work in one class.
+"""Commands as dataclasses: a command's options, their checks and its work in one class.
 
 @dataclass(frozen=True)
 class Info(Command):
@@ -33,16 +33,16 @@ PrintJson = Annotated[bool, typer.Option("--json", help="Print one JSON object."
 
 
 class Command(ABC):
-    """One verb: a frozen dataclass whose fields are its arguments and options."""
+    """One command: a frozen dataclass whose fields are its arguments and options."""
 
     @abstractmethod
     def run(self) -> int | None:
-        """Do the work; the exit code, None for 0."""
+        """Do the work; returns the exit code, None for 0."""
 
 
 @dataclass(frozen=True)
 class Renamed:
-    """Annotation of a field whose option had another name, which works on, with a warning."""
+    """Annotation of an option's field: the former name still works, with a warning."""
 
     former: str
     present: str
@@ -51,14 +51,14 @@ class Renamed:
 def add_command(
     app: typer.Typer, command: type[Command], name: str, *, renamed_to: str | None = None
 ) -> None:
-    """Make a verb of a dataclass.
+    """Add a command to an app.
 
     Args:
-        app: gets it.
+        app: to add it to.
         command: fields annotated with `typer.Option` or `typer.Argument`; its docstring is the
-            help, what its checks and `run` raise becomes an exit code.
-        name: of the verb.
-        renamed_to: the verb's present name, if `name` is its former one: hidden, with a warning.
+            help, and errors of its checks and of `run` become exit codes.
+        name: of the command.
+        renamed_to: the present name, if `name` is a former one: hidden, with a warning.
     """
     types = get_type_hints(command, include_extras=True)
     parameters = {
@@ -97,11 +97,11 @@ def add_command(
 
 
 _FORMER = "former_"
-"""What the parameter of a former option begins with; the field's name follows."""
+"""Prefix of the parameter of a former option, before the field's name."""
 
 
 def _former_option(parameter: inspect.Parameter, option: Renamed) -> inspect.Parameter:
-    """A parameter as its option was called before; None if it is not given."""
+    """The hidden parameter of an option's former name; None if it is not given."""
     kind = get_args(parameter.annotation)[0] | None
     annotation = Annotated[kind, typer.Option(option.former, hidden=True)]
     return parameter.replace(name=_FORMER + parameter.name, default=None, annotation=annotation)

@@ -1,4 +1,4 @@
-"""Exit codes and messages: how commands end."""
+"""Exit codes and error messages of commands."""
 
 import logging
 import os
@@ -65,9 +65,9 @@ def exit_codes() -> Iterator[None]:
 
 
 def log_to_stderr() -> None:
-    """Send the package's log to stderr, one plain line a message; silence the libraries'."""
-    # Read when transformers is imported: its reports of what we then raise an error about,
-    # and its progress bars, which do not care whether stderr is a terminal.
+    """Send the package's log to stderr, one line per message, and silence the libraries'."""
+    # Read when transformers is imported. It reports what we raise errors for, and shows progress
+    # bars whether stderr is a terminal or not.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,4 +1,4 @@
-"""`autogaze gaze`: choose patches of videos, measure what is lost, write what is asked for."""
+"""`autogaze gaze`: choose patches of videos, measure the loss, write gaze files and pictures."""
 
 import os
 import time
@@ -30,7 +30,7 @@ FILES = partial(
 )
 
 PREVIEW = 1280
-"""Longer side of the frames that pictures are made of, however large the source is."""
+"""Longer side of the frames in overlays and sheets, in pixels, whatever the source's size."""
 
 SUFFIXES = {
     "out": ".safetensors",
@@ -39,12 +39,12 @@ SUFFIXES = {
     "reconstruction": ".reconstruction.mp4",
     "plot": ".plot.png",
 }
-"""Files by kind: in a folder their names are the video's, without its ending, then this."""
+"""Endings of files by kind; in a folder they follow the video's name without its own."""
 
 
 @dataclass(frozen=True)
 class GazeCommand(Command):
-    """Gaze at videos: choose patches, measure what is lost, write what is asked for."""
+    """Gaze at videos: choose patches, measure the loss, write gaze files and pictures."""
 
     videos: Annotated[
         list[str], typer.Argument(metavar="VIDEO", help="Anything that ffmpeg decodes.")
@@ -53,7 +53,7 @@ class GazeCommand(Command):
         str | None,
         WHAT(
             metavar="NAME|FOLDER|HUB-ID",
-            help="What chooses: see `autogaze selectors`; a checkpoint folder; or a hub id.",
+            help="A name from `autogaze selectors`, a checkpoint folder, or a hub id.",
             show_default="greedy",
         ),
     ] = None
@@ -64,12 +64,12 @@ class GazeCommand(Command):
     loss: Annotated[
         float | None,
         WHAT(
-            help="Stop in a frame once its reconstruction loss is at most this, in units of the "
-            "selector's metric. With --ratio too, whichever comes first.",
+            help="Stopping threshold: choose patches of a frame until its loss is at most this, in "
+            "units of the selector's metric. With --ratio too, whichever comes first.",
             show_default="the selector's own, if there is no --ratio",
         ),
     ] = None
-    seed: Annotated[int | None, WHAT(help="Repeat a random choice exactly.")] = None
+    seed: Annotated[int | None, WHAT(help="Seed of random choices.")] = None
     fps: Annotated[
         float | None,
         WHICH(help="Frames per second to look at.", show_default="all"),
@@ -80,19 +80,19 @@ class GazeCommand(Command):
         str,
         WHICH(
             metavar="MODE",
-            help="How a frame is laid on square tiles: 'resize' to a whole number of them, "
-            "'pad' those at the edge, 'one' for a fast look, or COLUMNSxROWS.",
+            help="How a frame is cut into square tiles: 'resize' to a whole number of them, "
+            "'pad' those at the edge, 'one' tile (fast), or COLUMNSxROWS.",
         ),
     ] = "resize"
     max_tiles: Annotated[
         int | None,
-        WHICH(help="Make larger frames smaller, to fit on so many tiles.", show_default="no bound"),
+        WHICH(help="Shrink larger frames to at most this many tiles.", show_default="no bound"),
     ] = None
     skip_corrupt: Annotated[
         bool,
         WHICH(
             "--skip-corrupt",
-            help="Go on behind frames that cannot be decoded, and say how many were dropped.",
+            help="Skip frames that cannot be decoded, and report their number.",
         ),
     ] = False
     out: Annotated[
@@ -115,9 +115,7 @@ class GazeCommand(Command):
         str | None,
         FILES(metavar="FILE", help="Patches and loss over time (.png); needs matplotlib."),
     ] = None
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per line and video.")
-    ] = False
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per video.")] = False
 
     def __post_init__(self) -> None:
         for kind, value in self._outputs().items():
@@ -149,96 +147,16 @@ class GazeCommand(Command):
             )
 
     def _outputs(self) -> dict[str, str]:
-        """What is to be written where: kind -> a file, a folder or a path with {name} in it."""
+        """The files asked for: kind -> a file, a folder or a path with {name} in it."""
         return {kind: value for kind in SUFFIXES if (value := getattr(self, kind)) is not None}
-
-
-# Which files each video gets.
 
 
 @dataclass(frozen=True)
 class Job:
-    """One video and the files to write about it: kind -> path."""
+    """One video and the files to write for it: kind -> path."""
 
     video: str
     files: Mapping[str, Path]
-
-
-def check_ending(kind: str, value: str, num_videos: int) -> None:
-    """Raise `OutputError` if a file's name does not say what will be in it; folders are fine."""
-    ending = Path(f"NAME{SUFFIXES[kind]}").suffix
-    fits, template = Path(value).suffix.lower() == ending, "{name}" in value
-    if num_videos > 1 and fits and not template and not Path(value).is_dir():
-        raise OutputError(
-            f"--{kind} {value}: is one file for {num_videos} videos; give a folder, or a path "
-            f"with {{name}} in it, such as {{name}}{SUFFIXES[kind]}"
-        )
-    if not fits and (template or not _is_folder(value, num_videos)):
-        raise OutputError(
-            f"--{kind} {value}: the name must end in {ending}, or be a folder that exists (or "
-            f"ends in {os.sep})"
-        )
-
-
-def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str]) -> list[Job]:
-    """Give every video its files, and check that all of them can be written.
-
-    Args:
-        videos: the inputs.
-        outputs: kind -> a file; a folder, for files called as `SUFFIXES` says; or a path in
-            which `{name}` stands for each video's name.
-
-    Raises:
-        OutputError: not writable, or two files would get the same path.
-    """
-    jobs, owners = [], dict[Path, tuple[str, str]]()
-    for video in videos:
-        files = {kind: _path(kind, value, video, len(videos)) for kind, value in outputs.items()}
-        for kind, path in files.items():
-            check_writable(path)
-            real = path.resolve()
-            if real == Path(video).resolve():
-                raise OutputError(f"{path}: is the input video itself, choose another file")
-            if real in owners:
-                raise OutputError(f"{path}: {_clash(owners[real], (kind, video))}")
-            owners[real] = kind, video
-        jobs.append(Job(video, files))
-    return jobs
-
-
-def _clash(first: tuple[str, str], second: tuple[str, str]) -> str:
-    """Why two files get the same path, and what to do."""
-    (kind, video), (other_kind, other) = first, second
-    if kind != other_kind:
-        return f"would be written twice, by --{kind} and by --{other_kind}; give them two names"
-    if Path(video).resolve() == Path(other).resolve():
-        again = f"twice, as {video} and as {other}" if video != other else f"{video} twice"
-        return f"would be written twice: the same video is given {again}; once is enough"
-    return (
-        f"would be written twice, for {video} and for {other}, which have the same name; "
-        "run them one by one, with another folder each"
-    )
-
-
-def _is_folder(value: str, num_videos: int) -> bool:
-    return num_videos > 1 or Path(value).is_dir() or value.endswith(os.sep)
-
-
-def _path(kind: str, value: str, video: str, num_videos: int) -> Path:
-    name = Path(video).stem
-    if "{name}" in value:
-        return Path(value.replace("{name}", name))
-    path = Path(value)
-    if not _is_folder(value, num_videos):
-        return path
-    try:
-        path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be made a folder: {error.strerror or error}") from error
-    return path / f"{name}{SUFFIXES[kind]}"
-
-
-# The main job.
 
 
 def gaze_all(
@@ -247,13 +165,12 @@ def gaze_all(
     report: Callable[[Summary | Failure], None],
     **options: Any,
 ) -> int:
-    """Run every job, however the others went; the exit code.
+    """Run every job, also after failures; returns the exit code.
 
     Args:
         jobs: one per video.
-        selector: what chooses.
-        report: gets each result at once, so that what is done is known even if a later job is
-            interrupted.
+        selector: of the patches.
+        report: called with each result as soon as it is known.
         options: of `GazeStream`.
     """
     code, num_failed = 0, 0
@@ -324,3 +241,67 @@ def _renderings(files: Mapping[str, Path], stream: "GazeStream") -> Iterator["Re
         yield ReconstructionVideo(files["reconstruction"], stream.fps)
     if "plot" in files:
         yield BudgetPlot(files["plot"], target=stream.target)
+
+
+def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str]) -> list[Job]:
+    """The files of every video; checks that all of them can be written.
+
+    Args:
+        videos: the inputs.
+        outputs: kind -> a file; a folder, for files called as `SUFFIXES` says; or a path in
+            which `{name}` stands for each video's name.
+
+    Raises:
+        OutputError: not writable, or two files would get the same path.
+    """
+    jobs, owners = [], dict[Path, tuple[str, str]]()
+    for video in videos:
+        files = {kind: _path(kind, value, video, len(videos)) for kind, value in outputs.items()}
+        for kind, path in files.items():
+            check_writable(path)
+            real = path.resolve()
+            if real == Path(video).resolve():
+                raise OutputError(f"{path}: is the input video itself, choose another file")
+            if real in owners:
+                first_kind, first_video = owners[real]
+                raise OutputError(
+                    f"{path}: would be written twice, as --{first_kind} of {first_video} and as "
+                    f"--{kind} of {video}; give every video once, and every file its own name"
+                )
+            owners[real] = kind, video
+        jobs.append(Job(video, files))
+    return jobs
+
+
+def check_ending(kind: str, value: str, num_videos: int) -> None:
+    """Raise `OutputError` if a file's name does not say what will be in it; folders are fine."""
+    ending = Path(f"NAME{SUFFIXES[kind]}").suffix
+    fits, template = Path(value).suffix.lower() == ending, "{name}" in value
+    if num_videos > 1 and fits and not template and not Path(value).is_dir():
+        raise OutputError(
+            f"--{kind} {value}: is one file for {num_videos} videos; give a folder, or a path "
+            f"with {{name}} in it, such as {{name}}{SUFFIXES[kind]}"
+        )
+    if not fits and (template or not _is_folder(value, num_videos)):
+        raise OutputError(
+            f"--{kind} {value}: the name must end in {ending}, or be a folder that exists (or "
+            f"ends in {os.sep})"
+        )
+
+
+def _is_folder(value: str, num_videos: int) -> bool:
+    return num_videos > 1 or Path(value).is_dir() or value.endswith(os.sep)
+
+
+def _path(kind: str, value: str, video: str, num_videos: int) -> Path:
+    name = Path(video).stem
+    if "{name}" in value:
+        return Path(value.replace("{name}", name))
+    path = Path(value)
+    if not _is_folder(value, num_videos):
+        return path
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made a folder: {error.strerror or error}") from error
+    return path / f"{name}{SUFFIXES[kind]}"

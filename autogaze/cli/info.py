@@ -1,6 +1,6 @@
-"""`autogaze info` and `autogaze selectors`: what a file holds, and what can choose.
+"""`autogaze info` and `autogaze selectors`: contents of a file, and the selectors there are.
 
-The list of selectors and gaze files are read without PyTorch, whose import takes seconds.
+Gaze files and the list of selectors are read without PyTorch, whose import takes seconds.
 """
 
 import json
@@ -45,7 +45,7 @@ class SelectorsCommand(Command):
 
 @dataclass(frozen=True)
 class InfoCommand(Command):
-    """Say what a file holds: a gaze, a video, or a checkpoint."""
+    """Describe a file: a gaze, a video, or a checkpoint."""
 
     file: Annotated[str, typer.Argument(help="A gaze file, a video or a checkpoint folder.")]
     json: PrintJson = False
@@ -100,7 +100,7 @@ def _gaze(path: Path) -> Facts:
 
 
 def _gaze_facts(entries: Mapping[str, str], arrays: Mapping[str, Any]) -> Facts:
-    """Facts of a file's entries and arrays; errors of all kinds where they are no gaze's."""
+    """Facts of a file's entries and arrays; raises errors of any kind where it is no gaze file."""
     import numpy as np
 
     from autogaze.source import Source

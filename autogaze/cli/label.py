@@ -20,22 +20,22 @@ if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.labelling.search import Searcher
     from autogaze.labelling.shards import Shard
 
-METRIC = partial(typer.Option, rich_help_panel="Whose loss is lowered")
-CLIPS = partial(typer.Option, rich_help_panel="What is labelled")
-WORK = partial(typer.Option, rich_help_panel="How the work is divided")
+METRIC = partial(typer.Option, rich_help_panel="Metric whose loss is lowered")
+CLIPS = partial(typer.Option, rich_help_panel="Clips to label")
+WORK = partial(typer.Option, rich_help_panel="Division of the work")
 
 CANVAS = "canvas"
 
 
 @dataclass(frozen=True)
 class LabelCommand(Command):
-    """Label clips with the patches that a greedy search chooses: what pre-training imitates."""
+    """Label clips with the patches that a greedy search chooses, as targets of pre-training."""
 
     paths: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="PATH",
-            help="Videos, folders of them (searched to the bottom), files of decoded clips.",
+            help="Videos, folders of videos (searched recursively), files of decoded clips.",
             show_default=False,
         ),
     ] = None
@@ -54,13 +54,13 @@ class LabelCommand(Command):
             show_default="what its config.json says, else l1",
         ),
     ] = None
-    loss_weights: Annotated[str | None, METRIC(help="A weight for each, e.g. 1+0.3+0.3.")] = None
+    loss_weights: Annotated[str | None, METRIC(help="One weight per term, e.g. 1+0.3+0.3.")] = None
     scales: Annotated[
         str | None,
-        METRIC(help="Of the patches.", show_default="the VideoMAE's own, else 32+64+112+224"),
+        METRIC(help="Scales of patches.", show_default="the VideoMAE's own, else 32+64+112+224"),
     ] = None
     device: Annotated[str, METRIC(help="Where a VideoMAE runs: cpu or cuda.")] = "cpu"
-    dtype: Annotated[str, METRIC(help="A VideoMAE's: float32 or bfloat16.")] = "float32"
+    dtype: Annotated[str, METRIC(help="Of a VideoMAE: float32 or bfloat16.")] = "float32"
     batch: Annotated[
         int | None,
         METRIC(
@@ -69,19 +69,13 @@ class LabelCommand(Command):
             show_default="8 on a CPU, 128 on a GPU",
         ),
     ] = None
-    clip_len: Annotated[
-        int | None,
-        CLIPS(min=1, help="Frames of a clip.", show_default="16"),
-    ] = None
+    clip_len: Annotated[int | None, CLIPS(min=1, help="Frames per clip.", show_default="16")] = None
     stride: Annotated[
-        int | None,
-        CLIPS(min=1, help="Of them, this many frames apart.", show_default="1"),
+        int | None, CLIPS(min=1, help="Distance of a clip's frames, in frames.", show_default="1")
     ] = None
     windows: Annotated[
         Literal["first", "all"] | None,
-        CLIPS(
-            help="A video's first clip, or all that lie side by side in it.", show_default="first"
-        ),
+        CLIPS(help="The first clip of every video, or all consecutive ones.", show_default="first"),
     ] = None
     decoder: Annotated[
         Literal["auto", "pyav", "opencv"] | None,
@@ -107,7 +101,7 @@ class LabelCommand(Command):
     seed: Annotated[
         int | None,
         CLIPS(
-            help="Of the ratios, and of what --dataset draws if it names no seed.",
+            help="Seed of the ratios, and of --dataset where it names none.",
             show_default="0, or trainer.seed of a config.json",
         ),
     ] = None
@@ -157,7 +151,7 @@ class LabelCommand(Command):
     def _find_clips(
         self, budget: "GazeBudget"
     ) -> "tuple[Searcher, list[ClipToLabel], LabelSettings]":
-        """The search, the clips of all shards, and what their labels depend on.
+        """The search, the clips of all shards, and the settings that their labels depend on.
 
         Raises:
             TrainingError: no clips, or options that do not fit them.
@@ -213,7 +207,7 @@ class LabelCommand(Command):
         settings: "LabelSettings",
         shard: "Shard",
     ) -> int:
-        """Label the clips of one shard and report; the exit code.
+        """Label the clips of one shard and report; returns the exit code.
 
         Raises:
             OutputError: the shard or the file cannot be written.

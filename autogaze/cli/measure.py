@@ -1,4 +1,4 @@
-"""`autogaze measure`: what a saved gaze preserves of its video, frame by frame and in all."""
+"""`autogaze measure`: reconstruction losses of a saved gaze, per frame and in all."""
 
 import json
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # heavy, so imported where the work begins
 
 CANVAS = "canvas"
 VIEWS = (CANVAS, "reconstruction")
-"""Of a frame: what the canvas shows, and what a VideoMAE reconstructs, if one is asked for."""
+"""Reconstructions of a frame: the canvas, and that of a VideoMAE if one is asked for."""
 
 UNITS = ("l1", "loss")
 """Of errors: mean |picture - frame| in [0, 1], and the VideoMAE's own loss."""
@@ -31,12 +31,12 @@ MAX_CLIPS = 4
 """Clips that are reconstructed at once."""
 
 TOLERANCE = 1e-3
-"""What canvas losses of the same frames may differ by between machines and decoders."""
+"""Largest difference of canvas losses of the same frames between machines and decoders."""
 
 
 @dataclass(frozen=True)
 class MeasureCommand(Command):
-    """Measure what a saved gaze preserves of its video, on the canvas and by a VideoMAE."""
+    """Measure reconstruction losses of a saved gaze, on the canvas and by a VideoMAE."""
 
     video: Annotated[str, typer.Argument(metavar="VIDEO", help="What was gazed at.")]
     gaze: Annotated[
@@ -150,7 +150,7 @@ class MeasureCommand(Command):
     def _report(
         self, video: "GazedVideo", task: "VideoMAEReconstruction | None", errors: "Tensor"
     ) -> dict[str, Any]:
-        """Everything, from the errors of all frames of all tiles, (views, units, tiles, T)."""
+        """The report, from the errors of all frames of all tiles, (views, units, tiles, T)."""
         gaze, source = video.gaze, video.source
         tiles, kept = source.tiles, gaze.lengths
         starts = range(0, gaze.num_frames, source.chunk)
@@ -197,7 +197,7 @@ class MeasureCommand(Command):
 def measure_clips(
     frames: "Tensor", gaze: "Gaze", task: "VideoMAEReconstruction | None"
 ) -> "tuple[Tensor, TaskOutput]":
-    """Errors of some clips, (views, units, B, T), and what was reconstructed last.
+    """Errors of some clips, (views, units, B, T), and the output of the last task.
 
     Args:
         frames: (B, T, 3, S, S) uint8.
@@ -233,7 +233,7 @@ def draw(path: Path, frames: "Tensor", gaze: "Gaze", output: "TaskOutput") -> No
 
 
 def check_frames(video: "GazedVideo", chunk: "GazedChunk", canvas: "Tensor") -> None:
-    """Raise `VideoError` if canvas losses, (tiles, T), are not those that the gaze has."""
+    """Raise `VideoError` if canvas losses, (tiles, T), differ from those saved with the gaze."""
     saved = chunk.gaze.losses
     if saved is None or chunk.gaze.metric != CANVAS:
         return

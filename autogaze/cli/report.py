@@ -1,4 +1,4 @@
-"""What `autogaze gaze` reports of each video, as tables and as JSON."""
+"""Report of `autogaze gaze` on each video, as tables and as JSON; tables of all commands."""
 
 import errno
 import json
@@ -18,18 +18,18 @@ if TYPE_CHECKING:  # this file is read by commands that need no PyTorch
 
 @dataclass(frozen=True)
 class Summary:
-    """One video's gaze in numbers.
+    """Statistics of one video's gaze.
 
     Attributes:
-        frames: frames looked at.
-        seconds: from the first of them to the end of the last, which is taken to last as long
-            as the others do on average; 0 for an image.
+        frames: number of frames gazed at.
+        seconds: from the first of them to the end of the last, whose duration is taken to be
+            the mean of the others; 0 for an image.
         tiles: columns and rows.
-        kept: chosen patches per scale, coarse to fine, of `total` patches in all.
+        kept: number of chosen patches per scale, coarse to fine, out of `total`.
         loss_mean, loss_max: canvas loss over all frames of all tiles, in [0, 1].
-        corrupt: frames dropped because they could not be decoded.
-        times: by stage; `wall`: seconds that went by.
-        files: what was written: kind -> path.
+        corrupt: number of frames dropped because they could not be decoded.
+        times, wall: seconds by stage, and in all.
+        files: the files written: kind -> path.
     """
 
     video: str
@@ -63,7 +63,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Failure:
-    """A video that could not be gazed at, and why."""
+    """A video that could not be processed, and its error."""
 
     video: str
     error: str
@@ -83,7 +83,7 @@ class Tally:
     loss_max: float = 0.0
 
     def add(self, chunk: "GazedChunk") -> None:
-        """Count the next chunk."""
+        """Add the next chunk."""
         gaze, times = chunk.gaze, chunk.source.timestamps
         if self.frames == 0:
             self.first, self.kept = times[0], [0] * len(gaze.pyramid.scales)
@@ -100,7 +100,7 @@ class Tally:
     def summary(
         self, stream: "GazeStream", render: float, wall: float, files: dict[str, str]
     ) -> Summary:
-        """The numbers of the whole video; `render` and `wall` in seconds."""
+        """Statistics of the whole video; `render` and `wall` in seconds."""
         grid = stream.grid
         seconds = 0.0 if stream.info.is_image else self.frames / stream.fps
         if self.frames > 1:
@@ -127,12 +127,12 @@ class Tally:
 
 
 class Report:
-    """Prints how the videos went: each at once as JSON, or all in a table at the end.
+    """Printer of results, a context manager: each at once as JSON, or all in a table at the end.
 
         with Report(len(videos), as_json=False) as report:
             report.add(result)
 
-    The table of what is done is printed also when the block is interrupted.
+    The table is printed also when the block is interrupted.
     """
 
     def __init__(self, num_videos: int, as_json: bool) -> None:
@@ -148,7 +148,7 @@ class Report:
             self._print_tables(results_console())
 
     def add(self, result: Summary | Failure) -> None:
-        """How the next video went."""
+        """Add the result of the next video."""
         self.results.append(result)
         if not self.as_json:
             return
@@ -159,7 +159,7 @@ class Report:
         print(json.dumps(line), flush=True)
 
     def _print_tables(self, console: Console) -> None:
-        """A table of facts for one video, a table with one row each for several."""
+        """A table of facts for one video, a table with one row per video for several."""
         done = [result for result in self.results if isinstance(result, Summary)]
         if self.num_videos == 1:
             for summary in done:
@@ -217,18 +217,15 @@ def _rows(results: Sequence[Summary | Failure]) -> Table:
     return table
 
 
-# What other commands print with, too.
-
-
 class ResultsConsole(Console):
-    """Leaves it to the command to end when stdout is closed; rich would end it with code 1."""
+    """Console that raises when stdout is closed, where rich would exit with code 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def results_console() -> Console:
-    """For stdout: as wide as the terminal, and wide enough for paths where it goes elsewhere."""
+    """Console on stdout: as wide as the terminal, or 160 columns where it is none."""
     console = ResultsConsole()
     return console if console.is_terminal else ResultsConsole(width=160)
 
@@ -244,7 +241,7 @@ def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
 
 
 def figures_table(subject: str, *figures: str) -> Table:
-    """An empty table with a column of words and columns of figures."""
+    """An empty table with a column of words and right-aligned columns of numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(subject, overflow="fold")
     for name in figures:

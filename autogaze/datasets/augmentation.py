@@ -1,7 +1,6 @@
-"""Random augmentation of a clip, the same in every frame.
+"""Random augmentation of clips, the same in every frame.
 
-It comes before any normalisation, so the selector and the reconstruction metric see the
-same clip.
+It precedes normalisation, so that the selector and the reconstruction metric see the same clip.
 """
 
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ class Augmentation:
     """Ranges of the random changes.
 
     Args:
-        min_crop: smallest side of the square crop, which is resized back; in (0, 1] of
-            the clip's.
+        min_crop: smallest side of the square crop, which is resized back, as a share of the
+            clip's side, in (0, 1].
         flip: mirror half of the clips horizontally.
         reverse: reverse the frames of half of the clips.
         brightness, contrast: largest relative change, in [0, 1].
@@ -42,10 +41,9 @@ class Augmentation:
                 f"dataset.augmentation.min_crop must lie in (0, 1], got {self.min_crop}"
             )
         for name in ("brightness", "contrast"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise TrainingError(
-                    f"dataset.augmentation.{name} must lie in [0, 1], got {getattr(self, name)}"
-                )
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise TrainingError(f"dataset.augmentation.{name} must lie in [0, 1], got {value}")
 
 
 def augment(

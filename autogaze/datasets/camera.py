@@ -1,7 +1,4 @@
-"""Camera motion over photographs: a virtual camera that pans, zooms and turns.
-
-Most real clips at hand have a still camera; these have nothing but camera motion.
-"""
+"""Camera motion over photographs: clips of a virtual camera that pans, zooms and turns."""
 
 import math
 from collections.abc import Sequence
@@ -19,18 +16,18 @@ from autogaze.utils.seeding import integer, uniform
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """How the camera moves.
+    """Ranges of the camera's motion.
 
     Args:
         clip_len: frames per clip.
         side: of a frame in pixels.
-        max_pan: distance travelled in a clip, in sides of the view.
+        max_pan: largest distance per clip, in sides of the view.
         max_zoom: largest ratio of the first view's size and the last one's, either way.
-        max_turn: degrees turned in a clip, either way.
+        max_turn: largest rotation per clip in degrees, either way.
         min_view, max_view: size of the view, as a share of the picture's shorter side.
 
     Raises:
-        TrainingError: numbers that describe no camera.
+        TrainingError: a value out of range.
     """
 
     clip_len: int = 16
@@ -73,8 +70,7 @@ def film(
     picture: UInt8[Tensor, "3 H W"], settings: CameraSettings, generator: torch.Generator
 ) -> UInt8[Tensor, "T 3 S S"]:
     """Frames of one random camera path; the view never leaves the picture."""
-    _, height, width = picture.shape
-    path = draw_path(width, height, settings, generator)
+    path = draw_path(picture.shape[2], picture.shape[1], settings, generator)
     return render(picture, path, settings.side)
 
 
@@ -135,7 +131,7 @@ def render(
     # A view that is larger than the frame is averaged first, or it would flicker.
     shrink = max(1, int(float(path.size.max()) / side))
     small = F.avg_pool2d(picture[None].float(), shrink)
-    # What is left over at the right and at the bottom is in no average.
+    # A remainder at the right and at the bottom is in no average.
     height, width = (shrink * length for length in small.shape[-2:])
     axis = (torch.arange(side) + 0.5) / side - 0.5
     v, u = torch.meshgrid(axis, axis, indexing="ij")

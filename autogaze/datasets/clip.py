@@ -16,14 +16,14 @@ from autogaze.geometry import PatchPyramid
 
 
 class ClipKey(NamedTuple):
-    """Index of a dataset's item; everything random in the clip follows from it."""
+    """Index of a dataset's item, which determines all random numbers of the clip."""
 
     epoch: int
     number: int
 
     @classmethod
     def of(cls, key: "ClipKey | int") -> "ClipKey":
-        """A key; a number alone is one of epoch 0."""
+        """The key itself, or that of a number in epoch 0."""
         return key if isinstance(key, ClipKey) else cls(0, key)
 
 
@@ -33,9 +33,9 @@ class GazeLabels:
 
     Attributes:
         ids: frame-relative patch ids of every frame, in the order chosen.
-        losses: reconstruction loss of the frame after each of them; empty where unknown.
-        targets: a distribution over the V patches for each of the N ids, by how good each
-            patch would have been in its place; None where only the chosen one is known.
+        losses: reconstruction loss of the frame after each id; empty where unknown.
+        targets: for each of the N ids, a distribution over the V patches by their gains in its
+            place; None where only the chosen patch is known.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -45,7 +45,7 @@ class GazeLabels:
 
 @dataclass(frozen=True)
 class LabelCoverage:
-    """Number of the clips (or videos) found that a label file names; the others are left out.
+    """Number of clips (or videos) found, and of those with labels; the others are left out.
 
     Attributes:
         file: the label file.
@@ -61,13 +61,7 @@ class LabelCoverage:
 
 @dataclass(frozen=True)
 class TrainingClip:
-    """One clip.
-
-    Attributes:
-        frames: (T, 3, S, S) RGB.
-        name: in label files; see `autogaze.datasets.labels`.
-        labels: where the dataset has some.
-    """
+    """One clip: RGB frames, the name in label files, and labels where the dataset has some."""
 
     frames: UInt8[Tensor, "T 3 S S"]
     name: str
@@ -76,17 +70,17 @@ class TrainingClip:
 
 @dataclass(frozen=True)
 class UnreadableClip:
-    """A clip that could not be read: reported and counted, never replaced by another."""
+    """A clip that could not be read; it is reported and counted, not replaced by another."""
 
     name: str
     cause: str
 
 
 class NamedClips(Dataset, ABC):
-    """Base of the datasets whose clips a label file can name; indexed by `ClipKey`.
+    """Base of the datasets whose clips have names in label files; indexed by `ClipKey`.
 
     Attributes:
-        coverage: of the clips found by the label file; None without one.
+        coverage: of the clips by the label file; None without one.
     """
 
     coverage: LabelCoverage | None = None
@@ -106,12 +100,12 @@ class NamedClips(Dataset, ABC):
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """B clips.
+    """B clips of T frames.
 
     Attributes:
-        frames: (B, T, 3, S, S) RGB.
+        frames: RGB.
         names: of the clips.
-        labels: of the clips, or None where any has none.
+        labels: of the clips, or None where a clip has none.
         unreadable: clips that are missing from the batch.
     """
 
@@ -131,7 +125,7 @@ class ClipBatch:
         """The labelled gazes.
 
         Raises:
-            TrainingError: there are none, or they are of another pyramid.
+            TrainingError: there are none.
         """
         if self.labels is None:
             raise TrainingError(

@@ -1,7 +1,4 @@
-"""Compositions: cut-outs of photographs that move over a photograph under a moving camera.
-
-Camera motion and object motion at once, both with real textures.
-"""
+"""Compositions: cut-outs of photographs that move over a photograph under a moving camera."""
 
 import math
 from collections.abc import Sequence
@@ -20,18 +17,18 @@ from autogaze.utils.seeding import integer, uniform
 
 @dataclass(frozen=True)
 class CompositionSettings:
-    """What compositions look like.
+    """Ranges of the random compositions.
 
     Args:
-        camera: its motion over the background; half of the clips have a still one.
+        camera: its motion over the background; half of the clips have a still camera.
         max_cutouts: largest number of cut-outs; the smallest is one.
         min_size, max_size: diameter of a cut-out, in sides of the frame.
-        max_speed: of a cut-out, in sides of the frame per clip; a quarter stand still.
-        max_turn: degrees that a cut-out turns in a clip, either way.
-        max_growth: largest factor by which one grows or shrinks in a clip.
+        max_speed: of a cut-out, in sides of the frame per clip; a quarter of them is still.
+        max_turn: largest rotation of a cut-out per clip in degrees, either way.
+        max_growth: largest factor by which a cut-out grows or shrinks per clip.
 
     Raises:
-        TrainingError: numbers that describe no composition.
+        TrainingError: a value out of range.
     """
 
     camera: CameraSettings = field(default_factory=CameraSettings)
@@ -103,17 +100,17 @@ def compose(
 
 @dataclass(frozen=True)
 class Cutout:
-    """A soft-edged piece of a photograph, and how it moves; lengths in sides of the frame.
+    """A soft-edged piece of a photograph and its motion; lengths in sides of the frame.
 
     Attributes:
         texture: the piece, at about the frame's own resolution.
         radius: its mean radius.
-        waves: strength, number and phase of the bumps of its outline.
+        waves: amplitude, frequency and phase of the sines that its outline is modulated by.
         softness: width of its edge, in pixels of the frame.
-        start: x and y of its middle in the first frame.
-        travel: x and y that it moves in the clip.
-        turn: radians that it turns in the clip.
-        growth: factor by which it grows in the clip.
+        start: x and y of its centre in the first frame.
+        travel: motion along x and y, per clip.
+        turn: rotation per clip, in radians.
+        growth: factor of its size, per clip.
     """
 
     texture: Float[Tensor, "3 t t"]
@@ -132,7 +129,7 @@ class Cutout:
         settings: CompositionSettings,
         generator: torch.Generator,
     ) -> "Cutout":
-        """One of a photograph."""
+        """A random piece of a photograph, with a random outline and motion."""
         radius = uniform(generator, settings.min_size, settings.max_size) / 2
         waves = tuple(
             (uniform(generator, 0, 0.3) / k, k, uniform(generator, 0, 2 * math.pi))
@@ -142,8 +139,7 @@ class Cutout:
         speed = uniform(generator, 0, settings.max_speed) * moves
         angle = uniform(generator, 0, 2 * math.pi)
         growth = math.exp(uniform(generator, -1, 1) * math.log(settings.max_growth) * moves)
-        # Its outline reaches this far at most.
-        reach = radius * (1 + sum(strength for strength, _, _ in waves))
+        reach = radius * (1 + sum(strength for strength, _, _ in waves))  # of its outline, at most
         pixels = max(2, math.ceil(2 * reach * max(1.0, growth) * settings.camera.side))
         return cls(
             _piece(picture, pixels, generator),
@@ -161,7 +157,7 @@ class Cutout:
         side = frame.shape[-1]
         axis = (torch.arange(side) + 0.5) / side
         y, x = torch.meshgrid(axis, axis, indexing="ij")
-        # Where each pixel is on the cut-out, whose own frame moves, turns and grows.
+        # Each pixel's coordinates (u, v) on the cut-out.
         dx = x - self.start[0] - self.travel[0] * time
         dy = y - self.start[1] - self.travel[1] * time
         size = self.growth**time
@@ -184,7 +180,7 @@ class Cutout:
 def _piece(
     picture: UInt8[Tensor, "3 H W"], pixels: int, generator: torch.Generator
 ) -> Float[Tensor, "3 t t"]:
-    """A square anywhere in a photograph, resized so that a texel is about a pixel."""
+    """A random square of a photograph, resized so that a texel is about a pixel."""
     height, width = picture.shape[1:]
     size = max(1, round(min(height, width) * uniform(generator, 0.3, 1.0)))
     top, left = integer(generator, height - size + 1), integer(generator, width - size + 1)

@@ -1,8 +1,7 @@
 """Clips decoded beforehand into safetensors files, for machines that cannot decode videos.
 
-A file holds `frames`, (N, T, 3, S, S) uint8, and the clips' names in its metadata. It is
-mapped into memory: only clips that are read take any. Nothing is compressed: 16 frames of
-224 pixels are 2.4 MB.
+A file holds `frames`, (N, T, 3, S, S) uint8, and the clips' names in its metadata. It is mapped
+into memory and not compressed: 16 frames of 224 pixels are 2.4 MB.
 """
 
 import json
@@ -79,7 +78,7 @@ class DecodedClips(NamedClips):
                 )
 
     def name(self, number: int) -> str:
-        """Of a clip, in label files."""
+        """Name of a clip in label files."""
         return self.clips[number][2]
 
     def __len__(self) -> int:
@@ -99,7 +98,7 @@ class DecodedClips(NamedClips):
 
 
 class _Header(NamedTuple):
-    """Path, clips' names and shape (T, 3, S, S) of a file."""
+    """Path, names of the clips and their shape (T, 3, S, S), of one file."""
 
     path: Path
     names: list[str]

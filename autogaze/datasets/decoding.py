@@ -1,4 +1,4 @@
-"""Video decoders of the training datasets: PyAV, or OpenCV on machines that do not have it."""
+"""Video decoders of the training datasets: PyAV, or OpenCV on machines without it."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -17,10 +17,10 @@ log = logging.getLogger("autogaze.datasets")
 
 
 class OpenVideo(ABC):
-    """A video whose header was read.
+    """Base of the opened videos.
 
     Attributes:
-        num_frames: as the container says, so not to be relied on; None if unknown.
+        num_frames: as the container says, which may be wrong; None if unknown.
     """
 
     num_frames: int | None
@@ -44,7 +44,7 @@ class PyAVVideo(OpenVideo):
     """A video that PyAV decodes; see `autogaze.video`."""
 
     def __init__(self, path: Path) -> None:
-        from autogaze.video.reader import Video  # imports PyAV, which a machine may not have
+        from autogaze.video.reader import Video  # imports PyAV
 
         self._video = Video(path)
         self.num_frames = self._video.info.num_frames
@@ -88,7 +88,7 @@ class OpenCVVideo(OpenVideo):
                 yield np.ascontiguousarray(bgr[..., ::-1])
         finally:
             capture.release()
-        # Of a container that does not count its frames OpenCV's number is one too high at times.
+        # For containers that do not count their frames, OpenCV's number may be one too high.
         expected = (self.num_frames or 0) - 1
         if number < expected and (last is None or number <= last):
             raise CorruptVideoError(
@@ -109,7 +109,7 @@ class OpenCVVideo(OpenVideo):
 
 
 def choose_decoder(name: str = "auto") -> Decoder:
-    """The decoder of a name: `pyav`, `opencv`, or `auto`, PyAV where it is installed.
+    """The decoder of a name: `pyav`, `opencv`, or `auto`, which is PyAV where it is installed.
 
     Raises:
         TrainingError: another name, or PyAV is asked for and cannot be imported.

@@ -1,6 +1,6 @@
-"""Datasets of clips that are drawn, from photographs or from nothing: no videos are needed.
+"""Base classes of synthetic clips, drawn from photographs or procedurally: no videos are needed.
 
-A clip follows from the seed, the epoch and its number.
+A clip is determined by the seed, the epoch and its number.
 """
 
 import hashlib
@@ -30,11 +30,11 @@ class DrawnClips(NamedClips):
 
     Args:
         num_clips: per epoch.
-        settings: how clips are drawn, a `settings_kind`; its defaults by default.
+        settings: how clips are drawn, a `settings_kind`; by default one without arguments.
         sources: names of the files that clips are drawn from.
-        seed: of what is drawn.
+        seed: of the random numbers.
         fixed: the same clips in every epoch.
-        labels: gaze labels; only labelled clips are given, the same in every epoch.
+        labels: gaze labels; only labelled clips are in the dataset, the same in every epoch.
 
     Raises:
         TrainingError: no clips, or labels of others.
@@ -61,9 +61,9 @@ class DrawnClips(NamedClips):
         self.seed = seed
         self.fixed = fixed or labels is not None
         self.labels = labels
-        # Clips that depend on anything else have other names.
-        recipe = repr((self.kind, seed, self.settings, *sources)).encode()
-        self.recipe = hashlib.blake2b(recipe, digest_size=4).hexdigest()
+        # Part of the clips' names: all that they depend on besides epoch and number.
+        origin = repr((self.kind, seed, self.settings, *sources)).encode()
+        self.digest = hashlib.blake2b(origin, digest_size=4).hexdigest()
         self.numbers: Sequence[int] = range(num_clips)
         if labels is not None:
             names = [self.name(number) for number in range(num_clips)]
@@ -82,8 +82,8 @@ class DrawnClips(NamedClips):
         return TrainingClip(frames, name, None if self.labels is None else self.labels[name])
 
     def name(self, number: int, epoch: int = 0) -> str:
-        """Of a clip: its source, then what makes it the same clip again."""
-        return f"{self.source(number)}#{self.recipe}-{epoch}-{number}"
+        """Name of a clip: its source, a digest of seed and settings, its epoch and number."""
+        return f"{self.source(number)}#{self.digest}-{epoch}-{number}"
 
     @abstractmethod
     def source(self, number: int) -> str:
@@ -100,7 +100,7 @@ class PictureClips(DrawnClips):
     """Base of the datasets of clips that are made of photographs.
 
     Args:
-        roots: folders of pictures, searched to the bottom.
+        roots: folders of pictures, searched recursively.
         clips_a_picture: clips per picture and epoch.
         settings, seed, fixed, labels: see `DrawnClips`.
         cache: decode all pictures now and keep them in memory.
@@ -154,14 +154,14 @@ class PictureClips(DrawnClips):
         return self.make(pictures, generator)
 
     def others(self, generator: torch.Generator) -> Sequence[int]:
-        """Indices of further photographs of the clip."""
+        """Indices of the further photographs in a clip."""
         return ()
 
     @abstractmethod
     def make(
         self, pictures: Sequence[UInt8[Tensor, "3 _ _"]], generator: torch.Generator
     ) -> UInt8[Tensor, "T 3 S S"]:
-        """The frames, of the clip's photograph and the further ones."""
+        """The frames, from the clip's photograph and those of `others`."""
 
 
 def _read(path: Path) -> UInt8[Tensor, "3 H W"] | UnreadableClip:

@@ -1,9 +1,9 @@
-"""Gaze labels in the JSON form that AutoGaze's users have.
+"""Label files: gaze labels in AutoGaze's JSON format.
 
-A dict: a clip's name -> `gazing_pos`, for every frame the chosen ids numbered over the
-clip (id + V * frame), and `task_losses`, the loss left after each of them. The name of a
-clip is the last three parts of its file's path and, where it does not begin with its
-video, its first frame: `dataset/train/file.mp4#32`.
+A dict from a clip's name to `gazing_pos`, the chosen ids of every frame numbered over the clip
+(id + V * frame), and `task_losses`, the frame's loss after each of them. The name of a clip is
+the last three parts of its file's path and, unless it is 0, its first frame:
+`dataset/train/file.mp4#32`.
 """
 
 import gzip
@@ -34,7 +34,7 @@ def window_name(video: str, start: int) -> str:
 
 @dataclass(frozen=True)
 class LabelFile:
-    """The labels of many clips.
+    """The labels of many clips, of one file.
 
     Attributes:
         path: of the file.
@@ -64,11 +64,12 @@ class LabelFile:
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise TrainingError(f"{path}: cannot be read as JSON: {error}") from error
         if not isinstance(content, dict) or not content:
-            raise TrainingError(f"{path}: expected a dict of labelled clips, got {_kind(content)}")
+            kind = "an empty one" if content == {} else type(content).__name__
+            raise TrainingError(f"{path}: expected a dict of labelled clips, got {kind}")
         return cls(path, {name: _parse(path, name, x, num_patches) for name, x in content.items()})
 
     def save(self, num_patches: int) -> None:
-        """Write the file, whole or not at all; gzipped where its name ends in `.gz`."""
+        """Write the file whole or not at all, gzipped where its name ends in `.gz`."""
         content = {
             name: {
                 "gazing_pos": [
@@ -78,13 +79,14 @@ class LabelFile:
             }
             for name, labels in sorted(self.clips.items())
         }
+        packed = json.dumps(content).encode()
+        if self.path.suffix == ".gz":
+            packed = gzip.compress(packed, mtime=0)
         with replacing(self.path) as temporary:
-            text = json.dumps(content).encode()
-            packs = self.path.suffix == ".gz"
-            Path(temporary).write_bytes(gzip.compress(text, mtime=0) if packs else text)
+            temporary.write_bytes(packed)
 
     def starts(self, video: str) -> Sequence[int]:
-        """First frames of the clips of a video that are labelled."""
+        """First frames of a video's labelled clips, ascending."""
         return self._starts.get(video, ())
 
     @cached_property
@@ -98,10 +100,10 @@ class LabelFile:
         return {video: sorted(found) for video, found in starts.items()}
 
     def choose(self, names: Sequence[str], clip_len: int) -> tuple[list[int], LabelCoverage]:
-        """Indices of the labelled ones of some clips, and their coverage.
+        """Indices of the labelled clips among some names, and their coverage.
 
         Raises:
-            TrainingError: none of them, or not in every one of `clip_len` frames.
+            TrainingError: none is labelled, or one for another number of frames.
         """
         found = [number for number, name in enumerate(names) if name in self.clips]
         if not found:
@@ -115,7 +117,7 @@ class LabelFile:
         return TrainingError(
             f"{self.path} labels none of the {len(names)} clips found, such as {names[0]}; it "
             f"labels {next(iter(self.clips), 'nothing')}. A video is known by the last three parts "
-            "of its path, a drawn clip by its options and seed too: name the label file of these "
+            "of its path, a drawn clip also by its options and seed: name the label file of these "
             "clips in dataset.gt_gazing_pos_paths, or make one with `autogaze label`"
         )
 
@@ -128,7 +130,7 @@ class LabelFile:
         )
 
     def check_length(self, names: Iterable[str], clip_len: int) -> None:
-        """Raise TrainingError where clips of these names are not labelled in every frame."""
+        """Raise TrainingError where one of these clips is not labelled for `clip_len` frames."""
         for name in names:
             labelled = len(self.clips[name].ids)
             if labelled != clip_len:
@@ -136,9 +138,6 @@ class LabelFile:
                     f"{self.path}: {name} is labelled for {labelled} frames, but clips have "
                     f"{clip_len}; use dataset.clip_len={labelled}"
                 )
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.clips
 
     def __getitem__(self, name: str) -> GazeLabels:
         return self.clips[name]
@@ -168,7 +167,7 @@ def _parse(path: Path, name: str, entry: Any, num_patches: int) -> GazeLabels:
             raise TrainingError(
                 f"{path}: {name} gazes at position {found} in frame {frame}, whose positions are "
                 f"[{first}, {end}): the labels were made for another pyramid than the model's, "
-                f"which has {num_patches} patches a frame"
+                f"which has {num_patches} patches per frame"
             )
         if len(set(chosen)) != len(chosen):
             raise TrainingError(f"{path}: {name} gazes twice at a patch of frame {frame}")
@@ -187,7 +186,3 @@ def _finite(loss: Any) -> float:
     if not math.isfinite(loss):
         raise ValueError(f"{loss!r} is no loss")
     return float(loss)
-
-
-def _kind(content: Any) -> str:
-    return "an empty one" if content == {} else type(content).__name__

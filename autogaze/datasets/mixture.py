@@ -1,4 +1,4 @@
-"""Mixture of datasets, each with its share of the clips."""
+"""Mixtures of datasets, each with its share of the clips."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,8 +17,8 @@ class MixedClips(Dataset):
     """Clips of several datasets, in fixed shares and evenly interleaved.
 
     Each dataset's order is drawn anew in every epoch. No clip comes twice before all of its
-    dataset came once, and one that comes again in an epoch is drawn anew (another window,
-    another camera path).
+    dataset came once; a clip that is repeated in an epoch has new random parts (another
+    window, another camera path).
 
     Args:
         datasets: indexed by `ClipKey`.

@@ -1,7 +1,4 @@
-"""Procedural clips: textured shapes that move over a textured background that moves.
-
-They need no data at all.
-"""
+"""Procedural clips: textured shapes that move over a moving textured background, without data."""
 
 import math
 from dataclasses import dataclass
@@ -18,17 +15,17 @@ from autogaze.utils.seeding import integer, uniform
 
 @dataclass(frozen=True)
 class ProceduralSettings:
-    """What clips look like.
+    """Ranges of the random clips.
 
     Args:
         clip_len: frames per clip.
         side: of a frame in pixels.
         max_shapes: largest number of shapes; the smallest is one.
         max_speed: of a shape, in sides of the frame per clip.
-        max_camera: of the background, likewise; half of the clips have a still one.
+        max_camera: speed of the background, likewise; it is still in half of the clips.
 
     Raises:
-        TrainingError: numbers that describe no clip.
+        TrainingError: a value out of range.
     """
 
     clip_len: int = 16
@@ -107,7 +104,7 @@ def _velocity(generator: torch.Generator, most: float) -> tuple[float, float]:
 
 
 def _texture(generator: torch.Generator) -> Float[Tensor, "3 t t"]:
-    """Coloured noise of several grains, so that there is detail at every scale."""
+    """Coloured noise of several frequencies, so that there is detail at every scale."""
     base = torch.rand(3, 1, 1, generator=generator)
     size, total = 256, base.expand(3, 256, 256).clone()
     strength = uniform(generator, 0.1, 0.6)
@@ -123,7 +120,7 @@ def _render(layers: list[_Layer], time: float, side: int) -> Float[Tensor, "3 S 
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     picture = torch.zeros(3, side, side)
     for layer in layers:
-        # Where each pixel is on the layer, whose own frame moves and turns.
+        # Each pixel's coordinates (u, v) on the layer.
         dx = x - layer.start[0] - layer.velocity[0] * time
         dy = y - layer.start[1] - layer.velocity[1] * time
         cos, sin = math.cos(layer.spin * time), math.sin(layer.spin * time)
@@ -141,7 +138,7 @@ def _render(layers: list[_Layer], time: float, side: int) -> Float[Tensor, "3 S 
 
 
 def _outline(u: Tensor, v: Tensor, radius: float, corners: int, side: int) -> Tensor:
-    """How much of each pixel lies inside, softened over one pixel at the edge."""
+    """Share of each pixel that lies inside the outline, softened over one pixel at the edge."""
     if corners:
         angles = torch.arange(corners) * (2 * math.pi / corners)
         planes = u[None] * angles.cos()[:, None, None] + v[None] * angles.sin()[:, None, None]

@@ -1,4 +1,4 @@
-"""Clips of real videos in folders, as users of AutoGaze lay them out."""
+"""Clips of video files, below folders with `train/` and `val/` as in AutoGaze."""
 
 import logging
 import os
@@ -28,16 +28,16 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts
 
 @dataclass(frozen=True)
 class Window:
-    """How clips are cut out of videos.
+    """Temporal windows: how clips are cut out of videos.
 
     Args:
         clip_len: frames per clip.
         stride: from one frame of a clip to the next, in frames of the video.
         random: the clip's start is drawn anew in every epoch; else it is the first frame.
-        every: a video gives all clips that lie side by side in it, not only the first.
+        every: all consecutive clips of a video, not only the first.
 
     Raises:
-        TrainingError: numbers below 1, or windows both random and side by side.
+        TrainingError: numbers below 1, or both `random` and `every`.
     """
 
     clip_len: int = 16
@@ -50,7 +50,7 @@ class Window:
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.random and self.every:
-            raise TrainingError("windows either start anywhere or lie side by side, not both")
+            raise TrainingError("windows are either random or consecutive, not both")
 
     @property
     def span(self) -> int:
@@ -58,7 +58,7 @@ class Window:
         return (self.clip_len - 1) * self.stride + 1
 
     def starts(self, num_frames: int) -> range:
-        """First frames of the clips that lie side by side in a video, of one at least."""
+        """First frames of the consecutive clips of a video, at least one."""
         return range(0, max(1, num_frames - self.span + 1), self.clip_len * self.stride)
 
     def draw(self, num_frames: int, generator: torch.Generator) -> int:
@@ -67,28 +67,28 @@ class Window:
 
 
 class VideoClip(NamedTuple):
-    """A clip of a video, by its first frame."""
+    """A clip of a video: the file and the first frame."""
 
     path: Path
     start: int = 0
 
     @property
     def name(self) -> str:
-        """In label files."""
+        """Name in label files."""
         return window_name(short_name(self.path), self.start)
 
 
 class VideoClips(NamedClips):
-    """Chosen clips of videos.
+    """A dataset of given clips of videos.
 
     Args:
-        clips: where they start; with a random window only their files count.
+        clips: files and first frames; with a random window the files alone count.
         window: how they are cut.
         side: of a frame in pixels (see `square`).
         decoder: see `choose_decoder`.
         augmentation: random changes of the clips.
-        labels: of all of them.
-        seed: of everything drawn.
+        labels: of all clips.
+        seed: of all random numbers.
         cache: decode all videos now and keep them in memory, 3 * side^2 bytes per frame.
     """
 
@@ -118,7 +118,7 @@ class VideoClips(NamedClips):
         return len(self.clips)
 
     def name(self, number: int) -> str:
-        """Of a clip, in label files."""
+        """Name of a clip in label files."""
         return self.clips[number].name
 
     def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
@@ -199,10 +199,7 @@ class VideoFolder(VideoClips):
 
 
 def find_files(roots: Sequence[str | Path], endings: Sequence[str]) -> list[Path]:
-    """All files below the folders that end so, each once, sorted.
-
-    Hidden files are left out: what is still being written, and what macOS lays beside files.
-    """
+    """All files below some folders with one of the endings, each once, sorted; no hidden files."""
     found = {
         path
         for root in roots
@@ -213,10 +210,10 @@ def find_files(roots: Sequence[str | Path], endings: Sequence[str]) -> list[Path
 
 
 def find_windows(paths: Sequence[Path], window: Window, decoder: Decoder) -> list[VideoClip]:
-    """The clips of some videos: the first of each, or all that lie side by side.
+    """The clips of some videos: the first of each, or all consecutive ones.
 
-    Frames are counted by the header or else by decoding. A video that
-    cannot be read gives one clip, so that reading it reports why.
+    Frames are counted by the header or else by decoding. An unreadable video gives one clip,
+    so that reading it reports why.
     """
     if not window.every:
         return [VideoClip(path) for path in paths]
@@ -232,7 +229,7 @@ def find_windows(paths: Sequence[Path], window: Window, decoder: Decoder) -> lis
 
 
 def _labelled(paths: Sequence[Path], window: Window, labels: LabelFile) -> list[VideoClip]:
-    """The clips that a label file names; no video is opened for that."""
+    """The clips that a label file names, found without opening a video."""
     by_name: dict[str, Path] = {}
     clips: list[VideoClip] = []
     for path in paths:
@@ -271,8 +268,8 @@ class CachedVideo(OpenVideo):
     Attributes:
         path: its file.
         squares: all frames that could be decoded.
-        num_frames: of its header, so that random clips are those drawn from the file.
-        damage: why there are no more, where that is not the video's end.
+        num_frames: of its header, so that random clips are the same as without a cache.
+        damage: the error that ended decoding, if any.
     """
 
     path: Path
@@ -282,7 +279,7 @@ class CachedVideo(OpenVideo):
 
     @classmethod
     def decode(cls, path: Path, side: int, decoder: Decoder) -> "CachedVideo":
-        """Read a whole file, as far as that is possible."""
+        """Decode a whole file, or up to its first error."""
         squares: list[Tensor] = []
         num_frames, damage = None, None
         try:

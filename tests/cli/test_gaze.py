@@ -125,21 +125,24 @@ def test_equal_names_are_refused_before_any_work(video: Path, folder: Path, tmp_
     (tmp_path / "b").mkdir()
     twin = make_video(tmp_path / "b" / video.name, 5)
     message = fails("gaze", video, twin, "--out", folder)
-    assert f"{video} and for {twin}" in message
+    assert f"--out of {video}" in message
+    assert f"--out of {twin}" in message
     assert list(folder.iterdir()) == []
 
 
 def test_one_video_twice_is_refused(video: Path, folder: Path) -> None:
     again = video.parent / "results" / ".." / video.name
     message = fails("gaze", video, again, "--out", folder)
-    assert f"{video} and as {again}" in message
+    assert f"--out of {video}" in message
+    assert f"--out of {again}" in message
     assert str(video) in fails("gaze", video, video, "--out", folder)
     assert run("gaze", video, again, "--ratio", 0.05).exit_code == 0  # nothing clashes
 
 
 def test_one_name_for_two_kinds_is_refused(video: Path, tmp_path: Path) -> None:
     message = fails("gaze", video, "--sheet", tmp_path / "x.png", "--plot", tmp_path / "x.png")
-    assert "--sheet and by --plot" in message
+    assert f"--sheet of {video}" in message
+    assert f"--plot of {video}" in message
 
 
 @pytest.mark.parametrize(
