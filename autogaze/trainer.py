@@ -23,7 +23,7 @@ from autogaze.training.checkpoints import SAVE_ERRORS, Checkpoints, TrainingStat
 from autogaze.training.config import TrainerOptions
 from autogaze.training.loader import IndexedBatch, StepSampler, TrainingData, make_loader
 from autogaze.training.logging import MetricMeans, MetricsLog, Tracker, check_tracker
-from autogaze.training.losses import Objective
+from autogaze.training.objective import Objective
 from autogaze.training.progress import Progress, log_summary, wrapped
 from autogaze.training.resuming import (
     SavedOptions,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,10 +29,9 @@ from autogaze.training.rollouts import (
     RolloutBatch,
     at_last_gazes,
     drawn_gaze,
+    reconstructed_frames,
     sample_groups,
 )
-
-Frames = UInt8[Tensor, "B T 3 S S"]
 
 
 class Algorithm(ABC):
@@ -55,19 +54,12 @@ class Algorithm(ABC):
 
     @abstractmethod
     def rollouts(
-        self,
-        model: AutoGaze,
-        task: Task,
-        batch: IndexedBatch,
-        frames: Frames,
-        reconstructed: tuple[int, ...],
-        context: StepContext,
+        self, model: AutoGaze, task: Task, batch: IndexedBatch, context: StepContext
     ) -> RolloutBatch:
         """Gazes at the clips with their rewards or labels; called without gradients.
 
         Args:
-            frames: RGB, on the model's device.
-            reconstructed: frames that the task measures.
+            batch: with its frames on the model's device.
         """
 
     @abstractmethod
@@ -82,29 +74,24 @@ class NTP(Algorithm):
     needs_labels = True
 
     def rollouts(
-        self,
-        model: AutoGaze,
-        task: Task,
-        batch: IndexedBatch,
-        frames: Frames,
-        reconstructed: tuple[int, ...],
-        context: StepContext,
+        self, model: AutoGaze, task: Task, batch: IndexedBatch, context: StepContext
     ) -> RolloutBatch:
-        clips, device = batch.clips, frames.device
+        clips, frames = batch.clips, batch.clips.frames
         if self.options.on_policy and context.training and clips.labels:
             labels = on_policy_labels(
                 model, frames, clips.labels, batch.indices, context, self.options
             )
             clips = replace(clips, labels=labels)
-        rows = GazeRows.of_gaze(clips.gaze(model.pyramid).to(device))
+        rows = GazeRows.of_gaze(clips.gaze(model.pyramid).to(frames.device))
+        reconstructed = reconstructed_frames(task, frames.shape[1], context)
         labels = clips.labels or ()
         targets = _targets_of(labels, rows)
         if not all(label.losses for label in labels):
             return RolloutBatch(frames, rows, reconstructed, targets=targets)
         # Gazes of a row are in the order of its slots, and so are their losses.
         flat = [loss for label in labels for frame in label.losses for loss in frame]
-        losses = torch.zeros(rows.kept.shape, device=device)
-        losses[rows.kept] = torch.tensor(flat, device=device)
+        losses = torch.zeros(rows.kept.shape, device=frames.device)
+        losses[rows.kept] = torch.tensor(flat, device=frames.device)
         return RolloutBatch(frames, rows, reconstructed, losses, rows.kept, targets=targets)
 
     def loss(self, rollout: Rollout, batch: RolloutBatch) -> Float[Tensor, " R"]:
@@ -135,20 +122,15 @@ class GRPO(Algorithm):
     samples = True
 
     def rollouts(
-        self,
-        model: AutoGaze,
-        task: Task,
-        batch: IndexedBatch,
-        frames: Frames,
-        reconstructed: tuple[int, ...],
-        context: StepContext,
+        self, model: AutoGaze, task: Task, batch: IndexedBatch, context: StepContext
     ) -> RolloutBatch:
-        rgb = frames.float() / 255
-        B, G = len(rgb), self.options.group_size
+        frames, G = batch.clips.frames, self.options.group_size
+        rgb, (B, T) = frames.float() / 255, frames.shape[:2]
         # Sample: G gazes of every clip, (G * B) rows.
         rows = sample_groups(model, normalise(rgb), batch.indices, G, context)
         # Reward: minus the loss of each reconstructed frame, repetition by repetition so that
         # frames need not be repeated.
+        reconstructed = reconstructed_frames(task, T, context)
         groups = [rows.gaze(slice(g * B, (g + 1) * B)) for g in range(G)]
         reward = torch.cat([task(rgb, gaze, reconstructed).reward for gaze in groups])  # (R, F)
         losses, known = at_last_gazes(rows, reconstructed, -reward)
@@ -174,16 +156,12 @@ class Dummy(Algorithm):
     trains_selector = False
 
     def rollouts(
-        self,
-        model: AutoGaze,
-        task: Task,
-        batch: IndexedBatch,
-        frames: Frames,
-        reconstructed: tuple[int, ...],
-        context: StepContext,
+        self, model: AutoGaze, task: Task, batch: IndexedBatch, context: StepContext
     ) -> RolloutBatch:
-        gaze = drawn_gaze(model.config, batch.indices, frames.shape[1], context)
-        return RolloutBatch(frames, GazeRows.of_gaze(gaze.to(frames.device)), reconstructed)
+        frames = batch.clips.frames
+        gaze = drawn_gaze(model.config, batch.indices, T := frames.shape[1], context)
+        rows = GazeRows.of_gaze(gaze.to(frames.device))
+        return RolloutBatch(frames, rows, reconstructed_frames(task, T, context))
 
     def loss(self, rollout: Rollout, batch: RolloutBatch) -> Float[Tensor, " R"]:
         return dummy_loss(rollout)

@@ -239,7 +239,7 @@ def _samples(
     rows = GazeRows.of_generation(model.generate(video, caps=caps))
     states = loss_states(
         model.gazing_model.gaze_decoder,
-        rows.vision_tokens(model, video),
+        model.gazing_model.vision_tokens(video)[0],
         rows.ids,
         rows.kept,
         list(rows.slots),

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 
 from autogaze.datasets.clip import LabelCoverage
 from autogaze.datasets.mixture import MixedClips
+from autogaze.labelling.label import GreedyLabelled
 from autogaze.training.config import TrainerOptions
 from autogaze.training.loader import TrainingData
-from autogaze.training.losses import Objective
+from autogaze.training.objective import Objective
 from autogaze.training.resuming import Start
-from autogaze.training.single_datasets import GreedyLabelled
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -27,8 +27,8 @@ from autogaze.models.autogaze.limits import GazeSettings, draw_settings
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.sampling import Sampling
-from autogaze.models.autogaze.scoring import Scores, score
 from autogaze.models.autogaze.streaming import Generation
+from autogaze.tasks.base import Task
 from autogaze.training.loader import StepContext
 
 
@@ -65,10 +65,6 @@ class GazeRows:
         slots = tuple(frame.ids.shape[1] for frame in generation.frames)
         return cls(generation.pyramid, ids, kept, slots)
 
-    @property
-    def is_padding(self) -> Bool[Tensor, "R slots"]:
-        return ~self.kept
-
     def ends(self, frame: int) -> int:
         """Slots up to the end of a frame."""
         return sum(self.slots[: frame + 1])
@@ -80,33 +76,6 @@ class GazeRows:
     def gaze(self, rows: slice = slice(None)) -> Gaze:
         """Some rows without padding."""
         return Gaze(self.pyramid, self.ids[rows][self.kept[rows]], self.counts()[rows])
-
-    def vision_tokens(
-        self, model: AutoGaze, video: Float[Tensor, "B T 3 S S"]
-    ) -> Float[Tensor, "R T tokens C"]:
-        """Vision tokens of every row, computed once per clip; differentiable.
-
-        Args:
-            video: normalised; rows are group-major, row = repetition * B + clip.
-        """
-        tokens, _ = model.gazing_model.vision_tokens(video)
-        return tokens.repeat(len(self.ids) // len(video), 1, 1, 1)
-
-    def score(
-        self,
-        model: AutoGaze,
-        tokens: Float[Tensor, "R T tokens C"],
-        targets: Float[Tensor, "R slots V"] | None = None,
-    ) -> Scores:
-        """Log-probabilities of the gazes and predicted losses after each; differentiable.
-
-        Args:
-            tokens: from `vision_tokens`.
-            targets: see `autogaze.models.autogaze.scoring.score`.
-        """
-        return score(
-            model.gazing_model.gaze_decoder, tokens, self.ids, self.kept, list(self.slots), targets
-        )
 
 
 @dataclass(frozen=True)
@@ -136,16 +105,6 @@ class RolloutBatch:
         return len(self.rows.ids)
 
     @property
-    def num_gazes(self) -> int:
-        return int(self.rows.kept.sum())
-
-    @property
-    def num_known(self) -> int:
-        if self.losses_known is None:
-            return 0
-        return int((self.losses_known & self.rows.kept).sum())
-
-    @property
     def rgb(self) -> Float[Tensor, "B T 3 S S"]:
         """Frames in [0, 1]."""
         return self.frames.float() / 255
@@ -156,7 +115,48 @@ class RolloutBatch:
         return normalise(self.rgb)
 
 
+@dataclass(frozen=True)
+class BatchCounts:
+    """Totals of a whole batch over micro-batches and processes, which losses are normalised by.
+
+    Attributes:
+        rows, gazes: numbers of them.
+        known: gazes after which the loss is known.
+    """
+
+    rows: int
+    gazes: int
+    known: int
+
+    @classmethod
+    def of(cls, batches: Sequence[RolloutBatch]) -> "BatchCounts":
+        """Totals of these micro-batches."""
+        known = [b.losses_known & b.rows.kept for b in batches if b.losses_known is not None]
+        return cls(
+            sum(batch.num_rows for batch in batches),
+            sum(int(batch.rows.kept.sum()) for batch in batches),
+            sum(int(mask.sum()) for mask in known),
+        )
+
+    @property
+    def mean_gazes(self) -> float:
+        """Gazes per row."""
+        return max(self.gazes, 1) / max(self.rows, 1)
+
+    @property
+    def mean_known(self) -> float:
+        """Known losses per row."""
+        return max(self.known, 1) / max(self.rows, 1)
+
+
 # Groups sampled from the model.
+
+
+def reconstructed_frames(task: Task, num_frames: int, context: StepContext) -> tuple[int, ...]:
+    """The frames that the task measures in a training step; all of them in validation."""
+    if not context.training:
+        return tuple(range(num_frames))
+    return task.draw_frames(num_frames, context.generator("judged"))
 
 
 @torch.no_grad()

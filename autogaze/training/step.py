@@ -20,9 +20,9 @@ from autogaze.training.loader import (
     check_unreadable,
     report_unreadable,
 )
-from autogaze.training.losses import BatchCounts, Objective
+from autogaze.training.objective import Objective
 from autogaze.training.progress import Stopwatch
-from autogaze.training.rollouts import RolloutBatch
+from autogaze.training.rollouts import BatchCounts, RolloutBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -100,14 +100,10 @@ class TrainingStep:
         """Totals over all processes; fails where too many clips were unreadable."""
         unreadable = [clip for batch in batches for clip in batch.clips.unreadable]
         report_unreadable(unreadable, self.folder)
+        own = BatchCounts.of(rollouts)
+        own_seen = sum(len(batch) for batch in batches) + len(unreadable)
         rows, gazes, known, seen, lost = self._sum(
-            [
-                sum(batch.num_rows for batch in rollouts),
-                sum(batch.num_gazes for batch in rollouts),
-                sum(batch.num_known for batch in rollouts),
-                sum(len(batch) for batch in batches) + len(unreadable),
-                len(unreadable),
-            ]
+            [own.rows, own.gazes, own.known, own_seen, len(unreadable)]
         )
         state = replace(state, seen=state.seen + seen, unreadable=state.unreadable + lost)
         planned = self.num_steps * self.options.batch_size
@@ -117,24 +113,21 @@ class TrainingStep:
     def _backward(self, rollouts: Sequence[RolloutBatch], counts: BatchCounts) -> dict[str, float]:
         """Gradients of the mean loss over all rows of all processes; returns the means."""
         objective = self.objective
-        sums = torch.zeros(4, device=objective.device)
+        names = objective.loss_names + ("reward",) * objective.algorithm.samples
+        sums = torch.zeros(len(names), device=objective.device)
         for batch in rollouts:
             with self.accelerator.autocast():
                 losses = objective.losses(batch, counts)
-                total = losses.total() / counts.rows
+                total = torch.stack([part.sum() for part in losses.values()]).sum()
+                total = total / counts.rows
             self.accelerator.backward(total)
-            for index, part in enumerate((losses.gaze, losses.task, losses.auxiliary)):
-                if part is not None:
-                    sums[index] += part.detach().sum()
+            parts = list(losses.values())
             if batch.reward is not None:
-                sums[3] += batch.reward.mean(1).sum()
+                parts.append(batch.reward.mean(1))
+            sums += torch.stack([part.detach().sum().float() for part in parts])
         sum_gradients(self.parameters, self.accelerator)
-        means = [value / counts.rows for value in self._sum(sums.tolist())]
-        algorithm, trains = objective.algorithm, objective.train_gaze
-        auxiliary = trains and algorithm.options.auxiliary_weight > 0
-        wanted = (trains, objective.train_task, auxiliary, algorithm.samples)
-        names = ("loss", "task_loss", "auxiliary_loss", "reward")
-        return {n: mean for n, mean, ok in zip(names, means, wanted, strict=True) if ok}
+        totals = self._sum(sums.tolist())
+        return {name: value / counts.rows for name, value in zip(names, totals, strict=True)}
 
     def _update(self, lr: float, number: int) -> float:
         """One step of the optimizer; returns the norm of the gradient before clipping.

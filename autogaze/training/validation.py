@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +27,8 @@ from autogaze.training.loader import (
     make_loader,
     report_unreadable,
 )
-from autogaze.training.losses import BatchCounts, Objective
-from autogaze.training.rollouts import drawn_gaze, random_gaze, shuffled
+from autogaze.training.objective import Objective
+from autogaze.training.rollouts import BatchCounts, drawn_gaze, random_gaze, shuffled
 from autogaze.utils.seeding import seeded
 
 if TYPE_CHECKING:
@@ -37,19 +36,6 @@ if TYPE_CHECKING:
 
 SavePicture = Callable[[str, np.ndarray], None]
 """Takes the name of a picture, and the picture."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much may be gazed at.
-
-    Attributes:
-        suffix: of the metrics' names: `@0.05`, or nothing for what the config says.
-        ratio: of every frame; None: what the config says.
-    """
-
-    suffix: str = ""
-    ratio: float | None = None
 
 
 class Validation:
@@ -76,7 +62,6 @@ class Validation:
         number = len(clips)  # type: ignore[arg-type]
         drawn = torch.randperm(number, generator=seeded("validation clips"))[: options.val_clips]
         self.items = [BatchItem(i, ClipKey(0, clip)) for i, clip in enumerate(drawn.tolist())]
-        self.budgets = [Budget(), *(Budget(f"@{r:g}", r) for r in options.val_ratios)]
 
     @torch.no_grad()
     def run(self, save_picture: SavePicture | None = None) -> dict[str, float]:
@@ -101,9 +86,9 @@ class Validation:
             unreadable += batch.clips.unreadable
             if not len(batch):
                 continue
-            for budget in self.budgets:
-                save = save_picture if pictures > 0 and not budget.suffix else None
-                self._measure(batch, budget, means, save, pictures)
+            for ratio in (None, *self.options.val_ratios):
+                save = save_picture if pictures > 0 and ratio is None else None
+                self._measure(batch, ratio, means, save, pictures)
             self._algorithm_loss(batch, means)
             pictures -= len(batch)
         self.objective.task.train()
@@ -128,19 +113,24 @@ class Validation:
     def _measure(
         self,
         batch: IndexedBatch,
-        budget: Budget,
+        ratio: float | None,
         means: "ClipMeans",
         save_picture: SavePicture | None,
         most: int,
     ) -> None:
-        """The task's metrics, the controls' losses, and a picture of at most `most` clips."""
+        """The task's metrics, the controls' losses, and a picture of at most `most` clips.
+
+        Args:
+            ratio: of every frame; None for what the model's config says.
+        """
         task, device = self.objective.task, self.objective.device
+        suffix = "" if ratio is None else f"@{ratio:g}"
         rgb = batch.clips.rgb(device)
-        gaze = self._gaze(batch, budget)
+        gaze = self._gaze(batch, ratio)
         output = task(rgb, gaze, range(gaze.num_frames))
         for name, values in output.metrics().items():
-            means.add(name + budget.suffix, values)
-        if budget.ratio is None:
+            means.add(name + suffix, values)
+        if ratio is None:
             means.add("gazing_ratio", gaze.lengths / gaze.pyramid.num_patches)
         if save_picture is not None:
             picture = task_picture(rgb, gaze, output, max_clips=most, max_frames=6)
@@ -153,20 +143,20 @@ class Validation:
             controls["shuffled"] = shuffled(gaze)
         for name, control in controls.items():
             losses = task(rgb, control, range(gaze.num_frames)).losses
-            means.add(f"{name}_loss{budget.suffix}", losses)
+            means.add(f"{name}_loss{suffix}", losses)
 
-    def _gaze(self, batch: IndexedBatch, budget: Budget) -> Gaze:
+    def _gaze(self, batch: IndexedBatch, ratio: float | None) -> Gaze:
         """The model's gaze; random patches for `dummy`."""
         model, device = self.objective.model, self.objective.device
         T, V = batch.clips.frames.shape[1], model.pyramid.num_patches
         if not self.objective.algorithm.trains_selector:
-            if budget.ratio is None:
+            if ratio is None:
                 return drawn_gaze(model.config, batch.indices, T, self.context).to(device)
-            lengths = torch.tensor([frame_caps(budget.ratio, T, V)] * len(batch))
+            lengths = torch.tensor([frame_caps(ratio, T, V)] * len(batch))
             generators = [self.context.generator("random gaze", i) for i in batch.indices]
             return random_gaze(model.pyramid, lengths, generators).to(device)
-        drawn = GazeSettings(budget.ratio, None)
-        if budget.ratio is None:
+        drawn = GazeSettings(ratio, None)
+        if ratio is None:
             generator = self.context.generator("settings")
             drawn = draw_settings(model.config, T, training=False, generator=generator)
         generation = model.generate(
@@ -184,8 +174,8 @@ class Validation:
         rollouts = objective.rollouts(batch, self.context)
         predicts = objective.algorithm.options.optimize_task_loss_prediction
         if rollouts is not None and not (predicts and rollouts.losses is None):
-            counts = BatchCounts(rollouts.num_rows, rollouts.num_gazes, rollouts.num_known)
-            means.add("algorithm_loss", objective.gaze_losses(rollouts, counts)[0])
+            losses = objective.gaze_losses(rollouts, BatchCounts.of([rollouts]))
+            means.add("algorithm_loss", losses["loss"])
 
     def _count_unreadable(self, unreadable: Sequence[UnreadableClip]) -> dict[str, float]:
         """Report this process's unreadable clips; the number of all processes, if any."""
@@ -212,18 +202,16 @@ class ClipMeans:
 
     def add(self, name: str, values: Tensor) -> None:
         """Add values to the mean of a name."""
-        self._add(name, float(values.sum()), values.numel())
+        total, count = self.sums[name]
+        self.sums[name] = total + float(values.sum()), count + values.numel()
 
     def over_processes(self) -> dict[str, float]:
         """The means over what all processes added."""
         from accelerate.utils import gather_object
 
-        together = ClipMeans()
-        for sums in gather_object([dict(self.sums)]):
-            for name, (total, count) in sums.items():
-                together._add(name, total, count)
-        return {name: total / count for name, (total, count) in together.sums.items()}
-
-    def _add(self, name: str, total: float, count: int) -> None:
-        before, counted = self.sums[name]
-        self.sums[name] = before + total, counted + count
+        parts: list[dict[str, tuple[float, int]]] = gather_object([dict(self.sums)])
+        means = {}
+        for name in dict.fromkeys(name for part in parts for name in part):
+            totals, counts = zip(*(part[name] for part in parts if name in part), strict=True)
+            means[name] = sum(totals, 0.0) / sum(counts)
+        return means

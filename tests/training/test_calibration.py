@@ -28,10 +28,10 @@ def test_the_states_that_losses_are_read_from():
     generation = model.generate(video, caps=[9, 14, 3], threshold=threshold_of(model, video))
     rows, decoder = GazeRows.of_generation(generation), model.gazing_model.gaze_decoder
     with torch.no_grad():
-        tokens = rows.vision_tokens(model, video)
+        tokens, _ = model.gazing_model.vision_tokens(video)
         found = loss_states(decoder, tokens, rows.ids, rows.kept, list(rows.slots))
         read = (found.states * decoder.task_loss_prediction_head.weight[found.heads]).sum(-1)
-        scores = rows.score(model, tokens)
+        scores = model.score(video, generation)
     torch.testing.assert_close(read[rows.kept], scores.predicted_losses[rows.kept])
 
 

@@ -384,7 +384,7 @@ class Damaged(ProceduralClips):
 
 def damaged(monkeypatch, *numbers):
     monkeypatch.setattr(Damaged, "broken", frozenset(numbers))
-    monkeypatch.setattr("autogaze.training.single_datasets.ProceduralClips", Damaged)
+    monkeypatch.setattr("autogaze.training.datasets.ProceduralClips", Damaged)
 
 
 @pytest.mark.parametrize("kind", ["ntp", "grpo", "task"])

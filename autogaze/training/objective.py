@@ -1,6 +1,6 @@
 """Objective: what training minimises, from rollouts to differentiable losses."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -9,50 +9,12 @@ from torch import Tensor
 from autogaze.algorithms.rollout import Rollout
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
+from autogaze.models.autogaze.scoring import score
 from autogaze.tasks.base import Task
 from autogaze.training.algorithms import Algorithm
 from autogaze.training.auxiliary import auxiliary_loss
 from autogaze.training.loader import IndexedBatch, StepContext
-from autogaze.training.rollouts import RolloutBatch
-
-
-@dataclass(frozen=True)
-class BatchCounts:
-    """Totals of a whole batch over micro-batches and processes, which losses are normalised by."""
-
-    rows: int
-    gazes: int
-    known: int
-
-    @property
-    def mean_gazes(self) -> float:
-        """Gazes per row."""
-        return max(self.gazes, 1) / max(self.rows, 1)
-
-    @property
-    def mean_known(self) -> float:
-        """Known losses per row."""
-        return max(self.known, 1) / max(self.rows, 1)
-
-
-@dataclass(frozen=True)
-class RowLosses:
-    """Losses of every row; training minimises the mean of their sum. None: not trained.
-
-    Attributes:
-        gaze: of the algorithm.
-        task: of the task itself.
-        auxiliary: of vision tokens (`autogaze.training.auxiliary`), weighted.
-    """
-
-    gaze: Float[Tensor, " R"] | None
-    task: Float[Tensor, " R"] | None
-    auxiliary: Float[Tensor, " R"] | None = None
-
-    def total(self) -> Float[Tensor, ""]:
-        """Sum over rows and parts."""
-        parts = (self.gaze, self.task, self.auxiliary)
-        return torch.stack([part.sum() for part in parts if part is not None]).sum()
+from autogaze.training.rollouts import BatchCounts, RolloutBatch
 
 
 class Objective:
@@ -60,6 +22,10 @@ class Objective:
 
     Args:
         train_gaze, train_task: which of the two is trained.
+
+    Attributes:
+        loss_names: of the losses that are trained: `loss` of the algorithm, `task_loss` of the
+            task itself, `auxiliary_loss` of vision tokens (`autogaze.training.auxiliary`).
 
     Raises:
         TrainingError: pyramids that differ, or nothing that could be trained.
@@ -99,6 +65,12 @@ class Objective:
         self.model, self.task, self.algorithm = model, task.to(device), algorithm
         self.device = device
         self.train_gaze, self.train_task = train_gaze, train_task
+        trained = {
+            "loss": train_gaze,
+            "task_loss": train_task,
+            "auxiliary_loss": train_gaze and algorithm.options.auxiliary_weight > 0,
+        }
+        self.loss_names = tuple(name for name, is_trained in trained.items() if is_trained)
 
     @torch.no_grad()
     def rollouts(self, batch: IndexedBatch, context: StepContext) -> RolloutBatch | None:
@@ -106,39 +78,40 @@ class Objective:
         if not len(batch):
             return None
         frames = batch.clips.frames.to(self.device, non_blocking=True)
-        reconstructed = tuple(range(T := frames.shape[1]))  # all of them in validation
-        if context.training:
-            reconstructed = self.task.draw_frames(T, context.generator("judged"))
-        return self.algorithm.rollouts(self.model, self.task, batch, frames, reconstructed, context)
+        batch = replace(batch, clips=replace(batch.clips, frames=frames))
+        return self.algorithm.rollouts(self.model, self.task, batch, context)
 
-    def losses(self, batch: RolloutBatch, counts: BatchCounts) -> RowLosses:
-        """Losses of the rollouts' rows, normalised by the totals of the whole batch."""
-        gaze, auxiliary = self.gaze_losses(batch, counts) if self.train_gaze else (None, None)
-        task = self._task_losses(batch) if self.train_task else None
-        return RowLosses(gaze, task, auxiliary)
+    def losses(self, batch: RolloutBatch, counts: BatchCounts) -> dict[str, Float[Tensor, " R"]]:
+        """Losses of every row, by `loss_names`; training minimises the mean of their sum.
+
+        Args:
+            counts: of the whole batch, which losses are normalised by.
+        """
+        found = self.gaze_losses(batch, counts) if self.train_gaze else {}
+        if self.train_task:
+            repeated = batch.rgb.repeat(batch.num_rows // len(batch.frames), 1, 1, 1, 1)
+            output = self.task(repeated, batch.rows.gaze(), batch.reconstructed)
+            found["task_loss"] = output.loss
+        return {name: found[name] for name in self.loss_names}
 
     def gaze_losses(
         self, batch: RolloutBatch, counts: BatchCounts
-    ) -> tuple[Float[Tensor, " R"], Float[Tensor, " R"] | None]:
-        """The algorithm's loss of every row, and the weighted auxiliary loss."""
-        tokens = batch.rows.vision_tokens(self.model, batch.video)
-        scores = batch.rows.score(self.model, tokens, batch.targets)
+    ) -> dict[str, Float[Tensor, " R"]]:
+        """The algorithm's `loss`, and the weighted `auxiliary_loss` where it has a weight."""
+        rows, decoder = batch.rows, self.model.gazing_model.gaze_decoder
+        tokens, _ = self.model.gazing_model.vision_tokens(batch.video)  # once per clip
+        tokens = tokens.repeat(batch.num_rows // len(tokens), 1, 1, 1)  # (R, T, tokens, C)
+        scores = score(decoder, tokens, rows.ids, rows.kept, list(rows.slots), batch.targets)
         rollout = Rollout(
             scores.log_probs.float(),
-            batch.rows.is_padding,
+            ~rows.kept,
             scores.predicted_losses.float(),
             batch.losses,
             batch.losses_known,
             counts.mean_gazes,
             counts.mean_known,
         )
-        loss = self.algorithm.loss(rollout, batch)
-        weight = self.algorithm.options.auxiliary_weight
-        if not weight:
-            return loss, None
-        return loss, weight * auxiliary_loss(batch, tokens, scores.vision_states)
-
-    def _task_losses(self, batch: RolloutBatch) -> Float[Tensor, " R"]:
-        rgb = batch.rgb
-        repeated = rgb.repeat(batch.num_rows // len(rgb), 1, 1, 1, 1)
-        return self.task(repeated, batch.rows.gaze(), batch.reconstructed).loss
+        losses = {"loss": self.algorithm.loss(rollout, batch)}
+        if weight := self.algorithm.options.auxiliary_weight:
+            losses["auxiliary_loss"] = weight * auxiliary_loss(batch, tokens, scores.vision_states)
+        return losses
