@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,15 +21,15 @@ from autogaze.training.algorithms import Algorithm
 from autogaze.training.checkpoints import SAVE_ERRORS, Checkpoints, TrainingState, check_folder
 from autogaze.training.config import TrainerOptions
 from autogaze.training.loader import IndexedBatch, StepSampler, TrainingData, make_loader
-from autogaze.training.logging import MetricMeans, MetricsLog, Tracker, check_tracker
+from autogaze.training.logging import MetricsLog, Tracker, check_tracker, mean_metrics
 from autogaze.training.objective import Objective
 from autogaze.training.progress import Progress, log_summary, wrapped
 from autogaze.training.resuming import (
-    SavedOptions,
     Start,
     is_own,
     newest_readable,
     optimizer_kind,
+    options_to_save,
     refuse_conflicts,
     restore,
 )
@@ -67,8 +66,8 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.options, self.data, self.config = options, data, config
-        self.folder = Path(options.exp_folder) / options.exp_name
-        self.accelerator = make_accelerator(options, self.folder)
+        self.folder = options.folder
+        self.accelerator = make_accelerator(options)
         options.clips_per_process(self.accelerator.num_processes)  # refuses what is indivisible
         check_folder(self.folder)
         trains = not options.val_only
@@ -84,7 +83,7 @@ class Trainer:
         self.num_steps = options.num_steps(self.num_clips)
         self.checkpoints = Checkpoints(self.folder)
         algorithm_options = replace(algorithm.options, name=algorithm.name)
-        self.saved_options = SavedOptions.of(options, algorithm_options, config)
+        self.saved_options = options_to_save(options, algorithm_options, config)
         tracker = Tracker(self.folder, self.accelerator, options.tracker, config or {})
         writes = self.accelerator.is_main_process
         self.metrics_log = MetricsLog(self.folder, tracker, writes=writes, trains=trains)
@@ -96,7 +95,6 @@ class Trainer:
                 options,
                 self.num_steps,
                 data.max_unreadable,
-                self.folder,
             )
         self.saved = True
 
@@ -132,16 +130,17 @@ class Trainer:
         options, first, last = self.options, state.step, self.num_steps
         progress = Progress(first, last, active=self.accelerator.is_main_process)
         micro_batches = self._micro_batches(first)
-        means = MetricMeans()
+        since_log: list[dict[str, float]] = []
         step.stopwatch.read(first)
         while state.step < last:
             with step.stopwatch.stage("waiting"):
                 batches = next(micro_batches)
             state, measured = step(state, batches)
-            means.add(measured)
+            since_log.append(measured)
             done = state.step == last
             if done or state.step % options.log_nsteps == 0:
-                values = means.take() | self._speed(step, state)
+                values = mean_metrics(since_log) | self._speed(step, state)
+                since_log.clear()
                 self.metrics_log.write(state.step, values)
                 progress.report(state.step, values)
             elif state.step == first + 1:
@@ -199,7 +198,7 @@ class Trainer:
         model, task = self.objective.model, self.objective.task
         trained_task = task if self.objective.train_task else None
         try:
-            self.checkpoints.save(state, model, trained_task, optimizer, self.saved_options.groups)
+            self.checkpoints.save(state, model, trained_task, optimizer, self.saved_options)
             self.saved = True
         except SAVE_ERRORS as error:
             self.saved = False
@@ -273,7 +272,7 @@ class Trainer:
                 log.info("%s", line)
 
 
-def make_accelerator(options: TrainerOptions, folder: Path) -> "Accelerator":
+def make_accelerator(options: TrainerOptions) -> "Accelerator":
     """Accelerate, for one of the processes that `torchrun` or `accelerate launch` started.
 
     Raises:
@@ -290,7 +289,7 @@ def make_accelerator(options: TrainerOptions, folder: Path) -> "Accelerator":
         cpu=options.device == "cpu" or not torch.accelerator.is_available(),
         mixed_precision=options.mixed_precision,
         log_with=None if options.tracker == "none" else options.tracker,
-        project_dir=str(folder),
+        project_dir=str(options.folder),
     )
     started = int(os.environ.get("WORLD_SIZE") or 1)
     if started != accelerator.num_processes:

@@ -1,10 +1,10 @@
 """Beyond AutoGaze's paper, for the shipped weights: initialisation, on-policy targets, auxiliary loss.
 
-Labels teach where patches usually pay long before they teach a selector to look at the clip:
-a content-blind prior comes within a quarter of greedy gazes, and what is left is a small signal
-at the end of a long path through attention. Three helps:
+A selector learns a content-blind prior from labels long before it learns to look at the clip:
+such a prior comes within a quarter of greedy gazes, and what is left is a small signal at the
+end of a long path through attention. Three remedies:
 
-- `share_positions`: initial weights in which tokens, patches and heads share a code of places.
+- `share_positions`: initial weights in which tokens, patches and heads share a position code.
 - `on_policy_labels`: targets at the model's own gazes (DAgger: Ross, Gordon and Bagnell, 2011).
 - `auxiliary_loss`: every vision token is regressed to what greedy gazes depend on,
 
@@ -37,12 +37,12 @@ from autogaze.training.config import AlgorithmOptions
 from autogaze.training.loader import StepContext
 from autogaze.training.rollouts import RolloutBatch
 
-# Initialisation: one code of places in position embeddings, patch embeddings and heads.
+# Initialisation: one position code in position embeddings, patch embeddings and heads.
 
 BUMPS = 7
-"""Gaussian bumps per axis: the rough place."""
+"""Gaussian bumps per axis: the rough position."""
 WAVES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0)
-"""Sine waves per frame, along each axis: the exact place."""
+"""Sine waves per frame, along each axis: the exact position."""
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def share_positions(model: AutoGaze, seed: int = 0) -> None:
     """Initialise position embeddings, patch embeddings and heads of a model with one code.
 
     Attention starts half way to copying what it looks at (value and output projections half
-    identity), so that the code of an attended place arrives where heads read it.
+    identity), so that the code of an attended position arrives where heads read it.
 
     Args:
         model: its weights are replaced in place.
@@ -62,8 +62,8 @@ def share_positions(model: AutoGaze, seed: int = 0) -> None:
     width = decoder.config.hidden_size
     writer = _code_directions(width, generator)  # (features, width)
     scales = 0.1 * torch.randn(len(pyramid.scales), width, generator=generator)
-    tokens = place_code(math.isqrt(parts.connector.pos_embed.shape[-2])) @ writer
-    patches = torch.cat([place_code(grid) for grid in pyramid.grids]) @ writer  # (V, width)
+    tokens = position_code(math.isqrt(parts.connector.pos_embed.shape[-2])) @ writer
+    patches = torch.cat([position_code(grid) for grid in pyramid.grids]) @ writer  # (V, width)
     of_scale = scales[pyramid.levels]
     parts.connector.pos_embed.copy_((0.5 * tokens).view_as(parts.connector.pos_embed))
     decoder.model.embed_tokens.weight[:V] = 0.5 * patches + of_scale
@@ -74,8 +74,8 @@ def share_positions(model: AutoGaze, seed: int = 0) -> None:
             product.mul_(0.5).add_(0.5 * torch.eye(*product.shape))
 
 
-def place_code(grid: int) -> Float[Tensor, "cells features"]:
-    """Features of the places of a square grid's cells, row-major."""
+def position_code(grid: int) -> Float[Tensor, "cells features"]:
+    """Features of the positions of a square grid's cells, row-major."""
     centres = (torch.arange(grid) + 0.5) / grid
     y, x = centres.repeat_interleave(grid), centres.repeat(grid)
     knots = torch.linspace(0, 1, BUMPS)
@@ -88,7 +88,7 @@ def place_code(grid: int) -> Float[Tensor, "cells features"]:
 
 def _code_directions(width: int, generator: torch.Generator) -> Float[Tensor, "features width"]:
     """A direction for every feature of the code, orthogonal where there is room."""
-    features = place_code(1).shape[1]
+    features = position_code(1).shape[1]
     side = max(width, features)
     directions = torch.linalg.qr(torch.randn(side, side, generator=generator))[0]
     return directions[:features, :width]
@@ -163,10 +163,8 @@ def cell_targets(
     frames: Float[Tensor, "B T 3 S S"], pyramid: PatchPyramid, grid: int
 ) -> Float[Tensor, "B T cells targets"]:
     """Log errors of the coarser scales and of earlier frames, per cell of a `grid` x `grid`."""
-    views = resampled_scales(frames, pyramid)
-    targets = [
-        _cell_errors(views[:, :, level], frames, grid) for level in range(len(pyramid.scales) - 1)
-    ]
+    scales = resampled_scales(frames, pyramid)[:, :, :-1].unbind(2)  # the finest has no error
+    targets = [_cell_errors(coarse, frames, grid) for coarse in scales]
     targets += [_errors_since(frames[:, :-lag], frames, grid) for lag in LAGS]
     return torch.stack(targets, -1)
 
@@ -190,9 +188,9 @@ def _errors_since(
 
 
 def _cell_errors(
-    shown: Float[Tensor, "*broadcast"], frames: Float[Tensor, "B T 3 S S"], grid: int
+    guess: Float[Tensor, "*broadcast"], frames: Float[Tensor, "B T 3 S S"], grid: int
 ) -> Float[Tensor, "B T cells"]:
-    error = (shown - frames).abs_().mean(2)
+    error = (guess - frames).abs_().mean(2)
     return (F.adaptive_avg_pool2d(error, grid).flatten(2) + FLOOR).log() - CENTRE
 
 

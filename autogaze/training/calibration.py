@@ -14,6 +14,7 @@ correct it; all other weights stay:
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -82,40 +83,7 @@ class CalibrationReport:
     offset: float
 
 
-@dataclass(frozen=True)
-class Line:
-    """scale * prediction + offset."""
-
-    scale: float = 1.0
-    offset: float = 0.0
-
-    @classmethod
-    def through(cls, places: Sequence[float], values: Sequence[float]) -> "Line":
-        """The line closest to the values at these places, relative to the places.
-
-        It only scales where there is one place, and where places are too close to determine a
-        slope: within `STRIDE`.
-        """
-        x = torch.tensor(places, dtype=torch.float64)
-        y = torch.tensor(values, dtype=torch.float64).clamp(x / STRIDE, x * STRIDE)
-        if len(set(places)) > 1:
-            sides = torch.stack([torch.ones_like(x), 1 / x], 1)
-            scale, offset = torch.linalg.lstsq(sides, (y / x)[:, None]).solution[:, 0].tolist()
-            if 1 / STRIDE <= scale <= STRIDE:
-                return cls(scale, offset)
-        return cls(float((y / x).log().mean().exp()))
-
-    def after(self, first: "Line") -> "Line":
-        """The composition: `first`, then this one."""
-        return Line(self.scale * first.scale, self.scale * first.offset + self.offset)
-
-    def at(self, value: float) -> float:
-        """Value of the line."""
-        return self.scale * value + self.offset
-
-
-@dataclass(frozen=True)
-class HeadSamples:
+class HeadSamples(NamedTuple):
     """Decoder states from which losses are predicted, and the losses measured there."""
 
     states: Float[Tensor, "N C"]
@@ -158,23 +126,22 @@ def calibrate(
         for _ in range(options.gazes):
             parts.append(_samples(model, task, clip, generator))
             advance()
-    samples = HeadSamples(
-        *(torch.cat([getattr(p, n) for p in parts]) for n in ("states", "heads", "losses"))
-    )
+    samples = HeadSamples(*map(torch.cat, zip(*parts, strict=True)))
     before = samples.error(weight.double(), floor)
     fitted = fit_head(weight.double(), samples, floor)
     after = samples.error(fitted, floor)
-    line, excess = Line(), []
+    scale, offset, excess = 1.0, 0.0, []
     constant = _constant(samples.states)
     weight.copy_(fitted)
     for number in range(options.rounds + 1):
         found = _stop_losses(model, task, clips, options.thresholds, advance)
         excess.append(tuple((found.mean(1) / torch.tensor(options.thresholds) - 1).tolist()))
         if number < options.rounds:
-            line = Line.through(options.thresholds, found.mean(1).tolist()).after(line)
-            _check_reach(line, excess[-1], options.thresholds)
-            weight.copy_(line.scale * fitted + line.offset * constant)
-    return CalibrationReport(before, after, tuple(excess), line.scale, line.offset)
+            slope, shift = fit_line(options.thresholds, found.mean(1).tolist())
+            scale, offset = slope * scale, slope * offset + shift
+            _check_reach(scale, offset, excess[-1], options.thresholds)
+            weight.copy_(scale * fitted + offset * constant)
+    return CalibrationReport(before, after, tuple(excess), scale, offset)
 
 
 def _constant(states: Float[Tensor, "N C"]) -> Float[Tensor, " C"]:
@@ -184,9 +151,27 @@ def _constant(states: Float[Tensor, "N C"]) -> Float[Tensor, " C"]:
     return torch.linalg.solve(gram, states.sum(0))
 
 
-def _check_reach(line: Line, excess: Sequence[float], thresholds: Sequence[float]) -> None:
+def fit_line(thresholds: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
+    """Scale and offset of the line closest to the losses at thresholds, relative to these.
+
+    It only scales where there is one threshold, and where they are too close to determine a
+    slope: within `STRIDE`.
+    """
+    x = torch.tensor(thresholds, dtype=torch.float64)
+    y = torch.tensor(losses, dtype=torch.float64).clamp(x / STRIDE, x * STRIDE)
+    if len(set(thresholds)) > 1:
+        sides = torch.stack([torch.ones_like(x), 1 / x], 1)
+        scale, offset = torch.linalg.lstsq(sides, (y / x)[:, None]).solution[:, 0].tolist()
+        if 1 / STRIDE <= scale <= STRIDE:
+            return scale, offset
+    return float((y / x).log().mean().exp()), 0.0
+
+
+def _check_reach(
+    scale: float, offset: float, excess: Sequence[float], thresholds: Sequence[float]
+) -> None:
     """Raise TrainingError where thresholds cannot be met by mapping predictions."""
-    factors = [line.scale, *(line.at(threshold) / threshold for threshold in thresholds)]
+    factors = [scale, *((scale * threshold + offset) / threshold for threshold in thresholds)]
     if all(1 / LARGEST <= factor <= LARGEST for factor in factors):
         return
     worst = max(factors, key=lambda factor: abs(math.log(max(factor, 1e-9))))

@@ -1,4 +1,4 @@
-"""Checkpoints: written aside and renamed when complete, so that a good one always exists.
+"""Checkpoints: written under another name and renamed when complete, so that one always exists.
 
 ```
 exps/<exp_name>/
@@ -152,8 +152,8 @@ class Checkpoints:
         """Remove what an earlier process did not finish writing."""
         for path in self.steps_folder.glob(".*.part"):
             shutil.rmtree(path, ignore_errors=True)
-        for place in (self.folder, *self.folder.glob("checkpoint_latest_*")):
-            for path in place.glob(".*.part*"):
+        for folder in (self.folder, *self.folder.glob("checkpoint_latest_*")):
+            for path in folder.glob(".*.part*"):
                 path.unlink(missing_ok=True)
 
     def restore_latest(self, checkpoint: Path) -> None:
@@ -164,7 +164,10 @@ class Checkpoints:
         Raises:
             OSError and others in `SAVE_ERRORS`: what was there before is untouched.
         """
-        if not all(_same(path, latest) for path, latest in self._latest_files(checkpoint)):
+        if not all(
+            latest.is_file() and filecmp.cmp(path, latest, shallow=False)
+            for path, latest in self._latest_files(checkpoint)
+        ):
             log.warning("%s: the latest weights are brought up to %s", self.folder, checkpoint.name)
             self._make_latest(checkpoint)
 
@@ -215,9 +218,9 @@ def load_gaze(model: AutoGaze, source: str | Path) -> None:
 
 def save_task(task: Task, folder: Path) -> None:
     """Write a task's own weights: by its `save_pretrained`, or else as a state dict."""
-    own_way: Any = getattr(task, "save_pretrained", None)
-    if own_way is not None:
-        own_way(folder)
+    save_pretrained: Any = getattr(task, "save_pretrained", None)
+    if save_pretrained is not None:
+        save_pretrained(folder)
         return
     folder.mkdir(exist_ok=True)
     state = task.state_dict()
@@ -231,9 +234,9 @@ def load_task(task: Task, source: str | Path) -> None:
         CheckpointError: there is none, or it is of another architecture.
     """
     path = find_checkpoint(source)
-    own_way: Any = getattr(task, "load_weights", None)
-    if own_way is not None:
-        own_way(path)
+    load_weights: Any = getattr(task, "load_weights", None)
+    if load_weights is not None:
+        load_weights(path)
         return
     hint = "The task options describe another task"
     load_strictly(task, read_state(path), path, names=trained_names(task), hint=hint)
@@ -291,10 +294,3 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _same(first: Path, second: Path) -> bool:
-    """Whether the second file exists with the content of the first."""
-    if not second.is_file():
-        return False
-    return first.samefile(second) or filecmp.cmp(first, second, shallow=False)

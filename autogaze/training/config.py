@@ -7,11 +7,15 @@ dataclass itself checks values. `docs/training.md` says what every option means.
 import dataclasses
 import difflib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from autogaze.errors import MissingExtraError, TrainingError
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from autogaze.errors import TrainingError
 
 log = logging.getLogger("autogaze.training")
 
@@ -120,6 +124,11 @@ class TrainerOptions:
                 "trainer.train_task needs gradients through the task: set trainer.detach_task=False"
             )
 
+    @property
+    def folder(self) -> Path:
+        """Where results are written."""
+        return Path(self.exp_folder) / self.exp_name
+
     def clips_per_process(self, num_processes: int) -> int:
         """Clips of every batch that one process takes.
 
@@ -188,13 +197,7 @@ def read(kind: type[Options], values: Any, group: str) -> Options:
 
     Raises:
         TrainingError: an option that does not exist, or a value of another type.
-        MissingExtraError: the extra `train`, which brings OmegaConf, is not installed.
     """
-    try:
-        from omegaconf import OmegaConf
-        from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-    except ImportError as error:
-        raise MissingExtraError("omegaconf", "train", "options of training") from error
     if not isinstance(values, Mapping):
         raise TrainingError(f"{group} must be a group of options, got {values!r}")
     plain, read_groups = dict(values), {}
@@ -239,6 +242,15 @@ def unknown(what: str, name: str, known: Iterable[str], group: str = "") -> str:
     return f"unknown {what}{hint}: known are {', '.join(known)}"
 
 
+def flattened(options: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested options, each with its whole path: `trainer.lr`."""
+    if not (isinstance(options, Mapping) and options):
+        yield path, options
+        return
+    for name, value in options.items():
+        yield from flattened(value, f"{path}.{name}" if path else str(name))
+
+
 # Options that had other names until release 0.1; they are accepted for one release more.
 
 RENAMED = {
@@ -246,23 +258,22 @@ RENAMED = {
     "algorithm.own_softness": "algorithm.on_policy_softness",
     "algorithm.hint_weight": "algorithm.auxiliary_weight",
 }
-REMOVED = ("algorithm.scale_alpha",)
 
 
 def with_current_names(config: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
     """The same groups of options, with the names that options have now."""
-    current = {
-        group: dict(values) if isinstance(values, Mapping) else values
-        for group, values in config.items()
-    }
-    for old in (*RENAMED, *REMOVED):
-        group, name = old.split(".")
-        if name not in (current.get(group) or {}):
-            continue
-        value = current[group].pop(name)
-        if old in RENAMED:
-            current[group][RENAMED[old].split(".")[1]] = value
-        if warn and (old in RENAMED or value is not None):
-            now = f"is now {RENAMED[old]}" if old in RENAMED else "has no effect any more"
-            log.warning("option %s %s; the old name goes with the next release", old, now)
-    return current
+    algorithm = config.get("algorithm")
+    if not isinstance(algorithm, Mapping):
+        return dict(config)
+    algorithm = dict(algorithm)
+    for old, new in RENAMED.items():
+        name = old.removeprefix("algorithm.")
+        if name in algorithm:
+            algorithm[new.removeprefix("algorithm.")] = algorithm.pop(name)
+            if warn:
+                log.warning(
+                    "option %s is now %s; the old name goes with the next release", old, new
+                )
+    if algorithm.pop("scale_alpha", None) is not None and warn:
+        log.warning("option algorithm.scale_alpha has no effect any more")
+    return {**config, "algorithm": algorithm}

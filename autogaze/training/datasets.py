@@ -194,8 +194,8 @@ class DecodedConfig(FolderConfig):
     def build(self, split: str, side: int, seed: int, labels: LabelFile | None) -> NamedClips:
         paths = self._files(split)
         if not paths:
-            places = ", ".join(str(root / f"{split}*.safetensors") for root in self.roots())
-            raise TrainingError(f"no files of decoded clips: {places}")
+            patterns = ", ".join(str(root / f"{split}*.safetensors") for root in self.roots())
+            raise TrainingError(f"no files of decoded clips: {patterns}")
         augmentation = self.augmentation if split == "train" else None
         clips = DecodedClips(paths, augmentation=augmentation, labels=labels, seed=seed)
         clips.check_shape(self.clip_len, side)

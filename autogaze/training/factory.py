@@ -2,28 +2,23 @@
 
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
+from transformers import PretrainedConfig
 
 from autogaze.datasets.clip import NamedClips
 from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.mixture import MixedClips
 from autogaze.errors import AutoGazeError, TrainingError
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.configuration import (
-    AutoGazeConfig,
-    ConnectorConfig,
-    GazeDecoderConfig,
-    GazeModelConfig,
-    VisionModelConfig,
-)
+from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.limits import draw_settings
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.trainer import Trainer
 from autogaze.training.algorithms import ALGORITHMS, Algorithm
 from autogaze.training.auxiliary import share_positions
@@ -40,7 +35,7 @@ from autogaze.training.config import (
 from autogaze.training.datasets import DatasetConfig, read_dataset
 from autogaze.training.loader import StepContext, TrainingData
 from autogaze.training.rollouts import drawn_gaze, group_settings
-from autogaze.training.tasks import TaskConfig, read_task
+from autogaze.training.tasks import read_task
 
 GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
 
@@ -64,7 +59,7 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
     algorithm_options = read(AlgorithmOptions, groups["algorithm"], "algorithm")
     kind: type[Algorithm] = choose(ALGORITHMS, algorithm_options.name, "algorithm.name")
     algorithm = kind(algorithm_options)
-    dataset, task_config = read_dataset(groups["dataset"]), read_task(groups["task"])
+    dataset, task_options = read_dataset(groups["dataset"]), read_task(groups["task"])
     uses_labels = algorithm.needs_labels and options.train_gaze and not options.val_only
     if uses_labels and not dataset.labelled():
         raise TrainingError(
@@ -81,45 +76,35 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
             if wanted:  # lengths must not depend on a selector
                 context = StepContext(options.seed, 0, training=training)
                 drawn_gaze(model.config, (0,), dataset.clip_len, context)
-    task = task_config.build(model.pyramid)
-    _check_task(task, task_config, dataset, algorithm_options)
+    task = task_options.build(model.pyramid)
+    _check_task(task, dataset, algorithm_options)
     if options.shared_positions:
         share_positions(model, options.seed)
     if options.gaze_weights is not None:
         load_gaze(model, options.gaze_weights)
     if options.task_weights is not None:
         load_task(task, options.task_weights)
-    data = build_data(dataset, model.pyramid, options)
+    val = None  # without a `val` split nothing is validated
+    if options.val_only or (options.val_nsteps and dataset.has_split("val")):
+        val = dataset.clips("val", model.pyramid, options.seed)
+    train = val
+    if train is None or not options.val_only:
+        train = dataset.clips("train", model.pyramid, options.seed)
+    data = TrainingData(train, val, dataset.max_unreadable)
     if uses_labels and algorithm_options.optimize_task_loss_prediction:
         _check_label_losses(data.train)
-    if options.val_only and algorithm.trains_selector and options.gaze_weights is None:
-        folder = Path(options.exp_folder) / options.exp_name
-        if not Checkpoints(folder).find(options.resume):
-            raise TrainingError(
-                "trainer.val_only would validate a selector of random weights: set "
-                "trainer.gaze_weights, or trainer.resume to a training that has checkpoints"
-            )
+    random = algorithm.trains_selector and options.gaze_weights is None
+    if options.val_only and random and not Checkpoints(options.folder).find(options.resume):
+        raise TrainingError(
+            "trainer.val_only would validate a selector of random weights: set "
+            "trainer.gaze_weights, or trainer.resume to a training that has checkpoints"
+        )
     return Trainer(model, task, algorithm, data, options, groups)
 
 
-def build_data(
-    dataset: DatasetConfig, pyramid: PatchPyramid, options: TrainerOptions
-) -> TrainingData:
-    """Training and validation clips; without a `val` split nothing is validated."""
-    val = None
-    if options.val_only or (options.val_nsteps and dataset.has_split("val")):
-        val = dataset.clips("val", pyramid, options.seed)
-    train = val
-    if train is None or not options.val_only:
-        train = dataset.clips("train", pyramid, options.seed)
-    return TrainingData(train, val, dataset.max_unreadable)
-
-
-def _check_task(
-    task: Task, config: TaskConfig, dataset: DatasetConfig, algorithm: AlgorithmOptions
-) -> None:
+def _check_task(task: Task, dataset: DatasetConfig, algorithm: AlgorithmOptions) -> None:
     """Raise TrainingError where a task does not fit the clips or the algorithm."""
-    most = config.max_num_frames(task)
+    most = task.mae.config.max_num_frames if isinstance(task, VideoMAEReconstruction) else None
     if most is not None and dataset.clip_len > most:
         raise TrainingError(
             f"dataset.clip_len={dataset.clip_len}: the reconstruction model takes at most {most} "
@@ -161,7 +146,7 @@ def build_model(options: Mapping[str, Any]) -> AutoGaze:
     Raises:
         TrainingError: an option that does not exist, or a value that does not fit.
     """
-    _check_names(options, MODEL_OPTIONS, "model")
+    _check_names(options, _option_names(AutoGazeConfig()), "model")
     values = dict(options)
     inner = {
         name: dict(part) if isinstance(part, Mapping) else part
@@ -207,44 +192,13 @@ def _check_names(options: Mapping[str, Any], known: Mapping[str, Any], group: st
         _check_names(value, known[name], f"{group}.{name}")
 
 
-def _plain(*names: str) -> dict[str, Any]:
-    return dict.fromkeys(names)
-
-
-def _arguments(kind: type) -> dict[str, Any]:
-    """Arguments of a configuration's class, but for those that it ignores."""
-    taken = inspect.signature(kind).parameters.values()
-    return _plain(*(one.name for one in taken if one.kind is not inspect.Parameter.VAR_KEYWORD))
-
-
-_STRATEGIES = _plain("sample_strategy_during_training", "sample_strategy_during_inference")
-_RATIOS = _plain("gazing_ratio_min", "gazing_ratio_max")
-_LOSSES = _plain("task_loss_requirement_min", "task_loss_requirement_max")
-
-MODEL_OPTIONS: dict[str, Any] = {
-    **_arguments(AutoGazeConfig),
-    "gazing_ratio_config": {
-        **_STRATEGIES,
-        "fixed": _plain("gazing_ratio"),
-        "uniform": _RATIOS,
-        "exponential": {**_RATIOS, "lambda": None},
-    },
-    "gazing_ratio_each_frame_config": {
-        **_STRATEGIES,
-        "uniform": {},
-        "dirichlet": _plain("alpha"),
-        "self": {},
-    },
-    "task_loss_requirement_config": {
-        **_STRATEGIES,
-        "fixed": _plain("task_loss_requirement"),
-        "uniform": _LOSSES,
-    },
-    "gaze_model_config": {
-        **_arguments(GazeModelConfig),
-        "vision_model_config": _arguments(VisionModelConfig),
-        "connector_config": _arguments(ConnectorConfig),
-        "gaze_decoder_config": _arguments(GazeDecoderConfig),
-    },
-}
-"""Names of the group's options; those of a group with what is in it, any other with None."""
+def _option_names(config: Any) -> dict[str, Any]:
+    """Names of a configuration's options; those of a group with what is in it, others with None."""
+    if isinstance(config, PretrainedConfig):
+        taken = inspect.signature(type(config)).parameters.values()
+        names = [one.name for one in taken if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        config = {name: getattr(config, name, None) for name in names}
+    return {
+        name: _option_names(value) if isinstance(value, dict | PretrainedConfig) else None
+        for name, value in config.items()
+    }

@@ -213,10 +213,10 @@ def check_unreadable(unreadable: int, seen: int, planned: int, most: float) -> N
     """
     if unreadable > most * max(seen, min(MIN_SEEN, planned)):
         share = math.ceil(100 * unreadable / seen) / 100
-        forgiven = f", or set dataset.max_unreadable={share:g} to do without them"
+        remedy = f", or set dataset.max_unreadable={share:g} to do without them"
         raise TrainingError(
             f"{unreadable} of {seen} clips could not be read, more than "
             f"dataset.max_unreadable={most:g} allows; unreadable.jsonl, in the folder of the "
             "experiment, lists them with the causes: repair or remove these files"
-            + (forgiven if unreadable < seen else "")
+            + (remedy if unreadable < seen else "")
         )

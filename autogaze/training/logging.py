@@ -4,7 +4,6 @@ import importlib.util
 import json
 import logging
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from jaxtyping import UInt8
 
 from autogaze.errors import MissingExtraError, OutputError, TrainingError
 from autogaze.rendering.plot_style import MUTED, SERIES, clean, save
-from autogaze.training.config import choose
+from autogaze.training.config import choose, flattened
 from autogaze.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -123,21 +122,13 @@ def _step_of(line: str) -> int:
         return -1
 
 
-class MetricMeans:
-    """Means of metrics over the steps between two lines of the log."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = defaultdict(list)
-
-    def add(self, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            self.values[name].append(value)
-
-    def take(self) -> dict[str, float]:
-        """The means so far; starts anew."""
-        means = {name: sum(values) / len(values) for name, values in self.values.items()}
-        self.values.clear()
-        return means
+def mean_metrics(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over steps of every metric; steps that lack one are left out of it."""
+    values = {
+        name: [metrics[name] for metrics in steps if name in metrics]
+        for name in dict.fromkeys(name for metrics in steps for name in metrics)
+    }
+    return {name: sum(found) / len(found) for name, found in values.items()}
 
 
 # The curves of a training: every metric over the steps, a loss beside its controls.
@@ -220,7 +211,7 @@ def check_tracker(name: str) -> None:
 
 
 class Tracker:
-    """The tracker of one experiment, or none. One that fails is given up; training goes on.
+    """The tracker of one experiment, or none. One that fails is dropped; training goes on.
 
     Args:
         folder: `exps/<exp_name>`; its name is the run's.
@@ -241,7 +232,7 @@ class Tracker:
             return
         run = {"wandb": {"name": folder.name, "dir": str(folder)}, "trackio": {"name": folder.name}}
         try:
-            accelerator.init_trackers("autogaze", _flat(config), run)
+            accelerator.init_trackers("autogaze", _plain_values(config), run)
         except Exception as error:  # every tracker raises kinds of its own
             hint = "; WANDB_MODE=offline needs no login and no network" if name == "wandb" else ""
             raise TrainingError(f"trainer.tracker={name} does not start: {error}{hint}") from error
@@ -269,15 +260,12 @@ class Tracker:
             call(*args, **options)
         except Exception as error:  # training is worth more than its tracker
             self.active = False
-            log.error("trainer.tracker=%s failed and is given up: %s", self.name, error)
+            log.error("trainer.tracker=%s failed and is dropped: %s", self.name, error)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options as `group.name`, which is what trackers can show."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, int | float | bool) else str(value)
-    return flat
+def _plain_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by their paths, with values that all trackers can show."""
+    return {
+        name: value if isinstance(value, int | float | bool) else str(value)
+        for name, value in flattened(config)
+    }

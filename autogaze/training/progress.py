@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -33,7 +31,7 @@ URGENT = ("reward", "task_loss", "clips_per_second", "loss", "unreadable")
 """Metrics that get room on the progress line before all others."""
 
 FIRST = ("loss", "task_loss", "reward", "clips_per_second", "unreadable")
-"""Metrics that stand first on it."""
+"""Metrics that come first on it."""
 
 
 class Stopwatch:
@@ -100,7 +98,7 @@ class Progress:
             log.info("%s", line)
 
     def end(self) -> None:
-        """Leave the line as it stands."""
+        """Leave the line as it is, and begin a new one."""
         if self.terminal and self.width:
             sys.stderr.write("\n")
             self.width = 0
@@ -110,13 +108,13 @@ def _fit(start: str, metrics: Mapping[str, float], end: str, width: int) -> str:
     """The line with those metrics that find room in it."""
     short = {"clips_per_second": "clips/s"}
     texts = {name: f"{short.get(name, name)} {value:.4g}" for name, value in metrics.items()}
-    shown, room = [], width - len(start) - len(end) - 2
+    chosen, room = [], width - len(start) - len(end) - 2
     for name in _ordered(texts, URGENT):
         if len(texts[name]) + 2 > room:
             break  # a shorter one instead would make the columns change from line to line
-        shown.append(name)
+        chosen.append(name)
         room -= len(texts[name]) + 2
-    return "  ".join([start, *(texts[name] for name in _ordered(shown, FIRST)), end])[:width]
+    return "  ".join([start, *(texts[name] for name in _ordered(chosen, FIRST)), end])[:width]
 
 
 def _ordered(names: Iterable[str], first: Sequence[str]) -> list[str]:
@@ -151,6 +149,9 @@ def wrapped(parts: Iterable[str], width: int = WIDTH) -> list[str]:
 
 # The start-up summary: what is trained, on what, where, and from where on.
 
+MOST_LABELLED = 0.5
+"""Share of the clips found below which a label file is probably another dataset's."""
+
 
 def log_summary(
     objective: Objective,
@@ -161,41 +162,40 @@ def log_summary(
     num_steps: int,
 ) -> None:
     """Log what is going to happen."""
-    trains = objective.train_gaze or objective.train_task
     rows = [("start", line) for line in _origin(start, options)]
-    counts: list[LabelCount] = []
-    if trains:
-        counts.append(LabelCount.of(data.train))
+    coverages: list[LabelCoverage] = []
+    trained: dict[str, nn.Module] = {"selector": objective.model} if objective.train_gaze else {}
+    trained |= {"task": objective.task} if objective.train_task else {}
+    if trained:
+        counts, coverages = count_labels(data.train)
         epochs = num_steps * options.batch_size / len(data.train)  # type: ignore[arg-type]
         steps = f"{start.state.step} to {num_steps}, {options.batch_size} clips each, "
         if start.state.step >= num_steps:
             steps = f"none left of {num_steps} (trainer.max_steps, n_epochs), "
-        rows += [("train", counts[0].describe()), ("steps", f"{steps}{epochs:.3g} epochs")]
+        rows.append(("train", _clips_text(counts, coverages)))
+        rows.append(("steps", f"{steps}{epochs:.3g} epochs"))
     if data.val is None:
         rows.append(("val", "none" if options.val_nsteps else "none (trainer.val_nsteps=0)"))
     else:
-        counts.append(LabelCount.of(data.val))
-        number = min(options.val_clips, counts[-1].total)
-        rows.append(("val", f"{number} of {counts[-1].describe()}"))
-    modules: dict[str, nn.Module] = {"selector": objective.model} if objective.train_gaze else {}
-    modules |= {"task": objective.task} if objective.train_task else {}
-    if modules:
-        sizes = {
-            name: sum(p.numel() for p in module.parameters() if p.requires_grad)
-            for name, module in modules.items()
-        }
-        weights = ", ".join(f"{size:,} weights of the {name}" for name, size in sizes.items())
-        rows.append(("trained", weights))
-    folder = Path(options.exp_folder) / options.exp_name
+        counts, found = count_labels(data.val)
+        number = min(options.val_clips, sum(counts.values()))
+        rows.append(("val", f"{number} of {_clips_text(counts, found)}"))
+        coverages += found
+    if trained:
+        sizes = [
+            f"{sum(p.numel() for p in module.parameters() if p.requires_grad):,} weights of the {name}"
+            for name, module in trained.items()
+        ]
+        rows.append(("trained", ", ".join(sizes)))
     precision = accelerator.mixed_precision.replace("no", "float32")
     processes = accelerator.num_processes
     device = f"{accelerator.device}, {precision}" + f", {processes} processes" * (processes > 1)
-    rows += [("device", device), ("results", str(folder))]
+    rows += [("device", device), ("results", str(options.folder))]
     for name, text in rows:
         log.info("%-8s %s", name, text)
     if options.resume is True and start.checkpoint is None:
-        log.warning("trainer.resume=True, but %s has no checkpoints to go on from", folder)
-    for coverage in (one for count in counts for one in count.coverages):
+        log.warning("trainer.resume=True, but %s has no checkpoints to go on from", options.folder)
+    for coverage in coverages:
         if coverage.labelled < MOST_LABELLED * coverage.found:
             log.warning(
                 "%s labels only %d of the %d clips found: the others, such as %s, are left out. "
@@ -219,58 +219,28 @@ def _origin(start: Start, options: TrainerOptions) -> list[str]:
     return ["at step 0", f"weights of {start.checkpoint}", other]
 
 
-MOST_LABELLED = 0.5
-"""Share of the clips found below which a label file is probably another dataset's."""
+def count_labels(dataset: Dataset) -> tuple[dict[str, int], list[LabelCoverage]]:
+    """Numbers of clips by where their labels come from, and the coverage of all label files.
 
-
-@dataclass(frozen=True)
-class LabelCount:
-    """Number of clips of a dataset, by where their labels come from.
-
-    Attributes:
-        files: clips with labels of a file.
-        greedy: clips that are labelled while they are read.
-        unlabelled: clips without labels.
-        coverages: of the label files.
+    Of a mixture, those of all its parts together.
     """
+    counts = {"with labels": 0, "labelled while read": 0, "without labels": 0}
+    coverages = []
+    for part in dataset.datasets if isinstance(dataset, MixedClips) else [dataset]:
+        coverage: LabelCoverage | None = getattr(part, "coverage", None)
+        if coverage is not None:
+            coverages.append(coverage)
+            kind = "with labels"
+        else:
+            kind = "labelled while read" if isinstance(part, GreedyLabelled) else "without labels"
+        counts[kind] += len(part)  # type: ignore[arg-type]
+    return counts, coverages
 
-    files: int = 0
-    greedy: int = 0
-    unlabelled: int = 0
-    coverages: tuple[LabelCoverage, ...] = ()
 
-    @classmethod
-    def of(cls, dataset: Dataset) -> "LabelCount":
-        """Count a dataset's clips; of a mixture, those of all its parts."""
-        if isinstance(dataset, MixedClips):
-            total = cls()
-            for part in map(cls.of, dataset.datasets):
-                total = cls(
-                    total.files + part.files,
-                    total.greedy + part.greedy,
-                    total.unlabelled + part.unlabelled,
-                    total.coverages + part.coverages,
-                )
-            return total
-        number = len(dataset)  # type: ignore[arg-type]
-        if isinstance(dataset, GreedyLabelled):
-            return cls(greedy=number)
-        coverage: LabelCoverage | None = getattr(dataset, "coverage", None)
-        return cls(unlabelled=number) if coverage is None else cls(number, coverages=(coverage,))
-
-    @property
-    def total(self) -> int:
-        return self.files + self.greedy + self.unlabelled
-
-    def describe(self) -> str:
-        """`86 clips: 86 with labels; 14 of 100 found have none and are left out`."""
-        kinds = {
-            "with labels": self.files,
-            "labelled while read": self.greedy,
-            "without labels": self.unlabelled,
-        }
-        parts = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
-        found = sum(coverage.found for coverage in self.coverages)
-        left_out = found - sum(coverage.labelled for coverage in self.coverages)
-        rest = f"; {left_out} of {found} found have none: left out" if left_out else ""
-        return f"{self.total} clips: {parts}{rest}"
+def _clips_text(counts: Mapping[str, int], coverages: Sequence[LabelCoverage]) -> str:
+    """`86 clips: 86 with labels; 14 of 100 found have none: left out`."""
+    parts = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
+    found = sum(coverage.found for coverage in coverages)
+    left_out = found - sum(coverage.labelled for coverage in coverages)
+    rest = f"; {left_out} of {found} found have none: left out" if left_out else ""
+    return f"{sum(counts.values())} clips: {parts}{rest}"

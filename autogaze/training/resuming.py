@@ -3,9 +3,9 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,12 @@ from autogaze.errors import CheckpointError, TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
 from autogaze.training.checkpoints import Checkpoints, TrainingState, load_gaze, load_task
-from autogaze.training.config import AlgorithmOptions, TrainerOptions, with_current_names
+from autogaze.training.config import (
+    AlgorithmOptions,
+    TrainerOptions,
+    flattened,
+    with_current_names,
+)
 from autogaze.utils.checkpoints import read_state, read_torch_file
 
 if TYPE_CHECKING:
@@ -64,7 +69,7 @@ def newest_readable(candidates: list[Path]) -> Path | None:
 def check_readable(checkpoint: Path) -> None:
     """Raise CheckpointError where a checkpoint is damaged."""
     TrainingState.load(checkpoint)
-    SavedOptions.load(checkpoint)
+    read_options(checkpoint)
     for part in ("gaze", "task"):
         if part == "gaze" or (checkpoint / part).is_dir():
             read_state(checkpoint / part / "model.safetensors")
@@ -74,7 +79,7 @@ def check_readable(checkpoint: Path) -> None:
 def restore(
     checkpoint: Path,
     fresh: TrainingState,
-    options: "SavedOptions",
+    options: Mapping[str, Any],
     model: AutoGaze,
     task: Task | None,
     optimizer: Any,
@@ -84,7 +89,7 @@ def restore(
 
     Args:
         fresh: the state that this training would start with; the order of clips follows from it.
-        options: of this training.
+        options: of this training, as `options_to_save` gives them.
         task: where it is trained.
         optimizer: None where nothing is trained.
 
@@ -92,29 +97,29 @@ def restore(
         CheckpointError: it cannot be read, is of another architecture, or of an algorithm
             that leaves no weights to start from.
     """
-    state, earlier = TrainingState.load(checkpoint), SavedOptions.load(checkpoint)
-    if optimizer is not None and earlier is not None and earlier.algorithm != options.algorithm:
-        if not (earlier.trains_selector and options.trains_selector):
+    state, earlier = TrainingState.load(checkpoint), read_options(checkpoint)
+    other = None  # the checkpoint's algorithm, where it is another
+    if optimizer is not None and earlier is not None:
+        was, now = earlier["algorithm"]["name"], options["algorithm"]["name"]
+        other = was if was != now else None
+        if other and not (earlier["trainer"]["train_gaze"] and options["trainer"]["train_gaze"]):
             raise CheckpointError(
-                f"trainer.resume: {checkpoint} was trained by algorithm {earlier.algorithm}, this "
-                f"training is by {options.algorithm}, and only one of them trains a selector; name "
-                "initial weights in trainer.gaze_weights, trainer.task_weights or task.recon_model"
+                f"trainer.resume: {checkpoint} was trained by algorithm {was}, this training is "
+                f"by {now}, and only one of them trains a selector; name initial weights in "
+                "trainer.gaze_weights, trainer.task_weights or task.recon_model"
             )
-        load_gaze(model, checkpoint / "gaze")
-        if task is not None and (checkpoint / "task").is_dir():
-            load_task(task, checkpoint / "task")
-        return Start(fresh, checkpoint, earlier.algorithm)
     load_gaze(model, checkpoint / "gaze")
-    if task is not None:
+    if task is not None and (other is None or (checkpoint / "task").is_dir()):
         load_task(task, checkpoint / "task")
+    if other is not None:
+        return Start(fresh, checkpoint, other)
     if optimizer is not None:
         _restore_optimizer(optimizer, checkpoint, accelerator)
         if accelerator.is_main_process:
             _report_differences(earlier, options, state, fresh)
-    state = TrainingState(
-        state.step, fresh.num_clips, fresh.batch_size, fresh.seed, state.seen, state.unreadable
+    return Start(
+        replace(fresh, step=state.step, seen=state.seen, unreadable=state.unreadable), checkpoint
     )
-    return Start(state, checkpoint)
 
 
 def _restore_optimizer(optimizer: Any, checkpoint: Path, accelerator: "Accelerator") -> None:
@@ -190,73 +195,62 @@ RUN_OPTIONS = {
 """Options, group by group, that change nothing in a training that is resumed."""
 
 
-@dataclass(frozen=True)
-class SavedOptions:
-    """Options of a training by group, as JSON has them (`options.json` of a checkpoint)."""
+def options_to_save(
+    trainer: TrainerOptions, algorithm: AlgorithmOptions, config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Options of a training by group, as JSON has them: `options.json` of its checkpoints.
 
-    groups: Mapping[str, Any]
+    Args:
+        config: the other groups, as the configuration gives them.
+    """
+    own = {"trainer": asdict(trainer), "algorithm": asdict(algorithm)}
+    return json.loads(json.dumps({**(config or {}), **own}, default=str))
 
-    @classmethod
-    def of(
-        cls,
-        trainer: TrainerOptions,
-        algorithm: AlgorithmOptions,
-        config: Mapping[str, Any] | None = None,
-    ) -> "SavedOptions":
-        """Those of a training; the other groups as its configuration gives them."""
-        own = {"trainer": asdict(trainer), "algorithm": asdict(algorithm)}
-        return cls(json.loads(json.dumps({**(config or {}), **own}, default=str)))
 
-    @classmethod
-    def load(cls, checkpoint: Path) -> "SavedOptions | None":
-        """Those of a checkpoint; None where it has none.
+def read_options(checkpoint: Path) -> dict[str, Any] | None:
+    """Options that a checkpoint was trained with; None where it has none.
 
-        Raises:
-            CheckpointError: the file is damaged.
-        """
-        path = checkpoint / "options.json"
-        if not path.is_file():
-            return None
-        try:
-            options = cls(with_current_names(json.loads(path.read_text()), warn=False))
-            _ = options.algorithm, options.trains_selector
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: not the options of a training: {error!r}") from error
-        return options
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = checkpoint / "options.json"
+    if not path.is_file():
+        return None
+    try:
+        options = with_current_names(json.loads(path.read_text()), warn=False)
+        _ = options["algorithm"]["name"], options["trainer"]["train_gaze"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not the options of a training: {error!r}") from error
+    return options
 
-    @property
-    def algorithm(self) -> str:
-        """Name of the algorithm."""
-        return str(self.groups["algorithm"]["name"])
 
-    @property
-    def trains_selector(self) -> bool:
-        return bool(self.groups["trainer"]["train_gaze"])
-
-    def differences(self, earlier: "SavedOptions") -> list[str]:
-        """Options with other values than earlier: `trainer.lr=0.1 (was 0.5)`."""
-        found = []
-        for group in self.groups.keys() & earlier.groups.keys():
-            now, was = (dict(_flat(one.groups[group], group)) for one in (self, earlier))
-            left_out = {f"{group}.{name}" for name in RUN_OPTIONS.get(group, ())}
-            # These two are always complete: what one lacks did not exist in its release.
-            complete = group in ("trainer", "algorithm")
-            names = now.keys() & was.keys() if complete else now.keys() | was.keys()
-            for name in names - left_out:
-                if now.get(name) != was.get(name):
-                    found.append(f"{name}={_text(now.get(name))} (was {_text(was.get(name))})")
-        return sorted(found)
+def differences(options: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[str]:
+    """Options with other values than earlier: `trainer.lr=0.1 (was 0.5)`."""
+    found = []
+    for group in options.keys() & earlier.keys():
+        now, was = (dict(flattened(groups[group], group)) for groups in (options, earlier))
+        left_out = {f"{group}.{name}" for name in RUN_OPTIONS.get(group, ())}
+        # These two are always complete: what one lacks did not exist in its release.
+        complete = group in ("trainer", "algorithm")
+        names = now.keys() & was.keys() if complete else now.keys() | was.keys()
+        for name in names - left_out:
+            if now.get(name) != was.get(name):
+                found.append(f"{name}={_text(now.get(name))} (was {_text(was.get(name))})")
+    return sorted(found)
 
 
 def _report_differences(
-    earlier: SavedOptions | None, options: SavedOptions, state: TrainingState, fresh: TrainingState
+    earlier: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    state: TrainingState,
+    fresh: TrainingState,
 ) -> None:
     """Log what is different from the training that is resumed."""
     if earlier is None:
         log.info("the checkpoint has no options.json: options cannot be compared")
-    elif differences := options.differences(earlier):
+    elif found := differences(options, earlier):
         log.warning("resuming with other options than the checkpoint's:")
-        for difference in differences:
+        for difference in found:
             log.warning("  %s", difference)
     for name in ("num_clips", "batch_size", "seed"):
         was, now = getattr(state, name), getattr(fresh, name)
@@ -264,15 +258,6 @@ def _report_differences(
             log.warning(
                 "resuming with %s=%s where it was %s: the order of clips changes", name, now, was
             )
-
-
-def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Options with their whole paths."""
-    if isinstance(value, Mapping) and value:
-        for inner, part in value.items():
-            yield from _flat(part, f"{name}.{inner}")
-    else:
-        yield name, value
 
 
 def _text(value: Any) -> str:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,7 +36,6 @@ class TrainingStep:
     Args:
         num_steps: of the whole training, for the schedules.
         max_unreadable: share of clips that may be unreadable.
-        folder: of `unreadable.jsonl`.
     """
 
     def __init__(
@@ -47,10 +45,9 @@ class TrainingStep:
         options: TrainerOptions,
         num_steps: int,
         max_unreadable: float,
-        folder: Path,
     ) -> None:
         self.objective, self.accelerator, self.options = objective, accelerator, options
-        self.num_steps, self.max_unreadable, self.folder = num_steps, max_unreadable, folder
+        self.num_steps, self.max_unreadable = num_steps, max_unreadable
         groups = parameter_groups(objective.model, objective.task, options)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer: Any = accelerator.prepare(make_optimizer(groups, options))
@@ -67,17 +64,17 @@ class TrainingStep:
         """
         options, number = self.options, state.step + 1
         lr = learning_rate(options, state.step, self.num_steps)
-        heat = temperature(options.temp_schedule_args, state.step, self.num_steps)
-        context = StepContext(options.seed, state.step, heat)
+        sampling = temperature(options.temp_schedule_args, state.step, self.num_steps)
+        context = StepContext(options.seed, state.step, sampling)
         # 1. Rollouts, without gradients: labels, or gazes sampled from the model and rewarded.
         with self.stopwatch.stage("gazing"):
-            made = [self.objective.rollouts(batch, context) for batch in batches]
-        rollouts = [batch for batch in made if batch is not None]
+            found = [self.objective.rollouts(batch, context) for batch in batches]
+        rollouts = [batch for batch in found if batch is not None]
         # 2. Totals over all processes: losses are means over the whole batch.
         counts, state = self._count(rollouts, batches, state)
         metrics = {"lr": lr, "gazes": counts.gazes / max(1, counts.rows)}
         if self.objective.algorithm.samples:
-            metrics["temperature"] = heat
+            metrics["temperature"] = sampling
         if counts.rows:
             # 3. Gradients of the mean loss, micro-batch by micro-batch, then over processes.
             clear_gradients(self.parameters)
@@ -99,16 +96,16 @@ class TrainingStep:
     ) -> tuple[BatchCounts, TrainingState]:
         """Totals over all processes; fails where too many clips were unreadable."""
         unreadable = [clip for batch in batches for clip in batch.clips.unreadable]
-        report_unreadable(unreadable, self.folder)
-        own = BatchCounts.of(rollouts)
-        own_seen = sum(len(batch) for batch in batches) + len(unreadable)
-        rows, gazes, known, seen, lost = self._sum(
-            [own.rows, own.gazes, own.known, own_seen, len(unreadable)]
+        report_unreadable(unreadable, self.options.folder)
+        own, num_unreadable = BatchCounts.of(rollouts), len(unreadable)
+        num_seen = sum(len(batch) for batch in batches) + num_unreadable
+        *totals, num_seen, num_unreadable = self._sum(
+            [own.rows, own.gazes, own.known, num_seen, num_unreadable]
         )
-        state = replace(state, seen=state.seen + seen, unreadable=state.unreadable + lost)
+        seen, missing = state.seen + num_seen, state.unreadable + num_unreadable
         planned = self.num_steps * self.options.batch_size
-        check_unreadable(state.unreadable, state.seen, planned, self.max_unreadable)
-        return BatchCounts(rows, gazes, known), state
+        check_unreadable(missing, seen, planned, self.max_unreadable)
+        return BatchCounts(*totals), replace(state, seen=seen, unreadable=missing)
 
     def _backward(self, rollouts: Sequence[RolloutBatch], counts: BatchCounts) -> dict[str, float]:
         """Gradients of the mean loss over all rows of all processes; returns the means."""

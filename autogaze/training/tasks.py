@@ -43,10 +43,6 @@ class TaskConfig(ABC):
             CheckpointError: weights that cannot be loaded.
         """
 
-    def max_num_frames(self, task: Task) -> int | None:
-        """Frames of the longest clips that the task can measure; None: no limit."""
-        return None
-
 
 @dataclass(frozen=True)
 class CanvasConfig(TaskConfig):
@@ -85,24 +81,23 @@ class VideoMAETaskConfig(TaskConfig):
             group = "task.recon_model_config"
             raise TrainingError(unknown_option(group, name, shape | set(losses)))
         config["scales"] = self.scales
-        place = None if self.recon_model is None else find_checkpoint(self.recon_model)
-        has_config = place is not None and config_file(place).is_file()
-        names_loss = place is not None and has_config and "loss_type" in read_mae_config(place)
+        checkpoint = None if self.recon_model is None else find_checkpoint(self.recon_model)
+        has_config = checkpoint is not None and config_file(checkpoint).is_file()
+        names_loss = (
+            checkpoint is not None and has_config and "loss_type" in read_mae_config(checkpoint)
+        )
         if losses["loss_type"] is None and not names_loss:
             losses["loss_type"] = self.default_loss_type
             losses["loss_weights"] = losses["loss_weights"] or self.default_loss_weights
-        if place is not None:
+        if checkpoint is not None:
             if not has_config and len(config) > 1:  # more than the scales
                 config = {"config": VideoMAEConfig.of({"image_size": pyramid.side, **config})}
             return VideoMAEReconstruction.from_checkpoint(
-                place, **losses, recon_sample_rate=self.recon_sample_rate, **config
+                checkpoint, **losses, recon_sample_rate=self.recon_sample_rate, **config
             )
         terms = FrameLosses.parse(losses["loss_type"], losses["loss_weights"] or 1)
         mae = VideoMAE(VideoMAEConfig.of({"image_size": pyramid.side, **config}))
         return VideoMAEReconstruction(mae, terms, self.recon_sample_rate)
-
-    def max_num_frames(self, task: Task) -> int | None:
-        return task.mae.config.max_num_frames if isinstance(task, VideoMAEReconstruction) else None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -179,19 +178,18 @@ class Validation:
 
     def _count_unreadable(self, unreadable: Sequence[UnreadableClip]) -> dict[str, float]:
         """Report this process's unreadable clips; the number of all processes, if any."""
-        folder = Path(self.options.exp_folder) / self.options.exp_name
-        report_unreadable(unreadable, folder)
+        report_unreadable(unreadable, self.options.folder)
         own = torch.tensor([float(len(unreadable))], device=self.objective.device)
         reduced: Any = self.accelerator.reduce(own, reduction="sum")
-        lost, seen = int(reduced.item()), len(self.items)
-        if lost and lost == seen:
+        count, seen = int(reduced.item()), len(self.items)
+        if count and count == seen:
             first = f", such as {unreadable[0].name} ({unreadable[0].cause})" if unreadable else ""
             raise TrainingError(
                 f"none of the {seen} clips to validate on could be read{first}; "
-                f"{folder / 'unreadable.jsonl'} lists them"
+                f"{self.options.folder / 'unreadable.jsonl'} lists them"
             )
-        check_unreadable(lost, seen, seen, self.max_unreadable)
-        return {"unreadable": float(lost)} if lost else {}
+        check_unreadable(count, seen, seen, self.max_unreadable)
+        return {"unreadable": float(count)} if count else {}
 
 
 class ClipMeans:

@@ -30,13 +30,13 @@ def targets_of(frames):
     return cell_targets(frames, tiny_model().pyramid, GRID)
 
 
-def test_a_still_grey_clip_has_nothing_to_tell():
+def test_a_still_grey_clip_has_no_errors():
     found = targets_of(torch.full((1, 3, 3, SIDE, SIDE), 0.5))
     assert found.shape == (1, 3, GRID * GRID, 3)
     torch.testing.assert_close(found, torch.full_like(found, math.log(FLOOR) - CENTRE))
 
 
-def test_change_is_told_where_and_when_it_happens():
+def test_change_is_a_target_where_and_when_it_happens():
     frames = torch.full((1, 4, 3, SIDE, SIDE), 0.5)
     frames[:, 2:, :, 16:32, 48:64] = 0.9  # cell (1, 3), from frame 2 on
     found = targets_of(frames)
@@ -49,7 +49,7 @@ def test_change_is_told_where_and_when_it_happens():
     torch.testing.assert_close(found[0, ..., EARLIER], torch.where(is_loud, loud, quiet))
 
 
-def test_detail_is_told_where_a_coarse_scale_loses_it():
+def test_detail_is_a_target_where_a_coarse_scale_loses_it():
     frames = torch.full((1, 1, 3, SIDE, SIDE), 0.5)
     frames[..., :16, :16] += 0.3 * (torch.arange(16) % 2 * 2 - 1)  # stripes of single pixels
     found = targets_of(frames)[0, 0, :, VIEW]
@@ -71,7 +71,7 @@ def test_tokens_that_carry_the_targets_have_no_loss():
     torch.testing.assert_close(regression_loss(off, targets), torch.zeros(2))
 
 
-def test_what_earlier_gazes_left_is_carried():
+def test_the_canvas_of_earlier_gazes_is_a_target():
     pyramid = tiny_model().pyramid
     frames = torch.full((1, 3, 3, SIDE, SIDE), 0.8)
     mask = torch.zeros(1, 3, pyramid.num_patches, dtype=torch.bool)
@@ -98,7 +98,7 @@ def test_the_auxiliary_loss_trains_the_stem(tmp_path):
     assert losses(1.0, 12) < 0.7 * losses(0.0, 12)
 
 
-def test_places_and_their_patches_share_a_code():
+def test_positions_and_their_patches_share_a_code():
     model = tiny_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     share_positions(model, seed=1)

@@ -121,7 +121,7 @@ def test_what_is_not_finite_ends_training_and_is_never_saved(bad, tmp_path, monk
     assert names == ["step-00000001", "step-00000002"]
 
 
-def test_options_are_written_down_only_by_what_trains(tmp_path):
+def test_only_a_training_writes_its_options(tmp_path):
     path = tmp_path / "tiny" / "config.json"
     tiny_trainer("ntp", tmp_path, max_steps=1).fit()
     before = path.read_text()

@@ -251,7 +251,7 @@ def test_the_options_that_users_know_can_be_overridden():
 
 
 @pytest.mark.slow
-def test_the_command_line_trains_and_says_in_one_line_what_is_wrong(tmp_path):
+def test_the_command_line_trains_and_reports_errors_in_one_line(tmp_path):
     command = [sys.executable, "-m", "autogaze.train", "trainer.max_steps=1"]
     command += ["trainer.batch_size=2", "trainer.val_nsteps=0", "trainer.num_workers=0"]
     command += ["dataset.clip_len=2", "trainer.device=cpu"]

@@ -1,6 +1,8 @@
 """The `dataset` options: every name gives clips, and what cannot be is refused."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -258,6 +260,22 @@ def test_clips_that_change_cannot_be_labelled_ahead(change, data):
     (member,) = source_of("video_folder", data, **change).members()
     with pytest.raises(TrainingError, match="gaze labels belong to"):
         member.to_label("train", PYRAMID, 0)
+
+
+@pytest.mark.slow
+def test_clips_of_a_dataset_need_neither_hydra_nor_accelerate():
+    """As `autogaze label --dataset` and `autogaze calibrate` read them in a base installation."""
+    script = """
+import sys
+sys.modules["hydra"] = sys.modules["accelerate"] = None
+import autogaze.training.calibration, autogaze.training.checkpoints
+from autogaze.geometry import PatchPyramid
+from autogaze.training.datasets import read_dataset
+source = read_dataset({"name": "procedural", "num_clips": 3, "scene": {"max_shapes": 2}})
+print(len(source.clips("train", PatchPyramid(), 0)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "3\n", done.stderr
 
 
 def test_options_from_files(data, tmp_path):

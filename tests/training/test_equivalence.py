@@ -36,7 +36,7 @@ def losses(folder):
 
 @pytest.mark.parametrize("kind", RECIPES)
 @pytest.mark.parametrize("micro_batch", [1, 3])
-def test_micro_batches_teach_what_the_whole_batch_does(kind, micro_batch, tmp_path):
+def test_micro_batches_train_as_the_whole_batch_does(kind, micro_batch, tmp_path):
     tiny_trainer(kind, tmp_path / "whole", **SGD).fit()
     changes = {"per_gpu_max_batch_size": micro_batch}
     tiny_trainer(kind, tmp_path / "parts", **SGD, **changes).fit()

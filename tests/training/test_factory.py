@@ -93,7 +93,7 @@ def test_ratios_that_cannot_be_are_refused(wrong, message, tmp_path):
         build_trainer(config)
 
 
-def test_gazes_whose_chances_are_changed_behind_grpos_back_are_refused(tmp_path):
+def test_grpo_refuses_inhibition_of_return(tmp_path):
     config = tiny_config("grpo", tmp_path)
     config["model"]["inhibition_of_return"] = 0.05
     with pytest.raises(TrainingError, match=r"grpo.*model\.inhibition_of_return=0\.05"):
@@ -309,7 +309,7 @@ def video_config(tmp_path, **dataset):
     return config
 
 
-def test_folders_without_videos_say_where_was_looked(tmp_path):
+def test_folders_without_videos_are_named(tmp_path):
     (tmp_path / "videos" / "train").mkdir(parents=True)
     config = video_config(tmp_path, root=str(tmp_path / "videos"), greedy_labels={})
     with pytest.raises(TrainingError, match=r"no videos .*videos/train"):
@@ -436,7 +436,7 @@ def test_a_batch_of_nothing_but_unreadable_clips_changes_nothing(tmp_path, monke
     assert all(bool((before[name] == after[name]).all()) for name in before)
 
 
-def test_few_unreadable_clips_are_forgiven_until_a_share_means_something():
+def test_few_unreadable_clips_are_tolerated_until_a_share_is_meaningful():
     check_unreadable(10, 20, planned=10_000, most=0.05)
     check_unreadable(10, 200, planned=10_000, most=0.05)
     remedy = r"11 of 200 .*set dataset\.max_unreadable=0\.06"

@@ -13,7 +13,7 @@ from autogaze.training.checkpoints import Checkpoints
 from autogaze.training.datasets import read_dataset
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import draw_curves, panels, read_metrics
-from autogaze.training.progress import WIDTH, LabelCount, Progress, Stopwatch
+from autogaze.training.progress import WIDTH, Progress, Stopwatch, count_labels
 from tests.disks import small_disk
 from tests.training.tiny import RECIPES, tiny_config, tiny_trainer
 
@@ -25,7 +25,7 @@ def metrics_of(folder):
 
 
 @pytest.mark.parametrize("kind", RECIPES)
-def test_every_stage_reports_clips_a_second_and_where_the_time_goes(kind, tmp_path, caplog):
+def test_every_stage_reports_clips_per_second_and_shares_of_the_time(kind, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         tiny_trainer(kind, tmp_path, max_steps=2).fit()
     entries = metrics_of(tmp_path)
@@ -59,7 +59,7 @@ def test_shares_are_of_the_time_that_passed():
     assert watch.read(5)[2] == {}
 
 
-def test_the_progress_line_tells_the_time_left(monkeypatch, caplog):
+def test_the_progress_line_ends_with_the_time_left(monkeypatch, caplog):
     now = iter((100.0, 130.0, 160.0))
     monkeypatch.setattr("autogaze.training.progress.time.perf_counter", lambda: next(now))
     progress = Progress(10, 490, active=True)
@@ -119,7 +119,7 @@ def test_the_progress_line_is_as_wide_as_the_terminal(columns, monkeypatch):
         assert all(f" {value:.4g}" in lines[-1] for value in METRICS.values())
 
 
-def test_before_the_first_step_is_said_what_is_going_to_happen(tmp_path, caplog):
+def test_a_summary_is_logged_before_the_first_step(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         trainer = tiny_trainer("ntp", tmp_path, max_steps=3, val_nsteps=3, log_nsteps=50)
         trainer.fit()
@@ -173,9 +173,9 @@ def test_a_mixture_counts_the_labels_of_its_parts(tmp_path):
     parts = {"a": labelled, "b": {**drawn, "greedy_labels": {}}, "c": drawn}
     source = read_dataset({"name": "mixture", "clip_len": 2, "seed": 0, "parts": parts})
     clips = source.clips("train", PatchPyramid.parse("32+64", 16), 0)
-    count = LabelCount.of(clips)
-    assert (count.files, count.greedy, count.unlabelled) == (4, 5, 5)
-    assert re.match(r"14 clips: 4 .*5 .*5 .*6 of 10 found", count.describe())
+    counts, (coverage,) = count_labels(clips)
+    assert counts == {"with labels": 4, "labelled while read": 5, "without labels": 5}
+    assert (coverage.labelled, coverage.found) == (4, 10)
 
 
 def test_on_a_terminal_one_line_changes(monkeypatch, caplog):
@@ -233,7 +233,7 @@ def test_a_full_disk_costs_the_log_and_not_the_training(tmp_path, monkeypatch, c
         assert f"{name}: cannot be written" in caplog.text
 
 
-def test_what_json_cannot_say_is_named_and_left_out(tmp_path, caplog):
+def test_metrics_that_are_not_finite_are_left_out_and_named(tmp_path, caplog):
     trainer = tiny_trainer("ntp", tmp_path)
     trainer.metrics_log.write(4, {"loss": 1.0, "val/loss": float("nan")})
     (line,) = trainer.metrics_log.path.read_text().splitlines()
@@ -241,7 +241,7 @@ def test_what_json_cannot_say_is_named_and_left_out(tmp_path, caplog):
     assert "val/loss is nan" in caplog.text
 
 
-def test_half_a_line_is_no_line(tmp_path):
+def test_a_truncated_line_is_ignored(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"step": 1, "loss": 2.0}) + '\n{"step": 2, "lo')
     assert read_metrics(path) == [{"step": 1, "loss": 2.0}]

@@ -20,7 +20,7 @@ from tests.training.tiny import VIDEO_MAE, tiny_config
 PYRAMID = PatchPyramid.parse("32+64", 16)
 
 
-def test_following_its_own_labels_says_what_they_say():
+def test_following_labels_gives_the_same_labels():
     frames, searcher = some_frames(3, 64), CanvasSearcher(PYRAMID, softness=0.1)
     labels = searcher.label(frames, [4, 1, 7])
     followed = searcher.follow(frames, labels.ids)
@@ -73,7 +73,7 @@ def rollouts_of(tmp_path, share, *, training=True):
     return rollouts, clips, trainer.objective.model
 
 
-def test_own_gazes_are_the_models_and_as_long_as_the_labels(tmp_path):
+def test_on_policy_gazes_are_the_models_and_as_long_as_the_labels(tmp_path):
     labelled, clips, _ = rollouts_of(tmp_path, 0.0)
     rollouts, _, model = rollouts_of(tmp_path, 1.0)
     assert torch.equal(rollouts.rows.counts(), labelled.rows.counts())
@@ -103,7 +103,7 @@ def test_some_clips_keep_their_labels_and_validation_all(tmp_path):
     assert torch.equal(validated.ids, labelled.ids)
 
 
-def test_a_divided_batch_gazes_alike(tmp_path):
+def test_micro_batches_have_the_same_on_policy_gazes(tmp_path):
     whole, _, _ = rollouts_of(tmp_path, 0.5)
     trainer = build_trainer(own_options(tmp_path / "again", 0.5))
     found = []

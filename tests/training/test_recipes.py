@@ -148,7 +148,7 @@ def test_the_commands_run_one_after_the_other(checkout, options_of):
     assert {str(value.dtype) for value in saved.values()} == {"torch.float16"}
 
 
-def test_a_reconstruction_model_and_who_learns_from_it(checkout, options_of):
+def test_a_reconstruction_model_and_a_selector_trained_for_it(checkout, options_of):
     sizes = [*SMALL, *SHORT, "trainer.max_steps=1"]
     task = options_of([*words_of(VIDEO_MAE), *sizes])["task"]
     assert task["default_loss_type"] == "l1+efficientnet"

@@ -112,7 +112,7 @@ def validations(folder):
 
 @pytest.mark.parametrize("kind", ["ntp", "grpo"])
 @pytest.mark.parametrize("last", [2, 4])
-def test_a_validation_that_a_kill_prevented_is_made_up_for(kind, last, tmp_path, monkeypatch):
+def test_a_validation_that_a_kill_prevented_is_run_on_resuming(kind, last, tmp_path, monkeypatch):
     """Killed between a checkpoint and the validation after it, at the end or in the middle."""
     options = {"val_nsteps": 2, "val_clips": 2, "val_pictures": 0}
     tiny_trainer(kind, tmp_path / "whole", max_steps=4, **options).fit()
@@ -136,7 +136,7 @@ def test_a_validation_that_a_kill_prevented_is_made_up_for(kind, last, tmp_path,
     assert_same(weights_after(tmp_path / "whole", kind), weights_after(tmp_path / "parts", kind))
 
 
-def test_killed_between_a_checkpoint_and_the_latest_weights_they_are_mended(
+def test_killed_between_a_checkpoint_and_the_latest_weights_they_are_restored(
     tmp_path, monkeypatch, caplog
 ):
     options = {"max_steps": 4, "save_nsteps": 2}
@@ -168,7 +168,7 @@ def test_killed_between_a_checkpoint_and_the_latest_weights_they_are_mended(
     assert "brought up" not in caplog.text
 
 
-def test_latest_weights_that_cannot_be_mended_are_reported(tmp_path, monkeypatch, caplog):
+def test_latest_weights_that_cannot_be_restored_are_reported(tmp_path, monkeypatch, caplog):
     tiny_trainer("ntp", tmp_path, max_steps=1).fit()
     shutil.rmtree(tmp_path / "tiny" / "checkpoint_latest_gaze")
 
@@ -180,7 +180,7 @@ def test_latest_weights_that_cannot_be_mended_are_reported(tmp_path, monkeypatch
     assert "cannot be brought up to" in caplog.text
 
 
-def test_validating_mends_and_cleans_nothing(tmp_path):
+def test_validating_restores_and_cleans_nothing(tmp_path):
     """Its training may be running."""
     tiny_trainer("ntp", tmp_path, max_steps=1).fit()
     folder = tmp_path / "tiny"
@@ -249,7 +249,7 @@ def test_changed_options_are_named_on_resuming(tmp_path, caplog):
     ]
 
 
-def test_a_checkpoint_that_says_no_options_can_be_resumed(tmp_path, caplog):
+def test_a_checkpoint_without_options_can_be_resumed(tmp_path, caplog):
     tiny_trainer("ntp", tmp_path, max_steps=2).fit()
     (Checkpoints(tmp_path / "tiny").all()[-1] / "options.json").unlink()
     with caplog.at_level("INFO"):

@@ -70,7 +70,7 @@ def test_a_content_blind_prior_shows(tmp_path, monkeypatch):
     assert metrics["val/random_loss"] > 1.2 * metrics["val/loss"]
 
 
-def test_gazes_at_what_is_there_lose_by_being_shuffled(tmp_path, monkeypatch):
+def test_shuffling_greedy_gazes_raises_the_loss(tmp_path, monkeypatch):
     def greedy(self, batch):
         searcher = CanvasSearcher(self.objective.model.pyramid)
         labels = [searcher.label(frames, [5, 5]) for frames in batch.clips.frames]
