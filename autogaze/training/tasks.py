@@ -83,10 +83,8 @@ class VideoMAETaskConfig(TaskConfig):
         config["scales"] = self.scales
         checkpoint = None if self.recon_model is None else find_checkpoint(self.recon_model)
         has_config = checkpoint is not None and config_file(checkpoint).is_file()
-        names_loss = (
-            checkpoint is not None and has_config and "loss_type" in read_mae_config(checkpoint)
-        )
-        if losses["loss_type"] is None and not names_loss:
+        trained_with = read_mae_config(checkpoint) if checkpoint and has_config else {}
+        if losses["loss_type"] is None and "loss_type" not in trained_with:
             losses["loss_type"] = self.default_loss_type
             losses["loss_weights"] = losses["loss_weights"] or self.default_loss_weights
         if checkpoint is not None:
