@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from autogaze.datasets.clip import ClipBatch
 from autogaze.errors import MissingExtraError, TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
 from autogaze.training.algorithms import Algorithm
 from autogaze.training.checkpoints import SAVE_ERRORS, Checkpoints, TrainingState, check_folder
 from autogaze.training.config import TrainerOptions
-from autogaze.training.loader import IndexedBatch, StepSampler, TrainingData, make_loader
+from autogaze.training.loader import StepSampler, TrainingData, make_loader
 from autogaze.training.logging import MetricsLog, Tracker, check_tracker, mean_metrics
 from autogaze.training.objective import Objective
 from autogaze.training.progress import Progress, log_summary, wrapped
@@ -154,7 +155,7 @@ class Trainer:
         progress.end()
         return state
 
-    def _micro_batches(self, first: int) -> Iterator[list[IndexedBatch]]:
+    def _micro_batches(self, first: int) -> Iterator[list[ClipBatch]]:
         """This process's part of every step, from a step on."""
         sampler = StepSampler(
             self.num_clips,

@@ -24,7 +24,7 @@ from autogaze.datasets.clip import collate
 from autogaze.labelling.search import CanvasSearcher
 from autogaze.trainer import Trainer
 from autogaze.training.factory import build_trainer
-from autogaze.training.loader import IndexedBatch, StepContext
+from autogaze.training.loader import StepContext
 from autogaze.training.logging import read_metrics
 
 NAME = "procedural_canvas_reconstruction_ar_gaze_{}"
@@ -82,8 +82,7 @@ def validation_trainer(grpo: Path, weights: Path) -> Trainer:
 def sampled_reward(trainer: Trainer) -> float:
     """Mean reward of groups sampled at the validation clips, the same draws for all weights."""
     clips = [trainer.data.val[number] for number in range(trainer.options.val_clips)]
-    batch = IndexedBatch(collate(clips), tuple(range(len(clips))))
-    rollouts = trainer.objective.rollouts(batch, StepContext(0, 0, training=False))
+    rollouts = trainer.objective.rollouts(collate(clips), StepContext(0, 0, training=False))
     return float(rollouts.reward.mean())
 
 

@@ -107,12 +107,15 @@ class ClipBatch:
         names: of the clips.
         labels: of the clips, or None where a clip has none.
         unreadable: clips that are missing from the batch.
+        indices: of the clips in the whole batch of a step. What is random about a clip follows
+            from its index, so it is the same however the batch is divided.
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
     names: tuple[str, ...]
     labels: tuple[GazeLabels, ...] | None = None
     unreadable: tuple[UnreadableClip, ...] = ()
+    indices: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -141,12 +144,18 @@ class ClipBatch:
         return replace(self, frames=self.frames.pin_memory())
 
 
-def collate(clips: Sequence[TrainingClip | UnreadableClip]) -> ClipBatch:
+def collate(
+    clips: Sequence[TrainingClip | UnreadableClip], indices: Sequence[int] | None = None
+) -> ClipBatch:
     """Batch of the readable clips; the others are listed in `unreadable`.
+
+    Args:
+        indices: of all of them in the whole batch of a step, of which they may be a part.
 
     Raises:
         TrainingError: clips of several lengths or sizes.
     """
+    indices = range(len(clips)) if indices is None else indices
     read = [clip for clip in clips if isinstance(clip, TrainingClip)]
     labels = [clip.labels for clip in read if clip.labels is not None]
     if read:
@@ -162,4 +171,5 @@ def collate(clips: Sequence[TrainingClip | UnreadableClip]) -> ClipBatch:
         tuple(clip.name for clip in read),
         tuple(labels) if read and len(labels) == len(read) else None,
         tuple(clip for clip in clips if isinstance(clip, UnreadableClip)),
+        tuple(i for i, clip in zip(indices, clips, strict=True) if isinstance(clip, TrainingClip)),
     )

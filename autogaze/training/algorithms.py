@@ -16,14 +16,14 @@ from autogaze.algorithms.dummy import dummy_loss
 from autogaze.algorithms.grpo import grpo_loss
 from autogaze.algorithms.ntp import ntp_loss
 from autogaze.algorithms.rollout import Rollout
-from autogaze.datasets.clip import GazeLabels
+from autogaze.datasets.clip import ClipBatch, GazeLabels
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.tasks.base import Task
 from autogaze.training.auxiliary import on_policy_labels
 from autogaze.training.config import AlgorithmOptions
-from autogaze.training.loader import IndexedBatch, StepContext
+from autogaze.training.loader import StepContext
 from autogaze.training.rollouts import (
     GazeRows,
     RolloutBatch,
@@ -54,7 +54,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def rollouts(
-        self, model: AutoGaze, task: Task, batch: IndexedBatch, context: StepContext
+        self, model: AutoGaze, task: Task, batch: ClipBatch, context: StepContext
     ) -> RolloutBatch:
         """Gazes at the clips with their rewards or labels; called without gradients.
 
@@ -74,17 +74,17 @@ class NTP(Algorithm):
     needs_labels = True
 
     def rollouts(
-        self, model: AutoGaze, task: Task, batch: IndexedBatch, context: StepContext
+        self, model: AutoGaze, task: Task, batch: ClipBatch, context: StepContext
     ) -> RolloutBatch:
-        clips, frames = batch.clips, batch.clips.frames
-        if self.options.on_policy and context.training and clips.labels:
+        frames = batch.frames
+        if self.options.on_policy and context.training and batch.labels:
             labels = on_policy_labels(
-                model, frames, clips.labels, batch.indices, context, self.options
+                model, frames, batch.labels, batch.indices, context, self.options
             )
-            clips = replace(clips, labels=labels)
-        rows = GazeRows.of_gaze(clips.gaze(model.pyramid).to(frames.device))
+            batch = replace(batch, labels=labels)
+        rows = GazeRows.of_gaze(batch.gaze(model.pyramid).to(frames.device))
         reconstructed = reconstructed_frames(task, frames.shape[1], context)
-        labels = clips.labels or ()
+        labels = batch.labels or ()
         targets = _targets_of(labels, rows)
         if not all(label.losses for label in labels):
             return RolloutBatch(frames, rows, reconstructed, targets=targets)
@@ -122,9 +122,9 @@ class GRPO(Algorithm):
     samples = True
 
     def rollouts(
-        self, model: AutoGaze, task: Task, batch: IndexedBatch, context: StepContext
+        self, model: AutoGaze, task: Task, batch: ClipBatch, context: StepContext
     ) -> RolloutBatch:
-        frames, G = batch.clips.frames, self.options.group_size
+        frames, G = batch.frames, self.options.group_size
         rgb, (B, T) = frames.float() / 255, frames.shape[:2]
         # Sample: G gazes of every clip, (G * B) rows.
         rows = sample_groups(model, normalise(rgb), batch.indices, G, context)
@@ -156,9 +156,9 @@ class Dummy(Algorithm):
     trains_selector = False
 
     def rollouts(
-        self, model: AutoGaze, task: Task, batch: IndexedBatch, context: StepContext
+        self, model: AutoGaze, task: Task, batch: ClipBatch, context: StepContext
     ) -> RolloutBatch:
-        frames = batch.clips.frames
+        frames = batch.frames
         gaze = drawn_gaze(model.config, batch.indices, T := frames.shape[1], context)
         rows = GazeRows.of_gaze(gaze.to(frames.device))
         return RolloutBatch(frames, rows, reconstructed_frames(task, T, context))

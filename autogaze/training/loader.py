@@ -9,7 +9,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -70,27 +70,6 @@ class BatchItem:
 
     index: int
     key: ClipKey
-
-
-@dataclass(frozen=True)
-class IndexedBatch:
-    """The clips of one micro-batch.
-
-    Attributes:
-        clips: those that could be read.
-        indices: of each of them in the whole batch. What is random about a clip follows from
-            its index, so it is the same however the batch is divided.
-    """
-
-    clips: ClipBatch
-    indices: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def pin_memory(self) -> "IndexedBatch":
-        """For `DataLoader(pin_memory=True)`."""
-        return replace(self, clips=self.clips.pin_memory())
 
 
 @lru_cache(maxsize=4)
@@ -163,9 +142,9 @@ class _Indexed(Dataset):
         return item.index, self.inner[item.key]
 
 
-def _collate(items: list[tuple[int, TrainingClip | UnreadableClip]]) -> IndexedBatch:
-    indices = tuple(index for index, clip in items if isinstance(clip, TrainingClip))
-    return IndexedBatch(collate([clip for _, clip in items]), indices)
+def _collate(items: list[tuple[int, TrainingClip | UnreadableClip]]) -> ClipBatch:
+    indices, clips = zip(*items, strict=True)
+    return collate(clips, indices)
 
 
 def make_loader(

@@ -7,13 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autogaze.algorithms.rollout import Rollout
+from autogaze.datasets.clip import ClipBatch
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.scoring import score
 from autogaze.tasks.base import Task
 from autogaze.training.algorithms import Algorithm
 from autogaze.training.auxiliary import auxiliary_loss
-from autogaze.training.loader import IndexedBatch, StepContext
+from autogaze.training.loader import StepContext
 from autogaze.training.rollouts import BatchCounts, RolloutBatch
 
 
@@ -73,12 +74,11 @@ class Objective:
         self.loss_names = tuple(name for name, is_trained in trained.items() if is_trained)
 
     @torch.no_grad()
-    def rollouts(self, batch: IndexedBatch, context: StepContext) -> RolloutBatch | None:
+    def rollouts(self, batch: ClipBatch, context: StepContext) -> RolloutBatch | None:
         """Rollouts of a micro-batch; None where none of its clips could be read."""
         if not len(batch):
             return None
-        frames = batch.clips.frames.to(self.device, non_blocking=True)
-        batch = replace(batch, clips=replace(batch.clips, frames=frames))
+        batch = replace(batch, frames=batch.frames.to(self.device, non_blocking=True))
         return self.algorithm.rollouts(self.model, self.task, batch, context)
 
     def losses(self, batch: RolloutBatch, counts: BatchCounts) -> dict[str, Float[Tensor, " R"]]:

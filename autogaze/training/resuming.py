@@ -185,14 +185,12 @@ def is_own(checkpoints: Checkpoints, checkpoint: Path | None) -> bool:
 
 # The options that a checkpoint was trained with.
 
-RUN_OPTIONS = {
-    "trainer": (
-        *("exp_name", "exp_folder", "resume", "val_only", "num_workers", "device", "tracker"),
-        *("log_nsteps", "save_nsteps", "val_nsteps", "val_clips", "val_ratios", "val_pictures"),
-        *("gaze_weights", "task_weights", "shared_positions"),  # a checkpoint's are taken
-    )
-}
-"""Options, group by group, that change nothing in a training that is resumed."""
+RUN_OPTIONS = (
+    *("exp_name", "exp_folder", "resume", "val_only", "num_workers", "device", "tracker"),
+    *("log_nsteps", "save_nsteps", "val_nsteps", "val_clips", "val_ratios", "val_pictures"),
+    *("gaze_weights", "task_weights", "shared_positions"),  # a checkpoint's are taken
+)
+"""Options of the group `trainer` that change nothing in a training that is resumed."""
 
 
 def options_to_save(
@@ -229,11 +227,10 @@ def differences(options: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[
     found = []
     for group in options.keys() & earlier.keys():
         now, was = (dict(flattened(groups[group], group)) for groups in (options, earlier))
-        left_out = {f"{group}.{name}" for name in RUN_OPTIONS.get(group, ())}
         # These two are always complete: what one lacks did not exist in its release.
         complete = group in ("trainer", "algorithm")
         names = now.keys() & was.keys() if complete else now.keys() | was.keys()
-        for name in names - left_out:
+        for name in names - {f"trainer.{name}" for name in RUN_OPTIONS}:
             if now.get(name) != was.get(name):
                 found.append(f"{name}={_text(now.get(name))} (was {_text(was.get(name))})")
     return sorted(found)

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from autogaze.datasets.clip import ClipBatch
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
 from autogaze.training.checkpoints import TrainingState
 from autogaze.training.config import TemperatureSchedule, TrainerOptions
-from autogaze.training.loader import (
-    IndexedBatch,
-    StepContext,
-    check_unreadable,
-    report_unreadable,
-)
+from autogaze.training.loader import StepContext, check_unreadable, report_unreadable
 from autogaze.training.objective import Objective
 from autogaze.training.progress import Stopwatch
 from autogaze.training.rollouts import BatchCounts, RolloutBatch
@@ -54,7 +50,7 @@ class TrainingStep:
         self.stopwatch = Stopwatch()
 
     def __call__(
-        self, state: TrainingState, batches: Sequence[IndexedBatch]
+        self, state: TrainingState, batches: Sequence[ClipBatch]
     ) -> tuple[TrainingState, dict[str, float]]:
         """Learn from a batch, given as micro-batches; returns what was measured.
 
@@ -91,11 +87,11 @@ class TrainingStep:
     def _count(
         self,
         rollouts: Sequence[RolloutBatch],
-        batches: Sequence[IndexedBatch],
+        batches: Sequence[ClipBatch],
         state: TrainingState,
     ) -> tuple[BatchCounts, TrainingState]:
         """Totals over all processes; fails where too many clips were unreadable."""
-        unreadable = [clip for batch in batches for clip in batch.clips.unreadable]
+        unreadable = [clip for batch in batches for clip in batch.unreadable]
         report_unreadable(unreadable, self.options.folder)
         own, num_unreadable = BatchCounts.of(rollouts), len(unreadable)
         num_seen = sum(len(batch) for batch in batches) + num_unreadable

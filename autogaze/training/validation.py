@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from autogaze.clips import frame_caps
-from autogaze.datasets.clip import ClipKey, UnreadableClip
+from autogaze.datasets.clip import ClipBatch, ClipKey, UnreadableClip
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.limits import GazeSettings, draw_settings
@@ -20,7 +20,6 @@ from autogaze.tasks.pictures import task_picture
 from autogaze.training.config import TrainerOptions
 from autogaze.training.loader import (
     BatchItem,
-    IndexedBatch,
     StepContext,
     check_unreadable,
     make_loader,
@@ -82,7 +81,7 @@ class Validation:
         pictures = self.options.val_pictures if self.accelerator.is_main_process else 0
         unreadable: list[UnreadableClip] = []
         for batch in self._batches():
-            unreadable += batch.clips.unreadable
+            unreadable += batch.unreadable
             if not len(batch):
                 continue
             for ratio in (None, *self.options.val_ratios):
@@ -94,7 +93,7 @@ class Validation:
         values = means.over_processes() | self._count_unreadable(unreadable)
         return {f"val/{name}": value for name, value in values.items()}
 
-    def _batches(self) -> Iterator[IndexedBatch]:
+    def _batches(self) -> Iterator[ClipBatch]:
         """Micro-batches, of two clips at least, so that clips can swap their gazes.
 
         How they are divided does not depend on the number of processes, so neither do
@@ -111,7 +110,7 @@ class Validation:
 
     def _measure(
         self,
-        batch: IndexedBatch,
+        batch: ClipBatch,
         ratio: float | None,
         means: "ClipMeans",
         save_picture: SavePicture | None,
@@ -124,7 +123,7 @@ class Validation:
         """
         task, device = self.objective.task, self.objective.device
         suffix = "" if ratio is None else f"@{ratio:g}"
-        rgb = batch.clips.rgb(device)
+        rgb = batch.rgb(device)
         gaze = self._gaze(batch, ratio)
         output = task(rgb, gaze, range(gaze.num_frames))
         for name, values in output.metrics().items():
@@ -144,10 +143,10 @@ class Validation:
             losses = task(rgb, control, range(gaze.num_frames)).losses
             means.add(f"{name}_loss{suffix}", losses)
 
-    def _gaze(self, batch: IndexedBatch, ratio: float | None) -> Gaze:
+    def _gaze(self, batch: ClipBatch, ratio: float | None) -> Gaze:
         """The model's gaze; random patches for `dummy`."""
         model, device = self.objective.model, self.objective.device
-        T, V = batch.clips.frames.shape[1], model.pyramid.num_patches
+        T, V = batch.frames.shape[1], model.pyramid.num_patches
         if not self.objective.algorithm.trains_selector:
             if ratio is None:
                 return drawn_gaze(model.config, batch.indices, T, self.context).to(device)
@@ -159,16 +158,16 @@ class Validation:
             generator = self.context.generator("settings")
             drawn = draw_settings(model.config, T, training=False, generator=generator)
         generation = model.generate(
-            normalise(batch.clips.rgb(device)),
+            normalise(batch.rgb(device)),
             caps=frame_caps(drawn.ratio, T, V),
             threshold=drawn.threshold,
         )
         return generation.to_gaze()
 
-    def _algorithm_loss(self, batch: IndexedBatch, means: "ClipMeans") -> None:
+    def _algorithm_loss(self, batch: ClipBatch, means: "ClipMeans") -> None:
         """Of algorithms that learn from labels, where there are any."""
         objective = self.objective
-        if not (objective.algorithm.needs_labels and batch.clips.labels):
+        if not (objective.algorithm.needs_labels and batch.labels):
             return
         rollouts = objective.rollouts(batch, self.context)
         predicts = objective.algorithm.options.optimize_task_loss_prediction

@@ -77,8 +77,8 @@ def test_a_step_of_clips_comes_out(name, data):
     batches = list(make_loader(clips, sampler, 0))
     assert [len(batch) for batch in batches] == [4, 4]
     for batch in batches:
-        assert batch.clips.frames.shape == (4, *SHAPE)
-        assert batch.clips.labels is None
+        assert batch.frames.shape == (4, *SHAPE)
+        assert batch.labels is None
 
 
 @every_source
@@ -87,7 +87,7 @@ def test_order_and_clips_are_the_same_after_a_restart(name, data):
         clips = source_of(name, data).clips("train", PYRAMID, 0)
         sampler = StepSampler(len(clips), 6, 6, 0, first=3, last=4)
         (batch,) = make_loader(clips, sampler, 0)
-        return batch.clips
+        return batch
 
     first, again = last_step(), last_step()
     assert first.names == again.names
@@ -164,8 +164,8 @@ def test_unreadable_clips_of_a_mixture_are_counted(data, tmp_path):
     clips = source.clips("train", PYRAMID, 0)
     (batch,) = make_loader(clips, StepSampler(len(clips), 4, 4, 0, first=0, last=1), 0)
     assert len(batch) == 2
-    assert [type(clip) for clip in batch.clips.unreadable] == [UnreadableClip] * 2
-    assert all("bad.mp4" in clip.cause for clip in batch.clips.unreadable)
+    assert [type(clip) for clip in batch.unreadable] == [UnreadableClip] * 2
+    assert all("bad.mp4" in clip.cause for clip in batch.unreadable)
 
 
 def label_file(path, names, num_frames=2):

@@ -13,7 +13,7 @@ from autogaze.labelling.search import CanvasSearcher
 from autogaze.models.autogaze.processing import normalise
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.training.factory import build_trainer
-from autogaze.training.loader import IndexedBatch, StepContext
+from autogaze.training.loader import StepContext
 from tests.datasets.pictures import some_frames
 from tests.training.tiny import VIDEO_MAE, tiny_config
 
@@ -67,9 +67,7 @@ def rollouts_of(tmp_path, share, *, training=True):
     """What a tiny training would learn from its first batch, and its trainer."""
     trainer = build_trainer(own_options(tmp_path, share))
     clips = collate([trainer.data.train[ClipKey(0, number)] for number in range(4)])
-    rollouts = trainer.objective.rollouts(
-        IndexedBatch(clips, (0, 1, 2, 3)), StepContext(0, 0, training=training)
-    )
+    rollouts = trainer.objective.rollouts(clips, StepContext(0, 0, training=training))
     return rollouts, clips, trainer.objective.model
 
 
@@ -108,7 +106,7 @@ def test_micro_batches_have_the_same_on_policy_gazes(tmp_path):
     trainer = build_trainer(own_options(tmp_path / "again", 0.5))
     found = []
     for place in range(4):
-        part = IndexedBatch(collate([trainer.data.train[ClipKey(0, place)]]), (place,))
+        part = collate([trainer.data.train[ClipKey(0, place)]], (place,))
         found += masks(trainer.objective.rollouts(part, StepContext(0, 0)).rows.gaze())
     assert found == masks(whole.rows.gaze())
 

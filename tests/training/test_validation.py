@@ -73,7 +73,7 @@ def test_a_content_blind_prior_shows(tmp_path, monkeypatch):
 def test_shuffling_greedy_gazes_raises_the_loss(tmp_path, monkeypatch):
     def greedy(self, batch):
         searcher = CanvasSearcher(self.objective.model.pyramid)
-        labels = [searcher.label(frames, [5, 5]) for frames in batch.clips.frames]
+        labels = [searcher.label(frames, [5, 5]) for frames in batch.frames]
         chosen = [id for label in labels for frame in label.ids for id in frame]
         return Gaze(searcher.pyramid, torch.tensor(chosen), torch.full((len(batch), 2), 5))
 
