@@ -117,7 +117,7 @@ def main() -> None:
                 peak, took = fresh.submit(gaze, arguments).result()
                 what = "with all pictures" if pictures else "without pictures"
                 print(
-                    f"{seconds} s of {WIDTH} x {HEIGHT} at {options.fps:g} frames a second, tiles "
+                    f"{seconds} s of {WIDTH} x {HEIGHT} at {options.fps:g} frames per second, tiles "
                     f"{options.tiles}, {what}: {peak:.0f} MB, {took:.0f} s",
                     flush=True,
                 )

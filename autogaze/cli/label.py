@@ -108,7 +108,8 @@ class LabelCommand(Command):
     shard: Annotated[
         str,
         WORK(
-            metavar="I/N", help="Only part I of N, for N processes or machines that share a disk."
+            metavar="I/N",
+            help="Label only part I of N, for N processes or machines that share a disk.",
         ),
     ] = "1/1"
     merge: Annotated[bool, WORK("--merge", help="Put finished shards together.")] = False

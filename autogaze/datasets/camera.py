@@ -62,7 +62,6 @@ class CameraClips(PictureClips):
     def make(
         self, pictures: Sequence[UInt8[Tensor, "3 _ _"]], generator: torch.Generator
     ) -> UInt8[Tensor, "T 3 S S"]:
-        """See `PictureClips`."""
         return film(pictures[0], self.settings, generator)
 
 

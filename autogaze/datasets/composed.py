@@ -73,7 +73,6 @@ class ComposedClips(PictureClips):
     def make(
         self, pictures: Sequence[UInt8[Tensor, "3 _ _"]], generator: torch.Generator
     ) -> UInt8[Tensor, "T 3 S S"]:
-        """See `PictureClips`."""
         return compose(pictures[0], pictures[1:], self.settings, generator)
 
 

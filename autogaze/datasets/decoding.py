@@ -52,7 +52,6 @@ class PyAVVideo(OpenVideo):
     def frames(
         self, first: int = 0, last: int | None = None
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """See `OpenVideo`."""
         for frame in self._video.frames(first=first, last=last):
             yield frame.pixels
 
@@ -74,7 +73,6 @@ class OpenCVVideo(OpenVideo):
     def frames(
         self, first: int = 0, last: int | None = None
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """See `OpenVideo`."""
         capture = self._open()
         number = 0
         try:

@@ -144,7 +144,6 @@ class PictureClips(DrawnClips):
     def draw(
         self, number: int, generator: torch.Generator
     ) -> UInt8[Tensor, "T 3 S S"] | UnreadableClip:
-        """See `DrawnClips`."""
         pictures = []
         for index in (number % len(self.paths), *self.others(generator)):
             picture = self.cached[index] if self.cached else _read(self.paths[index])

@@ -53,11 +53,9 @@ class ProceduralClips(DrawnClips):
     settings_kind = ProceduralSettings
 
     def source(self, number: int) -> str:
-        """See `DrawnClips`."""
         return self.kind
 
     def draw(self, number: int, generator: torch.Generator) -> UInt8[Tensor, "T 3 S S"]:
-        """See `DrawnClips`."""
         return (draw_clip(self.settings, generator) * 255).round().to(torch.uint8)
 
 

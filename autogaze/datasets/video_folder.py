@@ -296,7 +296,6 @@ class CachedVideo(OpenVideo):
     def frames(
         self, first: int = 0, last: int | None = None
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """See `OpenVideo`."""
         available = len(self.squares)
         if self.damage is not None and (last is None or last >= available):
             raise VideoError(self.damage)

@@ -1,10 +1,9 @@
-"""The closed-form decoder: a canvas that gazed patches paint on.
+"""Canvas: the closed-form reconstruction of a video from its gazed patches, without weights.
 
-Before frame t the canvas is what frame t - 1 left, mid grey before the first. A gazed
-patch of scale s paints its square with the frame resampled to scale s; where patches
-of several scales overlap the finest wins; what was not gazed at stays. The loss of a
-frame is the mean |canvas - frame| over pixels and channels, in [0, 1]. No weights, no
-approximation: anyone holding the patches could draw this video.
+Before frame t the canvas is that of frame t - 1, mid grey before the first. A gazed patch of
+scale s paints its square with the frame resampled to scale s; where patches of several scales
+overlap the finest wins; all other pixels stay. The loss of a frame is the mean |canvas - frame|
+over pixels and channels, in [0, 1].
 """
 
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.resample import resampled_scales
 
 GREY = 0.5
-"""The value of all pixels before anything was painted."""
+"""Initial value of all pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,12 @@ class Reconstruction:
 
 
 class Canvas:
-    """The pictures that the gazed patches of B clips have painted so far.
+    """The canvases of B clips, painted frame by frame.
 
     Args:
-        pyramid: the patches that may be painted.
+        pyramid: of the patches.
         num_clips: B.
-        device: where the pictures live.
+        device: of the pictures.
 
     Attributes:
         frames: (B, 3, S, S) the current pictures, in [0, 1].
@@ -83,8 +82,7 @@ class Canvas:
                 f"the canvas has {clips} clips of {self.pyramid.num_patches} patches, "
                 f"got resampled frames {tuple(scales.shape)} and a mask {tuple(mask.shape)}"
             )
-        # A CPU is fastest copying the few chosen squares, a GPU where it need not wait
-        # for the mask.
+        # A CPU is fastest copying the few gazed squares; a GPU must not wait for the mask.
         if self.frames.device.type == "cpu":
             self._paint_squares(scales, mask)
         else:
@@ -116,20 +114,19 @@ class Canvas:
 
 
 def reconstruct(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Reconstruction:
-    """The canvas video that the gazed patches paint, and its losses.
+    """The canvas after every frame, and its losses.
 
-    A gaze with a source restarts at grey every `source.chunk` frames, since every chunk
-    is gazed at from anew; without a source all T frames share one canvas.
+    With a source the canvas restarts at grey every `source.chunk` frames, as gazing does;
+    without one all T frames share a canvas.
 
     Args:
         frames: RGB floats in [0, 1] (or uint8), with S = `gaze.pyramid.side`.
         gaze: a gaze at these B clips of T frames.
 
     Raises:
-        GeometryError: frames and gaze do not fit together, or frames are no pictures
-            in [0, 1].
+        GeometryError: frames and gaze do not fit together, or frames are not in [0, 1].
     """
-    # Filled in place: a list of pictures and then their stack would take twice the memory.
+    # Filled in place: stacking a list of pictures would take twice the memory.
     pictures = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
     losses = torch.empty(frames.shape[:2], dtype=torch.float32, device=frames.device)
     for index, (canvas, loss) in enumerate(replay(frames, gaze)):
@@ -149,10 +146,10 @@ def canvas_losses(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Float[Tens
 def replay(
     frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze
 ) -> Iterator[tuple[Canvas, Float[Tensor, " B"]]]:
-    """Paint frame by frame: the canvas after each of them, and its losses.
+    """Paint frame by frame; yields the canvas after each frame, and its losses.
 
-    Only one frame's resampled scales are in memory at a time; the next step paints over the
-    canvas that was yielded.
+    Only one frame's resampled scales are in memory at a time. The next frame is painted over
+    the canvas that was yielded.
     """
     side = gaze.pyramid.side
     expected = (gaze.num_clips, gaze.num_frames, 3, side, side)

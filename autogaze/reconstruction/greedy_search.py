@@ -1,12 +1,12 @@
-"""The exact greedy search: patch by patch, the one that lowers the canvas error most.
+"""Exact greedy search: patch by patch, the one that lowers the canvas error most.
 
-All cell boundaries of all scales, drawn over each other, cut a frame into search cells
-(16 x 16 of them for scales 32/64/112/224). Every patch is a set of whole search cells, so the
-canvas error of any choice of patches follows from one error sum per search cell and scale:
-pixels are read once per frame, and a choice updates only the patches that overlap it.
+The cell boundaries of all scales together cut a frame into search cells (16 x 16 of them for
+scales 32/64/112/224). Every patch is a set of whole search cells, so the canvas error of any set
+of patches follows from one error sum per search cell and scale: pixels are read once per frame,
+and taking a patch updates only those that overlap it.
 
-The greedy selector, the labels of next-token pre-training and the targets of on-policy
-rollouts all come from `CanvasSearch`.
+Used by the greedy selector, for labels of next-token pre-training, and for targets of on-policy
+rollouts.
 """
 
 from collections.abc import Sequence
@@ -149,7 +149,7 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class SearchCells:
-    """The pieces of a frame that no patch of any scale divides, row by row.
+    """Search cells: the parts of a frame that no patch of any scale divides, row by row.
 
     Args:
         edges: pixel boundaries of the search cells, the same along both axes.

@@ -6,7 +6,8 @@ with), and gives one number per frame. `loss_type` names the terms, joined by "+
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,13 +15,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autogaze.errors import CheckpointError, TrainingError, first_line
+from autogaze.errors import CheckpointError, TrainingError
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet
 from autogaze.utils.checkpoints import State, describe_mismatch, under_prefix
+from autogaze.utils.hub import load_pretrained
 from autogaze.utils.normalization import IMAGENET, SIGLIP, PixelStatistics
 
 DINOV2_REG = "facebook/dinov2-with-registers-base"
 SIGLIP2 = "google/siglip2-base-patch16-224"
+_HINT = "download it once where there is a network, or leave it out of loss_type"
 
 
 class FrameLosses(nn.Module):
@@ -200,14 +203,62 @@ def efficientnet(state: State | None = None) -> EfficientNetLoss:
 
 
 def dinov2_reg(state: State | None = None) -> FeatureLoss:
-    """`dinov2_reg`: DINOv2 with registers, of a state dict or from the hub."""
-    network = load_dinov2_reg(state)
+    """`dinov2_reg`: DINOv2 with registers, of a state dict (which tells its shape) or the hub.
+
+    Raises:
+        CheckpointError: parameters of something else, or a hub that cannot be reached.
+    """
+    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    if state is None:
+        network = load_pretrained(Dinov2WithRegistersModel, DINOV2_REG, _HINT)
+    else:
+        with _named("dinov2_reg"):
+            width = state["embeddings.cls_token"].shape[-1]
+            patch = state["embeddings.patch_embeddings.projection.weight"].shape[-1]
+            cells = state["embeddings.position_embeddings"].shape[1] - 1
+            config = Dinov2WithRegistersConfig(
+                hidden_size=width,
+                num_hidden_layers=_num_layers(state, "encoder.layer."),
+                num_attention_heads=_num_heads(width),
+                mlp_ratio=state["encoder.layer.0.mlp.fc1.weight"].shape[0] // width,
+                image_size=round(cells**0.5) * patch,
+                patch_size=patch,
+                num_register_tokens=state["embeddings.register_tokens"].shape[1],
+            )
+        network = _from_state(Dinov2WithRegistersModel, config, state)
     return FeatureLoss(network, IMAGENET, num_prefix=1 + network.config.num_register_tokens)
 
 
 def siglip2(state: State | None = None) -> FeatureLoss:
-    """`siglip2`: SigLIP2's vision part, of a state dict or from the hub."""
-    network = load_siglip2(state)
+    """`siglip2`: SigLIP2's vision part, of a state dict (which tells its shape) or the hub.
+
+    Raises:
+        CheckpointError: parameters of something else, or a hub that cannot be reached.
+    """
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    if state is None:
+        network = load_pretrained(SiglipVisionModel, SIGLIP2, _HINT)
+    else:
+        state = {name.removeprefix("vision_model."): value for name, value in state.items()}
+        with _named("siglip2"):
+            intermediate, width = state["encoder.layers.0.mlp.fc1.weight"].shape
+            patch = state["embeddings.patch_embedding.weight"].shape[-1]
+            cells = len(state["embeddings.position_embedding.weight"])
+            config = SiglipVisionConfig(
+                hidden_size=width,
+                num_hidden_layers=_num_layers(state, "encoder.layers."),
+                num_attention_heads=_num_heads(width),
+                intermediate_size=intermediate,
+                image_size=round(cells**0.5) * patch,
+                patch_size=patch,
+                vision_use_head="head.probe" in state,
+            )
+        # transformers 4 keeps the model one level down.
+        if any(name.startswith("vision_model.") for name in SiglipVisionModel(config).state_dict()):
+            state = {f"vision_model.{name}": value for name, value in state.items()}
+        network = _from_state(SiglipVisionModel, config, state)
     return FeatureLoss(network, SIGLIP, side=int(network.config.image_size))
 
 
@@ -229,63 +280,13 @@ def check_terms(loss_type: str) -> list[str]:
     return names
 
 
-def load_dinov2_reg(state: State | None = None) -> Any:
-    """DINOv2 with registers, a transformers model; its shape is read off the parameters.
-
-    Raises:
-        CheckpointError: parameters of something else, or a hub that cannot be reached.
-    """
-    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
-
-    if state is None:
-        return _fetch(Dinov2WithRegistersModel, DINOV2_REG)
+@contextmanager
+def _named(term: str) -> Iterator[None]:
+    """Turn a missing parameter into a CheckpointError that names the term."""
     try:
-        width = state["embeddings.cls_token"].shape[-1]
-        patch = state["embeddings.patch_embeddings.projection.weight"].shape[-1]
-        cells = state["embeddings.position_embeddings"].shape[1] - 1
-        config = Dinov2WithRegistersConfig(
-            hidden_size=width,
-            num_hidden_layers=_num_layers(state, "encoder.layer."),
-            num_attention_heads=_num_heads(width),
-            mlp_ratio=state["encoder.layer.0.mlp.fc1.weight"].shape[0] // width,
-            image_size=round(cells**0.5) * patch,
-            patch_size=patch,
-            num_register_tokens=state["embeddings.register_tokens"].shape[1],
-        )
+        yield
     except KeyError as error:
-        raise CheckpointError(f"the dinov2_reg network has no {error}") from None
-    return _from_state(Dinov2WithRegistersModel, config, state)
-
-
-def load_siglip2(state: State | None = None) -> Any:
-    """SigLIP2's vision part, a transformers model; its shape is read off the parameters.
-
-    Raises:
-        CheckpointError: parameters of something else, or a hub that cannot be reached.
-    """
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-
-    if state is None:
-        return _fetch(SiglipVisionModel, SIGLIP2)
-    state = {name.removeprefix("vision_model."): value for name, value in state.items()}
-    try:
-        intermediate, width = state["encoder.layers.0.mlp.fc1.weight"].shape
-        patch = state["embeddings.patch_embedding.weight"].shape[-1]
-        config = SiglipVisionConfig(
-            hidden_size=width,
-            num_hidden_layers=_num_layers(state, "encoder.layers."),
-            num_attention_heads=_num_heads(width),
-            intermediate_size=intermediate,
-            image_size=round(len(state["embeddings.position_embedding.weight"]) ** 0.5) * patch,
-            patch_size=patch,
-            vision_use_head="head.probe" in state,
-        )
-    except KeyError as error:
-        raise CheckpointError(f"the siglip2 network has no {error}") from None
-    # transformers 4 keeps the model one level down.
-    if any(name.startswith("vision_model.") for name in SiglipVisionModel(config).state_dict()):
-        state = {f"vision_model.{name}": value for name, value in state.items()}
-    return _from_state(SiglipVisionModel, config, state)
+        raise CheckpointError(f"the {term} network has no {error}") from None
 
 
 def _num_layers(state: State, prefix: str) -> int:
@@ -311,14 +312,3 @@ def _from_state(kind: Any, config: Any, state: State) -> Any:
     if problems:
         raise CheckpointError(f"{kind.__name__}: the weights do not fit: {problems}")
     return network
-
-
-def _fetch(kind: Any, name: str) -> Any:
-    try:
-        return kind.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{name} is neither in the checkpoint nor can it be fetched from the Hugging Face hub "
-            f"({first_line(error)}); download it once where there is a network, or leave it out of "
-            "loss_type"
-        ) from error

@@ -5,11 +5,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autogaze.errors import CheckpointError, TrainingError, first_line
+from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.video_mae.layers import (
@@ -20,6 +19,7 @@ from autogaze.reconstruction.video_mae.layers import (
     resized_2d,
 )
 from autogaze.tasks.base import Task, TaskOutput
+from autogaze.utils.hub import load_pretrained
 from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.gazed import gazed
 from autogaze.vision_encoders.layout import AttentionType
@@ -70,14 +70,8 @@ class SiglipVideoFeatureReconstruction(Task):
         """
         from transformers import SiglipVisionModel
 
-        try:
-            encoder = SiglipVisionModel.from_pretrained(name)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise CheckpointError(
-                f"task.encoder={name}: the SigLIP encoder can be neither read here nor fetched "
-                f"from the Hugging Face hub ({first_line(error)}); give the path of a folder that holds it"
-            ) from error
-        return cls(encoder, **options)
+        hint = "give the path of a folder that holds it in task.encoder"
+        return cls(load_pretrained(SiglipVisionModel, name, hint), **options)
 
     def train(self, mode: bool = True) -> "SiglipVideoFeatureReconstruction":
         """The encoder is frozen and never trains."""

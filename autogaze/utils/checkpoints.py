@@ -23,7 +23,7 @@ State = Mapping[str, Tensor]
 """A state dict: tensors by the names of parameters and buffers."""
 
 _NAMES_LISTED = 5
-"""Parameters that an error lists by name; the others are counted."""
+"""Number of parameters that an error lists by name; the others are counted."""
 
 
 def config_file(checkpoint: Path) -> Path:
@@ -77,10 +77,10 @@ def read_torch_file(path: Path) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:  # torch's own words advise to load it unsafely
+    except UnpicklingError:  # torch's own message advises to load it unsafely
         raise CheckpointError(
-            f"{path}: cannot be read: it is no file of tensors alone, and nothing else is loaded, "
-            "since it could run code"
+            f"{path}: cannot be read: it holds more than tensors and plain values, and loading "
+            "anything else could run code"
         ) from None
     except Exception as error:  # torch raises many kinds, none of them documented
         raise CheckpointError(f"{path}: cannot be read: {first_line(error)}") from error
@@ -94,14 +94,14 @@ def load_strictly(
     names: Collection[str] | None = None,
     hint: str = "",
 ) -> None:
-    """Load a state dict of which every tensor must fit; else the module stays as it was.
+    """Load a state dict that must fit exactly; otherwise the module stays unchanged.
 
     Args:
         module: where the tensors go.
         state: parameters and buffers by name.
         source: where the state comes from, for errors.
-        names: the module's parameters and buffers that `state` must consist of; all by default.
-        hint: what the user can do about it, for errors.
+        names: the parameters and buffers that `state` must consist of; by default all.
+        hint: advice for errors.
 
     Raises:
         CheckpointError: parameters are missing, unexpected or of other shapes.
@@ -128,7 +128,7 @@ def load_strictly(
 def describe_mismatch(
     *, missing: Iterable[str], unexpected: Iterable[str], misshapen: Iterable[str]
 ) -> str:
-    """Parameters that do not fit, counted and named, in words; empty where all of them fit."""
+    """Description of parameters that do not fit, counted and named; empty where all fit."""
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     parts = []
     for kind, found in kinds.items():

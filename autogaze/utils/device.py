@@ -1,4 +1,4 @@
-"""Where models run: device and precision as they are named in options, and freed host memory."""
+"""Device and precision of models, as options name them; release of freed host memory."""
 
 import ctypes
 import sys
@@ -22,11 +22,11 @@ class DeviceOptions:
 
     @classmethod
     def parse(cls, device: str, dtype: str = "float32") -> "DeviceOptions":
-        """From names.
+        """The options of names.
 
         Raises:
-            AutoGazeError: no device of the kinds cpu and cuda, one that is not there, or an
-                unknown precision.
+            AutoGazeError: an unknown precision, or a device that is neither cpu nor an
+                available cuda.
         """
         if dtype not in DTYPES:
             raise AutoGazeError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -45,12 +45,11 @@ class DeviceOptions:
 
 
 def trim_memory() -> None:
-    """Return free pages of the heap to the system; does nothing where the C library is not glibc.
+    """Return free pages of the heap to the system, where the C library is glibc.
 
-    Frames of changing sizes are made and freed in several threads (decoder, encoders,
-    drawing), each with a heap of its own. Free blocks lie scattered between used ones, so that
-    glibc keeps more and more of them, although nothing is leaked: a fifth of all memory after
-    some hundred frames with all pictures asked for.
+    Frames of changing sizes are allocated in several threads (decoder, encoders, drawing), each
+    with its own heap, whose fragmentation grows: a fifth of all memory after some hundred
+    frames with all pictures.
     """
     if (trim := _malloc_trim()) is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, alone or several together."""
+"""Atomic writes: files written whole or not at all, alone or several together."""
 
 import json
 import os
@@ -14,24 +14,23 @@ from autogaze.errors import OutputError
 
 
 class Part(NamedTuple):
-    """A complete file under a temporary name, and the name it is to get."""
+    """A complete file under a temporary name, and its final path."""
 
     temporary: Path
     path: Path
 
 
 _waiting: ContextVar[list[Part] | None] = ContextVar("waiting", default=None)
-"""The files of the outermost `all_or_none` block that is open."""
+"""The files of the outermost open `all_or_none` block."""
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
 
-    The suffix is kept, since encoders and image libraries choose the format by it.
-    Whatever ends the block early (an error, a full disk, Ctrl-C) removes the
-    temporary file and leaves an older `path` as it was. Inside `all_or_none` the file
-    is renamed together with the others.
+    The suffix is kept, since encoders and image libraries choose the format by it. Where the
+    block fails or is interrupted, the temporary file is removed and an older `path` stays.
+    Inside `all_or_none` the file is renamed together with the others.
 
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
@@ -53,18 +52,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def all_or_none() -> Iterator[list[Part]]:
-    """Let the files that `replacing` writes inside this block appear together at its end.
+    """Rename the files that `replacing` writes inside this block together, at its end.
 
-    If the block fails, none of them appears, and what stood under their names before stays.
-    A block inside another one belongs to it.
+    If the block fails, none of them appears, and older files stay. A nested block belongs to the
+    outer one.
 
     Yields:
         The files that are complete so far.
 
     Raises:
-        OutputError: a file cannot be given its name. Those that had been given theirs
-            are taken away again, and what they had replaced is put back (on file systems
-            without hard links that is gone: no second name can be kept for it).
+        OutputError: a file cannot be renamed. Those renamed before are removed again and the
+            older ones restored (except on file systems without hard links).
     """
     if (outer := _waiting.get()) is not None:
         yield outer
@@ -81,12 +79,12 @@ def all_or_none() -> Iterator[list[Part]]:
 
 
 def _rename(parts: Sequence[Part]) -> None:
-    """Give every file its name, or none."""
-    older: dict[Path, Path] = {}  # path -> a second name of what stood there before
+    """Rename all files or none."""
+    older: dict[Path, Path] = {}  # path -> a second hard link to the file it had before
     renamed: list[Path] = []
     try:
         for part in parts:
-            if part is not parts[-1] and part.path.exists():  # after the last nothing can fail
+            if part is not parts[-1] and part.path.exists():  # nothing can fail after the last
                 second = part.temporary.with_suffix(".old")
                 try:
                     os.link(part.path, second)
@@ -130,20 +128,20 @@ def check_writable(path: Path) -> None:
 
 
 def check_output(path: str | Path, suffix: str, option: str) -> None:
-    """Raise `OutputError` now if a file asked for by `option` has another ending, or cannot be written."""
+    """Raise `OutputError` now if the file of `option` has another suffix, or cannot be written."""
     if Path(path).suffix.lower() != suffix:
         raise OutputError(f"{option} {path}: the name must end in {suffix}")
     check_writable(Path(path))
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """A text file, whole or not at all."""
+    """Write a text file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
 def write_json(path: str | Path, values: dict[str, Any]) -> None:
-    """A JSON file, whole or not at all."""
+    """Write a JSON file, whole or not at all."""
     write_text(path, json.dumps(values, indent=1) + "\n")
 
 

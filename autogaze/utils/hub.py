@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from autogaze.errors import CheckpointError, first_line
 
@@ -44,6 +45,23 @@ def find_checkpoint(source: str | Path) -> Path:
             f"Face hub ({first_line(error)}); give the path of a checkpoint folder or file"
         ) from error
     return folder
+
+
+def load_pretrained(kind: Any, name: str, hint: str) -> Any:
+    """A transformers model of class `kind`, from a folder or the hub; `hint` is advice for errors.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be fetched or read.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        return kind.from_pretrained(name)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{name}: {kind.__name__} can be neither read here nor fetched from the Hugging Face hub "
+            f"({first_line(error)}); {hint}"
+        ) from error
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Pixel statistics: the mean and standard deviation by which vision models normalise RGB."""
+"""Pixel statistics: means and standard deviations with which vision models normalise RGB."""
 
 import warnings
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class PixelStatistics:
         return (rgb - _channels(rgb, self.mean)) / _channels(rgb, self.std)
 
     def denormalise(self, pixels: Float[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
-        """Back to RGB; values outside of [0, 1] are not clipped."""
+        """The inverse of `normalise`; values outside of [0, 1] are not clipped."""
         return pixels * _channels(pixels, self.std) + _channels(pixels, self.mean)
 
     @property
@@ -36,4 +36,4 @@ def _channels(like: Tensor, values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]
 IMAGENET = PixelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = PixelStatistics((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 SIGLIP = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""To [-1, 1]: SigLIP, SigLIP2 and ViT."""
+"""Of SigLIP, SigLIP2 and ViT; normalises to [-1, 1]."""

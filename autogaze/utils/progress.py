@@ -1,4 +1,4 @@
-"""The progress bar: on stderr where that is a terminal, silent elsewhere."""
+"""Progress bar on stderr, silent where that is no terminal."""
 
 from rich.console import Console
 from rich.progress import (
@@ -11,20 +11,20 @@ from rich.progress import (
 
 
 class ProgressBar:
-    """How far a job is.
+    """A progress bar, as a context manager.
 
         with ProgressBar(len(clips), "clips", "labelling") as bar:
             for clip in clips:
                 ...
                 bar.advance()
 
-    Long steps of different kinds are named when they begin, with `bar.begin("greedy")` in place
-    of `advance`. Functions that report progress take one of the two methods.
+    Long steps are named when they begin, by `bar.begin("greedy")` in place of `advance`. Functions
+    that report progress take one of the two methods.
 
     Args:
-        total: how much there is to do; None if unknown.
-        unit: of what.
-        description: what is going on.
+        total: number of units; None if unknown.
+        unit: name of what is counted.
+        description: text before the bar.
     """
 
     def __init__(self, total: int | None, unit: str = "steps", description: str = "") -> None:
@@ -50,14 +50,14 @@ class ProgressBar:
         self._bar.stop()
 
     def advance(self, amount: int = 1) -> None:
-        """So much more is done."""
+        """Count `amount` more units as done."""
         self._bar.advance(self._task, amount)
 
     def begin(self, step: str) -> None:
-        """A step begins, and those begun before it are done."""
+        """Name the step that begins, and count those before it as done."""
         self._bar.update(self._task, completed=self._begun, description=step)
         self._begun += 1
 
 
 def silent(*_: object) -> None:
-    """Stands in for `ProgressBar.advance` and `.begin` where no progress is reported."""
+    """No progress report: a replacement of `ProgressBar.advance` and `.begin`."""

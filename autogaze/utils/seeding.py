@@ -1,7 +1,7 @@
-"""Seeding: random generators that follow from what they are for, not from earlier draws.
+"""Seeding: random generators determined by their purpose, not by earlier draws.
 
-A resumed training draws what the uninterrupted one would have drawn, in any order and
-in any number of processes: no generator's state is saved.
+A resumed training draws the same numbers as an uninterrupted one, in any order and any number
+of processes, without saved generator states.
 """
 
 import hashlib

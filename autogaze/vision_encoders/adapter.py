@@ -22,7 +22,7 @@ Rotary = tuple[Float[Tensor, "cells D"], Float[Tensor, "cells D"]]
 
 
 class EncoderAdapter:
-    """The parts of one vision transformer; the defaults suit a plain one.
+    """Interface to the parts of one vision transformer; the defaults suit a plain ViT.
 
     Args:
         model: the transformers model; `trunk` finds the part with the embeddings.
@@ -30,7 +30,7 @@ class EncoderAdapter:
     Attributes:
         num_prefix: class and register tokens per frame.
         positions_skipped: leading rows of the position table that belong to class tokens.
-        statistics: of the family's pixels, where a checkpoint has no image processor.
+        statistics: pixel statistics, for checkpoints without an image processor.
         asked_to_interpolate: whether the model takes images of other sides only when it
             is called with `interpolate_pos_encoding=True`.
     """
@@ -117,18 +117,18 @@ class EncoderAdapter:
         layout: TokenLayout,
         rotary: Rotary | None,
     ) -> Float[Tensor, "one N C"]:
-        """One block; every family passes its second argument, the mask, to attention."""
+        """One block, with the layout as its mask."""
         out = layer(tokens, layout)
         return out[0] if isinstance(out, tuple) else out  # transformers 4 returns tuples
 
     def leave(self, tokens: Float[Tensor, "one N C"]) -> Float[Tensor, "one N C"]:
-        """The norm behind the last block, where it is part of the hidden states."""
+        """The norm after the last block, where it is part of the hidden states."""
         return self.model.layernorm(tokens)
 
     def pool(
         self, tokens: Float[Tensor, "N C"], layout: TokenLayout
     ) -> Float[Tensor, "frames C"] | None:
-        """One feature for every frame; the default is its class token."""
+        """One feature per frame; by default the class token."""
         return tokens[layout.prefix_index[:, 0]]
 
     def dense(self, frames: Float[Tensor, "F 3 S S"]) -> Any:
@@ -188,7 +188,7 @@ def trunk(model: nn.Module) -> nn.Module:
 def pool_by_frame(
     head: nn.Module, tokens: Float[Tensor, "N C"], layout: TokenLayout
 ) -> Float[Tensor, "frames C"]:
-    """An attention-pooling head over the tokens of every frame, frames of a length at once."""
+    """An attention-pooling head over the tokens of every frame, batched over equal lengths."""
     groups, num_frames = layout.frame_groups, len(layout.frame_lengths)
     pooled = [head(group.gather(tokens)) for group in groups]
     if len(groups) == 1 and len(groups[0].segments) == num_frames:

@@ -8,7 +8,7 @@ norms, LoRA adapters and checkpointing stay the model's own, and no dense mask e
 from collections.abc import Callable
 from functools import cache, lru_cache
 from itertools import accumulate, pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,13 +26,6 @@ FEW_CALLS = 4
 """Number of SDPA calls up to which they are as fast as FlexAttention on a GPU."""
 BLOCK = 128
 """Side of FlexAttention's blocks of tokens, each skipped or computed as a whole."""
-
-
-def check_backend(backend: str) -> None:
-    """Raise EncoderError for a name that is none of `AttentionBackend`."""
-    known = get_args(AttentionBackend)
-    if backend not in known:
-        raise EncoderError(f"unknown attention backend {backend!r}; known are {', '.join(known)}")
 
 
 def gazed_attention(

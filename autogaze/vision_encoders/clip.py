@@ -9,7 +9,7 @@ from autogaze.vision_encoders.layout import TokenLayout
 
 
 class ClipAdapter(EncoderAdapter):
-    """A class token; a norm before the blocks, and one for the pooled token only."""
+    """CLIP: a class token, a norm before the blocks, and one for the pooled token only."""
 
     num_prefix = 1
     positions_skipped = 1
@@ -30,7 +30,7 @@ class ClipAdapter(EncoderAdapter):
         layout: TokenLayout,
         rotary: Rotary | None,
     ) -> Float[Tensor, "one N C"]:
-        # transformers 4 wants the second mask named; 5 hands it to attention, which ignores it.
+        # transformers 4 requires the second mask; 5 passes it to attention, which ignores it.
         out = layer(tokens, layout, causal_attention_mask=None)
         return out[0] if isinstance(out, tuple) else out
 

@@ -11,7 +11,7 @@ from autogaze.vision_encoders.adapter import EncoderAdapter
 
 
 class Dinov2Adapter(EncoderAdapter):
-    """A class token, then registers, which have no positions."""
+    """DINOv2: a class token, and registers without positions."""
 
     positions_skipped = 1
 
@@ -21,7 +21,7 @@ class Dinov2Adapter(EncoderAdapter):
 
     @property
     def usual_pyramid(self) -> PatchPyramid:
-        # Published weights have the positions of 518 pixels and mostly see 224.
+        # Published weights have positions for 518 pixels and are mostly used with 224.
         if self.image_size == 518:
             return PatchPyramid((32, 64, 112, 224), self.patch_size, crop=True)
         return super().usual_pyramid

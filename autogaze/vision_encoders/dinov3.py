@@ -11,7 +11,7 @@ from autogaze.vision_encoders.layout import TokenLayout
 
 
 class Dinov3Adapter(EncoderAdapter):
-    """Positions turn queries and keys of patches; class and register tokens have none."""
+    """DINOv3: rotary positions of patches, none of class and register tokens."""
 
     @property
     def num_prefix(self) -> int:  # type: ignore[override]

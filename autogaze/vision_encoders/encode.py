@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,7 +15,7 @@ from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders.adapter import EncoderAdapter, PositionTables, Rotary
-from autogaze.vision_encoders.attention import check_backend
+from autogaze.vision_encoders.attention import AttentionBackend
 from autogaze.vision_encoders.layout import AttentionType, TokenLayout, check_attention_type
 from autogaze.vision_encoders.patches import gazed_patches
 
@@ -47,7 +47,10 @@ class GazedSettings:
 
     def __post_init__(self) -> None:
         check_attention_type(self.attn_type)
-        check_backend(self.backend)
+        if self.backend not in (known := get_args(AttentionBackend)):
+            raise EncoderError(
+                f"unknown attention backend {self.backend!r}; known are {', '.join(known)}"
+            )
         if self.max_tokens < 1:
             raise EncoderError(f"max_tokens must be at least 1, got {self.max_tokens}")
         if self.empty_frames not in ("error", "hold"):

@@ -1,7 +1,7 @@
 """Pixels of gazed patches, cut from the frames at the patches' scales.
 
-A frame is resized only to the scales it is gazed at (bicubic, not antialiased, as the
-published encoder was trained), and of each scale only the chosen cells are copied.
+A frame is resized only to the scales of its gazed patches (bicubic, not antialiased, as the
+published encoder was trained), and of each scale only the gazed cells are copied.
 """
 
 from jaxtyping import Float, Int

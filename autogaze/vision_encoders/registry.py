@@ -1,6 +1,6 @@
 """Registry of encoder adapters, by the `model_type` of a model's configuration.
 
-Adapters are imported when a model of theirs comes: listing them costs nothing.
+An adapter is imported when a model of its family is given.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from autogaze.vision_encoders.adapter import EncoderAdapter
 
 
 class _Family(NamedTuple):
-    """A family of models, by classes or by names that are imported when needed."""
+    """A family of models; its classes may be given by names, which are imported when needed."""
 
     description: str
     adapter: type[EncoderAdapter] | str  # "module:class" in this package
@@ -51,7 +51,7 @@ def register_encoder(
     Args:
         model_type: `model.config.model_type` of the family; a known one is replaced.
         adapter: of the family.
-        model_class: that `GazedVisionModel.from_pretrained` loads; None: `AutoModel`.
+        model_class: the class that `GazedVisionModel.from_pretrained` loads; None: `AutoModel`.
 
     Raises:
         EncoderError: `adapter` is no subclass of `EncoderAdapter`, or `model_class` is no

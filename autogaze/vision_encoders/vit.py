@@ -11,7 +11,7 @@ from autogaze.vision_encoders.layout import TokenLayout
 
 
 class ViTAdapter(EncoderAdapter):
-    """A class token, pooled by a dense layer where the model has one."""
+    """ViT: a class token, pooled by a dense layer where the model has one."""
 
     num_prefix = 1
     positions_skipped = 1
@@ -24,7 +24,7 @@ class ViTAdapter(EncoderAdapter):
 
     @property
     def layers(self) -> Iterable[nn.Module]:
-        # transformers 5 has them on the model, 4 on an encoder.
+        # On the model in transformers 5, on an encoder in 4.
         return self.model.layers if hasattr(self.model, "layers") else self.model.encoder.layer
 
     def prefix(self) -> Float[Tensor, "P C"]:

@@ -97,7 +97,9 @@ def test_siglip_is_shown_its_own_size():
 
 @pytest.mark.parametrize("published", [True, False])
 def test_networks_come_from_the_checkpoint_in_either_naming(published, monkeypatch):
-    monkeypatch.setattr(loss_networks, "_fetch", lambda *_: pytest.fail("reached for the hub"))
+    monkeypatch.setattr(
+        loss_networks, "load_pretrained", lambda *_: pytest.fail("reached for the hub")
+    )
     made, real = some_clips(seed=0), some_clips(seed=1)
     one = FrameLosses.parse("dinov2_reg+siglip2", "1+1", networks(published))
     other = FrameLosses.parse("dinov2_reg+siglip2", "1+1", networks(not published))

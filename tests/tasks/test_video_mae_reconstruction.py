@@ -70,7 +70,9 @@ def test_it_learns():
 
 
 def test_published_file(videomae_pt, monkeypatch):
-    monkeypatch.setattr(loss_networks, "_fetch", lambda *_: pytest.fail("reached for the hub"))
+    monkeypatch.setattr(
+        loss_networks, "load_pretrained", lambda *_: pytest.fail("reached for the hub")
+    )
     recipe = {"loss_type": "l1+dinov2_reg+siglip2", "loss_weights": "1+0.3+0.3"}
     scorer = VideoMAEReconstruction.from_checkpoint(videomae_pt, config=TINY, **recipe)
     frames, gaze = some_clips(), some_gaze(TINY.pyramid)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,7 @@ def test_a_reconstruction_model_keeps_the_losses_it_was_trained_with(
     config = "video_folder_video_mae_reconstruction_ar_gaze_grpo"
     options = compose_options(config, f"task={task}", "model.scales=16+32")["task"]
     given = options["recon_model_config"]
-    given |= {**TINY.values(), "scales": None}
+    given |= {**asdict(TINY), "scales": None}
     options["recon_model"] = None
     if says is not None:
         save_video_mae(tiny_mae(), tmp_path / "task", **says)
@@ -180,7 +181,7 @@ def test_a_file_of_weights_alone_gets_its_shape_from_the_options(tmp_path):
     options["default_loss_type"], options["default_loss_weights"] = "l1", 1
     with pytest.raises(CheckpointError, match=r"no config\.json says what shape"):
         read_task(options).build(TINY.pyramid)
-    options["recon_model_config"] |= {**TINY.values(), "scales": None}
+    options["recon_model_config"] |= {**asdict(TINY), "scales": None}
     found = read_task(options).build(TINY.pyramid).mae.state_dict()
     assert all(torch.equal(found[name], value) for name, value in wanted.state_dict().items())
 

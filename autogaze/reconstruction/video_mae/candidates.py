@@ -1,11 +1,10 @@
 """VideoMAE frame by frame, for many candidate gazes of the newest frame at once.
 
-Attention is block-causal over frames, so what earlier frames contribute to a new one are
-their keys and values, layer by layer, in the encoder and in the decoder: computed when a
-frame is finished, cached, and shared by all candidates. What is left to compute for a
-candidate is its own frame; the last decoder layer only for the finest cells, which form
-the picture. Exact: the reconstructions are those of `VideoMAE.forward` where this frame alone
-is to be reconstructed (a frame that enters the decoder whole is seen whole by later ones).
+Attention is block-causal over frames, so a KV cache of earlier frames, in every layer of the
+encoder and the decoder, is shared by all candidates. Only the newest frame is computed per
+candidate, and in the last decoder layer only its finest cells, which form the picture. Exact:
+the reconstructions are those of `VideoMAE.forward` where this frame alone is to be
+reconstructed (a frame that enters the decoder whole is seen whole by later ones).
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from autogaze.vision_encoders.patches import gazed_patches
 
 
 class CandidateReconstruction:
-    """One clip under a VideoMAE: `start` a frame, `reconstruct` it from candidate gazes, `finish` it.
+    """A VideoMAE's state in one clip: `start` a frame, `reconstruct` it from gazes, `finish` it.
 
     Args:
         model: in evaluation mode.
@@ -45,13 +44,13 @@ class CandidateReconstruction:
         self._decoder.append(decoder.decoder_embed(encoded) + decoder.decoder_pos_embed[:, :1])
 
     def start(self, frame: Float[Tensor, "3 S S"]) -> None:
-        """Go on to the next frame, normalised."""
+        """Begin the next frame, given normalised."""
         if self.num_frames >= self.model.config.max_num_frames:
             raise GeometryError(
                 f"this VideoMAE knows {self.model.config.max_num_frames} frames, got one more"
             )
-        everything = torch.arange(self.pyramid.num_patches, device=frame.device)
-        patches = gazed_patches(frame[None], everything, torch.zeros_like(everything), self.pyramid)
+        ids = torch.arange(self.pyramid.num_patches, device=frame.device)
+        patches = gazed_patches(frame[None], ids, torch.zeros_like(ids), self.pyramid)
         embeddings, decoder = self.model.vit.embeddings, self.model.decoder
         tokens = embeddings.patch_embeddings(patches)
         time = embeddings.time_embed[self.num_frames]
@@ -96,7 +95,7 @@ class _CachedBlocks:
         return last[0].after(last[1], x, queries)[0]
 
     def append(self, x: Float[Tensor, "one n C"]) -> Float[Tensor, "one n C"]:
-        """Go on to these tokens: later ones see them."""
+        """Compute the next tokens and cache their keys and values."""
         for number, block in enumerate(self.blocks):
             x, (key, value) = block.after(self.cache[number], x)
             self.cache[number] = key[0], value[0]

@@ -1,13 +1,14 @@
-"""Reading VideoMAEs from every form they come in, and writing them as folders.
+"""VideoMAE checkpoints: folders, files and image MAEs read, folders written.
 
 A folder holds `config.json` and weights: our own (`save_video_mae`), or an image MAE's as
-transformers writes it, which becomes a video model whose scale and time embeddings are
-new. A file is a state dict (`videomae.pt` as published, or safetensors) and says nothing
-about heads, so its configuration is given or stands beside it.
+transformers writes it, which becomes a video model with new scale and time embeddings. A file
+is a state dict (`videomae.pt` as published, or safetensors), which does not tell the number of
+heads: its configuration is given or stands beside it.
 """
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from autogaze.utils.files import all_or_none, replacing
 from autogaze.utils.hub import CONFIG, WEIGHTS, find_checkpoint
 
 PUBLISHED_PREFIX = "mae."
-"""What names start with in the published `videomae.pt`, a state dict of its whole task."""
+"""Prefix of the parameters in the published `videomae.pt`, a state dict of its whole task."""
 
 OUR_TYPE, IMAGE_TYPE = "autogaze_video_mae", "vit_mae"
 
@@ -33,7 +34,7 @@ VIDEO_PARAMETERS = (
     "decoder.decoder_scale_embed",
     "decoder.time_embed",
 )
-"""What an image MAE does not have."""
+"""Parameters that an image MAE lacks."""
 
 # Parameter names of image MAEs as the versions of transformers write them.
 _RENAMED = (
@@ -99,13 +100,13 @@ def save_video_mae(
     Args:
         model: what to write.
         folder: made if it is not there.
-        half: round to float16, half the size; it is loaded as float32 all the same.
-        recipe: more for `config.json`, such as `loss_type` and `loss_weights`: the losses
-            that it was trained with.
+        half: round weights to float16; they are loaded as float32 all the same.
+        recipe: further values of `config.json`, such as the `loss_type` and `loss_weights` that
+            it was trained with.
 
     Raises:
-        OutputError: it cannot be written, or its weights are too large for float16; what
-            was there before stays.
+        OutputError: it cannot be written, or its weights are too large for float16; an older
+            checkpoint stays.
     """
     folder = Path(folder)
     try:
@@ -114,7 +115,7 @@ def save_video_mae(
         raise OutputError(
             f"{folder}: cannot be made a folder: {error.strerror or error}"
         ) from error
-    content = {"model_type": OUR_TYPE, **model.config.values(), **recipe}
+    content = {"model_type": OUR_TYPE, **asdict(model.config), **recipe}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
         state = {name: value.half() for name, value in state.items()}
@@ -135,17 +136,17 @@ def read_mae_config(checkpoint: Path) -> dict[str, Any]:
     """The values of a VideoMAE's or ViT-MAE's `config.json`.
 
     Raises:
-        CheckpointError: there is none, it is another model's, or of a variant that is not known.
+        CheckpointError: there is none, or it is of another model or an unsupported variant.
     """
     values = read_config(checkpoint)
     kind = values.get("model_type", OUR_TYPE)
     if kind not in (OUR_TYPE, IMAGE_TYPE):
         raise CheckpointError(
-            f"{checkpoint}: is no VideoMAE's nor a ViT-MAE's, but that of {kind!r}"
+            f"{checkpoint}: is neither a VideoMAE's nor a ViT-MAE's, but that of {kind!r}"
         )
     if values.get("hidden_act", "gelu") != "gelu" or not values.get("qkv_bias", True):
         raise CheckpointError(
-            f"{checkpoint}: only GELU and biased queries, keys and values are known"
+            f"{checkpoint}: only GELU and biased queries, keys and values are supported"
         )
     if values.get("from_canvas"):
         raise CheckpointError(
@@ -155,16 +156,11 @@ def read_mae_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def video_mae_state(state: State) -> dict[str, Tensor]:
-    """The VideoMAE's own parameters under our names, whatever else a checkpoint holds."""
-    inner = under_prefix(state, PUBLISHED_PREFIX) or state
-    return {
-        _our_name(name): value
-        for name, value in inner.items()
-        if name.split(".")[0] in ("vit", "decoder")
-    }
-
-
-def _our_name(name: str) -> str:
-    for pattern, ours in _RENAMED:
-        name = re.sub(pattern, ours, name)
-    return name
+    """The VideoMAE's own parameters under our names, among all tensors of a checkpoint."""
+    own = {}
+    for name, value in (under_prefix(state, PUBLISHED_PREFIX) or state).items():
+        if name.split(".")[0] in ("vit", "decoder"):
+            for pattern, ours in _RENAMED:
+                name = re.sub(pattern, ours, name)
+            own[name] = value
+    return own

@@ -1,6 +1,6 @@
-"""The shape of a VideoMAE, in the names that transformers' ViT-MAE uses."""
+"""Configuration of VideoMAE, in the names of transformers' ViT-MAE."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from autogaze.errors import CheckpointError
@@ -9,12 +9,12 @@ from autogaze.geometry import PatchPyramid
 
 @dataclass(frozen=True)
 class VideoMAEConfig:
-    """The shape of a VideoMAE: an image MAE with embeddings of scale and time.
+    """Architecture of a VideoMAE: an image MAE with embeddings of scale and time.
 
     Args:
         scales: sides in pixels as AutoGaze writes them; the last is the image's own.
-        max_num_frames: frames that have a time embedding.
-        image_size: side that the position tables were made for.
+        max_num_frames: number of time embeddings.
+        image_size: side that the position tables are for.
         hidden_size ... layer_norm_eps: as in transformers' `ViTMAEConfig`.
 
     Raises:
@@ -46,10 +46,10 @@ class VideoMAEConfig:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "VideoMAEConfig":
-        """From a configuration file's keys; those that mean nothing here are ignored.
+        """The configuration of a file's values; unknown keys are ignored.
 
         Raises:
-            CheckpointError: a value of another kind than it must be of.
+            CheckpointError: a value of the wrong type.
         """
         kinds: dict[str, type] = {field.name: type(field.default) for field in fields(cls)}
         known = {name: value for name, value in values.items() if name in kinds}
@@ -59,10 +59,6 @@ class VideoMAEConfig:
                     f"{name} of a VideoMAE must be of type {kinds[name].__name__}, got {value!r}"
                 )
         return cls(**known)
-
-    def values(self) -> dict[str, Any]:
-        """What `of` reads."""
-        return asdict(self)
 
     @property
     def pyramid(self) -> PatchPyramid:

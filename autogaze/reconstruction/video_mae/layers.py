@@ -169,7 +169,7 @@ class DecoderCells:
         slot = torch.arange(lengths.numel()).repeat_interleave(lengths.flatten())
         frame = slot % T
         starts = lengths.flatten().cumsum(0) - lengths.flatten()
-        # In a frame with all cells a patch stands at its id, elsewhere in its turn.
+        # The index of a patch in a frame with all cells is its id, else its position in the gaze.
         ids, gazed_slot = gaze.ids.cpu(), gaze.frame_of_patch.cpu()
         turn = torch.arange(len(ids)) - torch.tensor(gaze.offsets[:-1])[gazed_slot]
         gazed = starts[gazed_slot] + torch.where(whole[gazed_slot % T], ids, turn)

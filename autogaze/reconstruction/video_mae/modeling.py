@@ -1,7 +1,7 @@
 """VideoMAE: a reconstruction model, frames decoded from gazed patches (AutoGaze, section 3.2).
 
-Tokens of a clip are packed without padding, so cost follows the patches kept; a frame
-that is to be reconstructed enters the decoder with all its cells.
+Tokens of a clip are packed without padding. A frame that is to be reconstructed enters the
+decoder with all its cells.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from autogaze.vision_encoders.patches import gazed_patches
 
 
 class VideoMAE(nn.Module):
-    """Reconstructs whole frames from the patches gazed at in them and before them."""
+    """Reconstruction of whole frames from the gazed patches of these and earlier frames."""
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class Embeddings(nn.Module):
 
 
 class PatchEmbeddings(nn.Module):
-    """The patch projection: of patches that are cut already, a matrix product."""
+    """The patch projection: a convolution, computed as a matrix product of cut patches."""
 
     def __init__(self, width: int, patch_size: int) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Everything that turns encoded tokens into pixels."""
+    """Embeddings, blocks, norm and projection to pixels of the decoder."""
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()

@@ -1,7 +1,6 @@
-"""SigLIP as users of AutoGaze call it: `siglip(video, gazing_info=gaze)`.
+"""SigLIP with AutoGaze's interface, `siglip(video, gazing_info=gaze)`.
 
-It is transformers' model with transformers' parameters; with a gaze it encodes the gazed
-patches only.
+transformers' model with its own parameters; with a gaze it encodes the gazed patches only.
 """
 
 from typing import Any
@@ -34,7 +33,7 @@ class SiglipVisionConfig(DenseConfig):
         max_embed_batch_size: frames resized together while patches are cut; None: 64.
 
     Raises:
-        EncoderError: values that no model can have.
+        EncoderError: see `check`.
     """
 
     def __init__(
@@ -53,15 +52,15 @@ class SiglipVisionConfig(DenseConfig):
         self.check()
 
     def check(self) -> None:
-        """Raise EncoderError for values that no model can have.
+        """Raise EncoderError for an unknown `attn_type` or a `max_embed_batch_size` below 1.
 
-        Called again where the model is used: transformers sets the keys that
-        `from_pretrained` was given without asking.
+        Called again where the model is used, since transformers sets the keys given to
+        `from_pretrained` afterwards.
         """
         check_attention_type(self.attn_type)
-        at_once = self.max_embed_batch_size
-        if at_once is not None and at_once < 1:
-            raise EncoderError(f"max_embed_batch_size must be at least 1 frame, got {at_once}")
+        frames = self.max_embed_batch_size
+        if frames is not None and frames < 1:
+            raise EncoderError(f"max_embed_batch_size must be at least 1 frame, got {frames}")
 
     @property
     def pyramid(self) -> PatchPyramid:
@@ -73,8 +72,8 @@ class SiglipVisionConfig(DenseConfig):
 class SiglipVisionModel(DenseModel):
     """transformers' `SiglipVisionModel` that can be given a gaze.
 
-    Every `attn_implementation` is accepted and none is needed: gazed attention picks
-    what the device has (see `vision_encoders.attention`).
+    Every `attn_implementation` is accepted and ignored: gazed attention chooses by the device
+    (see `vision_encoders.attention`).
     """
 
     config_class = SiglipVisionConfig
@@ -85,7 +84,7 @@ class SiglipVisionModel(DenseModel):
         config._attn_implementation = attention.NAME
         super().__init__(config)
         config.check()
-        self._use_own_attention()
+        self._use_gazed_attention()
         self.register_load_state_dict_pre_hook(_rename_published)
 
     @classmethod
@@ -114,7 +113,7 @@ class SiglipVisionModel(DenseModel):
             zero where padded; of a `Gaze` they are (N, C) in its order. `pooler_output`
             is (B, T, C).
         """
-        self._use_own_attention()
+        self._use_gazed_attention()
         if output_hidden_states is None:
             output_hidden_states = bool(self.config.output_hidden_states)
         if gazing_info is None:
@@ -162,16 +161,16 @@ class SiglipVisionModel(DenseModel):
             frames_at_once=config.max_embed_batch_size or 64,
         )
 
-    def _use_own_attention(self) -> None:
-        # Which sees the whole image, by SDPA, where there is no gaze.
+    def _use_gazed_attention(self) -> None:
+        # Without a gaze it is SDPA over the whole image.
         if self.config._attn_implementation != attention.NAME:
             self.config._attn_implementation = attention.NAME
 
 
 def _rename_published(module: nn.Module, state: dict[str, Tensor], *_: Any) -> None:
-    """Published names start with `vision_model.`; transformers 5's own do not.
+    """Load hook for published names, which start with `vision_model.`; transformers 5's do not.
 
-    `from_pretrained` knows both, this makes `load_state_dict` know them as well.
+    `from_pretrained` handles both by itself.
     """
     prefix = "vision_model."
     if not hasattr(module, "vision_model"):
@@ -182,6 +181,6 @@ def _rename_published(module: nn.Module, state: dict[str, Tensor], *_: Any) -> N
 def _unpacked(
     packed: Float[Tensor, "N C"], is_padding: Bool[Tensor, "B slots"]
 ) -> Float[Tensor, "B slots C"]:
-    """Features put back where their slots are, zeros in padded slots."""
+    """Features of the slots that are not padding, zeros in the others."""
     rows = packed.new_zeros(*is_padding.shape, packed.shape[-1])
     return rows.masked_scatter(~is_padding[..., None], packed) if rows.numel() else rows

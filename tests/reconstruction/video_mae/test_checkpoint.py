@@ -1,7 +1,7 @@
 """Reading and writing VideoMAEs."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def image_mae(folder):
     import transformers as tf
 
     kept = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    values = {name: value for name, value in SMALL.values().items() if name not in ("scales",)}
+    values = {name: value for name, value in asdict(SMALL).items() if name not in ("scales",)}
     values = {k: v for k, v in values.items() if k in kept or k.startswith("decoder_")}
     values["num_hidden_layers"] = 1
     torch.manual_seed(1)
