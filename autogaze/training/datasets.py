@@ -89,12 +89,9 @@ class DatasetConfig:
 
         TrainingError where there are none, or they are not the same in every epoch.
         """
-        if getattr(self, "random_sample_frame", False):
-            raise TrainingError(
-                "gaze labels belong to fixed clips: use dataset.random_sample_frame=False"
-            )
-        if getattr(self, "augmentation", None) is not None:
-            raise TrainingError("gaze labels belong to clips as they are: no dataset.augmentation")
+        for name, off in (("random_sample_frame", False), ("augmentation", None)):
+            if getattr(self, name, off) != off:
+                raise TrainingError(f"gaze labels belong to fixed clips: leave out dataset.{name}")
         return self.build(split, pyramid.side, seed if self.seed is None else self.seed, None)
 
     def members(self) -> "Sequence[DatasetConfig]":
