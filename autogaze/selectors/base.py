@@ -1,7 +1,7 @@
-"""The selector: clips in, a gaze out, as whole clips or frame by frame.
+"""Base classes of selectors: clips in, a gaze out, as whole clips or frame by frame.
 
-A selector subclasses `Selector` and writes `start`, which returns the stream that does the work:
-a `CausalStream` if every frame can be decided as it comes, else a `SelectionStream`.
+A selector subclasses `Selector` and implements `start`, which returns the stream that does the
+work: a `CausalStream` if every frame is decided as it arrives, else a `SelectionStream`.
 """
 
 import math
@@ -26,14 +26,14 @@ S = TypeVar("S", bound="Selector")
 
 
 class Selector(ABC):
-    """Chooses patches.
+    """A patch selector.
 
     Attributes:
-        name: what `autogaze.load` knows it by.
+        name: its name in `autogaze.load`.
         pyramid: the patches it chooses from.
-        metric: in whose units `loss` is ("canvas", ...); None if it cannot stop by loss.
-        default_loss: the loss aimed at when neither `ratio` nor `loss` is given.
-        needs_motion: whether `Clips.motion` must be there.
+        metric: the metric of `loss` ("canvas", ...); None if it cannot stop by loss.
+        default_loss: the stopping threshold when neither `ratio` nor `loss` is given.
+        needs_motion: whether it needs `Clips.motion`.
     """
 
     name: ClassVar[str]
@@ -46,7 +46,7 @@ class Selector(ABC):
     def start(
         self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None
     ) -> "SelectionStream[Any]":
-        """The stream of `stream`, which has checked the settings: what a selector must write."""
+        """A new stream; settings have been checked. What a selector must implement."""
 
     def stream(
         self,
@@ -55,7 +55,7 @@ class Selector(ABC):
         loss: float | None = None,
         generator: torch.Generator | None = None,
     ) -> "SelectionStream[Any]":
-        """Start a selection that is fed frame by frame; the same arguments as `select`."""
+        """Start a selection that is fed frame by frame; arguments as of `select`."""
         ratio, loss = self.settings(ratio, loss)
         return self.start(ratio, loss, generator)
 
@@ -77,8 +77,8 @@ class Selector(ABC):
             generator: source of randomness, for selectors that use any.
 
         Raises:
-            SelectorError: frames of another size, values that are no ratio or loss,
-                or a setting that this selector cannot honour.
+            SelectorError: frames of another size, a ratio or loss out of range, or a setting
+                that this selector does not support.
         """
         clips = as_clips(clips)
         self.check(clips)
@@ -88,40 +88,28 @@ class Selector(ABC):
         return Gaze.cat_frames([*pieces, last] if last is not None else pieces)
 
     def stream_video(self, path: str | Path, **options: Unpack["GazeOptions"]) -> Iterator[Gaze]:
-        """Gaze at a video of any length: one `Gaze` per chunk of 16 frames.
-
-        Args:
-            path: any video or image.
-            options: see `autogaze.pipeline.GazeStream`.
-
-        Yields:
-            Gazes of (tiles, frames) in source pixels and seconds. Memory does not grow with the
-            video's length.
-
-        Raises:
-            AutoGazeError: bad settings at once; a bad video as soon as it shows.
-        """
-        from autogaze.pipeline import GazeStream  # clips are selected from without PyAV
+        """Gaze at a video of any length, one `Gaze` per chunk; see `autogaze.stream_video`."""
+        from autogaze.pipeline import GazeStream  # which needs PyAV
 
         return (chunk.gaze for chunk in GazeStream(path, self, **options))
 
     def gaze_video(self, path: str | Path, **options: Unpack["GazeOptions"]) -> Gaze:
-        """Gaze at a whole video: the gazes of `stream_video`, joined in time."""
+        """Gaze at a whole video; see `autogaze.gaze_video`."""
         return Gaze.cat_frames(list(self.stream_video(path, **options)))
 
     def check(self, clips: Clips) -> None:
-        """Raise `SelectorError` unless this selector can look at `clips`."""
+        """Raise `SelectorError` unless `clips` are valid input of this selector."""
         side = clips.frames.shape[-1]
         if side != self.pyramid.side:
             raise SelectorError(
-                f"{self.name} looks at frames of {self.pyramid.side} x {self.pyramid.side} pixels, "
+                f"{self.name} takes frames of {self.pyramid.side} x {self.pyramid.side} pixels, "
                 f"got {side} x {side}; resize or tile them first (autogaze.gaze_video does)"
             )
         if clips.num_frames == 0 or clips.num_clips == 0:
-            raise SelectorError(f"no frames to look at: got {tuple(clips.frames.shape)}")
+            raise SelectorError(f"no frames: got {tuple(clips.frames.shape)}")
         frames = clips.frames
-        # Asked of everyone, also of those who look at no pixel. One NaN or infinity makes the
-        # sum one too; asking every value takes ten times as long.
+        # Checked for all selectors, also those that read no pixels. A NaN or infinity makes the
+        # sum one too; testing every value takes ten times as long.
         on_host = frames.is_floating_point() and frames.device.type == "cpu"
         if on_host and not math.isfinite(float(frames.detach().sum(dtype=torch.float32))):
             raise SelectorError(
@@ -140,9 +128,7 @@ class Selector(ABC):
         check_ratio(ratio)
         if loss is not None:
             if self.metric is None:
-                raise SelectorError(
-                    f"{self.name} cannot stop by loss, it only knows a cap: use ratio instead"
-                )
+                raise SelectorError(f"{self.name} cannot stop by loss: use ratio instead")
             check_loss(loss)
         if ratio is None and loss is None:
             loss = self.default_loss
@@ -153,14 +139,14 @@ class Selector(ABC):
 
 
 class SelectionStream(ABC, Generic[S]):
-    """The state of a selection that is fed frame by frame.
+    """State of a selection that is fed frame by frame.
 
-    All pieces that `step` and `finish` return, joined by `Gaze.cat_frames`, equal
-    `Selector.select` on the whole clip.
+    The gazes that `step` and `finish` return, joined by `Gaze.cat_frames`, equal
+    `Selector.select` of the whole clip.
 
     Attributes:
         num_clips: known from the first frame on.
-        num_frames: frames taken in so far.
+        num_frames: frames fed so far.
     """
 
     def __init__(self, selector: S, ratio: Ratio | None) -> None:
@@ -173,25 +159,20 @@ class SelectionStream(ABC, Generic[S]):
 
     @abstractmethod
     def step(self, frame: Clips | Tensor) -> Gaze:
-        """Take in the next frame of every clip, (B, 1, 3, S, S).
+        """Feed the next frame of every clip, (B, 1, 3, S, S).
 
         Returns:
-            A gaze at the frames that could be decided by now: usually that one frame; none or
-            several for selectors that look ahead.
+            A gaze at the frames decided by now: that one frame, or none or several for selectors
+            that look ahead.
         """
 
     def finish(self) -> Gaze | None:
-        """What is still undecided, or None; the stream cannot be fed afterwards."""
+        """End the stream; the gaze at frames not decided yet, or None."""
         self.finished = True
         return None
 
     def admit(self, frame: Clips | Tensor) -> Clips:
-        """Check and count the next frame, as every `step` does first.
-
-        Raises:
-            SelectorError: not one frame of this selector's size and of as many clips
-                as before, or a frame after `finish`.
-        """
+        """Check and count the next frame, as every `step` does first."""
         if self.finished:
             raise SelectorError("this stream is finished; start another with selector.stream()")
         clips = as_clips(frame)
@@ -212,7 +193,7 @@ class SelectionStream(ABC, Generic[S]):
 
 
 class CausalStream(SelectionStream[S]):
-    """A stream that decides every frame as it comes."""
+    """A stream that decides every frame as it arrives."""
 
     @abstractmethod
     def choose(self, frame: Clips, cap: int) -> Gaze:
@@ -235,6 +216,6 @@ def frame_gaze(
 
 
 def no_frames(pyramid: PatchPyramid, num_clips: int, device: torch.device) -> Gaze:
-    """A gaze at no frame at all: what a stream returns while it still looks ahead."""
+    """A gaze at no frames: what a stream returns while it looks ahead."""
     ids = torch.empty(0, dtype=torch.long, device=device)
     return Gaze(pyramid, ids, torch.empty(num_clips, 0, dtype=torch.long))

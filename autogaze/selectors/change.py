@@ -1,4 +1,4 @@
-"""Change: the cells that differ most from the frame before, over the whole clip.
+"""Change: cells of the finest scale that differ most from the frame before, over the whole clip.
 
 After the RGB form of Efficient Video Sampling (arXiv 2510.14624): the L1 distance of
 every cell to the same cell one frame earlier, and one threshold per clip, the q-quantile
@@ -18,13 +18,11 @@ from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_fra
 
 
 class Change(Selector):
-    """Cells of the finest scale above the clip's own quantile of change.
+    """Cells of the finest scale that change by more than the clip's own quantile.
 
-    The first frame is taken whole. A cell must change by more than the quantile, so a
-    clip that stands still costs one patch per frame. Under a `ratio` the most changed
-    cells of a frame come first, and the first frame is taken coarsely where its cells
-    do not all fit (`finest_cells.whole_frame`). The threshold is known only once the
-    clip has been seen: a stream decides everything in `finish`, keeping one frame and
+    The first frame is taken whole (`finest_cells.whole_frame`); a static clip costs one patch
+    per frame. Under a `ratio` the most changed cells come first. The threshold is known only
+    at the end of the clip: a stream decides everything in `finish`, and keeps one frame and
     all distances.
 
     Args:
@@ -55,7 +53,7 @@ class _ChangeStream(SelectionStream[Change]):
         self.scores: list[Float[Tensor, "B cells"]] = []
 
     def step(self, frame: Clips | Tensor) -> Gaze:
-        """Always nothing: the threshold is not known yet."""
+        """A gaze at no frames: the threshold is not known yet."""
         clips = self.admit(frame)
         self.cap(self.num_frames - 1)  # a missing ratio is an error now, not at the end
         picture = clips.unit()[:, 0]
@@ -66,7 +64,7 @@ class _ChangeStream(SelectionStream[Change]):
         return no_frames(self.pyramid, clips.num_clips, picture.device)
 
     def finish(self) -> Gaze | None:
-        """The whole clip."""
+        """The gaze at the whole clip."""
         self.finished = True
         if self.previous is None:
             return None
@@ -80,7 +78,7 @@ class _ChangeStream(SelectionStream[Change]):
         return Gaze.cat_frames(gazes)
 
     def _threshold(self) -> Float[Tensor, "B 1"] | float:
-        """The distance that q of all cells do not exceed, for every clip."""
+        """The q-quantile of all distances of every clip."""
         if not self.scores:
             return 0.0
         scores = torch.cat(self.scores, dim=1)

@@ -1,11 +1,13 @@
-"""Codec: the cells that the video's own motion vectors say have moved.
+"""Codec: cells that move by the motion vectors of the compressed video.
 
-The decoder exports motion vectors anyway, so selecting costs next to nothing and reads
-no pixel. It knows what the compressing encoder knew: motion of blocks, not what is
-in them.
+The decoder exports motion vectors anyway, so selecting costs next to nothing and reads no pixels.
+They tell how blocks move, not what is in them.
 """
 
+from typing import cast
+
 import torch
+from torch import Tensor
 
 from autogaze.clips import Clips, Ratio
 from autogaze.errors import SelectorError
@@ -16,20 +18,18 @@ from autogaze.selectors.finest_cells import highest_cells, whole_frame
 
 
 class Codec(Selector):
-    """Cells of the finest scale that moved, most moved first.
+    """Cells of the finest scale that moved by more than a threshold, most moved first.
 
-    The first frame of a clip is taken whole, and so is a later frame in which every
-    cell is new (a key frame in the middle of a clip); under a `ratio` coarsely where
-    the cells do not all fit (`finest_cells.whole_frame`). In other frames, cells that
-    moved by no more than the threshold are not taken, except one where nothing moved
-    at all.
+    The first frame of a clip is taken whole (`finest_cells.whole_frame`), and so is a later
+    frame in which every cell is new (a key frame in the middle of a clip). Every other frame
+    takes at least its most moved cell.
 
     Args:
         pyramid: the patches to choose from.
-        threshold: motion up to which a cell counts as standing still, in pixels of the
-            frame. Half a pixel hides the jitter of quarter-pixel vectors.
-        new_content: motion from which on a cell counts as new: the decoder's mark for
-            blocks that were not predicted from an earlier frame.
+        threshold: motion up to which a cell counts as static, in source pixels. Half a pixel
+            hides the jitter of quarter-pixel vectors.
+        new_content: motion from which on a cell counts as new: the value of blocks that were
+            not predicted from an earlier frame.
     """
 
     name = "codec"
@@ -51,13 +51,12 @@ class Codec(Selector):
 
     def check(self, clips: Clips) -> None:
         super().check(clips)
-        grid = self.pyramid.grids[-1]
-        if clips.motion is None or tuple(clips.motion.shape[2:]) != (grid, grid):
-            shape = None if clips.motion is None else tuple(clips.motion.shape)
+        grid, motion = self.pyramid.grids[-1], cast(Tensor, clips.motion)
+        if tuple(motion.shape[2:]) != (grid, grid):
             raise SelectorError(
-                f"{self.name} needs the motion of {grid} x {grid} cells, got {shape}"
+                f"{self.name} needs the motion of {grid} x {grid} cells, got {tuple(motion.shape)}"
             )
-        if not bool((clips.motion >= 0).all()):
+        if not bool((motion >= 0).all()):
             raise SelectorError("motion must be at least 0 pixels everywhere, got less or NaN")
 
     def start(
@@ -67,12 +66,10 @@ class Codec(Selector):
 
 
 class _MotionStream(CausalStream[Codec]):
-    """Each frame by its own motion."""
+    """Selects in each frame by its own motion."""
 
     def choose(self, frame: Clips, cap: int) -> Gaze:
-        if frame.motion is None:  # `Codec.check` has refused such clips
-            raise SelectorError("codec needs the decoder's motion vectors")
-        motion = frame.motion[:, 0].flatten(1).float()  # (B, cells)
+        motion = cast(Tensor, frame.motion)[:, 0].flatten(1).float()  # (B, cells)
         whole = whole_frame(self.pyramid, cap).to(motion.device)
         is_new = (motion >= self.selector.new_content).all(dim=1).tolist()
         moved = highest_cells(motion, self.selector.threshold, self.pyramid)

@@ -1,4 +1,4 @@
-"""Controls: random patches and centre patches, the baselines that any selector must beat."""
+"""Controls: random patches and centre patches, the baselines of every selector."""
 
 import torch
 
@@ -8,7 +8,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.selectors.base import CausalStream, SelectionStream, Selector, frame_gaze
 
 DEFAULT_RATIO = 0.1
-"""Taken when no ratio is given: where AutoGaze is published to work (its section 4)."""
+"""Ratio when none is given: that of the AutoGaze paper, section 4."""
 
 
 class Centre(Selector):
@@ -26,7 +26,7 @@ class Centre(Selector):
         self.pyramid = pyramid or PatchPyramid()
         boxes = self.pyramid.rectangles.double()
         offset = (boxes[:, :2] + boxes[:, 2:]) / 2 - self.pyramid.side / 2
-        # In whole 1/1024 pixels squared: rectangles are float32, and ties must be ties.
+        # Rounded to 1/1024 square pixels, so that float32 errors break no ties.
         distance = (offset.square().sum(dim=1) * 1024).round()
         self.order = distance.argsort(stable=True)
 
@@ -37,7 +37,7 @@ class Centre(Selector):
 
 
 class _CentreStream(CausalStream[Centre]):
-    """The same patches in every frame."""
+    """Selects the same patches in every frame."""
 
     def choose(self, frame: Clips, cap: int) -> Gaze:
         ids = self.selector.order[:cap].to(frame.frames.device)
@@ -45,11 +45,10 @@ class _CentreStream(CausalStream[Centre]):
 
 
 class Random(Selector):
-    """Patches of all scales, uniformly and without replacement, the cap in every frame.
+    """Patches of all scales, uniformly and without replacement, as many as the cap.
 
-    One seed per clip is drawn from `generator` (torch's own if None), in the order of the
-    clips. So clips chosen together, one after another, or frame by frame get the same
-    patches from the same generator.
+    One seed per clip is drawn from `generator` (torch's global one if None), so that clips get
+    the same patches in a batch, one after another, or frame by frame.
 
     Args:
         pyramid: the patches to choose from.
@@ -67,7 +66,7 @@ class Random(Selector):
 
 
 class _RandomStream(CausalStream[Random]):
-    """One generator per clip."""
+    """Selects with one generator per clip."""
 
     def __init__(self, selector: Random, ratio: Ratio, generator: torch.Generator | None) -> None:
         super().__init__(selector, ratio)

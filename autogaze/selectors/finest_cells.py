@@ -1,9 +1,7 @@
 """Scoring and selecting cells of the finest scale, shared by run-length, change and codec.
 
-A scored frame takes its highest cells; a frame that is all new (the first of a clip)
-is taken whole: at the finest scale, or, under a cap that is too small for that, at
-the finest scale that fits, so that a small budget shows the whole frame coarsely and
-not one corner of it sharply.
+A scored frame takes its highest cells. A frame that is all new (the first of a clip) is taken
+whole, at the finest scale whose cells all fit the cap.
 """
 
 from functools import lru_cache
@@ -37,10 +35,10 @@ def highest_cells(
 
 @lru_cache(maxsize=256)
 def whole_frame(pyramid: PatchPyramid, cap: int) -> Int[Tensor, " n"]:
-    """At most `cap` ids that show all of a frame.
+    """At most `cap` ids that cover a frame.
 
-    The finest scale if all of its cells fit; else the finest that fits, and the rest
-    of the cap spread evenly over the cells of the next scale.
+    All cells of the finest scale that fits, and the rest of the cap spread evenly over the cells
+    of the next scale.
     """
     fitting = [level for level, cells in enumerate(pyramid.cells) if cells <= cap]
     level = fitting[-1] if fitting else -1
@@ -50,7 +48,7 @@ def whole_frame(pyramid: PatchPyramid, cap: int) -> Int[Tensor, " n"]:
         if level + 1 == len(pyramid.cells):
             return ids
         rest, cells = cap - whole, pyramid.cells[level + 1]
-        # The middles of `rest` equal stretches of the cells.
+        # The middles of `rest` equal intervals of the cells.
         spread = (2 * torch.arange(rest) + 1) * cells // (2 * max(1, rest))
         return torch.cat([ids, spread[:cells] + pyramid.offsets[level + 1]])
 

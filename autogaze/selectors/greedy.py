@@ -1,8 +1,7 @@
 """Greedy: the patch that lowers the canvas loss most, then the next one, and so on.
 
-No weights: it looks at the frame itself, so it is the strongest simple selector under the
-canvas loss, and what a learned selector is compared with (and can be taught by). Exact: every
-patch taken brings the true largest drop in loss, ties going to the lowest id
+It needs no weights but the whole frame, and is the reference and the teacher of the learned
+selector. Exact: every patch brings the largest drop in loss there is, ties going to the lowest id
 (`autogaze.reconstruction.greedy_search`).
 """
 
@@ -17,15 +16,13 @@ from autogaze.selectors.base import CausalStream, SelectionStream, Selector, fra
 
 
 class Greedy(Selector):
-    """Largest drop in canvas loss first.
+    """Patches in the order of their drop in canvas loss.
 
-    With `loss`, every frame is gazed at until its canvas loss is at most `loss`, or
-    its cap is reached, or it is gazed at everywhere. Without a cap any loss is met:
-    where a frame still differs from the canvas, the finest patch there lowers the
-    loss, and with all finest patches gazed the canvas is the frame (all but the
-    uncovered margin of a cropped pyramid). With `ratio` alone, a frame ends at its
-    cap or when no patch would lower the loss any further. Every frame takes at least
-    one patch, the least harmful one if none is of use.
+    With `loss`, a frame stops when its canvas loss is at most `loss`, at its cap, or when all
+    patches are taken. Without a cap any loss is met, since all finest patches together
+    reconstruct the frame (but for the uncovered margin of a cropped pyramid). With `ratio`
+    alone, a frame stops at its cap or when no patch lowers the loss. Every frame takes at
+    least one patch.
 
     Args:
         pyramid: the patches to choose from.
@@ -33,8 +30,8 @@ class Greedy(Selector):
 
     name = "greedy"
     metric = "canvas"
-    # Looked at on real clips: at 0.03 objects blur, at 0.02 they keep their edges and
-    # flat surroundings blur (4 % of the patches), at 0.01 little is missing (11 %).
+    # By eye, on real clips: at 0.03 objects blur, at 0.02 they keep their edges and flat
+    # surroundings blur (4 % of the patches), at 0.01 little is missing (11 %).
     default_loss = 0.02
 
     def __init__(self, pyramid: PatchPyramid | None = None) -> None:
@@ -47,7 +44,7 @@ class Greedy(Selector):
 
 
 class _GreedyStream(CausalStream[Greedy]):
-    """One canvas per clip."""
+    """Searches on one canvas per clip."""
 
     def __init__(self, selector: Greedy, ratio: Ratio | None, loss: float | None) -> None:
         super().__init__(selector, ratio)
@@ -72,7 +69,7 @@ class _GreedyStream(CausalStream[Greedy]):
         return frame_gaze(self.pyramid, ids, losses=column, metric=self.selector.metric)
 
     def _is_done(self, search: Search, drop: float) -> bool:
-        """Whether the loss asked for is met, or, without one, the best patch lowers it no more."""
+        """Whether the threshold is reached, or, without one, the best patch lowers the loss no more."""
         if self.loss is None:
             return drop <= 0
         # Rounded to float32 as it is reported, so that a reported loss is never above.

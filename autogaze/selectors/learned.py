@@ -1,4 +1,4 @@
-"""The learned selector: AutoGaze behind the protocol that all selectors share."""
+"""Learned: patches chosen by an AutoGaze model."""
 
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,24 @@ from autogaze.models.autogaze.grid_adaptation import GridAdaptation
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.sampling import Sampling
-from autogaze.models.autogaze.streaming import ClipStream, Generation
+from autogaze.models.autogaze.streaming import ClipStream
 from autogaze.selectors.base import SelectionStream, Selector
 
 
 class Learned(Selector):
-    """Gazes with an `AutoGaze` model.
+    """Selector with an `AutoGaze` model.
 
-    `loss` is the *predicted* reconstruction loss, in units of the metric that the
-    weights were trained with; the published weights are optimistic (losses measured
-    at a threshold of 0.7 were 0.81 to 0.94). With `ratio` alone every frame takes
-    exactly that share; with neither, the config's own threshold stops.
+    `loss` is the *predicted* reconstruction loss, in units of the metric that the weights were
+    trained with; the published weights underestimate it (losses measured at a threshold of 0.7
+    were 0.81 to 0.94). With `ratio` alone every frame takes exactly that share; with neither, the
+    config's threshold stops.
 
     Args:
         model: the weights; its device and dtype decide where and how gazing runs.
-        temperature: 0 takes the likeliest patches, else they are sampled.
-        pyramid: the patches to choose, for an encoder with another grid (as many scales
-            as the model has); None: the model's own. Frames then have that pyramid's
-            side, and are gazed at tile by tile (see `models.autogaze.grid_adaptation`).
+        temperature: of sampling; 0 takes the likeliest patches.
+        pyramid: patches of an encoder with another grid and as many scales; None: the model's.
+            Frames then have that pyramid's side, and are gazed at tile by tile (see
+            `models.autogaze.grid_adaptation`).
 
     Raises:
         GeometryError: a pyramid with another number of scales.
@@ -83,26 +83,31 @@ class Learned(Selector):
         clips = as_clips(clips)
         self.check(clips)
         ratio, loss = self.settings(ratio, loss)
+        caps = [self.cap(ratio, frame) for frame in range(clips.num_frames)]
+        return self.gaze(clips, caps, loss, Sampling(self.temperature, generator))
+
+    def gaze(
+        self,
+        clips: Clips,
+        caps: list[int],
+        loss: float | None,
+        sampling: Sampling,
+        stream: ClipStream | None = None,
+    ) -> Gaze:
+        """Gaze at the frames of checked clips; `caps` are per frame of the model."""
         generation = self.model.generate(
-            self.preprocess(clips),
-            caps=[self.cap(ratio, frame) for frame in range(clips.num_frames)],
-            threshold=loss,
-            sampling=Sampling(self.temperature, generator),
+            self.preprocess(clips), caps=caps, threshold=loss, sampling=sampling, stream=stream
         )
-        return self.to_gaze(generation)
+        gaze = generation.to_gaze()
+        return gaze if self.adaptation is None else self.adaptation.stitch(gaze)
 
     def preprocess(self, clips: Clips) -> Float[Tensor, "rows T 3 s s"]:
         """The model's input: the clips normalised, or their tiles."""
         video = normalise(clips.unit().to(self.model.device)).to(self.model.dtype)
         return video if self.adaptation is None else self.adaptation.cut(video)
 
-    def to_gaze(self, generation: Generation) -> Gaze:
-        """The model's gazes in patches of `pyramid`."""
-        gaze = generation.to_gaze()
-        return gaze if self.adaptation is None else self.adaptation.stitch(gaze)
-
     def cap(self, ratio: Ratio | None, frame: int) -> int:
-        """The model's cap on a frame, or on each of its tiles so that they keep the frame's."""
+        """The model's cap on a frame, or on each of its tiles, so that together they keep the frame's."""
         if self.adaptation is None or ratio is None:
             return frame_cap(ratio, frame, self.model.pyramid.num_patches)
         whole = frame_cap(ratio, frame, self.pyramid.num_patches)
@@ -110,7 +115,7 @@ class Learned(Selector):
 
 
 class LearnedStream(SelectionStream["Learned"]):
-    """A `ClipStream`, made when the first frame comes."""
+    """Feeds a `ClipStream`, started with the first frame."""
 
     def __init__(
         self,
@@ -125,18 +130,10 @@ class LearnedStream(SelectionStream["Learned"]):
         self.clip_stream: ClipStream | None = None
 
     def step(self, frame: Clips | Tensor) -> Gaze:
-        clips = self.admit(frame)
-        model = self.selector.model
+        clips, selector = self.admit(frame), self.selector
         if self.clip_stream is None:
-            adaptation = self.selector.adaptation
-            tiles = 1 if adaptation is None else adaptation.tiles**2
-            rows = clips.num_clips * tiles
-            self.clip_stream = model.stream(rows, num_frames=model.config.max_num_frames)
-        generation = model.generate(
-            self.selector.preprocess(clips),
-            caps=[self.selector.cap(self.ratio, self.num_frames - 1)],
-            threshold=self.loss,
-            sampling=self.sampling,
-            stream=self.clip_stream,
-        )
-        return self.selector.to_gaze(generation)
+            tiles = 1 if selector.adaptation is None else selector.adaptation.tiles**2
+            num_frames = selector.model.config.max_num_frames
+            self.clip_stream = selector.model.stream(clips.num_clips * tiles, num_frames=num_frames)
+        caps = [selector.cap(self.ratio, self.num_frames - 1)]
+        return selector.gaze(clips, caps, self.loss, self.sampling, self.clip_stream)

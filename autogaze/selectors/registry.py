@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autogaze.selectors.base import Selector
 
 DEFAULT = "greedy"
-"""What `load()` gives: needs no weights, and stops exactly where it is asked to."""
+"""Name of the selector that `load()` returns: needs no weights, and meets any loss exactly."""
 
 LEARNED = "learned"
 """Name of the selector whose weights come with the package."""
@@ -42,12 +42,12 @@ _SELECTORS = {
         "change", "Change", "finest patches that changed most since the frame before, in RGB"
     ),
     "codec": _Entry(
-        "codec", "Codec", "finest patches that the video's own motion vectors move, no pixels read"
+        "codec", "Codec", "finest patches that move by the video's motion vectors, no pixels read"
     ),
     LEARNED: _Entry(
         "learned", "Learned", "what a 3 M parameter model expects to lower the canvas loss most"
     ),
-    "random": _Entry("controls", "Random", "patches drawn at random: the baseline to beat"),
+    "random": _Entry("controls", "Random", "patches drawn at random, a baseline"),
     "centre": _Entry(
         "controls", "Centre", "patches nearest to the middle of the frame, coarse first"
     ),
@@ -55,18 +55,17 @@ _SELECTORS = {
 
 
 def list_selectors() -> dict[str, str]:
-    """The selectors that come with the package: name -> one line on how it chooses."""
+    """The selectors of this package: name -> one line on how it selects."""
     return {name: entry.description for name, entry in _SELECTORS.items()}
 
 
 def load(name: str | Path | None = None, **options: Any) -> "Selector":
-    """The selector of a name.
+    """Load a selector by name.
 
     Args:
         name: one of `list_selectors()`; a folder with a `config.json` and weights; or
-            a hub id such as "nvidia/AutoGaze", which is looked for in the local cache
-            and else downloaded (only such ids ever reach for the network; with
-            HF_HUB_OFFLINE=1 not even they). None: `DEFAULT`.
+            a hub id such as "nvidia/AutoGaze", which is downloaded if it is not in the local
+            cache (no other name uses the network). None: `DEFAULT`.
         options: passed on to the selector, e.g. `pyramid=PatchPyramid(...)`.
 
     Raises:
@@ -117,7 +116,7 @@ def stream_video(
         video's length.
 
     Raises:
-        AutoGazeError: bad settings at once; a bad video as soon as it shows.
+        AutoGazeError: bad settings at once; a bad video when it is read.
     """
     return _selector(selector).stream_video(path, **options)
 
@@ -150,6 +149,6 @@ def _learned(folder: Path, options: dict[str, Any]) -> "Selector":
     except AutoGazeError as error:
         if str(folder) in str(error):
             raise
-        raise CheckpointError(f"{folder}: {error}") from error  # a configuration knows no file
+        raise CheckpointError(f"{folder}: {error}") from error
     except (OSError, ValueError, SafetensorError) as error:  # no weights, no JSON, damaged
         raise CheckpointError(f"{folder}: cannot be loaded: {first_line(error)}") from error

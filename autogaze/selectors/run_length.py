@@ -26,20 +26,18 @@ TUBELET = 2
 class RunLength(Selector):
     """Cells of the finest scale that changed from tubelet to tubelet.
 
-    A kept cell is gazed at in both frames of its tubelet, since that is what one token
-    of a tubelet carries; in a clip of odd length the last tubelet is its last frame
-    alone. Under a `ratio` the most changed cells come first, and the first tubelet is
-    taken coarsely where its cells do not all fit (`finest_cells.whole_frame`). Every
-    frame takes at least its most changed cell.
+    A kept cell is gazed at in both frames of its tubelet; in a clip of odd length the last
+    tubelet is one frame. The first tubelet is taken whole (`finest_cells.whole_frame`). Under
+    a `ratio` the most changed cells come first. Every frame takes at least its most changed
+    cell.
 
     Args:
-        pyramid: the patches to choose from; only the finest scale is used once the
-            first tubelet is over.
+        pyramid: the patches to choose from; after the first tubelet only the finest scale.
         threshold: tau, the mean absolute difference from which on a cell counts as
             changed, in units of the ImageNet standard deviation.
-        since: compare with the "previous" tubelet, as published, or with the tubelet
-            in which the cell was last "kept", which also notices slow drift (and,
-            under a cap, comes back to cells that had to wait).
+        since: compare with the "previous" tubelet, as published, or with the tubelet in
+            which the cell was last "kept", which also detects slow drift and, under a cap,
+            returns to cells that were left out.
     """
 
     name = "run-length"
@@ -65,11 +63,11 @@ class RunLength(Selector):
 
 
 class _TubeletStream(SelectionStream[RunLength]):
-    """The tubelet that is still open, and what it is compared with.
+    """Compares each tubelet with an earlier one.
 
     Attributes:
-        first: first frame of the open tubelet.
-        reference: picture that a tubelet's last frame is compared with.
+        first: first frame of a tubelet that is not complete yet.
+        reference: frame that a tubelet's last frame is compared with.
     """
 
     def __init__(self, selector: RunLength, ratio: Ratio | None) -> None:
@@ -88,7 +86,7 @@ class _TubeletStream(SelectionStream[RunLength]):
         return self._close(first, picture, num_frames=TUBELET)
 
     def finish(self) -> Gaze | None:
-        """The tubelet of one frame at the end of an odd clip."""
+        """The gaze at the last frame of a clip of odd length."""
         self.finished = True
         if self.first is None:
             return None
@@ -98,7 +96,7 @@ class _TubeletStream(SelectionStream[RunLength]):
     def _close(
         self, first: Float[Tensor, "B 3 S S"], last: Float[Tensor, "B 3 S S"], num_frames: int
     ) -> Gaze:
-        """Gaze at the tubelet from `first` to `last`."""
+        """The gaze at the tubelet from `first` to `last`."""
         start = self.num_frames - num_frames
         caps = [self.cap(start + index) for index in range(num_frames)]
         if self.reference is None:
@@ -107,7 +105,7 @@ class _TubeletStream(SelectionStream[RunLength]):
             return Gaze.cat_frames([frame_gaze(self.pyramid, [ids] * len(first)) for ids in whole])
 
         std = first.new_tensor(IMAGENET.std).view(3, 1, 1)
-        change = ((last - self.reference).abs() / std).mean(dim=1)  # the mean pixel cancels
+        change = ((last - self.reference).abs() / std).mean(dim=1)  # the mean cancels
         scores = cell_means(change, self.pyramid)
         kept = highest_cells(scores, self.selector.threshold, self.pyramid)
         if self.selector.since == "previous":

@@ -222,7 +222,7 @@ def _samples(
     frames = clip[None].to(model.device).float() / 255
     video = normalise(frames)
     rows = GazeRows.of_generation(model.generate(video, caps=caps))
-    states = loss_states(
+    states, heads = loss_states(
         model.gazing_model.gaze_decoder,
         model.gazing_model.vision_tokens(video)[0],
         rows.ids,
@@ -230,10 +230,10 @@ def _samples(
         list(rows.slots),
     )
     slots, losses = _measured(task, clip, frames, rows)
-    device = states.states.device
+    device = states.device
     return HeadSamples(
-        states.states[0, slots.to(device)].double(),
-        states.heads[slots.to(states.heads.device)].to(device),
+        states[0, slots.to(device)].double(),
+        heads[slots.to(heads.device)].to(device),
         losses.double().to(device),
     )
 

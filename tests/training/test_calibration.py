@@ -29,8 +29,8 @@ def test_the_states_that_losses_are_read_from():
     rows, decoder = GazeRows.of_generation(generation), model.gazing_model.gaze_decoder
     with torch.no_grad():
         tokens, _ = model.gazing_model.vision_tokens(video)
-        found = loss_states(decoder, tokens, rows.ids, rows.kept, list(rows.slots))
-        read = (found.states * decoder.task_loss_prediction_head.weight[found.heads]).sum(-1)
+        states, heads = loss_states(decoder, tokens, rows.ids, rows.kept, list(rows.slots))
+        read = (states * decoder.task_loss_prediction_head.weight[heads]).sum(-1)
         scores = model.score(video, generation)
     torch.testing.assert_close(read[rows.kept], scores.predicted_losses[rows.kept])
 

@@ -1,9 +1,9 @@
-"""AutoGaze's configuration, in the form its published checkpoints have.
+"""Configuration of AutoGaze, in the form of its published checkpoints.
 
 `config.json` nests the parts of the model: `gaze_model_config` holds
 `vision_model_config`, `connector_config` and `gaze_decoder_config`. Published
-files carry the whole list of transformers' base keys in every part; keys that
-mean nothing here are ignored when read and not written again.
+files carry transformers' base keys in every part; unknown keys are ignored when
+read and not written again.
 """
 
 import math
@@ -25,7 +25,7 @@ ROPE_LLAMA3 = {
 
 
 class VisionModelConfig(PretrainedConfig):
-    """The convolutional stem: 16-pixel patches, then causal 3-D convolutions."""
+    """Configuration of the vision stem: 16-pixel patches, then causal 3-D convolutions."""
 
     model_type = "autogaze_vision"
 
@@ -55,7 +55,7 @@ class VisionModelConfig(PretrainedConfig):
 
 
 class ConnectorConfig(PretrainedConfig):
-    """The position embedding between vision stem and decoder."""
+    """Configuration of the position embedding between vision stem and decoder."""
 
     model_type = "autogaze_connector"
 
@@ -66,7 +66,7 @@ class ConnectorConfig(PretrainedConfig):
 
 
 class GazeDecoderConfig(PretrainedConfig):
-    """The gaze decoder, a small Llama. `rope_parameters` holds RoPE's theta and scaling."""
+    """Configuration of the gaze decoder, a small Llama; `rope_parameters` holds RoPE's theta and scaling."""
 
     model_type = "autogaze_decoder"
 
@@ -108,7 +108,7 @@ class GazeDecoderConfig(PretrainedConfig):
 
 
 class GazeModelConfig(PretrainedConfig):
-    """The parts that carry weights, and the size of their frames."""
+    """Configuration of the modules that carry weights, and the size of their frames."""
 
     model_type = "autogaze_gaze_model"
 
@@ -147,8 +147,8 @@ class AutoGazeConfig(PretrainedConfig):
         inhibition_of_return: a mean difference of pixel values, above 0: the probability that
             a patch is gazed at again grows with how much it has changed since, up to this much
             (`autogaze.models.autogaze.inhibition`). None, as the published weights are run:
-            it is that of any other patch.
-        gaze_model_config: the parts with weights.
+            no inhibition.
+        gaze_model_config: the modules with weights.
 
     Raises:
         GeometryError: scales that do not fit the patches or the vocabulary.
@@ -216,7 +216,7 @@ class AutoGazeConfig(PretrainedConfig):
 
     @property
     def pyramid(self) -> PatchPyramid:
-        """The patches this model chooses from."""
+        """The patch pyramid that the model chooses from."""
         return PatchPyramid.parse(
             self.scales, self.gaze_model_config.vision_model_config.kernel_size
         )
@@ -258,7 +258,7 @@ def check_inhibition(full_change: float | None) -> None:
     if full_change is not None and not (number and 0 < full_change < math.inf):
         raise CheckpointError(
             "inhibition_of_return must be None or the mean difference of pixel values, above 0, "
-            f"from which on a patch is new again; got {full_change!r}"
+            f"from which on a patch is not inhibited; got {full_change!r}"
         )
 
 

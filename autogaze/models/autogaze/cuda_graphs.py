@@ -1,12 +1,11 @@
 """Gazing with shapes that never change, so that a GPU can replay it as CUDA graphs.
 
-The loop of `decoding.py` feeds rows of different lengths and needs the host to know
-them. Here every count stays on the device: rows are padded, padding is written to a
-place nobody looks at, and attention sees a fixed window through a mask. That wastes
-arithmetic, of which a GPU has plenty, and saves launches, which are what a loop of
-thousands of small operations is made of. The gazes are the same.
+The loop of `decoding.py` feeds rows of different lengths, which the host must know. Here every
+count stays on the device: rows are padded, padding is written to a slot that attention never
+reads, and attention reads a fixed window through a mask. That costs arithmetic and saves kernel
+launches, which bound a loop of thousands of small operations. The gazes are the same.
 
-The host waits for one flag per block, to know whether any row goes on.
+The host waits for one flag per block: whether any row goes on.
 """
 
 from collections.abc import Callable
@@ -20,16 +19,16 @@ from torch.nn import functional as F
 
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.decoding import Slots
+from autogaze.models.autogaze.gaze_model import ConvHistory
 from autogaze.models.autogaze.limits import FrameLimits, stopped_slots
 from autogaze.models.autogaze.sampling import FrameSampling, sample_block
-from autogaze.models.autogaze.vision import ConvHistory
 
 WINDOW = 512
-"""Attention looks at a multiple of so many tokens: one graph for each, and little waste."""
+"""Attention windows are multiples of so many tokens; each has its own graph."""
 
 
 class StaticGazeState:
-    """As `GazeState`, all of it in tensors of fixed shape.
+    """`GazeState` with tensors of fixed shape only.
 
     Args:
         decoder, num_rows, capacity, decode_positions: as of `GazeState`.
@@ -62,7 +61,7 @@ class StaticGazeState:
             return torch.zeros(*shape, dtype=dtype, device=like.device)
 
         layers, heads = config.num_hidden_layers, 2 * config.num_key_value_heads
-        # The last place of a row takes what is padding; no window reaches it.
+        # The last slot of a row takes the padding; no window reaches it.
         self.cache = zeros(layers, num_rows, heads, capacity + 1, config.head_dim, dtype=like.dtype)
         self.cache_lengths = zeros(num_rows)
         self.prefill_ends = zeros(num_rows)
@@ -72,7 +71,7 @@ class StaticGazeState:
         self.finished = zeros(num_rows, dtype=torch.bool)
         self.ids, self.unfed = zeros(num_rows, K), zeros(num_rows, K)
         self.kept = zeros(num_rows, K, dtype=torch.bool)
-        self.unfed_real = zeros(num_rows, K, dtype=torch.bool)
+        self.unfed_valid = zeros(num_rows, K, dtype=torch.bool)
         self.left = zeros(num_rows, 1)
         self.threshold = zeros(num_rows, 1, dtype=torch.float32)
         self.log_weights = zeros(num_rows, V, dtype=torch.float32)
@@ -81,10 +80,12 @@ class StaticGazeState:
     def capacity(self) -> int:
         return self.cache.shape[3] - 1
 
+    @property
     def unfed_ids(self) -> list[Int[Tensor, " _"]]:
-        """Patches gazed at and not fed yet, per row."""
-        return [ids[real] for ids, real in zip(self.unfed, self.unfed_real, strict=True)]
+        """Ids gazed at that have not been fed yet, per row."""
+        return [ids[valid] for ids, valid in zip(self.unfed, self.unfed_valid, strict=True)]
 
+    @property
     def lengths(self) -> list[int]:
         """Tokens in the cache, per row."""
         return self.cache_lengths.tolist()
@@ -102,7 +103,7 @@ class StaticGazeState:
         alike = len(set(limits.caps)) == 1
         _put(self.left, left if alike else torch.tensor(limits.caps)[:, None])
         _put(self.threshold, float("-inf") if limits.threshold is None else limits.threshold)
-        if sampling.log_weights is not None:  # graphs read them where they were recorded
+        if sampling.log_weights is not None:  # graphs read from a fixed address
             self.log_weights.copy_(sampling.log_weights)
             sampling = replace(sampling, log_weights=self.log_weights)
         window = min(self.capacity, -(-self.longest // WINDOW) * WINDOW)
@@ -131,10 +132,10 @@ class StaticGazeState:
         if self.longest > self.capacity:
             extra = max(self.longest, 2 * self.capacity) - self.capacity
             self.cache = F.pad(self.cache, (0, 0, 0, extra))
-            self._replays.clear()  # graphs know the old tensor
+            self._replays.clear()  # graphs refer to the old tensor
 
     def _run(self, name: str, operations: Callable[[], None]) -> None:
-        """Run eagerly at first, then as a graph, which is recorded the second time."""
+        """Run eagerly the first time, record a graph the second time, replay it from then on."""
         if not self.graphs or name not in self._replays:
             operations()
             self._replays.setdefault(name, None)
@@ -147,21 +148,21 @@ class StaticGazeState:
             replay = self._replays[name] = graph.replay
         replay()
 
-    # What is recorded: reads and writes the tensors above, shapes known beforehand.
+    # Recorded operations: they read and write the tensors above, in shapes known beforehand.
 
     def _prefill(self, window: int) -> None:
-        """Feed what the last frame left unfed, and the frame."""
+        """Feed the unfed ids of the frame before, and the frame."""
         tokens = torch.cat([self.decoder.embed_tokens(self.unfed), self.vision], 1)
-        real = F.pad(self.unfed_real, (0, self.vision.shape[1]), value=True)
-        positions = self.cache_lengths[:, None] + real.cumsum(1) - 1
-        self.hidden.copy_(self._feed(tokens, real, positions, window))
+        valid = F.pad(self.unfed_valid, (0, self.vision.shape[1]), value=True)
+        positions = self.cache_lengths[:, None] + valid.cumsum(1) - 1
+        self.hidden.copy_(self._feed(tokens, valid, positions, window))
         self.prefill_ends.copy_(self.cache_lengths - 1)
-        self.unfed_real.zero_()
+        self.unfed_valid.zero_()
         self.taken.zero_()
         self.finished.zero_()
 
     def _propose(self, sampling: FrameSampling, size: int, *, first: bool) -> None:
-        """The next block: `size` ids, which of them are kept, and which rows are finished."""
+        """Sample the next block of `size` ids, and find which are kept and which rows finish."""
         logits, losses = self.decoder.heads(self.hidden)  # (B, K, V + 1), (B, K)
         ids = sample_block(logits[:, :size, : self.num_patches], self.taken, sampling)
         self.ids[:, :size].copy_(ids)
@@ -170,7 +171,7 @@ class StaticGazeState:
         active = ~self.finished[:, None]
         self.kept.copy_(active & within & ~stopped)
         self.unfed.copy_(torch.where(active, self.ids, self.unfed))
-        self.unfed_real.copy_(torch.where(active, self.kept, self.unfed_real))
+        self.unfed_valid.copy_(torch.where(active, self.kept, self.unfed_valid))
         self.left.sub_(self.block_size)
         self.finished.logical_or_(stopped.any(1)).logical_or_(self.left[:, 0] <= 0)
 
@@ -181,24 +182,24 @@ class StaticGazeState:
         starts = self.prefill_ends - self.block_size + 1
         if self.sequential:
             starts = self.cache_lengths
-        real = active[:, None].expand_as(self.ids)
+        valid = active[:, None].expand_as(self.ids)
         tokens = self.decoder.embed_tokens(self.ids)
-        updated = self._feed(tokens, real, starts[:, None] + slots, window)
+        updated = self._feed(tokens, valid, starts[:, None] + slots, window)
         self.hidden.copy_(torch.where(active[:, None], updated, self.hidden))
-        self.unfed_real.logical_and_(~active[:, None])
+        self.unfed_valid.logical_and_(~active[:, None])
 
     def _feed(
         self,
         tokens: Float[Tensor, "B n C"],
-        real: Bool[Tensor, "B n"],
+        valid: Bool[Tensor, "B n"],
         positions: Int[Tensor, "B n"],
         window: int,
     ) -> Float[Tensor, "B C"]:
-        """Run tokens through the decoder; the final state of each row's last one."""
+        """Run tokens through the decoder; the final hidden state of each row's last token."""
         B, n, _ = tokens.shape
-        places = self.cache_lengths[:, None] + real.cumsum(1) - 1
+        places = self.cache_lengths[:, None] + valid.cumsum(1) - 1
         seen = torch.arange(window, device=places.device) <= places[..., None]  # (B, n, window)
-        places = torch.where(real, places, self.capacity)
+        places = torch.where(valid, places, self.capacity)
         x = tokens.flatten(0, 1)  # (B * n, C)
         rotation = self.decoder.rotations(positions.flatten())
         for index, layer in enumerate(self.decoder.layers):
@@ -214,12 +215,12 @@ class StaticGazeState:
                 queries, keys, values, attn_mask=mask[:, None], scale=1.0, enable_gqa=grouped
             )
             x = layer.finish(x, attended.transpose(1, 2).flatten(2).flatten(0, 1))
-        self.cache_lengths.add_(real.sum(1))
+        self.cache_lengths.add_(valid.sum(1))
         return self.decoder.norm(x)
 
 
 def _put(place: Tensor, values: float | Tensor) -> None:
-    """One number for all rows, or one each; the former without waiting for the device."""
+    """Copy one number for all rows, or one each; the former without waiting for the device."""
     if isinstance(values, Tensor):
         place.copy_(values)
     else:

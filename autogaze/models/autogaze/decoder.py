@@ -1,8 +1,8 @@
 """The gaze decoder: a small Llama that proposes K patches and predicts K losses at a time.
 
 `GazeDecoder` has the parameters under the checkpoint's names and the teacher-forced pass over
-whole sequences. `FusedDecoder` is the same decoder with its weights joined for gazing, where a
-few tokens at a time are fed against a KV cache (`decoding.py`).
+whole sequences. `FusedDecoder` is the same decoder with fused weights, for the gaze loop, which
+feeds a few tokens at a time against a KV cache (`decoding.py`).
 """
 
 import math
@@ -18,7 +18,7 @@ from autogaze.models.autogaze.configuration import GazeDecoderConfig
 
 
 class GazeDecoder(nn.Module):
-    """The decoder with its two heads."""
+    """Llama decoder with two heads: K next patches, and the K losses before them."""
 
     def __init__(self, config: GazeDecoderConfig) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class GazeDecoder(nn.Module):
         self._fused: tuple[object, FusedDecoder] | None = None
 
     def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
-        """Final hidden states of whole sequences; every token sees itself and what is before."""
+        """Final hidden states of whole sequences, with causal attention."""
         positions = torch.arange(x.shape[1], device=x.device)
         rotation = rotations(positions, rope_frequencies(self.config, x.device))
         for layer in self.model.layers:
@@ -49,9 +49,9 @@ class GazeDecoder(nn.Module):
         return self.task_loss_prediction_head(hidden)
 
     def fused(self) -> "FusedDecoder":
-        """The decoder for gazing, made anew when weights have changed."""
+        """The decoder with fused weights, fused anew when weights have changed."""
         weights = list(self.parameters())
-        if any(weight.is_inference() for weight in weights):  # these do not count their changes
+        if any(weight.is_inference() for weight in weights):  # inference tensors have no version
             return FusedDecoder(self)
         version = [(weight.data_ptr(), weight._version) for weight in weights]
         if self._fused is None or self._fused[0] != version:
@@ -127,9 +127,6 @@ class MLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-# Rotary positions with Llama 3's frequency scaling.
-
-
 def rope_frequencies(config: GazeDecoderConfig, device: torch.device) -> Float[Tensor, " half"]:
     """Radians per position, one for every pair of channels.
 
@@ -171,23 +168,20 @@ def rotate_halves(
     return torch.cat([pairs.real, pairs.imag], dim=-1).to(x.dtype)
 
 
-# The decoder for gazing.
-
-
 class FusedLayer:
-    """One block's weights, joined so that each half is one matrix product.
+    """One Llama block with fused weights.
 
-    Gazing feeds a few tokens at a time, hundreds of times per clip, so what counts is how few
-    operations a block takes: the norms' gains and attention's 1 / sqrt(D) are multiplied into
-    the projections, and one complex product rotates queries and keys. Together worth 7 to 12 %
-    of gazing on a CPU.
+    Gazing feeds a few tokens at a time, hundreds of times per clip, so the number of operations
+    counts: q, k and v are one projection, and so are gate and up; the norms' gains and 1 / sqrt(D)
+    are multiplied into them; one complex product rotates queries and keys. Together worth 7 to
+    12 % of gazing on a CPU.
 
     Attributes:
         qkv: (C, q + k + v outputs), the two channels of a rotary pair side by side.
         out: (heads * D, C).
         gate_up: (C, 2 * intermediate).
         down: (intermediate, C).
-        shortest: sqrt(C * eps), added at right angles to the length of what is normed.
+        root_eps: sqrt(C * eps), see `_normed`.
     """
 
     def __init__(self, layer: DecoderLayer, config: GazeDecoderConfig) -> None:
@@ -207,12 +201,12 @@ class FusedLayer:
         self.gate_up = (gate_up * (layer.post_attention_layernorm.weight * root)).mT.contiguous()
         self.down = mlp.down_proj.weight.mT.contiguous()
         self.num_heads, self.head_dim = config.num_attention_heads, D
-        self.shortest = qkv.new_tensor((config.hidden_size * config.rms_norm_eps) ** 0.5)
+        self.root_eps = qkv.new_tensor((config.hidden_size * config.rms_norm_eps) ** 0.5)
 
     def project(
         self, x: Float[Tensor, "N C"], rotation: Complex[Tensor, "N pairs"]
     ) -> tuple[Float[Tensor, "N H D"], Float[Tensor, "N KV D"]]:
-        """Scaled queries, and keys and values side by side.
+        """Queries, scaled and rotated, and rotated keys beside values.
 
         Args:
             rotation: as of `FusedDecoder.rotations`.
@@ -220,14 +214,14 @@ class FusedLayer:
         qkv = torch.mm(self._normed(x), self.qkv)
         # Adjacent channel pairs, in float32 whatever the precision of x.
         pairs = torch.view_as_complex(qkv.float().unflatten(1, (-1, 2)))
-        turned = torch.view_as_real(pairs * rotation).flatten(1).to(x.dtype)
-        heads = turned.unflatten(1, (-1, self.head_dim))  # (N, H + KV, D)
+        rotated = torch.view_as_real(pairs * rotation).flatten(1).to(x.dtype)
+        heads = rotated.unflatten(1, (-1, self.head_dim))  # (N, H + KV, D)
         return heads[:, : self.num_heads], heads[:, self.num_heads :]
 
     def finish(
         self, x: Float[Tensor, "N C"], attended: Float[Tensor, "N HD"]
     ) -> Float[Tensor, "N C"]:
-        """What follows attention: output projection and SwiGLU, each added to `x`."""
+        """Output projection and SwiGLU, each added to `x`."""
         x = x + torch.mm(attended, self.out)
         gate, up = torch.mm(self._normed(x), self.gate_up).chunk(2, dim=-1)
         return x + torch.mm(F.silu(gate) * up, self.down)
@@ -238,11 +232,11 @@ class FusedLayer:
         x / sqrt(mean(x^2) + eps)  =  sqrt(C) * x / sqrt(|x|^2 + C eps)
         """
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x / torch.hypot(length, self.shortest)
+        return x / torch.hypot(length, self.root_eps)
 
 
 class FusedDecoder:
-    """The decoder for gazing; without gradients, and of the weights as they are now."""
+    """The gaze decoder with a fused copy of its weights, without gradients."""
 
     @torch.no_grad()
     def __init__(self, decoder: GazeDecoder) -> None:
@@ -254,12 +248,12 @@ class FusedDecoder:
         self.frequencies = rope_frequencies(self.config, self.lm_head.device)
 
     def rotations(self, positions: Int[Tensor, " N"]) -> Complex[Tensor, "N pairs"]:
-        """What `FusedLayer.project` multiplies channel pairs with; those of values by 1."""
-        turns = rotations(positions, self.frequencies)  # (N, D / 2)
+        """Rotations of all channel pairs of queries, keys and values; 1 for those of values."""
+        rotation = rotations(positions, self.frequencies)  # (N, D / 2)
         num_values = self.config.num_key_value_heads
-        num_turned = self.config.num_attention_heads + num_values
-        still = turns.new_ones(len(turns), num_values * turns.shape[1])
-        return torch.cat([*[turns] * num_turned, still], 1)
+        num_rotated = self.config.num_attention_heads + num_values
+        ones = rotation.new_ones(len(rotation), num_values * rotation.shape[1])
+        return torch.cat([*[rotation] * num_rotated, ones], 1)
 
     def heads(
         self, hidden: Float[Tensor, "B C"]
@@ -270,7 +264,7 @@ class FusedDecoder:
 
 
 def _pairs_adjacent(weight: Float[Tensor, "out C"], head_dim: int) -> Float[Tensor, "out C"]:
-    """Reorder a q or k projection so that the two channels of a rotary pair stand side by side.
+    """Reorder a q or k projection so that the two channels of a rotary pair are adjacent.
 
     Llama rotates channel i with channel i + D / 2. With the pairs adjacent a rotation is one
     complex product; queries and keys reordered alike keep their dot products.

@@ -1,9 +1,8 @@
-"""Gazing for encoders with another grid: tiles in, the encoder's patches out.
+"""Gazes for encoders with another patch size and other scales, as many as the selector has.
 
-An encoder with its own patch size and its own scales (as many as the selector's) is
-served by covering its finest grid with the selector's frames: each tile is gazed at
-by itself, the tiles' masks are stitched scale by scale, and what lies outside the
-encoder's grid is dropped.
+The encoder's finest grid is covered with tiles of the selector's frame size. Each tile is gazed
+at by itself, the tiles' masks are stitched scale by scale, and cells outside the encoder's grid
+are dropped.
 """
 
 import math
@@ -17,11 +16,12 @@ from torch.nn import functional as F
 from autogaze.errors import GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.gaze_model import resize_clip
 
 
 @dataclass(frozen=True)
 class GridAdaptation:
-    """From the frames of an encoder with pyramid `target` to the selector's and back.
+    """Tiling of frames for a selector with pyramid `own`, and its gazes on pyramid `target`.
 
     Raises:
         GeometryError: another number of scales than the selector has.
@@ -39,7 +39,7 @@ class GridAdaptation:
 
     @property
     def tiles(self) -> int:
-        """Tiles a side."""
+        """Tiles along each side."""
         return math.ceil(self.target.grids[-1] / self.own.grids[-1])
 
     def cut(self, video: Float[Tensor, "B T 3 S S"]) -> Float[Tensor, "tiles T 3 s s"]:
@@ -60,22 +60,14 @@ class GridAdaptation:
         return resize_clip(tiles, self.own.side)
 
     def stitch(self, gaze: Gaze) -> Gaze:
-        """The tiles' gazes as one gaze a clip on the encoder's pyramid, ids ascending."""
+        """The tiles' gazes as one gaze per clip on the encoder's pyramid, ids ascending."""
         n = self.tiles
         parts = []
         for mask, own, target in zip(gaze.masks(), self.own.grids, self.target.grids, strict=True):
             T = mask.shape[1]
-            # (clip, tile row, tile column, frame, row, column) to one wide grid a frame.
+            # (clip, tile row, tile column, frame, row, column) to one grid per frame.
             grid = mask.view(-1, n, n, T, own, own).permute(0, 3, 1, 4, 2, 5)
             wide = grid.reshape(-1, T, n * own, n * own)[..., :target, :target]
             missing = target - wide.shape[-1]
             parts.append(F.pad(wide, (0, missing, 0, missing)).flatten(2))
         return Gaze.from_mask(self.target, torch.cat(parts, -1))
-
-
-def resize_clip(video: Float[Tensor, "B T 3 H W"], side: int) -> Float[Tensor, "B T 3 side side"]:
-    """Bicubic, not antialiased, corners not aligned; frames of that size are left alone."""
-    if video.shape[-2:] == (side, side):
-        return video
-    frames = F.interpolate(video.flatten(0, 1), (side, side), mode="bicubic", align_corners=False)
-    return frames.unflatten(0, video.shape[:2])

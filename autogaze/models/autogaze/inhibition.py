@@ -1,14 +1,14 @@
 """Inhibition of return: a patch gazed at before is as likely as it has changed since.
 
-The decoder attends to all earlier gazes, but weights that were trained for hours hardly
-learn to use them: in a still scene they take the same patches in every frame. People do not
-(Posner and Cohen, 1984), and no weights are needed for it: the probability of a patch is
-multiplied by how much of it has changed since it was gazed at,
+The decoder attends to all earlier gazes, but after a few hours of training it hardly uses them:
+in a static scene it takes the same patches in every frame. Human gaze does not (Posner and Cohen,
+1984), and no weights are needed for that: the probability of a patch is multiplied by how much it
+has changed since it was gazed at,
 
     min(1, mean |pixels now - pixels then| / full_change + FLOOR),
 
-pixels being those of its scale. A patch over which a coarser one was painted later is
-no longer visible, and counts as new. Not part of AutoGaze's paper.
+pixels being those of its scale. A patch that a later, coarser one covers counts as new. Not part
+of the AutoGaze paper.
 """
 
 from functools import lru_cache
@@ -23,20 +23,20 @@ from autogaze.reconstruction.resample import shrink
 from autogaze.utils.normalization import IMAGENET
 
 FLOOR = 0.02
-"""What is left of the probability of a patch that has not changed at all."""
+"""Factor on the probability of an unchanged patch."""
 
 
 class InhibitionOfReturn:
-    """Pixels of B rows, patch by patch, as they were when last gazed at.
+    """Weights on patch probabilities of B rows, from every patch's pixels at its last gaze.
 
     Args:
         pyramid: the patches.
-        full_change: mean difference of pixel values in [0, 1] from which on a patch is as
-            likely as if it had never been gazed at.
+        full_change: mean difference of pixel values in [0, 1] from which on a patch is not
+            inhibited.
 
     Attributes:
         then: pixels of all patches at their last gaze; None before the first frame.
-        visible: whether a patch was gazed at and not painted over since.
+        visible: True where a patch was gazed at and has not been covered since.
 
     Raises:
         CheckpointError: a change that is not finite and above 0.
@@ -49,7 +49,7 @@ class InhibitionOfReturn:
         self.visible: Bool[Tensor, "B V"] | None = None
 
     def log_weights(self, now: Float[Tensor, "B V values"]) -> Float[Tensor, "B V"]:
-        """What is added to the logits of a frame: 0 where a patch would show something new.
+        """Terms to add to the logits of a frame, at most 0.
 
         Args:
             now: the frame's patches, see `patch_pixels`.
@@ -66,7 +66,7 @@ class InhibitionOfReturn:
         ids: Int[Tensor, "B k"],
         kept: Bool[Tensor, "B k"],
     ) -> None:
-        """Count the frame's gazes in: those of `ids` that are `kept`."""
+        """Record the frame's gazes: those of `ids` that are `kept`."""
         B, V = now.shape[:2]
         gazed = kept.new_zeros(B, V + 1).scatter_(1, torch.where(kept, ids, V), True)[:, :V]
         if self.then is None or self.visible is None:
@@ -101,8 +101,8 @@ def patch_pixels(
 
 @lru_cache(maxsize=16)
 def _finer_beneath(pyramid: PatchPyramid, device: torch.device) -> Float[Tensor, "V V"]:
-    """1 where the patch of the row lies over some of the finer one of the column."""
-    with torch.inference_mode(False):  # kept for good, so usable in every mode
+    """1 where the patch of the row overlaps the finer patch of the column."""
+    with torch.inference_mode(False):  # cached, so it must be usable in every mode
         beneath = torch.zeros(pyramid.num_patches, pyramid.num_patches)
         for patch, level in enumerate(pyramid.levels.tolist()):
             for scale in pyramid.scales[level + 1 :]:

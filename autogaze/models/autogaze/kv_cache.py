@@ -1,7 +1,6 @@
-"""The KV cache: preallocated once, written in place, read through views.
+"""KV cache of ragged rows: preallocated, written in place, read through views.
 
-Rows are ragged. Padding never enters the cache, every row has its own length, and
-rows that have finished a frame are simply not fed, so no work is spent on either.
+Every row has its own length: padding never enters the cache, and finished rows are not fed.
 """
 
 from dataclasses import dataclass, field
@@ -15,11 +14,11 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Feed:
-    """New tokens for some rows, packed row after row without padding.
+    """Layout of new tokens for some rows, packed row after row without padding.
 
     Args:
-        rows: the rows that are fed, ascending.
-        counts: tokens of each of them, at least 1.
+        rows: indices of the rows that are fed, ascending.
+        counts: new tokens of each of them, at least 1.
     """
 
     rows: tuple[int, ...]
@@ -35,7 +34,7 @@ class Feed:
         return torch.tensor(self.counts).cumsum(0) - 1
 
     def causal_mask(self, count: int, past: int, like: Tensor) -> Tensor | None:
-        """(count, past + count) additive mask: new tokens see the past and not their future."""
+        """(count, past + count) additive mask, causal among the new tokens; None for one token."""
         if count == 1:
             return None
         if (count, past) not in self._masks:  # the same for all layers
@@ -51,10 +50,10 @@ class KVCache:
     Attributes:
         keys_values: (layers, B, 2 * kv heads, capacity, D), the keys' heads before the values'.
         lengths: tokens in each row, on the host.
-        granule: what the capacity is a multiple of.
+        multiple: the capacity is a multiple of this.
     """
 
-    granule: ClassVar[int] = 1
+    multiple: ClassVar[int] = 1
 
     def __init__(
         self, layers: int, rows: int, kv_heads: int, head_dim: int, capacity: int, like: Tensor
@@ -72,7 +71,7 @@ class KVCache:
         return self.keys_values.shape[3]
 
     def reserve(self, feed: Feed) -> None:
-        """Make room for `feed`; the capacity doubles when it runs out (long streams only)."""
+        """Make room for `feed`; the capacity doubles when it runs out, in long streams only."""
         needed = max(self.lengths[row] + n for row, n in zip(feed.rows, feed.counts, strict=True))
         if needed > self.capacity:
             extra = self._rounded(max(needed, 2 * self.capacity)) - self.capacity
@@ -81,7 +80,7 @@ class KVCache:
             self.keys_values = torch.cat([self.keys_values, room], dim=3)
 
     def write(self, layer: int, feed: Feed, keys_values: Float[Tensor, "N KV D"]) -> None:
-        """Put the new tokens' keys and values behind those of each row (see `advance`)."""
+        """Write the new tokens' keys and values behind each row's cached ones."""
         if self._aligned(feed):
             start, count = self.lengths[0], feed.counts[0]
             packed = keys_values.unflatten(0, (-1, count)).transpose(1, 2)  # (B, KV, count, D)
@@ -94,11 +93,11 @@ class KVCache:
     def attend(
         self, layer: int, feed: Feed, queries: Float[Tensor, "Q H D"], *, last_only: bool = False
     ) -> Float[Tensor, "Q HD"]:
-        """Attention of new tokens, which must have been written, over their row.
+        """Attention of new tokens over their own row; their keys must have been written.
 
         Args:
-            queries: scaled; of all new tokens, or of every fed row's last one.
-            last_only: the latter.
+            queries: scaled by 1 / sqrt(D), of all new tokens.
+            last_only: of every fed row's last token only.
         """
         counts = (1,) * len(feed.rows) if last_only else feed.counts
         if self._aligned(feed):  # one batched call
@@ -119,14 +118,14 @@ class KVCache:
         return torch.cat(attended)
 
     def advance(self, feed: Feed) -> None:
-        """Count the fed tokens in, once all layers have written them."""
+        """Lengthen the fed rows, once all layers have been written."""
         for row, count in zip(feed.rows, feed.counts, strict=True):
             self.lengths[row] += count
 
     def _aligned(self, feed: Feed) -> bool:
-        """Whether all rows are fed alike and have the same length."""
+        """Whether all rows are fed equally many tokens and have the same length."""
         everyone = len(feed.rows) == self.num_rows
         return everyone and len(set(feed.counts)) == 1 and len(set(self.lengths)) == 1
 
     def _rounded(self, capacity: int) -> int:
-        return -(-capacity // self.granule) * self.granule
+        return -(-capacity // self.multiple) * self.multiple

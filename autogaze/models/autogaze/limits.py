@@ -1,4 +1,4 @@
-"""Limits of gazing: caps per frame, the stopping threshold, and how a config draws both."""
+"""Limits of a gaze: caps per frame, the stopping threshold, and how a config draws both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class FrameLimits:
     threshold: float | Float[Tensor, "rows 1"] | None
 
     def of_rows(self, rows: slice) -> "FrameLimits":
-        """The limits of some of the rows."""
+        """The limits of a slice of rows."""
         own = isinstance(self.threshold, Tensor)
         threshold = self.threshold[rows] if own else self.threshold  # type: ignore[index]
         return FrameLimits(self.caps[rows], threshold)
@@ -65,7 +65,7 @@ def frame_limits(
     num_frames: int,
     num_patches: int,
 ) -> list[FrameLimits]:
-    """Limits of the next frames of all rows, from what callers give.
+    """Limits of the next frames of all rows, one `FrameLimits` per frame.
 
     Args:
         caps: None lets every frame take all V patches.
@@ -73,7 +73,7 @@ def frame_limits(
         num_patches: V.
 
     Raises:
-        SelectorError: too few or too many of them, or caps outside [1, V].
+        SelectorError: caps or thresholds of another shape, or caps outside [1, V].
     """
     if caps is None:
         caps = (num_patches,) * num_frames
@@ -99,12 +99,9 @@ def frame_limits(
     return [FrameLimits(tuple(column), threshold) for column in zip(*rows, strict=True)]
 
 
-# Ratio and threshold of calls that give neither are drawn as the config says.
-
-
 @dataclass(frozen=True)
 class GazeSettings:
-    """Settings of one call: `ratio`, one number or one per frame, and stopping `threshold`."""
+    """Limits drawn for one call: `ratio`, one number or one per frame, and stopping `threshold`."""
 
     ratio: Ratio | None
     threshold: float | None
@@ -117,7 +114,7 @@ def draw_settings(
     training: bool,
     generator: torch.Generator | None = None,
 ) -> GazeSettings:
-    """Draw ratio and threshold by the config's strategy for training or inference.
+    """Draw ratio and threshold of a call that gives neither, by the config's strategy.
 
     Mean ratio: `fixed`, `uniform` in [min, max], or `exponential` restricted to
     [min, max] with rate lambda. Over the frames: `uniform` gives each the mean;

@@ -1,4 +1,4 @@
-"""AutoGaze as transformers knows models: checkpoints, Auto classes, the known call."""
+"""AutoGaze as a transformers model: checkpoints, Auto classes, and AutoGaze's call."""
 
 import math
 from typing import Any
@@ -63,7 +63,7 @@ class AutoGaze(PreTrainedModel):
 
         Raises:
             CheckpointError: weights that do not fit the architecture; nothing is
-                initialised at random behind the user's back.
+                silently initialised at random.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         # Wrong shapes are collected with the other problems and refused below.
@@ -128,9 +128,7 @@ class AutoGaze(PreTrainedModel):
         stream: ClipStream | None = None,
         repetitions: int = 1,
     ) -> Generation:
-        """Gaze at every frame.
-
-        A row is the same alone and among others, whatever their limits are.
+        """Gaze at every frame; a row's gaze does not depend on the rest of its batch.
 
         Args:
             caps: the most patches per frame, or (rows, T) where every row has its own;
@@ -138,9 +136,8 @@ class AutoGaze(PreTrainedModel):
             threshold: stop a frame where the predicted loss is at most this; a number,
                 or one per row.
             sampling: likeliest patches, or sampling at a temperature.
-            stream: go on with this one instead of starting afresh.
-            repetitions: gaze so many times at every clip (with a new stream); rows are
-                clips, B after B: row = repetition * B + clip.
+            stream: stream to continue; None starts a new one.
+            repetitions: rows per clip of a new stream; row = repetition * B + clip.
         """
         _check_video(video)
         B, T = video.shape[:2]
@@ -154,7 +151,7 @@ class AutoGaze(PreTrainedModel):
         """Log-probability of given gazes and the losses predicted after them; differentiable.
 
         Args:
-            gaze: the padded dict, or what has it.
+            gaze: a gaze, or its padded dict.
         """
         padded: dict[str, Any]
         if isinstance(gaze, Generation):
@@ -188,7 +185,7 @@ class AutoGaze(PreTrainedModel):
         past_attention_mask: Any = None,
         past_conv_values: Any = None,
     ) -> AutoGazeOutput:
-        """Gaze at a video: `model({"video": video}, gazing_ratio=0.75, task_loss_requirement=0.7)`.
+        """Gaze at a video, or score given gazes.
 
         Args:
             inputs: {"video": (B, T, 3, H, W)}, normalised; or the video itself.
@@ -197,14 +194,14 @@ class AutoGaze(PreTrainedModel):
                 threshold every frame takes exactly that share.
             task_loss_requirement: predicted loss at which a frame stops.
             target_scales, target_patch_size: gaze for an encoder with this grid.
-            temperature: 0 picks the likeliest patches, else they are sampled.
+            temperature: of sampling; 0 takes the likeliest patches.
             generate_only: leave the scores out.
-            use_cache: return the caches with which the next frames can follow.
-            past_key_values: where to go on. The three other caches are views of it,
-                accepted and returned since known code passes them around.
+            use_cache: return the caches that gazing at the next frames needs.
+            past_key_values: cache to continue. The three other caches are views of it, which
+                AutoGaze's users pass on.
 
         Raises:
-            SelectorError: no video, NaN frames, a ratio outside (0, 1], a used-up past.
+            SelectorError: no video, NaN frames, a ratio outside (0, 1], an outdated past.
             GeometryError: target scales that do not fit.
         """
         video = _video(inputs, video)
@@ -286,13 +283,13 @@ def _check_video(video: Tensor) -> None:
         raise SelectorError(
             f"expected normalised floats (see AutoGazeImageProcessor), got {video.dtype}"
         )
-    # One NaN or infinity makes the sum one too; asking every value takes ten times as long.
+    # A NaN or infinity makes the sum one too; testing every value takes ten times as long.
     if video.device.type == "cpu" and not math.isfinite(float(video.sum(dtype=torch.float32))):
         raise SelectorError("the video has NaN or infinite values")
 
 
 def _mean_cap(caps: Caps | None) -> int | None:
-    """Patches per frame that caches must have room for, rounded up: slots are shared by all rows."""
+    """Patches per frame that caches need room for, rounded up: slots are shared by all rows."""
     if caps is None:
         return None
     most = caps.amax(0).tolist() if isinstance(caps, Tensor) else list(caps)

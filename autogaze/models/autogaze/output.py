@@ -1,4 +1,4 @@
-"""What calling AutoGaze returns: the padded dict, scored only if somebody reads the scores."""
+"""Output of `AutoGaze.forward`: the padded dict, with scores that are computed when first read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +16,10 @@ SCORED = ("log_action_probs", "task_loss_prediction")
 
 
 class AutoGazeOutput(dict):
-    """The keys AutoGaze's users know, also as attributes, and the ragged `gaze`.
+    """The padded dict of AutoGaze's users, its keys also as attributes, and the ragged `gaze`.
 
-    `log_action_probs` and `task_loss_prediction` cost a pass over the whole clip, as
-    much as gazing itself, and most callers never read them: that pass runs when one
-    of the two is read for the first time (at once in training, where the graph matters).
+    `log_action_probs` and `task_loss_prediction` cost a pass over the whole clip, as much as
+    gazing itself: it runs when one of them is first read (in training at once, to keep the graph).
     """
 
     def __init__(
@@ -53,17 +52,20 @@ class AutoGazeOutput(dict):
 
 @dataclass(frozen=True)
 class PastGaze:
-    """`past_key_values`: a stream as it stood after `num_frames` frames.
+    """`past_key_values`: a stream after `num_frames` frames.
 
-    The cache is written in place, so a past can be continued once: an older one is
-    refused instead of giving wrong gazes.
+    The cache is written in place, so only the newest past can be continued.
     """
 
     stream: ClipStream
     num_frames: int
 
     def resume(self) -> ClipStream:
-        """The stream, to be fed the next frames."""
+        """The stream, to be fed the next frames.
+
+        Raises:
+            SelectorError: the stream has been fed more frames since.
+        """
         if self.stream.num_frames != self.num_frames:
             raise SelectorError(
                 f"this past_key_values ends at frame {self.num_frames}, but its cache has gone on "
@@ -72,12 +74,12 @@ class PastGaze:
         return self.stream
 
     def views(self) -> dict[str, Any]:
-        """The four loose caches of the known call, all of them views of this one state."""
+        """The four caches that AutoGaze's users pass on, all of them views of this state."""
         states, embed = self.stream.states, self.stream.decoder.embed_tokens
         return {
             "past_key_values": self,
-            "past_input_embeds": [[embed(ids) for ids in s.unfed_ids()] for s in states],
-            "past_attention_mask": [_attention_mask(state.lengths()) for state in states],
+            "past_input_embeds": [[embed(ids) for ids in s.unfed_ids] for s in states],
+            "past_attention_mask": [_attention_mask(state.lengths) for state in states],
             "past_conv_values": [state.history for state in states],
         }
 

@@ -1,4 +1,4 @@
-"""Preprocessing: RGB frames as the selector was trained on them."""
+"""Preprocessing of RGB frames: resizing and normalisation as in training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ class AutoGazeImageProcessor(BaseImageProcessor):
     Args:
         size: {"shortest_edge": n} keeps the aspect ratio, {"height": h, "width": w}
             does not; a number means the shortest edge, a pair height and width.
-        image_mean, image_std: of the values in [-1, 1], one a channel.
+        image_mean, image_std: of the values in [-1, 1], one per channel.
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 - as transformers declares it
@@ -92,7 +92,7 @@ class AutoGazeImageProcessor(BaseImageProcessor):
 
 
 def normalise(frames: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
-    """The same scaling for float frames in [0, 1] that are already resized."""
+    """Normalise float frames in [0, 1] that are already resized, as `AutoGazeImageProcessor` does."""
     mean, std = _channels(IMAGENET.mean).to(frames), _channels(IMAGENET.std).to(frames)
     return frames * (2 / std) - (1 + mean) / std
 

@@ -11,15 +11,13 @@ from autogaze.errors import SelectorError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How patches are sampled.
+    """Options for sampling patches.
 
     Args:
-        temperature: 0 takes the likeliest patches; else softmax(logits / temperature) is
-            sampled from.
+        temperature: of the softmax; 0 takes the likeliest patches.
         generator: source of randomness; None is torch's global one.
-        row_seeds: a seed for every row instead. What a row samples in a frame follows from its
-            own seed and the frame's number, so it is the same alone and in any batch, on one
-            device and on several, as training needs it.
+        row_seeds: one seed per row instead. A row's samples in a frame then depend on its seed
+            and the frame's number only, not on its batch or device.
     """
 
     temperature: float = 0.0
@@ -35,8 +33,8 @@ class Sampling:
     ) -> "FrameSampling":
         """Sampling for one frame of some of the rows.
 
-        Generators of rows start anew in every frame: a row that has finished one draws on
-        while others of its batch go on, and must be no further than when it is alone.
+        Rows' generators are seeded anew in every frame: a row that has finished draws on as long
+        as others of its batch go on, and would be further than when it is alone.
 
         Args:
             log_weights: see `FrameSampling`.
@@ -61,13 +59,13 @@ _MASK = (1 << 63) - 1
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """Sampling for one frame of B rows.
+    """Options for sampling in one frame of B rows.
 
     Attributes:
         temperature, generator: as of `Sampling`.
         row_generators: one generator per row instead.
-        log_weights: logarithms of what probabilities are multiplied with (inhibition of
-            return), whatever the temperature.
+        log_weights: log of the factors on probabilities (inhibition of return), which do not
+            depend on the temperature.
     """
 
     temperature: float = 0.0
@@ -83,18 +81,19 @@ def sample_block(
 
     Args:
         logits: of the block's k heads over the V patches (EOS already left out).
-        taken: patches gazed at in this frame before; the block's are added in place.
+        taken: patches gazed at in this frame so far; the block's are added in place.
     """
     if sampling.log_weights is not None:
-        # Logits are divided by the temperature below, and these are not to be.
+        # Logits are divided by the temperature below; weights must not be.
         weights = sampling.log_weights * (sampling.temperature or 1)
         logits = logits + weights[:, None].to(logits)
     logits = logits.masked_fill(taken[:, None], float("-inf"))
     if sampling.temperature == 0 and logits.device.type == "cpu":
-        # Heads mostly want different patches, and then their order does not matter.
+        # Heads mostly take different patches, and then need not be sampled one by one.
         ids = logits.argmax(-1)
         taken.scatter_(1, ids, True)
-        if not _any_twice(ids):
+        ordered = ids.sort(-1).values
+        if not bool((ordered[:, 1:] == ordered[:, :-1]).any()):  # no patch twice
             return ids
         taken.scatter_(1, ids, False).logical_or_(logits[:, 0].isneginf())
     noise = _exponential_noise(logits, sampling)
@@ -121,9 +120,8 @@ def _exponential_noise(
 ) -> Float[Tensor, "B k V"] | None:
     """Exponential noise, each row's from its own generator.
 
-    Dividing probabilities by it and taking the largest is sampling: of exponential clocks with
-    rates p_i, clock i rings first with probability p_i / sum p. Drawn on the CPU, so that every
-    device samples the same.
+    argmax(p / noise) is a sample of p: of exponential variables with rates p_i, the i-th is the
+    least with probability p_i / sum p. Drawn on the CPU, so that all devices sample the same.
     """
     if sampling.row_generators is None:
         return None
@@ -131,8 +129,3 @@ def _exponential_noise(
         torch.rand(logits.shape[1:], generator=generator) for generator in sampling.row_generators
     ]
     return -torch.stack(uniform).log().to(logits.device)
-
-
-def _any_twice(ids: Int[Tensor, "B k"]) -> bool:
-    ordered = ids.sort(-1).values
-    return bool((ordered[:, 1:] == ordered[:, :-1]).any())

@@ -1,4 +1,4 @@
-"""Scoring: log-probabilities of given gazes and the losses predicted after them, teacher-forced."""
+"""Teacher-forced scoring: log-probabilities of given gazes, and the losses predicted after them."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from autogaze.models.autogaze.decoder import GazeDecoder
 
 @dataclass(frozen=True)
 class Scores:
-    """Of B rows with S slots each; values in padded slots mean nothing.
+    """Scores of B rows with S slots each; undefined in padded slots.
 
     Attributes:
         log_probs: log(p + 1e-8) of each gaze, among all V + 1 ids.
@@ -48,10 +48,10 @@ def score(
     Raises:
         SelectorError: gazes that do not fit the video.
     """
-    read = _read(decoder, vision_tokens, ids, kept, slots)
-    hidden, rank = read.hidden, read.rank  # (B, N, C), (S,)
+    sequence = _forward(decoder, vision_tokens, ids, kept, slots)
+    hidden, rank = sequence.hidden, sequence.rank  # (B, N, C), (S,)
     K, eos = decoder.config.num_multi_token_pred, decoder.config.vocab_size - 1
-    starts, block = torch.unique(read.before, return_inverse=True)
+    starts, block = torch.unique(sequence.before, return_inverse=True)
     # (B, blocks, K, V + 1), (B, blocks, K)
     logits, losses = decoder.heads(hidden[:, starts.to(hidden.device)])
     head = (rank % K).to(hidden.device)
@@ -63,10 +63,9 @@ def score(
         logs = (probs.gather(-1, torch.where(kept, ids, eos)[..., None])[..., 0] + 1e-8).log()
     else:
         logs = (targets * (probs[..., :eos] + 1e-8).log()).sum(-1)
-    ends = read.ends_block.to(hidden.device)
     after = torch.where(
-        ends,
-        decoder.predicted_losses(hidden[:, read.own.to(hidden.device)])[..., 0],
+        sequence.ends_block.to(hidden.device),
+        decoder.predicted_losses(hidden[:, sequence.own.to(hidden.device)])[..., 0],
         losses[:, block, (head + 1) % K],
     )
     num_tokens = vision_tokens.shape[2]
@@ -76,43 +75,34 @@ def score(
     return Scores(logs, after, states)
 
 
-@dataclass(frozen=True)
-class LossStates:
-    """Hidden states that the losses after B rows' S gazes are predicted from.
-
-    Attributes:
-        states: the state a loss head reads; means nothing in padded slots.
-        heads: which of the K loss heads reads it, the same in all rows.
-    """
-
-    states: Float[Tensor, "B S C"]
-    heads: Int[Tensor, " S"]
-
-
 def loss_states(
     decoder: GazeDecoder,
     vision_tokens: Float[Tensor, "B T tokens C"],
     ids: Int[Tensor, "B S"],
     kept: Bool[Tensor, "B S"],
     slots: list[int],
-) -> LossStates:
-    """The states and heads that `score` predicts losses from; arguments as there."""
-    read = _read(decoder, vision_tokens, ids, kept, slots)
-    place = torch.where(read.ends_block, read.own, read.before)
-    heads = (read.rank + 1) % decoder.config.num_multi_token_pred
-    return LossStates(read.hidden[:, place.to(read.hidden.device)], heads.to(read.hidden.device))
+) -> tuple[Float[Tensor, "B S C"], Int[Tensor, " S"]]:
+    """The hidden states that `score` predicts losses from, and which of the K heads reads each.
+
+    Arguments as of `score`; states are undefined in padded slots.
+    """
+    sequence = _forward(decoder, vision_tokens, ids, kept, slots)
+    hidden, device = sequence.hidden, sequence.hidden.device
+    position = torch.where(sequence.ends_block, sequence.own, sequence.before)
+    heads = (sequence.rank + 1) % decoder.config.num_multi_token_pred
+    return hidden[:, position.to(device)], heads.to(device)
 
 
 @dataclass(frozen=True)
 class _Sequence:
-    """Hidden states of whole sequences, and where in them slots stand.
+    """Hidden states of whole sequences, and the positions of slots in them.
 
     Attributes:
-        hidden: final states of all tokens.
-        own: where every slot stands in the sequence.
-        before: where the token before its block stands.
-        rank: number of the slot in its frame.
-        ends_block: whether it is the last of a whole block.
+        hidden: final hidden states of all tokens.
+        own: position of every slot in the sequence.
+        before: position of the token before its block.
+        rank: index of the slot in its frame.
+        ends_block: whether it is the last slot of a full block.
     """
 
     hidden: Float[Tensor, "B N C"]
@@ -122,7 +112,7 @@ class _Sequence:
     ends_block: Bool[Tensor, " S"]
 
 
-def _read(
+def _forward(
     decoder: GazeDecoder,
     vision_tokens: Float[Tensor, "B T tokens C"],
     ids: Int[Tensor, "B S"],
@@ -138,9 +128,9 @@ def _read(
     K, eos = decoder.config.num_multi_token_pred, decoder.config.vocab_size - 1
     embedded = decoder.model.embed_tokens(torch.where(kept, ids, eos)).split(slots, 1)
     sequence = torch.cat([x for t in range(T) for x in (vision_tokens[:, t], embedded[t])], 1)
-    seen = kept.new_ones(B, num_tokens)
-    real = torch.cat([x for part in kept.split(slots, 1) for x in (seen, part)], 1)
-    hidden = _run(decoder, sequence, real)  # (B, N, C)
+    vision = kept.new_ones(B, num_tokens)
+    valid = torch.cat([x for part in kept.split(slots, 1) for x in (vision, part)], 1)
+    hidden = _run(decoder, sequence, valid)  # (B, N, C)
 
     index = torch.arange(sum(slots))
     first = torch.tensor(slots).cumsum(0) - torch.tensor(slots)
@@ -151,16 +141,16 @@ def _read(
 
 
 def _run(
-    decoder: GazeDecoder, sequence: Float[Tensor, "B N C"], real: Bool[Tensor, "B N"]
+    decoder: GazeDecoder, sequence: Float[Tensor, "B N C"], valid: Bool[Tensor, "B N"]
 ) -> Float[Tensor, "B N C"]:
-    """Hidden states of `sequence`, in which tokens that are not `real` are seen by nobody.
+    """Hidden states of `sequence`, in which no token attends to one that is not `valid`.
 
-    Padding is moved to each row's end, where causality alone hides it: positions are
-    then simply 0, 1, 2... and attention needs no mask.
+    Padding is moved to each row's end, where the causal mask hides it, so that positions are
+    0, 1, 2, ... and attention needs no other mask.
     """
-    if bool(real.all()):
+    if bool(valid.all()):
         return decoder(sequence)
-    order = (~real).long().argsort(dim=1, stable=True)
+    order = (~valid).long().argsort(dim=1, stable=True)
     packed = sequence.gather(1, order[..., None].expand_as(sequence))
     hidden = decoder(packed)
     return hidden.gather(1, order.argsort(1)[..., None].expand_as(hidden))

@@ -1,4 +1,4 @@
-"""Whole clips and streams through the gazing loop, in micro-batches that fit in memory."""
+"""Gazing at whole clips and streams, in micro-batches that fit a memory budget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.cuda_graphs import StaticGazeState
 from autogaze.models.autogaze.decoding import GazeState, Slots
-from autogaze.models.autogaze.gaze_model import GazeModel
-from autogaze.models.autogaze.grid_adaptation import resize_clip
+from autogaze.models.autogaze.gaze_model import GazeModel, resize_clip
 from autogaze.models.autogaze.inhibition import InhibitionOfReturn, patch_pixels
 from autogaze.models.autogaze.limits import Caps, FrameLimits, Threshold, frame_limits
 from autogaze.models.autogaze.sampling import Sampling
@@ -27,25 +26,25 @@ DEFAULT_MEMORY_BUDGET = 1 << 30
 
 @dataclass(frozen=True)
 class Generation:
-    """Gazes at T frames of B rows, frame by frame, with their padding.
+    """Gazes at T frames of B rows, as generated, with padding.
 
     Attributes:
-        pyramid: what the ids mean.
-        frames: the slots of each frame, every one (B, k_t).
+        pyramid: the patch pyramid that ids refer to.
+        frames: the slots of each frame, (B, k_t).
     """
 
     pyramid: PatchPyramid
     frames: tuple[Slots, ...]
 
     def to_gaze(self) -> Gaze:
-        """The same without padding."""
+        """The ragged gaze, without padding."""
         lengths = torch.stack([frame.kept.sum(1) for frame in self.frames], 1)  # (B, T)
         ids = torch.cat([frame.ids for frame in self.frames], 1)
         kept = torch.cat([frame.kept for frame in self.frames], 1)
         return Gaze(self.pyramid, ids[kept], lengths)
 
     def to_padded(self) -> dict[str, Any]:
-        """The dict AutoGaze's users know, with the slots exactly as they were generated."""
+        """The dict of `Gaze.padded`, with the slots as they were generated."""
         V = self.pyramid.num_patches
         positions = [
             torch.where(frame.kept, frame.ids, V) + V * index
@@ -75,17 +74,16 @@ class Generation:
 
 
 class ClipStream:
-    """Gazing at B clips as their frames arrive; a whole clip is a stream fed all at once.
+    """Gazing at B clips as their frames arrive; a whole clip is one step of a stream.
 
     Args:
         model: the network.
         config: of the selector.
         num_clips: B; every step brings the same clips' next frames.
-        num_frames: frames expected, to make room for; more may come.
-        cap: the most patches a frame is expected to take, to make room for.
+        num_frames: frames to allocate caches for; more may come.
+        cap: patches per frame to allocate caches for; None for all.
         memory_budget: bytes a micro-batch may take.
-        repetitions: gaze so many times at every clip: B rows after B rows, so that
-            row = repetition * B + clip.
+        repetitions: rows per clip; row = repetition * B + clip.
         static_shapes: see `autogaze.models.autogaze.cuda_graphs`.
     """
 
@@ -111,8 +109,8 @@ class ClipStream:
         self.capacity = tokens * num_frames
         dtype = model.connector.pos_embed.dtype
         self.batch = micro_batch(config, dtype, self.capacity, num_frames, memory_budget)
-        self.states: list[GazeState | StaticGazeState] = []  # of each micro-batch
-        self.inhibitions: list[InhibitionOfReturn] = []  # the same, where the config asks for it
+        self.states: list[GazeState | StaticGazeState] = []  # one per micro-batch
+        self.inhibitions: list[InhibitionOfReturn] = []  # likewise, if the config asks for it
 
     def step(
         self,
@@ -182,7 +180,7 @@ class ClipStream:
     def _clips_of(
         self, rows: slice, video: Float[Tensor, "B T 3 H W"]
     ) -> tuple[Float[Tensor, "seen T 3 S S"], Int[Tensor, " rows"] | None]:
-        """The clips that some rows gaze at, each once and resized; which of them every row does.
+        """The clips of a slice of rows, each once and resized, and the index of each row's clip.
 
         The latter is None where every row has a clip of its own.
         """
@@ -202,7 +200,7 @@ class ClipStream:
         if not self.static_shapes:
             self.states.append(GazeState(self.decoder, num_rows, self.capacity, positions))
             return
-        # Of weights that learn, a graph is out of date before it has been replayed.
+        # Fused weights of a model in training change before a graph could be replayed.
         graphs = self.decoder.lm_head.device.type == "cuda" and not self.model.training
         self.states.append(
             StaticGazeState(
@@ -217,7 +215,7 @@ class ClipStream:
 
 
 def _of_rows(parts: Tensor, clip_of_row: Int[Tensor, " rows"] | None) -> Tensor:
-    """From one part per clip to one per row."""
+    """Repeat what there is per clip for the clip's rows."""
     return parts if clip_of_row is None else parts[clip_of_row]
 
 
@@ -226,8 +224,8 @@ def micro_batch(
 ) -> int:
     """Clips that can be gazed at together within `memory_budget` bytes, at least 1.
 
-    Counted are the cache, the resized frames, the stem's feature maps, and the pixels that
-    inhibition of return compares: together nearly all that a clip needs.
+    Counts the cache, the resized frames, the stem's feature maps, and the pixels that inhibition
+    of return compares: together nearly all that a clip needs.
     """
     model = config.gaze_model_config
     decoder, stem = model.gaze_decoder_config, model.vision_model_config
@@ -238,6 +236,6 @@ def micro_batch(
     features = model.connector_config.num_tokens * stem.hidden_dim * (3 + 2 * stem.depth)
     clip = (cache + num_frames * (2 * frame + features)) * dtype.itemsize
     if config.inhibition_of_return is not None:
-        # Then, now, and their difference, of every scale.
+        # Last gaze, current frame, and their difference, at every scale.
         clip += 3 * 3 * sum(scale**2 for scale in config.pyramid.scales) * torch.float32.itemsize
     return max(1, memory_budget // clip)

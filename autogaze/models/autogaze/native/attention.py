@@ -1,8 +1,6 @@
-"""The attention kernel for CPUs: `attention.c`, compiled where it runs, and the cache it reads.
+"""Native attention kernel for CPUs: `attention.c`, compiled on the machine that runs it, and its cache.
 
-`new_kv_cache` gives the cache for the kernel there is: ours, or PyTorch's where ours cannot be
-had. Below it, in this order: which kernel that is and why, the cache, calls of the compiled
-library, and compiling it.
+`new_kv_cache` gives the cache for the native kernel, or for PyTorch's where that is not available.
 """
 
 import ctypes
@@ -41,13 +39,13 @@ FLAGS = (
 )
 
 GROUP = 16
-"""Keys that lie side by side in a cache: its capacity is a multiple of it."""
+"""Keys that are adjacent in a cache: its capacity is a multiple of it."""
 
 log = logging.getLogger(__name__)
 
 
 class NotBuiltError(Exception):
-    """There is no kernel on this machine; the message says why."""
+    """The native kernel cannot be built or used on this machine; the message says why."""
 
 
 def new_kv_cache(
@@ -58,23 +56,20 @@ def new_kv_cache(
     capacity: int,
     like: Shaped[Tensor, "..."],
 ) -> KVCache:
-    """An empty cache for the kernel there is: `NativeKVCache`, or PyTorch's `KVCache`."""
+    """An empty cache: `NativeKVCache` where the native kernel is available, else `KVCache`."""
     library = attention_kernel(like, head_dim).library
     if library is None:
         return KVCache(layers, rows, kv_heads, head_dim, capacity, like)
     return NativeKVCache(layers, rows, kv_heads, head_dim, capacity, like, library=library)
 
 
-# Which kernel computes attention.
-
-
 @dataclass(frozen=True)
 class AttentionKernel:
-    """The kernel that computes attention, and why this one.
+    """Choice of the kernel that computes attention.
 
     Attributes:
         name: "native" is attention.c, compiled here; "torch" is PyTorch's.
-        why: the reason, in words.
+        why: the reason for the choice, in words.
         library: attention.c, compiled for the head dimension asked for.
     """
 
@@ -87,22 +82,23 @@ def attention_kernel(like: Shaped[Tensor, "..."], head_dim: int) -> AttentionKer
     """The kernel for tensors like this one; the native one is compiled at first use.
 
     Raises:
-        SelectorError: AUTOGAZE_ATTENTION is none of its values, or asks for what is not there.
+        SelectorError: AUTOGAZE_ATTENTION has an unknown value, or asks for a kernel that is not
+            available.
     """
-    wish = os.environ.get(SWITCH) or None
-    if wish not in (None, "native", "torch"):
-        raise SelectorError(f"{SWITCH} must be 'native' or 'torch' or not set, got {wish!r}")
-    if wish == "torch":
+    choice = os.environ.get(SWITCH) or None
+    if choice not in (None, "native", "torch"):
+        raise SelectorError(f"{SWITCH} must be 'native' or 'torch' or not set, got {choice!r}")
+    if choice == "torch":
         return AttentionKernel("torch", f"{SWITCH}=torch")
     reason = _unsuitable(like, head_dim)
     kernel = _built(head_dim) if reason is None else AttentionKernel("torch", reason)
-    if wish == "native" and kernel.name != "native":
+    if choice == "native" and kernel.name != "native":
         raise SelectorError(f"{SWITCH}=native, but it cannot be had: {kernel.why}")
     return kernel
 
 
 def _unsuitable(like: Tensor, head_dim: int) -> str | None:
-    """Why the native kernel is not for such tensors; None where it is."""
+    """Why the native kernel does not support such tensors; None where it does."""
     if like.device.type != "cpu" or like.dtype != torch.float32:
         return f"ours is for float32 on a CPU, not {like.dtype} on {like.device}"
     if torch.is_grad_enabled():
@@ -129,7 +125,7 @@ def _built(head_dim: int) -> AttentionKernel:
 
 
 def _check(library: "Library", head_dim: int) -> None:
-    """Raise NotBuiltError unless results are right: a bad compiler may cost speed, not gazes."""
+    """Raise NotBuiltError unless results are right: compilers have bugs."""
     count, past, capacity = 40, 300, 352
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(past + count, 4, head_dim, generator=generator)
@@ -148,16 +144,13 @@ def _check(library: "Library", head_dim: int) -> None:
         raise NotBuiltError("the compiled kernel gives wrong results")
 
 
-# The cache.
-
-
 class NativeKVCache(KVCache):
-    """A `KVCache` whose keys lie in groups of 16, channels outermost (see attention.c).
+    """A `KVCache` for the native kernel: rows of any lengths are one call.
 
-    Rows of any lengths are one call.
+    Keys are stored in groups of 16, channels outermost (see attention.c).
     """
 
-    granule = GROUP
+    multiple = GROUP
 
     def __init__(
         self,
@@ -176,7 +169,7 @@ class NativeKVCache(KVCache):
 
     def reserve(self, feed: Feed) -> None:
         super().reserve(feed)
-        self._feeds = None  # made of the old capacity and lengths
+        self._feeds = None  # refers to the old capacity and lengths
 
     def advance(self, feed: Feed) -> None:
         super().advance(feed)
@@ -192,7 +185,7 @@ class NativeKVCache(KVCache):
         return self._library.attend(native, self.keys_values[layer], queries)
 
     def _native(self, feed: Feed) -> "tuple[NativeFeed, NativeFeed]":
-        """The new tokens of all rows, and each row's last one only; the same for all layers."""
+        """Native feeds of all new tokens and of each row's last one only, shared by all layers."""
         if self._feeds is None or self._feeds[0] is not feed:
             past = [self.lengths[row] for row in feed.rows]
             before_last = [length + n - 1 for length, n in zip(past, feed.counts, strict=True)]
@@ -205,11 +198,8 @@ class NativeKVCache(KVCache):
         return self._feeds[1:]
 
 
-# Calls of the compiled library.
-
-
 class _Feed(ctypes.Structure):
-    """`Feed` of attention.c."""
+    """C struct `Feed` of attention.c."""
 
     _fields_ = (
         ("parallel", ctypes.c_void_p),
@@ -226,7 +216,7 @@ class _Feed(ctypes.Structure):
 
 
 class NativeFeed:
-    """A `Feed` as the kernel reads it.
+    """A `Feed` in the form that the kernel reads.
 
     Args:
         layer: of the cache, (B, 2 * kv heads, capacity, D), contiguous in each row.
@@ -282,11 +272,7 @@ class Library:
         layer: Float[Tensor, "B KV capacity D"],
         queries: Float[Tensor, "N H D"],
     ) -> Float[Tensor, "N HD"]:
-        """Attention of new tokens, already stored, over their rows up to themselves.
-
-        Args:
-            queries: scaled.
-        """
+        """Causal attention of new tokens, already stored, over their rows; queries are scaled."""
         attended = queries.new_empty(queries.shape[0], queries.shape[1] * queries.shape[2])
         queries = _heads_together(queries)
         self._attend(
@@ -311,14 +297,14 @@ class Library:
 
 
 def _heads_together(x: Float[Tensor, "N H D"]) -> Float[Tensor, "N H D"]:
-    """The same with the heads of a token side by side."""
+    """`x` with the heads of each token contiguous."""
     return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
 
 
 def _parallel() -> int:
     """Address of the GOMP_parallel that PyTorch itself calls.
 
-    A second pool of threads would fight with PyTorch's over the same cores.
+    A second thread pool would compete with PyTorch's for the same cores.
     """
     path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
@@ -328,11 +314,8 @@ def _parallel() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-# Compiling, once per machine and compiler.
-
-
 def built_library(head_dim: int) -> Path:
-    """Path of the kernel for one head dimension, compiled unless it has been before.
+    """Path of the shared library for one head dimension, compiled unless it is cached.
 
     Raises:
         NotBuiltError: it cannot be compiled, or not be written to the cache folder.
@@ -375,7 +358,7 @@ def cache_folder() -> Path:
 
 
 def compiler() -> list[str]:
-    """$CC, or the first C compiler there is.
+    """$CC, or the first C compiler on the path.
 
     Raises:
         NotBuiltError: there is none, or $CC is no command.
@@ -406,7 +389,7 @@ def _run(command: list[str]) -> str:
 
 
 def _processor() -> str:
-    """What "-march=native" means here."""
+    """Description of the processor, on which "-march=native" depends."""
     listing = Path("/proc/cpuinfo")
     if not listing.is_file():
         return f"{platform.machine()} {platform.processor()}"
