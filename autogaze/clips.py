@@ -20,7 +20,7 @@ class Clips:
 
     Args:
         frames: (B, T, 3, S, S) RGB, uint8 in [0, 255] or floats in [0, 1].
-        motion: (B, T, g, g) pixels by which each finest cell moved, by the decoder's motion
+        motion: (B, T, g, g) motion of each finest cell in pixels, from the decoder's motion
             vectors (see `autogaze.video.motion`); only the codec selector needs it.
     """
 
@@ -105,8 +105,7 @@ def frame_cap(ratio: Ratio | None, frame: int, num_patches: int) -> int:
         if frame >= len(ratio):
             raise SelectorError(f"{len(ratio)} ratios given, but there is a frame {frame}")
         ratio = ratio[frame]
-    # In floats, as AutoGaze computes it: 0.29 of 100 patches are 28, since 0.29 * 100 is a
-    # little less than 29. Rounding first would choose other patches than AutoGaze does.
+    # In floats, as AutoGaze computes it: 0.29 of 100 patches are 28, since 0.29 * 100 < 29.
     return max(1, int(ratio * num_patches))
 
 

@@ -1,8 +1,7 @@
-"""The gaze: which patches of which frames of which clips were chosen.
+"""`Gaze`: the patches chosen in every frame of every clip, which selectors return and encoders take.
 
-It is what selectors return and encoders take. It is ragged: only chosen patches are stored, clip
-by clip, frame by frame. Padding exists in one place only, the `padded()` view that other code
-knows from AutoGaze.
+It is ragged: only chosen patches are stored, clip by clip, frame by frame. Padding exists only in
+`padded()`, the format of AutoGaze's users.
 """
 
 import warnings
@@ -27,13 +26,13 @@ class Gaze:
     """Chosen patches of B clips of T frames, N in all.
 
     Args:
-        pyramid: what an id means in pixels.
+        pyramid: the patch pyramid that ids refer to.
         ids: (N,) patch ids in [0, V), numbered from the start of their own frame,
             frame-major: clip 0 frame 0 first, then clip 0 frame 1, and so on.
         lengths: (B, T) patches of every frame, kept on the CPU.
         ordered: whether ids stand in the order they were chosen (else ascending).
         losses: (B, T) reconstruction loss left in every frame, in units of `metric`.
-        metric: in whose units `losses` are: "canvas" if they are measured on the canvas,
+        metric: the metric of `losses`: "canvas" if they are measured on the canvas,
             "predicted", or a reconstruction model's name.
         source: the video and tiling behind the clips (one clip per tile), if any.
 
@@ -71,7 +70,7 @@ class Gaze:
                     f"the source has {expected[0]} tiles and {expected[1]} frames, "
                     f"the gaze is {_shape(self.lengths)}"
                 )
-        # Looking at values would make a GPU wait; results made there are right by construction.
+        # Checking values would make a GPU wait; gazes made there are right by construction.
         if self.ids.device.type == "cpu":
             self._check_ids()
 
@@ -128,8 +127,6 @@ class Gaze:
         frames = torch.arange(self.lengths.numel())
         return torch.repeat_interleave(frames, self.lengths.flatten()).to(self.ids.device)
 
-    # Views.
-
     @cached_property
     def mask(self) -> Bool[Tensor, "B T V"]:
         """True where a patch was chosen."""
@@ -145,9 +142,8 @@ class Gaze:
     def rectangles(self) -> Float[Tensor, "N 4"]:
         """Left, top, right, bottom of every chosen patch.
 
-        In pixels of the source video when there is one, cut off where the source
-        ends, so that a patch lying wholly on padding has no area; else in pixels of
-        the clip's own square frame.
+        In pixels of the source video, cropped to it, so that a patch wholly on padding has no
+        area; without a source in pixels of the clip's square frames.
         """
         boxes = self.pyramid.rectangles.to(self.device)[self.ids]
         if self.source is None or self.num_frames == 0:
@@ -162,7 +158,7 @@ class Gaze:
         return torch.minimum((boxes * zoom + origin.repeat(1, 2)) * scale, limit)
 
     def padded(self) -> dict[str, Any]:
-        """The dict that AutoGaze's users know; the only place where padding exists.
+        """The padded dict of AutoGaze's users.
 
         Every frame is padded to the largest count among the clips. Keys:
         `gazing_pos` (B, S) ids numbered over the clip (id + V * frame), EOS (= V of
@@ -196,15 +192,14 @@ class Gaze:
             "num_vision_tokens_each_frame": vocabulary,
         }
 
-    # Making gazes.
-
     @classmethod
     def from_padded(cls, padded: dict[str, Any], pyramid: PatchPyramid, **extra: Any) -> "Gaze":
-        """Read the padded dict back: the keys `gazing_pos`, `if_padded_gazing` and
-        `num_gazing_each_frame` are used, ids in padded slots are never looked at.
+        """The inverse of `padded`, from `gazing_pos`, `if_padded_gazing` and `num_gazing_each_frame`.
+
+        Ids in padded slots are ignored.
 
         Raises:
-            GeometryError: the pieces disagree with each other or with `pyramid`.
+            GeometryError: shapes that disagree with each other or with `pyramid`.
         """
         try:
             positions, is_padding = padded["gazing_pos"], padded["if_padded_gazing"].bool()
@@ -232,7 +227,7 @@ class Gaze:
 
     @classmethod
     def from_mask(cls, pyramid: PatchPyramid, mask: Bool[Tensor, "B T V"], **extra: Any) -> "Gaze":
-        """The chosen patches of a mask, ascending (so `ordered` is False)."""
+        """The gaze of a mask; ids ascend, so `ordered` is False."""
         if mask.ndim != 3 or mask.shape[-1] != pyramid.num_patches:
             raise GeometryError(
                 f"mask is {_shape(mask)}, expected (clips, frames, {pyramid.num_patches})"
@@ -241,7 +236,7 @@ class Gaze:
 
     @classmethod
     def everything(cls, pyramid: PatchPyramid, num_clips: int, num_frames: int) -> "Gaze":
-        """Every patch of every frame: what a dense encoder sees, at all scales."""
+        """Every patch of every frame, at all scales."""
         ids = torch.arange(pyramid.num_patches).repeat(num_clips * num_frames)
         lengths = torch.full((num_clips, num_frames), pyramid.num_patches)
         return cls(pyramid, ids, lengths, ordered=False)
@@ -282,8 +277,6 @@ class Gaze:
             metric=gazes[0].metric,
             source=source,
         )
-
-    # Parts.
 
     def frames(self, start: int, stop: int) -> "Gaze":
         """Frames [start, stop) of every clip; the inverse of `cat_frames`."""
@@ -345,8 +338,6 @@ class Gaze:
             f"Gaze(clips={self.num_clips}, frames={self.num_frames}, patches={self.num_patches}, "
             f"ratio={self.ratio:.4f}, pyramid={self.pyramid}{loss})"
         )
-
-    # Files.
 
     def save(self, path: str | Path) -> None:
         """Write a gaze file (see `autogaze.gaze_io`).

@@ -1,6 +1,6 @@
-"""Gaze files: one safetensors file with the chosen ids, their counts and what they mean.
+"""Reading and writing gaze files, in safetensors format.
 
-It holds these tensors, and the gaze's other fields as JSON texts in the file's metadata:
+A file holds these tensors, and the gaze's other fields as JSON in its metadata:
 
     ids            (N,)    int16, or int32 for pyramids of more than 32,767 patches
     lengths        (B, T)  int32
@@ -32,7 +32,7 @@ VERSION = "1"
 
 @runtime_checkable
 class GazeFields(Protocol):
-    """What a file holds of an `autogaze.Gaze`; see there."""
+    """Fields of an `autogaze.Gaze` that are written; see there."""
 
     @property
     def pyramid(self) -> PatchPyramid: ...
@@ -100,9 +100,8 @@ class GazeWriter:
             for gaze in autogaze.stream_video("video.mp4"):
                 writer.add(gaze)
 
-    The result is the file that `Gaze.save` writes of all chunks joined in time. It is sorted
-    by tile, but a video comes by time: ids wait in an unnamed file on the same disk and are
-    put in order at the end.
+    The result is the file that `Gaze.save` writes of all chunks joined in time. It is sorted by
+    tile, while chunks come by time: ids are spooled to a temporary file on the same disk.
 
     Raises:
         OutputError: on entering, if `path` cannot be written; later, if the disk is full.
@@ -187,7 +186,7 @@ class GazeWriter:
 
 
 def _metadata(gaze: GazeFields) -> dict[str, str]:
-    """The fields that all chunks of a video share."""
+    """The metadata that all chunks of a video share."""
     pyramid = gaze.pyramid
     scales = {"scales": pyramid.scales, "patch_size": pyramid.patch_size, "crop": pyramid.crop}
     entries = {
@@ -202,7 +201,7 @@ def _metadata(gaze: GazeFields) -> dict[str, str]:
 
 
 def _header(layout: list[tuple[str, np.dtype, tuple[int, ...]]], entries: dict[str, str]) -> bytes:
-    """The beginning of a safetensors file: its length, then what lies where, as JSON."""
+    """Header of a safetensors file: its length, then types, shapes and offsets as JSON."""
     kinds = {"f8": "F64", "i8": "I64", "f4": "F32", "i4": "I32", "i2": "I16"}
     header: dict[str, object] = {"__metadata__": entries}
     start = 0

@@ -27,21 +27,21 @@ from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles
 
 CHUNK = 16
-"""Frames gazed at together; every chunk starts afresh."""
+"""Frames per chunk; every chunk is gazed at independently of the others."""
 
 MAX_TILES = 16
-"""Tiles of a chunk that are worked on at once."""
+"""Tiles of a chunk that are processed at once."""
 
 MAX_SHIFT = 1e-3
-"""Seconds by which a frame may be shown at another time than a saved gaze says."""
+"""Seconds by which a frame's timestamp may differ from that in a saved gaze."""
 
 
 @dataclass(frozen=True)
 class StageTimes:
     """Seconds spent in each stage.
 
-    Decoding and tiling run in a thread of their own, a chunk ahead of the other
-    stages, so the stages may add up to more than the time that went by.
+    Decoding and tiling run in their own thread, a chunk ahead of the other stages, so the sum may
+    exceed the time elapsed.
     """
 
     decode: float = 0.0
@@ -53,13 +53,13 @@ class StageTimes:
 
 @dataclass(frozen=True, eq=False)
 class GazedChunk:
-    """One chunk of a video, and what was chosen of it.
+    """One chunk of a video and its gaze.
 
     Args:
         frames: (tiles, T, 3, S, S) the selector's input.
         gaze: (tiles, T) with its `source`, and with `losses` measured on the canvas.
-        canvas: (tiles, T, 3, S, S) what the gaze alone reconstructs, if asked for.
-        pixels: (T, h, w, 3) the whole frames, scaled down, if asked for.
+        canvas: (tiles, T, 3, S, S) the canvas reconstruction, with `keep_canvas`.
+        pixels: (T, h, w, 3) the whole frames, scaled down, with `preview`.
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
@@ -82,7 +82,7 @@ class GazedChunk:
 
 @runtime_checkable
 class ClipSelector(Protocol):
-    """What a `GazeStream` asks of its selector; see `autogaze.Selector`."""
+    """Interface of selectors that `GazeStream` uses; see `autogaze.Selector`."""
 
     @property
     def name(self) -> str: ...
@@ -108,7 +108,7 @@ class ClipSelector(Protocol):
 
 
 class GazeOptions(TypedDict, total=False):
-    """What `gaze_video` and `stream_video` take besides path and selector; see `GazeStream`."""
+    """Options of `gaze_video` and `stream_video`; see `GazeStream`."""
 
     ratio: Ratio | None
     loss: float | None
@@ -126,28 +126,28 @@ class GazeStream:
 
     Args:
         path: any file that PyAV decodes.
-        selector: who chooses the patches.
+        selector: the selector.
         ratio: cap per frame, as a share of all patches, in (0, 1].
         loss: stop a frame as soon as its loss is at most this, in units of the
             selector's metric. With neither, the selector's default.
-        tiles: how a frame is laid out on square tiles: "resize" to a whole number of
-            them, "pad" those at the edge, "one" for a fast look, or "COLUMNSxROWS".
-        max_tiles: bound on the tiles of a frame; larger sources are resized to fit.
-        fps: frames to look at per second; None for every frame.
+        tiles: layout of frames on square tiles: "resize" to a whole number of them, "pad" the
+            right and bottom ones, "one" tile for all, or "COLUMNSxROWS".
+        max_tiles: bound on tiles per frame; larger sources are resized to fit.
+        fps: frames sampled per second; None for every frame.
         start, end: seconds from the start of the video.
-        skip_corrupt: go on behind frames that cannot be decoded.
+        skip_corrupt: skip frames that cannot be decoded.
         generator: source of randomness, for selectors that use any.
-        keep_canvas: keep the reconstruction of every chunk, for pictures.
-        preview: keep the whole frames too, their longer side at most this, for pictures.
+        keep_canvas: keep the canvas of every chunk.
+        preview: keep the whole frames too, their longer side at most this.
 
     Attributes:
         info: the file's size, rate and formats.
         grid: the tiling.
-        target: the canvas loss at which frames stop; None where that is not what stops them.
+        target: the canvas loss at which frames stop, if any.
 
     Raises:
         VideoError: the file is missing, is no video, has no frames, or is corrupt.
-        SelectorError: a setting that the selector cannot honour.
+        SelectorError: a setting that the selector does not support.
     """
 
     def __init__(
@@ -168,8 +168,8 @@ class GazeStream:
         preview: int | None = None,
     ) -> None:
         self.path, self.selector = path, selector
-        _, loss_aimed_at = selector.settings(ratio, loss)
-        self.target = loss_aimed_at if selector.metric == "canvas" else None
+        _, threshold = selector.settings(ratio, loss)
+        self.target = threshold if selector.metric == "canvas" else None
         self._settings: dict[str, Any] = {"ratio": ratio, "loss": loss, "generator": generator}
         self._keep_canvas = keep_canvas
         self._select = self._reconstruct = 0.0
@@ -192,12 +192,12 @@ class GazeStream:
 
     @property
     def fps(self) -> float:
-        """Frames per second that are looked at; in videos of a variable rate, on average."""
+        """Frames sampled per second; in videos of a variable rate, on average."""
         return min(self.info.rate, self._fps or self.info.rate)
 
     @property
     def num_frames(self) -> int | None:
-        """About how many frames will be looked at, if the file tells."""
+        """Estimated number of frames to be sampled; None if the file does not tell."""
         if self.info.num_frames is None:
             return None
         start, end = self._range
@@ -209,13 +209,13 @@ class GazeStream:
 
     @property
     def times(self) -> StageTimes:
-        """Seconds spent up to now."""
+        """Seconds spent so far."""
         decode, tile = self._reader.seconds_decode, self._reader.seconds_tile
         return StageTimes(decode, tile, self._select, self._reconstruct)
 
     @property
     def num_corrupt(self) -> int:
-        """Frames dropped up to now because they could not be decoded."""
+        """Frames skipped so far because they could not be decoded."""
         return self._reader.num_corrupt
 
     def __iter__(self) -> Iterator[GazedChunk]:
@@ -228,8 +228,7 @@ class GazeStream:
             began = time.perf_counter()
             gaze = self.selector.select(part, **self._settings)
             chosen = time.perf_counter()
-            # Losses are always those that the canvas really leaves, also for selectors that
-            # predict losses of their own.
+            # Losses are measured on the canvas, also for selectors that predict losses.
             if self._keep_canvas:
                 canvas = reconstruct(part.frames, gaze)
                 losses = canvas.losses
@@ -247,23 +246,23 @@ class GazeStream:
 
 
 class GazedVideo:
-    """A saved gaze and its video together again: iterates over its `GazedChunk`s.
+    """A video with its saved gaze: iterates over its `GazedChunk`s, one in memory at a time.
 
-    Frames are read by their numbers, so those that were left out then (by a rate, or because
-    they could not be decoded) are left out again. One chunk is in memory at a time.
+    Frames are read by their numbers, so frames that were skipped (by a rate, or because they were
+    corrupt) are skipped again.
 
     Args:
         path: the video; it may have moved since.
         gaze: with a `source`, as `autogaze.gaze_video` and `autogaze gaze --out` make it.
 
     Attributes:
-        source: where the gaze lies in the video.
+        source: tiling and frame times of the gaze.
 
     Raises:
-        AutoGazeError: a gaze at no frames, or that does not know its video.
+        AutoGazeError: a gaze at no frames, or without a source.
         GeometryError: tiles of another side than the gaze's pyramid.
-        VideoError: no video, or one of another size; later, a frame that is not there or is
-            shown at another time.
+        VideoError: no video, or one of another size; later, a frame that is missing or has
+            another timestamp.
     """
 
     source: Source
@@ -325,5 +324,5 @@ class GazedVideo:
 
     @property
     def called(self) -> str:
-        """What the video was called when the gaze was made, for messages."""
+        """The video's path when the gaze was made, in brackets, for messages."""
         return f" ({self.source.path})" if self.source.path else ""

@@ -1,7 +1,7 @@
-"""Where the clips of a gaze lie in the video they were cut from."""
+"""Tiling and frame times of the video that clips were cut from."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from autogaze.errors import GeometryError
@@ -9,11 +9,10 @@ from autogaze.errors import GeometryError
 
 @dataclass(frozen=True)
 class TileGrid:
-    """How a frame of `width` x `height` source pixels was laid out on square tiles.
+    """Layout of a frame of `width` x `height` source pixels on square tiles.
 
-    The frame was resized to `content_width` x `content_height` pixels and placed at
-    the top left of a canvas of `columns` x `rows` tiles of `side` pixels; what it
-    does not reach is padding. Clip number = row * columns + column.
+    The frame is resized to `content_width` x `content_height` pixels and placed at the top left
+    of `columns` x `rows` tiles of `side` pixels; the rest is padding. Clip number = row * columns + column.
     """
 
     width: int
@@ -45,7 +44,7 @@ class TileGrid:
         )
 
     def origin(self, tile: int) -> tuple[int, int]:
-        """Left and top of one tile on the canvas."""
+        """Left and top of one tile, in tile pixels."""
         if not 0 <= tile < self.num_tiles:
             raise GeometryError(f"tile {tile} is outside [0, {self.num_tiles})")
         row, column = divmod(tile, self.columns)
@@ -53,13 +52,8 @@ class TileGrid:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Source pixels per canvas pixel, across and down."""
+        """Source pixels per tile pixel, across and down."""
         return self.width / self.content_width, self.height / self.content_height
-
-    @classmethod
-    def whole(cls, side: int) -> "TileGrid":
-        """One square frame that is its own only tile."""
-        return cls(side, side, 1, 1, side, side, side)
 
 
 @dataclass(frozen=True)
@@ -94,12 +88,10 @@ class Source:
         """This source and the frames after it in the same video, as one."""
         if (self.tiles, self.chunk, self.path) != (other.tiles, other.chunk, other.path):
             raise GeometryError("these gazes come from different videos or tilings")
-        return Source(
-            self.tiles,
-            self.timestamps + other.timestamps,
-            self.frame_indices + other.frame_indices,
-            self.chunk,
-            self.path,
+        return replace(
+            self,
+            timestamps=self.timestamps + other.timestamps,
+            frame_indices=self.frame_indices + other.frame_indices,
         )
 
     def to_json(self) -> str:

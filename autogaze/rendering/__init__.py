@@ -1,9 +1,7 @@
-"""Seeing a gaze: overlay video, contact sheet, canvas reconstruction, budget plot.
+"""Renderings of a gaze: overlay video, contact sheet, canvas reconstruction, budget plot.
 
-Each is a `Rendering`: a context manager that takes one chunk after the other, keeps a bounded
-amount of it, and puts its file in place only when all went well.
-
-Names are imported when they are first used: colours and letters need no video decoder.
+Each is a `Rendering`, a context manager that is fed chunk by chunk, uses constant memory, and
+writes its file atomically. Names are imported when they are first used, since plots need no PyAV.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""What renderings share: they take a video chunk by chunk, and write a whole file or none."""
+"""Base classes of renderings, which are fed chunk by chunk and written atomically."""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,10 +20,10 @@ RenderingT = TypeVar("RenderingT", bound="Rendering")
 
 
 class Rendering(ABC):
-    """A picture or video of a gaze, written to `path` when its `with` block succeeds.
+    """An image or video of a gaze, written to `path` when its `with` block succeeds.
 
     Attributes:
-        needs_canvas: whether chunks must carry their canvas reconstruction.
+        needs_canvas: whether chunks must have their canvas reconstruction.
 
     Raises:
         OutputError: on entering, if `path` cannot be written; later, if the disk is full.
@@ -51,7 +51,7 @@ class Rendering(ABC):
         """Draw the next chunk of the video."""
 
     def finish(self) -> None:
-        """Write what could only be written at the end."""
+        """Write what is complete only at the end."""
         return
 
 
@@ -59,10 +59,10 @@ class VideoRendering(Rendering):
     """A rendering that is a video of one frame per frame of the source.
 
     Args:
-        fps: frames per second; frames keep the times at which the source shows them,
-            counted from the first one, so this only says how long the last one stays.
+        fps: frames per second; frames keep the source's timestamps relative to the first one,
+            so this is only the duration of the last one.
         longest: bound on its longer side in pixels.
-        shortest: the longer side that small sources are enlarged to, so as to be legible.
+        shortest: the longer side that small sources are enlarged to, for legible captions.
     """
 
     def __init__(
@@ -83,30 +83,30 @@ class VideoRendering(Rendering):
                 height, width = frame.shape[:2]
                 writer = VideoWriter(self.path, self.fps, width, height)
                 self._writer = self._stack.enter_context(writer)
-            # Broken files date several frames alike: those follow at the usual rate.
+            # Frames with equal timestamps, of broken files, follow at the usual rate.
             later = timestamp > self._last
             self._writer.write(frame, timestamp - self._first if later else None)
             self._last = max(self._last, timestamp)
 
     def prepare(self, chunk: GazedChunk) -> None:
-        """Work out what stays the same for the whole video."""
+        """Prepare what is the same for the whole video, from its first chunk."""
         return
 
     @abstractmethod
     def draw(self, chunk: GazedChunk) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        """The pictures of a chunk's frames, one after the other."""
+        """The images of a chunk's frames, in order."""
 
 
 @dataclass(frozen=True)
-class FrameFacts:
-    """One frame of the source in numbers, gathered over its tiles.
+class FrameStats:
+    """Statistics of one frame of the source, summed over its tiles.
 
     Args:
         number: of the frame in the decoded stream, from 0.
-        seconds: when it is shown.
+        seconds: its timestamp.
         kept: chosen patches per scale, coarse to fine.
-        total: patches that could have been chosen.
-        loss: canvas loss left, mean over the tiles, if it was measured.
+        total: all patches.
+        loss: canvas loss, mean over the tiles, if it was measured.
     """
 
     number: int
@@ -121,15 +121,15 @@ class FrameFacts:
         return sum(self.kept) / self.total
 
 
-def frame_facts(chunk: GazedChunk) -> Iterator[FrameFacts]:
-    """The facts of every frame of a chunk."""
+def frame_stats(chunk: GazedChunk) -> Iterator[FrameStats]:
+    """The statistics of every frame of a chunk."""
     gaze, source = chunk.gaze, chunk.source
     kept = [mask.sum(dim=(0, 2)).tolist() for mask in gaze.masks()]  # T counts per scale
     losses = None if gaze.losses is None else gaze.losses.mean(dim=0).tolist()
     for index, (number, seconds) in enumerate(
         zip(source.frame_indices, source.timestamps, strict=True)
     ):
-        yield FrameFacts(
+        yield FrameStats(
             number,
             seconds,
             tuple(counts[index] for counts in kept),
@@ -139,19 +139,19 @@ def frame_facts(chunk: GazedChunk) -> Iterator[FrameFacts]:
 
 
 def chosen_patches(chunk: GazedChunk, frame: int) -> list[Bool[np.ndarray, " _"]]:
-    """For each scale, which patches of one frame were chosen, all tiles one after another."""
+    """For each scale, which patches of one frame were chosen, tile by tile."""
     return [mask[:, frame].reshape(-1).cpu().numpy() for mask in chunk.gaze.masks()]
 
 
 def frame_picture(
     chunk: GazedChunk, frame: int, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """One frame of the source at (width, height), as sharp as the chunk has it."""
+    """One frame of the source, resized to (width, height)."""
     if chunk.pixels is not None:
         return resized(chunk.pixels[frame], size)
     return stitched(chunk.frames[:, frame], chunk.source.tiles, size)
 
 
 def video_name(chunk: GazedChunk) -> str:
-    """What pictures call the video, unless they are given a title."""
+    """Default title: the video's file name."""
     return Path(chunk.source.path).name if chunk.source.path else "video"

@@ -10,11 +10,11 @@ from PIL import Image, ImageDraw
 from autogaze.geometry import PatchPyramid
 from autogaze.pipeline import GazedChunk
 from autogaze.rendering.base import (
-    FrameFacts,
+    FrameStats,
     VideoRendering,
     chosen_patches,
-    frame_facts,
     frame_picture,
+    frame_stats,
 )
 from autogaze.rendering.painter import (
     FAINT,
@@ -41,15 +41,15 @@ class OverlayVideo(VideoRendering):
         self._caption = Caption(pyramid, self.size[0], tiles.num_tiles)
 
     def draw(self, chunk: GazedChunk) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        for index, facts in enumerate(frame_facts(chunk)):
+        for index, stats in enumerate(frame_stats(chunk)):
             frame = frame_picture(chunk, index, self.size)
             patches = chosen_patches(chunk, index)
             drawn = draw_overlay(frame, patches, self._maps, self._colours)
-            yield np.concatenate([drawn, self._caption.draw(facts)])
+            yield np.concatenate([drawn, self._caption.draw(stats)])
 
 
 class ReconstructionVideo(VideoRendering):
-    """Every frame as the canvas shows it: what is left of the source after the gaze."""
+    """The canvas reconstruction of every frame."""
 
     needs_canvas = True
 
@@ -67,17 +67,17 @@ def draw_overlay(
     """One frame with its gaze drawn on it.
 
     Args:
-        frame: as it is.
-        chosen: per scale, coarse to fine: which patches of all tiles were chosen.
-        maps: per scale: where those patches lie on the frame.
-        colours: per scale: of the outlines.
+        frame: the source's frame.
+        chosen: per scale, coarse to fine, which patches of all tiles were chosen.
+        maps: per scale, where those patches lie on the frame.
+        colours: per scale, of the outlines.
     """
     bright = np.zeros(frame.shape[:2], dtype=bool)
     outline = np.zeros(frame.shape[:2], dtype=np.uint8)  # 1 + level of the line on a pixel
     for level, (patches, where) in enumerate(zip(chosen, maps, strict=True)):
-        picked = where.pick(patches)
-        bright |= picked
-        outline[picked & where.edges] = level + 1  # finest on top
+        inside = where.pixels(patches)
+        bright |= inside
+        outline[inside & where.edges] = level + 1  # finest on top
     drawn = dim(frame)
     np.copyto(drawn, frame, where=bright[..., None])
     lines = outline > 0
@@ -86,31 +86,31 @@ def draw_overlay(
 
 
 def dim(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    """A dark grey ghost of the frame, for what was not chosen: a quarter of its brightness."""
+    """The frame in grey at a quarter of its brightness, for patches not chosen."""
     red, green, blue = (frame[..., channel].astype(np.uint16) for channel in range(3))
     grey = (77 * red + 150 * green + 29 * blue) // 1024 + 8  # weights of BT.601
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
 
 
-class Words(NamedTuple):
-    """Words in one colour, behind a swatch in the colour of a scale if there is one."""
+class TextSpan(NamedTuple):
+    """Text in one colour, after a swatch in the colour of a scale if there is one."""
 
-    words: str
+    text: str
     colour: Colour = INK
     swatch: Colour | None = None
 
 
 class Caption:
-    """The strip under an overlay: which frame it is, and what was kept of it.
+    """Caption below an overlay: frame, time, and patches kept.
 
-    All captions of a video have the height of the longest one to come.
+    All captions of a video have the height that the longest possible one needs.
     """
 
     def __init__(self, pyramid: PatchPyramid, width: int, num_tiles: int) -> None:
         self.pyramid, self.width = pyramid, width
         self.colours = [tuple(colour) for colour in scale_colours(len(pyramid.scales)).tolist()]
         total = num_tiles * pyramid.num_patches
-        longest = FrameFacts(88888, 8888.8, tuple(num_tiles * n for n in pyramid.cells), total, 0.8)
+        longest = FrameStats(88888, 8888.8, tuple(num_tiles * n for n in pyramid.cells), total, 0.8)
         for self.size in range(max(11, min(20, round(width / 44))), 3, -1):
             self._widths = [self._measure(group) for group in self._groups(longest)]
             if max(self._widths) <= width - 1.6 * self.size:
@@ -119,11 +119,11 @@ class Caption:
         line = round(self.size * 1.55)
         self.height = 2 * ((len(self._lines) * line + round(self.size * 0.6) + 1) // 2)
 
-    def draw(self, facts: FrameFacts) -> UInt8[np.ndarray, "h W 3"]:
-        """The strip for one frame."""
+    def draw(self, stats: FrameStats) -> UInt8[np.ndarray, "h W 3"]:
+        """The caption of one frame."""
         image = Image.new("RGB", (self.width, self.height), PANEL)
         pen = ImageDraw.Draw(image)
-        groups, margin = self._groups(facts), self.size * 0.8
+        groups, margin = self._groups(stats), self.size * 0.8
         for number, line in enumerate(self._lines):
             y = self.size * (0.4 + 1.55 * number) + self.size * 0.7
             gap = self.width - 2 * margin - sum(self._widths[index] for index in line)
@@ -133,29 +133,29 @@ class Caption:
                 x += self._widths[index] + (gap / (len(line) - 1) if len(line) > 1 else 0)
         return np.asarray(image)
 
-    def _groups(self, facts: FrameFacts) -> list[list[Words]]:
-        """What stays together on a line: the frame, the share kept, the count per scale."""
-        when = [Words(f"frame {facts.number}"), Words(f"   {facts.seconds:.2f} s", FAINT)]
+    def _groups(self, stats: FrameStats) -> list[list[TextSpan]]:
+        """Groups of spans without line breaks: the frame, the share kept, the count per scale."""
+        when = [TextSpan(f"frame {stats.number}"), TextSpan(f"   {stats.seconds:.2f} s", FAINT)]
         share = [
-            Words(f"{sum(facts.kept)} of {facts.total} patches  "),
-            Words(percent(facts.share)),
+            TextSpan(f"{sum(stats.kept)} of {stats.total} patches  "),
+            TextSpan(percent(stats.share)),
         ]
-        if facts.loss is not None:
-            share.append(Words(f"   loss {facts.loss:.3f}", FAINT))
+        if stats.loss is not None:
+            share.append(TextSpan(f"   loss {stats.loss:.3f}", FAINT))
         scales = [
-            Words(f"{scale} px: {count}  ", swatch=colour)
+            TextSpan(f"{scale} px: {count}  ", swatch=colour)
             for colour, scale, count in zip(
-                self.colours, self.pyramid.scales, facts.kept, strict=True
+                self.colours, self.pyramid.scales, stats.kept, strict=True
             )
         ]
         return [when, share, scales]
 
-    def _measure(self, group: list[Words]) -> float:
-        letters = sum(font(self.size).getlength(part.words) for part in group)
+    def _measure(self, group: list[TextSpan]) -> float:
+        letters = sum(font(self.size).getlength(part.text) for part in group)
         return letters + sum(1.25 * self.size for part in group if part.swatch)
 
     def _break(self) -> list[list[int]]:
-        """Numbers of the groups, line by line, as many on a line as fit."""
+        """Indices of the groups on each line, as many as fit."""
         lines: list[list[int]] = [[]]
         room = self.width - 2 * 0.8 * self.size
         for index, width in enumerate(self._widths):
@@ -165,12 +165,12 @@ class Caption:
             lines[-1].append(index)
         return lines
 
-    def _write(self, pen: ImageDraw.ImageDraw, x: float, y: float, group: list[Words]) -> None:
+    def _write(self, pen: ImageDraw.ImageDraw, x: float, y: float, group: list[TextSpan]) -> None:
         half = 0.38 * self.size
         for part in group:
             if part.swatch:
                 square = (x, y - half, x + 2 * half, y + half)
                 pen.rounded_rectangle(square, radius=2, outline=part.swatch, width=2)
                 x += 1.25 * self.size
-            pen.text((x, y), part.words, fill=part.colour, font=font(self.size), anchor="lm")
-            x += font(self.size).getlength(part.words)
+            pen.text((x, y), part.text, fill=part.colour, font=font(self.size), anchor="lm")
+            x += font(self.size).getlength(part.text)

@@ -1,7 +1,7 @@
-"""What pictures of a gaze are painted with: colours and letters, tiles put together, patch maps.
+"""Drawing primitives of renderings: colours, font, stitched tiles, patch maps.
 
-A patch map says for every pixel of a picture which patch it belongs to. It is made once per video;
-painting then is one look-up per scale and frame, however many patches were chosen.
+A patch map is the index of the patch at every pixel. It is made once per video; drawing is then
+one look-up per scale and frame, however many patches were chosen.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ PANEL: Colour = (26, 29, 35)
 INK: Colour = (232, 234, 237)
 FAINT: Colour = (138, 144, 153)
 
-# Coarse to fine, from cold to hot; told apart in greyscale and by colour-blind eyes.
+# Coarse to fine; distinguishable in greyscale and with colour blindness.
 _RAMP = np.array([(92, 124, 250), (38, 190, 180), (255, 207, 92), (255, 84, 208)], dtype=float)
 
 _MAX_TILES = 16
@@ -43,20 +43,19 @@ def scale_colours(num_scales: int) -> UInt8[np.ndarray, "{num_scales} 3"]:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own typeface at a size in pixels."""
+    """Pillow's default font at a size in pixels."""
     return ImageFont.load_default(size=size)  # type: ignore[return-value]
 
 
 def percent(share: float) -> str:
-    """A share in words: two decimals below 1 %, since gazes are often that small."""
+    """A share as text in percent, with two decimals below 1 %."""
     return f"{100 * share:.{2 if share < 0.01 else 1}f} %"
 
 
 def display_size(tiles: TileGrid, longest: int, shortest: int = 0) -> tuple[int, int]:
-    """Width and height (both even) of a picture of the source.
+    """Width and height (both even) of a rendered frame.
 
-    The source's own size, shrunk until its longer side is at most `longest`, or
-    enlarged until that side is at least `shortest`, so that captions stay legible.
+    The source's size, scaled so that its longer side is at most `longest` and at least `shortest`.
     """
     side = max(tiles.width, tiles.height)
     zoom = min(longest / side, max(1.0, shortest / side))
@@ -77,7 +76,7 @@ def stitched(
 def resized(
     pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture at (width, height)."""
+    """An image resized to (width, height)."""
     if pixels.shape[1::-1] == size:
         return pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -87,9 +86,9 @@ def resized(
 def seen_at_scales(
     tiles: UInt8[Tensor, "N 3 S S"], pyramid: PatchPyramid
 ) -> Iterator[UInt8[Tensor, "N 3 S S"]]:
-    """The tiles as each scale shows them, coarse to fine."""
+    """The tiles resampled to each scale and back, coarse to fine."""
     parts = []
-    for part in tiles.split(_MAX_TILES):  # as floats they weigh four times as much
+    for part in tiles.split(_MAX_TILES):  # floats take four times the memory
         views = resampled_scales(part.float() / 255, pyramid)
         parts.append((views * 255).round_().to(torch.uint8))
     yield from torch.cat(parts).unbind(dim=1)
@@ -97,7 +96,7 @@ def seen_at_scales(
 
 @dataclass(frozen=True)
 class PatchMap:
-    """The patches of one scale on a picture of H x W pixels.
+    """The patches of one scale on an image of H x W pixels.
 
     Args:
         cells: (H, W) number of the pixel's patch: tile * cells + row * grid + column;
@@ -110,20 +109,20 @@ class PatchMap:
     edges: Bool[np.ndarray, "H W"]
     num_cells: int
 
-    def pick(self, chosen: Bool[np.ndarray, " cells"]) -> Bool[np.ndarray, "H W"]:
+    def pixels(self, chosen: Bool[np.ndarray, " cells"]) -> Bool[np.ndarray, "H W"]:
         """True on the pixels of the chosen patches."""
-        return np.append(chosen, False)[self.cells]  # the -1 of uncovered pixels finds the False
+        return np.append(chosen, False)[self.cells]  # -1 of uncovered pixels indexes the False
 
 
 def patch_maps(
     pyramid: PatchPyramid, tiles: TileGrid, width: int, height: int, line: int = 1
 ) -> tuple[PatchMap, ...]:
-    """One map per scale, coarse to fine, for a picture of `width` x `height` pixels.
+    """One map per scale, coarse to fine, for an image of `width` x `height` pixels.
 
     Args:
         pyramid: the patches.
-        tiles: how the source was tiled.
-        width, height: of the picture, which shows the whole source.
+        tiles: the tiling of the source.
+        width, height: of the image, which shows the whole source.
         line: width of the border in pixels; thinner in patches too small for it.
     """
     maps = []
@@ -144,7 +143,7 @@ def patch_maps(
 def _axis(
     pyramid: PatchPyramid, side: int, content: int, scale: int, length: int
 ) -> tuple[Int[np.ndarray, " {length}"], Int[np.ndarray, " {length}"]]:
-    """Tile and cell of every pixel along one axis; a cell of `grid` or more is no patch's.
+    """Tile and cell of every pixel along one axis; a cell of `grid` or more is uncovered.
 
     Tiles of `side` pixels hold `content` pixels, which the axis shows on `length` pixels.
     """
@@ -155,12 +154,12 @@ def _axis(
 
 
 def _border(number: Int[np.ndarray, " L"], line: int) -> Bool[np.ndarray, " L"]:
-    """True within `line` pixels of where the number changes or the picture ends."""
+    """True within `line` pixels of where the number changes or the image ends."""
     starts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
     ends = np.append(starts[1:], len(number))
     border = np.zeros(len(number), dtype=bool)
     for start, end in zip(starts, ends, strict=True):
-        inset = min(line, max(1, (end - start) // 4))  # leave the middle of small patches to see
+        inset = min(line, max(1, (end - start) // 4))  # keep the middle of small patches visible
         border[start : start + inset] = True
         border[end - inset : end] = True
     return border

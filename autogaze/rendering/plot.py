@@ -1,4 +1,4 @@
-"""Budget over time: how many patches each frame got, scale by scale, and the loss left."""
+"""Budget plot: patches per frame and scale over time, and the canvas loss."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,18 +9,18 @@ from jaxtyping import Float
 from autogaze.errors import OutputError
 from autogaze.geometry import PatchPyramid
 from autogaze.pipeline import GazedChunk
-from autogaze.rendering.base import Rendering, frame_facts, video_name
+from autogaze.rendering.base import Rendering, frame_stats, video_name
 from autogaze.rendering.painter import scale_colours
 from autogaze.rendering.plot_style import INK, SERIES, clean, require_matplotlib, save
 
 _MAX_POINTS = 2048
-_MAX_BORDERS = 100  # more chunk borders would be a grey wall
+_MAX_BORDERS = 100  # more chunk borders cannot be told apart
 
 TARGET_COLOUR = SERIES[2]
 
 
 class Points(NamedTuple):
-    """What is drawn: each point is the mean of a frame, or of several in long videos."""
+    """Points of the plot, each the mean of one frame or of several."""
 
     seconds: Float[np.ndarray, " P"]
     kept: Float[np.ndarray, "P scales"]
@@ -28,10 +28,9 @@ class Points(NamedTuple):
 
 
 class BudgetPlot(Rendering):
-    """A PNG of the patches per frame and scale, stacked, over the loss left.
+    """A PNG of the patches per frame and scale, stacked, above the canvas loss.
 
-    Long videos are averaged over more and more frames per point, so that memory stays
-    constant in their length.
+    In long videos a point is the mean of several frames, so that memory is constant.
 
     Args:
         path: of the PNG.
@@ -61,9 +60,9 @@ class BudgetPlot(Rendering):
             self.title = self.title or video_name(chunk)
         if len(self._borders) <= _MAX_BORDERS:
             self._borders.append(chunk.source.timestamps[0])
-        for facts in frame_facts(chunk):
-            loss = np.nan if facts.loss is None else facts.loss
-            self._open.append(np.array([facts.seconds, loss, *facts.kept]))
+        for stats in frame_stats(chunk):
+            loss = np.nan if stats.loss is None else stats.loss
+            self._open.append(np.array([stats.seconds, loss, *stats.kept]))
             if len(self._open) == self._span:
                 self._rows.append(np.mean(self._open, axis=0))
                 self._open = []
@@ -72,11 +71,11 @@ class BudgetPlot(Rendering):
                 self._span *= 2
 
     def borders(self) -> list[float]:
-        """Seconds of the chunk borders that would be drawn: none where there are too many."""
+        """Seconds of the chunk borders to draw: none where there are too many."""
         return self._borders[1:] if len(self._borders) <= _MAX_BORDERS else []
 
     def points(self) -> Points:
-        """What would be drawn of the frames added up to now."""
+        """Points of the frames added so far."""
         rows = np.array([*self._rows, *([np.mean(self._open, axis=0)] if self._open else [])])
         return Points(rows[:, 0], rows[:, 2:], rows[:, 1])
 
@@ -93,7 +92,7 @@ class BudgetPlot(Rendering):
         self._draw_patches(patches, points, edges, self._pyramid.scales)
         self._draw_loss(loss, points, edges)
         for axes in (patches, loss):
-            for border in self.borders():  # every chunk starts afresh, which shows
+            for border in self.borders():  # chunks are independent, which shows
                 axes.axvline(border, color="#00000022", linewidth=0.6, linestyle=":")
             clean(axes)
         save(figure, self.path)

@@ -1,4 +1,4 @@
-"""The style of every plot: colours of selectors, marks of controls, labels, caption, saving."""
+"""Common style of all plots: colours and markers of selectors, labels, captions, saving."""
 
 import itertools
 import textwrap
@@ -11,7 +11,7 @@ from autogaze.errors import MissingExtraError
 from autogaze.utils.files import check_output, replacing
 
 INK, MUTED, GUIDE, WARNING = "#33363d", "#555a63", "#8a9099", "#c2201c"
-"""Colours of text and totals, of captions, of reference lines, and of figures to beware of."""
+"""Colours of text and totals, of captions, of reference lines, and of warnings."""
 
 SERIES = ("#3b5bdb", "#0f766e", "#c2410c", "#9333ea", "#ca8a04", "#be185d", "#475569")
 """Colours of series of equal rank, in order."""
@@ -37,27 +37,27 @@ def check_plot(path: str | Path, option: str = "--plot") -> None:
 
 
 def save(figure: Any, path: str | Path) -> None:
-    """Write the PNG, whole or not at all."""
+    """Write a PNG atomically."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 
 
 def clean(axes: Any) -> None:
-    """No box, a faint grid behind."""
+    """Remove the box and draw a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#00000014")
     axes.set_axisbelow(True)
 
 
 def caption(figure: Any, lines: Sequence[str]) -> None:
-    """Small print below the axes: what was measured, on what, and how."""
+    """Write a caption below the axes."""
     width = round(figure.get_figwidth() * 16.8)
     wrapped = [part for line in lines for part in textwrap.wrap(line, width)]
     figure.supxlabel("\n".join(wrapped), x=0.01, ha="left", fontsize=7, color=MUTED)
 
 
 def legend_above(figure: Any, axes: Any) -> None:
-    """One row of legend over all panels, from what was drawn into `axes`."""
+    """Draw the legend of `axes` in one row above all panels."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize=8.5
@@ -66,11 +66,11 @@ def legend_above(figure: Any, axes: Any) -> None:
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How one selector is drawn.
+    """Line style of one selector.
 
     Attributes:
         marker: of measured points; hollow for the controls.
-        dashes: of its second line: lengths drawn and left out, in line widths.
+        dashes: of its second line: lengths of dash and gap, in line widths.
     """
 
     colour: str
@@ -98,7 +98,7 @@ def selector_styles(names: Sequence[str]) -> dict[str, LineStyle]:
 
 @dataclass(frozen=True)
 class LineEnd:
-    """Where a line ends, in data coordinates, and its name."""
+    """Name, colour and end point (data coordinates) of a line."""
 
     name: str
     colour: str
@@ -107,9 +107,9 @@ class LineEnd:
 
 
 def label_ends(axes: Any, ends: Sequence[LineEnd]) -> None:
-    """Names right of the axes, level with the ends of their lines as far as there is room.
+    """Write names right of the axes, near the ends of their lines.
 
-    Call it when the limits of the axes are final.
+    The limits of the axes must be final.
     """
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
@@ -124,7 +124,7 @@ def label_ends(axes: Any, ends: Sequence[LineEnd]) -> None:
 
 
 def leader(colour: str) -> dict[str, Any]:
-    """`arrowprops` of the thin line from a label to what it names."""
+    """`arrowprops` of the thin line from a label to its point."""
     return {
         "arrowstyle": "-",
         "color": colour,

@@ -1,8 +1,7 @@
-"""Contact sheet: frames across, and down what each scale looked at and what that left.
+"""Contact sheet: frames across; frame, chosen patches per scale, and canvas down.
 
-The layout follows the figures of the AutoGaze paper: the frames themselves, then a
-row per scale with only the chosen patches, as sharp as that scale is, then the canvas
-reconstruction.
+The layout follows the figures of the AutoGaze paper: the frames, then a row per scale with its
+chosen patches only, at that scale's resolution, then the canvas reconstruction.
 """
 
 import math
@@ -16,11 +15,11 @@ from PIL import Image, ImageDraw
 
 from autogaze.pipeline import GazedChunk
 from autogaze.rendering.base import (
-    FrameFacts,
+    FrameStats,
     Rendering,
     chosen_patches,
-    frame_facts,
     frame_picture,
+    frame_stats,
     video_name,
 )
 from autogaze.rendering.painter import (
@@ -42,21 +41,21 @@ from autogaze.utils.files import replacing
 MAX_COLUMNS = 8
 _THINNING = 3  # shares no factor with a chunk's 16 frames, so columns fall on all parts of a chunk
 
-MARGIN, GAP, LABELS = 28, 8, 128  # pixels of white space, and of the column of labels
-TITLE, TEXT, SMALL = 24, 17, 14  # sizes of letters
+MARGIN, GAP, LABELS = 28, 8, 128  # pixels
+TITLE, TEXT, SMALL = 24, 17, 14  # font sizes
 
 
 @dataclass(frozen=True)
 class Column:
-    """One frame of a sheet: its numbers, and its pictures from top to bottom."""
+    """One frame of a sheet: its statistics, and its images from top to bottom."""
 
-    facts: FrameFacts
+    stats: FrameStats
     pictures: tuple[UInt8[np.ndarray, "h w 3"], ...]
 
 
 @dataclass(frozen=True)
 class RowLabel:
-    """The name of a row, the lines of small print under it, and the colour of its bar."""
+    """The name of a row, the notes under it, and the colour of its bar."""
 
     name: str
     notes: tuple[str, ...] = ()
@@ -66,13 +65,13 @@ class RowLabel:
 class ContactSheet(Rendering):
     """At most eight evenly spaced frames of a video of any length, on one PNG.
 
-    Where the length is unknown, every s-th frame is kept; whenever there are too
-    many, only every third of those is, and s triples. So memory stays constant.
+    Where the length is unknown, every s-th frame is kept; whenever there are too many, every
+    third of those is, and s triples, so that memory is constant.
 
     Args:
-        num_frames: how many frames will come, if known.
-        cell: width of each small picture in pixels if it is 16:9; others get its area.
-        title: a line over the sheet; the file's name by default.
+        num_frames: number of frames of the video, if known.
+        cell: width of each image in pixels if it is 16:9; others get the same area.
+        title: line above the sheet; the video's file name by default.
     """
 
     needs_canvas = True
@@ -95,16 +94,16 @@ class ContactSheet(Rendering):
     def add(self, chunk: GazedChunk) -> None:
         if self._count == 0:
             self._start(chunk)
-        for index, facts in enumerate(frame_facts(chunk)):
+        for index, stats in enumerate(frame_stats(chunk)):
             if self._wants(self._count):
-                self._columns.append(Column(facts, self._pictures(chunk, index)))
+                self._columns.append(Column(stats, self._pictures(chunk, index)))
             if len(self._columns) > MAX_COLUMNS * _THINNING:
                 self._columns = self._columns[::_THINNING]
                 self._stride *= _THINNING
             self._count += 1
-            self._kept += facts.kept
-            self._total += facts.total
-            self._loss += facts.loss or 0.0
+            self._kept += stats.kept
+            self._total += stats.total
+            self._loss += stats.loss or 0.0
 
     def _start(self, chunk: GazedChunk) -> None:
         self.title = self.title or video_name(chunk)
@@ -119,15 +118,15 @@ class ContactSheet(Rendering):
         return frame % self._stride == 0
 
     def _pictures(self, chunk: GazedChunk, frame: int) -> tuple[np.ndarray, ...]:
-        looks = seen_at_scales(chunk.frames[:, frame], self.pyramid)
+        views = seen_at_scales(chunk.frames[:, frame], self.pyramid)
         patches = chosen_patches(chunk, frame)
         scales = [
             np.where(
-                where.pick(picked)[..., None],
-                stitched(look, self.tiles, self.size),
+                where.pixels(chosen)[..., None],
+                stitched(view, self.tiles, self.size),
                 np.array(PANEL, np.uint8),
             )
-            for look, picked, where in zip(looks, patches, self._maps, strict=True)
+            for view, chosen, where in zip(views, patches, self._maps, strict=True)
         ]
         canvas = stitched(chunk.canvas_frames[:, frame], self.tiles, self.size)
         return (frame_picture(chunk, frame, self.size), *scales, canvas)
@@ -137,11 +136,11 @@ class ContactSheet(Rendering):
             self.image().save(temporary, format="PNG")
 
     def columns(self) -> list[Column]:
-        """The frames that would be on the sheet by now."""
+        """The columns of the frames added so far."""
         return [self._columns[index] for index in _evenly(len(self._columns))]
 
     def image(self) -> Image.Image:
-        """The sheet of the frames added up to now."""
+        """The sheet of the frames added so far."""
         return draw_sheet(self.columns(), self._labels(), self.title or "", self._subtitle())
 
     def _subtitle(self) -> str:
@@ -188,8 +187,8 @@ def draw_sheet(
         _draw_label(pen, label, top + row * (height + GAP), height)
     for number, column in enumerate(columns):
         x = left + number * (width + GAP)
-        facts = column.facts
-        when, frame = f"{facts.seconds:.2f} s", f"frame {facts.number}"
+        stats = column.stats
+        when, frame = f"{stats.seconds:.2f} s", f"frame {stats.number}"
         pen.text((x, top - 9), when, fill=INK, font=font(TEXT), anchor="ls")
         after = x + font(TEXT).getlength(when) + 10
         if after + font(SMALL).getlength(frame) <= x + width:
@@ -197,9 +196,9 @@ def draw_sheet(
         for row, pixels in enumerate(column.pictures):
             image.paste(Image.fromarray(pixels), (x, top + row * (height + GAP)))
         loss, share = (x, bottom + TEXT), (x, bottom + TEXT + 1.3 * SMALL)
-        if facts.loss is not None:
-            pen.text(loss, f"loss {facts.loss:.3f}", fill=INK, font=font(TEXT), anchor="ls")
-        kept = f"{percent(facts.share)} kept"
+        if stats.loss is not None:
+            pen.text(loss, f"loss {stats.loss:.3f}", fill=INK, font=font(TEXT), anchor="ls")
+        kept = f"{percent(stats.share)} kept"
         pen.text(share, kept, fill=FAINT, font=font(SMALL), anchor="ls")
     return image
 
@@ -216,15 +215,12 @@ def _draw_label(pen: ImageDraw.ImageDraw, label: RowLabel, y: int, height: int) 
 
 
 def _picture_size(tiles: TileGrid, cell: int) -> tuple[int, int]:
-    """Width and height of a small picture that is `cell` pixels wide if it is 16:9.
-
-    Others get the same area: portrait sheets would be endlessly high.
-    """
+    """Width and height of an image that is `cell` pixels wide if it is 16:9, else of equal area."""
     zoom = math.sqrt(cell * cell * 9 / 16 / (tiles.width * tiles.height))
     return max(1, round(tiles.width * zoom)), max(1, round(tiles.height * zoom))
 
 
 def _evenly(count: int) -> list[int]:
-    """At most `MAX_COLUMNS` of `count` numbers, from the first to the last."""
+    """At most `MAX_COLUMNS` evenly spaced numbers of range(count), both ends included."""
     number = min(MAX_COLUMNS, count)
     return [round(k * (count - 1) / max(1, number - 1)) for k in range(number)]

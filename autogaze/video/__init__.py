@@ -1,8 +1,7 @@
 """Video files in, square tiles out: decoding, timestamps, tiling, chunks and writing.
 
-Nothing here keeps more than a few frames or one chunk of tiles in memory, however long the video
-is. Names are imported when they are first used: still images, tiles and plain tensors need no
-PyAV.
+At most a few frames or one chunk of tiles are in memory, however long the video is. Names are
+imported when they are first used, since tiling and still images need no PyAV.
 """
 
 import importlib

@@ -1,8 +1,7 @@
-"""A video of any length as chunks of clips, in constant memory.
+"""Reading a video of any length as chunks of clips, in constant memory.
 
-Each chunk is what a selector takes: the tiles of a few frames. Frames are decoded
-one by one straight into the tiles' tensor, in a thread that is one chunk ahead of
-the consumer.
+Frames are decoded one by one into a chunk's tensor of tiles, in a thread that is one chunk ahead
+of the consumer.
 """
 
 import queue
@@ -32,12 +31,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, eq=False)
 class VideoChunk:
-    """Some frames in a row, tiled.
+    """Consecutive frames, tiled.
 
     Args:
-        clips: one clip per tile, uint8; with motion maps if asked for.
+        clips: one clip per tile, uint8; with motion maps given a `motion_grid`.
         source: the tiling, and the time and number of every frame.
-        pixels: (T, h, w, 3) the whole frames, scaled down, if asked for.
+        pixels: (T, h, w, 3) the whole frames, scaled down, with `preview`.
     """
 
     clips: Clips
@@ -52,22 +51,22 @@ class ChunkReader:
         path: a video or an image.
         side: pixels of a tile: the side of the selector's pyramid.
         tiles: how frames are laid out on tiles; see `plan_tiles`.
-        max_tiles: at most so many tiles.
+        max_tiles: bound on tiles per frame.
         chunk: frames per chunk; the last one may have fewer.
         start: seconds; frames from there on.
         end: seconds; frames before that.
-        fps: frames wanted per second; see `Video.frames`.
-        skip_corrupt: leave damaged frames out and count them, instead of raising.
-        motion_grid: cells along one side of a tile to map the decoder's motion on
-            (side // patch size); None for no motion.
-        preview: also give the whole frames, their longer side at most this.
+        fps: frames sampled per second; see `Video.frames`.
+        skip_corrupt: skip and count damaged frames, instead of raising.
+        motion_grid: cells along each side of a tile's motion map (side // patch size); None
+            for no motion.
+        preview: also return the whole frames, their longer side at most this.
 
     Attributes:
         info: the video's size, rate and formats.
-        tiles: how its frames are laid out.
+        tiles: the tiling of its frames.
         seconds_decode: time the last loop spent decoding and converting colours.
-        seconds_tile: time it spent resizing, cutting and mapping motion. Both pass
-            in a thread of their own, beside the consumer's.
+        seconds_tile: time it spent resizing, tiling and mapping motion. Both pass in the
+            reader's own thread.
 
     Raises:
         VideoError: see `Video` and `Video.frames`.
@@ -110,7 +109,7 @@ class ChunkReader:
 
     @property
     def num_corrupt(self) -> int:
-        """Frames the last loop had to leave out."""
+        """Frames that the last loop skipped."""
         return self._video.num_corrupt
 
     def __iter__(self) -> Iterator[VideoChunk]:
@@ -142,7 +141,7 @@ class ChunkReader:
             yield frame
 
     def _read(self, frames: Iterator[Frame]) -> VideoChunk | None:
-        """Decode and tile the next frames; None if there are none left."""
+        """Decode and tile the next chunk; None at the end."""
         cut, previews = None, None
         motion = []
         seen: list[tuple[float, int]] = []
@@ -184,10 +183,10 @@ def _scaled_down(pixels: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.n
 
 
 def ahead(items: Generator[Item, None, None]) -> Iterator[Item]:
-    """Iterate over `items` in a thread, one ahead; errors are raised here.
+    """Prefetch one item of `items` in a thread; its errors are raised here.
 
-    The thread ends when the consumer does, also early or with an error: at the
-    latest when the item in the making is made.
+    The thread ends with the consumer, also early or with an error, at the latest when the
+    current item is made.
     """
     made: queue.SimpleQueue[tuple[Item | None, BaseException | None]] = queue.SimpleQueue()
     wanted = threading.Semaphore(1)
@@ -200,7 +199,7 @@ def ahead(items: Generator[Item, None, None]) -> Iterator[Item]:
                     made.put((next(items), None))
         except StopIteration:
             made.put((None, None))
-        except BaseException as error:  # whatever it is, the consumer is to know
+        except BaseException as error:  # raised in the consumer
             made.put((None, error))
 
     thread = threading.Thread(target=produce, name="autogaze-prefetch", daemon=True)
@@ -214,7 +213,7 @@ def ahead(items: Generator[Item, None, None]) -> Iterator[Item]:
                 return
             wanted.release()
             yield item
-            del item  # not kept while the next one is waited for
+            del item  # free its memory while waiting for the next one
     finally:
         stop.set()
         wanted.release()

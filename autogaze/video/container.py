@@ -1,8 +1,8 @@
-"""Video files: what they are, and their video stream opened for decoding.
+"""Probing video files, and opening their video stream for decoding.
 
-FFmpeg's terse errors become messages that name the file and the cause. Besides, the container's
-header is read for one thing that FFmpeg does not tell: how many bytes the file should have. That
-finds truncated files without decoding them, and without guessing from durations.
+FFmpeg's errors become messages that name the file and the cause. The container's header is parsed
+for the size that the file should have, which FFmpeg does not tell: truncated files are found
+without decoding them.
 """
 
 import re
@@ -23,12 +23,12 @@ from autogaze.video.frames import Orientation
 from autogaze.video.stills import still_header
 
 Decoded = tuple[av.VideoFrame, bool] | av.FFmpegError
-"""A frame and whether it is damaged, or why a packet gave none."""
+"""A frame and whether it is damaged, or the error of a packet that gave none."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """One video or image file.
+    """Properties of a video or image file.
 
     Args:
         path: the file.
@@ -37,8 +37,8 @@ class VideoInfo:
         rotation: degrees counter-clockwise the stored frames are turned: 0, 90, 180, 270.
         fps: average frame rate; None for an image.
         duration: seconds; None for an image or where the container does not tell.
-        num_frames: how many frames there are, as the container says or by rate and
-            duration, so not to be relied on; None if unknown.
+        num_frames: number of frames as the container says or by rate and duration, an
+            estimate; None if unknown.
         codec: FFmpeg's name of it, such as "h264".
         pixel_format: FFmpeg's name of it, such as "yuv420p"; Pillow's mode of an image.
         is_image: whether this is a still image, a video of one frame.
@@ -63,13 +63,13 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Layout:
-    """What decoding needs to know of a stream besides its `VideoInfo`.
+    """Properties of a stream for decoding, besides its `VideoInfo`.
 
     Args:
         origin: seconds of the first frame on the stream's clock; None without timestamps.
-        orientation: how to turn stored pictures for display.
+        orientation: rotation and flips for display.
         width, height: stored pixels.
-        tick: seconds between two timestamps the container can express.
+        tick: resolution of the container's timestamps in seconds.
     """
 
     origin: Fraction | None
@@ -80,7 +80,7 @@ class Layout:
 
 
 def probe(path: Path) -> tuple[VideoInfo, Layout | None]:
-    """Look at a file and decode its first frame; the layout is None for a still image.
+    """Properties of a file, from its header and first frame; the layout is None for an image.
 
     Raises:
         VideoError: missing, a folder, not a video, no video stream, no frames.
@@ -127,7 +127,7 @@ def probe(path: Path) -> tuple[VideoInfo, Layout | None]:
 
 
 def _first_frame(opened: "OpenStream") -> av.VideoFrame:
-    """The first frame that can be decoded at all."""
+    """The first frame that can be decoded."""
     cause = "the stream is empty"
     for item in opened.decode():
         if not isinstance(item, av.FFmpegError):
@@ -165,7 +165,7 @@ class OpenStream:
 
     @property
     def duration(self) -> float | None:
-        """Seconds that the stream lasts, or else the whole file; None if neither is written."""
+        """Seconds of the stream, or else of the file; None if neither is written."""
         if self.stream.duration is not None and self.stream.time_base is not None:
             return float(self.stream.duration * self.stream.time_base)
         duration = self.container.duration
@@ -173,16 +173,16 @@ class OpenStream:
 
     @property
     def tagged_end(self) -> float | None:
-        """Second of its clock at which a Matroska or WebM stream ends, if a tag says so."""
+        """End of a Matroska or WebM stream in seconds of its clock, by its DURATION tag."""
         written = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self.stream.metadata.get("DURATION", ""))
         if written is None:
             return None
         return 3600 * int(written[1]) + 60 * int(written[2]) + float(written[3])
 
     def decode(self) -> Iterator[Decoded]:
-        """Frames from here to the end, in the order they are shown.
+        """Decode from here to the end, in display order.
 
-        Errors are given as values, since decoding can often go on after one.
+        Errors are yielded, since decoding can often continue after one.
         """
         packets = self.container.demux(self.stream)
         corrupt = set()
@@ -218,7 +218,7 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 def _decoder(stream: VideoStream, motion: bool) -> VideoCodecContext:
     decoder = stream.codec_context
     if stream.metadata.get("alpha_mode") == "1" and decoder.name in ("vp8", "vp9"):
-        # FFmpeg's own VP8 and VP9 decoders drop the transparency, libvpx keeps it.
+        # FFmpeg's own VP8 and VP9 decoders drop the alpha channel, libvpx keeps it.
         decoder = VideoCodecContext.create("libvpx" if decoder.name == "vp8" else "libvpx-vp9", "r")
     decoder.thread_type = "AUTO"  # type: ignore[assignment]
     if motion:
@@ -261,7 +261,7 @@ def reason(error: Exception) -> str:
 
 
 def missing_bytes(path: Path) -> int:
-    """How many bytes the file is shorter than its header says; 0 if it does not say."""
+    """Bytes by which the file is shorter than its header says; 0 if it does not say."""
     with path.open("rb") as file:
         head = file.read(4096)
     if head[:4] == b"RIFF":

@@ -1,4 +1,4 @@
-"""Displayed RGB pixels of decoded pictures: colours, transparency, orientation."""
+"""Conversion of decoded frames to displayed RGB: colours, transparency, orientation."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ Array = TypeVar("Array", bound=np.ndarray)
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored picture is turned for display: transposed first, then flipped."""
+    """Orientation of a stored frame for display: transposed first, then flipped."""
 
     transpose: bool = False
     flip_x: bool = False
@@ -23,7 +23,7 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> "Orientation":
-        """What the frame's display matrix says, to the nearest quarter turn."""
+        """Orientation by the frame's display matrix, to the nearest quarter turn."""
         try:
             data = side_data(frame, "DISPLAYMATRIX")
         except ValueError:  # side data that PyAV has no name for
@@ -38,45 +38,43 @@ class Orientation:
 
     @property
     def rotation(self) -> int:
-        """Degrees counter-clockwise, 0 to 270; any mirroring left aside."""
+        """Degrees counter-clockwise, 0 to 270, without mirroring."""
         if self.transpose:
             return 270 if self.flip_x else 90
         return 180 if self.flip_y else 0
 
     def apply(self, stored: Array) -> Array:
-        """Turn (rows, columns, ...) for display; a view, nothing is copied."""
+        """Orient (rows, columns, ...) for display; a view, nothing is copied."""
         turned = stored.swapaxes(0, 1) if self.transpose else stored
         return turned[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]  # type: ignore[return-value]
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Displayed width and height of a stored picture."""
+        """Displayed width and height of a stored frame."""
         return (height, width) if self.transpose else (width, height)
 
 
 def side_data(frame: av.VideoFrame, kind: str) -> Any:
-    """What the decoder gave with a picture, or None.
+    """Side data of a decoded frame, or None.
 
-    Not by `frame.side_data`: that container and its frame refer to each other, so that
-    whole pictures would wait in memory for Python's garbage collector, which rarely
-    comes where few objects are made.
+    Not by `frame.side_data`: that container and its frame refer to each other, so that frames
+    would stay in memory until Python's garbage collector runs.
     """
     return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:
-    """Whether the pixel format can be transparent (a palette can)."""
+    """Whether the pixel format has an alpha channel or a palette."""
     return frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
 
 
 def to_rgb(
     frame: av.VideoFrame, width: int, height: int, orientation: Orientation
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Any decoded picture as displayed 8-bit RGB.
+    """A decoded frame as displayed 8-bit RGB.
 
-    FFmpeg converts the colours, honouring the stream's matrix and range, grey and
-    deep pixels included. Transparent pixels lie on black. `width` and `height` are
-    the stored size of the stream's first picture: should a stream change its size
-    on the way, later pictures are resized to it.
+    FFmpeg converts the colours by the stream's matrix and range; transparent pixels are
+    composited on black. `width` and `height` are the stored size of the stream's first frame, to
+    which later frames of another size are resized.
     """
     if has_alpha(frame):
         rgba = frame.to_ndarray(format="rgba", width=width, height=height)

@@ -1,7 +1,7 @@
 """Motion maps: how far every cell of a frame moved, by the decoder's motion vectors.
 
-Inter-coded streams carry a motion vector for every block. FFmpeg exports them while
-it decodes, so they cost next to nothing: no optical flow, no extra decoding.
+Inter-coded streams carry a motion vector for every block, which FFmpeg exports while decoding, so
+they cost next to nothing.
 
 With FFmpeg 8 and the codecs in `CODECS`: blocks are 8 x 8 or 16 x 16
 pixels on an 8-pixel grid; a skipped block has a vector of length zero; a block *without* a vector
@@ -23,10 +23,10 @@ from autogaze.source import TileGrid
 from autogaze.video.frames import Orientation, side_data
 
 NEW_CONTENT = 1e4
-"""Motion in pixels of content that is new instead of moved: beyond any real vector."""
+"""Motion in pixels of blocks that are new instead of moved, longer than any vector."""
 
 BLOCK = 8
-"""Pixels between block borders; every exported vector covers whole blocks."""
+"""Side of a block in pixels; every exported vector covers whole blocks."""
 
 CODECS = (
     "h264",
@@ -40,7 +40,7 @@ CODECS = (
     "wmv1",
     "wmv2",
 )
-"""Codecs whose decoder is known to export its motion vectors."""
+"""Codecs whose decoders export motion vectors."""
 
 
 def check_motion(codec: str, path: object) -> None:
@@ -54,14 +54,14 @@ def check_motion(codec: str, path: object) -> None:
 
 @dataclass(frozen=True, eq=False)
 class MotionField:
-    """Vector lengths of one frame, block by block, turned as the frame is displayed.
+    """Vector lengths of one frame's blocks, oriented as the frame is displayed.
 
     Args:
         lengths: (rows, columns) mean length in pixels of the vectors of every 8 x 8
             block, in [0, NEW_CONTENT].
         width, height: displayed pixels of the frame.
-        flip_x, flip_y: whether a block cut short by the frame's border is the first
-            instead of the last one, because the frame was turned.
+        flip_x, flip_y: whether an incomplete block at the frame's border is the first instead
+            of the last one.
     """
 
     lengths: Float[np.ndarray, "rows columns"]
@@ -72,7 +72,7 @@ class MotionField:
 
     @classmethod
     def of(cls, frame: av.VideoFrame, orientation: Orientation) -> "MotionField":
-        """The motion that was exported with a decoded frame."""
+        """The motion of a decoded frame."""
         lengths = block_lengths(_vectors(frame), frame.width, frame.height)
         width, height = orientation.size(frame.width, frame.height)
         return cls(
@@ -84,13 +84,13 @@ class MotionField:
         )
 
     def plus(self, other: "MotionField") -> "MotionField":
-        """The motion of two frames in a row, seen as one step."""
+        """The motion over two consecutive frames."""
         if self.lengths.shape != other.lengths.shape:
             return self.all_new()
         return replace(self, lengths=np.minimum(self.lengths + other.lengths, NEW_CONTENT))
 
     def all_new(self) -> "MotionField":
-        """The same frame with nothing known before it."""
+        """The motion of a frame whose blocks are all new."""
         return replace(self, lengths=np.full_like(self.lengths, NEW_CONTENT))
 
 
@@ -112,7 +112,7 @@ def block_lengths(
     wide, high = vectors["w"] > BLOCK, vectors["h"] > BLOCK
     left = (vectors["dst_x"] - np.where(wide, BLOCK, BLOCK // 2)) // BLOCK
     top = (vectors["dst_y"] - np.where(high, BLOCK, BLOCK // 2)) // BLOCK
-    # Codecs code whole blocks of 16 pixels: room for what hangs over the border.
+    # Codecs code whole blocks of 16 pixels, which may extend over the border.
     stride, size = columns + 2, (rows + 2) * (columns + 2)
     first = np.clip(top, 0, rows).astype(np.int32) * stride + np.clip(left, 0, columns)
     total, count = np.zeros(size), np.zeros(size)
@@ -154,7 +154,7 @@ def motion_map(motion: MotionField, tiles: TileGrid, grid: int) -> Float[Tensor,
 def _cell_edges(
     size: int, content: int, cell: float, num_cells: int
 ) -> Float[np.ndarray, " edges"]:
-    """Borders of the cells along one axis, in source pixels; padding has none."""
+    """Borders of the cells along one axis, in source pixels."""
     return np.minimum(np.arange(num_cells + 1) * cell * size / content, size)
 
 
@@ -166,8 +166,7 @@ def _means(
 ) -> Float[np.ndarray, "cells others"]:
     """Mean over the pixels between two edges, along the first axis; 0 between equal ones.
 
-    Differences of the running sum, which is linear inside a block. (As a product with
-    a matrix of shares this would wake BLAS's threads for a millisecond's work.)
+    Computed by differences of the running sum, which is linear inside a block.
     """
     borders = np.minimum(np.arange(len(lengths) + 1) * BLOCK, size).astype(np.float64)
     if flipped:

@@ -1,9 +1,9 @@
-"""Frames of a video file, one at a time.
+"""Reading the frames of a video file, one at a time.
 
 ```python
 video = Video("long.mp4")
 for frame in video.frames(start=3600, fps=2):
-    frame.pixels  # (H, W, 3) uint8 RGB, the way up it is displayed
+    frame.pixels  # (H, W, 3) uint8 RGB, as displayed
 ```
 
 Memory does not grow with the video, and a late start costs a seek, not a decode.
@@ -43,7 +43,7 @@ from autogaze.video.timestamps import (
 )
 
 _LARGEST_SLACK = 1e-3
-"""Containers round timestamps to their tick; beyond this a tick is no rounding any more."""
+"""Bound on the rounding of timestamps to the container's tick, in seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +53,8 @@ class Frame:
     Args:
         index: number in the whole video, from 0, dropped frames included.
         timestamp: seconds since the video's first frame.
-        pixels: (H, W, 3) RGB as displayed; transparent pixels lie on black.
-        motion: what moved since the frame given before this one (all is new in the
-            first), if asked for.
+        pixels: (H, W, 3) RGB as displayed; transparent pixels are composited on black.
+        motion: motion since the frame yielded before (all new in the first), if requested.
     """
 
     index: int
@@ -69,7 +68,7 @@ class Video:
 
     Attributes:
         info: size, rate, duration and formats.
-        num_corrupt: frames the last loop over `frames` had to leave out.
+        num_corrupt: frames that the last loop over `frames` skipped.
 
     Raises:
         VideoError: missing, a folder, not a video, no video stream, no frames.
@@ -94,24 +93,22 @@ class Video:
         skip_corrupt: bool = False,
         motion: bool = False,
     ) -> Iterator[Frame]:
-        """Decode frames in the order they are shown.
+        """Decode frames in display order.
 
         Args:
             start: seconds; frames from there on.
             end: seconds; frames before that.
-            first: number of the first frame wanted, from 0, instead of seconds.
-            last: number of the last frame wanted, included.
-            fps: give only the frames on screen at start, start + 1/fps, ...; never
-                one twice, so no more than the video has.
-            skip_corrupt: leave damaged frames out and count them in `num_corrupt`,
-                instead of raising.
+            first: number of the first frame, from 0, instead of seconds.
+            last: number of the last frame, included.
+            fps: only the frames on screen at start, start + 1/fps, ...; none twice, so no more
+                than the video has.
+            skip_corrupt: skip damaged frames and count them in `num_corrupt`, instead of raising.
             motion: fill `Frame.motion`; only some codecs can (see `video.motion`).
 
         Raises:
-            VideoError: an impossible range or rate, a range that holds no frame, or
-                motion asked of a codec that exports none.
-            CorruptVideoError: a damaged or truncated stream; the message says at
-                which frame. Frames before it have been given by then.
+            VideoError: an invalid range or rate, a range without frames, or motion of a codec
+                that exports none.
+            CorruptVideoError: a damaged or truncated stream, after the frames before the damage.
         """
         sampling = Sampling(start, end, first, last, fps)
         if motion:
@@ -172,13 +169,13 @@ class Video:
 
 
 class _Decoding:
-    """One pass over a video stream: seek, decode, date the frames, and notice damage.
+    """One pass over a video stream: seek, decode, timestamp the frames, and detect damage.
 
     Args:
         layout: of the stream.
         fps: nominal frame rate.
         motion: export motion vectors (costs a little decoding time).
-        skip_corrupt: go on after damage and count it, instead of raising.
+        skip_corrupt: count damaged frames instead of raising.
     """
 
     def __init__(
@@ -187,12 +184,12 @@ class _Decoding:
         self.path, self.layout, self.fps = path, layout, fps
         self.motion, self.skip_corrupt = motion, skip_corrupt
         self.num_corrupt = 0
-        self._damaged = False  # whether anything was missing so far
-        self._refused = 0  # packets in a row that gave no frame
-        self._given = 0  # frames up to here that were intact
+        self._damaged = False  # whether any damage was found so far
+        self._failed_packets = 0  # consecutive packets that gave no frame
+        self._num_intact = 0  # intact frames up to here
 
     def pictures(self, start: float = 0.0, first: int = 0) -> Generator[Picture, None, None]:
-        """Decode up to the end, from at or before second `start` and frame `first`.
+        """Decode to the end, from at or before second `start` and frame `first`.
 
         Raises:
             CorruptVideoError: damage from there on, unless `skip_corrupt`.
@@ -206,23 +203,23 @@ class _Decoding:
             if start > 0:
                 if origin is not None:
                     landed = seek(opened, start, origin)
-                if landed is None:  # a container that was sought in is not quite at its start again
+                if landed is None:  # rewinding after a seek is not exact
                     opened = stack.enter_context(OpenStream.open(self.path, motion=self.motion))
             number, decoded = landed or (0, opened.decode())
-            self._given = number
+            self._num_intact = number
             clock = Clock(opened.stream, origin, self.fps, index=number - 1)
             yield from self._intact(decoded, clock, start)
             self._check_end(opened, clock)
 
     def drop(self, picture: Picture) -> None:
-        """Count a picture as corrupt that was given already, but whose colours are none of RGB's.
+        """Count a picture as corrupt whose colours cannot be converted to RGB.
 
         Raises:
             CorruptVideoError: unless `skip_corrupt`.
         """
         matrix = int(picture.frame.colorspace)
-        self._damage(picture.index, f"no way from its colours, matrix {matrix}, to RGB")
-        self._given -= 1
+        self._damage(picture.index, f"its colours, matrix {matrix}, cannot be converted to RGB")
+        self._num_intact -= 1
         self.num_corrupt += 1
 
     def _intact(self, decoded: Iterable[Decoded], clock: Clock, start: float) -> Iterator[Picture]:
@@ -230,25 +227,25 @@ class _Decoding:
             expected = clock.index + 1
             if isinstance(item, av.FFmpegError):
                 self._damage(expected, reason(item))
-                self._refused += 1
+                self._failed_packets += 1
                 continue
             frame, damaged = item
             self._damaged |= damaged
-            picture = clock.date(frame, self._refused if self._damaged else None)
+            picture = clock.stamp(frame, self._failed_packets if self._damaged else None)
             self.num_corrupt += picture.index - expected
-            self._refused = 0
+            self._failed_packets = 0
             if not damaged:
-                self._given += 1
+                self._num_intact += 1
                 if self.motion:
                     moved = MotionField.of(frame, self.layout.orientation)
                     picture = replace(picture, motion=moved)
                 yield picture
-            elif picture.timestamp >= start:  # after a seek, what comes before is run-up
-                self._damage(expected, "the decoder could only patch it up")
+            elif picture.timestamp >= start:  # frames before that are preroll of a seek
+                self._damage(expected, "the decoder concealed errors in it")
                 self.num_corrupt += 1
 
     def _damage(self, index: int, cause: str) -> None:
-        """Note damage at frame `index`; raise unless it is to be skipped."""
+        """Record damage at frame `index`; raise unless `skip_corrupt`."""
         self._damaged = True
         if not self.skip_corrupt:
             short = missing_bytes(self.path)
@@ -259,23 +256,23 @@ class _Decoding:
             )
 
     def _check_end(self, opened: OpenStream, clock: Clock) -> None:
-        """Compare what was seen with what the file promises, at the end of the stream."""
+        """Compare the frames decoded with the number that the file declares, at the end."""
         seen, short = clock.index + 1, missing_bytes(self.path)
         seconds, end = opened.duration or 0.0, 0.0 if clock.last is None else clock.last.end
-        promised = 0
+        declared = 0
         if index_is_complete(opened.stream):
-            promised = sum(not entry.is_discard for entry in opened.stream.index_entries)
-            # The count alone proves little: a stream may hold packets that show nothing.
-            ends_early = promised > seen and seconds - end > 0.5 / self.fps
-            cut = ends_early or (short > 0 and promised > seen)
+            declared = sum(not entry.is_discard for entry in opened.stream.index_entries)
+            # The count is not enough: a stream may hold packets without a frame.
+            ends_early = declared > seen and seconds - end > 0.5 / self.fps
+            cut = ends_early or (short > 0 and declared > seen)
         else:
             cut = short > 0
             if (tagged := opened.tagged_end) is not None:
-                # Behind damage FFmpeg may find no way back into the stream, and says nothing.
+                # FFmpeg may not resynchronise after damage, and reports nothing.
                 missing = tagged - float(self.layout.origin or 0) - end
                 cut |= missing > (1.5 / self.fps if clock.steady else 1.0)
         if cut and not self.skip_corrupt:
-            of = f" of {promised}" if promised else ""
+            of = f" of {declared}" if declared else ""
             cause = f"{short} bytes are missing" if short else "its last frames are damaged"
             raise CorruptVideoError(
                 f"{self.path}: ends early, at frame {seen}{of} ({cause}); "
@@ -283,9 +280,9 @@ class _Decoding:
             )
         if not (cut or self._damaged):
             return
-        if promised:
-            self.num_corrupt = max(0, promised - self._given)
+        if declared:
+            self.num_corrupt = max(0, declared - self._num_intact)
         elif clock.steady:
             self.num_corrupt += max(0, round(seconds * self.fps) - seen)
         else:
-            self.num_corrupt += max(cut, self._refused)
+            self.num_corrupt += max(cut, self._failed_packets)

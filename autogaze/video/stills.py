@@ -1,4 +1,4 @@
-"""Still images, read as videos of one frame.
+"""Reading still images, as videos of one frame.
 
 Pillow reads them rather than FFmpeg, which hides truncated JPEGs and mistakes CMYK
 for transparency.
@@ -15,10 +15,10 @@ from PIL import Image, ImageOps
 from autogaze.errors import CorruptVideoError, VideoError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""What Pillow reads; GIF and animated PNG are videos and left to FFmpeg."""
+"""Formats that Pillow reads; GIF and animated PNG are left to FFmpeg."""
 
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
-"""What Pillow's plugins raise on broken bytes."""
+"""Errors that Pillow's plugins raise on damaged files."""
 
 _ORIENTATION = 0x0112  # the EXIF tag, and the degrees its values stand for
 _ROTATIONS = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}
@@ -30,7 +30,7 @@ class Still:
 
     Args:
         width, height: displayed pixels (EXIF orientation applied).
-        rotation: degrees counter-clockwise that the stored picture was turned.
+        rotation: degrees counter-clockwise from the stored to the displayed image.
     """
 
     format: str
@@ -41,7 +41,7 @@ class Still:
 
 
 def still_header(path: Path) -> Still | None:
-    """What kind of image a file is, or None if it is none, or an animation for FFmpeg."""
+    """The header of an image file; None if it is no image, or an animation for FFmpeg."""
     try:
         with _open(path) as image:
             if image.format in ("PNG", "AVIF", "WEBP") and getattr(image, "is_animated", False):
@@ -61,7 +61,7 @@ def still_header(path: Path) -> Still | None:
 
 
 def read_still(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """The displayed RGB pixels of an image; transparent pixels lie on black.
+    """The displayed RGB pixels of an image; transparent pixels are composited on black.
 
     Raises:
         CorruptVideoError: the file is truncated or damaged.

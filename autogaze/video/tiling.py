@@ -1,12 +1,10 @@
-"""Frames of any size, cut into square tiles.
+"""Tiling: frames of any size cut into square tiles, the clips of selectors.
 
-Selectors look at squares of one side (224 pixels, say). A frame is resized as
-little as the mode allows and laid out on a grid of such squares, so that a 4K video
-keeps its detail and a small one costs one tile.
+A frame is resized as little as the mode allows and laid out on a grid of tiles, so that a 4K
+video keeps its detail and a small one costs one tile.
 
-Padding is mid grey, 128: what the canvas shows before the first frame, so that no
-selector ever gains by looking at it. It is the same in every frame, so nothing
-changes there either.
+Padding is mid grey, 128, the same in every frame and as the canvas before the first frame, so that
+no selector gains by patches there.
 """
 
 import re
@@ -32,27 +30,26 @@ DISTORTION_WEIGHT = 4
 def plan_tiles(
     width: int, height: int, side: int, tiles: str = "resize", max_tiles: int | None = None
 ) -> TileGrid:
-    """Decide how frames of `width` x `height` pixels are laid out on square tiles.
+    """Lay frames of `width` x `height` pixels out on square tiles.
 
     Args:
-        width: displayed pixels of the frames, across.
-        height: the same, down.
+        width, height: displayed pixels of the frames.
         side: pixels of a tile.
         tiles: one of
 
-            - "one": the whole frame squeezed into a single tile, the fast look;
+            - "one": the whole frame resized to a single tile;
             - "resize": resized to fill C x R whole tiles, those with the smallest
               4 |ln(C h / R w)| + |ln(C s / w)| + |ln(R s / h)|, which is little
-              distortion first and close to native resolution second (fewer tiles win
-              a draw);
+              distortion first and close to native resolution second (fewer tiles break
+              ties);
             - "pad": native resolution, aspect kept, the right and bottom tiles padded;
               a frame that fits into one tile is scaled up until it touches two of
               its borders;
             - "CxR", such as "3x2": resized to fill exactly that many.
-        max_tiles: upper limit; the frame is scaled down until it is kept.
+        max_tiles: bound on the tiles; the frame is scaled down to meet it.
 
     Raises:
-        GeometryError: a size below 1, an unknown mode, or a limit that cannot be kept.
+        GeometryError: a size below 1, an unknown mode, or a bound that cannot be met.
     """
     if min(width, height, side) < 1:
         raise GeometryError(
@@ -124,7 +121,7 @@ def cut_tiles(
 
 
 def empty_tiles(tiles: TileGrid, num_frames: int) -> UInt8[Tensor, "tiles T 3 S S"]:
-    """Room for the tiles of some frames."""
+    """Uninitialised tiles of some frames."""
     shape = (tiles.num_tiles, num_frames, 3, tiles.side, tiles.side)
     return torch.empty(shape, dtype=torch.uint8)
 
@@ -172,7 +169,7 @@ def resize(
 def stitch_tiles(
     cut: UInt8[Tensor, "tiles T 3 S S"], tiles: TileGrid
 ) -> UInt8[np.ndarray, "T content_height content_width 3"]:
-    """Put tiles together again and leave the padding off: the resized frames.
+    """The resized frames put together from their tiles, without padding.
 
     Raises:
         GeometryError: tiles of another number or side than the plan's.

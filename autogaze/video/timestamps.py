@@ -1,14 +1,13 @@
-"""Timestamps: when each frame of a video is shown, which number it has, and which ones are wanted.
+"""Timestamps and numbers of a video's frames, seeking, and sampling at a rate.
 
-- `Clock` numbers and dates decoded frames, also where a stream dates them badly or has gaps.
-- `seek` jumps into the middle of a file and finds out which frame it has landed at. Containers
-  seek by time and do not number frames. Where an MP4's own index proves a constant frame rate the
-  number follows from the time; elsewhere the packets up to there are counted, which reads the file
-  but decodes nothing.
-- `Sampling` is a range and a rate, and `sample` takes the frames it asks for. A rate keeps the
-  frame that is on screen at every instant start, start + 1/fps, start + 2/fps, ...: the nearest
-  one not later. A frame that is on screen at several instants is given once, so a slow video is
-  never padded with duplicates.
+- `Clock` assigns numbers and timestamps to decoded frames, also in streams with bad timestamps or
+  gaps.
+- `seek` enters a file in the middle and finds the number of the frame there. Containers seek by
+  time and do not number frames. If an MP4's index proves a constant frame rate the number follows
+  from the time; else the packets up to there are counted, without decoding them.
+- `Sampling` is a range and a rate, and `sample` yields its frames. A rate keeps the frame that is
+  on screen at start, start + 1/fps, start + 2/fps, ...: the nearest one not later. No frame is
+  yielded twice, so a slow video is never padded with duplicates.
 """
 
 import math
@@ -26,22 +25,22 @@ from autogaze.video.motion import MotionField
 
 _ROUNDING = 1e-6  # seconds: much less than a frame, much more than floats are off
 
-# These do not date every frame: FFmpeg fills in the rest, differently after a seek.
-_UNDATED = ("avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc")
+# These do not timestamp every frame: FFmpeg fills in the rest, differently after a seek.
+_WITHOUT_TIMESTAMPS = ("avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc")
 
-# Their packets may hold no frame to show, so that counting packets says nothing.
+# Their packets may hold no displayed frame, so packets cannot be counted.
 _UNCOUNTABLE = ("vp8", "mpeg4", "msmpeg4v2", "msmpeg4v3")
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded frame, not yet converted.
+    """A decoded frame, not yet converted to RGB.
 
     Args:
         index: number in the whole stream, from 0.
         timestamp: seconds since the first frame of the stream.
         duration: seconds on screen, as far as known.
-        motion: what the decoder says moved since the picture before.
+        motion: motion since the picture before, by the decoder's vectors.
     """
 
     index: int
@@ -55,25 +54,25 @@ class Picture:
         return self.timestamp + self.duration
 
     def after(self, skipped: "Picture") -> "Picture":
-        """The same picture, taking over the motion of one that is left out."""
+        """The same picture, with the motion of a skipped one before it added."""
         if self.motion is None or skipped.motion is None:
             return self
         return replace(self, motion=self.motion.plus(skipped.motion))
 
 
 class Clock:
-    """Numbers and dates the frames of one stream, which come in the order they are shown.
+    """Assigns numbers and timestamps to the frames of one stream, in display order.
 
     Args:
         stream: where the frames come from.
         origin: seconds of the video's first frame on the stream's clock; None without timestamps.
-        fps: nominal frame rate, which dates frames that have no timestamp.
-        index: number of the frame before the first one to come.
+        fps: nominal frame rate, for frames without a timestamp.
+        index: number of the frame before the next one.
 
     Attributes:
-        steady: whether all frames are shown equally long, so that a gap in time tells how many
-            frames are missing.
-        last: the picture dated last.
+        steady: whether the frame rate is constant, so that a gap in time tells how many frames
+            are missing.
+        last: the last picture.
     """
 
     def __init__(
@@ -83,13 +82,13 @@ class Clock:
         self.steady = stream.average_rate is not None and stream.average_rate == stream.base_rate
         self.last: Picture | None = None
 
-    def date(self, frame: av.VideoFrame, refused: int | None = None) -> Picture:
+    def stamp(self, frame: av.VideoFrame, failed_packets: int | None = None) -> Picture:
         """The next frame with its number and timestamp.
 
         Args:
-            frame: as it was decoded.
-            refused: packets since the frame before that gave none; None if the stream has been
-                intact so far, so that nothing can be missing.
+            frame: the decoded frame.
+            failed_packets: packets since the frame before that gave none; None if the stream has
+                been intact so far.
         """
         period = 1 / self.fps
         previous = None if self.last is None else self.last.timestamp
@@ -101,9 +100,9 @@ class Clock:
         if previous is not None and timestamp <= previous:
             timestamp = previous + period  # a clock that stands still or jumps back
         step = 1
-        if refused is not None:
+        if failed_packets is not None:
             gap = timestamp + period if previous is None else timestamp - previous
-            step = max(1, round(gap * self.fps)) if self.steady else 1 + refused
+            step = max(1, round(gap * self.fps)) if self.steady else 1 + failed_packets
         duration = period
         if frame.duration and self.time_base is not None:
             duration = float(frame.duration * self.time_base)
@@ -112,27 +111,24 @@ class Clock:
         return self.last
 
 
-# Where a stream is entered.
-
-
 def seek(
     opened: OpenStream, start: float, origin: Fraction
 ) -> tuple[int, Iterable[Decoded]] | None:
     """Decode from a key frame at or before a moment.
 
     Args:
-        opened: the stream, which is moved even if nothing comes of it.
+        opened: the stream, whose position changes in any case.
         start: seconds after `origin`.
         origin: seconds of the first frame on the stream's own clock.
 
     Returns:
-        The number of the frame landed at, and what is decoded from there on; None
-        where only decoding from the beginning gives the right numbers.
+        The number of the frame found, and the decoded frames from there on; None where only
+        decoding from the beginning gives the right numbers.
     """
     stream = opened.stream
-    if stream.time_base is None or opened.container.format.name in _UNDATED:
+    if stream.time_base is None or opened.container.format.name in _WITHOUT_TIMESTAMPS:
         return None
-    # A seek may land after its aim (B-frames, coarse indices): step back until it does not.
+    # A seek may end after its target (B-frames, coarse indices): step back until it does not.
     back = 0.0
     while back < start:
         aim = round((Fraction(start - back) + origin) / stream.time_base)
@@ -157,7 +153,7 @@ def index_is_complete(stream: VideoStream) -> bool:
 
 
 def constant_step(stream: VideoStream) -> Fraction | None:
-    """Seconds between any two frames in a row; None unless the index lists every frame evenly."""
+    """Seconds between consecutive frames; None unless the index lists all frames evenly."""
     entries = stream.index_entries
     if stream.time_base is None or len(entries) < 2 or not index_is_complete(stream):
         return None
@@ -191,17 +187,14 @@ def _frame_number(opened: OpenStream, pts: int, origin: Fraction) -> int | None:
     return count
 
 
-# Which frames are wanted.
-
-
 @dataclass(frozen=True)
 class Sampling:
-    """A choice of frames.
+    """A range of frames and a rate.
 
     Args:
         start, end: seconds; frames shown from `start` on and before `end`.
         first, last: frame numbers from 0, both included; not together with seconds.
-        fps: frames wanted per second; None for all.
+        fps: frames sampled per second; None for all.
 
     Raises:
         VideoError: not finite, negative, start >= end, first > last, fps <= 0.
@@ -241,11 +234,11 @@ class Sampling:
 def sample(
     pictures: Iterable[Picture], sampling: Sampling, slack: float = _ROUNDING
 ) -> Iterator[Picture]:
-    """The wanted ones among `pictures`, which come in the order they are shown.
+    """The pictures of a sampling, in display order.
 
     Args:
         pictures: all frames from the one shown at `sampling.start` on, or earlier.
-        sampling: which ones are wanted.
+        sampling: the range and rate.
         slack: seconds by which the container may have rounded a timestamp up; a
             frame counts as on screen that much before its timestamp.
     """
@@ -271,24 +264,24 @@ def _at_rate(
     pictures: Iterable[Picture], fps: float, start: float | None, end: float, slack: float
 ) -> Iterator[Picture]:
     """The pictures on screen at start + k / fps before `end`; by default from the first one on."""
-    waiting: Picture | None = None  # the latest picture, and the instant it is on screen at
-    waiting_instant = 0
-    given = True  # whether it was passed on already, or hands its motion to the next one
+    latest: Picture | None = None  # the latest picture, and the instant it is on screen at
+    latest_instant = 0
+    yielded = True  # whether it was yielded; else its motion is added to the next one
     for picture in pictures:
         if start is None:
             start = picture.timestamp
         # The first instant at which this frame, or a later one, is on screen.
         instant = max(0, math.ceil((picture.timestamp - slack - start) * fps))
-        if waiting is not None and instant > waiting_instant:
-            if start + waiting_instant / fps >= end - _ROUNDING:
+        if latest is not None and instant > latest_instant:
+            if start + latest_instant / fps >= end - _ROUNDING:
                 return
-            yield waiting
-            given = True
+            yield latest
+            yielded = True
         if picture.timestamp >= end:
             return
-        waiting = picture if waiting is None or given else picture.after(waiting)
-        waiting_instant, given = instant, False
-    if waiting is None or start is None:
+        latest = picture if latest is None or yielded else picture.after(latest)
+        latest_instant, yielded = instant, False
+    if latest is None or start is None:
         return
-    if start + waiting_instant / fps < min(end, waiting.end) - _ROUNDING:
-        yield waiting
+    if start + latest_instant / fps < min(end, latest.end) - _ROUNDING:
+        yield latest

@@ -1,4 +1,4 @@
-"""The writer of H.264 videos that play everywhere, whole files or none."""
+"""Writing H.264 videos."""
 
 import math
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ class VideoWriter:
         writer.write(rgb)
     ```
 
-    The file appears under its name only when the block ends without an error.
-    Odd sizes are padded by repeating the last column or row, since yuv420p has none.
+    The file is written atomically, when the block ends without an error. Odd sizes are padded by
+    repeating the last column or row, since yuv420p has even sizes only.
 
     Raises:
         OutputError: a bad rate or size, a folder that cannot be written to, a full
@@ -47,7 +47,7 @@ class VideoWriter:
         self._width = width
         self._height = height
         self._last_pts: int | None = None
-        self._reformatter = VideoReformatter()  # kept, since it prepares tables for its sizes
+        self._reformatter = VideoReformatter()  # reused, since it caches tables for its sizes
         self._open = ExitStack()
 
     def __enter__(self) -> "VideoWriter":
@@ -68,7 +68,7 @@ class VideoWriter:
 
         Args:
             rgb: (height, width, 3).
-            timestamp: seconds at which it is shown; 1/fps after the last one if None.
+            timestamp: seconds; None for 1/fps after the last frame.
 
         Raises:
             OutputError: a frame of another size, a timestamp that is not later than
@@ -123,7 +123,7 @@ class VideoWriter:
 
     def _close(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is not None:
-            with suppress(av.FFmpegError, OSError):  # the first error is the one to report
+            with suppress(av.FFmpegError, OSError):  # the first error is reported
                 self._container.close()
             return
         with _output_errors(self._path):

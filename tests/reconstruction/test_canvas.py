@@ -95,7 +95,7 @@ def test_every_chunk_starts_at_grey():
     frames = still_clips(pyramid, 1, 5)
     mask = torch.zeros(1, 5, pyramid.num_patches, dtype=torch.bool)
     mask[:, 0] = True
-    source = Source(TileGrid.whole(8), (0.0,) * 5, (0, 1, 2, 3, 4), chunk=2)
+    source = Source(TileGrid(8, 8, 1, 1, 8, 8, 8), (0.0,) * 5, (0, 1, 2, 3, 4), chunk=2)
     losses = canvas_losses(frames, Gaze.from_mask(pyramid, mask, source=source))
     grey = float((frames[0, 0] - GREY).abs().mean())
     assert losses[0].tolist() == pytest.approx([0, 0, grey, grey, grey])

@@ -9,7 +9,7 @@ import pytest
 from autogaze.errors import OutputError
 from autogaze.geometry import PatchPyramid
 from autogaze.rendering import OverlayVideo, ReconstructionVideo
-from autogaze.rendering.base import FrameFacts, chosen_patches, frame_facts
+from autogaze.rendering.base import FrameStats, chosen_patches, frame_stats
 from autogaze.rendering.overlay import Caption, dim, draw_overlay
 from autogaze.rendering.painter import PANEL, patch_maps, scale_colours
 from tests.rendering.chunks import GRID, PYRAMID, chunk
@@ -54,8 +54,8 @@ def test_dim_keeps_order_and_loses_colour() -> None:
     assert ghost[0, 0, 0] < ghost[0, 1, 0] < ghost[0, 2, 0] < 90
 
 
-def test_facts_add_up_tiles() -> None:
-    first, second = frame_facts(chunk([[[0], []], [[5], [1, 2, 19]]], first=7))
+def test_frame_statistics_are_summed_over_tiles() -> None:
+    first, second = frame_stats(chunk([[[0], []], [[5], [1, 2, 19]]], first=7))
     assert (first.number, first.seconds, first.kept, first.total) == (7, 0.7, (1, 1), 40)
     assert first.loss == pytest.approx(0.07)
     assert second.kept == (2, 1)
@@ -66,7 +66,7 @@ def test_facts_add_up_tiles() -> None:
 @pytest.mark.parametrize("scales", [(32,), (32, 64, 112, 224)])
 def test_caption_fits_any_width(width: int, scales: tuple[int, ...]) -> None:
     caption = Caption(PatchPyramid(scales), width, num_tiles=15)
-    strip = caption.draw(FrameFacts(12, 0.4, tuple(range(len(scales))), 265, 0.0312))
+    strip = caption.draw(FrameStats(12, 0.4, tuple(range(len(scales))), 265, 0.0312))
     assert strip.shape == (caption.height, width, 3)
     assert caption.height % 2 == 0
     assert (strip[:, -2:] == PANEL).all()  # nothing runs over the edge

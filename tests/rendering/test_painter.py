@@ -33,7 +33,7 @@ def test_picked_pixels_lie_in_the_rectangle(pyramid: PatchPyramid, padded: bool)
         left, top, right, bottom = gaze.rectangles()[0].tolist()
         level = int(pyramid.levels[patch])
         chosen = gaze.masks()[level].reshape(-1).numpy()
-        rows, columns = np.nonzero(maps[level].pick(chosen))
+        rows, columns = np.nonzero(maps[level].pixels(chosen))
         # A pixel is picked if and only if its centre lies in the patch.
         expected_rows = [y for y in range(160) if top <= y + 0.5 < bottom]
         expected_columns = [x for x in range(300) if left <= x + 0.5 < right]
@@ -51,15 +51,17 @@ def test_a_scale_covers_every_pixel_once() -> None:
 
 def test_cropped_scales_leave_pixels_to_nobody() -> None:
     pyramid = PatchPyramid((30, 70), 14, crop=True)
-    coarse, fine = patch_maps(pyramid, TileGrid.whole(70), 70, 70)
+    coarse, fine = patch_maps(pyramid, TileGrid(70, 70, 1, 1, 70, 70, 70), 70, 70)
     assert (coarse.cells[:, -1] == -1).all()
     assert not coarse.edges[:, -1].any()
-    assert not coarse.pick(np.ones(coarse.num_cells, dtype=bool))[-1].any()
+    assert not coarse.pixels(np.ones(coarse.num_cells, dtype=bool))[-1].any()
     assert (fine.cells >= 0).all()
 
 
 def test_edges_are_the_border_of_each_patch() -> None:
-    (coarse, _) = patch_maps(PatchPyramid((32, 64), 16), TileGrid.whole(64), 64, 64, line=2)
+    (coarse, _) = patch_maps(
+        PatchPyramid((32, 64), 16), TileGrid(64, 64, 1, 1, 64, 64, 64), 64, 64, line=2
+    )
     inside = ~coarse.edges[:32, :32]
     assert inside[2:-2, 2:-2].all()
     assert inside.sum() == 28 * 28

@@ -62,7 +62,7 @@ def test_at_most_eight_columns_from_first_to_last(count: int, known: bool, tmp_p
             size = min(16, count - first)
             sheet.add(chunk([[[0]] * size, [[1]] * size], first=first))
             assert len(sheet._columns) <= 24
-        numbers = [column.facts.number for column in sheet.columns()]
+        numbers = [column.stats.number for column in sheet.columns()]
     assert len(numbers) == min(8, count)
     assert numbers[0] == 0
     gaps = np.diff(numbers)

@@ -128,7 +128,7 @@ def test_colours_that_cannot_be_converted(folder, picture):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     video = Video(path)
-    with pytest.raises(CorruptVideoError, match=r"colours\.mkv: frame 0 .*matrix 8, to RGB"):
+    with pytest.raises(CorruptVideoError, match=r"colours\.mkv: frame 0 .*matrix 8"):
         list(video.frames())
     with pytest.raises(VideoError, match="no frame"):
         list(video.frames(skip_corrupt=True))
