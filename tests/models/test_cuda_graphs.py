@@ -44,7 +44,7 @@ def test_static_streams_grow_and_equal_the_whole_clip(monkeypatch):
     assert same(Gaze.cat_frames(parts), whole)
 
 
-def test_static_caches_are_views_too():
+def test_static_caches_are_views():
     video, call = tiny_video(2, 1), {"gazing_ratio": 0.5, "generate_only": True, "use_cache": True}
     ragged, fixed = tiny_model(), tiny_model()
     fixed.static_shapes = True

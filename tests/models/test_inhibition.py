@@ -69,7 +69,7 @@ def test_a_patch_counts_from_its_last_gaze():
     assert inhibition.log_weights(unit_pixels(grey))[0, 5] == 0
 
 
-def test_what_a_coarse_patch_was_painted_over_is_new():
+def test_patches_covered_by_a_coarser_one_are_new():
     inhibition, pixels = InhibitionOfReturn(PYRAMID, 0.1), unit_pixels(torch.rand(1, 3, 64, 64))
     beneath, beside = PYRAMID.overlapping(0, 64)[0], PYRAMID.overlapping(1, 64)[-1]
     inhibition.update(pixels, ALL, kept(0, beneath, beside))
@@ -79,7 +79,7 @@ def test_what_a_coarse_patch_was_painted_over_is_new():
     assert inhibition.log_weights(pixels)[0, [0, beside]].max() < -3
 
 
-def test_still_scenes_are_looked_at_all_over():
+def test_static_scenes_are_gazed_at_everywhere():
     """Finest patches that eight models see of one, in five frames of four patches."""
 
     def num_seen(model: AutoGaze, seed: int) -> int:
@@ -160,7 +160,7 @@ def test_frames_are_resized_within_the_memory_budget(monkeypatch):
     assert sizes == [1, 1, 1]
 
 
-def test_what_was_shown_counts_against_the_memory_budget():
+def test_inhibition_counts_against_the_memory_budget():
     plain, other = tiny_model(), inhibited()
     for model in (plain, other):
         model.memory_budget = 1 << 22

@@ -20,7 +20,7 @@ def saved(tmp_path):
     return model, tmp_path
 
 
-def test_saving_and_loading_through_every_door(saved):
+def test_saving_and_loading_through_all_classes(saved):
     model, folder = saved
     video = tiny_video(1, 2)
     expected = model.generate(video, caps=[9, 9]).to_gaze().ids

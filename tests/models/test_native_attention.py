@@ -150,7 +150,7 @@ def test_both_kernels_gaze_alike(monkeypatch, stop):
     assert same(gazes[0].to_gaze(), gazes[1].to_gaze())
 
 
-def test_what_is_not_for_it_goes_to_pytorch():
+def test_unsupported_tensors_use_pytorch():
     plain = torch.zeros(1)
     for like, head_dim, why in (
         (plain.bfloat16(), 32, "bfloat16"),
@@ -183,7 +183,7 @@ def test_the_switch(monkeypatch, fresh):
 @pytest.mark.parametrize(
     ("broken", "why"), [("false", "'false' failed"), ("/no/such/cc -x", "cannot be run")]
 )
-def test_a_broken_compiler_leaves_pytorch(monkeypatch, fresh, broken, why):
+def test_a_broken_compiler_falls_back_to_pytorch(monkeypatch, fresh, broken, why):
     monkeypatch.setenv("CC", broken)
     found = attention_kernel(torch.zeros(1), 32)
     assert found.name == "torch"
@@ -193,13 +193,13 @@ def test_a_broken_compiler_leaves_pytorch(monkeypatch, fresh, broken, why):
         attention_kernel(torch.zeros(1), 32)
 
 
-def test_no_compiler_leaves_pytorch(monkeypatch, fresh):
+def test_no_compiler_falls_back_to_pytorch(monkeypatch, fresh):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(fresh))
     assert "no C compiler" in attention_kernel(torch.zeros(1), 32).why
 
 
-def test_no_place_to_keep_it_leaves_pytorch(monkeypatch, fresh):
+def test_an_unusable_cache_folder_falls_back_to_pytorch(monkeypatch, fresh):
     library(32)
     kernel._built.cache_clear()
     (fresh / "file").touch()
@@ -207,14 +207,14 @@ def test_no_place_to_keep_it_leaves_pytorch(monkeypatch, fresh):
     assert "cache folder" in attention_kernel(torch.zeros(1), 32).why
 
 
-def test_wrong_results_leave_pytorch(monkeypatch, fresh):
+def test_wrong_results_fall_back_to_pytorch(monkeypatch, fresh):
     library(32)
     kernel._built.cache_clear()
     monkeypatch.setattr(kernel.Library, "attend", lambda *_: torch.zeros(40, 64))
     assert "wrong results" in attention_kernel(torch.zeros(1), 32).why
 
 
-def test_a_spoilt_file_leaves_pytorch(monkeypatch, fresh):
+def test_a_damaged_library_falls_back_to_pytorch(monkeypatch, fresh):
     library(32)
     kernel._built.cache_clear()
     other = fresh / "other" / "autogaze"
@@ -249,7 +249,7 @@ def test_an_empty_command_is_none(monkeypatch, tmp_path):
         kernel.built_library(32)
 
 
-def test_nobody_without_a_home(monkeypatch):
+def test_a_user_without_home_folder(monkeypatch):
     def homeless():
         raise RuntimeError("Could not determine home directory.")
 
@@ -259,7 +259,7 @@ def test_nobody_without_a_home(monkeypatch):
         kernel.cache_folder()
 
 
-def test_the_compilers_failure_is_not_laid_at_the_folders_door(monkeypatch, tmp_path):
+def test_compiler_errors_are_not_reported_as_folder_errors(monkeypatch, tmp_path):
     """What the compiler says comes through as it is, also from within the cache folder."""
     compiler = tmp_path / "cc"
     compiler.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo no memory left >&2; exit 1; }\n')
@@ -271,7 +271,7 @@ def test_the_compilers_failure_is_not_laid_at_the_folders_door(monkeypatch, tmp_
     assert list((tmp_path / "cache" / "autogaze").iterdir()) == []
 
 
-def test_a_folder_that_is_none_is_named(monkeypatch, tmp_path):
+def test_a_cache_folder_that_is_a_file_is_named(monkeypatch, tmp_path):
     compiler = tmp_path / "cc"
     compiler.write_text("#!/bin/sh\n")
     compiler.chmod(0o700)

@@ -68,7 +68,7 @@ def test_sampling_up_to_the_last_patch():
         assert gaze.ids.sort().values.tolist() == list(range(20))
 
 
-def test_the_temperature_leaves_it_alone():
+def test_inhibition_does_not_depend_on_the_temperature():
     """Of two patches equally likely, the one with weight w comes w / (1 + w) of the time."""
     logits, weights = torch.zeros(4000, 1, 2), torch.tensor([[0.0, math.log(0.25)]])
     for temperature in (0.5, 1.0, 2.0):

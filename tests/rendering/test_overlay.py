@@ -119,7 +119,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_place_is_said_before_any_work(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_reported_before_any_work(tmp_path: Path) -> None:
     absent = tmp_path / "no" / "x.mp4"
     with pytest.raises(OutputError, match="does not exist"), OverlayVideo(absent, fps=9.0):
         raise AssertionError("must not get here")

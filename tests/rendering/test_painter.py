@@ -49,7 +49,7 @@ def test_a_scale_covers_every_pixel_once() -> None:
         assert set(np.unique(map_.cells)) == set(range(map_.num_cells))
 
 
-def test_cropped_scales_leave_pixels_to_nobody() -> None:
+def test_cropped_scales_leave_pixels_uncovered() -> None:
     pyramid = PatchPyramid((30, 70), 14, crop=True)
     coarse, fine = patch_maps(pyramid, TileGrid(70, 70, 1, 1, 70, 70, 70), 70, 70)
     assert (coarse.cells[:, -1] == -1).all()

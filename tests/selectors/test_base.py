@@ -97,7 +97,7 @@ def test_frame_by_frame_and_clip_by_clip_give_the_same(make, pyramid, seed, rati
 
 
 @every_selector
-def test_bytes_and_floats_are_the_same_picture(make):
+def test_uint8_and_float_frames_give_the_same_gaze(make):
     pyramid = PatchPyramid((8, 16, 24), 4)
     clips = clips_with_motion(pyramid, 1, 4, seed=5)
     whole = (clips.frames * 255).round()
@@ -137,7 +137,7 @@ def test_what_cannot_be_done_is_refused(make):
 
 
 @every_selector
-def test_only_a_judge_makes_a_loss_possible(make):
+def test_a_loss_needs_a_metric(make):
     selector = make(PatchPyramid((4, 8), 4))
     if selector.metric is None:
         with pytest.raises(SelectorError, match="use ratio instead"):
@@ -147,7 +147,7 @@ def test_only_a_judge_makes_a_loss_possible(make):
 
 
 @pytest.mark.parametrize("make", [Greedy, RunLength, Change])
-def test_frames_that_are_no_pictures_are_refused(make):
+def test_values_outside_the_unit_range_are_refused(make):
     selector = make(PatchPyramid((4, 8), 4))
     for value in (float("nan"), -1.0, 3.0):
         frames = torch.zeros(1, 2, 3, 8, 8)
@@ -165,7 +165,7 @@ def test_frames_that_are_not_finite_are_refused(make):
         make(pyramid).select(clips, ratio=0.5)
 
 
-def test_a_stream_that_was_never_fed_has_nothing_open():
+def test_finishing_an_unfed_stream_gives_nothing():
     for make in MAKERS.values():
         assert make(PatchPyramid((4, 8), 4)).stream().finish() is None
 

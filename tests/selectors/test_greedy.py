@@ -42,7 +42,7 @@ def plain_losses(pyramid, canvas, views, frame, chosen):
 
 @quick
 @given(pyramids.filter(lambda p: p.num_patches < 40), seeds, st.booleans())
-def test_every_pick_is_the_best_one(pyramid, seed, by_loss):
+def test_every_patch_is_the_best_one(pyramid, seed, by_loss):
     frames = random_clips(pyramid, 1, 2, seed)
     target = 0.03
     gaze = Greedy(pyramid).select(frames, **({"loss": target} if by_loss else {"ratio": 0.5}))
@@ -131,7 +131,7 @@ def test_a_stream_may_be_fed_in_every_mode():
     assert torch.equal(Gaze.cat_frames(pieces).ids, whole.ids)
 
 
-def test_what_stands_still_costs_one_patch():
+def test_static_frames_cost_one_patch():
     for pyramid in EXACT:
         frames = still_clips(pyramid, 1, 4)
         for settings_ in ({"loss": 0.0}, {"ratio": 1.0}):

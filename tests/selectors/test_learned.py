@@ -62,7 +62,7 @@ def test_with_neither_the_configs_threshold_stops(selector: Learned) -> None:
     assert same(selector.select(frames), selector.select(frames, loss=default))
 
 
-def test_bytes_and_floats_are_the_same_picture(selector: Learned) -> None:
+def test_uint8_and_float_frames_give_the_same_gaze(selector: Learned) -> None:
     small = (frames_for(selector) * 255).round().byte()
     assert same(selector.select(small, ratio=0.3), selector.select(small / 255, ratio=0.3))
 
@@ -80,7 +80,7 @@ def test_sampling_follows_its_generator(selector: Learned) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 3.0])
-def test_frames_that_are_no_pictures_are_refused(selector: Learned, value: float) -> None:
+def test_values_outside_the_unit_range_are_refused(selector: Learned, value: float) -> None:
     frames = frames_for(selector)
     frames[1, 2, 0, 5, 7] = value
     with pytest.raises(SelectorError, match=r"frames must be finite and lie in \[0, 1\]"):
@@ -124,7 +124,7 @@ def other(selector: Learned) -> Learned:
     return Learned(selector.model, pyramid=OTHER)
 
 
-def test_other_grids_are_gazed_at_as_the_known_call_does(other: Learned) -> None:
+def test_other_grids_equal_the_models_own_call(other: Learned) -> None:
     frames = random_clips(OTHER, 2, 3, seed=5)
     gaze = other.select(frames, ratio=0.4)
     video = normalise(frames)

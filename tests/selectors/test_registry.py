@@ -59,7 +59,7 @@ def test_a_hub_id_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "lines of advice" not in message
 
 
-def test_known_names_never_reach_for_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_names_do_not_use_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: object, **kwargs: object) -> str:
         raise AssertionError
 

@@ -69,7 +69,7 @@ def test_slow_drift_is_seen_since_last_kept_only():
     assert any(15 in cells(kept, frame) for frame in range(2, 20))
 
 
-def test_cells_that_had_to_wait_come_next():
+def test_cells_left_out_under_a_cap_come_next():
     frames = still_clips(PYRAMID, 1, 8)
     change_cells(frames[0, 2:], PYRAMID, [1, 2, 3])
     ratio = [1.0, 1.0] + [0.1] * 6  # then two patches a frame

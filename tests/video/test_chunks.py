@@ -66,7 +66,7 @@ def test_arguments_are_checked_before_anything_is_read(plain, folder, encode):
         ChunkReader(other, motion_grid=14)
 
 
-def test_lost_frames_are_counted(plain, folder):
+def test_skipped_frames_are_counted(plain, folder):
     data = plain.read_bytes()
     path = folder / "shortened.mp4"
     path.write_bytes(data[: int(len(data) * 0.7)])

@@ -86,7 +86,7 @@ def test_odd_sizes(folder, encode, picture, size):
     ("name", "codec", "pixel_format"),
     [("a.mov", "qtrle", "argb"), ("a.apng", "apng", "rgba"), ("a.webm", "libvpx-vp9", "yuva420p")],
 )
-def test_transparency_lies_on_black(folder, encode, picture, name, codec, pixel_format):
+def test_transparency_is_composited_on_black(folder, encode, picture, name, codec, pixel_format):
     alpha = np.zeros((48, 64, 1), np.uint8)
     alpha[:, 32:] = 255
     frames = [np.concatenate([picture(number), alpha], axis=2) for number in range(4)]

@@ -101,7 +101,7 @@ def test_truncated_image(folder, picture):
         ("nothing.bmp", b"BM" + bytes(60)),
     ],
 )
-def test_a_broken_image_header_is_the_files_fault(folder, name, content):
+def test_a_broken_image_header_is_a_video_error(folder, name, content):
     with pytest.raises(VideoError, match=name):
         list(Video(write(folder / name, content)).frames())
 
