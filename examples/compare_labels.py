@@ -17,8 +17,7 @@ from autogaze.datasets.clip import GazeLabels
 from autogaze.datasets.labels import LabelFile
 from autogaze.evaluation.quality.metrics import (
     ClipBatch,
-    EfficientNetFeatures,
-    FeatureMetric,
+    efficientnet_metric,
 )
 from autogaze.labelling.label import clips_of
 from autogaze.reconstruction.canvas import reconstruct
@@ -36,7 +35,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60)
     given = parser.parse_args()
     model = VideoMAEReconstruction.from_checkpoint(given.video_mae).eval()
-    features = FeatureMetric(EfficientNetFeatures(load_efficientnet("lite1")))
+    features = efficientnet_metric(load_efficientnet("lite1"))
     pyramid = model.pyramid
     files = [LabelFile.load(path, pyramid.num_patches).clips for path in given.labels]
     shares = [
@@ -54,7 +53,7 @@ def main() -> None:
         found = (
             model(video, gaze, range(len(labels.ids))).losses,
             canvas.losses,
-            features.losses(ClipBatch.of(video), gaze, canvas),
+            features.losses(ClipBatch(video), gaze, canvas),
         )
         return [float(each.mean()) for each in found]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from autogaze.cli.command import Command, PrintJson
-from autogaze.errors import SelectorError, VideoError
+from autogaze.errors import VideoError
 
 WHAT = partial(typer.Option, rich_help_panel="What to measure")
 HOW = partial(typer.Option, rich_help_panel="How to measure")
@@ -76,13 +76,9 @@ class BenchSelect(Command):
     json: PrintJson = False
 
     def __post_init__(self) -> None:
-        from autogaze.selectors.registry import list_selectors
+        from autogaze.evaluation.selectors import check_selectors
 
-        for name in self.selectors:
-            if name not in list_selectors():
-                raise SelectorError(
-                    f"unknown selector {name!r}; known are {', '.join(list_selectors())}"
-                )
+        check_selectors(self.selectors, checkpoints=False)
 
     def run(self) -> None:
         from autogaze.cli.report import results_console
@@ -117,11 +113,7 @@ class BenchEncode(Command):
     ] = None
     encoders: Annotated[
         list[str],
-        WHAT(
-            "--encoder",
-            metavar="NAME|FOLDER|HUB-ID",
-            help=f"{ENCODER_HELP}; repeat for more.",
-        ),
+        WHAT("--encoder", metavar="NAME|FOLDER|HUB-ID", help=f"{ENCODER_HELP}; repeat for more."),
     ] = repeated("siglip2-base-patch16-224")
     adapters: Adapters = repeated()
     selectors: Selectors = repeated("learned", "greedy", "run-length")
@@ -130,11 +122,7 @@ class BenchEncode(Command):
     )
     resolutions: Annotated[
         list[int],
-        WHAT(
-            "--resolution",
-            min=1,
-            help="Pixels per side of a frame, cut into tiles; repeat for more.",
-        ),
+        WHAT("--resolution", min=1, help="Pixels per side of a frame; repeat for more."),
     ] = repeated(224)
     frames: Annotated[int, WHAT(min=1, help="Frames to encode, in clips of 16.")] = 16
     ratio: Annotated[
@@ -150,11 +138,7 @@ class BenchEncode(Command):
     repeats: Annotated[int, HOW(min=1, help="Measured rounds; medians are shown.")] = 3
     dense_batch: Annotated[
         int | None,
-        HOW(
-            min=1,
-            help="Frames that dense encoding gets at once.",
-            show_default="4; on a GPU 64",
-        ),
+        HOW(min=1, help="Frames that dense encoding gets at once.", show_default="4; on a GPU 64"),
     ] = None
     device: Device = "cpu"
     dtype: Dtype = "float32"
@@ -189,7 +173,7 @@ class BenchEncode(Command):
         from autogaze.evaluation.encode_report import plot_encode, print_report
         from autogaze.evaluation.passes import sample_video
         from autogaze.utils.device import DeviceOptions
-        from autogaze.utils.files import write_json
+        from autogaze.utils.files import all_or_none, write_json
 
         report = bench_encode(
             self.video or sample_video(),
@@ -205,10 +189,11 @@ class BenchEncode(Command):
             place=DeviceOptions.parse(self.device, self.dtype),
         )
         print_report(report, results_console())
-        if self.plot is not None:
-            plot_encode(report, self.plot)
-        if self.json is not None:
-            write_json(self.json, report.to_json())
+        with all_or_none():
+            if self.plot is not None:
+                plot_encode(report, self.plot)
+            if self.json is not None:
+                write_json(self.json, report.to_json())
 
 
 @dataclass(frozen=True)
@@ -283,7 +268,7 @@ class BenchFidelity(Command):
         from autogaze.evaluation.fidelity import bench_fidelity
         from autogaze.evaluation.fidelity_report import plot_fidelity, print_report
         from autogaze.utils.device import DeviceOptions
-        from autogaze.utils.files import write_json
+        from autogaze.utils.files import all_or_none, write_json
 
         place = DeviceOptions.parse(self.device, self.dtype)
         report = bench_fidelity(
@@ -296,10 +281,11 @@ class BenchFidelity(Command):
             tiles=self.tiles,
         )
         print_report(report, results_console())
-        if self.plot is not None:
-            plot_fidelity(report, self.plot)
-        if self.json is not None:
-            write_json(self.json, report.to_json())
+        with all_or_none():
+            if self.plot is not None:
+                plot_fidelity(report, self.plot)
+            if self.json is not None:
+                write_json(self.json, report.to_json())
 
 
 def check_files(json: str | None, plot: str | None) -> None:

@@ -4,7 +4,7 @@ What is uncertain is which videos (or photographs) were taken; clips of one sour
 alike to be drawn by themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,36 +13,36 @@ from torch import Tensor
 
 RESAMPLES = 2000
 
+ALL = "all"
+"""The group of all clips, in which every kind counts the same."""
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over clips or frames.
-
-    Attributes:
-        low, high: 95 % interval; None with fewer than two videos.
-    """
+    """A mean, and the ends of its 95 % interval; None where there are too few videos for one."""
 
     mean: float
     low: float | None
     high: float | None
 
+    def brackets(self, show: Callable[[float], str], between: str = "..") -> str:
+        """The interval in brackets, with ends as `show` writes them; empty if there is none."""
+        if self.low is None or self.high is None:
+            return ""
+        return f" ({show(self.low)}{between}{show(self.high)})"
+
 
 def estimate(values: Tensor, video: Int[Tensor, " n"], seed: int = 0) -> Estimate:
     """Mean and interval of `values`, each of which belongs to a video."""
-    values_np, video_np = values.double().numpy(), video.numpy()
-    _, which = np.unique(video_np, return_inverse=True)
+    values_np = values.double().numpy()
+    _, which = np.unique(video.numpy(), return_inverse=True)
     sums, counts = np.bincount(which, values_np), np.bincount(which)
     mean = float(values_np.mean())
     if len(sums) < 2:
         return Estimate(mean, None, None)
     drawn = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
     return Estimate(mean, float(low), float(high))
-
-
-ALL = "all"
-"""The group of all clips, in which every kind counts the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Resamples:
     Attributes:
         counts: (1 + draws, N) how often each clip's source was drawn; ones in row 0.
         kinds: name of every kind -> (N,) which clips are of it.
-        sure: kinds whose clips are of two sources or more, so that intervals mean something.
+        sure: kinds with clips of two sources or more, which have intervals.
     """
 
     counts: Float[np.ndarray, "R N"]
@@ -66,10 +66,10 @@ class Resamples:
     def draw(
         cls, sources: Sequence[str], kinds: Sequence[str], seed: int = 0, draws: int = RESAMPLES
     ) -> "Resamples":
-        """Draw as many sources as there are.
+        """Draw as many sources as there are, each with all its clips.
 
         Sources that serve the same kinds are drawn among themselves: videos among videos,
-        photographs among photographs, which bring all clips made of them.
+        photographs among photographs.
 
         Args:
             sources, kinds: of N clips.
@@ -81,13 +81,11 @@ class Resamples:
         drawn = np.ones((1 + draws, len(names)))
         for served in sorted(set(serves.values())):
             members = [place for place, name in enumerate(names) if serves[name] == served]
-            drawn[1:, members] = rng.multinomial(
-                len(members), [1 / len(members)] * len(members), size=draws
-            )
-        place = {name: number for number, name in enumerate(names)}
+            each = [1 / len(members)] * len(members)
+            drawn[1:, members] = rng.multinomial(len(members), each, size=draws)
         order = list(dict.fromkeys(kinds))
         return cls(
-            drawn[:, [place[source] for source in sources]],
+            drawn[:, [names.index(source) for source in sources]],
             {kind: np.array([other == kind for other in kinds]) for kind in order},
             frozenset(kind for kind in order if sum(k == kind for _, k in pairs) > 1),
         )
@@ -106,8 +104,7 @@ class Resamples:
 
     def interval(self, figure: Float[np.ndarray, " R"], group: str) -> Estimate:
         """The figure and its 95 % interval; without one where a kind has a single source."""
-        kinds = self.kinds if group == ALL else (group,)
-        if not self.sure.issuperset(kinds):
+        if not self.sure.issuperset(self.kinds if group == ALL else (group,)):
             return Estimate(float(figure[0]), None, None)
         # Not interpolated: a figure may be infinite in some draws.
         low, high = np.percentile(figure[1:], [2.5, 97.5], method="nearest")

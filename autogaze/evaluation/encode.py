@@ -9,7 +9,8 @@ import gc
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from autogaze.evaluation.flops import EncoderFlops, selection_flops
 from autogaze.evaluation.passes import Encoded, VideoSample, dense_pass, gazed_pass
 from autogaze.evaluation.selectors import MeasuredSelector, load_selector, with_controls
 from autogaze.evaluation.timing import (
-    Meter,
+    Enter,
     PeakMeter,
     Stage,
     Stopwatch,
@@ -27,7 +28,7 @@ from autogaze.evaluation.timing import (
     memory_gauge,
 )
 from autogaze.utils.device import DeviceOptions
-from autogaze.utils.progress import ProgressBar
+from autogaze.utils.progress import ProgressBar, silent
 from autogaze.video.reader import Video
 
 AT_224_PIXELS = ((1.0, 0.205), (3.0, 0.181), (10.0, 0.132), (30.0, 0.069))
@@ -43,12 +44,7 @@ PUBLISHED = (
 
 
 def published_ratio(fps: float, pixels: float) -> float:
-    """The published share of patches at `fps` frames per second of `pixels` x `pixels`.
-
-    Between published points the logarithm of the share is linear in that of the rate or
-    the resolution; the two are taken as independent factors. Outside the published range
-    the nearest point counts.
-    """
+    """The published share of patches at `fps` frames per second of `pixels` x `pixels`."""
 
     def interpolated(points: tuple[tuple[float, float], ...], at: float) -> float:
         where, share = np.log(points).T
@@ -80,12 +76,9 @@ class Cost:
             where trained weights stopped by themselves.
         tokens: patches encoded, class tokens aside.
         share: tokens as a share of dense encoding's.
-        seconds: of every stage.
         select_to_encode: seconds of selecting, embedding and encoding together.
-        all_stages: seconds of all stages.
-        factor: speed-up over dense encoding from selecting to encoding (decoding and
-            preprocessing are the same).
-        whole_factor: speed-up with decoding and preprocessing.
+        factor: speed-up over dense encoding in `select_to_encode`.
+        whole_factor: speed-up in all stages.
         over_share: time of embedding and encoding as a share of dense encoding's, over `share`.
         outcome: against dense encoding, "faster" or "slower" in every round, else "undecided".
         flops: counted, of the stages from selecting on.
@@ -139,12 +132,7 @@ class CellReport:
 
 @dataclass(frozen=True)
 class EncoderReport:
-    """All cells of one encoder.
-
-    Attributes:
-        random_weights: times are those of real weights, features are not.
-        scales: at which it is gazed.
-    """
+    """All cells of one encoder, gazed at `scales`."""
 
     name: str
     random_weights: bool
@@ -218,7 +206,6 @@ def bench_encode(
     Args:
         encoders: presets, checkpoint folders or hub ids.
         selectors: what `autogaze.load` takes; the controls are added.
-        fps: frames per second.
         resolutions: pixels per side of the whole frame, covered by tiles of the encoder's side.
         frames: per pass.
         ratio: share of patches for every selector; None takes the published ones, and lets
@@ -241,15 +228,16 @@ def bench_encode(
                 for rate in fps:
                     sample = VideoSample.of(opened, rate, frames, resolution, encoder.pyramid.side)
                     published = published_ratio(rate, resolution)
-                    ways = [Way(encoder, sample, batch, None, None)]
+                    ways = [Way("dense", None, None, partial(dense_pass, sample, encoder, batch))]
                     for one in loaded:
                         cap = published if ratio is None and not one.stops_early else ratio
-                        ways.append(Way(encoder, sample, batch, one, cap))
-                    cells.append(_measure(ways, resolution, repeats, bar.begin))
+                        run = partial(gazed_pass, sample, encoder, one, cap)
+                        ways.append(Way(one.name, one, cap, run))
+                    cells.append(_measure(encoder, sample, resolution, ways, repeats, bar.begin))
             reports.append(
                 EncoderReport(encoder.name, encoder.random, str(encoder.pyramid), tuple(cells))
             )
-            del encoder, loaded, ways  # before the next ones are made
+            del encoder, loaded, ways, run  # before the next ones are made
     return EncodeReport(
         hardware=hardware(place.device),
         place=str(place),
@@ -265,66 +253,44 @@ def bench_encode(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Way:
+class Way(NamedTuple):
     """One way to encode a piece of video: by what a selector chose, or whole (None)."""
 
-    encoder: MeasuredEncoder
-    sample: VideoSample
-    dense_batch: int
+    name: str
     selector: MeasuredSelector | None
     ratio: float | None
-
-    @property
-    def name(self) -> str:
-        return "dense" if self.selector is None else self.selector.name
-
-    def run(self, meter: Meter) -> Encoded:
-        if self.selector is None:
-            return dense_pass(self.sample, self.encoder, self.dense_batch, meter)
-        return gazed_pass(self.sample, self.encoder, self.selector, self.ratio, meter)
-
-    def flops(self, encoded: Encoded) -> dict[Stage, int]:
-        encoder = EncoderFlops.of(self.encoder.adapter)
-        attn_type = self.encoder.gazed.settings.attn_type
-        selecting = 0
-        if self.selector is None:
-            attn_type = "frame_independent"
-        else:
-            lengths = [clip for gaze in encoded.decoded for clip in gaze.lengths.tolist()]
-            selecting = selection_flops(self.selector.selector, lengths)
-        return {
-            Stage.SELECT: selecting,
-            Stage.EMBED: encoder.embedding(encoded.tokens),
-            Stage.ENCODE: encoder.encoding(encoded.lengths, attn_type),
-        }
+    run: Callable[[Enter], Encoded]
 
 
 def _measure(
-    ways: Sequence[Way], resolution: int, repeats: int, step: Callable[[str], object]
+    encoder: MeasuredEncoder,
+    sample: VideoSample,
+    resolution: int,
+    ways: Sequence[Way],
+    repeats: int,
+    step: Callable[[str], object],
 ) -> CellReport:
     """Warm up, run rounds of all ways (dense first), then measure memory."""
 
-    def run(way: Way, meter: Meter) -> Encoded:
-        step(f"{way.encoder.name}, {resolution} px, {way.sample.fps:g} fps: {way.name}")
-        return way.run(meter)
+    def run(way: Way, enter: Enter) -> Encoded:
+        step(f"{encoder.name}, {resolution} px, {sample.fps:g} fps: {way.name}")
+        return way.run(enter)
 
-    encoder, sample = ways[0].encoder, ways[0].sample
-    device = encoder.place.device
-    encoded = [run(way, Meter()) for way in ways]
+    encoded = [run(way, silent) for way in ways]
     rounds = []
     for _ in range(repeats):
-        watches = [Stopwatch(device) for _ in ways]
+        watches = [Stopwatch() for _ in ways]
         for way, watch in zip(ways, watches, strict=True):
-            run(way, watch)
-        rounds.append(watches)
+            run(way, watch.enter)
+        rounds.append([watch.seconds for watch in watches])
     gc.collect()  # once: it takes long, and tensors do not wait for it
     costs = []
     for number, way in enumerate(ways):
-        peaks = PeakMeter(memory_gauge(device))
-        run(way, peaks)
-        pairs = [(watches[number], watches[0]) for watches in rounds]
-        costs.append(_cost(way, encoded[number], encoded[0].tokens, pairs, peaks))
+        memory = PeakMeter(memory_gauge(encoder.place.device))
+        run(way, memory.enter)
+        pairs = [(seconds[number], seconds[0]) for seconds in rounds]
+        tokens, flops = encoded[0].tokens, _flops(encoder, way, encoded[number])
+        costs.append(_cost(way, encoded[number].tokens, tokens, pairs, flops, memory.peaks))
     return CellReport(
         fps=sample.fps,
         fps_found=sample.fps_found,
@@ -337,37 +303,57 @@ def _measure(
     )
 
 
+def _flops(encoder: MeasuredEncoder, way: Way, encoded: Encoded) -> dict[Stage, int]:
+    flops = EncoderFlops.of(encoder.adapter)
+    attn_type, selecting = encoder.gazed.settings.attn_type, 0
+    if way.selector is None:
+        attn_type = "frame_independent"
+    else:
+        selecting = selection_flops(way.selector.selector, encoded.decoded)
+    return {
+        Stage.SELECT: selecting,
+        Stage.EMBED: flops.embedding(encoded.tokens),
+        Stage.ENCODE: flops.encoding(encoded.lengths, attn_type),
+    }
+
+
 def _cost(
     way: Way,
-    encoded: Encoded,
+    tokens: int,
     dense_tokens: int,
-    rounds: Sequence[tuple[Stopwatch, Stopwatch]],
-    peaks: PeakMeter,
+    rounds: Sequence[tuple[dict[Stage, float], dict[Stage, float]]],
+    flops: dict[Stage, int],
+    peak: dict[Stage, int | None],
 ) -> Cost:
-    """The cost of a way from its stopwatch and dense encoding's in every round."""
-    watches = [watch for watch, _ in rounds]
-    share = encoded.tokens / dense_tokens
-    factor = SpeedUp.of([full.select_to_encode / watch.select_to_encode for watch, full in rounds])
-    encoding = statistics.median(
-        (watch.seconds[Stage.EMBED] + watch.seconds[Stage.ENCODE]) / full.select_to_encode
-        for watch, full in rounds
-    )
+    """The cost of a way from its seconds and dense encoding's in every round."""
+
+    def each(*stages: Stage) -> tuple[list[float], list[float]]:
+        """Of every round the seconds of some stages: the way's and dense encoding's."""
+        own, dense = zip(*rounds, strict=True)
+        return [sum(by[s] for s in stages) for by in own], [
+            sum(by[s] for s in stages) for by in dense
+        ]
+
+    def factors(own: list[float], dense: list[float]) -> list[float]:
+        return [b / a for a, b in zip(own, dense, strict=True)]
+
+    differing, whole = each(Stage.SELECT, Stage.EMBED, Stage.ENCODE), each(*Stage)
+    encoding = factors(differing[1], each(Stage.EMBED, Stage.ENCODE)[0])
+    share, factor = tokens / dense_tokens, SpeedUp.of(factors(*differing))
     return Cost(
         selector=way.name,
         ratio=way.ratio,
-        tokens=encoded.tokens,
+        tokens=tokens,
         share=share,
-        seconds={stage: Timing.of([watch.seconds[stage] for watch in watches]) for stage in Stage},
-        select_to_encode=Timing.of([watch.select_to_encode for watch in watches]),
-        all_stages=Timing.of([watch.all_stages for watch in watches]),
+        seconds={stage: Timing.of(each(stage)[0]) for stage in Stage},
+        select_to_encode=Timing.of(differing[0]),
+        all_stages=Timing.of(whole[0]),
         factor=factor,
-        whole_factor=statistics.median(
-            full.all_stages / watch.all_stages for watch, full in rounds
-        ),
-        over_share=encoding / share,
+        whole_factor=statistics.median(factors(*whole)),
+        over_share=statistics.median(encoding) / share,
         outcome=outcome(factor),
-        flops=way.flops(encoded),
-        peak=peaks.peaks,
+        flops=flops,
+        peak=peak,
     )
 
 

@@ -1,29 +1,33 @@
 """What `autogaze bench encode` shows: tables of time, arithmetic and memory, and a plot."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from autogaze.evaluation.encode import CellReport, Cost, EncodeReport, EncoderReport
+from autogaze.evaluation.tables import TextTable, print_tables
 from autogaze.evaluation.timing import Stage
-from autogaze.rendering.plot_style import INK, WARNING, caption, clean, legend_above, save
+from autogaze.rendering.plot_style import (
+    INK,
+    WARNING,
+    caption,
+    clean,
+    legend_above,
+    make_panels,
+    save,
+)
 
 
 def print_report(report: EncodeReport, console: Console) -> None:
     """Times, then arithmetic and memory, then which selectors break even."""
     for encoder in report.encoders:
-        console.print(_times(report, encoder))
-        console.print(_resources(report, encoder))
+        print_tables(console, [_times(report, encoder), _resources(report, encoder)])
         for line in comparisons(encoder):
             console.print(line, markup=False)
         console.print()
-    for note in report.notes:
-        console.print(note, style="dim")
+    print_tables(console, (), report.notes)
 
 
 def comparisons(encoder: EncoderReport) -> list[str]:
@@ -50,7 +54,7 @@ def _outcome(cost: Cost) -> str:
     return f"{1 / cost.factor.median:.2f} x SLOWER"
 
 
-def _times(report: EncodeReport, encoder: EncoderReport) -> Table:
+def _times(report: EncodeReport, encoder: EncoderReport) -> TextTable:
     weights = ", random weights" if encoder.random_weights else ""
     width, height = report.video_size
     title = (
@@ -59,77 +63,82 @@ def _times(report: EncodeReport, encoder: EncoderReport) -> Table:
         f"medians of {report.repeats} rounds; share: of dense encoding's tokens; dense encoding gets "
         f"{report.dense_batch} frames at once"
     )
-
-    def cells(cell: CellReport, cost: Cost) -> Sequence[str]:
-        dense = cost is cell.dense
-        ratio = "early stop" if cost.ratio is None else f"{100 * cost.ratio:.1f} %"
-        factor = cost.factor
-        seconds = [_ms(cost.seconds[stage].median) for stage in Stage]
-        if dense:
-            seconds[list(Stage).index(Stage.SELECT)] = "-"
-        return (
-            "all" if dense else ratio,
-            str(cost.tokens),
-            f"{100 * cost.share:.1f} %",
-            *seconds,
-            _ms(cost.select_to_encode.median),
-            "" if dense else f"{factor.median:.2f} ({factor.least:.2f}..{factor.largest:.2f})",
-            "" if dense else f"{cost.over_share:.2f}",
-        )
-
-    columns = ("patches", "tokens", "share", *(stage.value for stage in Stage), "select to\nencode")
-    return _table(
-        title, encoder, (*columns, "x as fast as\ndense (range)", "encode / share\nof dense"), cells
+    header = (
+        *("patches", "tokens", "share", *(stage.value for stage in Stage)),
+        *("select to\nencode", "x as fast as\ndense (range)", "encode / share\nof dense"),
     )
+    rows = []
+    for cell in encoder.cells:
+        for cost in cell.costs:
+            dense = cost is cell.dense
+            ratio = "early stop" if cost.ratio is None else f"{100 * cost.ratio:.1f} %"
+            factor = cost.factor
+            seconds = {stage: _ms(cost.seconds[stage].median) for stage in Stage}
+            if dense:
+                seconds[Stage.SELECT] = "-"
+            rows.append(
+                (
+                    "all" if dense else ratio,
+                    str(cost.tokens),
+                    f"{100 * cost.share:.1f} %",
+                    *seconds.values(),
+                    _ms(cost.select_to_encode.median),
+                    ""
+                    if dense
+                    else f"{factor.median:.2f} ({factor.least:.2f}..{factor.largest:.2f})",
+                    "" if dense else f"{cost.over_share:.2f}",
+                )
+            )
+    return _table(title, encoder, header, rows)
 
 
-def _resources(report: EncodeReport, encoder: EncoderReport) -> Table:
+def _resources(report: EncodeReport, encoder: EncoderReport) -> TextTable:
     title = (
         "Arithmetic, GFLOP (counted), and memory, MB above the program and its weights:\n"
         f"{report.memory}"
     )
-
-    def cells(cell: CellReport, cost: Cost) -> Sequence[str]:
-        dense = cost is cell.dense
-        flops = [f"{flops / 1e9:.1f}" for flops in cost.flops.values()]
-        peaks = ["-" if peak is None else f"{peak / 1e6:.0f}" for peak in cost.peak.values()]
-        if dense:
-            flops[0] = peaks[list(Stage).index(Stage.SELECT)] = "-"
-        of_dense = cost.total_flops / cell.dense.total_flops
-        return (*flops, f"{cost.total_flops / 1e9:.1f}", f"{100 * of_dense:.1f} %", *peaks)
-
-    columns = [f"GFLOP\n{name}" for name in ("select", "embed", "encode", "together", "of dense")]
-    return _table(title, encoder, [*columns, *(f"MB\n{stage.value}" for stage in Stage)], cells)
+    header = (
+        *(f"GFLOP\n{name}" for name in ("select", "embed", "encode", "together", "of dense")),
+        *(f"MB\n{stage.value}" for stage in Stage),
+    )
+    rows = []
+    for cell in encoder.cells:
+        for cost in cell.costs:
+            flops = {stage: f"{flops / 1e9:.1f}" for stage, flops in cost.flops.items()}
+            peaks = {
+                s: "-" if peak is None else f"{peak / 1e6:.0f}" for s, peak in cost.peak.items()
+            }
+            if cost is cell.dense:
+                flops[Stage.SELECT] = peaks[Stage.SELECT] = "-"
+            total, of_dense = cost.total_flops, cost.total_flops / cell.dense.total_flops
+            together = f"{total / 1e9:.1f}", f"{100 * of_dense:.1f} %"
+            rows.append((*flops.values(), *together, *peaks.values()))
+    return _table(title, encoder, header, rows)
 
 
 def _table(
-    title: str,
-    encoder: EncoderReport,
-    columns: Sequence[str],
-    cells: Callable[[CellReport, Cost], Sequence[str]],
-) -> Table:
+    title: str, encoder: EncoderReport, header: Sequence[str], rows: Sequence[tuple[str, ...]]
+) -> TextTable:
     """One row per way to encode; what a cell's rows share stands in its first one."""
-    # Fifteen columns in 160 characters.
-    table = Table(
-        title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
-        collapse_padding=True,
-    )  # fmt: skip
-    for name in ("fps", "px", "frames"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("selector", overflow="fold", min_width=10, max_width=24)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+    where: list[tuple[str, ...]] = []
+    rules = []
     for cell in encoder.cells:
-        table.add_section()
         fps = f"{cell.fps:g}" + (f"\n(has {cell.fps_found:g})" if cell.fps_found < cell.fps else "")
         pixels = f"{cell.resolution}"
         if cell.pixels != cell.resolution:
             pixels += f"\n(as {cell.pixels})"
-        where: tuple[str, ...] = (fps, pixels, str(cell.frames))
-        for cost in cell.costs:
-            table.add_row(*where, escape(cost.selector), *cells(cell, cost))
-            where = ("", "", "")
-    return table
+        rules.append(len(where))
+        names = [cost.selector for cost in cell.costs]
+        where.append((fps, pixels, str(cell.frames), names[0]))
+        where += [("", "", "", name) for name in names[1:]]
+    return TextTable(
+        title,
+        ("fps", "px", "frames", "selector", *header),
+        [(*left, *right) for left, right in zip(where, rows, strict=True)],
+        tuple(rules),
+        names=3,
+        compact=True,
+    )
 
 
 def _ms(seconds: float) -> str:
@@ -148,17 +157,14 @@ STAGE_COLOURS = {
 
 def plot_encode(report: EncodeReport, path: str | Path) -> None:
     """A PNG of seconds per frame by stage: a row per encoder, a column per resolution."""
-    from matplotlib.figure import Figure
-
     resolutions = list(dict.fromkeys(c.resolution for e in report.encoders for c in e.cells))
     bars = max(
         sum(len(c.costs) for c in e.cells if c.resolution == pixels)
         for e in report.encoders
         for pixels in resolutions
     )
-    width = max(7.5, len(resolutions) * (1.3 + 0.36 * bars))
-    figure = Figure(figsize=(width, 1.6 + 3.3 * len(report.encoders)), layout="constrained")
-    panels = figure.subplots(len(report.encoders), len(resolutions), squeeze=False)
+    size = max(7.5, len(resolutions) * (1.3 + 0.36 * bars)), 1.6 + 3.3 * len(report.encoders)
+    figure, panels = make_panels(len(report.encoders), len(resolutions), size)
     for row, encoder in zip(panels, report.encoders, strict=True):
         for axes, resolution in zip(row, resolutions, strict=True):
             _draw(axes, encoder, [c for c in encoder.cells if c.resolution == resolution])
@@ -177,8 +183,7 @@ def plot_encode(report: EncodeReport, path: str | Path) -> None:
 def _draw(axes: Any, encoder: EncoderReport, cells: Sequence[CellReport]) -> None:
     """Stacked bars, dense beside gazed, in a group per frame rate."""
     at = 0.0
-    ticks: list[float] = []
-    names: list[str] = []
+    ticks: dict[float, str] = {}
 
     def ms(seconds: float, cell: CellReport) -> float:
         return 1e3 * seconds / max(1, cell.frames)
@@ -200,8 +205,7 @@ def _draw(axes: Any, encoder: EncoderReport, cells: Sequence[CellReport]) -> Non
                     at, top + 0.01 * highest, f"{cost.factor.median:.2g}x", ha="center",
                     va="bottom", fontsize=7, color=INK if cost.outcome == "faster" else WARNING,
                 )  # fmt: skip
-            ticks.append(at)
-            names.append(cost.selector)
+            ticks[at] = cost.selector
             at += 1
         rate = f"{cell.fps:g} fps"
         if cell.fps_found < cell.fps:
@@ -211,7 +215,9 @@ def _draw(axes: Any, encoder: EncoderReport, cells: Sequence[CellReport]) -> Non
             transform=axes.get_xaxis_transform(),
         )  # fmt: skip
         at += 1.2
-    axes.set_xticks(ticks, names, rotation=55, ha="right", rotation_mode="anchor", fontsize=7.5)
+    axes.set_xticks(
+        list(ticks), ticks.values(), rotation=55, ha="right", rotation_mode="anchor", fontsize=7.5
+    )
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.8, at - 1.4)
     axes.set_ylim(0, highest * 1.12)

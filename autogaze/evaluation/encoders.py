@@ -2,10 +2,9 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,27 +56,21 @@ class MeasuredEncoder:
     """One vision transformer, untouched and gazed, with the same weights.
 
     Attributes:
-        name: as it was asked for.
         dense: the transformers model as transformers runs it.
+        adapter: its parts by name; `adapter.dense` runs it.
         gazed: the same tensors behind `autogaze.gazed`.
         pyramid: the scales it is gazed at; dense encoding sees the largest.
-        statistics: by which pixels are normalised.
-        place: device and precision.
         random: whether its weights are random.
     """
 
     name: str
     dense: nn.Module
+    adapter: EncoderAdapter
     gazed: GazedVisionModel
     pyramid: PatchPyramid
     statistics: PixelStatistics
     place: DeviceOptions
     random: bool
-
-    @cached_property
-    def adapter(self) -> EncoderAdapter:
-        """The parts of the untouched model by name; its `dense` runs that model."""
-        return adapter_class(self.dense.config)(self.dense)
 
     def normalised(self, frames: UInt8[Tensor, "B T 3 S S"]) -> Float[Tensor, "B T 3 S S"]:
         """8-bit frames as the encoder expects them, on its device."""
@@ -102,11 +95,9 @@ def load_encoder(
         torch.manual_seed(0)
         return measured(name, build(), place, attn_type)
     checkpoint = _read_checkpoint(name)
-    with _no_progress_bars():
-        model = checkpoint.load()
     return measured(
         name,
-        model,
+        _load_quietly(checkpoint),
         place,
         attn_type,
         scales=checkpoint.saved.get("scales"),
@@ -123,6 +114,47 @@ def check_encoders(names: Sequence[str]) -> None:
     for name in names:
         if name not in PRESETS:
             _read_checkpoint(name)
+
+
+def _read_checkpoint(name: str) -> Checkpoint:
+    if not Path(name).is_dir() and "/" not in name:
+        raise EncoderError(
+            f"unknown encoder {name!r}; known are {', '.join(PRESETS)} (random weights), the "
+            "path of a checkpoint folder, or a hub id such as google/siglip2-base-patch16-224"
+        )
+    return Checkpoint.read(name)
+
+
+def _load_quietly(checkpoint: Checkpoint) -> Any:
+    """Without the bars that transformers draws on stderr, terminal or not, across our own."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return checkpoint.load()
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
+
+
+def _processor_statistics(name: str) -> PixelStatistics | None:
+    """Those of the image processor that was saved with a checkpoint, if one was."""
+    from transformers.image_processing_utils import BaseImageProcessor
+
+    try:
+        values, _ = BaseImageProcessor.get_image_processor_dict(name)
+    except (OSError, ValueError):  # there is none, or no JSON in it
+        return None
+    mean, std = values.get("image_mean"), values.get("image_std")
+    if not isinstance(mean, list) or not isinstance(std, list):
+        return None
+    if (len(mean), len(std)) != (3, 3):
+        raise EncoderError(
+            f"{name}: its image processor has a mean of {len(mean)} and a std of "
+            f"{len(std)} channels; 3 are expected"
+        )
+    return PixelStatistics(tuple(mean), tuple(std))
 
 
 def measured(
@@ -149,16 +181,13 @@ def measured(
     config: Any = model.config
     try:
         adapter = adapter_class(config)(model)
-        pyramid = (
-            adapter.usual_pyramid
-            if scales is None
-            else PatchPyramid.parse(scales, adapter.patch_size, crop=True)
-        )
+        pyramid = adapter.usual_pyramid
+        if scales is not None:
+            pyramid = PatchPyramid.parse(scales, adapter.patch_size, crop=True)
         # A frame without a patch repeats the features of the frame before, it is not refused.
         twin = gazed(model, attn_type=attn_type, empty_frames="hold")  # type: ignore[arg-type]
-        encoder = MeasuredEncoder(
-            name, model, twin, pyramid, statistics or adapter.statistics, place, random
-        )
+        statistics = statistics or adapter.statistics
+        encoder = MeasuredEncoder(name, model, adapter, twin, pyramid, statistics, place, random)
         if is_registered(config):
             _try(encoder)
     except AutoGazeError:
@@ -181,48 +210,6 @@ def _try(encoder: MeasuredEncoder) -> None:
     frames = encoder.normalised(torch.zeros(1, 1, 3, side, side, dtype=torch.uint8))
     encoder.adapter.dense(frames[0])
     encoder.gazed(frames, Gaze.everything(encoder.pyramid, 1, 1).to(encoder.place.device))
-
-
-def _read_checkpoint(name: str) -> Checkpoint:
-    if not Path(name).is_dir() and "/" not in name:
-        raise EncoderError(
-            f"unknown encoder {name!r}; known are {', '.join(PRESETS)} (random weights), the "
-            "path of a checkpoint folder, or a hub id such as google/siglip2-base-patch16-224"
-        )
-    return Checkpoint.read(name)
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Transformers draws bars on stderr, terminal or not, and across our own."""
-    from transformers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
-
-
-def _processor_statistics(name: str) -> PixelStatistics | None:
-    """Those of the image processor that was saved with a checkpoint, if one was."""
-    from transformers.image_processing_utils import BaseImageProcessor
-
-    try:
-        values, _ = BaseImageProcessor.get_image_processor_dict(name)
-    except (OSError, ValueError):  # there is none, or no JSON in it
-        return None
-    mean, std = values.get("image_mean"), values.get("image_std")
-    if not isinstance(mean, list) or not isinstance(std, list):
-        return None
-    if (len(mean), len(std)) != (3, 3):
-        raise EncoderError(
-            f"{name}: its image processor has a mean of {len(mean)} and a std of "
-            f"{len(std)} channels; 3 are expected"
-        )
-    return PixelStatistics(tuple(mean), tuple(std))
 
 
 def run_adapter_files(paths: Sequence[str]) -> None:

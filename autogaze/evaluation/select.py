@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, UInt8
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.clips import frame_caps
 from autogaze.errors import SelectorError, VideoError
 from autogaze.evaluation.flops import selection_flops
-from autogaze.evaluation.selectors import check_motion_needed
+from autogaze.evaluation.selectors import check_motion_needed, load_selector
+from autogaze.evaluation.tables import TextTable, print_tables
 from autogaze.evaluation.timing import Timing, hardware, matrix_rate, timed
 from autogaze.models.autogaze.native.attention import AttentionKernel, attention_kernel
 from autogaze.selectors import registry
@@ -37,9 +37,8 @@ FRAMES = 16
 CALL_OVERHEAD = 2e-3
 """About the seconds of a selector's call that computes nothing (`random`, `centre`)."""
 
-Cases = tuple[tuple[float, int], ...]
-LEARNED_CASES: Cases = ((0.1, 1), (0.1, 8), (0.75, 1))
-OTHER_CASES: Cases = ((0.1, 1), (0.1, 16))
+LEARNED_CASES = ((0.1, 1), (0.1, 8), (0.75, 1))
+OTHER_CASES: tuple[tuple[float, int], ...] = ((0.1, 1), (0.1, 16))
 """Ratio and clips per batch."""
 
 
@@ -126,18 +125,16 @@ def bench_select(
     for name in selectors:
         if name == "codec":  # reads motion, not pixels: measured with decoding
             continue
-        cases, where = OTHER_CASES, DeviceOptions(torch.device("cpu"), torch.float32)
-        selector = registry.load((weights or name) if name == registry.LEARNED else name)
+        cases, where = OTHER_CASES, DeviceOptions(torch.device("cpu"))
+        path = weights if name == registry.LEARNED else None
+        selector = load_selector(name, None, place, path).selector
         if name == registry.LEARNED:
             if not isinstance(selector, Learned):
                 raise SelectorError(f"--weights {weights}: is no learned selector")
             cases, where = LEARNED_CASES, place
-            model = selector.model.to(place.device).to(place.dtype)  # type: ignore[arg-type]
-            model.static_shapes = place.device.type == "cuda"
-            decoder = model.config.gaze_model_config.gaze_decoder_config
-            attention = attention_kernel(
-                torch.empty(0, device=place.device, dtype=place.dtype), decoder.head_dim
-            )
+            decoder = selector.model.config.gaze_model_config.gaze_decoder_config
+            like = torch.empty(0, device=place.device, dtype=place.dtype)
+            attention = attention_kernel(like, decoder.head_dim)
         costs += [_measure(selector, *case, video, repeats, where) for case in cases]
     codec = _measure_codec(video, repeats) if "codec" in selectors else None
     return SelectReport(hardware(place.device), tuple(costs), codec, attention)
@@ -163,9 +160,8 @@ def _measure(
 def _measure_codec(video: str | None, repeats: int) -> CodecCost:
     selector = registry.load("codec")
     with tempfile.TemporaryDirectory() as folder:
-        path = video
-        if path is None:
-            path = str(Path(folder) / "moving.mp4")
+        path = video or str(Path(folder) / "moving.mp4")
+        if video is None:
             frames = benchmark_clips(1, 224, None)[0].permute(0, 2, 3, 1)
             with VideoWriter(path, 30, 224, 224) as writer:
                 for _ in range(4):  # long enough that opening the file does not count
@@ -207,7 +203,6 @@ def benchmark_clips(batch: int, side: int, video: str | None) -> UInt8[Tensor, "
 def _moving_texture(side: int, seed: int) -> UInt8[Tensor, "T 3 S S"]:
     """A square of one texture moving over another that pans, seeded."""
     generator = torch.Generator().manual_seed(seed)
-    large = side + 4 * FRAMES
 
     def texture(size: int) -> Float[Tensor, "3 size size"]:
         picture = torch.zeros(3, size, size)
@@ -216,7 +211,7 @@ def _moving_texture(side: int, seed: int) -> UInt8[Tensor, "T 3 S S"]:
             picture += weight / 7 * F.interpolate(noise, (size, size), mode="bicubic")[0]
         return picture.clamp(0, 1)
 
-    ground, square = texture(large), texture(side // 4)
+    ground, square = texture(side + 4 * FRAMES), texture(side // 4)
     frames = []
     for t in range(FRAMES):
         frame = ground[:, 2 * t : 2 * t + side, 3 * t : 3 * t + side].clone()
@@ -228,21 +223,12 @@ def _moving_texture(side: int, seed: int) -> UInt8[Tensor, "T 3 S S"]:
 
 def print_report(report: SelectReport, console: Console) -> None:
     """The table of `autogaze bench select`."""
-    table = Table(
-        title=f"Selecting from clips of 16 x 224 x 224\n{report.hardware}",
-        caption="floor: the arithmetic alone, at the rate of a matrix product. time / floor is left "
-        f"empty where a whole call's floor is below {1e3 * CALL_OVERHEAD:g} ms, about what a call "
-        "takes that computes nothing.",
-        caption_justify="left",
+    header = (
+        *("selector", "ratio", "batch", "ms per clip", "fastest..slowest", "GFLOP per clip"),
+        *("GFLOP/s here", "floor, ms", "time / floor"),
     )
-    table.add_column("selector")
-    for name in ("ratio", "batch", "ms per clip", "fastest..slowest", "GFLOP per clip"):
-        table.add_column(name, justify="right")
-    for name in ("GFLOP/s here", "floor, ms", "time / floor"):
-        table.add_column(name, justify="right")
-    for cost in report.costs:
-        over = cost.over_floor
-        table.add_row(
+    rows = [
+        (
             cost.selector,
             f"{cost.ratio:g}",
             str(cost.batch),
@@ -251,10 +237,18 @@ def print_report(report: SelectReport, console: Console) -> None:
             f"{cost.flops / 1e9:.2f}" if cost.flops else "none",
             f"{cost.rate / 1e9:.0f}",
             f"{cost.floor * 1e3:.1f}" if cost.flops else "",
-            f"{over:.2f}" if over is not None else "",
+            "" if cost.over_floor is None else f"{cost.over_floor:.2f}",
         )
-    if report.costs:
-        console.print(table)
+        for cost in report.costs
+    ]
+    title = f"Selecting from clips of 16 x 224 x 224\n{report.hardware}"
+    caption = (
+        "floor: the arithmetic alone, at the rate of a matrix product. time / floor is left "
+        f"empty where a whole call's floor is below {1e3 * CALL_OVERHEAD:g} ms, about what a call "
+        "takes that computes nothing."
+    )
+    if rows:
+        print_tables(console, [TextTable(title, header, rows, caption=caption)])
     if report.attention:
         console.print(f"attention: {report.attention.name} ({report.attention.why})")
     if codec := report.codec:

@@ -31,11 +31,7 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MeasuredSelector:
-    """A selector that serves one encoder.
-
-    Attributes:
-        name: as it was asked for.
-    """
+    """A selector under the name that it has in figures."""
 
     name: str
     selector: Selector
@@ -55,6 +51,13 @@ class MeasuredSelector:
         return self.selector.pyramid.grids[-1] if self.selector.needs_motion else None
 
     def select(self, clips: Clips, ratio: float | None, generator: torch.Generator) -> Selection:
+        """Gaze at whole clips.
+
+        Args:
+            ratio: cap on every frame's share of all patches of all scales, in (0, 1].
+            generator: continues from call to call, so that batches of other sizes give the
+                same gazes.
+        """
         selector = self.selector
         if not isinstance(selector, Learned) or selector.adaptation is None:
             gaze = selector.select(clips, ratio=ratio, generator=generator)
@@ -67,14 +70,19 @@ class MeasuredSelector:
         return Selection(selector.adaptation.stitch(decoded), decoded)
 
 
-def load_selector(name: str, pyramid: PatchPyramid, place: DeviceOptions) -> MeasuredSelector:
-    """A selector that chooses patches of `pyramid`.
+def load_selector(
+    name: str, pyramid: PatchPyramid | None, place: DeviceOptions, path: str | None = None
+) -> MeasuredSelector:
+    """A selector by name.
 
     Args:
-        name: what `autogaze.load` takes.
+        name: in figures.
+        pyramid: the patches to choose from; None for the selector's own.
         place: where a learned selector runs; the others run on the CPU.
+        path: what `autogaze.load` takes; None for the name.
     """
-    selector = registry.load(name, pyramid=pyramid)
+    options = {} if pyramid is None else {"pyramid": pyramid}
+    selector = registry.load(path or name, **options)
     if isinstance(selector, Learned):
         selector.model.static_shapes = place.device.type == "cuda"
         selector.model.to(place.device).to(place.dtype)  # type: ignore[arg-type]
@@ -86,15 +94,18 @@ def with_controls(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*names, *CONTROLS]))
 
 
-def check_selectors(names: Sequence[str]) -> None:
-    """Raise `SelectorError`, before anything slow, for a name that can be no selector."""
+def check_selectors(names: Sequence[str], *, checkpoints: bool = True) -> None:
+    """Raise `SelectorError`, before anything slow, for a name that can be no selector.
+
+    Args:
+        checkpoints: whether folders and hub ids are accepted.
+    """
     known = registry.list_selectors()
     for name in names:
-        if name not in known and not Path(name).is_dir() and "/" not in name:
-            raise SelectorError(
-                f"unknown selector {name!r}; known are {', '.join(known)}, the path of a checkpoint "
-                "folder, or a hub id"
-            )
+        if name in known or (checkpoints and (Path(name).is_dir() or "/" in name)):
+            continue
+        others = ", the path of a checkpoint folder, or a hub id" if checkpoints else ""
+        raise SelectorError(f"unknown selector {name!r}; known are {', '.join(known)}{others}")
 
 
 def check_motion_needed(names: Sequence[str], infos: Sequence[VideoInfo]) -> None:

@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from autogaze.utils.device import trim_memory
+from autogaze.utils.progress import silent
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> f
 
 
 def hardware(device: torch.device) -> str:
-    """Name and size of the device, for the head of a table."""
+    """Name and size of the device, and the version of torch."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{_cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
@@ -85,143 +88,97 @@ class Stage(StrEnum):
     ENCODE = "encode"
 
 
-class Meter:
-    """Is called when a stage begins, which ends the one before it; this one measures nothing."""
-
-    def enter(self, stage: Stage) -> None:
-        """`stage` begins; what is measured adds to earlier visits of it."""
-
-    def stop(self) -> None:
-        """No stage is running from here on."""
+Enter = Callable[[Stage | None], None]
+"""Called when a stage begins, which ends the one before; with None when none follows."""
 
 
-class Stopwatch(Meter):
-    """Wall-clock seconds of every stage; waits for the GPU at every border.
+class Stopwatch:
+    """Wall-clock seconds of every stage, summed over visits; waits for the GPU at every border."""
 
-    Attributes:
-        seconds: spent so far.
-    """
-
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self) -> None:
         self.seconds = dict.fromkeys(Stage, 0.0)
-        self._device = device
-        self._running: Stage | None = None
+        self._stage: Stage | None = None
         self._began = 0.0
 
-    def enter(self, stage: Stage) -> None:
-        self.stop()
-        self._running, self._began = stage, time.perf_counter()
-
-    def stop(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        if self._running is not None:
-            self.seconds[self._running] += time.perf_counter() - self._began
-        self._running = None
-
-    @property
-    def select_to_encode(self) -> float:
-        """Seconds of the stages in which gazed and dense encoding differ."""
-        return sum(self.seconds[stage] for stage in (Stage.SELECT, Stage.EMBED, Stage.ENCODE))
-
-    @property
-    def all_stages(self) -> float:
-        return sum(self.seconds.values())
+    def enter(self, stage: Stage | None) -> None:
+        _synchronize()
+        now = time.perf_counter()
+        if self._stage is not None:
+            self.seconds[self._stage] += now - self._began
+        self._stage, self._began = stage, now
 
 
-class PeakMeter(Meter):
-    """Peak memory of every stage, above what was in use when this was made.
-
-    So the weights do not count, and what a stage gets from the one before it does.
+class MemoryGauge(NamedTuple):
+    """Memory in use, and its peak; by default one that cannot measure.
 
     Attributes:
-        peaks: bytes; 0 for stages that did not come, None where it cannot be measured.
+        method: of measuring, in words.
+        restart: begins a new peak, and returns the bytes in use now.
+        peak: the most bytes in use since `restart`.
     """
 
-    def __init__(self, gauge: "MemoryGauge") -> None:
-        self.peaks: dict[Stage, int | None] = dict.fromkeys(Stage, 0)
-        self._gauge = gauge
-        self._base = gauge.restart()
-        self._running: Stage | None = None
-
-    def enter(self, stage: Stage) -> None:
-        self.stop()
-        self._gauge.restart()
-        self._running = stage
-
-    def stop(self) -> None:
-        if self._running is not None:
-            peak, before = self._gauge.peak(), self.peaks[self._running]
-            if peak is None or before is None or self._base is None:
-                self.peaks[self._running] = None
-            else:
-                self.peaks[self._running] = max(before, peak - self._base)
-        self._running = None
-
-
-class MemoryGauge:
-    """Memory in use, and its peak since a restart; this one cannot measure."""
-
-    method = "cannot be measured here"
-
-    def restart(self) -> int | None:
-        """Free what is unused and begin a new peak; the bytes in use now."""
-        return None
-
-    def peak(self) -> int | None:
-        """The most bytes in use since `restart`."""
-        return None
-
-
-class ProcessGauge(MemoryGauge):
-    """Resident memory of this process.
-
-    The kernel keeps the peak itself (VmHWM), so nothing is missed between two looks. Free
-    pages that the allocator keeps are returned first: they would hide a new peak.
-    """
-
-    method = "peak resident memory of the process (VmHWM, reset before each stage)"
-
-    def restart(self) -> int:
-        trim_memory()
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to what is resident now
-        return self._status("VmRSS")
-
-    def peak(self) -> int:
-        return self._status("VmHWM")
-
-    @staticmethod
-    def _status(key: str) -> int:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(key + ":"):
-                return 1024 * int(line.split()[1])
-        raise OSError(f"no {key} in /proc/self/status")
-
-
-class CudaGauge(MemoryGauge):
-    """Memory that torch has allocated on one GPU."""
-
-    method = "torch.cuda.max_memory_allocated, reset before each stage"
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def restart(self) -> int:
-        torch.cuda.reset_peak_memory_stats(self.device)
-        return torch.cuda.memory_allocated(self.device)
-
-    def peak(self) -> int:
-        return torch.cuda.max_memory_allocated(self.device)
+    method: str = "cannot be measured here"
+    restart: Callable[[], int | None] = silent
+    peak: Callable[[], int | None] = silent
 
 
 def memory_gauge(device: torch.device) -> MemoryGauge:
-    """The gauge of a device."""
+    """Memory that torch has allocated on a GPU, or resident memory of this process."""
     if device.type == "cuda":
-        return CudaGauge(device)
-    gauge = ProcessGauge()
+
+        def restart_cuda() -> int:
+            torch.cuda.reset_peak_memory_stats(device)
+            return torch.cuda.memory_allocated(device)
+
+        peak = partial(torch.cuda.max_memory_allocated, device)
+        method = "torch.cuda.max_memory_allocated, reset before each stage"
+        return MemoryGauge(method, restart_cuda, peak)
+
+    def restart() -> int:
+        trim_memory()  # free pages that the allocator keeps would hide a new peak
+        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to what is resident now
+        return _process_status("VmRSS")
+
+    method = "peak resident memory of the process (VmHWM, reset before each stage)"
+    gauge = MemoryGauge(method, restart, partial(_process_status, "VmHWM"))
     try:
         gauge.restart()
         gauge.peak()
     except OSError:  # no Linux, or a sandbox without these files
         return MemoryGauge()
     return gauge
+
+
+def _process_status(key: str) -> int:
+    """Bytes; the kernel itself keeps VmHWM, so that no peak is missed between two looks."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"no {key} in /proc/self/status")
+
+
+class PeakMeter:
+    """Peak memory of every stage, above what was in use when this was made.
+
+    So the weights do not count, and what a stage gets from the one before it does.
+
+    Attributes:
+        peaks: bytes; 0 for stages that were not entered, None where it cannot be measured.
+    """
+
+    def __init__(self, gauge: MemoryGauge) -> None:
+        self.peaks: dict[Stage, int | None] = dict.fromkeys(Stage, 0)
+        self._gauge = gauge
+        self._base = gauge.restart()
+        self._stage: Stage | None = None
+
+    def enter(self, stage: Stage | None) -> None:
+        if self._stage is not None:
+            peak, before = self._gauge.peak(), self.peaks[self._stage]
+            if peak is None or before is None or self._base is None:
+                self.peaks[self._stage] = None
+            else:
+                self.peaks[self._stage] = max(before, peak - self._base)
+        if stage is not None:
+            self._gauge.restart()
+        self._stage = stage

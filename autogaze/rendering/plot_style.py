@@ -36,6 +36,16 @@ def check_plot(path: str | Path, option: str = "--plot") -> None:
     require_matplotlib(f"{option} {path}")
 
 
+def make_panels(
+    rows: int, columns: int, size: tuple[float, float], **options: Any
+) -> tuple[Any, Any]:
+    """A figure of `size` inches, and its (rows, columns) axes; `options` of `subplots`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
 def save(figure: Any, path: str | Path) -> None:
     """Write a PNG atomically."""
     with replacing(path) as temporary:
@@ -47,6 +57,18 @@ def clean(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#00000014")
     axes.set_axisbelow(True)
+
+
+def interval_bars(
+    axes: Any,
+    places: Sequence[float],
+    intervals: Sequence[tuple[float | None, float | None]],
+    colour: str,
+) -> None:
+    """A thin vertical bar at every place that has an interval."""
+    for place, (low, high) in zip(places, intervals, strict=True):
+        if low is not None:
+            axes.vlines(place, low, high, color=colour, linewidth=1.0, alpha=0.6)
 
 
 def caption(figure: Any, lines: Sequence[str]) -> None:

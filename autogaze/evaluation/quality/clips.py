@@ -24,8 +24,7 @@ from autogaze.datasets.video_folder import VIDEOS, Window, find_files, read_clip
 from autogaze.errors import VideoError
 from autogaze.utils.seeding import seeded
 
-STATIC, MOVING, COMPOSED = "static", "moving", "composed"
-KINDS = (STATIC, MOVING, COMPOSED)
+STATIC, MOVING, COMPOSED = KINDS = ("static", "moving", "composed")
 """Real videos, whose cameras mostly stand still; photographs filmed by a moving camera; and
 cut-outs of photographs that move over photographs."""
 CLIP_LEN = 16
@@ -33,12 +32,7 @@ CLIP_LEN = 16
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """The files of which clips are made.
-
-    Attributes:
-        videos: for static clips.
-        photographs: to be filmed and composed.
-    """
+    """The files of which clips are made: videos, and photographs to be filmed and composed."""
 
     videos: tuple[Path, ...] = ()
     photographs: tuple[Path, ...] = ()
@@ -140,10 +134,10 @@ def plan_clips(
             folders, CompositionSettings(camera), clips_a_picture=turns, seed=seed
         )
         for kind, made in ((MOVING, moving), (COMPOSED, composed)):
-            photographs = [
+            filmed = [
                 partial(_film, kind, made, made.paths.index(path)) for path in files.photographs
             ]
-            clips += _in_turns(photographs, per_kind, seed)
+            clips += _in_turns(filmed, per_kind, seed)
     return clips
 
 

@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from autogaze.evaluation.quality.clips import QualityClip, read_batch
 from autogaze.evaluation.quality.metrics import ClipBatch, Metric
-from autogaze.evaluation.quality.selectors import ComparedSelector, Variant, priors, shuffled
+from autogaze.evaluation.quality.selectors import Variant, priors, shuffled, variants
+from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.gaze import Gaze
 from autogaze.reconstruction.canvas import reconstruct
 from autogaze.utils.progress import silent
@@ -53,17 +54,17 @@ class Measurements:
     shares: Float[np.ndarray, "rows budgets N"]
 
 
-def make_rows(selectors: Sequence[ComparedSelector]) -> tuple[Row, ...]:
+def make_rows(selectors: Sequence[MeasuredSelector]) -> tuple[Row, ...]:
     """All selectors, then the shuffled gazes of those that are no controls, then priors."""
     return tuple(
         Row(one.name, number, variant)
         for variant in Variant
         for number, one in enumerate(selectors)
-        if variant in one.variants
+        if variant in variants(one)
     )
 
 
-def num_steps(selectors: Sequence[ComparedSelector], clips: int, batch: int) -> int:
+def num_steps(selectors: Sequence[MeasuredSelector], clips: int, batch: int) -> int:
     """Steps of `measure`, for a progress bar."""
     return -(-clips // batch) * (len(selectors) + len(make_rows(selectors)))
 
@@ -71,7 +72,7 @@ def num_steps(selectors: Sequence[ComparedSelector], clips: int, batch: int) -> 
 @torch.inference_mode()
 def measure(
     clips: Sequence[QualityClip],
-    selectors: Sequence[ComparedSelector],
+    selectors: Sequence[MeasuredSelector],
     metrics: Sequence[Metric],
     ratios: Sequence[float],
     *,
@@ -102,7 +103,7 @@ def measure(
     for start in range(0, len(clips), batch):
         members = list(range(len(clips)))[start : start + batch]
         frames = read_batch([clips[number] for number in members]).unit().to(device)
-        shown = ClipBatch.of(frames, every, members)
+        shown = ClipBatch(frames, every, members)
         for r, row in enumerate(rows):
             step(f"measuring {row.name}")
             for b in range(len(ratios)):
@@ -119,7 +120,7 @@ def measure(
 
 def _gaze(
     clips: Sequence[QualityClip],
-    selectors: Sequence[ComparedSelector],
+    selectors: Sequence[MeasuredSelector],
     ratios: Sequence[float],
     batch: int,
     seed: int,
@@ -134,7 +135,8 @@ def _gaze(
         for s, selector in enumerate(selectors):
             step(f"{selector.name} gazes")
             for b, ratio in enumerate(ratios):
-                gazes[s][b] += selector.gaze(frames, ratio, generators[s][b])
+                gaze = selector.select(frames, ratio, generators[s][b]).gaze
+                gazes[s][b] += gaze.to("cpu")
     return gazes
 
 

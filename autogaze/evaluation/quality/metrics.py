@@ -6,12 +6,11 @@ no selector was trained with, where they are asked for.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.errors import CheckpointError
@@ -29,36 +28,26 @@ NETWORK = "lite1"
 """The EfficientNet-Lite whose features are compared; nothing is trained with it."""
 
 
-@dataclass(frozen=True, eq=False)
 class ClipBatch:
     """Clips on which gazes are measured.
 
-    Attributes:
+    Args:
         frames: (B, T, 3, S, S) RGB in [0, 1].
+        every: networks measure every so-many-th frame.
+        starts: for every clip the number of its first measured frame, modulo `every`.
+
+    Attributes:
         measured: (B, J) numbers of the frames that networks measure.
     """
 
-    frames: Float[Tensor, "B T 3 S S"]
-    measured: Int[Tensor, "B J"]
-
-    @classmethod
-    def of(
-        cls, frames: Float[Tensor, "B T 3 S S"], every: int = 1, starts: Sequence[int] = ()
-    ) -> "ClipBatch":
-        """Every so-many-th frame is measured.
-
-        Args:
-            every: 1 for all frames.
-            starts: for every clip the number of its first measured frame, modulo `every`.
-        """
+    def __init__(
+        self, frames: Float[Tensor, "B T 3 S S"], every: int = 1, starts: Sequence[int] = ()
+    ) -> None:
         B, T = frames.shape[:2]
+        self.frames = frames
         first = torch.tensor(starts or [0] * B) % every
-        return cls(frames, first[:, None] + every * torch.arange(T // every))
-
-    @property
-    def all_frames(self) -> bool:
-        """Whether every frame is measured."""
-        return self.measured.shape[1] == self.frames.shape[1]
+        self.measured = first[:, None] + every * torch.arange(T // every)
+        self.all_frames = every == 1
 
     def pick(self, pictures: Float[Tensor, "B T 3 S S"]) -> Float[Tensor, "B J 3 S S"]:
         """The measured ones."""
@@ -149,23 +138,16 @@ class FeatureMetric(Metric):
     ) -> list[tuple[Float[Tensor, "F C places"], ...]]:
         """Unit vectors at all places of all maps, 16 pictures at a time."""
         return [
-            tuple(
-                F.normalize(features.reshape(*features.shape[:2], -1), dim=1)
-                for features in self.features(some)
-            )
+            tuple(F.normalize(m.reshape(*m.shape[:2], -1), dim=1) for m in self.features(some))
             for some in pictures.flatten(0, 1).split(16)
         ]
 
 
-class EfficientNetFeatures(nn.Module):
-    """The feature maps of an EfficientNet-Lite at the depths of the loss term `efficientnet`."""
-
-    def __init__(self, network: EfficientNetLite) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, frames: Float[Tensor, "F 3 S S"]) -> tuple[Float[Tensor, "F _ _ _"], ...]:
-        return self.network(frames.contiguous(memory_format=torch.channels_last), DEPTHS)
+def efficientnet_metric(network: EfficientNetLite) -> FeatureMetric:
+    """The maps of an EfficientNet-Lite at the depths of the loss term `efficientnet`."""
+    return FeatureMetric(
+        lambda frames: network(frames.contiguous(memory_format=torch.channels_last), DEPTHS)
+    )
 
 
 def check_metrics(video_mae: str | None, features: bool) -> None:
@@ -208,5 +190,5 @@ def load_metrics(
         unit = f"{recipe['loss_type']}, weighted {recipe['loss_weights']}, of its reconstruction"
         metrics.append(VideoMAEMetric(task.to(device), unit))
     if features:
-        metrics.append(FeatureMetric(EfficientNetFeatures(load_efficientnet(NETWORK)).to(device)))
+        metrics.append(efficientnet_metric(load_efficientnet(NETWORK).to(device)))
     return metrics

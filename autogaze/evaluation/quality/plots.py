@@ -21,8 +21,10 @@ from autogaze.rendering.plot_style import (
     LineStyle,
     caption,
     clean,
+    interval_bars,
     leader,
     legend_above,
+    make_panels,
     save,
     selector_styles,
     spread_out,
@@ -39,15 +41,11 @@ def plot_curves(report: QualityReport, path: str | Path) -> None:
 
     Both axes are logarithmic, intervals shaded, gazes at other clips dashed.
     """
-    from matplotlib.figure import Figure
-
     metrics, groups = report.measured.metrics, report.groups
     widths = [1.9] + [1.0] * (len(groups) - 1)
-    figure = Figure(
-        figsize=(max(6.5, 2.25 * sum(widths)), 0.9 + 3.0 * len(metrics)), layout="constrained"
-    )
-    panels = figure.subplots(
-        len(metrics), len(groups), squeeze=False, sharex="col", sharey="row", width_ratios=widths
+    size = max(6.5, 2.25 * sum(widths)), 0.9 + 3.0 * len(metrics)
+    figure, panels = make_panels(
+        len(metrics), len(groups), size, sharex="col", sharey="row", width_ratios=widths
     )
     rows = report.measured.rows
     styles = selector_styles(list(dict.fromkeys(row.selector for row in rows)))
@@ -161,14 +159,11 @@ def plot_thresholds(report: QualityReport, path: str | Path) -> None:
     Raises:
         ValueError: the report is of a run without thresholds.
     """
-    from matplotlib.figure import Figure
-
     thresholds = report.thresholds
     if thresholds is None:
         raise ValueError("this report was made without thresholds")
     names = list(dict.fromkeys(point.name for point in thresholds.points))
-    figure = Figure(figsize=(9.4, 0.9 + 3.9 * len(names)), layout="constrained")
-    panels = figure.subplots(len(names), 2, squeeze=False)
+    figure, panels = make_panels(len(names), 2, (9.4, 0.9 + 3.9 * len(names)))
     for (left, right), name in zip(panels, names, strict=True):
         _draw_means(left, thresholds, name)
         _draw_bins(right, thresholds, name)
@@ -203,16 +198,12 @@ def _draw_means(axes: Any, report: ThresholdReport, name: str) -> None:
         # A little apart, so that all bars are seen.
         apart = 0.006 * ends[1] * (number - (len(groups) - 1) / 2)
         colour = GROUP_COLOURS[group]
+        places = [p.threshold + apart for p in drawn]
         axes.plot(
-            [p.threshold + apart for p in drawn], [p.actual.mean for p in drawn], "o-",
-            color=colour, markersize=3.5, linewidth=2.0 if group == ALL else 1.3, label=group,
+            places, [p.actual.mean for p in drawn], "o-", color=colour, markersize=3.5,
+            linewidth=2.0 if group == ALL else 1.3, label=group,
         )  # fmt: skip
-        for p in drawn:
-            if p.actual.low is not None:
-                ends_of_bar = p.actual.low, p.actual.high
-                axes.vlines(
-                    p.threshold + apart, *ends_of_bar, color=colour, linewidth=1.0, alpha=0.6
-                )
+        interval_bars(axes, places, [(p.actual.low, p.actual.high) for p in drawn], colour)
     axes.set_xlim(*ends)
     axes.set_ylim(bottom=0)
 

@@ -188,7 +188,7 @@ def bench_quality(
         every: networks measure every so-many-th frame.
         batch: clips at a time.
     """
-    compared = load_selectors(selectors, weights, place.device)
+    compared = load_selectors(selectors, weights, place)
     pyramid = compared[0].selector.pyramid
     planned = plan_clips(files, per_kind=clips, side=pyramid.side, seed=seed)
     shuffled(planned)  # raises where a kind is too small

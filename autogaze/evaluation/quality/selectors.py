@@ -7,23 +7,23 @@ clips (content-blind prior).
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autogaze.clips import Clips, frame_caps
+from autogaze.clips import frame_caps
 from autogaze.errors import SelectorError, VideoError
+from autogaze.evaluation import selectors as evaluated
 from autogaze.evaluation.quality.clips import QualityClip
-from autogaze.evaluation.selectors import CONTROLS
+from autogaze.evaluation.selectors import CONTROLS, MeasuredSelector, load_selector, with_controls
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.selectors import registry
-from autogaze.selectors.base import Selector
 from autogaze.selectors.greedy import Greedy
 from autogaze.selectors.learned import Learned
+from autogaze.utils.device import DeviceOptions
 
 
 class Variant(Enum):
@@ -40,31 +40,13 @@ class Variant(Enum):
     PRIOR = " (prior)"
 
 
-@dataclass(frozen=True, eq=False)
-class ComparedSelector:
-    """A selector under the name that it has in figures."""
-
-    name: str
-    selector: Selector
-
-    @property
-    def variants(self) -> tuple[Variant, ...]:
-        """What is measured of it. Greedy's gazes come of a search, so its prior is the strongest."""
-        if self.name in CONTROLS:
-            return (Variant.OWN,)
-        if isinstance(self.selector, Greedy):
-            return tuple(Variant)
-        return (Variant.OWN, Variant.SHUFFLED)
-
-    def gaze(self, clips: Clips, ratio: float, generator: torch.Generator) -> Gaze:
-        """Gazes at whole clips, at no more than a share of all patches in every frame.
-
-        Args:
-            ratio: cap on the share of all patches of all scales, in (0, 1].
-            generator: continues from batch to batch, so that batches of other sizes give
-                the same gazes.
-        """
-        return self.selector.select(clips, ratio=ratio, generator=generator).to("cpu")
+def variants(one: MeasuredSelector) -> tuple[Variant, ...]:
+    """What is measured of a selector; greedy's gazes come of a search, so its prior is the strongest."""
+    if one.name in CONTROLS:
+        return (Variant.OWN,)
+    if isinstance(one.selector, Greedy):
+        return tuple(Variant)
+    return (Variant.OWN, Variant.SHUFFLED)
 
 
 def parse_weights(texts: Sequence[str]) -> dict[str, str]:
@@ -91,52 +73,38 @@ def parse_weights(texts: Sequence[str]) -> dict[str, str]:
 
 def check_selectors(names: Sequence[str]) -> None:
     """Raise `SelectorError`, before anything slow, for a selector that cannot be compared."""
-    known = [name for name in registry.list_selectors() if name != "codec"]
-    for name in names:
-        if name == "codec":
-            raise SelectorError(
-                "codec cannot be compared here: it reads the motion vectors of a compressed video "
-                "file, which are lost where clips are filmed, composed, cut or resized"
-            )
-        if name not in known:
-            raise SelectorError(
-                f"unknown selector {name!r}; known are {', '.join(known)}; weights are given by "
-                "--weights NAME=PATH"
-            )
+    if "codec" in names:
+        raise SelectorError(
+            "codec cannot be compared here: it reads the motion vectors of a compressed video "
+            "file, which are lost where clips are filmed, composed, cut or resized"
+        )
+    evaluated.check_selectors(names, checkpoints=False)
 
 
 def load_selectors(
-    names: Sequence[str], weights: dict[str, str], device: torch.device
-) -> list[ComparedSelector]:
+    names: Sequence[str], weights: dict[str, str], place: DeviceOptions
+) -> list[MeasuredSelector]:
     """Learned weights, then selectors without, then the controls; all of one pyramid.
 
     Raises:
         SelectorError: weights of another pyramid than the others'.
         CheckpointError: weights that cannot be loaded.
     """
-    learned: list[ComparedSelector] = []
+    learned: list[MeasuredSelector] = []
     shipped = {registry.LEARNED: registry.LEARNED} if registry.LEARNED in names else {}
     for name, path in {**weights, **shipped}.items():
-        selector = registry.load(path)
-        if not isinstance(selector, Learned):
+        one = load_selector(name, None, place, path)
+        if not isinstance(one.selector, Learned):
             raise SelectorError(f"--weights {name}={path}: is no learned selector")
-        selector.model.static_shapes = device.type == "cuda"
-        selector.model.to(device, torch.float32)  # type: ignore[call-overload]
-        if learned and selector.pyramid != learned[0].selector.pyramid:
+        if learned and one.selector.pyramid != learned[0].selector.pyramid:
             raise SelectorError(
                 f"all weights must select from the same patches: {learned[0].name} from "
-                f"{learned[0].selector.pyramid}, {name} from {selector.pyramid}"
+                f"{learned[0].selector.pyramid}, {name} from {one.selector.pyramid}"
             )
-        learned.append(ComparedSelector(name, selector))
+        learned.append(one)
     pyramid = learned[0].selector.pyramid if learned else PatchPyramid()
-    others = [name for name in dict.fromkeys(names) if name not in (*CONTROLS, registry.LEARNED)]
-    return [
-        *learned,
-        *(
-            ComparedSelector(name, registry.load(name, pyramid=pyramid))
-            for name in (*others, *CONTROLS)
-        ),
-    ]
+    others = [name for name in names if name not in (*CONTROLS, registry.LEARNED)]
+    return learned + [load_selector(name, pyramid, place) for name in with_controls(others)]
 
 
 def shuffled(clips: Sequence[QualityClip]) -> list[int]:

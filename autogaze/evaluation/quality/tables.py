@@ -1,58 +1,25 @@
 """The tables that `autogaze bench quality` prints, and writes as Markdown."""
 
 import math
-from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from autogaze.evaluation.bootstrap import Estimate
 from autogaze.evaluation.quality.report import BASELINE, BASELINE_SHARE, Curve, Point, QualityReport
 from autogaze.evaluation.quality.selectors import Variant
 from autogaze.evaluation.quality.thresholds import ThresholdReport
 from autogaze.evaluation.selectors import CONTROLS
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table as text.
-
-    Attributes:
-        header: of the columns; the first one holds names.
-        rows: as wide as the header.
-        rules: numbers of the rows before which a line is drawn.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    rules: tuple[int, ...] = ()
+from autogaze.evaluation.tables import TextTable, changes, print_tables
 
 
 def print_report(report: QualityReport, console: Console, *, by_kind: bool = False) -> None:
     """The tables of all clips, and of every kind if wanted, and how to read them."""
-    for one in make_tables(report, by_kind=by_kind):
-        table = Table(title=escape(one.title), title_justify="left")
-        table.add_column(escape(one.header[0]), no_wrap=True)
-        for name in one.header[1:]:
-            table.add_column(escape(name), justify="right", no_wrap=True)
-        for number, row in enumerate(one.rows):
-            if number in one.rules:
-                table.add_section()
-            table.add_row(*map(escape, row))
-        console.print(table)
-    for note in report.notes:
-        console.print(escape(note), style="dim")
+    print_tables(console, make_tables(report, by_kind=by_kind), report.notes)
 
 
 def to_markdown(report: QualityReport) -> str:
     """All tables, every kind's too, and the notes."""
-    parts = []
-    for one in make_tables(report, by_kind=True):
-        lines = [one.header, ("---",) + ("---:",) * (len(one.header) - 1), *one.rows]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        parts.append(f"**{one.title}**\n\n{body}\n")
+    parts = [table.markdown() for table in make_tables(report, by_kind=True)]
     parts.append("\n".join(f"- {note}" for note in report.notes) + "\n")
     return "\n".join(parts)
 
@@ -124,41 +91,35 @@ def _needed(curve: Curve) -> str:
     if curve.needed is None:
         return ""
     ends = curve.points[0].share, curve.points[-1].share
-    mean = share(curve.needed.mean, *ends)
-    low, high = curve.needed.low, curve.needed.high
-    if low is None or high is None:
-        return mean
-    return f"{mean} ({share(low, *ends)} .. {share(high, *ends)})"
+
+    def show(needed: float) -> str:
+        return share(needed, *ends)
+
+    return show(curve.needed.mean) + curve.needed.brackets(show, " .. ")
 
 
 def _thresholds(report: ThresholdReport) -> TextTable:
-    rows = []
-    for point in report.points:
-        excess = point.excess
-        off = f"{100 * excess.mean:+.0f} %"
-        if excess.low is not None and excess.high is not None:
-            off += f" ({100 * excess.low:+.0f}..{100 * excess.high:+.0f})"
-        rows.append(
-            (
-                point.name,
-                f"{point.threshold:g}",
-                point.group,
-                f"{100 * point.share:.1f} %",
-                f"{point.predicted:.4f}",
-                figure(point.actual),
-                off,
-                f"{100 * point.at_first:.0f} %",
-                f"{100 * point.at_last:.0f} %",
-            )
+    rows = [
+        (
+            point.name,
+            f"{point.threshold:g}",
+            point.group,
+            f"{100 * point.share:.1f} %",
+            f"{point.predicted:.4f}",
+            figure(point.actual),
+            f"{100 * point.excess.mean:+.0f} %"
+            + point.excess.brackets(lambda end: f"{100 * end:+.0f}"),
+            f"{100 * point.at_first:.0f} %",
+            f"{100 * point.at_last:.0f} %",
         )
-    header = ("selector", "threshold", "clips", "share", "predicted", "actual")
-    names = [point.name for point in report.points]
-    return TextTable(
-        f"Predicted and actual loss where frames stopped: metric {report.metric}",
-        (*header, "actual / threshold - 1", "frames of 1 patch", "of all patches"),
-        tuple(rows),
-        tuple(n for n in range(1, len(names)) if names[n] != names[n - 1]),
+        for point in report.points
+    ]
+    header = (
+        *("selector", "threshold", "clips", "share", "predicted", "actual"),
+        *("actual / threshold - 1", "frames of 1 patch", "of all patches"),
     )
+    title = f"Predicted and actual loss where frames stopped: metric {report.metric}"
+    return TextTable(title, header, rows, changes([point.name for point in report.points]))
 
 
 def _clips(report: QualityReport, group: str) -> str:
@@ -170,6 +131,5 @@ def _clips(report: QualityReport, group: str) -> str:
 def _rules(report: QualityReport) -> tuple[int, ...]:
     """Before the controls, before the shuffled rows, and before priors."""
     variants = [row.variant for row in report.measured.rows]
-    starts = [n for n in range(1, len(variants)) if variants[n] != variants[n - 1]]
     controls = variants.count(Variant.OWN) - len(CONTROLS)  # the last ones of the own rows
-    return (controls, *starts)
+    return (controls, *changes(variants))

@@ -19,7 +19,7 @@ from autogaze.errors import SelectorError
 from autogaze.evaluation.bootstrap import Estimate, Resamples
 from autogaze.evaluation.quality.clips import QualityClip, read_batch
 from autogaze.evaluation.quality.metrics import ClipBatch, Metric
-from autogaze.evaluation.quality.selectors import ComparedSelector
+from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.streaming import Generation
 from autogaze.reconstruction.canvas import reconstruct
@@ -83,7 +83,7 @@ def can_stop(selector: Selector, metric: str) -> bool:
 @torch.inference_mode()
 def measure_thresholds(
     clips: Sequence[QualityClip],
-    selectors: Sequence[ComparedSelector],
+    selectors: Sequence[MeasuredSelector],
     metric: Metric,
     thresholds: Sequence[float],
     *,
@@ -104,7 +104,7 @@ def measure_thresholds(
     for start in range(0, len(clips), batch):
         some = slice(start, start + batch)
         seen = read_batch(clips[some])
-        shown = ClipBatch.of(seen.unit().to(device))
+        shown = ClipBatch(seen.unit().to(device))
         for s, one in enumerate(selectors):
             step(f"{one.name} stops")
             for t, threshold in enumerate(thresholds):
@@ -114,7 +114,7 @@ def measure_thresholds(
                 for name, value in values.items():
                     array = found.setdefault(name, np.empty((*shape, seen.num_frames)))
                     array[s, t, some] = value.double().cpu().numpy()
-    figures = {
+    arrays = {
         "share": found["lengths"] / V,
         "predicted": found["predicted"],
         "actual": found["actual"],
@@ -126,11 +126,11 @@ def measure_thresholds(
     for s, one in enumerate(selectors):
         for t, threshold in enumerate(thresholds):
             for group in resamples.groups:
-                means = {
+                averages = {
                     name: resamples.means(values[s, t].mean(1), group)
-                    for name, values in figures.items()
+                    for name, values in arrays.items()
                 }
-                actual = means.pop("actual")
+                actual = averages.pop("actual")
                 points.append(
                     ThresholdPoint(
                         name=one.name,
@@ -138,12 +138,17 @@ def measure_thresholds(
                         group=group,
                         actual=resamples.interval(actual, group),
                         excess=resamples.interval(actual / threshold - 1, group),
-                        **{name: float(values[0]) for name, values in means.items()},
+                        **{name: float(values[0]) for name, values in averages.items()},
                     )
                 )
         for kind, members in resamples.kinds.items():
-            losses = (found[name][s][:, members].ravel() for name in ("predicted", "actual"))
-            bins += _bins(one.name, kind, *losses)
+            predicted, actual = (
+                found[name][s][:, members].ravel() for name in ("predicted", "actual")
+            )
+            # Ten equal parts of the frames, from the least predicted loss to the largest.
+            for part in np.array_split(predicted.argsort(kind="stable"), min(10, len(predicted))):
+                means = float(predicted[part].mean()), float(actual[part].mean())
+                bins.append(CalibrationBin(one.name, kind, len(part), *means))
     return ThresholdReport(metric.name, metric.unit, tuple(points), tuple(bins))
 
 
@@ -172,19 +177,3 @@ def _last_predicted(
         columns.append(predicted[:, first : first + width].gather(1, last[:, None])[:, 0])
         first += width
     return torch.stack(columns, dim=1)
-
-
-def _bins(
-    name: str,
-    kind: str,
-    predicted: Float[np.ndarray, " frames"],
-    actual: Float[np.ndarray, " frames"],
-) -> list[CalibrationBin]:
-    """Ten equal parts of the frames, from the least predicted loss to the largest."""
-    order = predicted.argsort(kind="stable")
-    return [
-        CalibrationBin(
-            name, kind, len(part), float(predicted[part].mean()), float(actual[part].mean())
-        )
-        for part in np.array_split(order, min(10, len(order)))
-    ]

@@ -50,14 +50,14 @@ def test_everybody_but_the_controls_is_also_shuffled(measured):
 def test_losses_are_those_of_the_selectors_own_gazes(measured, clips, selectors):
     frames = read_batch(clips)
     for one in selectors:
-        gaze = one.gaze(frames, 0.3, seeded("quality", 0))
+        gaze = one.select(frames, 0.3, seeded("quality", 0)).gaze
         expected = canvas_losses(frames.frames, gaze).mean(1)
         assert of(measured, one.name)[1] == pytest.approx(expected.numpy(), rel=1e-5)
 
 
 def test_shuffled_rows_are_served_the_gazes_of_other_videos(measured, clips, selectors):
     frames, others = read_batch(clips), shuffled(clips)
-    own = selectors[2].gaze(frames, 0.3, seeded("quality", 0))
+    own = selectors[2].select(frames, 0.3, seeded("quality", 0)).gaze
     given = Gaze.cat_clips([own[other] for other in others])
     expected = canvas_losses(frames.frames, given).mean(1)
     assert of(measured, "run-length (shuffled)")[1] == pytest.approx(expected.numpy(), rel=1e-5)

@@ -6,10 +6,10 @@ import torch
 from autogaze import Gaze
 from autogaze.evaluation.quality.metrics import (
     ClipBatch,
-    EfficientNetFeatures,
     FeatureMetric,
     Metric,
     VideoMAEMetric,
+    efficientnet_metric,
 )
 from autogaze.reconstruction.canvas import reconstruct
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
@@ -27,7 +27,7 @@ def centre(frames: torch.Tensor, ratio: float) -> Gaze:
 
 def test_features_are_compared_place_by_place_by_their_direction():
     red = torch.tensor([1.0, 0, 0])[:, None, None].expand(2, 3, 3, 64, 64)
-    batch = ClipBatch.of(red)
+    batch = ClipBatch(red)
     quarter = Gaze(PYRAMID, torch.tensor([0] * 6), torch.ones(2, 3, dtype=torch.long))
     colours = FeatureMetric(lambda pictures: [3 * (2 * pictures - 1)])
     # One patch of the coarsest scale shows red, the rest is grey, which has no direction.
@@ -42,8 +42,8 @@ def test_features_are_compared_place_by_place_by_their_direction():
 
 def test_unlike_features_lose_more():
     frames = torch.rand(1, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    metric = FeatureMetric(EfficientNetFeatures(random_efficientnet("lite1")))
-    batch = ClipBatch.of(frames)
+    metric = efficientnet_metric(random_efficientnet("lite1"))
+    batch = ClipBatch(frames)
     few, many = (losses(metric, batch, centre(frames, ratio)) for ratio in (0.05, 0.8))
     assert few.shape == (1, 2)
     assert (many > 0).all()
@@ -59,11 +59,11 @@ def test_the_frames_own_features_are_computed_once():
         return [pictures]
 
     frames = torch.rand(1, 2, 3, 64, 64)
-    metric, batch = FeatureMetric(features), ClipBatch.of(frames)
+    metric, batch = FeatureMetric(features), ClipBatch(frames)
     for ratio in (0.1, 0.2, 0.4):
         losses(metric, batch, centre(frames, ratio))
     assert seen == [2] * 4
-    losses(metric, ClipBatch.of(frames), centre(frames, 0.1))
+    losses(metric, ClipBatch(frames), centre(frames, 0.1))
     assert seen == [2] * 6
 
 
@@ -71,9 +71,9 @@ def test_the_frames_own_features_are_computed_once():
 def test_networks_may_measure_a_part_of_the_frames(tmp_path):
     frames = torch.rand(2, 6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     gaze = compared("random").selector.select(frames, ratio=0.3)
-    whole, part = ClipBatch.of(frames), ClipBatch.of(frames, 3, (0, 4))
+    whole, part = ClipBatch(frames), ClipBatch(frames, 3, (0, 4))
     numbers = [[0, 3], [1, 4]]  # begins at 4 modulo 3
-    features = FeatureMetric(EfficientNetFeatures(random_efficientnet("lite1")))
+    features = efficientnet_metric(random_efficientnet("lite1"))
     expected = losses(features, whole, gaze)[[[0], [1]], numbers]
     assert torch.allclose(losses(features, part, gaze), expected, rtol=1e-4)
 

@@ -121,7 +121,7 @@ def test_its_losses_are_those_of_greedys_prior_at_that_budget(clips):
     )  # fmt: skip
     row = [row.name for row in measured.rows].index("greedy (prior)")
     for b, ratio in enumerate((0.1, 0.3)):
-        own = list(greedy.gaze(frames, ratio, seeded("any")))
+        own = list(greedy.select(frames, ratio, seeded("any")).gaze)
         expected = canvas_losses(frames.frames, Gaze.cat_clips(priors(clips, own, ratio))).mean(1)
         assert measured.losses[0, row, b] == pytest.approx(expected.numpy(), rel=1e-5)
         assert measured.shares[row, b] == pytest.approx(max(1, int(ratio * V)) / V)

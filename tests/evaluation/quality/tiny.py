@@ -7,7 +7,7 @@ import torch
 
 from autogaze import PatchPyramid
 from autogaze.evaluation.quality.clips import QualityClip
-from autogaze.evaluation.quality.selectors import ComparedSelector
+from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from autogaze.selectors import registry
 from autogaze.selectors.learned import Learned
@@ -40,12 +40,12 @@ def some_clips(sources: dict[str, list[str]], num_frames: int = 3) -> list[Quali
     return clips
 
 
-def compared(name: str) -> ComparedSelector:
-    return ComparedSelector(name, registry.load(name, pyramid=PYRAMID))
+def compared(name: str) -> MeasuredSelector:
+    return MeasuredSelector(name, registry.load(name, pyramid=PYRAMID))
 
 
-def tiny_learned(name: str = "tiny", **changes) -> ComparedSelector:
-    return ComparedSelector(name, Learned(tiny_model(**changes)))
+def tiny_learned(name: str = "tiny", **changes) -> MeasuredSelector:
+    return MeasuredSelector(name, Learned(tiny_model(**changes)))
 
 
 def save_weights(folder: Path) -> str:
