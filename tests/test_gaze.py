@@ -157,10 +157,10 @@ def test_saving_leaves_nothing_half_written(tmp_path, monkeypatch):
     gaze.save(tmp_path / "a.safetensors")
     before = (tmp_path / "a.safetensors").read_bytes()
 
-    def full(layout, entries):
+    def full(writer, file):  # the header and the lengths are written by then
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("autogaze.gaze_io._header", full)  # once the file is open
+    monkeypatch.setattr("autogaze.gaze_io.GazeWriter._copy_ids", full)
     with pytest.raises(OutputError, match=r"a\.safetensors: cannot be written: No space left"):
         gaze.save(tmp_path / "a.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]

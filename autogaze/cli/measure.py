@@ -10,7 +10,7 @@ import typer
 from autogaze.cli.command import Command, Device, PrintJson, Renamed
 from autogaze.cli.report import facts_table, figures_table, results_console
 from autogaze.errors import AutoGazeError, GeometryError, OutputError, VideoError
-from autogaze.utils.files import check_output, replacing
+from autogaze.utils.files import all_or_none, check_output, replacing
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
     from torch import Tensor
@@ -96,7 +96,8 @@ class MeasureCommand(Command):
         task = None if self.metric == CANVAS else self._load_task(video)
         found = []
         num_clips = video.gaze.num_clips * video.num_chunks
-        with ProgressBar(num_clips, "clips", "measuring") as bar:
+        # A picture is kept only if all frames turn out to be those of the gaze.
+        with all_or_none(), ProgressBar(num_clips, "clips", "measuring") as bar:
             for number, chunk in enumerate(video):
                 parts = []
                 for start in range(0, chunk.gaze.num_clips, MAX_CLIPS):

@@ -3,9 +3,10 @@
 A new dataset is a `DatasetConfig` here, an entry in `DATASETS` and a file in `configs/dataset`.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -386,12 +387,15 @@ class MixtureConfig(DatasetConfig):
 
 @contextmanager
 def _errors_of(part: str) -> Iterator[None]:
-    """Errors raised within name the part that they are about."""
+    """Errors raised within name the part's options, as `dataset.parts.NAME.root`."""
     group = f"dataset.parts.{part}"
     try:
         yield
     except TrainingError as error:
-        text = str(error)
+        kinds = SINGLE.values()
+        own = "|".join({option.name for kind in kinds for option in fields(kind)} - set(SHARED))
+        pattern = rf"(?<![\w./-])dataset\.(?=(?:{own})\b)"  # no end of a file's name
+        text = re.sub(pattern, lambda _: f"{group}.", str(error))
         raise TrainingError(text if group in text else f"{group}: {text}") from error
 
 

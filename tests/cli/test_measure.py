@@ -180,7 +180,10 @@ def test_refuses_what_does_not_belong_together(video: Path, monkeypatch) -> None
     gaze, folder = gaze_at(video), video.parent
 
     def refused(other: Path, file: Path = gaze) -> str:
-        return fails("measure", other, file)
+        picture = folder / "sheet.png"
+        message = fails("measure", other, file, "--picture", picture)
+        assert not picture.exists()
+        return message
 
     assert "none.mp4" in refused(folder / "none.mp4")
     assert "96 x 32" in refused(make_video(folder / "wide.mp4", 20, 96, 32))
@@ -194,7 +197,7 @@ def test_refuses_what_does_not_belong_together(video: Path, monkeypatch) -> None
     assert "broken.safetensors" in refused(video, broken)
     assert "none.safetensors" in refused(video, folder / "none.safetensors")
     replace(Gaze.load(gaze), source=None).save(broken)
-    refused(video, broken)
+    assert "autogaze gaze VIDEO --out FILE" in refused(video, broken)
 
 
 def test_a_video_mae_of_shorter_clips_is_refused(video: Path, tmp_path: Path) -> None:
@@ -209,5 +212,5 @@ def test_a_video_mae_of_shorter_clips_is_refused(video: Path, tmp_path: Path) ->
 def test_the_gaze_file_is_not_painted_over(video: Path) -> None:
     gaze = gaze_at(video).rename(video.with_name("gaze.png"))
     before = gaze.read_bytes()
-    fails("measure", video, gaze, "--picture", gaze)
+    assert "gaze.png" in fails("measure", video, gaze, "--picture", gaze)
     assert gaze.read_bytes() == before

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from autogaze.evaluation.timing import MemoryGauge, PeakMeter, Stage, Stopwatch, memory_gauge
+from autogaze.evaluation.timing import (
+    MemoryGauge,
+    PeakMeter,
+    Stage,
+    Stopwatch,
+    Timing,
+    matrix_rate,
+    memory_gauge,
+)
 
 
 def test_a_stopwatch_adds_up_a_stage_that_comes_again(monkeypatch):
@@ -54,3 +62,13 @@ def test_a_large_tensor_shows_in_the_process_although_it_is_gone_again():
     meter.enter(None)
     assert meter.peaks[Stage.SELECT] >= 60 << 20
     assert meter.peaks[Stage.ENCODE] < 30 << 20
+
+
+def test_the_rate_of_a_product_is_its_arithmetic_over_its_time(monkeypatch):
+    monkeypatch.setattr("autogaze.evaluation.timing.timed", run_once)
+    assert matrix_rate(torch.device("cpu"), torch.float32, size=8) == 2 * 8**3 / 0.5
+
+
+def run_once(run, **_):
+    assert run().shape == (8, 8)
+    return Timing(0.5, 0.5, 0.5)

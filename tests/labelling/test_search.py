@@ -14,6 +14,7 @@ from autogaze.selectors.greedy import Greedy
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.utils.seeding import seeded
 from tests.labelling.naive import naive_labels
 from tests.tasks.material import TINY, some_clips, tiny_mae, tiny_siglip
 
@@ -110,6 +111,23 @@ def test_half_precision_comes_near():
     rough = VideoMAESearcher(task, dtype=torch.bfloat16).label(frames, counts)
     for some, others in zip(rough.losses, exact.losses, strict=True):
         assert some == pytest.approx(others, rel=0.1)
+
+
+def test_budgets():
+    budget = GazeBudget()
+    drawn = [budget.draw(16, 265, seeded("test", number)) for number in range(400)]
+    means = torch.tensor(drawn).float().mean(1) / 265
+    # Clamping and rounding down leave a little less than was drawn.
+    assert means.min() > 0.015
+    assert means.max() <= 0.2
+    # An exponential of rate 10 restricted to [0.02, 0.2] has this mean.
+    assert float(means.mean()) == pytest.approx(0.0842, abs=0.01)
+    shares = torch.tensor(drawn).float()
+    first, later = shares[:, 0].mean(), shares[:, 1:].mean()
+    assert float(first / later) == pytest.approx(10 / 3, rel=0.15)
+    assert shares.min() >= 1
+    assert shares.max() <= 265
+    assert budget.draw(16, 265, seeded("test", 3)) == drawn[3]
 
 
 @pytest.mark.parametrize(

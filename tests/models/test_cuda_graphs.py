@@ -11,7 +11,7 @@ from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
 from tests.models.tiny import threshold_of, tiny_model, tiny_video
 
-FEW = settings(max_examples=5, deadline=None)
+FEW = settings(max_examples=8, deadline=None)
 
 
 @pytest.mark.parametrize("positions", ["as_released", "sequential"])

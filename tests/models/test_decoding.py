@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.gazes import same
 from tests.models.tiny import POSITIONS, threshold_of, tiny_model, tiny_video
 
-FEW = settings(max_examples=5, deadline=None)
+FEW = settings(max_examples=8, deadline=None)
 
 
 @pytest.mark.parametrize("positions", POSITIONS)

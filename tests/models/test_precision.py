@@ -55,6 +55,6 @@ def test_scoring_under_autocast_keeps_the_residual_stream_in_float32() -> None:
         mixed = model.score(video, generation)
     assert {tensor.dtype for pair in seen for tensor in pair} == {torch.float32}
     assert mixed.log_probs.dtype == torch.float32
-    assert (mixed.log_probs - exact.log_probs).square().mean() < 1e-3
+    assert (mixed.log_probs - exact.log_probs).square().mean() < 6e-4
     mixed.log_probs.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

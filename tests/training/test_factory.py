@@ -1,6 +1,7 @@
 """What cannot work is refused before training starts, in the options' own names."""
 
 import logging
+import re
 import sys
 from types import SimpleNamespace
 
@@ -182,14 +183,14 @@ def test_a_part_of_a_mixture_is_named_by_its_own_options(tmp_path):
 @pytest.mark.parametrize(
     ("part", "named"),
     [
-        ({"name": "procedural", "scene": {"max_shape": 1}}, ("max_shape", "max_shapes")),
-        ({"name": "procedural", "scene": {"side": 8}}, ("scene.side",)),
-        ({"name": "video_folder", "augmentation": {"min_crop": 2.0}}, ("min_crop", "2.0")),
+        ({"name": "procedural", "scene": {"max_shape": 1}}, ("dataset.parts.p.scene.max_shape", "dataset.parts.p.scene.max_shapes")),
+        ({"name": "procedural", "scene": {"side": 8}}, ("dataset.parts.p.scene.side",)),
+        ({"name": "video_folder", "augmentation": {"min_crop": 2.0}}, ("dataset.parts.p.augmentation.min_crop", "2.0")),
         (
             {"name": "video_folder", "random_sample_frame": True, "gt_gazing_pos_paths": {}},
-            ("random_sample_frame=False",),
+            ("dataset.parts.p.random_sample_frame=False",),
         ),
-        ({"name": "procedural", "num_clips": 0}, ("0",)),
+        ({"name": "procedural", "num_clips": 0}, ("got 0",)),
         ({"name": "procedural", "wieght": 2}, ("dataset.parts.p.wieght",)),
     ],
 )
@@ -213,6 +214,17 @@ def test_errors_of_a_part_name_the_part(part, named, tmp_path):
     with pytest.raises(TrainingError, match=r"dataset\.parts\.p") as raised:
         build_trainer(config)
     assert all(value in str(raised.value) for value in named)
+    assert not re.search(r"(?<!\.)\bdataset\.(?!parts\.p)", str(raised.value))
+
+
+def test_what_is_only_called_like_an_option_keeps_its_name(tmp_path):
+    config = tiny_config("ntp", tmp_path)
+    folder = tmp_path / "dataset.root"
+    parts = {"p": {"root": str(folder)}}
+    config["dataset"] = {"name": "mixture", "clip_len": 3, "greedy_labels": {}, "parts": parts}
+    with pytest.raises(TrainingError, match=r"dataset\.parts\.p\.root") as raised:
+        build_trainer(config)
+    assert str(folder) in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from autogaze import Gaze
+from autogaze.clips import frame_caps
 from autogaze.evaluation.quality.clips import read_batch
 from autogaze.evaluation.quality.measure import measure, num_steps
 from autogaze.evaluation.quality.metrics import CanvasMetric
 from autogaze.evaluation.quality.selectors import shuffled
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.utils.seeding import seeded
-from tests.evaluation.quality.tiny import compared, some_clips, tiny_learned
+from tests.evaluation.quality.tiny import PYRAMID, compared, some_clips, tiny_learned
 
 CPU = torch.device("cpu")
 SOURCES = {"static": ["a", "b", "c", "a"], "moving": ["p", "q", "r"]}
@@ -95,6 +96,19 @@ def test_another_seed_draws_other_random_gazes(measured, clips, selectors):
     again = measure(clips, selectors, [CanvasMetric()], RATIOS, batch=3, device=CPU, seed=1)
     assert of(again, "random")[0] != pytest.approx(of(measured, "random")[0])
     assert of(again, "centre")[0] == pytest.approx(of(measured, "centre")[0])
+
+
+def test_weights_that_spread_a_clips_budget_are_capped_per_frame_here(clips):
+    spread = {
+        "sample_strategy_during_training": "dirichlet",
+        "sample_strategy_during_inference": "dirichlet",
+        "dirichlet": {"alpha": 1.0},
+    }
+    one = tiny_learned("spread", gazing_ratio_each_frame_config=spread)
+    gaze = one.gaze(read_batch(clips), 0.4, seeded("spread"))
+    assert gaze.lengths.tolist() == [frame_caps(0.4, 3, PYRAMID.num_patches)] * len(clips)
+    alone = one.gaze(read_batch(clips[:1]), 0.4, seeded("spread"))
+    assert torch.equal(alone.ids, gaze[0].ids)
 
 
 def test_the_progress_bar_ends_where_the_work_does(clips, selectors):
