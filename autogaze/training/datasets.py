@@ -396,7 +396,8 @@ def _errors_of(part: str) -> Iterator[None]:
         own = "|".join({option.name for kind in kinds for option in fields(kind)} - set(SHARED))
         pattern = rf"(?<![\w./-])dataset\.(?=(?:{own})\b)"  # no end of a file's name
         text = re.sub(pattern, lambda _: f"{group}.", str(error))
-        raise TrainingError(text if group in text else f"{group}: {text}") from error
+        named = re.match(rf"(unknown (option )?)?{re.escape(group)}\b", text)
+        raise TrainingError(text if named else f"{group}: {text}") from error
 
 
 DATASETS: dict[str, type[DatasetConfig]] = {**SINGLE, "mixture": MixtureConfig}
