@@ -301,6 +301,10 @@ SINGLE: dict[str, type[DatasetConfig]] = {
 """What a part of a mixture can be."""
 
 
+SHARED = ("clip_len", "max_unreadable")
+"""Options of a mixture that its parts cannot change."""
+
+
 @dataclass(frozen=True)
 class MixtureConfig(DatasetConfig):
     """`mixture`: several datasets, each with its share (see `MixedClips`).
@@ -368,7 +372,7 @@ class MixtureConfig(DatasetConfig):
         weight = options.pop("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
             raise TrainingError(f"{group}.weight must be a number, at least 0, got {weight!r}")
-        for shared in ("clip_len", "max_unreadable"):
+        for shared in SHARED:
             own = getattr(self, shared)
             if options.setdefault(shared, own) != own:
                 raise TrainingError(
