@@ -183,9 +183,15 @@ def test_a_part_of_a_mixture_is_named_by_its_own_options(tmp_path):
 @pytest.mark.parametrize(
     ("part", "named"),
     [
-        ({"name": "procedural", "scene": {"max_shape": 1}}, ("dataset.parts.p.scene.max_shape", "dataset.parts.p.scene.max_shapes")),
+        (
+            {"name": "procedural", "scene": {"max_shape": 1}},
+            ("dataset.parts.p.scene.max_shape", "dataset.parts.p.scene.max_shapes"),
+        ),
         ({"name": "procedural", "scene": {"side": 8}}, ("dataset.parts.p.scene.side",)),
-        ({"name": "video_folder", "augmentation": {"min_crop": 2.0}}, ("dataset.parts.p.augmentation.min_crop", "2.0")),
+        (
+            {"name": "video_folder", "augmentation": {"min_crop": 2.0}},
+            ("dataset.parts.p.augmentation.min_crop", "2.0"),
+        ),
         (
             {"name": "video_folder", "random_sample_frame": True, "gt_gazing_pos_paths": {}},
             ("dataset.parts.p.random_sample_frame=False",),
