@@ -105,9 +105,9 @@ def test_weights_that_spread_a_clips_budget_are_capped_per_frame_here(clips):
         "dirichlet": {"alpha": 1.0},
     }
     one = tiny_learned("spread", gazing_ratio_each_frame_config=spread)
-    gaze = one.gaze(read_batch(clips), 0.4, seeded("spread"))
+    gaze = one.select(read_batch(clips), 0.4, seeded("spread")).gaze
     assert gaze.lengths.tolist() == [frame_caps(0.4, 3, PYRAMID.num_patches)] * len(clips)
-    alone = one.gaze(read_batch(clips[:1]), 0.4, seeded("spread"))
+    alone = one.select(read_batch(clips[:1]), 0.4, seeded("spread")).gaze
     assert torch.equal(alone.ids, gaze[0].ids)
 
 
