@@ -23,7 +23,7 @@ from autogaze.labelling.label import clips_of
 from autogaze.reconstruction.canvas import reconstruct
 from autogaze.reconstruction.efficientnet import load_efficientnet
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from autogaze.training.datasets import DatasetFile
+from autogaze.training.mixture import DatasetFile
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from autogaze.models.autogaze.processing import normalise
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors import registry
 from autogaze.training.checkpoints import load_gaze
-from autogaze.training.datasets import read_dataset
+from autogaze.training.mixture import read_dataset
 from autogaze.weights import SELECTOR
 
 ROOT = Path(__file__).resolve().parents[1]

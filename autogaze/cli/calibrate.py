@@ -146,7 +146,7 @@ class CalibrateCommand(Command):
         from autogaze.datasets.clip import ClipKey, UnreadableClip
         from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
         from autogaze.tasks.metrics import CANVAS, load_metric
-        from autogaze.training.datasets import DatasetFile, read_dataset
+        from autogaze.training.mixture import DatasetFile, read_dataset
         from autogaze.utils.seeding import seeded
 
         task: Task = CanvasReconstruction(model.pyramid)

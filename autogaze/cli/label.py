@@ -160,7 +160,7 @@ class LabelCommand(Command):
         """
         from autogaze.datasets.video_folder import Window
         from autogaze.labelling.label import LabelSettings, clips_of, find_clips
-        from autogaze.training.datasets import DatasetFile
+        from autogaze.training.mixture import DatasetFile
 
         cut: Mapping[str, Any]
         if self.dataset is None:

@@ -32,8 +32,9 @@ from autogaze.training.config import (
     unknown_option,
     with_current_names,
 )
-from autogaze.training.datasets import DatasetConfig, read_dataset
+from autogaze.training.datasets import DatasetConfig
 from autogaze.training.loader import StepContext, TrainingData
+from autogaze.training.mixture import read_dataset
 from autogaze.training.rollouts import drawn_gaze, group_settings
 from autogaze.training.tasks import read_task
 

@@ -24,7 +24,7 @@ from autogaze.labelling.shards import parts_folder
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from autogaze.training.datasets import read_dataset
+from autogaze.training.mixture import read_dataset
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
 from tests.tasks.material import tiny_mae

@@ -18,9 +18,9 @@ from autogaze.datasets.decoded import save_decoded
 from autogaze.errors import CheckpointError
 from autogaze.reconstruction.video_mae import save_video_mae
 from autogaze.tasks.losses import LOSSES
-from autogaze.training.datasets import DATASETS
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
+from autogaze.training.mixture import DATASETS
 from autogaze.training.tasks import read_task
 from tests.clips import make_video
 from tests.tasks.material import TINY, tiny_mae, tiny_siglip

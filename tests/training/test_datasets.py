@@ -12,8 +12,8 @@ from autogaze.datasets.decoded import save_decoded
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import AutoGazeError, TrainingError
 from autogaze.geometry import PatchPyramid
-from autogaze.training.datasets import DATASETS, DatasetFile, read_dataset
 from autogaze.training.loader import StepSampler, make_loader
+from autogaze.training.mixture import DATASETS, DatasetFile, read_dataset
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
 
@@ -270,7 +270,7 @@ import sys
 sys.modules["hydra"] = sys.modules["accelerate"] = None
 import autogaze.training.calibration, autogaze.training.checkpoints
 from autogaze.geometry import PatchPyramid
-from autogaze.training.datasets import read_dataset
+from autogaze.training.mixture import read_dataset
 source = read_dataset({"name": "procedural", "num_clips": 3, "scene": {"max_shapes": 2}})
 print(len(source.clips("train", PatchPyramid(), 0)))
 """

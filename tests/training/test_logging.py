@@ -10,9 +10,9 @@ import pytest
 
 from autogaze.geometry import PatchPyramid
 from autogaze.training.checkpoints import Checkpoints
-from autogaze.training.datasets import read_dataset
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import draw_curves, panels, read_metrics
+from autogaze.training.mixture import read_dataset
 from autogaze.training.progress import WIDTH, Progress, Stopwatch, count_labels
 from tests.disks import small_disk
 from tests.training.tiny import RECIPES, tiny_config, tiny_trainer

@@ -1,0 +1,157 @@
+"""Mixtures of datasets, and how the group `dataset` is read from a configuration or a file."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from torch.utils.data import Dataset
+
+from autogaze.datasets.mixture import MixedClips
+from autogaze.errors import TrainingError
+from autogaze.geometry import PatchPyramid
+from autogaze.training.config import TrainerOptions, read
+from autogaze.training.datasets import SINGLE, DatasetConfig, LabelPaths, read_as
+
+SHARED = ("clip_len", "max_unreadable")
+"""Options of a mixture that its parts cannot change."""
+
+
+@dataclass(frozen=True)
+class MixtureConfig(DatasetConfig):
+    """`mixture`: several datasets, each with its share (see `MixedClips`).
+
+    `seed`, label files and `greedy_labels` are defaults of the parts; `clip_len` and
+    `max_unreadable` are the same for all.
+
+    Args:
+        parts: a part's name, freely chosen -> its `weight` (1), and the options of its
+            dataset. A part of weight 0 is left out.
+        num_clips: per epoch; all parts' clips together by default.
+    """
+
+    parts: dict[str, Any] = field(default_factory=dict)
+    num_clips: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.weighted:
+            raise TrainingError("dataset.parts names no dataset with a weight above 0")
+        if self.num_clips is not None and self.num_clips < 1:
+            raise TrainingError(f"dataset.num_clips must be at least 1, got {self.num_clips}")
+
+    @cached_property
+    def weighted(self) -> list[tuple[str, float, DatasetConfig]]:
+        """Name, weight and dataset of the parts of weight above 0."""
+        found = [self._read_part(name, options) for name, options in self.parts.items()]
+        return [part for part in found if part[1] > 0]
+
+    def clips(self, split: str, pyramid: PatchPyramid, seed: int) -> Dataset:
+        trains = split == "train"
+        datasets, weights = [], []
+        for name, weight, config in self.weighted:
+            with _errors_of(name):
+                if trains or config.has_split(split):
+                    datasets.append(config.clips(split, pyramid, seed))
+                    weights.append(weight)
+        if not datasets:
+            raise TrainingError(f"no part of the mixture has clips to validate on ({split})")
+        return MixedClips(
+            datasets,
+            weights,
+            num_clips=self.num_clips if trains else None,
+            seed=seed if self.seed is None else self.seed,
+        )
+
+    def members(self) -> Sequence[DatasetConfig]:
+        return [config for _, _, config in self.weighted]
+
+    def labelled(self) -> bool:
+        return all(config.labelled() for config in self.members())
+
+    def has_split(self, split: str) -> bool:
+        found = False
+        for name, _, config in self.weighted:
+            with _errors_of(name):  # every part must be well, also after one has clips
+                found |= config.has_split(split)
+        return found
+
+    def _read_part(self, name: str, given: Any) -> tuple[str, float, DatasetConfig]:
+        group = f"dataset.parts.{name}"
+        if not isinstance(given, Mapping):
+            raise TrainingError(f"{group} must be a group of options, got {given!r}")
+        options = dict(given)
+        weight = options.pop("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+            raise TrainingError(f"{group}.weight must be a number, at least 0, got {weight!r}")
+        for shared in SHARED:
+            own = getattr(self, shared)
+            if options.setdefault(shared, own) != own:
+                raise TrainingError(
+                    f"{group}.{shared}={options[shared]}: all parts have dataset.{shared}={own}; "
+                    "leave it out"
+                )
+        with _errors_of(name):
+            config = read_as(SINGLE, options, group)
+        if config.seed is None:
+            config = replace(config, seed=self.seed)
+        if config.greedy_labels is None and config.gt_gazing_pos_paths == LabelPaths():
+            paths, greedy = self.gt_gazing_pos_paths, self.greedy_labels
+            config = replace(config, gt_gazing_pos_paths=paths, greedy_labels=greedy)
+        return name, float(weight), config
+
+
+@contextmanager
+def _errors_of(part: str) -> Iterator[None]:
+    """Errors raised within name the part's options, as `dataset.parts.NAME.root`."""
+    group = f"dataset.parts.{part}"
+    try:
+        yield
+    except TrainingError as error:
+        kinds = SINGLE.values()
+        own = "|".join({option.name for kind in kinds for option in fields(kind)} - set(SHARED))
+        pattern = rf"(?<![\w./-])dataset\.(?=(?:{own})\b)"  # no end of a file's name
+        text = re.sub(pattern, lambda _: f"{group}.", str(error))
+        named = re.match(rf"(unknown (option )?)?{re.escape(group)}\b", text)
+        raise TrainingError(text if named else f"{group}: {text}") from error
+
+
+DATASETS: dict[str, type[DatasetConfig]] = {**SINGLE, "mixture": MixtureConfig}
+"""What `dataset.name` can be."""
+
+
+def read_dataset(options: Mapping[str, Any]) -> DatasetConfig:
+    """The dataset that the options describe; TrainingError where one does not fit."""
+    return read_as(DATASETS, options, "dataset")
+
+
+class DatasetFile(NamedTuple):
+    """A dataset read from a file, its options, and the seed of its training, if known."""
+
+    config: DatasetConfig
+    options: Mapping[str, Any]
+    seed: int | None
+
+    @classmethod
+    def load(cls, path: str | Path) -> "DatasetFile":
+        """Read a YAML or JSON file of the group `dataset`, or of all groups (`config.json`).
+
+        TrainingError where there is none, it is not of this form, or options do not exist.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_bytes())
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise TrainingError(f"{path}: cannot be read as YAML or JSON: {error}") from error
+        groups = content if isinstance(content, Mapping) else {}
+        options = groups.get("dataset", content)
+        if not isinstance(options, Mapping):
+            raise TrainingError(f"{path}: expected the options of a dataset, got {options!r:.80}")
+        try:
+            seed = read(TrainerOptions, groups.get("trainer") or {}, "trainer").seed
+            return cls(read_dataset(options), options, seed if "trainer" in groups else None)
+        except TrainingError as error:
+            raise TrainingError(f"{path}: {error}") from error
