@@ -114,3 +114,11 @@ def test_names_in_the_documentation_are_listed(page):
         named |= {(module, name.strip()) for name in names.split(",")}
     assert named
     assert named <= set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", ["MotionField", "NEW_CONTENT", "motion_map"])
+def test_names_that_moved_to_motion_work_on_with_a_warning(name):
+    video = importlib.import_module("autogaze.video")
+    motion = importlib.import_module("autogaze.video.motion")
+    with pytest.warns(DeprecationWarning, match=name):
+        assert getattr(video, name) is getattr(motion, name)

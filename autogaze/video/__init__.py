@@ -26,6 +26,7 @@ _MODULES = {
     "plan_tiles": "tiling",
     "stitch_tiles": "tiling",
 }
+_IN_MOTION = ("MotionField", "NEW_CONTENT", "motion_map")
 _RENAMED = {"open_video": "Video", "read_chunks": "ChunkReader"}
 
 __all__ = [
@@ -48,6 +49,11 @@ def __getattr__(name: str) -> Any:
             f"autogaze.video.{name} is now called {new}", DeprecationWarning, stacklevel=2
         )
         return __getattr__(new)
+    if name in _IN_MOTION:
+        warnings.warn(
+            f"import {name} from autogaze.video.motion", DeprecationWarning, stacklevel=2
+        )
+        return getattr(importlib.import_module("autogaze.video.motion"), name)
     if name not in _MODULES:
         raise AttributeError(f"module 'autogaze.video' has no attribute {name!r}")
     return getattr(importlib.import_module(f"autogaze.video.{_MODULES[name]}"), name)

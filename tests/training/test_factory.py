@@ -168,7 +168,7 @@ def test_an_encoder_that_is_not_there_is_named(tmp_path):
         "scales": "32+64",
         "encoder": missing,
     }
-    with pytest.raises(CheckpointError, match=rf"task\.encoder={missing}"):
+    with pytest.raises(CheckpointError, match=rf"{missing}.*task\.encoder"):
         build_trainer(config)
 
 
