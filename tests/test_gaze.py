@@ -115,10 +115,10 @@ def test_is_frozen():
     [
         ([0, 20], [[2]], r"\[0, 20\), got ids from 0 to 20"),
         ([-1], [[1]], "got ids from -1"),
-        ([3, 3], [[2]], "patch 3 is chosen twice in frame 0 of clip 0"),
-        ([3, 3], [[0, 0], [0, 2]], "chosen twice in frame 1 of clip 1"),
-        ([1, 2], [[3]], "lengths count 3 patches, but there are 2 ids"),
-        ([1, 2], [[3, -1]], "lengths count"),
+        ([3, 3], [[2]], r"patch 3 .*twice.*frame 0 .*clip 0"),
+        ([3, 3], [[0, 0], [0, 2]], r"patch 3 .*twice.*frame 1 .*clip 1"),
+        ([1, 2], [[3]], r"lengths .*\b3 patches.*\b2 ids"),
+        ([1, 2], [[3, -1]], r"lengths .*\b2 ids"),
     ],
 )
 def test_impossible_gazes_are_refused(ids, lengths, words):
@@ -140,15 +140,15 @@ def test_a_gaze_of_another_pyramid_is_refused():
 
 
 def test_unreadable_files_are_named(tmp_path):
-    with pytest.raises(AutoGazeError, match=r"missing.safetensors: no such gaze file"):
+    with pytest.raises(AutoGazeError, match=r"missing\.safetensors: no such"):
         Gaze.load(tmp_path / "missing.safetensors")
     (tmp_path / "text").write_text("not a gaze")
-    with pytest.raises(AutoGazeError, match="text: not a readable gaze file"):
+    with pytest.raises(AutoGazeError, match=r"/text: .*\breadable\b"):
         Gaze.load(tmp_path / "text")
     from safetensors.torch import save_file
 
     save_file({"ids": torch.zeros(1)}, tmp_path / "other")
-    with pytest.raises(AutoGazeError, match=r"expected a file of format autogaze\.gaze"):
+    with pytest.raises(AutoGazeError, match=r"/other: .*\bautogaze\.gaze version 1\b"):
         Gaze.load(tmp_path / "other")
 
 
@@ -161,7 +161,7 @@ def test_saving_leaves_nothing_half_written(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("autogaze.gaze_io.GazeWriter._copy_ids", full)
-    with pytest.raises(OutputError, match=r"a\.safetensors: cannot be written: No space left"):
+    with pytest.raises(OutputError, match=r"a\.safetensors: .*No space left"):
         gaze.save(tmp_path / "a.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
     assert (tmp_path / "a.safetensors").read_bytes() == before

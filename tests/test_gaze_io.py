@@ -70,7 +70,9 @@ def test_losses_and_source_are_optional(tmp_path: Path) -> None:
 def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
     old = tmp_path / "gaze.safetensors"
     old.write_bytes(b"as it was")
-    with pytest.raises(AutoGazeError, match="not of the same video"):
+    with pytest.raises(
+        AutoGazeError, match=r"32\+64.*same video.*16\+64|16\+64.*same video.*32\+64"
+    ):
         write(old, [some_gaze(3), some_gaze(3, (16, 64))])
     with pytest.raises(AutoGazeError, match="no gaze to write"):
         write(old, [])
@@ -99,6 +101,6 @@ def test_a_disk_that_is_full_from_the_start(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryFile", full)
-    with pytest.raises(OutputError, match=r"gaze.safetensors: cannot be written: No space left"):
+    with pytest.raises(OutputError, match=r"gaze\.safetensors: .*No space left"):
         write(tmp_path / "gaze.safetensors", [some_gaze(3)])
     assert list(tmp_path.iterdir()) == []

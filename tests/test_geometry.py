@@ -86,7 +86,7 @@ def test_cropped_scales_leave_the_remainder_uncovered():
         ((64, 32), 16, "ascending"),
         ((32, 32), 16, "ascending"),
         ((8, 32), 16, "smaller than one patch"),
-        ((32, 100), 16, "100 is not divisible by the patch size 16; use 96"),
+        ((32, 100), 16, r"\b100 .*\b16\b.*\b96\b"),
         ((32,), 0, "at least 1 pixel"),
     ],
 )

@@ -91,7 +91,7 @@ def test_dummy_gives_no_gradient():
 
 
 def test_rows_that_make_no_groups_are_refused():
-    with pytest.raises(TrainingError, match="6 rows cannot be divided into groups of 4"):
+    with pytest.raises(TrainingError, match=r"\b6 rows.*groups of 4\b"):
         grpo_loss(rollout(), torch.zeros(6, 1), (9,), group_size=4)
 
 

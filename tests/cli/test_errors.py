@@ -1,5 +1,6 @@
 """Commands that are stopped or broken: exit codes, and nothing half-written."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def test_ctrl_c_tells_what_was_finished(
     result = run("gaze", *videos, "--ratio", 0.05, "--out", folder)
     assert result.exit_code == 130
     assert "square.mp4" in result.stdout
-    assert "1 of 4 videos done, 1 failed, 2 not done" in result.stdout
+    assert re.search(r"\b1 of 4 .*\b1 failed.*\b2 not done", result.stdout)
     assert "stopped" in result.stderr
     assert [path.name for path in folder.iterdir()] == ["square.safetensors"]
 

@@ -33,15 +33,15 @@ def test_a_file_that_breaks_after_it_was_opened_makes_its_clips_unreadable(tmp_p
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(TrainingError, match="no such file of decoded clips"):
+    with pytest.raises(TrainingError, match=r"none\.safetensors: no such"):
         DecodedClips([tmp_path / "none.safetensors"])
-    with pytest.raises(TrainingError, match="no clips in no file"):
+    with pytest.raises(TrainingError, match="no clips in"):
         DecodedClips([])
-    with pytest.raises(TrainingError, match="no clips to write"):
+    with pytest.raises(TrainingError, match=r"x\.safetensors: no clips"):
         save_decoded([], tmp_path / "x.safetensors")
     path = tmp_path / "bad.safetensors"
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(TrainingError, match=r"bad.safetensors: not a file of decoded clips"):
+    with pytest.raises(TrainingError, match=r"bad\.safetensors: not .*decoded clips"):
         DecodedClips([path])
     frames = some_frames()[None]
     contents = [
@@ -54,5 +54,5 @@ def test_other_files_are_refused(tmp_path):
     ]
     for tensors, metadata in contents:
         save_file(tensors, path, metadata=metadata)
-        with pytest.raises(TrainingError, match="not a file of decoded clips"):
+        with pytest.raises(TrainingError, match=r"bad\.safetensors: not .*decoded clips"):
             DecodedClips([path])

@@ -56,22 +56,22 @@ def entry(positions, losses=None):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (entry([[2], [12]]), r"x gazes at position 12 in frame 1, whose positions are \[5, 10\).*"),
-        (entry([[2], [4]]), "position 4 in frame 1.*another pyramid than the model's.* 5 patches"),
-        (entry([[2, 2]]), "x gazes twice at a patch of frame 0"),
-        (entry([[2, 3]], [[0.1]]), "x has not one loss for every gaze"),
-        (entry([[2, 3]], [[0.1, 0.1], []]), "not one loss"),
+        (entry([[2], [12]]), r"\bx\b.*position 12\b.*frame 1\b.*\[5, 10\)"),
+        (entry([[2], [4]]), r"position 4\b.*frame 1\b.*pyramid.*\b5 patches"),
+        (entry([[2, 2]]), r"\bx\b.*twice.*frame 0\b"),
+        (entry([[2, 3]], [[0.1]]), r"\bx\b.*\bone loss\b"),
+        (entry([[2, 3]], [[0.1, 0.1], []]), r"\bx\b.*\bone loss\b"),
         (entry([]), "x has no frames"),
-        (entry([3]), "labels of x are not of the form gazing_pos, task_losses"),
-        (entry([[1.5]]), "not of the form.*1.5 is no position"),
-        (entry([["1"]]), "not of the form.*'1' is no position"),
-        (entry([[True]]), "True is no position"),
-        (entry([[1]], [["a"]]), "not of the form"),
-        (entry([[1]], [[float("nan")]]), "nan is no loss"),
-        ({"x": {"positions": []}}, "not of the form"),
-        ({"x": [[1]]}, "not of the form"),
-        ([], "expected a dict of labelled clips, got list"),
-        ({}, "got an empty one"),
+        (entry([3]), r"\bx\b.*gazing_pos\b.*task_losses\b"),
+        (entry([[1.5]]), r"\bx\b.*\b1\.5 .*position"),
+        (entry([["1"]]), r"\bx\b.*'1' .*position"),
+        (entry([[True]]), r"\bx\b.*\bTrue .*position"),
+        (entry([[1]], [["a"]]), r"\bx\b.*gazing_pos\b.*task_losses\b"),
+        (entry([[1]], [[float("nan")]]), r"\bx\b.*\bnan .*loss"),
+        ({"x": {"positions": []}}, r"\bx\b.*gazing_pos\b.*task_losses\b"),
+        ({"x": [[1]]}, r"\bx\b.*gazing_pos\b.*task_losses\b"),
+        ([], r"\bdict\b.*\blist\b"),
+        ({}, r"\bdict\b.*\bempty\b"),
     ],
 )
 def test_other_forms_are_refused(tmp_path, content, message):
@@ -146,7 +146,7 @@ def test_a_name_of_two_videos_is_refused(videos, tmp_path):
     other.mkdir(parents=True)
     make_video(other / "b.mp4", 4)
     roots = [videos, tmp_path / "other" / "set"]
-    with pytest.raises(TrainingError, match=r"labels set/train/b.mp4, .*rename one of their"):
+    with pytest.raises(TrainingError, match=r"labels\.json .*\bset/train/b\.mp4\b.*/other/set"):
         VideoFolder(roots, window=Window(2), labels=label_file("set/train/b.mp4"))
     folder = VideoFolder(roots, window=Window(2), labels=label_file("set/train/a.mp4"))
     assert (len(folder), folder.coverage.found, folder.coverage.labelled) == (1, 3, 1)
@@ -155,11 +155,11 @@ def test_a_name_of_two_videos_is_refused(videos, tmp_path):
 def test_labels_that_do_not_fit_are_refused(videos):
     with pytest.raises(
         TrainingError,
-        match=r"labels none of the 2 clips found.*a.mp4.*labels x/y/z.mp4.*autogaze l",
+        match=r"none of the 2 .*\bset/train/a\.mp4\b.*\bx/y/z\.mp4\b.*`autogaze label`",
     ):
         VideoFolder([videos], window=Window(2), labels=label_file("x/y/z.mp4"))
     labels = label_file("set/train/b.mp4", frames=3)
-    with pytest.raises(TrainingError, match=r"b.mp4 is labelled for 3 frames, but clips have 2"):
+    with pytest.raises(TrainingError, match=r"\bb\.mp4\b.*\b3 frames.*\b2\b"):
         VideoFolder([videos], window=Window(2), labels=labels)
     with pytest.raises(TrainingError, match="random_sample_frame=False"):
         VideoFolder([videos], window=Window(2, random=True), labels=label_file("set/train/b.mp4"))
@@ -195,9 +195,9 @@ def test_only_labelled_drawn_clips_are_given():
         {"seed": 1, "settings": drawn.settings},
         {"settings": ProceduralSettings(clip_len=2, side=16, max_speed=0.5)},
     ):
-        with pytest.raises(TrainingError, match=r"labels none of the 5 clips found, such as proc"):
+        with pytest.raises(TrainingError, match=r"none of the 5 .*\bprocedural"):
             ProceduralClips(5, **other, labels=label_file(*chosen))
-    with pytest.raises(TrainingError, match="labelled for 3 frames, but clips have 2"):
+    with pytest.raises(TrainingError, match=r"\b3 frames.*\b2\b"):
         ProceduralClips(5, drawn.settings, labels=label_file(*chosen, frames=3))
 
 
@@ -208,7 +208,7 @@ def test_decoded_clips_and_labels(tmp_path):
     assert [clip.name for clip in map(found.__getitem__, range(len(found)))] == ["c"]
     assert found.coverage == LabelCoverage("labels.json", 3, 1, "a")
     assert torch.equal(found[0].frames, some_frames(2))
-    with pytest.raises(TrainingError, match="labels none of the 3 clips found, such as a"):
+    with pytest.raises(TrainingError, match=r"none of the 3 .*\ba\b.*\bd\b"):
         DecodedClips([path], labels=label_file("d"))
-    with pytest.raises(TrainingError, match="b is labelled for 7 frames, but clips have 2"):
+    with pytest.raises(TrainingError, match=r"\bb\b.*\b7 frames.*\b2\b"):
         DecodedClips([path], labels=label_file("b", frames=7))

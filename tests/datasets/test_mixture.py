@@ -69,13 +69,11 @@ def test_epochs_of_a_mixture_never_share_an_inner_epoch():
 
 
 def test_bad_mixtures():
-    with pytest.raises(
-        TrainingError, match=r"one weight for each.*1 datasets and weights \[1, 2\]"
-    ):
+    with pytest.raises(TrainingError, match=r"\b1 datasets.*weights \[1, 2\]"):
         MixedClips([Numbers(3)], [1, 2])
-    with pytest.raises(TrainingError, match="none negative"):
+    with pytest.raises(TrainingError, match=r"\b2 datasets.*weights \[1, -1\]"):
         MixedClips([Numbers(3), Numbers(2)], [1, -1])
-    with pytest.raises(TrainingError, match="Numbers has a share, but no clips"):
+    with pytest.raises(TrainingError, match=r"\bNumbers\b.*no clips"):
         MixedClips([Numbers(3), Numbers(0)], [1, 1])
     with pytest.raises(TrainingError, match="got 0 datasets"):
         MixedClips([])

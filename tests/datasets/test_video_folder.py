@@ -90,7 +90,8 @@ def test_every_window_of_a_video_is_a_clip(tmp_path):
 
 @pytest.mark.parametrize("options", [{"clip_len": 0}, {"stride": 0}])
 def test_impossible_windows(options):
-    with pytest.raises(TrainingError, match="must be at least 1, got 0"):
+    (name,) = options
+    with pytest.raises(TrainingError, match=rf"^{name} .*\b1\b.*\b0$"):
         Window(**options)
     with pytest.raises(TrainingError, match="not both"):
         Window(random=True, every=True)

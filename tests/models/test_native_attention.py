@@ -245,7 +245,7 @@ def test_several_processes_compile_at_once(fresh):
 
 def test_a_command_that_cannot_be_read(monkeypatch):
     monkeypatch.setenv("CC", "'gcc -O2")
-    with pytest.raises(kernel.NotBuiltError, match=r"CC=\"'gcc -O2\" cannot be read as a command"):
+    with pytest.raises(kernel.NotBuiltError, match=r"CC=\"'gcc -O2\" .*\bcommand\b"):
         kernel.built_library(32)
 
 
@@ -285,5 +285,5 @@ def test_a_cache_folder_that_is_a_file_is_named(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(kernel.NotBuiltError, match=r"cache folder .*file/autogaze cannot be used"):
+    with pytest.raises(kernel.NotBuiltError, match=r"/file/autogaze .*\bXDG_CACHE_HOME\b"):
         kernel.built_library(32)

@@ -75,7 +75,7 @@ def test_sampling_follows_its_generator(selector: Learned) -> None:
 
     assert same(draw(1), draw(1))
     assert not same(draw(1), draw(2))
-    with pytest.raises(SelectorError, match="temperature must be at least 0, got -1"):
+    with pytest.raises(SelectorError, match=r"\btemperature .*\b0\b.* -1"):
         Learned(selector.model, temperature=-1.0)
 
 
@@ -83,7 +83,7 @@ def test_sampling_follows_its_generator(selector: Learned) -> None:
 def test_values_outside_the_unit_range_are_refused(selector: Learned, value: float) -> None:
     frames = frames_for(selector)
     frames[1, 2, 0, 5, 7] = value
-    with pytest.raises(SelectorError, match=r"frames must be finite and lie in \[0, 1\]"):
+    with pytest.raises(SelectorError, match=r"\bframes .*finite.*\[0, 1\]"):
         selector.select(frames, ratio=0.1)
     stream = selector.stream(ratio=0.1)
     stream.step(frames[:, :1])

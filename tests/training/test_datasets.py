@@ -217,16 +217,16 @@ def test_a_seed_of_its_own_pins_what_is_drawn(data):
         ({"name": "mixtrue"}, "did you mean mixture"),
         ({"name": "mixture"}, "names no dataset"),
         ({"name": "mixture", "parts": {"a": {"weight": 0}}}, "names no dataset"),
-        ({"name": "mixture", "parts": {"a": 3}}, r"parts\.a must be a group of options, got 3"),
+        ({"name": "mixture", "parts": {"a": 3}}, r"parts\.a .*group.*\b3$"),
         ({"name": "mixture", "parts": {"a": {"wieght": 1}}}, r"parts\.a\.wieght.*root"),
         ({"name": "mixture", "parts": {"a": {"weight": -1}}}, r"a\.weight .* got -1"),
         ({"name": "mixture", "parts": {"a": {"weight": "x"}}}, r"a\.weight .* got 'x'"),
         ({"name": "mixture", "parts": {"a": {"name": "mixture"}}}, r"parts\.a\.name 'mixture'"),
-        ({"name": "mixture", "parts": {"a": {"clip_len": 3}}}, "all parts have dataset.clip_len=2"),
-        ({"name": "mixture", "num_clips": 0, "parts": {"a": {}}}, "num_clips must be at least 1"),
+        ({"name": "mixture", "parts": {"a": {"clip_len": 3}}}, r"parts\.a\b.*dataset\.clip_len=2"),
+        ({"name": "mixture", "num_clips": 0, "parts": {"a": {}}}, r"\bnum_clips .*\b1\b"),
         (
             {"name": "mixture", "parts": {"a": {"root": "/no"}}},
-            r"parts\.a\b.*root: .*/no does not exist",
+            r"parts\.a\b.*root: .*/no\b",
         ),
         ({"name": "composed"}, "dataset.root names no folder"),
         ({"name": "composed", "root": ".", "composition": {"cutouts": 2}}, "max_cutouts"),
@@ -236,11 +236,11 @@ def test_a_seed_of_its_own_pins_what_is_drawn(data):
             r"composition\.camera\.clip_len follows from dataset\.clip_len",
         ),
         ({"name": "camera", "root": ".", "camera": {"side": 3}}, r"side follows from model\.scal"),
-        ({"name": "procedural", "scene": {"max_shapes": 0}}, "max_shapes must be at least 1"),
-        ({"name": "procedural", "num_clips": 0}, "one clip at least, got 0"),
+        ({"name": "procedural", "scene": {"max_shapes": 0}}, r"\bmax_shapes .*\b1\b.*\b0\b"),
+        ({"name": "procedural", "num_clips": 0}, r"\bone clip\b.*\b0$"),
         ({"name": "video_folder", "decoder": "ffmpeg"}, "auto, opencv, pyav"),
         ({"name": "video_folder", "windows": "every"}, "all, first"),
-        ({"name": "video_folder", "root": ".", "stride": 0}, "stride must be at least 1, got 0"),
+        ({"name": "video_folder", "root": ".", "stride": 0}, r"\bstride .*\b1\b.*\b0$"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -251,7 +251,8 @@ def test_wrong_options_are_refused(options, message):
 def test_decoded_clips_of_another_shape_are_refused(data):
     for clip_len, pyramid in ((3, PYRAMID), (2, PatchPyramid((32,), 16))):
         source = read_dataset(options_of("decoded", data, clip_len=clip_len))
-        with pytest.raises(TrainingError, match=r"clips of 2 frames of 64 pixels, expected"):
+        wanted = rf"\b2 frames of 64 .*\b{clip_len} of {pyramid.scales[-1]}\b"
+        with pytest.raises(TrainingError, match=wanted):
             source.clips("train", pyramid, 0)
 
 
@@ -294,8 +295,8 @@ def test_options_from_files(data, tmp_path):
     assert len(source.members()) == 5
     assert seed == 3
     for content, message in (
-        ("[1", "cannot be read as YAML or JSON"),
-        ("3", "expected the options of a dataset, got 3"),
+        ("[1", r"config\.json: .*\bYAML\b.*\bJSON\b"),
+        ("3", r"config\.json: .*\boptions\b.*\b3$"),
         ("name: webcam", r"config\.json: unknown dataset\.name 'webcam'"),
     ):
         path.write_text(content)

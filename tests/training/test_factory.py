@@ -77,7 +77,7 @@ def test_temperature_schedules_that_cannot_be_are_refused(wrong, message, tmp_pa
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"fixed": {"gazing_ratio": 5}}, r"fixed: ratios must lie in \[0, 1\].*got 5$"),
+        ({"fixed": {"gazing_ratio": 5}}, r"fixed: .*\[0, 1\].*\b5$"),
         (
             {
                 "sample_strategy_during_training": "uniform",
@@ -121,7 +121,7 @@ def test_unknown_strategies_are_named(tmp_path):
             "task_loss_requirement_config.fix",
             r"did you mean model\.task_loss_requirement_config\.fixed\?",
         ),
-        ("gaze_model_config.connector_config", "must be a group of options, got 3"),
+        ("gaze_model_config.connector_config", r"\.connector_config .*group.*\b3$"),
     ],
 )
 def test_unknown_options_are_named_at_any_depth(path, message, tmp_path):
@@ -148,7 +148,9 @@ def test_augmentations_that_cannot_be_are_refused(wrong, tmp_path):
 def test_random_gazes_cannot_stop_by_loss(tmp_path):
     config = tiny_config("task", tmp_path)
     config["model"]["gazing_ratio_each_frame_config"]["sample_strategy_during_training"] = "self"
-    with pytest.raises(TrainingError, match="must be uniform or dirichlet, not self"):
+    with pytest.raises(
+        TrainingError, match=r"\bgazing_ratio_each_frame_config .*uniform\b.*dirichlet\b.*self\b"
+    ):
         build_trainer(config)
 
 
@@ -240,7 +242,7 @@ def test_what_is_only_called_like_an_option_keeps_its_name(tmp_path):
             "trainer.learning_rate=1",
             r"option trainer\.learning_rate.*\blr\b",
         ),
-        ("trainer.temp_schedule_args.begin=3", r"known are end, schedule, start"),
+        ("trainer.temp_schedule_args.begin=3", r"\bbegin\b.*\bend, schedule, start\b"),
         ("trainer.lr", "trainer.lr"),
         ("trainer=fast", "default"),
     ],
@@ -277,14 +279,14 @@ def test_unknown_losses_are_named(tmp_path):
 
 def test_batches_must_divide_among_processes():
     assert TrainerOptions(batch_size=8).clips_per_process(4) == 2
-    with pytest.raises(TrainingError, match="8 clips cannot be divided among 3 processes"):
+    with pytest.raises(TrainingError, match=r"trainer\.batch_size=8\b.*\b3 processes"):
         TrainerOptions(batch_size=8).clips_per_process(3)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused_before_training(tmp_path, monkeypatch):
     three = SimpleNamespace(num_processes=3, device="cpu")
     monkeypatch.setattr("autogaze.trainer.make_accelerator", lambda *_: three)
-    with pytest.raises(TrainingError, match="4 clips cannot be divided among 3 processes"):
+    with pytest.raises(TrainingError, match=r"trainer\.batch_size=4\b.*\b3 processes"):
         tiny_trainer("ntp", tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -306,7 +308,7 @@ def test_a_task_of_another_architecture_is_refused(tmp_path):
 def test_training_nothing_is_refused(tmp_path):
     with pytest.raises(TrainingError, match="nothing to train"):
         tiny_trainer("ntp", tmp_path, train_gaze=False)
-    with pytest.raises(TrainingError, match="no weights that could be trained"):
+    with pytest.raises(TrainingError, match=r"\btask \(.*no weights\b"):
         tiny_trainer("ntp", tmp_path, train_task=True, detach_task=False)
     with pytest.raises(TrainingError, match="detach_task=False"):
         tiny_trainer("task", tmp_path, detach_task=True)
@@ -355,8 +357,8 @@ def test_validating_needs_clips_to_validate_on(tmp_path):
     [
         (
             {"other/train/x.mp4": {"gazing_pos": [[0], [20], [40]]}},
-            r"gazing_labels\.json labels none of the 1 clips .*such as videos/train/a\.mp4; it "
-            r"labels other/train/x\.mp4\..*dataset\.gt_gazing_pos_paths.*`autogaze label`",
+            r"gazing_labels\.json .*none of the 1 .*\bvideos/train/a\.mp4\b.*"
+            r"\bother/train/x\.mp4\b.*dataset\.gt_gazing_pos_paths.*`autogaze label`",
         ),
         ({"videos/train/a.mp4": {"gazing_pos": [[200], [265], [530]]}}, "another pyramid"),
         ({"videos/train/a.mp4": {"gazing_pos": [[0], [5], [10]]}}, "another pyramid"),
@@ -412,7 +414,7 @@ def test_unreadable_clips_are_skipped_named_and_counted(kind, tmp_path, monkeypa
     config["dataset"]["max_unreadable"] = 0.2
     state = build_trainer(config).fit()
     assert (state.unreadable, state.seen) == (2, 20)
-    assert "skipped clip 3: its packets are noise" in caplog.text
+    assert re.search(r"skipped.*\bclip 3: its packets are noise", caplog.text)
     assert read_metrics(tmp_path / "tiny" / "metrics.jsonl")[-1]["unreadable"] == 2
     assert (tmp_path / "tiny" / "unreadable.jsonl").read_text().count("clip 3") == 2
 
@@ -433,13 +435,13 @@ def test_unreadable_clips_to_validate_on_are_counted_and_too_many_end_training(
     build_trainer(config).fit()
     written = tmp_path / "tiny" / "validation" / "metrics.jsonl"
     assert read_metrics(written)[-1]["val/unreadable"] == 1
-    assert "skipped clip 3: its packets are noise" in caplog.text
+    assert re.search(r"skipped.*\bclip 3: its packets are noise", caplog.text)
     config["dataset"]["max_unreadable"] = 0.05
     with pytest.raises(TrainingError, match=r"1 of 10 clips .*max_unreadable=0\.05"):
         build_trainer(config).fit()
     damaged(monkeypatch, *range(10))
     config["dataset"]["max_unreadable"] = 1.0
-    with pytest.raises(TrainingError, match=r"none of the 10 .*such as clip \d \(its packets"):
+    with pytest.raises(TrainingError, match=r"none of the 10 .*\bclip \d \(its packets are noise"):
         build_trainer(config).fit()
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -177,7 +178,8 @@ def test_latest_weights_that_cannot_be_restored_are_reported(tmp_path, monkeypat
 
     monkeypatch.setattr(Checkpoints, "_make_latest", full)
     tiny_trainer("ntp", tmp_path, max_steps=1, resume=True).fit()
-    assert "cannot be brought up to" in caplog.text
+    (error,) = (one.getMessage() for one in caplog.records if one.levelname == "ERROR")
+    assert re.search(r"latest weights .*step-00000001\b.*No space left", error)
 
 
 def test_validating_restores_and_cleans_nothing(tmp_path):
@@ -202,7 +204,7 @@ def test_another_algorithm_takes_the_weights_and_nothing_else(tmp_path, caplog):
     start = [line for line in caplog.messages if line.startswith("start ")]
     assert start[0].endswith("at step 0")
     assert f"weights of {source}" in start[1]
-    assert "not its optimizer, steps, order of clips: of ntp" in start[2]
+    assert re.search(r"\bnot its optimizer\b.*\bntp$", start[2])
     weights = str(source / "checkpoint_latest_gaze")
     tiny_trainer("grpo", tmp_path / "started", gaze_weights=weights, max_steps=2).fit()
     resumed, started = (weights_after(tmp_path / part, "grpo") for part in ("resumed", "started"))
@@ -219,7 +221,7 @@ def test_another_algorithm_takes_the_weights_and_nothing_else(tmp_path, caplog):
 def test_two_algorithms_do_not_share_a_folder(tmp_path):
     tiny_trainer("ntp", tmp_path, max_steps=1).fit()
     whole = weights_after(tmp_path, "ntp")
-    message = r"by algorithm ntp, this one is by grpo: .*exp_name.*gaze_weights=.*latest_gaze"
+    message = r"\bntp\b.*\bgrpo\b.*exp_name.*gaze_weights=.*latest_gaze"
     for resume in (True, str(tmp_path / "tiny")):
         with pytest.raises(TrainingError, match=message):
             tiny_trainer("grpo", tmp_path, resume=resume, max_steps=2).fit()
@@ -229,7 +231,7 @@ def test_two_algorithms_do_not_share_a_folder(tmp_path):
 def test_from_a_task_no_selector_starts(tmp_path):
     tiny_trainer("task", tmp_path / "task", max_steps=1).fit()
     source = str(tmp_path / "task" / "tiny")
-    with pytest.raises(CheckpointError, match=r"by algorithm dummy.*ntp.*trainer\.task_weights"):
+    with pytest.raises(CheckpointError, match=r"\bdummy\b.*\bntp\b.*trainer\.task_weights"):
         tiny_trainer("ntp", tmp_path / "ntp", resume=source).fit()
 
 
@@ -270,7 +272,7 @@ def test_a_damaged_checkpoint_is_put_aside_for_an_older_one(tmp_path, caplog):
     (older / "state.json").unlink()
     for path in checkpoints.all():
         (path / "optimizer.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="none of its checkpoints can be read"):
+    with pytest.raises(CheckpointError, match=r"/tiny/checkpoints: none\b"):
         tiny_trainer("ntp", tmp_path, resume=True).fit()
 
 
@@ -315,7 +317,7 @@ def test_a_path_can_be_resumed_from(tmp_path):
 def test_another_training_is_never_overwritten(tmp_path):
     tiny_trainer("ntp", tmp_path).fit()
     whole = weights_after(tmp_path, "ntp")
-    with pytest.raises(TrainingError, match=r"already holds a checkpoint.*trainer\.resume=True"):
+    with pytest.raises(TrainingError, match=r"/tiny .*\bstep \d+\b.*trainer\.resume=True"):
         tiny_trainer("ntp", tmp_path, seed=1).fit()
     assert_same(whole, weights_after(tmp_path, "ntp"))
 
@@ -329,7 +331,7 @@ def test_another_architecture_is_refused(tmp_path):
     tiny_trainer("ntp", tmp_path, max_steps=1).fit()
     config = tiny_config("ntp", tmp_path, resume=True, max_steps=2)
     config["model"]["gaze_model_config"]["gaze_decoder_config"]["num_hidden_layers"] = 3
-    with pytest.raises(CheckpointError, match="the weights do not fit"):
+    with pytest.raises(CheckpointError, match=r"step-00000001\b.*weights .*layers\.2\b"):
         build_trainer(config).fit()
     config["trainer"] |= {"resume": False, "exp_name": "other"}
     config["trainer"]["gaze_weights"] = str(tmp_path / "tiny" / "checkpoint_latest_gaze")
@@ -339,11 +341,14 @@ def test_another_architecture_is_refused(tmp_path):
 
 def test_another_optimizer_is_refused(tmp_path):
     tiny_trainer("ntp", tmp_path, max_steps=1).fit()
-    for changes in ({"optimizer": "sgd"}, {"train_task": True, "detach_task": False}):
+    for changes, message in (
+        ({"optimizer": "sgd"}, r"step-00000001\b.*\btrainer\.optimizer\b"),
+        ({"train_task": True, "detach_task": False}, r"step-00000001\b.*: no such\b"),
+    ):
         config = tiny_config("ntp", tmp_path, resume=True, max_steps=2, **changes)
         if "train_task" in changes:
             config["task"] = dict(VIDEO_MAE)
-        with pytest.raises(CheckpointError, match=r"of another training|no such checkpoint"):
+        with pytest.raises(CheckpointError, match=message):
             build_trainer(config).fit()
 
 

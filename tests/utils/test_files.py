@@ -84,7 +84,7 @@ def test_when_a_name_cannot_be_given_none_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_to_rename_to("b.txt", monkeypatch)
-    with pytest.raises(OutputError, match=r"b\.txt: cannot be written: Operation not permitted"):
+    with pytest.raises(OutputError, match=r"b\.txt: .*Operation not permitted"):
         write_both(tmp_path)
     assert contents(tmp_path) == {}
     (tmp_path / "a.txt").write_text("old a")
@@ -121,12 +121,12 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 def test_folders_that_take_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if Path("/proc/self").exists():
-        with pytest.raises(OutputError, match=r"^/proc/x: no files can be made in the folder /pr"):
+        with pytest.raises(OutputError, match=r"^/proc/x: .*\bfolder /proc$"):
             check_writable(Path("/proc/x"))
 
     def read_only(**where: object) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("autogaze.utils.files.tempfile.TemporaryFile", read_only)
-    with pytest.raises(OutputError, match=r"x: cannot be written: Read-only file system$"):
+    with pytest.raises(OutputError, match=r"/x: .*Read-only file system$"):
         check_writable(tmp_path / "x")

@@ -55,7 +55,7 @@ def test_motion_and_preview(plain):
 
 
 def test_arguments_are_checked_before_anything_is_read(plain, folder, encode):
-    with pytest.raises(VideoError, match="chunk must be at least 1"):
+    with pytest.raises(VideoError, match=r"^chunk .*\b1\b.*\b0$"):
         ChunkReader(plain, chunk=0)
     with pytest.raises(VideoError, match="fps"):
         ChunkReader(plain, fps=-1.0)

@@ -117,7 +117,7 @@ def test_values_of_another_type_are_refused(value):
     assert str(raised.value).endswith(f"got {value!r}")
     if value is not None:
         limit = str(value)
-        with pytest.raises(GeometryError, match="max_tiles must be at least 1") as raised:
+        with pytest.raises(GeometryError, match=r"^max_tiles .*\b1\b") as raised:
             unchecked(64, 48, 16, max_tiles=limit)
         assert str(raised.value).endswith(f"got {limit!r}")
 
@@ -125,7 +125,7 @@ def test_values_of_another_type_are_refused(value):
 def test_impossible_sizes():
     with pytest.raises(GeometryError, match="0 x 48"):
         plan_tiles(0, 48, 16)
-    with pytest.raises(GeometryError, match="max_tiles must be at least 1, got 0"):
+    with pytest.raises(GeometryError, match=r"^max_tiles .*\b1\b.*\b0$"):
         plan_tiles(64, 48, 16, max_tiles=0)
     plan = plan_tiles(64, 48, 16)
     with pytest.raises(GeometryError, match="64 x 48 pixels as planned"):

@@ -159,7 +159,7 @@ def test_impossible_ranges(plain, arguments, numbers):
     [{"start": 100.0}, {"start": 100.0, "fps": 5.0}, {"first": 20}, {"start": 0.51, "end": 0.59}],
 )
 def test_ranges_without_frames(plain, arguments):
-    with pytest.raises(VideoError, match=r"no frame lies in .*20 frames; it lasts 2 s"):
+    with pytest.raises(VideoError, match=r"no frame .*\b20 frames.*\b2 s$"):
         list(Video(plain).frames(**arguments))
 
 

@@ -342,12 +342,12 @@ def test_saved_settings_that_are_not_known_are_named(tmp_path):
 
 def test_what_is_no_checkpoint_is_told_so(tmp_path):
     for name in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(EncoderError, match=f"{name}: cannot be loaded as a vision encoder"):
+        with pytest.raises(EncoderError, match=f"^{name}: .*vision encoder"):
             GazedVisionModel.from_pretrained(name)
     FAMILIES["vit"].model().save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(EncoderError, match="cannot be loaded as a vision encoder"):
+    with pytest.raises(EncoderError, match=f"^{tmp_path}: .*vision encoder"):
         GazedVisionModel.from_pretrained(tmp_path)
 
 

@@ -3,8 +3,10 @@
 import pytest
 import torch
 import transformers as tf
+from torch.nn import functional as F
 
-from autogaze import Gaze, gazed
+from autogaze import Gaze, PatchPyramid, gazed
+from autogaze.vision_encoders.adapter import PositionTables
 from autogaze.vision_encoders.registry import adapter_class
 from tests.vision_encoders.families import (
     FAMILIES,
@@ -166,3 +168,50 @@ def test_at_its_real_size():
         out = gazed(model)(frames, Gaze.everything(pyramid, 1, 1), output_hidden_states=True)
     assert out.last_hidden_state.shape == (196, 768)
     assert_like_dense(out, expected, (1, 1))
+
+
+# Positions of all scales: in training DINOv3 draws them once a call, as its untouched model does.
+
+PYRAMID = PatchPyramid((32, 48, 64), 16)
+SHAKEN = {"pos_embed_shift": 0.2, "pos_embed_jitter": 1.5, "pos_embed_rescale": 2.0}
+
+
+@pytest.fixture
+def shaken():
+    return FAMILIES["dinov3"].model(**SHAKEN).train()
+
+
+def everything_at(level: int) -> Gaze:
+    first, count = PYRAMID.offsets[level], PYRAMID.cells[level]
+    return Gaze(PYRAMID, first + torch.arange(count), torch.tensor([[count]]))
+
+
+@pytest.mark.parametrize("level", range(3))
+def test_every_scale_is_shaken_as_the_untouched_model_shakes_it(shaken, level):
+    frames = random_frames(1, 1)
+    side = PYRAMID.scales[level]
+    images = F.interpolate(frames[0], (side, side), mode="bicubic")
+    with torch.no_grad():
+        torch.manual_seed(3)
+        expected = shaken(images).last_hidden_state[0, 3:]
+        after = torch.get_rng_state()
+        torch.manual_seed(3)
+        found = gazed(shaken)(frames, everything_at(level)).last_hidden_state
+    assert_close(found, expected)
+    assert torch.get_rng_state().equal(after)  # one draw for all scales, no more
+
+
+def test_every_call_draws_anew(shaken):
+    adapter = adapter_class(shaken.config)(shaken)
+    one, two = (PositionTables.of(adapter, PYRAMID).rotary[0] for _ in range(2))
+    assert not one.equal(two)
+
+
+def test_nothing_is_drawn_where_nothing_is_trained(shaken):
+    adapter = adapter_class(shaken.config)(shaken.eval())
+    before = torch.get_rng_state()
+    one, two = (PositionTables.of(adapter, PYRAMID) for _ in range(2))
+    assert torch.get_rng_state().equal(before)
+    assert one.rotary[0].equal(two.rotary[0])
+    assert one.rotary[0].shape[0] == PYRAMID.num_patches
+    assert one.positions is None
