@@ -50,9 +50,7 @@ def __getattr__(name: str) -> Any:
         )
         return __getattr__(new)
     if name in _IN_MOTION:
-        warnings.warn(
-            f"import {name} from autogaze.video.motion", DeprecationWarning, stacklevel=2
-        )
+        warnings.warn(f"import {name} from autogaze.video.motion", DeprecationWarning, stacklevel=2)
         return getattr(importlib.import_module("autogaze.video.motion"), name)
     if name not in _MODULES:
         raise AttributeError(f"module 'autogaze.video' has no attribute {name!r}")
