@@ -15,10 +15,7 @@ CONCERNED = [
         for name in ("modeling", "configuration", "decoder", "scoring")
     ),
     "tests/conformance",
-    *(
-        f"tests/vision_encoders/test_{name}.py"
-        for name in ("adapters", "gazed", "positions", "siglip")
-    ),
+    *(f"tests/vision_encoders/test_{name}.py" for name in ("adapter", "gazed", "siglip")),
 ]
 """What meets transformers: the rest is our own."""
 OVERLAY = Path(sys.prefix) / "transformers4"
