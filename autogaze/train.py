@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import AutoGazeError, MissingExtraError
-from autogaze.training.config import RENAMED, unknown_option
+from autogaze.training.config import REMOVED, RENAMED, unknown_option
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -67,6 +67,9 @@ def current_names(words: Sequence[str]) -> list[str]:
     for word in words:
         name, equals, value = word.partition("=")
         prefix = name[: len(name) - len(name.lstrip("+~"))]
+        if name.lstrip("+~") == REMOVED:
+            print(f"autogaze.train: option {name} has no effect any more", file=sys.stderr)
+            continue
         new = RENAMED.get(name.lstrip("+~"))
         if new is not None:
             print(f"autogaze.train: option {name} is now {new}", file=sys.stderr)

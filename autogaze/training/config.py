@@ -258,6 +258,8 @@ RENAMED = {
     "algorithm.own_softness": "algorithm.on_policy_softness",
     "algorithm.hint_weight": "algorithm.auxiliary_weight",
 }
+REMOVED = "algorithm.scale_alpha"
+"""An option that is ignored with a warning."""
 
 
 def with_current_names(config: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
@@ -274,6 +276,6 @@ def with_current_names(config: Mapping[str, Any], *, warn: bool = True) -> dict[
                 log.warning(
                     "option %s is now %s; the old name goes with the next release", old, new
                 )
-    if algorithm.pop("scale_alpha", None) is not None and warn:
-        log.warning("option algorithm.scale_alpha has no effect any more")
+    if algorithm.pop(REMOVED.removeprefix("algorithm."), None) is not None and warn:
+        log.warning("option %s has no effect any more", REMOVED)
     return {**config, "algorithm": algorithm}

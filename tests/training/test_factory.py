@@ -481,3 +481,5 @@ def test_commands_of_the_last_release_still_work(capsys):
     new = ["algorithm.on_policy=0.5", "++algorithm.auxiliary_weight=1", "trainer.lr=1e-3"]
     assert found == ["train", *new]
     assert capsys.readouterr().err.count("is now") == 2
+    assert train.current_names(["train", "algorithm.scale_alpha=1"]) == ["train"]
+    assert "algorithm.scale_alpha" in capsys.readouterr().err
