@@ -11,7 +11,7 @@ import transformers
 ROOT = Path(__file__).resolve().parents[1]
 CONCERNED = [
     *(
-        f"tests/models/test_{name}.py"
+        f"tests/models/autogaze/test_{name}.py"
         for name in ("modeling", "configuration", "decoder", "scoring")
     ),
     "tests/conformance",

@@ -14,7 +14,7 @@ from autogaze.cli.app import app
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.checkpoints import save_gaze
-from tests.models.tiny import tiny_model
+from tests.models.autogaze.tiny import tiny_model
 from tests.tasks.material import TINY, tiny_mae
 
 HEAD = "gazing_model.gaze_decoder.task_loss_prediction_head.weight"

@@ -16,7 +16,7 @@ from autogaze.pipeline import GazeStream
 from tests.cli.commands import ALL_KINDS, everything, fails, run
 from tests.clips import damage, make_video, moving_square
 from tests.disks import small_disk
-from tests.models.tiny import tiny_model
+from tests.models.autogaze.tiny import tiny_model
 
 # Files that are no videos, or damaged ones.
 
@@ -177,7 +177,7 @@ def test_results_from_before_outlive_a_failure(folder: Path, tmp_path: Path) -> 
 def test_bad_checkpoints(video: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    from tests.models.tiny import tiny_model
+    from tests.models.autogaze.tiny import tiny_model
 
     checkpoint = tmp_path / "checkpoint"
     tiny_model().save_pretrained(checkpoint)

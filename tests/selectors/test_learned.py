@@ -11,7 +11,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.processing import normalise
 from autogaze.selectors.learned import Learned
 from tests.gazes import same
-from tests.models.tiny import tiny_model
+from tests.models.autogaze.tiny import tiny_model
 from tests.selectors.clips import random_clips
 
 

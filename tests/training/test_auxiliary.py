@@ -17,7 +17,7 @@ from autogaze.training.auxiliary import (
 )
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
-from tests.models.tiny import tiny_model, tiny_video
+from tests.models.autogaze.tiny import tiny_model, tiny_video
 from tests.training.composed import compose_options
 from tests.training.tiny import tiny_config
 

@@ -18,7 +18,7 @@ from autogaze.training.calibration import (
 )
 from autogaze.training.rollouts import GazeRows
 from tests.datasets.pictures import some_frames
-from tests.models.tiny import threshold_of, tiny_model, tiny_video
+from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
 
 HEAD = "gazing_model.gaze_decoder.task_loss_prediction_head.weight"
 

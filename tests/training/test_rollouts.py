@@ -7,7 +7,7 @@ from autogaze.errors import SelectorError
 from autogaze.models.autogaze.sampling import Sampling, sample_block
 from autogaze.training.loader import StepContext
 from autogaze.training.rollouts import GazeRows, at_last_gazes, group_caps, sample_groups
-from tests.models.tiny import tiny_model, tiny_video
+from tests.models.autogaze.tiny import tiny_model, tiny_video
 from tests.training.tiny import SELF
 
 CONTEXT = StepContext(seed=0, step=3, temperature=1.0)

@@ -11,7 +11,7 @@ from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from autogaze.selectors import registry
 from autogaze.selectors.learned import Learned
-from tests.models.tiny import tiny_model
+from tests.models.autogaze.tiny import tiny_model
 
 PYRAMID = PatchPyramid((32, 64), 16)
 """Of the tiny model: 4 + 16 patches."""

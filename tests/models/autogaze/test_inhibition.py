@@ -16,7 +16,7 @@ from autogaze.models.autogaze.inhibition import FLOOR, InhibitionOfReturn, patch
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
-from tests.models.tiny import still_video, threshold_of, tiny_model, tiny_video
+from tests.models.autogaze.tiny import still_video, threshold_of, tiny_model, tiny_video
 
 PYRAMID = PatchPyramid((32, 64), 16)
 FEW = settings(max_examples=8, deadline=None)

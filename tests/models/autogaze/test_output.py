@@ -3,7 +3,7 @@
 import pytest
 
 from autogaze.errors import SelectorError
-from tests.models.tiny import tiny_model, tiny_video
+from tests.models.autogaze.tiny import tiny_model, tiny_video
 
 
 def test_scores_run_only_when_read_and_carry_gradients_in_training():

@@ -10,7 +10,7 @@ import torch
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze import AutoGaze
 from autogaze.selectors.learned import Learned
-from tests.models.tiny import still_video, threshold_of, tiny_model, tiny_video
+from tests.models.autogaze.tiny import still_video, threshold_of, tiny_model, tiny_video
 
 pytestmark = [
     pytest.mark.cuda,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.tiny import threshold_of, tiny_model, tiny_video
+from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
 
 
 def test_padding_and_batch_change_no_score():

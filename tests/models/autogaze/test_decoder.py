@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from tests.models.tiny import tiny_model
+from tests.models.autogaze.tiny import tiny_model
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])

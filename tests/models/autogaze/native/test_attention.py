@@ -15,7 +15,7 @@ from autogaze.models.autogaze.kv_cache import Feed, KVCache
 from autogaze.models.autogaze.native import attention as kernel
 from autogaze.models.autogaze.native.attention import NativeKVCache, attention_kernel
 from tests.gazes import same
-from tests.models.tiny import tiny_model, tiny_video
+from tests.models.autogaze.tiny import tiny_model, tiny_video
 
 HEAD_DIMS = [12, 32, 64]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autogaze.models.autogaze.sampling import FrameSampling, Sampling, sample_block
 from tests.gazes import same
-from tests.models.tiny import tiny_model, tiny_video
+from tests.models.autogaze.tiny import tiny_model, tiny_video
 
 FEW = settings(max_examples=8, deadline=None)
 

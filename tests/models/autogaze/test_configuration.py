@@ -9,7 +9,7 @@ from autogaze.errors import CheckpointError, GeometryError
 from autogaze.models.autogaze import AutoGaze
 from autogaze.models.autogaze.configuration import GazeDecoderConfig
 from autogaze.models.autogaze.decoder import rope_frequencies
-from tests.models.tiny import tiny_config, tiny_model
+from tests.models.autogaze.tiny import tiny_config, tiny_model
 
 
 def test_rope_in_the_words_of_either_transformers():

@@ -9,7 +9,7 @@ from autogaze import Gaze
 from autogaze.models.autogaze import cuda_graphs
 from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
-from tests.models.tiny import threshold_of, tiny_model, tiny_video
+from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
 
 FEW = settings(max_examples=8, deadline=None)
 

@@ -9,7 +9,7 @@ from autogaze.errors import CheckpointError, SelectorError
 from autogaze.models.autogaze.limits import draw_settings
 from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
-from tests.models.tiny import POSITIONS, threshold_of, tiny_config, tiny_model, tiny_video
+from tests.models.autogaze.tiny import POSITIONS, threshold_of, tiny_config, tiny_model, tiny_video
 
 FEW = settings(max_examples=6, deadline=None)
 SEEDS = (11, 12, 13)

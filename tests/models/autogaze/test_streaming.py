@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from autogaze import Gaze
 from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
-from tests.models.tiny import POSITIONS, threshold_of, tiny_model, tiny_video
+from tests.models.autogaze.tiny import POSITIONS, threshold_of, tiny_model, tiny_video
 
 FEW = settings(max_examples=8, deadline=None)
 

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from autogaze.errors import CheckpointError
 from autogaze.models.autogaze import AutoGaze, AutoGazeConfig, AutoGazeImageProcessor
-from tests.models.tiny import tiny_model, tiny_video
+from tests.models.autogaze.tiny import tiny_model, tiny_video
 
 
 @pytest.fixture
