@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONCERNED = [
     *(
         f"tests/models/autogaze/test_{name}.py"
-        for name in ("modeling", "configuration", "decoder", "scoring")
+        for name in ("modeling", "configuration", "decoder", "processing", "scoring")
     ),
     "tests/conformance",
     *(f"tests/vision_encoders/test_{name}.py" for name in ("adapter", "gazed", "siglip")),

@@ -305,7 +305,8 @@ def freeze_processor() -> tuple[dict, dict[str, Tensor]]:
         ("square", {"height": 24, "width": 24}),
     ):
         processor = AutoGazeImageProcessor(size=size)
-        tensors[f"0.{mode}"] = processor(list(frames.numpy()), return_tensors="pt")["pixel_values"]
+        videos = processor(list(frames.numpy()), return_tensors="pt")["pixel_values"]
+        tensors[f"0.{mode}"] = videos[0]
     return {"config": {}, "cases": {}, "weights": {}, "videos": {}}, tensors
 
 

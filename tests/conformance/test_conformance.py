@@ -87,7 +87,7 @@ def test_preprocessing(name, index, mode):
     size = {"shortest_edge": side} if mode == "shortest_edge" else {"height": side, "width": side}
     frames = list(tensors[f"{index}.frames"].numpy())
     values = AutoGazeImageProcessor(size=size)(frames, return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(values, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(values, expected[None], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ["ntp", "grpo"])
