@@ -19,7 +19,7 @@ class SelectorError(AutoGazeError):
 
 
 class EncoderError(AutoGazeError):
-    """A vision encoder cannot see this gaze, or is none that can be made to."""
+    """A vision encoder cannot encode this gaze, or its family is not supported."""
 
 
 class TrainingError(AutoGazeError):

@@ -4,7 +4,6 @@ It is ragged: only chosen patches are stored, clip by clip, frame by frame. Padd
 `padded()`, the format of AutoGaze's users.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +18,7 @@ from autogaze.errors import GeometryError
 from autogaze.gaze_io import GazeWriter, read_gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
+from autogaze.utils.renaming import warn_renamed
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,8 +359,8 @@ class Gaze:
 
     @property
     def judge(self) -> str | None:
-        """The old name of `metric`."""
-        warnings.warn("Gaze.judge is now called metric", DeprecationWarning, stacklevel=2)
+        """Former name of `metric`."""
+        warn_renamed("Gaze.judge", "Gaze.metric")
         return self.metric
 
 

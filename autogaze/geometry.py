@@ -20,7 +20,7 @@ from autogaze.errors import GeometryError
 
 @dataclass(frozen=True)
 class PatchPyramid:
-    """The patches one square frame can be looked at through.
+    """Patches of a square frame at several scales.
 
     Args:
         scales: sides in pixels, ascending; the last one is the frame's own side.

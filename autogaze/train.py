@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import AutoGazeError, MissingExtraError
 from autogaze.training.config import REMOVED, RENAMED, unknown_option
+from autogaze.utils.renaming import renaming
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -72,7 +73,7 @@ def current_names(words: Sequence[str]) -> list[str]:
             continue
         new = RENAMED.get(name.lstrip("+~"))
         if new is not None:
-            print(f"autogaze.train: option {name} is now {new}", file=sys.stderr)
+            print(f"autogaze.train: option {renaming(name, new)}", file=sys.stderr)
             name = prefix + new
         current.append(name + equals + value)
     return current

@@ -91,7 +91,7 @@ class BenchSelect(Command):
             weights=self.weights,
             video=self.video,
             repeats=self.repeats,
-            place=DeviceOptions.parse(self.device, self.dtype),
+            device_options=DeviceOptions.parse(self.device, self.dtype),
         )
         if self.json:
             print(report.to_json())
@@ -186,7 +186,7 @@ class BenchEncode(Command):
             attn_type=self.attention,
             repeats=self.repeats,
             dense_batch=self.dense_batch,
-            place=DeviceOptions.parse(self.device, self.dtype),
+            device_options=DeviceOptions.parse(self.device, self.dtype),
         )
         print_report(report, results_console())
         with all_or_none():
@@ -270,9 +270,9 @@ class BenchFidelity(Command):
         from autogaze.utils.device import DeviceOptions
         from autogaze.utils.files import all_or_none, write_json
 
-        place = DeviceOptions.parse(self.device, self.dtype)
+        device_options = DeviceOptions.parse(self.device, self.dtype)
         report = bench_fidelity(
-            load_encoder(self.encoder, place, self.attention),
+            load_encoder(self.encoder, device_options, self.attention),
             self._paths(),
             self.selectors,
             self.ratios,

@@ -226,7 +226,7 @@ class BenchQuality(Command):
             every=self.every,
             seed=self.seed,
             batch=self.batch,
-            place=DeviceOptions.parse(self.device, "float32"),
+            device_options=DeviceOptions.parse(self.device, "float32"),
         )
         print_report(report, results_console(), by_kind=self.by_kind)
         with all_or_none():

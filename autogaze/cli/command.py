@@ -2,17 +2,14 @@
 
 @dataclass(frozen=True)
 class Info(Command):
-    "Say what a file holds."  # its help
+"Describe a file."  # the text of --help
 
-    file: Annotated[str, typer.Argument(help="A gaze file, a video or a checkpoint.")]
-    metric: Annotated[str, typer.Option(help="..."), Renamed("--judge", "--metric")] = "canvas"
-    json: PrintJson = False
+file: Annotated[str, typer.Argument(help="A gaze file, a video or a checkpoint.")]
+metric: Annotated[str, typer.Option(help="..."), Renamed("--judge", "--metric")] = "canvas"
+json: PrintJson = False
 
-    def __post_init__(self) -> None:  # what can be checked before torch is imported
-        ...
-
-    def run(self) -> None:  # the work; imports what is heavy
-        ...
+def __post_init__(self) -> None: ...  # checks that need no torch
+def run(self) -> None: ...  # the work, with its heavy imports
 
 add_command(app, Info, "info")
 """
@@ -26,6 +23,7 @@ import typer
 
 from autogaze.cli.errors import EXIT_CODES, exit_codes, log
 from autogaze.errors import AutoGazeError
+from autogaze.utils.renaming import renaming
 
 Device = Annotated[str, typer.Option("--device", help="Where models run: cpu or cuda.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Of models: float32 or bfloat16.")]
@@ -108,4 +106,4 @@ def _former_option(parameter: inspect.Parameter, option: Renamed) -> inspect.Par
 
 
 def _warn(former: str, present: str) -> None:
-    log.warning("%s is now called %s; the old name will go", former, present)
+    log.warning("%s", renaming(former, present))

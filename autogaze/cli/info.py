@@ -151,7 +151,7 @@ def _checkpoint(path: Path) -> Facts:
         "kind": "checkpoint",
         "selector": selector.name,
         "pyramid": str(selector.pyramid),
-        "patches_a_frame": selector.pyramid.num_patches,
+        "patches_per_frame": selector.pyramid.num_patches,
         "metric": selector.metric,
         "judge": selector.metric,
         "default_loss": selector.default_loss,

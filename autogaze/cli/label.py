@@ -244,8 +244,8 @@ class LabelCommand(Command):
                 "labelled_before": before,
                 "unreadable": len(failed),
                 "seconds": round(seconds, 3),
-                "clips_a_second": round(new / seconds, 3) if new else None,
-                "clips_an_hour": round(new / seconds * 3600) if new else None,
+                "clips_per_second": round(new / seconds, 3) if new else None,
+                "clips_per_hour": round(new / seconds * 3600) if new else None,
                 **({"out": str(merge(self.out).path)} if whole else {"shard": str(writer.path)}),
             }
         )

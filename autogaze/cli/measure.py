@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
 CANVAS = "canvas"
-VIEWS = (CANVAS, "reconstruction")
-"""Reconstructions of a frame: the canvas, and that of a VideoMAE if one is asked for."""
+RECONSTRUCTIONS = {CANVAS: CANVAS, "reconstruction": "VideoMAE"}
+"""Reconstructions of a frame, as JSON and as tables name them: a VideoMAE's is there if one is asked for."""
 
 UNITS = ("l1", "loss")
 """Of errors: mean |picture - frame| in [0, 1], and the VideoMAE's own loss."""
@@ -125,9 +125,11 @@ class MeasureCommand(Command):
             CheckpointError: no VideoMAE there.
             GeometryError: one of other patches, or of shorter clips.
         """
+        from autogaze.tasks.metrics import check_metric
         from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
         from autogaze.utils.device import DeviceOptions
 
+        check_metric(self.metric)
         options = DeviceOptions.parse(self.device)
         weights = self.loss_weights
         if weights is None and "+" not in self.loss_type:
@@ -151,7 +153,7 @@ class MeasureCommand(Command):
     def _report(
         self, video: "GazedVideo", task: "VideoMAEReconstruction | None", errors: "Tensor"
     ) -> dict[str, Any]:
-        """The report, from the errors of all frames of all tiles, (views, units, tiles, T)."""
+        """The report, from the errors of all frames of all tiles, (reconstructions, units, tiles, T)."""
         gaze, source = video.gaze, video.source
         tiles, kept = source.tiles, gaze.lengths
         starts = range(0, gaze.num_frames, source.chunk)
@@ -170,15 +172,15 @@ class MeasureCommand(Command):
             "num_frames": gaze.num_frames,
             "num_kept": gaze.num_patches,
             "ratio": gaze.ratio,
-            "mean": by_view(errors.mean((2, 3))),
-            "largest": by_view(errors.amax((2, 3))),
+            "mean": by_reconstruction(errors.mean((2, 3))),
+            "largest": by_reconstruction(errors.amax((2, 3))),
             "clips": [
                 {
                     "tile": tile,
                     "first_frame": source.frame_indices[chunk.start],
                     "num_frames": chunk.stop - chunk.start,
                     "num_kept": int(kept[tile, chunk].sum()),
-                    "mean": by_view(errors[:, :, tile, chunk].mean(-1)),
+                    "mean": by_reconstruction(errors[:, :, tile, chunk].mean(-1)),
                 }
                 for chunk in chunks
                 for tile in range(gaze.num_clips)
@@ -188,7 +190,7 @@ class MeasureCommand(Command):
                     "frame": source.frame_indices[place],
                     "seconds": source.timestamps[place],
                     "num_kept": int(kept[:, place].sum()),
-                    "mean": by_view(errors[..., place].mean(-1)),
+                    "mean": by_reconstruction(errors[..., place].mean(-1)),
                 }
                 for place in range(gaze.num_frames)
             ],
@@ -198,7 +200,7 @@ class MeasureCommand(Command):
 def measure_clips(
     frames: "Tensor", gaze: "Gaze", task: "VideoMAEReconstruction | None"
 ) -> "tuple[Tensor, TaskOutput]":
-    """Errors of some clips, (views, units, B, T), and the output of the last task.
+    """Errors of some clips, (reconstructions, units, B, T), and the output of the last task.
 
     Args:
         frames: (B, T, 3, S, S) uint8.
@@ -248,11 +250,11 @@ def check_frames(video: "GazedVideo", chunk: "GazedChunk", canvas: "Tensor") -> 
         )
 
 
-def by_view(errors: "Tensor") -> dict[str, dict[str, float]]:
-    """Errors (views, units) by their names."""
+def by_reconstruction(errors: "Tensor") -> dict[str, dict[str, float]]:
+    """Errors (reconstructions, units) by their names."""
     return {
-        view: dict(zip(UNITS, values, strict=False))
-        for view, values in zip(VIEWS, errors.tolist(), strict=False)
+        name: dict(zip(UNITS, values, strict=False))
+        for name, values in zip(RECONSTRUCTIONS, errors.tolist(), strict=False)
     }
 
 
@@ -272,11 +274,13 @@ def print_report(report: dict[str, Any]) -> None:
     if "loss_type" in report:
         facts["its loss"] = f"{report['loss_type']}, weighted {report['loss_weights']}"
         units["loss"] = "its loss"
-    table = figures_table("view", *(name for unit in units.values() for name in (unit, "largest")))
-    for view, mean in report["mean"].items():
-        largest = report["largest"][view]
+    table = figures_table(
+        "reconstruction", *(name for unit in units.values() for name in (unit, "largest"))
+    )
+    for name, mean in report["mean"].items():
+        largest = report["largest"][name]
         values = [value for unit in units for value in (mean[unit], largest[unit])]
-        table.add_row(view, *(f"{value:.4f}" for value in values))
+        table.add_row(RECONSTRUCTIONS[name], *(f"{value:.4f}" for value in values))
     console = results_console()
     console.print(facts_table(facts.items()))
     console.print(table)

@@ -145,7 +145,7 @@ class EncodeReport:
     """All that one run measured, and how.
 
     Attributes:
-        place: device and precision of the models.
+        device: and precision of the models.
         video_size: width and height in pixels.
         budget: where the selectors' ratios come from.
         memory: how peaks were measured.
@@ -154,7 +154,7 @@ class EncodeReport:
     """
 
     hardware: str
-    place: str
+    device: str
     video: str
     video_size: tuple[int, int]
     video_fps: float | None
@@ -199,7 +199,7 @@ def bench_encode(
     attn_type: str = "block_causal",
     repeats: int = 3,
     dense_batch: int | None = None,
-    place: DeviceOptions,
+    device_options: DeviceOptions,
 ) -> EncodeReport:
     """Measure a grid of frame rates, resolutions, selectors and encoders on one video.
 
@@ -215,14 +215,14 @@ def bench_encode(
         dense_batch: frames that dense encoding gets at once; None: 4, on a GPU 64.
     """
     opened = Video(video)
-    batch = dense_batch or (64 if place.device.type == "cuda" else 4)
+    batch = dense_batch or (64 if device_options.device.type == "cuda" else 4)
     names = with_controls(selectors)
     passes = (len(names) + 1) * (repeats + 2)
     reports = []
     with ProgressBar(len(encoders) * len(fps) * len(resolutions) * passes, "passes") as bar:
         for name in encoders:
-            encoder = load_encoder(name, place, attn_type)
-            loaded = [load_selector(one, encoder.pyramid, place) for one in names]
+            encoder = load_encoder(name, device_options, attn_type)
+            loaded = [load_selector(one, encoder.pyramid, device_options) for one in names]
             cells = []
             for resolution in resolutions:
                 for rate in fps:
@@ -239,13 +239,13 @@ def bench_encode(
             )
             del encoder, loaded, ways, run  # before the next ones are made
     return EncodeReport(
-        hardware=hardware(place.device),
-        place=str(place),
+        hardware=hardware(device_options.device),
+        device=str(device_options),
         video=opened.info.path,
         video_size=(opened.info.width, opened.info.height),
         video_fps=opened.info.fps,
         budget=PUBLISHED if ratio is None else f"{ratio:g} for every selector",
-        memory=memory_gauge(place.device).method,
+        memory=memory_gauge(device_options.device).method,
         attn_type=attn_type,
         repeats=repeats,
         dense_batch=batch,
@@ -286,7 +286,7 @@ def _measure(
     gc.collect()  # once: it takes long, and tensors do not wait for it
     costs = []
     for number, way in enumerate(ways):
-        memory = PeakMeter(memory_gauge(encoder.place.device))
+        memory = PeakMeter(memory_gauge(encoder.device_options.device))
         run(way, memory.enter)
         pairs = [(seconds[number], seconds[0]) for seconds in rounds]
         tokens, flops = encoded[0].tokens, _flops(encoder, way, encoded[number])

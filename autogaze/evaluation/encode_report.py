@@ -59,7 +59,7 @@ def _times(report: EncodeReport, encoder: EncoderReport) -> TextTable:
     width, height = report.video_size
     title = (
         f"Time, ms. {encoder.name}{weights}, gazed at {encoder.scales}, {report.attn_type}\n"
-        f"{report.video}, {width} x {height}; {report.hardware}, {report.place}\n"
+        f"{report.video}, {width} x {height}; {report.hardware}, {report.device}\n"
         f"medians of {report.repeats} rounds; share: of dense encoding's tokens; dense encoding gets "
         f"{report.dense_batch} frames at once"
     )
@@ -172,7 +172,7 @@ def plot_encode(report: EncodeReport, path: str | Path) -> None:
     legend_above(figure, panels[0][0])
     words = (
         f"{Path(report.video).name}. Clips of up to 16 frames, {report.attn_type} attention, "
-        f"{report.hardware}, {report.place}. Medians of {report.repeats} rounds; numbers: how many "
+        f"{report.hardware}, {report.device}. Medians of {report.repeats} rounds; numbers: how many "
         "times faster than dense (select + embed + encode), red unless faster in every round; dense "
         f"encoding in batches of {report.dense_batch} frames."
     )

@@ -69,17 +69,17 @@ class MeasuredEncoder:
     gazed: GazedVisionModel
     pyramid: PatchPyramid
     statistics: PixelStatistics
-    place: DeviceOptions
+    device_options: DeviceOptions
     random: bool
 
     def normalised(self, frames: UInt8[Tensor, "B T 3 S S"]) -> Float[Tensor, "B T 3 S S"]:
         """8-bit frames as the encoder expects them, on its device."""
-        unit = frames.to(self.place.device).float() / 255
-        return self.statistics.normalise(unit).to(self.place.dtype)
+        unit = frames.to(self.device_options.device).float() / 255
+        return self.statistics.normalise(unit).to(self.device_options.dtype)
 
 
 def load_encoder(
-    name: str, place: DeviceOptions, attn_type: str = "block_causal"
+    name: str, device_options: DeviceOptions, attn_type: str = "block_causal"
 ) -> MeasuredEncoder:
     """An encoder by name.
 
@@ -93,12 +93,12 @@ def load_encoder(
     """
     if build := PRESETS.get(name):
         torch.manual_seed(0)
-        return measured(name, build(), place, attn_type)
+        return measured(name, build(), device_options, attn_type)
     checkpoint = _read_checkpoint(name)
     return measured(
         name,
         _load_quietly(checkpoint),
-        place,
+        device_options,
         attn_type,
         scales=checkpoint.saved.get("scales"),
         statistics=_processor_statistics(name),
@@ -160,7 +160,7 @@ def _processor_statistics(name: str) -> PixelStatistics | None:
 def measured(
     name: str,
     model: nn.Module,
-    place: DeviceOptions,
+    device_options: DeviceOptions,
     attn_type: str = "block_causal",
     *,
     scales: str | tuple[int, ...] | None = None,
@@ -177,7 +177,7 @@ def measured(
     Raises:
         EncoderError: the adapter that a user registered for the model fails.
     """
-    model = model.eval().requires_grad_(False).to(place.device, place.dtype)
+    model = model.eval().requires_grad_(False).to(device_options.device, device_options.dtype)
     config: Any = model.config
     try:
         adapter = adapter_class(config)(model)
@@ -187,7 +187,9 @@ def measured(
         # A frame without a patch repeats the features of the frame before, it is not refused.
         twin = gazed(model, attn_type=attn_type, empty_frames="hold")  # type: ignore[arg-type]
         statistics = statistics or adapter.statistics
-        encoder = MeasuredEncoder(name, model, adapter, twin, pyramid, statistics, place, random)
+        encoder = MeasuredEncoder(
+            name, model, adapter, twin, pyramid, statistics, device_options, random
+        )
         if is_registered(config):
             _try(encoder)
     except AutoGazeError:
@@ -209,7 +211,7 @@ def _try(encoder: MeasuredEncoder) -> None:
     side = encoder.pyramid.side
     frames = encoder.normalised(torch.zeros(1, 1, 3, side, side, dtype=torch.uint8))
     encoder.adapter.dense(frames[0])
-    encoder.gazed(frames, Gaze.everything(encoder.pyramid, 1, 1).to(encoder.place.device))
+    encoder.gazed(frames, Gaze.everything(encoder.pyramid, 1, 1).to(encoder.device_options.device))
 
 
 def run_adapter_files(paths: Sequence[str]) -> None:

@@ -80,7 +80,7 @@ class FidelityReport:
     random_weights: bool
     scales: str
     attn_type: str
-    place: str
+    device: str
     videos: tuple[str, ...]
     num_clips: int
     num_frames: int
@@ -135,7 +135,7 @@ def bench_fidelity(
         tiles: how frames are laid out, as in `autogaze gaze --tiles`.
     """
     names = with_controls(selectors)
-    loaded = [load_selector(name, encoder.pyramid, encoder.place) for name in names]
+    loaded = [load_selector(name, encoder.pyramid, encoder.device_options) for name in names]
     read = read_clips(
         videos,
         encoder.pyramid.side,
@@ -153,12 +153,12 @@ def bench_fidelity(
                 bar.begin(f"{selector.name}, ratio {ratio:g}")
                 rows.append(_compare(encoder, read, dense, selector, ratio))
     return FidelityReport(
-        hardware=hardware(encoder.place.device),
+        hardware=hardware(encoder.device_options.device),
         encoder=encoder.name,
         random_weights=encoder.random,
         scales=str(encoder.pyramid),
         attn_type=encoder.gazed.settings.attn_type,
-        place=str(encoder.place),
+        device=str(encoder.device_options),
         videos=tuple(videos),
         num_clips=len(read),
         num_frames=sum(map(len, dense)),

@@ -88,7 +88,7 @@ def plot_fidelity(report: FidelityReport, path: str | Path) -> None:
     more = f" and {len(report.videos) - 4} more" if len(report.videos) > 4 else ""
     what = (
         f"{report.num_clips} clips, {report.num_frames} frames of {names}{more}; gazed at "
-        f"{report.scales}, {report.attn_type}, {report.place}. Solid: mean over a clip's frames; dashed or dotted: "
+        f"{report.scales}, {report.attn_type}, {report.device}. Solid: mean over a clip's frames; dashed or dotted: "
         "frames (neighbours in other clips). Bars: the clips' intervals. Selectors are drawn a little apart."
     )
     caption(figure, [what, " ".join(report.notes)])

@@ -117,7 +117,7 @@ def gazed_pass(
     decoded: list[Gaze] = []
     for clips in sample.clips(enter, selector.motion_grid):
         if isinstance(selector.selector, Learned):  # the others run on the CPU
-            clips = Clips(clips.frames.to(encoder.place.device), clips.motion)
+            clips = Clips(clips.frames.to(encoder.device_options.device), clips.motion)
         frames = encoder.normalised(clips.frames)
         enter(Stage.SELECT)
         selection = selector.select(clips, ratio, generator)

@@ -106,7 +106,7 @@ def bench_select(
     weights: str | None = None,
     video: str | None = None,
     repeats: int = 7,
-    place: DeviceOptions,
+    device_options: DeviceOptions,
 ) -> SelectReport:
     """Time selectors.
 
@@ -116,7 +116,7 @@ def bench_select(
             At a given ratio all of one architecture take the same time.
         video: where clips come from; None makes moving textures.
         repeats: measured runs.
-        place: where the learned selector runs; the others run on the CPU.
+        device_options: where the learned selector runs; the others run on the CPU.
     """
     if video is not None:
         check_motion_needed(selectors, [Video(video).info])
@@ -127,17 +127,17 @@ def bench_select(
             continue
         cases, where = OTHER_CASES, DeviceOptions(torch.device("cpu"))
         path = weights if name == registry.LEARNED else None
-        selector = load_selector(name, None, place, path).selector
+        selector = load_selector(name, None, device_options, path).selector
         if name == registry.LEARNED:
             if not isinstance(selector, Learned):
                 raise SelectorError(f"--weights {weights}: is no learned selector")
-            cases, where = LEARNED_CASES, place
+            cases, where = LEARNED_CASES, device_options
             decoder = selector.model.config.gaze_model_config.gaze_decoder_config
-            like = torch.empty(0, device=place.device, dtype=place.dtype)
+            like = torch.empty(0, device=device_options.device, dtype=device_options.dtype)
             attention = attention_kernel(like, decoder.head_dim)
         costs += [_measure(selector, *case, video, repeats, where) for case in cases]
     codec = _measure_codec(video, repeats) if "codec" in selectors else None
-    return SelectReport(hardware(place.device), tuple(costs), codec, attention)
+    return SelectReport(hardware(device_options.device), tuple(costs), codec, attention)
 
 
 def _measure(
@@ -146,11 +146,11 @@ def _measure(
     batch: int,
     video: str | None,
     repeats: int,
-    place: DeviceOptions,
+    device_options: DeviceOptions,
 ) -> SelectCost:
     frames = benchmark_clips(batch, selector.pyramid.side, video)
     caps = frame_caps(ratio, FRAMES, selector.pyramid.num_patches)
-    rate = matrix_rate(place.device, place.dtype)
+    rate = matrix_rate(device_options.device, device_options.dtype)
     generator = torch.Generator().manual_seed(0)
     timing = timed(lambda: selector.select(frames, ratio=ratio, generator=generator), repeats)
     flops = selection_flops(selector, [caps])

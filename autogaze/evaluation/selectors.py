@@ -71,21 +71,21 @@ class MeasuredSelector:
 
 
 def load_selector(
-    name: str, pyramid: PatchPyramid | None, place: DeviceOptions, path: str | None = None
+    name: str, pyramid: PatchPyramid | None, device_options: DeviceOptions, path: str | None = None
 ) -> MeasuredSelector:
     """A selector by name.
 
     Args:
         name: in figures.
         pyramid: the patches to choose from; None for the selector's own.
-        place: where a learned selector runs; the others run on the CPU.
+        device_options: where a learned selector runs; the others run on the CPU.
         path: what `autogaze.load` takes; None for the name.
     """
     options = {} if pyramid is None else {"pyramid": pyramid}
     selector = registry.load(path or name, **options)
     if isinstance(selector, Learned):
-        selector.model.static_shapes = place.device.type == "cuda"
-        selector.model.to(place.device).to(place.dtype)  # type: ignore[arg-type]
+        selector.model.static_shapes = device_options.device.type == "cuda"
+        selector.model.to(device_options.device).to(device_options.dtype)  # type: ignore[arg-type]
     return MeasuredSelector(name, selector)
 
 

@@ -89,8 +89,8 @@ def seen_at_scales(
     """The tiles resampled to each scale and back, coarse to fine."""
     parts = []
     for part in tiles.split(_MAX_TILES):  # floats take four times the memory
-        views = resampled_scales(part.float() / 255, pyramid)
-        parts.append((views * 255).round_().to(torch.uint8))
+        resampled = resampled_scales(part.float() / 255, pyramid)
+        parts.append((resampled * 255).round_().to(torch.uint8))
     yield from torch.cat(parts).unbind(dim=1)
 
 

@@ -118,15 +118,15 @@ class ContactSheet(Rendering):
         return frame % self._stride == 0
 
     def _pictures(self, chunk: GazedChunk, frame: int) -> tuple[np.ndarray, ...]:
-        views = seen_at_scales(chunk.frames[:, frame], self.pyramid)
+        resampled = seen_at_scales(chunk.frames[:, frame], self.pyramid)
         patches = chosen_patches(chunk, frame)
         scales = [
             np.where(
                 where.pixels(chosen)[..., None],
-                stitched(view, self.tiles, self.size),
+                stitched(tiles, self.tiles, self.size),
                 np.array(PANEL, np.uint8),
             )
-            for view, chosen, where in zip(views, patches, self._maps, strict=True)
+            for tiles, chosen, where in zip(resampled, patches, self._maps, strict=True)
         ]
         canvas = stitched(chunk.canvas_frames[:, frame], self.tiles, self.size)
         return (frame_picture(chunk, frame, self.size), *scales, canvas)

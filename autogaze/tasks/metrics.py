@@ -1,13 +1,23 @@
 """Reconstruction metrics by name: the canvas, or a VideoMAE's checkpoint."""
 
+from pathlib import Path
 from typing import Any
 
-from autogaze.errors import TrainingError
+from autogaze.errors import CheckpointError, TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 
 CANVAS = "canvas"
+
+
+def check_metric(name: str) -> None:
+    """Raise `CheckpointError` for the VideoMAE that version 0.1.0 carried under the name "learned"."""
+    if name == "learned" and not Path(name).exists():
+        raise CheckpointError(
+            "the metric 'learned' is not in the package any more: give 'canvas', or the "
+            "folder or hub id of a VideoMAE"
+        )
 
 
 def load_metric(
@@ -26,7 +36,7 @@ def load_metric(
 
     Raises:
         TrainingError: losses for the canvas, or unknown ones.
-        CheckpointError: no VideoMAE there.
+        CheckpointError: no VideoMAE there, or "learned", which is not in the package any more.
     """
     if name == CANVAS:
         if loss_type is not None or loss_weights is not None:
@@ -35,6 +45,7 @@ def load_metric(
                 f"{loss_weights!r} for the canvas"
             )
         return CanvasReconstruction(PatchPyramid.parse(scales, 16) if scales else PatchPyramid())
+    check_metric(name)
 
     from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 

@@ -113,6 +113,7 @@ def on_policy_labels(
     Args:
         indices: of the clips in the whole batch.
     """
+    # Seeded with these words: others would change the draws of old trainings.
     drawn = [float(torch.rand(1, generator=context.generator("own gazes", i))) for i in indices]
     chosen = [clip for clip, number in enumerate(drawn) if number < options.on_policy]
     if not chosen:

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from autogaze.errors import TrainingError
+from autogaze.utils.renaming import renaming
 
 log = logging.getLogger("autogaze.training")
 
@@ -273,9 +274,7 @@ def with_current_names(config: Mapping[str, Any], *, warn: bool = True) -> dict[
         if name in algorithm:
             algorithm[new.removeprefix("algorithm.")] = algorithm.pop(name)
             if warn:
-                log.warning(
-                    "option %s is now %s; the old name goes with the next release", old, new
-                )
+                log.warning("option %s", renaming(old, new))
     if algorithm.pop(REMOVED.removeprefix("algorithm."), None) is not None and warn:
         log.warning("option %s has no effect any more", REMOVED)
     return {**config, "algorithm": algorithm}

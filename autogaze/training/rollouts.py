@@ -156,6 +156,7 @@ def reconstructed_frames(task: Task, num_frames: int, context: StepContext) -> t
     """The frames that the task measures in a training step; all of them in validation."""
     if not context.training:
         return tuple(range(num_frames))
+    # The generator is seeded with this word: another one would change the draws of old trainings.
     return task.draw_frames(num_frames, context.generator("judged"))
 
 

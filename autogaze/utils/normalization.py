@@ -1,10 +1,11 @@
 """Pixel statistics: means and standard deviations with which vision models normalise RGB."""
 
-import warnings
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
+
+from autogaze.utils.renaming import warn_renamed
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class PixelStatistics:
     @property
     def deviation(self) -> tuple[float, float, float]:
         """Former name of `std`."""
-        warnings.warn("PixelStatistics.deviation is now `std`", DeprecationWarning, stacklevel=2)
+        warn_renamed("PixelStatistics.deviation", "PixelStatistics.std")
         return self.std
 
 

@@ -5,8 +5,9 @@ imported when they are first used, since tiling and still images need no PyAV.
 """
 
 import importlib
-import warnings
 from typing import TYPE_CHECKING, Any
+
+from autogaze.utils.renaming import warn_renamed
 
 if TYPE_CHECKING:
     from autogaze.video.chunks import ChunkReader, VideoChunk
@@ -26,8 +27,14 @@ _MODULES = {
     "plan_tiles": "tiling",
     "stitch_tiles": "tiling",
 }
-_IN_MOTION = ("MotionField", "NEW_CONTENT", "motion_map")
-_RENAMED = {"open_video": "Video", "read_chunks": "ChunkReader"}
+_RENAMED = {
+    "open_video": "reader.Video",
+    "read_chunks": "chunks.ChunkReader",
+    "MotionField": "motion.MotionField",
+    "NEW_CONTENT": "motion.NEW_CONTENT",
+    "motion_map": "motion.motion_map",
+}
+"""Former names -> module and name; they work on for one release."""
 
 __all__ = [
     "ChunkReader",
@@ -44,14 +51,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _RENAMED:
-        new = _RENAMED[name]
-        warnings.warn(
-            f"autogaze.video.{name} is now called {new}", DeprecationWarning, stacklevel=2
-        )
-        return __getattr__(new)
-    if name in _IN_MOTION:
-        warnings.warn(f"import {name} from autogaze.video.motion", DeprecationWarning, stacklevel=2)
-        return getattr(importlib.import_module("autogaze.video.motion"), name)
-    if name not in _MODULES:
+        warn_renamed(f"autogaze.video.{name}", f"autogaze.video.{_RENAMED[name]}")
+        module, _, name = _RENAMED[name].partition(".")
+    elif name in _MODULES:
+        module = _MODULES[name]
+    else:
         raise AttributeError(f"module 'autogaze.video' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"autogaze.video.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(f"autogaze.video.{module}"), name)

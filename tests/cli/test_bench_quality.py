@@ -84,6 +84,7 @@ def test_videos_alone_are_one_kind(files, tmp_path):
         (["--weights", "a=x", "--weights", "a=y"], "'a' names two things"),
         (["--ratio", "1.5"], "1.5"),
         (["--metric", "no/such/model"], "no/such/model"),
+        (["--metric", "learned"], "canvas"),  # came with the package once
         (["--reference", "oracle"], "oracle"),
         (["--every", "3"], "16 frames"),
         (["--stop-loss", "0.5", "--selector", "greedy"], "--weights"),

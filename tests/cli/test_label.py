@@ -66,7 +66,7 @@ def test_labels_of_a_folder(call, videos):
     report = json.loads(result.stdout)
     assert report["clips"] == 3
     assert report["out"] == "gazing_labels.json"
-    assert report["clips_a_second"] > 0
+    assert report["clips_per_second"] > 0
     labels = labels_of()
     assert sorted(labels.clips) == [f"set/train/{name}.mp4" for name in "abc"]
     for clip in labels.clips.values():

@@ -161,6 +161,7 @@ def test_other_losses_must_be_asked_for(video: Path, mae: Path, monkeypatch) -> 
     [
         (["--loss-type", "l1+efficientnet"], "--loss-type"),
         (["--metric", "./none"], "none"),
+        (["--metric", "learned"], "canvas"),  # came with the package once
         (["--metric", "coarse"], "16+32 / 16"),
         (["--picture", "sheet.jpg"], "sheet.jpg"),
         (["--picture", "no/sheet.png"], "no/sheet.png"),

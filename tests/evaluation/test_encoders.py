@@ -59,7 +59,7 @@ def test_scales_follow_the_side_in_whole_patches():
 
 
 def test_a_checkpoint_is_loaded_with_its_weights_and_seen_at_its_side(tmp_path):
-    encoder = load_encoder(tiny.saved(tmp_path / "model"), tiny.PLACE)
+    encoder = load_encoder(tiny.saved(tmp_path / "model"), tiny.DEVICE_OPTIONS)
     assert not encoder.random
     assert encoder.pyramid.side == 64
     assert encoder.statistics == SIGLIP
@@ -71,7 +71,7 @@ def test_a_checkpoint_is_seen_at_the_scales_and_in_the_colours_saved_with_it(tmp
     gazed(tiny.siglip(), scales="32+96").save_pretrained(tmp_path)
     processor = tf.ViTImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
     processor.save_pretrained(tmp_path)
-    encoder = load_encoder(str(tmp_path), tiny.PLACE)
+    encoder = load_encoder(str(tmp_path), tiny.DEVICE_OPTIONS)
     assert encoder.pyramid == PatchPyramid((32, 96), 16)
     assert encoder.statistics == PixelStatistics((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     white = torch.full((1, 1, 3, 96, 96), 255, dtype=torch.uint8)
@@ -93,7 +93,7 @@ def test_a_checkpoint_is_seen_at_the_scales_and_in_the_colours_saved_with_it(tmp
     }.items(),
 )
 def test_without_a_processor_the_colours_are_the_familys(family, statistics):
-    assert measured(family, FAMILIES[family].model(), tiny.PLACE).statistics == statistics
+    assert measured(family, FAMILIES[family].model(), tiny.DEVICE_OPTIONS).statistics == statistics
 
 
 def test_a_processor_of_grey_pictures_does_not_fit(tmp_path):
@@ -102,7 +102,7 @@ def test_a_processor_of_grey_pictures_does_not_fit(tmp_path):
         json.dumps({"image_processor_type": "X", "image_mean": [0.5], "image_std": [0.5]})
     )
     with pytest.raises(EncoderError, match=r"\bmean of 1\b.*\bstd of 1\b"):
-        load_encoder(folder, tiny.PLACE)
+        load_encoder(folder, tiny.DEVICE_OPTIONS)
 
 
 def test_what_cannot_be_an_encoder_is_refused_before_weights_are_read(tmp_path):
@@ -147,7 +147,7 @@ def videos(tmp_path):
 def toy(adapter: type[EncoderAdapter]):
     register_encoder("toy-eyes", adapter, model_class=ToyModel)
     torch.manual_seed(0)
-    return measured("toy", with_large_weights(ToyModel(ToyConfig())), tiny.PLACE)
+    return measured("toy", with_large_weights(ToyModel(ToyConfig())), tiny.DEVICE_OPTIONS)
 
 
 def test_an_encoder_of_ones_own_is_timed_with_nothing_said_of_it(videos):

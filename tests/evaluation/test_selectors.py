@@ -9,7 +9,7 @@ from autogaze.errors import SelectorError
 from autogaze.evaluation.flops import canvas_flops, learned_flops, selection_flops
 from autogaze.evaluation.selectors import check_selectors, load_selector, with_controls
 from autogaze.selectors.learned import Learned
-from tests.evaluation.tiny import PLACE
+from tests.evaluation.tiny import DEVICE_OPTIONS
 
 
 def frames(side: int, num_frames: int = 2) -> Clips:
@@ -23,7 +23,7 @@ def test_the_controls_are_always_there_and_once():
 
 
 def test_the_learned_selector_takes_the_share_it_is_given():
-    selector = load_selector("learned", PatchPyramid(), PLACE)
+    selector = load_selector("learned", PatchPyramid(), DEVICE_OPTIONS)
     chosen = selector.select(frames(224), 0.05, torch.Generator())
     assert chosen.gaze.lengths.tolist() == [[13, 13]]
     assert isinstance(selector.selector, Learned)
@@ -36,7 +36,7 @@ def test_the_learned_selector_takes_the_share_it_is_given():
 
 def test_the_learned_selector_serves_another_grid_by_tiles():
     pyramid = PatchPyramid((56, 112, 196, 384), 14, crop=True)
-    selector = load_selector("learned", pyramid, PLACE)
+    selector = load_selector("learned", pyramid, DEVICE_OPTIONS)
     chosen = selector.select(frames(384, 1), 0.05, torch.Generator())
     # 2 x 2 tiles of 14 x 14 cells cover 27 x 27; each takes its part of the frame's cap.
     assert chosen.decoded.lengths.tolist() == [[int(0.05 * pyramid.num_patches) // 4]] * 4
@@ -49,7 +49,7 @@ def test_the_learned_selector_serves_another_grid_by_tiles():
 
 def test_training_free_selectors_choose_from_the_encoders_patches():
     pyramid = PatchPyramid((16, 32, 64), 16)
-    selector = load_selector("greedy", pyramid, PLACE)
+    selector = load_selector("greedy", pyramid, DEVICE_OPTIONS)
     chosen = selector.select(frames(64), 0.5, torch.Generator())
     assert chosen.gaze.pyramid == pyramid
     lengths = chosen.decoded.lengths.tolist()

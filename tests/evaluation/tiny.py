@@ -13,7 +13,7 @@ from autogaze.evaluation.encoders import MeasuredEncoder, measured
 from autogaze.evaluation.timing import MemoryGauge
 from autogaze.utils.device import DeviceOptions
 
-PLACE = DeviceOptions(torch.device("cpu"), torch.float32)
+DEVICE_OPTIONS = DeviceOptions(torch.device("cpu"), torch.float32)
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -31,7 +31,9 @@ def siglip(**options: Any) -> tf.SiglipVisionModel:
 def encoder(model: Any = None, side: int = 64, **options: Any) -> MeasuredEncoder:
     """An encoder of 64-pixel frames: 1 + 4 + 16 = 21 patches of 16 pixels."""
     scales = (16, 32, side)
-    return measured("tiny", model or siglip(image_size=side), PLACE, scales=scales, **options)
+    return measured(
+        "tiny", model or siglip(image_size=side), DEVICE_OPTIONS, scales=scales, **options
+    )
 
 
 def saved(folder: Path, side: int = 64, **options: Any) -> str:
@@ -46,7 +48,7 @@ def encode_report(encoder: MeasuredEncoder, video: str, *grid: Any, **options: A
         patch.setattr("autogaze.evaluation.encode.load_encoder", lambda *_: encoder)
         patch.setattr("autogaze.evaluation.encode.memory_gauge", lambda _: MemoryGauge())
         patch.setattr("autogaze.evaluation.encode.gc.collect", lambda: 0)
-        return bench_encode(video, ["tiny"], *grid, place=PLACE, **options)
+        return bench_encode(video, ["tiny"], *grid, device_options=DEVICE_OPTIONS, **options)
 
 
 def random_gaze(

@@ -20,6 +20,7 @@ from autogaze.reconstruction.canvas import Reconstruction
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet, weights_file
 from autogaze.tasks.base import Task
 from autogaze.tasks.losses import DEPTHS
+from autogaze.tasks.metrics import check_metric
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
 CANVAS, VIDEO_MAE, FEATURES = "canvas", "video-mae", "features"
@@ -161,6 +162,7 @@ def check_metrics(video_mae: str | None, features: bool) -> None:
         weights_file(NETWORK)
     if video_mae is None or Path(video_mae).exists():
         return
+    check_metric(video_mae)
     owner, _, name = video_mae.partition("/")
     if not (owner and name) or "/" in name or owner[0] in ".~":
         raise CheckpointError(f"--metric {video_mae}: no such VideoMAE checkpoint")

@@ -61,7 +61,7 @@ class Setting:
         reference: the row with which the others are compared.
         seed: of clips, gazes and draws.
         every: networks measured every so-many-th frame.
-        place: the device.
+        device: and precision of the models.
         weights: (name, folder or hub id) of learned weights.
         video_mae: checkpoint of that metric, if it was measured.
     """
@@ -70,7 +70,7 @@ class Setting:
     reference: str
     seed: int
     every: int
-    place: str
+    device: str
     weights: tuple[tuple[str, str], ...]
     video_mae: str | None
 
@@ -172,7 +172,7 @@ def bench_quality(
     every: int = 1,
     seed: int = 0,
     batch: int = 4,
-    place: DeviceOptions,
+    device_options: DeviceOptions,
 ) -> QualityReport:
     """Measure everything.
 
@@ -188,11 +188,11 @@ def bench_quality(
         every: networks measure every so-many-th frame.
         batch: clips at a time.
     """
-    compared = load_selectors(selectors, weights, place)
+    compared = load_selectors(selectors, weights, device_options)
     pyramid = compared[0].selector.pyramid
     planned = plan_clips(files, per_kind=clips, side=pyramid.side, seed=seed)
     shuffled(planned)  # raises where a kind is too small
-    metrics = load_metrics(video_mae, features, pyramid, place.device)
+    metrics = load_metrics(video_mae, features, pyramid, device_options.device)
     stopping = [one for one in compared if can_stop(one.selector, threshold_metric)]
     steps = num_steps(compared, len(planned), batch)
     if thresholds:
@@ -200,22 +200,22 @@ def bench_quality(
     with ProgressBar(steps) as bar:
         measured = measure(
             planned, compared, metrics, ratios,
-            batch=batch, device=place.device, every=every, seed=seed, step=bar.begin,
+            batch=batch, device=device_options.device, every=every, seed=seed, step=bar.begin,
         )  # fmt: skip
         stopped = None
         if thresholds:
             metric = next(one for one in metrics if one.name == threshold_metric)
             stopped = measure_thresholds(
                 planned, stopping, metric, thresholds,
-                batch=batch, device=place.device, seed=seed, step=bar.begin,
+                batch=batch, device=device_options.device, seed=seed, step=bar.begin,
             )  # fmt: skip
     shipped = ((LEARNED, "of the package"),) if LEARNED in selectors else ()
     setting = Setting(
-        hardware=hardware(place.device),
+        hardware=hardware(device_options.device),
         reference=reference,
         seed=seed,
         every=every,
-        place=str(place),
+        device=str(device_options),
         weights=(*weights.items(), *shipped),
         video_mae=video_mae,
     )

@@ -82,7 +82,7 @@ def check_selectors(names: Sequence[str]) -> None:
 
 
 def load_selectors(
-    names: Sequence[str], weights: dict[str, str], place: DeviceOptions
+    names: Sequence[str], weights: dict[str, str], device_options: DeviceOptions
 ) -> list[MeasuredSelector]:
     """Learned weights, then selectors without, then the controls; all of one pyramid.
 
@@ -93,7 +93,7 @@ def load_selectors(
     learned: list[MeasuredSelector] = []
     shipped = {registry.LEARNED: registry.LEARNED} if registry.LEARNED in names else {}
     for name, path in {**weights, **shipped}.items():
-        one = load_selector(name, None, place, path)
+        one = load_selector(name, None, device_options, path)
         if not isinstance(one.selector, Learned):
             raise SelectorError(f"--weights {name}={path}: is no learned selector")
         if learned and one.selector.pyramid != learned[0].selector.pyramid:
@@ -104,7 +104,9 @@ def load_selectors(
         learned.append(one)
     pyramid = learned[0].selector.pyramid if learned else PatchPyramid()
     others = [name for name in names if name not in (*CONTROLS, registry.LEARNED)]
-    return learned + [load_selector(name, pyramid, place) for name in with_controls(others)]
+    return learned + [
+        load_selector(name, pyramid, device_options) for name in with_controls(others)
+    ]
 
 
 def shuffled(clips: Sequence[QualityClip]) -> list[int]:

@@ -1,0 +1,13 @@
+"""Warnings about former names, which work on for one release."""
+
+import warnings
+
+
+def renaming(old: str, new: str) -> str:
+    """What users of a former name are told."""
+    return f"{old} is now {new}; the old name goes with the next release"
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn whoever called the function, property or module attribute that calls this."""
+    warnings.warn(renaming(old, new), DeprecationWarning, stacklevel=3)
