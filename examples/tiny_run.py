@@ -67,6 +67,8 @@ def train(kind: str, folder: Path, options: list[str]) -> None:
     command = [sys.executable, "-m", "autogaze.train", "--config-name", NAME.format(kind)]
     place = [f"exp_folder={folder.parent}", f"exp_name={folder.name}"]
     command += [f"trainer.{option}" for option in (*place, *options)]
+    if kind == "grpo":
+        command.append("algorithm.policy=as_released")  # as docs/experiments.md measured it
     print(" ".join(command), flush=True)
     subprocess.run(command, check=True)
 

@@ -7,9 +7,11 @@
                over the frames f that end after s
     loss_r     - sum_s exp(log p_s - log p_s.detach()) c_s  +  P_r
 
-The exponential is 1 and its gradient is that of log p_s: the policy gradient. One update per
-rollout, so nothing is clipped; no KL term, no normalisation by length. Samples and rewards come
-from `autogaze.training.algorithms.GRPO`; P_r is the loss-prediction term.
+The exponential is 1 and its gradient is that of log p_s: the policy gradient, where p_s is of the
+distribution that s was drawn from (`algorithm.policy=sampled`; `as_released` takes that at
+temperature 1 with nothing masked, as the release does). One update per rollout, so nothing is
+clipped; no KL term, no normalisation by length. Samples and rewards come from
+`autogaze.training.algorithms.GRPO`; P_r is the loss-prediction term.
 """
 
 from collections.abc import Sequence
@@ -58,6 +60,22 @@ def group_advantage(reward: Float[Tensor, "R F"], group_size: int) -> Float[Tens
         raise TrainingError(f"{len(reward)} rows cannot be divided into groups of {group_size}")
     groups = reward.unflatten(0, (group_size, -1))  # (G, clips, F)
     return (groups - groups.mean(0)).flatten(0, 1)
+
+
+def reward_spread(reward: Float[Tensor, "R F"], group_size: int) -> Float[Tensor, " R"]:
+    """Standard deviation of the rewards within the group of every row, mean over frames.
+
+    From a group without spread nothing can be learned: its advantages are 0.
+    """
+    groups = reward.unflatten(0, (group_size, -1))  # (G, clips, F)
+    return groups.std(0, correction=0).mean(1).repeat(group_size)
+
+
+def without_spread(reward: Float[Tensor, "R F"], group_size: int) -> Float[Tensor, " R"]:
+    """1 for the rows of groups whose rewards are all the same up to rounding, else 0."""
+    groups = reward.unflatten(0, (group_size, -1))
+    same = torch.isclose(groups.amax(0), groups.amin(0)).all(1)  # (clips,)
+    return same.to(reward.dtype).repeat(group_size)
 
 
 def credited(

@@ -134,7 +134,10 @@ class GRPO(Algorithm):
         groups = [rows.gaze(slice(g * B, (g + 1) * B)) for g in range(G)]
         reward = torch.cat([task(rgb, gaze, reconstructed).reward for gaze in groups])  # (R, F)
         losses, known = at_last_gazes(rows, reconstructed, -reward)
-        return RolloutBatch(frames, rows, reconstructed, losses, known, reward)
+        temperature = context.temperature if self.options.policy == "sampled" else None
+        return RolloutBatch(
+            frames, rows, reconstructed, losses, known, reward, temperature=temperature
+        )
 
     def loss(self, rollout: Rollout, batch: RolloutBatch) -> Float[Tensor, " R"]:
         if batch.reward is None:

@@ -158,6 +158,8 @@ class AlgorithmOptions:
         name: one of `autogaze.training.algorithms.ALGORITHMS`.
         group_size: rollouts per clip, G (GRPO).
         discount_factor: of credit, per gaze (GRPO), in (0, 1].
+        policy: whose log-probabilities GRPO takes: of the policy that `sampled` the gazes, or those
+            `as_released`, at temperature 1 with nothing masked.
         optimize_task_loss_prediction: add the loss-prediction term.
         on_policy: share of the clips in [0, 1] that NTP trains on the model's own gazes in place
             of the labelled ones, with targets from the canvas search at every step (DAgger).
@@ -168,12 +170,14 @@ class AlgorithmOptions:
     name: str = "ntp"
     group_size: int = 1
     discount_factor: float = 1.0
+    policy: str = "sampled"
     optimize_task_loss_prediction: bool = True
     on_policy: float = 0.0
     on_policy_softness: float = 0.1
     auxiliary_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        check_choice("algorithm.policy", self.policy, ("as_released", "sampled"))
         for name, wanted, fits in (
             ("on_policy", "lie in [0, 1]", 0 <= self.on_policy <= 1),
             ("on_policy_softness", "be above 0", self.on_policy_softness > 0),

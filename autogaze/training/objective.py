@@ -1,11 +1,12 @@
 """Objective: what training minimises, from rollouts to differentiable losses."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autogaze.algorithms.grpo import reward_spread, without_spread
 from autogaze.algorithms.rollout import Rollout
 from autogaze.datasets.clip import ClipBatch
 from autogaze.errors import TrainingError
@@ -17,6 +18,22 @@ from autogaze.training.auxiliary import auxiliary_loss
 from autogaze.training.loader import StepContext
 from autogaze.training.rollouts import BatchCounts, RolloutBatch
 
+REWARDED = ("reward", "reward_spread", "groups_without_spread")
+"""What is measured of rewards: their mean, and how they differ within groups."""
+
+
+@dataclass(frozen=True)
+class RowValues:
+    """What a step finds for every one of R rows, by name.
+
+    Attributes:
+        losses: training minimises the mean of their sum.
+        metrics: without a graph; their means are logged.
+    """
+
+    losses: dict[str, Float[Tensor, " R"]]
+    metrics: dict[str, Float[Tensor, " R"]] = field(default_factory=dict)
+
 
 class Objective:
     """A selector, a task, and the algorithm that trains one for the other.
@@ -27,6 +44,8 @@ class Objective:
     Attributes:
         loss_names: of the losses that are trained: `loss` of the algorithm, `task_loss` of the
             task itself, `auxiliary_loss` of vision tokens (`autogaze.training.auxiliary`).
+        metric_names: of what else is measured; where gazes are sampled, `REWARDED` and the
+            `entropy` of the distributions that they are drawn from.
 
     Raises:
         TrainingError: pyramids that differ, or nothing that could be trained.
@@ -72,6 +91,9 @@ class Objective:
             "auxiliary_loss": train_gaze and algorithm.options.auxiliary_weight > 0,
         }
         self.loss_names = tuple(name for name, is_trained in trained.items() if is_trained)
+        self.metric_names: tuple[str, ...] = REWARDED if algorithm.samples else ()
+        if algorithm.samples and train_gaze:
+            self.metric_names += ("entropy",)
 
     @torch.no_grad()
     def rollouts(self, batch: ClipBatch, context: StepContext) -> RolloutBatch | None:
@@ -81,27 +103,48 @@ class Objective:
         batch = replace(batch, frames=batch.frames.to(self.device, non_blocking=True))
         return self.algorithm.rollouts(self.model, self.task, batch, context)
 
-    def losses(self, batch: RolloutBatch, counts: BatchCounts) -> dict[str, Float[Tensor, " R"]]:
-        """Losses of every row, by `loss_names`; training minimises the mean of their sum.
+    def values(self, batch: RolloutBatch, counts: BatchCounts) -> RowValues:
+        """Losses and metrics of every row, by `loss_names` and `metric_names`.
 
         Args:
             counts: of the whole batch, which losses are normalised by.
         """
-        found = self.gaze_losses(batch, counts) if self.train_gaze else {}
+        gaze = self.gaze_values(batch, counts) if self.train_gaze else RowValues({})
+        found = dict(gaze.losses)
         if self.train_task:
             repeated = batch.rgb.repeat(batch.num_rows // len(batch.frames), 1, 1, 1, 1)
             output = self.task(repeated, batch.rows.gaze(), batch.reconstructed)
             found["task_loss"] = output.loss
-        return {name: found[name] for name in self.loss_names}
+        metrics = dict(gaze.metrics)
+        if self.algorithm.samples:
+            if batch.reward is None:
+                raise TrainingError(
+                    f"algorithm {self.algorithm.name} made rollouts without rewards"
+                )
+            G = batch.num_rows // len(batch.frames)
+            metrics["reward"] = batch.reward.mean(1)
+            metrics["reward_spread"] = reward_spread(batch.reward, G)
+            metrics["groups_without_spread"] = without_spread(batch.reward, G)
+        return RowValues(
+            {name: found[name] for name in self.loss_names},
+            {name: metrics[name] for name in self.metric_names},
+        )
 
-    def gaze_losses(
-        self, batch: RolloutBatch, counts: BatchCounts
-    ) -> dict[str, Float[Tensor, " R"]]:
+    def gaze_values(self, batch: RolloutBatch, counts: BatchCounts) -> RowValues:
         """The algorithm's `loss`, and the weighted `auxiliary_loss` where it has a weight."""
         rows, decoder = batch.rows, self.model.gazing_model.gaze_decoder
         tokens, _ = self.model.gazing_model.vision_tokens(batch.video)  # once per clip
         tokens = tokens.repeat(batch.num_rows // len(tokens), 1, 1, 1)  # (R, T, tokens, C)
-        scores = score(decoder, tokens, rows.ids, rows.kept, list(rows.slots), batch.targets)
+        scores = score(
+            decoder,
+            tokens,
+            rows.ids,
+            rows.kept,
+            list(rows.slots),
+            batch.targets,
+            temperature=batch.temperature,
+            entropy=self.algorithm.samples,
+        )
         rollout = Rollout(
             scores.log_probs.float(),
             ~rows.kept,
@@ -114,4 +157,7 @@ class Objective:
         losses = {"loss": self.algorithm.loss(rollout, batch)}
         if weight := self.algorithm.options.auxiliary_weight:
             losses["auxiliary_loss"] = weight * auxiliary_loss(batch, tokens, scores.vision_states)
-        return losses
+        if scores.entropy is None:
+            return RowValues(losses)
+        counted = scores.entropy.masked_fill(~rows.kept, 0.0).sum(1) / counts.mean_gazes
+        return RowValues(losses, {"entropy": counted})  # the mean over all gazes

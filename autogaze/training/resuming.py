@@ -216,7 +216,9 @@ def read_options(checkpoint: Path) -> dict[str, Any] | None:
         return None
     try:
         options = with_current_names(json.loads(path.read_text()), warn=False)
-        _ = options["algorithm"]["name"], options["trainer"]["train_gaze"]
+        name, _ = options["algorithm"]["name"], options["trainer"]["train_gaze"]
+        if name == "grpo":  # written before the option was there
+            options["algorithm"].setdefault("policy", "as_released")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not the options of a training: {error!r}") from error
     return options

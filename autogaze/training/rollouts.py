@@ -90,6 +90,8 @@ class RolloutBatch:
         losses_known: (R, slots) where it is known.
         reward: (R, F) of every row at each reconstructed frame, for algorithms with rewards.
         targets: (R, slots, V) see `GazeLabels`, where labels have any.
+        temperature: that the gazes were sampled at, where the loss takes log-probabilities of the
+            policy that sampled; None for those as released (see `models.autogaze.scoring`).
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
@@ -99,6 +101,7 @@ class RolloutBatch:
     losses_known: Bool[Tensor, "R slots"] | None = None
     reward: Float[Tensor, "R F"] | None = None
     targets: Float[Tensor, "R slots V"] | None = None
+    temperature: float | None = None
 
     @property
     def num_rows(self) -> int:

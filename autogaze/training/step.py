@@ -106,17 +106,15 @@ class TrainingStep:
     def _backward(self, rollouts: Sequence[RolloutBatch], counts: BatchCounts) -> dict[str, float]:
         """Gradients of the mean loss over all rows of all processes; returns the means."""
         objective = self.objective
-        names = objective.loss_names + ("reward",) * objective.algorithm.samples
+        names = objective.loss_names + objective.metric_names
         sums = torch.zeros(len(names), device=objective.device)
         for batch in rollouts:
             with self.accelerator.autocast():
-                losses = objective.losses(batch, counts)
-                total = torch.stack([part.sum() for part in losses.values()]).sum()
+                values = objective.values(batch, counts)
+                total = torch.stack([part.sum() for part in values.losses.values()]).sum()
                 total = total / counts.rows
             self.accelerator.backward(total)
-            parts = list(losses.values())
-            if batch.reward is not None:
-                parts.append(batch.reward.mean(1))
+            parts = [*values.losses.values(), *values.metrics.values()]
             sums += torch.stack([part.detach().sum().float() for part in parts])
         sum_gradients(self.parameters, self.accelerator)
         totals = self._sum(sums.tolist())

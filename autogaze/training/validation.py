@@ -172,8 +172,8 @@ class Validation:
         rollouts = objective.rollouts(batch, self.context)
         predicts = objective.algorithm.options.optimize_task_loss_prediction
         if rollouts is not None and not (predicts and rollouts.losses is None):
-            losses = objective.gaze_losses(rollouts, BatchCounts.of([rollouts]))
-            means.add("algorithm_loss", losses["loss"])
+            values = objective.gaze_values(rollouts, BatchCounts.of([rollouts]))
+            means.add("algorithm_loss", values.losses["loss"])
 
     def _count_unreadable(self, unreadable: Sequence[UnreadableClip]) -> dict[str, float]:
         """Report this process's unreadable clips; the number of all processes, if any."""

@@ -1,4 +1,9 @@
-"""Teacher-forced scoring: log-probabilities of given gazes, and the losses predicted after them."""
+"""Teacher-forced scoring: log-probabilities of given gazes, and the losses predicted after them.
+
+Probabilities are of one of two distributions. *As released*: over all V + 1 ids, at temperature 1,
+nothing masked. *Of the policy that sampled*: over the patches that could be drawn in that slot (EOS
+and the frame's earlier patches left out), of logits divided by the temperature.
+"""
 
 from dataclasses import dataclass
 
@@ -15,14 +20,16 @@ class Scores:
     """Scores of B rows with S slots each; undefined in padded slots.
 
     Attributes:
-        log_probs: log(p + 1e-8) of each gaze, among all V + 1 ids.
+        log_probs: log-probability of each gaze; as released, log(p + 1e-8).
         predicted_losses: the reconstruction loss predicted after each gaze.
         vision_states: final hidden state of every vision token.
+        entropy: of the distribution of each gaze in nats, without a graph; None unless asked for.
     """
 
     log_probs: Float[Tensor, "B S"]
     predicted_losses: Float[Tensor, "B S"]
     vision_states: Float[Tensor, "B T tokens C"]
+    entropy: Float[Tensor, "B S"] | None = None
 
 
 def score(
@@ -32,6 +39,9 @@ def score(
     kept: Bool[Tensor, "B S"],
     slots: list[int],
     targets: Float[Tensor, "B S V"] | None = None,
+    *,
+    temperature: float | None = None,
+    entropy: bool = False,
 ) -> Scores:
     """Teacher-forced pass over whole clips; differentiable.
 
@@ -44,9 +54,13 @@ def score(
         slots: slots per frame, S in all.
         targets: a distribution over all patches in the place of each gaze; `log_probs` are
             then the means of the patches' own, weighted by these.
+        temperature: that the gazes were sampled at, for probabilities of the policy that sampled;
+            None for those as released.
+        entropy: whether it is computed.
 
     Raises:
-        SelectorError: gazes that do not fit the video.
+        SelectorError: gazes that do not fit the video, a temperature that is not positive or one
+            that comes with targets.
     """
     sequence = _forward(decoder, vision_tokens, ids, kept, slots)
     hidden, rank = sequence.hidden, sequence.rank  # (B, N, C), (S,)
@@ -58,11 +72,23 @@ def score(
     block = block.to(hidden.device)
     # In half precision a probability has two or three digits: too few for its logarithm.
     exact = torch.promote_types(logits.dtype, torch.float32)
-    probs = logits.softmax(-1, dtype=exact)[:, block, head]  # (B, S, V + 1)
-    if targets is None:
-        logs = (probs.gather(-1, torch.where(kept, ids, eos)[..., None])[..., 0] + 1e-8).log()
+    if temperature is not None:
+        if temperature <= 0 or targets is not None:
+            raise SelectorError(
+                f"temperature={temperature} must be above 0, and has no meaning with targets"
+            )
+        scaled = logits[:, block, head, :eos].to(exact) / temperature  # (B, S, V)
+        taken = taken_before(ids, kept, slots, eos)
+        policy = scaled.masked_fill(taken, -torch.inf).log_softmax(-1)
+        logs = policy.gather(-1, torch.where(kept, ids, 0)[..., None])[..., 0]
+        probs = policy.detach().exp()
     else:
-        logs = (targets * (probs[..., :eos] + 1e-8).log()).sum(-1)
+        probs = logits.softmax(-1, dtype=exact)[:, block, head]  # (B, S, V + 1)
+        if targets is None:
+            logs = (probs.gather(-1, torch.where(kept, ids, eos)[..., None])[..., 0] + 1e-8).log()
+        else:
+            logs = (targets * (probs[..., :eos] + 1e-8).log()).sum(-1)
+    spread = torch.special.entr(probs.detach()).sum(-1) if entropy else None
     after = torch.where(
         sequence.ends_block.to(hidden.device),
         decoder.predicted_losses(hidden[:, sequence.own.to(hidden.device)])[..., 0],
@@ -72,7 +98,20 @@ def score(
     ends_of_vision = [num_tokens * (t + 1) + sum(slots[:t]) for t in range(len(slots))]
     # (B, T, tokens, C)
     states = torch.stack([hidden[:, end - num_tokens : end] for end in ends_of_vision], 1)
-    return Scores(logs, after, states)
+    return Scores(logs, after, states, spread)
+
+
+def taken_before(
+    ids: Int[Tensor, "B S"], kept: Bool[Tensor, "B S"], slots: list[int], num_patches: int
+) -> Bool[Tensor, "B S V"]:
+    """True for the patches that were gazed at earlier in a slot's own frame."""
+    parts = []
+    for of_frame, real in zip(ids.split(slots, 1), kept.split(slots, 1), strict=True):
+        patches = torch.where(real, of_frame, 0)[..., None]
+        chosen = torch.zeros(*patches.shape[:2], num_patches, dtype=torch.int16, device=ids.device)
+        chosen.scatter_(2, patches, real[..., None].to(chosen.dtype))
+        parts.append(chosen.cumsum(1, dtype=chosen.dtype) > chosen)
+    return torch.cat(parts, 1)
 
 
 def loss_states(
