@@ -14,7 +14,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autogaze.errors import GeometryError
+from autogaze.checks import shown, whole
+from autogaze.errors import AutoGazeError, GeometryError
+from autogaze.gaze_checks import (
+    check_fields,
+    check_losses,
+    check_pyramid,
+    is_plain,
+    padded_fields,
+    shape,
+)
 from autogaze.gaze_io import GazeWriter, read_gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
@@ -37,7 +46,8 @@ class Gaze:
         source: the video and tiling behind the clips (one clip per tile), if any.
 
     Raises:
-        GeometryError: shapes that disagree, ids out of range or twice in a frame.
+        GeometryError: values of other types, shapes that disagree; on a CPU also ids out of range
+            or twice in a frame, and losses that are not finite.
     """
 
     pyramid: PatchPyramid
@@ -49,26 +59,21 @@ class Gaze:
     source: Source | None = None
 
     def __post_init__(self) -> None:
-        if self.ids.ndim != 1 or self.ids.is_floating_point():
-            raise GeometryError(f"ids must be a flat integer tensor, got {_shape(self.ids)}")
-        if self.lengths.ndim != 2 or self.lengths.is_floating_point():
-            raise GeometryError(f"lengths must be (clips, frames), got {_shape(self.lengths)}")
+        check_fields(self.pyramid, self.ids, self.lengths, self.ordered, self.metric, self.source)
         object.__setattr__(self, "ids", self.ids.long())
         object.__setattr__(self, "lengths", self.lengths.long().cpu())
-        if (self.lengths < 0).any() or int(self.lengths.sum()) != self.ids.numel():
-            raise GeometryError(
-                f"lengths count {int(self.lengths.sum())} patches, but there are {self.ids.numel()} ids"
-            )
-        if self.losses is not None and self.losses.shape != self.lengths.shape:
-            raise GeometryError(
-                f"losses are {_shape(self.losses)}, expected {_shape(self.lengths)} like lengths"
-            )
+        lengths, total = self.lengths, self.ids.numel()
+        impossible = lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= total
+        if impossible or int(lengths.sum()) != total:
+            count = sum(lengths.flatten().tolist())  # a sum in 64 bits may wrap around
+            raise GeometryError(f"lengths count {count} patches, but there are {total} ids")
+        check_losses(self.losses, self.lengths)
         if self.source is not None:
             expected = (self.source.tiles.num_tiles, self.source.num_frames)
             if tuple(self.lengths.shape) != expected:
                 raise GeometryError(
                     f"the source has {expected[0]} tiles and {expected[1]} frames, "
-                    f"the gaze is {_shape(self.lengths)}"
+                    f"the gaze is {shape(self.lengths)}"
                 )
         # Checking values would make a GPU wait; gazes made there are right by construction.
         if self.ids.device.type == "cpu":
@@ -201,42 +206,45 @@ class Gaze:
         Raises:
             GeometryError: shapes that disagree with each other or with `pyramid`.
         """
-        try:
-            positions, is_padding = padded["gazing_pos"], padded["if_padded_gazing"].bool()
-            slots = torch.as_tensor(padded["num_gazing_each_frame"]).long().cpu()
-        except KeyError as error:
-            raise GeometryError(
-                f"the gaze has no {error}; expected gazing_pos, if_padded_gazing and "
-                f"num_gazing_each_frame, got {sorted(padded)}"
-            ) from None
+        positions, is_padding, slots = padded_fields(padded)
+        check_pyramid(pyramid)
         vocabulary = padded.get("num_vision_tokens_each_frame", pyramid.num_patches)
-        if vocabulary != pyramid.num_patches:
+        if whole(vocabulary) != pyramid.num_patches:
             raise GeometryError(
-                f"the gaze has {vocabulary} patches per frame, the pyramid {pyramid} "
+                f"the gaze has {shown(vocabulary)} patches per frame, the pyramid {pyramid} "
                 f"has {pyramid.num_patches}"
             )
-        if positions.shape != is_padding.shape or positions.shape[-1] != int(slots.sum()):
+        total = sum(slots.tolist())
+        if is_padding.shape != positions.shape or positions.shape[1] != total:
             raise GeometryError(
-                f"gazing_pos is {_shape(positions)}, if_padded_gazing {_shape(is_padding)}, "
-                f"and the frames have {int(slots.sum())} slots in all"
+                f"gazing_pos is {shape(positions)}, if_padded_gazing {shape(is_padding)}, "
+                f"and the frames have {total} slots in all"
             )
         frame = torch.repeat_interleave(torch.arange(len(slots)), slots).to(positions.device)
         kept = ~is_padding
-        lengths = torch.stack([part.sum(-1) for part in kept.split(slots.tolist(), -1)], -1)
-        return cls(pyramid, (positions - vocabulary * frame)[kept], lengths, **extra)
+        counts = [part.sum(-1) for part in kept.split(slots.tolist(), -1)] if len(slots) else []
+        lengths = torch.stack(counts, -1) if counts else slots.new_zeros(len(positions), 0)
+        return cls(pyramid, (positions - pyramid.num_patches * frame)[kept], lengths, **extra)
 
     @classmethod
     def from_mask(cls, pyramid: PatchPyramid, mask: Bool[Tensor, "B T V"], **extra: Any) -> "Gaze":
         """The gaze of a mask; ids ascend, so `ordered` is False."""
-        if mask.ndim != 3 or mask.shape[-1] != pyramid.num_patches:
+        check_pyramid(pyramid)
+        if not (is_plain(mask) and mask.ndim == 3 and mask.shape[-1] == pyramid.num_patches):
             raise GeometryError(
-                f"mask is {_shape(mask)}, expected (clips, frames, {pyramid.num_patches})"
+                f"mask is {shape(mask)}, expected (clips, frames, {pyramid.num_patches})"
             )
         return cls(pyramid, mask.nonzero()[:, 2], mask.sum(-1), ordered=False, **extra)
 
     @classmethod
     def everything(cls, pyramid: PatchPyramid, num_clips: int, num_frames: int) -> "Gaze":
         """Every patch of every frame, at all scales."""
+        check_pyramid(pyramid)
+        clips, frames = whole(num_clips), whole(num_frames)
+        if clips is None or frames is None or min(clips, frames) < 0:
+            raise GeometryError(
+                f"expected numbers of clips and frames, got {shown(num_clips)} and {shown(num_frames)}"
+            )
         ids = torch.arange(pyramid.num_patches).repeat(num_clips * num_frames)
         lengths = torch.full((num_clips, num_frames), pyramid.num_patches)
         return cls(pyramid, ids, lengths, ordered=False)
@@ -252,9 +260,8 @@ class Gaze:
             for clip in range(gazes[0].num_clips)
             for gaze in gazes
         ]
-        source = gazes[0].source
-        for gaze in gazes[1:]:
-            source = source.followed_by(gaze.source) if source and gaze.source else None
+        sources = [gaze.source for gaze in gazes if gaze.source is not None]
+        source = Source.joined(sources) if len(sources) == len(gazes) else None
         return cls._joined(gazes, ids, dim=1, source=source)
 
     @classmethod
@@ -279,7 +286,17 @@ class Gaze:
         )
 
     def frames(self, start: int, stop: int) -> "Gaze":
-        """Frames [start, stop) of every clip; the inverse of `cat_frames`."""
+        """Frames [start, stop) of every clip; the inverse of `cat_frames`.
+
+        Raises:
+            GeometryError: the gaze does not have these frames.
+        """
+        first, end = whole(start), whole(stop)
+        if first is None or end is None or not 0 <= first <= end <= self.num_frames:
+            raise GeometryError(
+                f"frames must be a range within the {self.num_frames} of the gaze, got "
+                f"{shown(start)} to {shown(stop)}"
+            )
         firsts = range(0, self.lengths.numel(), max(1, self.num_frames))
         ids = [self._ids(first + start, first + stop) for first in firsts]
         source = self.source and replace(
@@ -355,7 +372,11 @@ class Gaze:
         Raises:
             AutoGazeError: missing, or not a gaze file; the message names it and the cause.
         """
-        return cls(**read_gaze(path))
+        fields = read_gaze(path)
+        try:
+            return cls(**fields)
+        except GeometryError as error:
+            raise AutoGazeError(f"{path}: damaged gaze file: {error}") from error
 
     @property
     def judge(self) -> str | None:
@@ -364,12 +385,10 @@ class Gaze:
         return self.metric
 
 
-def _shape(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
 def _check_joinable(gazes: Sequence[Gaze], shared: str) -> None:
     """Raise `GeometryError` unless pyramid, metric and the count `shared` are the same for all."""
+    if not isinstance(gazes, list | tuple) or not all(isinstance(gaze, Gaze) for gaze in gazes):
+        raise GeometryError(f"expected a list of gazes to join, got {shown(gazes)}")
     if not gazes:
         raise GeometryError("no gazes to join")
     first = gazes[0]

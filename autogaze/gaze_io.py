@@ -10,20 +10,24 @@ A file holds these tensors, and the gaze's other fields as JSON in its metadata:
 """
 
 import json
+import os
 import struct
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from autogaze.errors import AutoGazeError
+from autogaze.checks import as_path, shown
+from autogaze.errors import AutoGazeError, OutputError, first_line
+from autogaze.gaze_checks import check_fields, check_losses
 from autogaze.geometry import PatchPyramid
-from autogaze.source import Source
+from autogaze.source import MAX_TILES, Source
 from autogaze.utils.files import replacing
 
 FORMAT = "autogaze.gaze"
@@ -56,41 +60,58 @@ def read_gaze(path: str | Path) -> dict[str, Any]:
     Raises:
         AutoGazeError: missing, not a safetensors file, or not a gaze of this version.
     """
-    if not Path(path).is_file():
+    path = as_path(path)
+    if not os.path.isfile(path):  # unlike Path.is_file, takes names of any length
         raise AutoGazeError(f"{path}: no such gaze file")
     try:
         with safe_open(path, framework="pt") as file:
             entries = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise AutoGazeError(f"{path}: not a readable gaze file: {error}") from error
+    except Exception as error:  # safetensors raises several kinds, also Exception itself
+        raise AutoGazeError(f"{path}: not a readable gaze file: {first_line(error)}") from error
     if entries.get("format") != FORMAT or entries.get("version") != VERSION:
         raise AutoGazeError(
             f"{path}: expected a file of format {FORMAT} version {VERSION}, found "
-            f"{entries.get('format', 'no format')} version {entries.get('version', 'none')}"
+            f"{shown(entries.get('format', 'no format'))} version "
+            f"{shown(entries.get('version', 'none'))}"
         )
     try:
-        source = None
-        if "source" in entries:
-            source = Source.from_json(
-                entries["source"],
-                tuple(tensors["timestamps"].tolist()),
-                tuple(tensors["frame_indices"].tolist()),
+        return _fields(entries, tensors)
+    except AutoGazeError as error:
+        raise AutoGazeError(f"{path}: damaged gaze file: {error}") from error
+    except KeyError as error:
+        raise AutoGazeError(f"{path}: damaged gaze file: {error} is missing in it") from error
+    except (ValueError, TypeError, RecursionError, RuntimeError) as error:
+        # Not JSON, or JSON of another form.
+        raise AutoGazeError(f"{path}: damaged gaze file: {first_line(error)}") from error
+
+
+def _fields(entries: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields of a gaze; raises errors of several kinds where they are not of this form."""
+    source = None
+    if "source" in entries:
+        times, numbers = tensors["timestamps"], tensors["frame_indices"]
+        if times.dtype != torch.float64 or numbers.dtype != torch.int64:
+            raise AutoGazeError(
+                "timestamps must be float64 and frame_indices int64, got "
+                f"{times.dtype} and {numbers.dtype}"
             )
-        pyramid = json.loads(entries["pyramid"])
-        return {
-            "pyramid": PatchPyramid(
-                tuple(pyramid["scales"]), pyramid["patch_size"], pyramid["crop"]
-            ),
-            "ids": tensors["ids"].long(),
-            "lengths": tensors["lengths"].long(),
-            "ordered": json.loads(entries["ordered"]),
-            "losses": tensors.get("losses"),
-            "metric": json.loads(entries["judge"]),
-            "source": source,
-        }
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise AutoGazeError(f"{path}: damaged gaze file: {error!r}") from error
+        source = Source.from_json(entries["source"], tuple(times.tolist()), tuple(numbers.tolist()))
+    pyramid = json.loads(entries["pyramid"])
+    if tensors["lengths"].numel() == 0 and max(tensors["lengths"].shape, default=0) > MAX_TILES:
+        raise AutoGazeError(f"{tuple(tensors['lengths'].shape)} clips and frames, but no gaze")
+    fields = {
+        "pyramid": PatchPyramid(tuple(pyramid["scales"]), pyramid["patch_size"], pyramid["crop"]),
+        "ids": tensors["ids"],
+        "lengths": tensors["lengths"],
+        "ordered": json.loads(entries["ordered"]),
+        "metric": json.loads(entries["judge"]),
+        "source": source,
+    }
+    losses = tensors.get("losses")
+    check_fields(**fields)
+    check_losses(losses, fields["lengths"])
+    return {**fields, "losses": losses}
 
 
 class GazeWriter:
@@ -108,7 +129,7 @@ class GazeWriter:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = as_path(path, OutputError)
         self._stack = ExitStack()
         self._first: GazeFields | None = None
         self._ordered = True

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from autogaze.checks import MAX_PATCHES, MAX_SCALES, MAX_SIDE, shown, whole
 from autogaze.errors import GeometryError
 
 
@@ -31,8 +33,9 @@ class PatchPyramid:
             384 pixels and 14-pixel patches: 27 cells and 6 pixels left over).
 
     Raises:
-        GeometryError: no scales, not ascending, smaller than a patch, or not
-            divisible by the patch size while `crop` is False.
+        GeometryError: no scales, no whole numbers, not ascending, smaller than a patch, or not
+            divisible by the patch size while `crop` is False; larger than `MAX_SCALES`,
+            `MAX_SIDE` and `MAX_PATCHES` allow.
     """
 
     scales: tuple[int, ...] = (32, 64, 112, 224)
@@ -40,12 +43,25 @@ class PatchPyramid:
     crop: bool = False
 
     def __post_init__(self) -> None:
-        scales = tuple(int(scale) for scale in self.scales)
+        patch_size = whole(self.patch_size)
+        if patch_size is None or patch_size < 1:
+            raise GeometryError(
+                "patch size must be a whole number of at least 1 pixel, got "
+                f"{shown(self.patch_size)}"
+            )
+        if not isinstance(self.crop, bool):
+            raise GeometryError(f"crop must be True or False, got {shown(self.crop)}")
+        scales = _sides(self.scales)
         object.__setattr__(self, "scales", scales)
-        if self.patch_size < 1:
-            raise GeometryError(f"patch size must be at least 1 pixel, got {self.patch_size}")
+        object.__setattr__(self, "patch_size", patch_size)
         if not scales or any(a >= b for a, b in pairwise(scales)):
-            raise GeometryError(f"scales must be one or more ascending sides, got {scales}")
+            raise GeometryError(f"scales must be one or more ascending sides, got {shown(scales)}")
+        num_patches = sum((scale // patch_size) ** 2 for scale in scales)
+        if len(scales) > MAX_SCALES or scales[-1] > MAX_SIDE or num_patches > MAX_PATCHES:
+            raise GeometryError(
+                f"{len(scales)} scales up to {shown(scales[-1])} pixels in patches of {patch_size} are "
+                f"too many: at most {MAX_SCALES} scales, {MAX_SIDE:,} pixels, {MAX_PATCHES:,} patches"
+            )
         if scales[0] < self.patch_size:
             raise GeometryError(f"scale {scales[0]} is smaller than one patch of {self.patch_size}")
         for scale in scales:
@@ -62,17 +78,12 @@ class PatchPyramid:
     def parse(cls, scales: str | int | Sequence[int], patch_size: int, *, crop: bool = False):
         """Read scales as AutoGaze configs write them: `"32+64+112+224"`, a number or a list."""
         if isinstance(scales, str):
-            try:
-                sides = tuple(int(part) for part in scales.split("+"))
-            except ValueError:
-                raise GeometryError(
-                    f"scales must look like '32+64+112+224', got {scales!r}"
-                ) from None
-        elif isinstance(scales, int):
-            sides = (scales,)
-        else:
-            sides = tuple(scales)
-        return cls(sides, patch_size, crop)
+            parts = scales.split("+")
+            if not all(part.strip().isdecimal() and len(part) < 20 for part in parts):
+                raise GeometryError(f"scales must look like '32+64+112+224', got {shown(scales)}")
+            return cls(tuple(int(part) for part in parts), patch_size, crop)
+        side = whole(scales)
+        return cls(_sides(scales) if side is None else (side,), patch_size, crop)
 
     @property
     def side(self) -> int:
@@ -101,17 +112,20 @@ class PatchPyramid:
 
     def level(self, scale: int) -> int:
         """Index of `scale` among the scales, 0 for the coarsest."""
-        if scale not in self.scales:
-            raise GeometryError(f"scale {scale} is not one of {self.scales}")
-        return self.scales.index(scale)
+        side = whole(scale)
+        if side not in self.scales:
+            raise GeometryError(f"scale {shown(scale)} is not one of {self.scales}")
+        return self.scales.index(side)
 
     def id(self, scale: int, row: int, column: int) -> int:
         """The id of one patch, in [0, num_patches)."""
         level = self.level(scale)
         grid = self.grids[level]
-        if not (0 <= row < grid and 0 <= column < grid):
+        places = whole(row), whole(column)
+        if not all(place is not None and 0 <= place < grid for place in places):
             raise GeometryError(
-                f"row {row}, column {column} lie outside the {grid} x {grid} cells of scale {scale}"
+                f"row {shown(row)}, column {shown(column)} lie outside the {grid} x {grid} cells of "
+                f"scale {scale}"
             )
         return self.offsets[level] + row * grid + column
 
@@ -176,8 +190,23 @@ class PatchPyramid:
         return tuple(self.offsets[level] + r * grid + c for r in span(row) for c in span(column))
 
     def _check(self, patch: int) -> None:
-        if not 0 <= patch < self.num_patches:
-            raise GeometryError(f"patch id {patch} is outside [0, {self.num_patches})")
+        number = whole(patch)
+        if number is None or not 0 <= number < self.num_patches:
+            raise GeometryError(f"patch id {shown(patch)} is outside [0, {self.num_patches})")
 
     def __str__(self) -> str:
         return "+".join(map(str, self.scales)) + f" / {self.patch_size}"
+
+
+def _sides(scales: Any) -> tuple[int, ...]:
+    """Scales as whole numbers; GeometryError where they are none."""
+    try:
+        found = [whole(scale) for scale in scales]
+    except (TypeError, RuntimeError):  # not to be iterated over
+        found = [None]
+    sides = tuple(side for side in found if side is not None)
+    if len(sides) < len(found):
+        raise GeometryError(
+            f"scales must be whole numbers of pixels, such as (32, 64, 112, 224), got {shown(scales)}"
+        )
+    return sides

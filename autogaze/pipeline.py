@@ -32,6 +32,9 @@ CHUNK = 16
 MAX_TILES = 16
 """Tiles of a chunk that are processed at once."""
 
+MAX_CHUNK = 2**30
+"""Bytes of a chunk's tiles that may be asked for by a saved gaze, whatever its video's size."""
+
 MAX_SHIFT = 1e-3
 """Seconds by which a frame's timestamp may differ from that in a saved gaze."""
 
@@ -284,6 +287,12 @@ class GazedVideo:
             )
         self._video = Video(path)
         info = self._video.info
+        pixels = 3 * min(self.source.chunk, gaze.num_frames) * tiles.num_tiles * tiles.side**2
+        if pixels > max(MAX_CHUNK, 16 * 3 * self.source.chunk * info.width * info.height):
+            raise GeometryError(
+                f"this gaze says that {tiles.num_tiles} tiles of {tiles.side} pixels were gazed at in "
+                f"chunks of {self.source.chunk} frames: too many to be cut again ({pixels:,} bytes)"
+            )
         if (info.width, info.height) != (tiles.width, tiles.height):
             raise VideoError(
                 f"{path}: has {info.width} x {info.height} pixels, but the gaze was made at a "

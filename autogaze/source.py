@@ -1,10 +1,15 @@
 """Tiling and frame times of the video that clips were cut from."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from autogaze.checks import is_finite, shown, whole
 from autogaze.errors import GeometryError
+
+MAX_TILES = 2**20
+"""The most tiles of a frame."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,20 @@ class TileGrid:
     content_height: int
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = whole(getattr(self, field.name))
+            if value is None or not 0 < value < 2**31:
+                raise GeometryError(
+                    f"{field.name} of a tiling must be a whole number of at least 1, got "
+                    f"{shown(getattr(self, field.name))}"
+                )
+            object.__setattr__(self, field.name, value)
         fits = (
-            0 < self.content_width <= self.columns * self.side
+            self.num_tiles <= MAX_TILES
+            and 0 < self.content_width <= self.columns * self.side
             and 0 < self.content_height <= self.rows * self.side
         )
-        if min(self.width, self.height, self.columns, self.rows, self.side) < 1 or not fits:
+        if not fits:
             raise GeometryError(f"not a possible tiling: {self}")
 
     @property
@@ -45,9 +59,10 @@ class TileGrid:
 
     def origin(self, tile: int) -> tuple[int, int]:
         """Left and top of one tile, in tile pixels."""
-        if not 0 <= tile < self.num_tiles:
-            raise GeometryError(f"tile {tile} is outside [0, {self.num_tiles})")
-        row, column = divmod(tile, self.columns)
+        number = whole(tile)
+        if number is None or not 0 <= number < self.num_tiles:
+            raise GeometryError(f"tile {shown(tile)} is outside [0, {self.num_tiles})")
+        row, column = divmod(number, self.columns)
         return column * self.side, row * self.side
 
     @property
@@ -66,6 +81,9 @@ class Source:
         frame_indices: number of each frame in the decoded stream, from 0.
         chunk: frames that were gazed at together; every chunk starts afresh.
         path: the file, when there is one.
+
+    Raises:
+        GeometryError: values of other kinds, as many timestamps as frames there are not, NaN.
     """
 
     tiles: TileGrid
@@ -75,6 +93,29 @@ class Source:
     path: str | None = None
 
     def __post_init__(self) -> None:
+        chunk = whole(self.chunk)
+        if chunk is None or chunk < 1:
+            raise GeometryError(
+                f"chunk must be a whole number of frames, at least 1, got {shown(self.chunk)}"
+            )
+        object.__setattr__(self, "chunk", chunk)
+        if not isinstance(self.tiles, TileGrid):
+            raise GeometryError(f"tiles must be a TileGrid, got {shown(self.tiles)}")
+        if not (self.path is None or isinstance(self.path, str)):
+            raise GeometryError(f"path must be text or None, got {shown(self.path)}")
+        for name in ("timestamps", "frame_indices"):
+            if not isinstance(getattr(self, name), list | tuple):
+                raise GeometryError(f"{name} must be a tuple, got {shown(getattr(self, name))}")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for seconds in self.timestamps:
+            if not is_finite(seconds):
+                raise GeometryError(f"timestamps must be finite numbers, got {shown(seconds)}")
+        for index in self.frame_indices:
+            number = whole(index)
+            if number is None or number < 0:
+                raise GeometryError(
+                    f"frame numbers must be whole and at least 0, got {shown(index)}"
+                )
         if len(self.timestamps) != len(self.frame_indices):
             raise GeometryError(
                 f"{len(self.timestamps)} timestamps for {len(self.frame_indices)} frames"
@@ -86,12 +127,25 @@ class Source:
 
     def followed_by(self, other: "Source") -> "Source":
         """This source and the frames after it in the same video, as one."""
-        if (self.tiles, self.chunk, self.path) != (other.tiles, other.chunk, other.path):
+        return self.joined([self, other])
+
+    @classmethod
+    def joined(cls, sources: "Sequence[Source]") -> "Source":
+        """Sources of consecutive frames of one video, as one.
+
+        Raises:
+            GeometryError: they are of different videos or tilings.
+        """
+        first = sources[0]
+        if any(
+            (other.tiles, other.chunk, other.path) != (first.tiles, first.chunk, first.path)
+            for other in sources
+        ):
             raise GeometryError("these gazes come from different videos or tilings")
         return replace(
-            self,
-            timestamps=self.timestamps + other.timestamps,
-            frame_indices=self.frame_indices + other.frame_indices,
+            first,
+            timestamps=tuple(seconds for source in sources for seconds in source.timestamps),
+            frame_indices=tuple(index for source in sources for index in source.frame_indices),
         )
 
     def to_json(self) -> str:
@@ -102,7 +156,12 @@ class Source:
     def from_json(
         cls, text: str, timestamps: tuple[float, ...], frame_indices: tuple[int, ...]
     ) -> "Source":
-        fields: dict[str, Any] = json.loads(text)
-        return cls(
-            TileGrid(**fields["tiles"]), timestamps, frame_indices, fields["chunk"], fields["path"]
-        )
+        """The inverse of `to_json`.
+
+        Raises:
+            GeometryError: values that are not possible.
+            KeyError, ValueError, TypeError, RecursionError: not of this form.
+        """
+        values: dict[str, Any] = json.loads(text)
+        tiles = TileGrid(**values["tiles"])
+        return cls(tiles, timestamps, frame_indices, values["chunk"], values["path"])

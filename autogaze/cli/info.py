@@ -4,17 +4,24 @@ Gaze files and the list of selectors are read without PyTorch, whose import take
 """
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
+from autogaze.checks import MAX_PATCHES, MAX_SCALES, MAX_SIDE
 from autogaze.cli.command import Command, PrintJson
-from autogaze.cli.report import facts_table, figures_table, results_console
+from autogaze.cli.report import facts_table, figures_table, print_json, results_console
 from autogaze.errors import AutoGazeError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from autogaze.source import Source
 
 Facts = dict[str, Any]
 
@@ -52,17 +59,17 @@ class InfoCommand(Command):
 
     def run(self) -> None:
         path = Path(self.file)
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path.is_dir, takes names of any length
             facts = _checkpoint(path)
         elif path.suffix.lower() == ".safetensors":
             facts = _gaze(path)
-        elif path.is_file():
+        elif os.path.isfile(path):
             facts = _video(path)
         else:
             raise AutoGazeError(f"{self.file}: no such file or folder")
         facts = {"file": self.file, **facts}
         if self.json:
-            print(json.dumps(facts))
+            print_json(facts)
         else:
             facts.pop("judge", None)  # the former name of `metric`, for programs
             rows = ((name.replace("_", " "), _words(name, facts[name])) for name in facts)
@@ -80,40 +87,97 @@ def _words(name: str, value: Any) -> str:
 
 
 def _gaze(path: Path) -> Facts:
-    """Facts of a gaze file, read as arrays.
+    """Facts of a gaze file, read as arrays: without PyTorch, unless something is wrong with it.
 
     Raises:
         AutoGazeError: not a readable gaze file.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="np") as file:
             entries = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _gaze_facts(entries, arrays)
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError):
+        return _facts_of_arrays(entries, arrays)
+    except Exception:  # a damaged file fails in any of many ways
         from autogaze.gaze import Gaze
 
-        Gaze.load(path)  # says what is wrong
-        raise
+        gaze = Gaze.load(path)  # says what is wrong
+        losses = None if gaze.losses is None else gaze.losses.double().numpy()
+        pyramid = gaze.pyramid
+        chosen = gaze.ids.numpy(), gaze.lengths.numpy(), losses
+        return _gaze_facts(pyramid.scales, pyramid.patch_size, *chosen, gaze.metric, gaze.source)
 
 
-def _gaze_facts(entries: Mapping[str, str], arrays: Mapping[str, Any]) -> Facts:
-    """Facts of a file's entries and arrays; raises errors of any kind where it is no gaze file."""
+def _facts_of_arrays(entries: Mapping[str, str], arrays: "Mapping[str, np.ndarray]") -> Facts:
+    """Facts of a file's content; raises errors of any kind where it is no gaze file."""
     import numpy as np
 
     from autogaze.source import Source
 
-    pyramid = json.loads(entries["pyramid"])
+    pyramid, metric = json.loads(entries["pyramid"]), json.loads(entries["judge"])
     scales, patch_size = pyramid["scales"], pyramid["patch_size"]
-    cells = [(scale // patch_size) ** 2 for scale in scales]
     ids, lengths, losses = arrays["ids"], arrays["lengths"], arrays.get("losses")
+    num_patches = sum((scale // patch_size) ** 2 for scale in scales)
+    # The same in every respect that `Gaze` checks, so that other files are left to it.
+    if int(lengths.max(initial=0)) > len(ids) or sum(lengths.ravel().tolist()) != len(ids):
+        raise ValueError("no gaze file, or a damaged one")
+    frames = np.repeat(np.arange(lengths.size), lengths.ravel())
+    slots = np.sort(frames * num_patches + ids)
+    sound = (
+        (entries["format"], entries["version"]) == ("autogaze.gaze", "1")
+        and all(type(side) is int and 0 < side <= MAX_SIDE for side in (patch_size, *scales))
+        and list(scales) == sorted(set(scales))
+        and all(scale >= patch_size for scale in scales)
+        and type(pyramid["crop"]) is bool
+        and (pyramid["crop"] or not any(scale % patch_size for scale in scales))
+        and num_patches <= MAX_PATCHES
+        and len(scales) <= MAX_SCALES
+        and type(json.loads(entries["ordered"])) is bool
+        and (metric is None or isinstance(metric, str))
+        and (ids.ndim, ids.dtype.kind in "iu") == (1, True)
+        and (lengths.ndim, lengths.dtype.kind in "iu") == (2, True)
+        and (not lengths.size or int(lengths.min()) >= 0)
+        and (lengths.size > 0 or max(lengths.shape) <= 2**20)
+        and (not ids.size or 0 <= int(ids.min()) <= int(ids.max()) < num_patches)
+        and not (slots[1:] == slots[:-1]).any()
+        and (
+            losses is None
+            or (
+                (losses.shape, losses.dtype.kind) == (lengths.shape, "f")
+                and np.isfinite(losses).all()
+            )
+        )
+    )
+    source = None
+    if "source" in entries:
+        source = Source.from_json(
+            entries["source"],
+            tuple(arrays["timestamps"].tolist()),
+            tuple(arrays["frame_indices"].tolist()),
+        )
+        kinds = arrays["timestamps"].dtype.str, arrays["frame_indices"].dtype.str
+        sound = sound and kinds == ("<f8", "<i8")
+        sound = sound and lengths.shape == (source.tiles.num_tiles, source.num_frames)
+    if not sound:
+        raise ValueError("no gaze file, or a damaged one")
+    return _gaze_facts(scales, patch_size, ids, lengths, losses, metric, source)
+
+
+def _gaze_facts(
+    scales: Sequence[int],
+    patch_size: int,
+    ids: "np.ndarray",
+    lengths: "np.ndarray",
+    losses: "np.ndarray | None",
+    metric: str | None,
+    source: "Source | None",
+) -> Facts:
+    import numpy as np
+
+    cells = [(scale // patch_size) ** 2 for scale in scales]
     levels = np.searchsorted(np.cumsum(cells), ids, side="right")
     kept = np.bincount(levels, minlength=len(scales))
-    damaged = len(kept) > len(scales) or lengths.sum() != len(ids)
-    if damaged or (entries["format"], entries["version"]) != ("autogaze.gaze", "1"):
-        raise ValueError("no gaze")
     facts: Facts = {
         "kind": "gaze",
         "clips": lengths.shape[0],
@@ -126,13 +190,8 @@ def _gaze_facts(entries: Mapping[str, str], arrays: Mapping[str, Any]) -> Facts:
     if losses is not None and losses.size:
         facts["loss_mean"] = float(losses.mean())
         facts["loss_max"] = float(losses.max())
-        facts["metric"] = facts["judge"] = json.loads(entries["judge"])
-    if "source" in entries:
-        source = Source.from_json(
-            entries["source"],
-            tuple(arrays["timestamps"].tolist()),
-            tuple(arrays["frame_indices"].tolist()),
-        )
+        facts["metric"] = facts["judge"] = metric
+    if source is not None:
         tiles = source.tiles
         facts["video"] = source.path
         facts["size"] = f"{tiles.width} x {tiles.height}"

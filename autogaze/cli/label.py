@@ -1,6 +1,5 @@
 """`autogaze label`: gaze labels for next-token pre-training, by greedy search."""
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import typer
 
 from autogaze.cli.command import Command, PrintJson, Renamed
 from autogaze.cli.errors import SOME_FAILED, log
+from autogaze.cli.report import print_json
 from autogaze.errors import OutputError, TrainingError, VideoError
 from autogaze.utils.files import check_writable
 
@@ -253,7 +253,7 @@ class LabelCommand(Command):
 
     def _print(self, report: Mapping[str, Any]) -> None:
         if self.json:
-            print(json.dumps(report))
+            print_json(report)
             return
         width = max(map(len, report))
         for name, value in report.items():

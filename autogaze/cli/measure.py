@@ -1,6 +1,5 @@
 """`autogaze measure`: reconstruction losses of a saved gaze, per frame and in all."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autogaze.cli.command import Command, Device, PrintJson, Renamed
-from autogaze.cli.report import facts_table, figures_table, results_console
+from autogaze.cli.report import facts_table, figures_table, print_json, results_console
 from autogaze.errors import AutoGazeError, GeometryError, OutputError, VideoError
 from autogaze.utils.files import all_or_none, check_output, replacing
 
@@ -114,7 +113,7 @@ class MeasureCommand(Command):
                 trim_memory()
         report = self._report(video, task, torch.cat(found, dim=3))
         if self.json:
-            print(json.dumps(report))
+            print_json(report)
         else:
             print_report(report)
 
@@ -241,7 +240,7 @@ def check_frames(video: "GazedVideo", chunk: "GazedChunk", canvas: "Tensor") -> 
     if saved is None or chunk.gaze.metric != CANVAS:
         return
     difference = (canvas - saved).abs()
-    if float(difference.max()) > TOLERANCE:
+    if not float(difference.max()) <= TOLERANCE:
         tile, place = divmod(int(difference.argmax()), chunk.gaze.num_frames)
         raise VideoError(
             f"{video.path}: shows other frames than the gaze was made at: the canvas loss of frame "

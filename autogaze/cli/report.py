@@ -2,8 +2,9 @@
 
 import errno
 import json
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,7 @@ class Report:
             line = {"ok": True, **result.to_json()}
         else:
             line = {"ok": False, "video": result.video, "error": result.error}
-        print(json.dumps(line), flush=True)
+        print_json(line)
 
     def _print_tables(self, console: Console) -> None:
         """A table of facts for one video, a table with one row per video for several."""
@@ -215,6 +216,19 @@ def _rows(results: Sequence[Summary | Failure]) -> Table:
             f"{result.wall:.2f}",
         )
     return table
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """One JSON object on one line; NaN and infinity, which JSON does not have, are null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    print(json.dumps(plain(values), allow_nan=False), flush=True)
 
 
 class ResultsConsole(Console):

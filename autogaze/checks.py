@@ -1,0 +1,63 @@
+"""Checks of plain values: what counts as a whole number, a number, a path; bounds of sizes."""
+
+import math
+import operator
+import os
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from autogaze.errors import AutoGazeError
+
+MAX_SCALES, MAX_SIDE, MAX_PATCHES = 64, 2**16, 2**22
+"""Bounds of a pyramid, of which tables are made in memory: 2**22 patches are a frame of 32,768
+pixels in cells of 16."""
+
+
+def whole(value: Any) -> int | None:
+    """The integer that a value is (3, 3.0, NumPy's and PyTorch's 3), else None: True is none."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # PyTorch's of several values, or on no device
+        pass
+    return int(value) if isinstance(value, float) and value.is_integer() else None
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number; True is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a real number, neither NaN nor infinite."""
+    try:
+        return is_number(value) and math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of floats
+        return False
+
+
+def as_path(value: Any, error: type[AutoGazeError] = AutoGazeError) -> Path:
+    """The path that a value names.
+
+    Raises:
+        error: neither text nor a path, or one with a null character, which no file can have.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise error(f"expected the path of a file, got {shown(value)}")
+    text = os.fsdecode(value)
+    if "\0" in text:
+        raise error(f"{shown(text)}: no path holds a null character")
+    return Path(text)
+
+
+def shown(value: Any, longest: int = 80) -> str:
+    """A value for a message: as Python writes it, shortened, and others than plain ones by type."""
+    if not (value is None or isinstance(value, str | bytes | int | float | list | tuple | dict)):
+        return f"a {type(value).__name__}"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits; nested too deeply
+        return f"a {type(value).__name__}"
+    return text if len(text) <= longest else f"{text[:longest]}... ({type(value).__name__})"
