@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from autogaze.clips import frame_caps
 from autogaze.datasets.clip import collate
 from autogaze.labelling.search import CanvasSearcher
+from autogaze.rendering.plot_style import GUIDE, INK, SERIES, caption, clean, make_panels, save
 from autogaze.trainer import Trainer
 from autogaze.training.factory import build_trainer
 from autogaze.training.loader import StepContext
@@ -38,8 +38,9 @@ NTP = [*COMMON, "max_steps=100", "val_nsteps=20", "log_nsteps=2"]
 # A constant temperature: rewards would rise by themselves while it falls.
 GRPO = [*COMMON, "max_steps=30", "val_nsteps=10", "log_nsteps=1"]
 GRPO += ["temp_schedule_args.schedule=constant", "temp_schedule_args.start=1"]
-COLOURS = {"own": "tab:blue", "shuffled": "tab:orange", "random": "tab:gray", "greedy": "tab:green"}
-STYLES = ("-", "--", ":", "-.")
+COLOURS = {"own": SERIES[0], "shuffled": SERIES[2], "random": GUIDE, "greedy": SERIES[1]}
+STYLES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dash-dotted"}
+"""Lines of seeds."""
 
 Entries = list[dict[str, float]]
 
@@ -65,8 +66,8 @@ class Run:
 
 def train(kind: str, folder: Path, options: list[str]) -> None:
     command = [sys.executable, "-m", "autogaze.train", "--config-name", NAME.format(kind)]
-    place = [f"exp_folder={folder.parent}", f"exp_name={folder.name}"]
-    command += [f"trainer.{option}" for option in (*place, *options)]
+    names = [f"exp_folder={folder.parent}", f"exp_name={folder.name}"]
+    command += [f"trainer.{option}" for option in (*names, *options)]
     if kind == "grpo":
         command.append("algorithm.policy=as_released")  # as docs/experiments.md measured it
     print(" ".join(command), flush=True)
@@ -161,17 +162,18 @@ def draw_losses(axes: Axes, runs: list[Run], stage: str, title: str) -> None:
         for label, prefix in names.items():
             points = series(entries, f"val/{prefix}loss@{SHOWN:g}")
             # Own and shuffled losses may coincide: one is seen through the other.
-            looks = {"lw": 5, "alpha": 0.4} if label == "own" else {"marker": "."}
+            looks = {"linewidth": 5, "alpha": 0.3} if label == "own" else {"marker": "."}
             axes.plot(*points, style, color=COLOURS[label], label=label, **looks)
         greedy = found.greedy[RATIOS.index(SHOWN)]
-        axes.axhline(greedy, color=COLOURS["greedy"], linestyle=style, lw=1, label="greedy search")
+        looks = {"color": COLOURS["greedy"], "linestyle": style, "linewidth": 1}
+        axes.axhline(greedy, label="greedy search", **looks)
     scale_logarithmically(axes)
     share = runs[0].shares[RATIOS.index(SHOWN)]
-    axes.set(title=f"{title}: canvas loss at {share:.1%} of the patches", xlabel="step")
+    finish(axes, f"{title}: canvas loss at {share:.1%} of the patches")
 
 
 def draw_shares(axes: Axes, runs: list[Run]) -> None:
-    for reference, colour in zip(REFERENCES, ("tab:purple", "tab:red"), strict=True):
+    for reference, colour in zip(REFERENCES, (SERIES[3], SERIES[5]), strict=True):
         share = runs[0].shares[RATIOS.index(reference)]
         for found, style in zip(runs, STYLES, strict=False):
             steps, shares = needed(found, reference)
@@ -179,9 +181,10 @@ def draw_shares(axes: Axes, runs: list[Run]) -> None:
             axes.plot(
                 steps, [100 * part for part in shares], style, color=colour, marker=".", label=label
             )
-        axes.axhline(50 * share, color=colour, lw=0.8, alpha=0.6, label="half of these")
+        looks = {"color": colour, "linewidth": 0.8, "alpha": 0.6}
+        axes.axhline(50 * share, label=f"half of {share:.1%}", **looks)
     scale_logarithmically(axes)
-    axes.set(title="NTP: patches it needs for random's loss, %", xlabel="step")
+    finish(axes, "NTP: patches it needs for random's loss, %")
 
 
 def draw_rewards(axes: Axes, runs: list[Run]) -> None:
@@ -192,26 +195,33 @@ def draw_rewards(axes: Axes, runs: list[Run]) -> None:
         )
         ends = [0, steps[-1]]
         axes.plot(
-            ends, found.rewards, style, color="k", marker="o", label="the same validation clips"
+            ends, found.rewards, style, color=INK, marker="o", label="the same validation clips"
         )
-    axes.set(title="GRPO: mean reward at temperature 1", xlabel="step")
+    finish(axes, "GRPO: mean reward at temperature 1")
+
+
+def finish(axes: Axes, title: str) -> None:
+    """Title, names of the lines (once each, of all seeds), and the common looks."""
+    axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold")
+    axes.set_xlabel("step", fontsize=8.5)
+    axes.tick_params(labelsize=7.5)
+    labels = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(labels.values(), labels.keys(), fontsize=7, frameon=False)
+    clean(axes)
 
 
 def draw(runs: list[Run], target: Path) -> None:
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
-    (first, second), (third, fourth) = figure.subplots(2, 2)
+    figure, ((first, second), (third, fourth)) = make_panels(2, 2, (9.4, 6.8))
     draw_losses(first, runs, "ntp", "NTP")
     draw_shares(second, runs)
     draw_rewards(third, runs)
     draw_losses(fourth, runs, "grpo", "GRPO")
-    for axes in (first, second, third, fourth):
-        labels = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        axes.legend(labels.values(), labels.keys(), fontsize=7)
-        axes.title.set_fontsize(9)
-    kinds = ("solid", "dashed", "dotted", "dash-dotted")
-    seeds = ", ".join(f"{kind}: seed {r.seed}" for r, kind in zip(runs, kinds, strict=False))
-    figure.suptitle(seeds, fontsize=9)
-    figure.savefig(target, dpi=100)
+    seeds = ", ".join(
+        f"{kind}: seed {found.seed}" for found, kind in zip(runs, STYLES.values(), strict=False)
+    )
+    words = "Own: gazes at the clip itself; shuffled: the same gazes, each at another clip."
+    caption(figure, [f"Procedural clips of 8 frames of 112 pixels. {words} Lines: {seeds}."])
+    save(figure, target)
 
 
 def report(runs: list[Run]) -> None:

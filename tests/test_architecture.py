@@ -18,6 +18,15 @@ INSIDE = house.inside(IMPORTS, MODULES)
 # Imported by one room only, or by none at all.
 HEAVY = frozenset({"gradio", "ray"}).union(*(room.libraries for room in ROOMS))
 MAX_LINES = 450
+PAGES = [
+    house.ROOT / "README.md",
+    house.ROOT / "CHANGELOG.md",
+    *(
+        page
+        for pattern in ("docs/*.md", "autogaze/**/*.md", "recipes/*/*.md")
+        for page in sorted(house.ROOT.glob(pattern))
+    ),
+]
 
 
 def test_every_file_belongs_to_a_room():
@@ -30,11 +39,13 @@ def test_every_room_has_files():
     assert missing == [], f"{house.PAGE.name} names what is not there"
 
 
-def test_files_named_on_the_page_are_there():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_named_on_a_page_are_there(page):
     """With their folders from `autogaze/` on; by their names alone within a section on a room."""
     missing = []
-    for name in re.findall(r"`((?:\w+/)*\w+\.(?:py|c|yaml))`", house.PAGE.read_text()):
-        places = [house.PACKAGE / name, house.ROOT / name]
+    names = r"`(?:python )?((?:[\w.-]+/)*[\w-]+\.(?:py|c|yaml|md|txt))`"
+    for name in re.findall(names, page.read_text()):
+        places = [house.PACKAGE / name, house.ROOT / name, page.parent / name]
         if "/" not in name:
             places += house.PACKAGE.rglob(name)
         if not any(place.exists() for place in places):
@@ -42,14 +53,14 @@ def test_files_named_on_the_page_are_there():
     assert missing == []
 
 
-def test_recipes_name_what_is_there():
-    """Of "`CanvasConfig` in `training/tasks.py`" both are."""
-    recipes = re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", house.PAGE.read_text())
-    assert recipes
-    for name, file in recipes:
-        assert re.search(
-            rf"^(class )?{name}\b|^def {name}\b", (house.PACKAGE / file).read_text(), re.M
-        )
+def test_pages_name_what_is_in_a_file():
+    """Of "`CanvasConfig` in `training/tasks.py`" both are there."""
+    named = r"`(?:\w+\.)*(\w+)` (?:in|of) `([\w/]+\.py)`"
+    found = [pair for page in PAGES for pair in re.findall(named, page.read_text())]
+    assert found
+    for name, file in found:
+        source = (house.PACKAGE / file).read_text()
+        assert re.search(rf"^ *(class |def )?{name}\b", source, re.M), f"no {name} in {file}"
 
 
 def test_no_circles():

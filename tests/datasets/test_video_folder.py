@@ -123,7 +123,7 @@ def test_videos_in_memory_are_those_on_disk(tmp_path, window):
 def test_a_random_window_may_lie_behind_the_last_frame(tmp_path):
     video = CachedVideo(tmp_path / "a.mp4", torch.zeros(3, 8, 8, 3, dtype=torch.uint8), 9)
     assert read_clip(video, 2, Window(4), 8).shape == (4, 3, 8, 8)
-    with pytest.raises(VideoError, match=r"a\.mp4: .* 3 frames, none from number 5"):
+    with pytest.raises(VideoError, match=r"a\.mp4: .*\b3\b.*\b5\b"):
         read_clip(video, 5, Window(4), 8)
 
 
@@ -151,7 +151,7 @@ def test_several_roots_and_splits(tmp_path):
         "train/deep/b.mp4",
     ]
     assert len(VideoFolder(roots, "val")) == 1
-    with pytest.raises(TrainingError, match=r"no videos .* in .*one/test, .*two/test"):
+    with pytest.raises(TrainingError, match=r"\bone/test\b.*\btwo/test\b"):
         VideoFolder(roots, "test")
 
 

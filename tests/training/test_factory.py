@@ -141,7 +141,7 @@ def test_unknown_options_are_named_at_any_depth(path, message, tmp_path):
 def test_augmentations_that_cannot_be_are_refused(wrong, tmp_path):
     (name,) = wrong
     config = video_config(tmp_path, root=str(tmp_path), augmentation=wrong)
-    with pytest.raises(TrainingError, match=rf"dataset\.augmentation\.{name} must lie in"):
+    with pytest.raises(TrainingError, match=rf"dataset\.augmentation\.{name}\b.*{wrong[name]}"):
         build_trainer(config)
 
 
@@ -441,7 +441,7 @@ def test_unreadable_clips_to_validate_on_are_counted_and_too_many_end_training(
         build_trainer(config).fit()
     damaged(monkeypatch, *range(10))
     config["dataset"]["max_unreadable"] = 1.0
-    with pytest.raises(TrainingError, match=r"none of the 10 .*\bclip \d \(its packets are noise"):
+    with pytest.raises(TrainingError, match=r"\b10\b.*\bclip \d .*packets are noise"):
         build_trainer(config).fit()
 
 

@@ -271,7 +271,7 @@ def test_slips_are_told_apart(inputs):
     with pytest.raises(EncoderError, match=r"images \(B, 3, H, W\).*\(2, 3, 3, 64, 64\)"):
         tiny()(frames)
     for frames_at_once in (0, -1):
-        with pytest.raises(EncoderError, match=f"at least 1 frame, got {frames_at_once}"):
+        with pytest.raises(EncoderError, match=rf"{frames_at_once}\b"):
             SiglipVisionConfig(max_embed_batch_size=frames_at_once)
     # As many patches, but other ones: the counts alone would not tell.
     other = Gaze.everything(PatchPyramid((32, 70), 16, crop=True), 2, 3).padded()
