@@ -18,6 +18,8 @@ Ratio = float | Sequence[float]
 class Clips:
     """B clips of T square frames: what selectors take.
 
+    Choosing has no gradient, so frames that require one are detached.
+
     Args:
         frames: (B, T, 3, S, S) RGB, uint8 in [0, 255] or floats in [0, 1].
         motion: (B, T, g, g) motion of each finest cell in pixels, from the decoder's motion
@@ -33,6 +35,7 @@ class Clips:
             raise SelectorError(f"expected frames (clips, frames, 3, side, side), got {shape}")
         if self.frames.dtype != torch.uint8 and not self.frames.is_floating_point():
             raise SelectorError(f"expected uint8 or float frames, got {self.frames.dtype}")
+        object.__setattr__(self, "frames", self.frames.detach())
         if self.motion is not None and tuple(self.motion.shape[:2]) != shape[:2]:
             raise SelectorError(f"motion is {tuple(self.motion.shape)} for frames {shape}")
 

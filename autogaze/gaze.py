@@ -60,7 +60,9 @@ class Gaze:
 
     def __post_init__(self) -> None:
         check_fields(self.pyramid, self.ids, self.lengths, self.ordered, self.metric, self.source)
-        object.__setattr__(self, "ids", self.ids.long())
+        with torch.inference_mode(False):  # a gaze is used in every mode, wherever it was made
+            ids = self.ids.clone() if self.ids.is_inference() else self.ids
+            object.__setattr__(self, "ids", ids.long())
         object.__setattr__(self, "lengths", self.lengths.long().cpu())
         lengths, total = self.lengths, self.ids.numel()
         impossible = lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= total
@@ -75,23 +77,22 @@ class Gaze:
                     f"the source has {expected[0]} tiles and {expected[1]} frames, "
                     f"the gaze is {shape(self.lengths)}"
                 )
-        # Checking values would make a GPU wait; gazes made there are right by construction.
-        if self.ids.device.type == "cpu":
+        if self.ids.numel():
             self._check_ids()
 
     def _check_ids(self) -> None:
+        """Raise `GeometryError` for ids out of range or twice in a frame, on any device."""
         vocabulary = self.pyramid.num_patches
-        if self.ids.numel() == 0:
-            return
-        low, high = int(self.ids.min()), int(self.ids.max())
+        slots = (self.frame_of_patch * vocabulary + self.ids).sort().values
+        is_twice = slots[1:] == slots[:-1]
+        # All three at once: a GPU is waited for only one time.
+        low, high, twice = torch.stack([self.ids.min(), self.ids.max(), is_twice.sum()]).tolist()
         if low < 0 or high >= vocabulary:
             raise GeometryError(
                 f"patch ids must lie in [0, {vocabulary}), got ids from {low} to {high}"
             )
-        slots = (self.frame_of_patch * vocabulary + self.ids).sort().values
-        twice = (slots[1:] == slots[:-1]).nonzero()
-        if twice.numel():
-            slot = int(slots[twice[0, 0]])
+        if twice:
+            slot = int(slots[1:][is_twice][0])
             clip, frame = divmod(slot // vocabulary, max(1, self.num_frames))
             raise GeometryError(
                 f"patch {slot % vocabulary} is chosen twice in frame {frame} of clip {clip}"
@@ -129,16 +130,20 @@ class Gaze:
     @cached_property
     def frame_of_patch(self) -> Int[Tensor, " N"]:
         """Clip * T + frame of every chosen patch."""
-        frames = torch.arange(self.lengths.numel())
-        return torch.repeat_interleave(frames, self.lengths.flatten()).to(self.ids.device)
+        with torch.inference_mode(False):
+            frames = torch.arange(self.lengths.numel())
+            return torch.repeat_interleave(frames, self.lengths.flatten()).to(self.ids.device)
 
     @cached_property
     def mask(self) -> Bool[Tensor, "B T V"]:
         """True where a patch was chosen."""
         vocabulary = self.pyramid.num_patches
-        flat = torch.zeros(self.lengths.numel() * vocabulary, dtype=torch.bool, device=self.device)
-        flat[self.frame_of_patch * vocabulary + self.ids] = True
-        return flat.view(*self.lengths.shape, vocabulary)
+        with torch.inference_mode(False):
+            flat = torch.zeros(
+                self.lengths.numel() * vocabulary, dtype=torch.bool, device=self.device
+            )
+            flat[self.frame_of_patch * vocabulary + self.ids] = True
+            return flat.view(*self.lengths.shape, vocabulary)
 
     def masks(self) -> tuple[Bool[Tensor, "B T cells"], ...]:
         """`mask`, cut by scale, coarse to fine."""
@@ -288,6 +293,9 @@ class Gaze:
     def frames(self, start: int, stop: int) -> "Gaze":
         """Frames [start, stop) of every clip; the inverse of `cat_frames`.
 
+        The source knows where chunks start also if `start` lies inside of one. The canvas of
+        these frames alone then starts at grey, though `losses` were measured on that of the whole.
+
         Raises:
             GeometryError: the gaze does not have these frames.
         """
@@ -297,19 +305,15 @@ class Gaze:
                 f"frames must be a range within the {self.num_frames} of the gaze, got "
                 f"{shown(start)} to {shown(stop)}"
             )
-        firsts = range(0, self.lengths.numel(), max(1, self.num_frames))
-        ids = [self._ids(first + start, first + stop) for first in firsts]
-        source = self.source and replace(
-            self.source,
-            timestamps=self.source.timestamps[start:stop],
-            frame_indices=self.source.frame_indices[start:stop],
-        )
+        start, stop = first, end
+        clips = range(0, self.lengths.numel(), max(1, self.num_frames))
+        ids = [self._ids(clip + start, clip + stop) for clip in clips]
         return replace(
             self,
             ids=torch.cat(ids) if ids else self.ids,
             lengths=self.lengths[:, start:stop],
             losses=None if self.losses is None else self.losses[:, start:stop],
-            source=source,
+            source=self.source and self.source.frames(start, stop),
         )
 
     def frame(self, clip: int, frame: int) -> Int[Tensor, " n"]:

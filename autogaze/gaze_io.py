@@ -15,6 +15,7 @@ import struct
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -137,6 +138,7 @@ class GazeWriter:
         self._losses: list[np.ndarray | None] = []
         self._timestamps: list[float] = []
         self._frame_indices: list[int] = []
+        self._starts: list[int] = []  # frames that chunks start with
 
     def __enter__(self) -> "GazeWriter":
         with ExitStack() as stack:
@@ -172,6 +174,8 @@ class GazeWriter:
         losses = gaze.losses
         self._losses.append(None if losses is None else losses.detach().cpu().float().numpy())
         if gaze.source is not None:
+            before = len(self._timestamps)
+            self._starts.extend(before + start for start in gaze.source.chunk_starts)
             self._timestamps.extend(gaze.source.timestamps)
             self._frame_indices.extend(gaze.source.frame_indices)
 
@@ -189,6 +193,15 @@ class GazeWriter:
         layout = [(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()]
         layout.append(("ids", self._type, (int(tensors["lengths"].sum()),)))
         entries = _metadata(self._first) | {"ordered": json.dumps(self._ordered)}
+        if self._first.source is not None:
+            times, numbers = tuple(self._timestamps), tuple(self._frame_indices)
+            whole = replace(
+                self._first.source,
+                timestamps=times,
+                frame_indices=numbers,
+                starts=tuple(self._starts),
+            )
+            entries["source"] = whole.to_json()
         with open(self._part, "wb") as file:
             file.write(_header(layout, entries))
             for tensor in tensors.values():
@@ -217,7 +230,7 @@ def _metadata(gaze: GazeFields) -> dict[str, str]:
         "judge": json.dumps(gaze.metric),
     }
     if gaze.source is not None:
-        entries["source"] = gaze.source.to_json()
+        entries["source"] = replace(gaze.source, starts=None).to_json()
     return entries
 
 

@@ -301,12 +301,12 @@ class GazedVideo:
 
     @property
     def num_chunks(self) -> int:
-        return -(-self.gaze.num_frames // self.source.chunk)
+        return len(self.source.chunks)
 
     def __iter__(self) -> Iterator[GazedChunk]:
         frames = self._frames()
-        for start in range(0, self.gaze.num_frames, self.source.chunk):
-            gaze = self.gaze.frames(start, min(start + self.source.chunk, self.gaze.num_frames))
+        for frames_of_chunk in self.source.chunks:
+            gaze = self.gaze.frames(frames_of_chunk.start, frames_of_chunk.stop)
             cut = empty_tiles(self.source.tiles, gaze.num_frames)
             for place in range(gaze.num_frames):
                 cut_frame(next(frames).pixels, self.source.tiles, cut[:, place])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 from autogaze.checks import is_finite, shown, whole
@@ -81,6 +82,8 @@ class Source:
         frame_indices: number of each frame in the decoded stream, from 0.
         chunk: frames that were gazed at together; every chunk starts afresh.
         path: the file, when there is one.
+        starts: the frames that a chunk starts with, ascending, where these are not every
+            `chunk`-th from 0 on (a part of a gaze, or several parts joined); None if they are.
 
     Raises:
         GeometryError: values of other kinds, as many timestamps as frames there are not, NaN.
@@ -91,6 +94,7 @@ class Source:
     frame_indices: tuple[int, ...]
     chunk: int = 16
     path: str | None = None
+    starts: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         chunk = whole(self.chunk)
@@ -116,14 +120,51 @@ class Source:
                 raise GeometryError(
                     f"frame numbers must be whole and at least 0, got {shown(index)}"
                 )
+        if self.starts is not None:
+            self._check_starts(self.starts)
         if len(self.timestamps) != len(self.frame_indices):
             raise GeometryError(
                 f"{len(self.timestamps)} timestamps for {len(self.frame_indices)} frames"
             )
 
+    def _check_starts(self, starts: Any) -> None:
+        """Check `starts`, and leave None of them where they are the usual ones."""
+        numbers = [whole(start) for start in starts] if isinstance(starts, list | tuple) else [None]
+        found = [number for number in numbers if number is not None and number >= 0]
+        if (
+            len(found) < len(numbers)
+            or found != sorted(set(found))
+            or max(found, default=-1) >= (self.num_frames)
+        ):
+            raise GeometryError(
+                f"starts of chunks must ascend in [0, {self.num_frames}), got {shown(starts)}"
+            )
+        regular = list(range(0, self.num_frames, self.chunk))
+        object.__setattr__(self, "starts", None if found == regular else tuple(found))
+
     @property
     def num_frames(self) -> int:
         return len(self.timestamps)
+
+    @property
+    def chunk_starts(self) -> tuple[int, ...]:
+        """The frames at which gazing started afresh, ascending."""
+        return tuple(range(0, self.num_frames, self.chunk)) if self.starts is None else self.starts
+
+    @property
+    def chunks(self) -> tuple[slice, ...]:
+        """The frames of every chunk; the first may lack frames that the gaze was cut from."""
+        edges = sorted({0, *self.chunk_starts, self.num_frames})
+        return tuple(slice(start, stop) for start, stop in pairwise(edges))
+
+    def frames(self, start: int, stop: int) -> "Source":
+        """The frames [start, stop)."""
+        return replace(
+            self,
+            timestamps=self.timestamps[start:stop],
+            frame_indices=self.frame_indices[start:stop],
+            starts=tuple(at - start for at in self.chunk_starts if start <= at < stop),
+        )
 
     def followed_by(self, other: "Source") -> "Source":
         """This source and the frames after it in the same video, as one."""
@@ -142,15 +183,24 @@ class Source:
             for other in sources
         ):
             raise GeometryError("these gazes come from different videos or tilings")
+        *firsts, _ = accumulate((source.num_frames for source in sources), initial=0)
         return replace(
             first,
             timestamps=tuple(seconds for source in sources for seconds in source.timestamps),
             frame_indices=tuple(index for source in sources for index in source.frame_indices),
+            starts=tuple(
+                before + start
+                for before, source in zip(firsts, sources, strict=True)
+                for start in source.chunk_starts
+            ),
         )
 
     def to_json(self) -> str:
         """Everything but the per-frame values, which are stored as tensors."""
-        return json.dumps({"tiles": asdict(self.tiles), "chunk": self.chunk, "path": self.path})
+        fields = {"tiles": asdict(self.tiles), "chunk": self.chunk, "path": self.path}
+        if self.starts is not None:
+            fields["starts"] = self.starts
+        return json.dumps(fields)
 
     @classmethod
     def from_json(
@@ -164,4 +214,5 @@ class Source:
         """
         values: dict[str, Any] = json.loads(text)
         tiles = TileGrid(**values["tiles"])
-        return cls(tiles, timestamps, frame_indices, values["chunk"], values["path"])
+        others = (values["chunk"], values["path"], values.get("starts"))
+        return cls(tiles, timestamps, frame_indices, *others)

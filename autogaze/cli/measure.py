@@ -142,7 +142,7 @@ class MeasureCommand(Command):
                 f"{self.gaze}: chosen from {gaze.pyramid}, but --metric {self.metric} "
                 f"reconstructs from {task.pyramid}"
             )
-        if (longest := min(video.source.chunk, gaze.num_frames)) > most:
+        if (longest := max(part.stop - part.start for part in video.source.chunks)) > most:
             raise GeometryError(
                 f"{self.gaze}: was made in chunks of {longest} frames, but --metric "
                 f"{self.metric} knows at most {most}"
@@ -155,8 +155,6 @@ class MeasureCommand(Command):
         """The report, from the errors of all frames of all tiles, (reconstructions, units, tiles, T)."""
         gaze, source = video.gaze, video.source
         tiles, kept = source.tiles, gaze.lengths
-        starts = range(0, gaze.num_frames, source.chunk)
-        chunks = [slice(start, min(start + source.chunk, gaze.num_frames)) for start in starts]
         return {
             "video": self.video,
             "gaze": str(self.gaze),
@@ -181,7 +179,7 @@ class MeasureCommand(Command):
                     "num_kept": int(kept[tile, chunk].sum()),
                     "mean": by_reconstruction(errors[:, :, tile, chunk].mean(-1)),
                 }
-                for chunk in chunks
+                for chunk in source.chunks
                 for tile in range(gaze.num_clips)
             ],
             "frames": [

@@ -64,10 +64,9 @@ class MeasuredSelector:
             return Selection(gaze, gaze)
         # As `Learned.select`, but the tiles' own gazes are needed to count arithmetic.
         cap, loss = selector.settings(ratio, None)
-        caps = [selector.cap(cap, frame) for frame in range(clips.num_frames)]
-        generation = selector.model.generate(selector.preprocess(clips), caps=caps, threshold=loss)
-        decoded = generation.to_gaze()
-        return Selection(selector.adaptation.stitch(decoded), decoded)
+        caps = selector.caps(cap, 0, clips.num_frames)
+        decoded = selector.decode(clips, caps, loss)
+        return Selection(selector.adaptation.stitch(decoded, caps), decoded)
 
 
 def load_selector(

@@ -116,7 +116,7 @@ class Canvas:
 def reconstruct(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Reconstruction:
     """The canvas after every frame, and its losses.
 
-    With a source the canvas restarts at grey every `source.chunk` frames, as gazing does;
+    With a source the canvas restarts at grey with every chunk, as gazing does;
     without one all T frames share a canvas.
 
     Args:
@@ -149,17 +149,18 @@ def replay(
     """Paint frame by frame; yields the canvas after each frame, and its losses.
 
     Only one frame's resampled scales are in memory at a time. The next frame is painted over
-    the canvas that was yielded.
+    the canvas that was yielded. There are no gradients.
     """
     side = gaze.pyramid.side
     expected = (gaze.num_clips, gaze.num_frames, 3, side, side)
     if tuple(frames.shape) != expected:
         raise GeometryError(f"the gaze is at frames {expected}, got {tuple(frames.shape)}")
+    frames = frames.detach()
     mask = gaze.mask.to(frames.device)
-    chunk = gaze.source.chunk if gaze.source is not None else gaze.num_frames
+    restarts = set(gaze.source.chunk_starts if gaze.source else ())
     canvas = Canvas(gaze.pyramid, gaze.num_clips, frames.device)
     for index in range(gaze.num_frames):
-        if index and index % chunk == 0:
+        if index and index in restarts:
             canvas = Canvas(gaze.pyramid, gaze.num_clips, frames.device)
         frame = _unit(frames[:, index])
         canvas.paint(resampled_scales(frame, gaze.pyramid), mask[:, index])

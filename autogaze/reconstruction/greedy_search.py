@@ -21,6 +21,7 @@ from torch import Tensor
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import Canvas
 from autogaze.reconstruction.resample import resampled_scales
+from autogaze.utils.device import without_autocast
 
 # Error sums are counted in whole units of 2^-24, small enough for any loss and coarse
 # enough that float64 adds and subtracts them without rounding: no drift over hundreds
@@ -168,8 +169,9 @@ class SearchCells:
         """Sums over the pixels and channels of every search cell."""
         indicator = _indicator(self.edges, images.device)  # (cells per side, S)
         # Columns, then rows: as matrix products these are many times faster than scattering.
-        columns = images @ indicator.mT
-        return (indicator @ columns).sum(dim=-3).flatten(-2)
+        with without_autocast(images.device):  # `UNITS` are finer than half precision
+            columns = images @ indicator.mT
+            return (indicator @ columns).sum(dim=-3).flatten(-2)
 
 
 @lru_cache(maxsize=16)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from autogaze.errors import GeometryError
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.device import without_autocast
 
 HALO = 2
 """How far bicubic interpolation looks beyond a stretch, in pixels of the scale."""
@@ -50,7 +51,7 @@ def resampled_scales(
     resampled = frames.new_empty(shape) if out is None else out
     resampled[..., -1, :, :, :] = frames
     # Losses are compared to 1e-6, for which half precision is too coarse.
-    with torch.autocast(frames.device.type, enabled=False):
+    with without_autocast(frames.device):
         sources = [frames]
         for level in range(len(pyramid.scales) - 2, -1, -1):
             scale = pyramid.scales[level]

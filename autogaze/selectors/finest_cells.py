@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.device import without_autocast
 
 
 def cell_means(
@@ -18,7 +19,8 @@ def cell_means(
 ) -> Float[Tensor, "*batch cells"]:
     """Means over the pixels of every cell of the finest scale, row by row."""
     average = _averaging(pyramid, images.device)  # (g, S)
-    return (average @ (images @ average.mT)).flatten(-2)
+    with without_autocast(images.device):  # thresholds are compared in float32
+        return (average @ (images @ average.mT)).flatten(-2)
 
 
 def highest_cells(

@@ -83,35 +83,49 @@ class Learned(Selector):
         clips = as_clips(clips)
         self.check(clips)
         ratio, loss = self.settings(ratio, loss)
-        caps = [self.cap(ratio, frame) for frame in range(clips.num_frames)]
-        return self.gaze(clips, caps, loss, Sampling(self.temperature, generator))
+        return self.gaze(clips, ratio, loss, Sampling(self.temperature, generator))
 
     def gaze(
         self,
         clips: Clips,
-        caps: list[int],
+        ratio: Ratio | None,
         loss: float | None,
         sampling: Sampling,
         stream: ClipStream | None = None,
     ) -> Gaze:
-        """Gaze at the frames of checked clips; `caps` are per frame of the model."""
+        """Gaze at checked clips, or at the next frames of a stream."""
+        first = 0 if stream is None else stream.num_frames
+        caps = self.caps(ratio, first, clips.num_frames)
+        gaze = self.decode(clips, caps, loss, sampling, stream)
+        return gaze if self.adaptation is None else self.adaptation.stitch(gaze, caps, first)
+
+    def decode(
+        self,
+        clips: Clips,
+        caps: list[int] | None,
+        loss: float | None,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        stream: ClipStream | None = None,
+    ) -> Gaze:
+        """The model's own gaze: at the clips or, where they are cut into tiles, at these."""
+        if caps is not None and self.adaptation is not None:
+            caps = [self.adaptation.tile_cap(cap) for cap in caps]
         generation = self.model.generate(
             self.preprocess(clips), caps=caps, threshold=loss, sampling=sampling, stream=stream
         )
-        gaze = generation.to_gaze()
-        return gaze if self.adaptation is None else self.adaptation.stitch(gaze)
+        return generation.to_gaze()
+
+    def caps(self, ratio: Ratio | None, first: int, num_frames: int) -> list[int] | None:
+        """Patches that each frame from `first` on may take; None for all."""
+        if ratio is None:
+            return None
+        numbers = range(first, first + num_frames)
+        return [frame_cap(ratio, number, self.pyramid.num_patches) for number in numbers]
 
     def preprocess(self, clips: Clips) -> Float[Tensor, "rows T 3 s s"]:
         """The model's input: the clips normalised, or their tiles."""
         video = normalise(clips.unit().to(self.model.device)).to(self.model.dtype)
         return video if self.adaptation is None else self.adaptation.cut(video)
-
-    def cap(self, ratio: Ratio | None, frame: int) -> int:
-        """The model's cap on a frame, or on each of its tiles, so that together they keep the frame's."""
-        if self.adaptation is None or ratio is None:
-            return frame_cap(ratio, frame, self.model.pyramid.num_patches)
-        whole = frame_cap(ratio, frame, self.pyramid.num_patches)
-        return max(1, whole // self.adaptation.tiles**2)
 
 
 class LearnedStream(SelectionStream["Learned"]):
@@ -135,5 +149,4 @@ class LearnedStream(SelectionStream["Learned"]):
             tiles = 1 if selector.adaptation is None else selector.adaptation.tiles**2
             num_frames = selector.model.config.max_num_frames
             self.clip_stream = selector.model.stream(clips.num_clips * tiles, num_frames=num_frames)
-        caps = [selector.cap(self.ratio, self.num_frames - 1)]
-        return selector.gaze(clips, caps, self.loss, self.sampling, self.clip_stream)
+        return selector.gaze(clips, self.ratio, self.loss, self.sampling, self.clip_stream)

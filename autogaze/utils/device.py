@@ -44,6 +44,11 @@ class DeviceOptions:
         return f"{self.device} {str(self.dtype).removeprefix('torch.')}"
 
 
+def without_autocast(device: torch.device) -> torch.autocast:
+    """Context in which autocast is off: for what has a precision of its own."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def trim_memory() -> None:
     """Return free pages of the heap to the system, where the C library is glibc.
 

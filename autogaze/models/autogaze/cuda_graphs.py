@@ -58,7 +58,8 @@ class StaticGazeState:
         self._replays: dict[str, Callable[[], None] | None] = {}
 
         def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
-            return torch.zeros(*shape, dtype=dtype, device=like.device)
+            with torch.inference_mode(False):  # so that every mode may write them
+                return torch.zeros(*shape, dtype=dtype, device=like.device)
 
         layers, heads = config.num_hidden_layers, 2 * config.num_key_value_heads
         # The last slot of a row takes the padding; no window reaches it.
@@ -131,7 +132,8 @@ class StaticGazeState:
         self.longest += tokens  # an upper bound of every row's length, known without asking
         if self.longest > self.capacity:
             extra = max(self.longest, 2 * self.capacity) - self.capacity
-            self.cache = F.pad(self.cache, (0, 0, 0, extra))
+            with torch.inference_mode(False), torch.no_grad():
+                self.cache = F.pad(self.cache, (0, 0, 0, extra))
             self._replays.clear()  # graphs refer to the old tensor
 
     def _run(self, name: str, operations: Callable[[], None]) -> None:

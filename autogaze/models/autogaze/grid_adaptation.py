@@ -6,10 +6,11 @@ are dropped.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,8 +60,23 @@ class GridAdaptation:
         tiles = cut.permute(0, 3, 5, 1, 2, 4, 6).flatten(0, 2)
         return resize_clip(tiles, self.own.side)
 
-    def stitch(self, gaze: Gaze) -> Gaze:
-        """The tiles' gazes as one gaze per clip on the encoder's pyramid, ids ascending."""
+    def tile_cap(self, cap: int) -> int:
+        """Patches that each tile of a frame may take, at least 1, so that all keep the frame's cap.
+
+        `stitch` does the rest where there are more tiles than patches.
+        """
+        return min(self.own.num_patches, max(1, cap // self.tiles**2))
+
+    def stitch(self, gaze: Gaze, caps: Sequence[int] | None = None, first_frame: int = 0) -> Gaze:
+        """The tiles' gazes as one gaze per clip on the encoder's pyramid, ids ascending.
+
+        Args:
+            gaze: of every tile of every clip.
+            caps: patches that each frame may take. Every tile takes one or more, so where a cap
+                is below the number of tiles some of them are dropped: tiles take turns, from
+                frame to frame.
+            first_frame: number of the first frame in its stream, which says whose turn it is.
+        """
         n = self.tiles
         parts = []
         for mask, own, target in zip(gaze.masks(), self.own.grids, self.target.grids, strict=True):
@@ -70,4 +86,20 @@ class GridAdaptation:
             wide = grid.reshape(-1, T, n * own, n * own)[..., :target, :target]
             missing = target - wide.shape[-1]
             parts.append(F.pad(wide, (0, missing, 0, missing)).flatten(2))
-        return Gaze.from_mask(self.target, torch.cat(parts, -1))
+        mask = torch.cat(parts, -1)  # (B, T, V)
+        for index, cap in enumerate(caps or ()):
+            if cap < n * n:
+                turns = (self._tile_of_patch() - (first_frame + index) * cap) % (n * n)
+                order = turns.argsort(stable=True).to(mask.device)
+                chosen = mask[:, index, order]
+                mask[:, index, order] = chosen & (chosen.cumsum(-1) <= cap)
+        return Gaze.from_mask(self.target, mask)
+
+    def _tile_of_patch(self) -> Int[Tensor, " V"]:
+        """The tile that proposes each patch of the target pyramid, row-major."""
+        tiles = []
+        for own, target in zip(self.own.grids, self.target.grids, strict=True):
+            # Cells beyond the last tile are proposed by none.
+            tile = (torch.arange(target) // own).clamp(max=self.tiles - 1)
+            tiles.append((tile[:, None] * self.tiles + tile).flatten())
+        return torch.cat(tiles)

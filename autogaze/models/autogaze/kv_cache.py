@@ -59,7 +59,12 @@ class KVCache:
         self, layers: int, rows: int, kv_heads: int, head_dim: int, capacity: int, like: Tensor
     ) -> None:
         capacity = self._rounded(capacity)
-        self.keys_values = like.new_empty(layers, rows, 2 * kv_heads, capacity, head_dim)
+        with torch.inference_mode(False):  # so that every mode may write it
+            self.keys_values = torch.empty(
+                *(layers, rows, 2 * kv_heads, capacity, head_dim),
+                dtype=like.dtype,
+                device=like.device,
+            )
         self.lengths = [0] * rows
 
     @property
@@ -76,8 +81,9 @@ class KVCache:
         if needed > self.capacity:
             extra = self._rounded(max(needed, 2 * self.capacity)) - self.capacity
             shape = (*self.keys_values.shape[:3], extra, self.keys_values.shape[4])
-            room = self.keys_values.new_empty(shape)
-            self.keys_values = torch.cat([self.keys_values, room], dim=3)
+            with torch.inference_mode(False), torch.no_grad():
+                room = self.keys_values.new_empty(shape)
+                self.keys_values = torch.cat([self.keys_values, room], dim=3)
 
     def write(self, layer: int, feed: Feed, keys_values: Float[Tensor, "N KV D"]) -> None:
         """Write the new tokens' keys and values behind each row's cached ones."""

@@ -117,7 +117,6 @@ class AutoGaze(PreTrainedModel):
             static_shapes=on_gpu if self.static_shapes is None else self.static_shapes,
         )
 
-    @torch.no_grad()
     def generate(
         self,
         video: Float[Tensor, "B T 3 H W"],
@@ -129,6 +128,8 @@ class AutoGaze(PreTrainedModel):
         repetitions: int = 1,
     ) -> Generation:
         """Gaze at every frame; a row's gaze does not depend on the rest of its batch.
+
+        It is computed in the weights' own precision, also under autocast.
 
         Args:
             caps: the most patches per frame, or (rows, T) where every row has its own;

@@ -19,6 +19,7 @@ from autogaze.models.autogaze.gaze_model import GazeModel, resize_clip
 from autogaze.models.autogaze.inhibition import InhibitionOfReturn, patch_pixels
 from autogaze.models.autogaze.limits import Caps, FrameLimits, Threshold, frame_limits
 from autogaze.models.autogaze.sampling import Sampling
+from autogaze.utils.device import without_autocast
 
 DEFAULT_MEMORY_BUDGET = 1 << 30
 """Bytes that gazing at one micro-batch of clips may take."""
@@ -120,7 +121,7 @@ class ClipStream:
         threshold: Threshold | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     ) -> Generation:
-        """Gaze at the next T frames of every clip.
+        """Gaze at the next T frames of every clip, in the weights' precision and without gradients.
 
         Args:
             video: normalised; resized if it is not of the model's size.
@@ -141,11 +142,12 @@ class ClipStream:
             num_patches=self.pyramid.num_patches,
         )
         parts = []
-        for index, start in enumerate(range(0, self.num_rows, self.batch)):
-            rows = slice(start, min(start + self.batch, self.num_rows))
-            if index == len(self.states):
-                self._add_micro_batch(rows.stop - rows.start)
-            parts.append(self._gaze(index, rows, video, limits, sampling))
+        with torch.no_grad(), without_autocast(video.device):
+            for index, start in enumerate(range(0, self.num_rows, self.batch)):
+                rows = slice(start, min(start + self.batch, self.num_rows))
+                if index == len(self.states):
+                    self._add_micro_batch(rows.stop - rows.start)
+                parts.append(self._gaze(index, rows, video, limits, sampling))
         self.num_frames += T
         return Generation.cat(parts)
 
