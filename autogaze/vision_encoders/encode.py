@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, get_args
 
 import torch
@@ -31,8 +32,10 @@ class GazedSettings:
         max_tokens: clips are encoded together up to this many tokens (at least one clip
             at a time), which bounds memory; with gradients everything is kept anyway.
         frames_at_once: frames resized together while patches are cut.
-        empty_frames: "error", or "hold": a frame without patches is pooled as the last
-            frame that had some.
+        empty_frames: "error"; "hold": a frame without patches is pooled as the last frame
+            that had some; or "zero": its feature is zero.
+        resize_frames: frames of other sides than the pyramid's are resized to every scale;
+            else they are an error.
 
     Raises:
         EncoderError: an unknown name, or a `max_tokens` below 1.
@@ -44,6 +47,7 @@ class GazedSettings:
     max_tokens: int = 16384
     frames_at_once: int = 64
     empty_frames: str = "error"
+    resize_frames: bool = False
 
     def __post_init__(self) -> None:
         check_attention_type(self.attn_type)
@@ -53,8 +57,40 @@ class GazedSettings:
             )
         if self.max_tokens < 1:
             raise EncoderError(f"max_tokens must be at least 1, got {self.max_tokens}")
-        if self.empty_frames not in ("error", "hold"):
-            raise EncoderError(f"empty_frames must be 'error' or 'hold', got {self.empty_frames!r}")
+        if self.empty_frames not in ("error", "hold", "zero"):
+            raise EncoderError(
+                f"empty_frames must be 'error', 'hold' or 'zero', got {self.empty_frames!r}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class PackedPatches:
+    """What is encoded: N patches of B clips of T frames, packed frame after frame.
+
+    A `Gaze` without its promises: a patch may stand there twice, and may be cut from another
+    frame than the one that it is seen with.
+
+    Attributes:
+        pyramid: that ids refer to.
+        ids: frame-relative patch ids.
+        frame_of_patch: clip * T + frame that each of them is cut from.
+        lengths: patches of every frame, on the CPU; they say which patches see each other.
+    """
+
+    pyramid: PatchPyramid
+    ids: Int[Tensor, " N"]
+    frame_of_patch: Int[Tensor, " N"]
+    lengths: Int[Tensor, "B T"]
+
+    @classmethod
+    def of(cls, gaze: Gaze) -> "PackedPatches":
+        """The patches of a gaze."""
+        return cls(gaze.pyramid, gaze.ids, gaze.frame_of_patch, gaze.lengths)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each frame starts in `ids`: B * T + 1 positions."""
+        return (0, *self.lengths.flatten().cumsum(0).tolist())
 
 
 def encode(
@@ -77,26 +113,57 @@ def encode(
     Raises:
         EncoderError: frames, gaze and encoder do not fit together.
     """
+    patches = PackedPatches.of(gaze)
+    features = encode_patches(
+        encoder, frames, patches, settings, output_hidden_states=output_hidden_states
+    )
+    return GazedOutput(
+        last_hidden_state=features.patches,
+        pooler_output=features.pooled,
+        prefix_hidden_state=features.prefix,
+        hidden_states=tuple(features.layers) or None,
+        gaze=gaze,
+    )
+
+
+class Features(NamedTuple):
+    """Features of N patches, of the prefix tokens and frames they stand in, and of every layer."""
+
+    patches: Float[Tensor, "N C"]
+    prefix: Float[Tensor, "*frames P C"] | None
+    pooled: Float[Tensor, "*frames C"] | None
+    layers: list[Float[Tensor, "N C"]]
+
+
+def encode_patches(
+    encoder: EncoderAdapter,
+    frames: Float[Tensor, "B T 3 H W"],
+    gaze: PackedPatches,
+    settings: GazedSettings,
+    *,
+    output_hidden_states: bool = False,
+) -> Features:
+    """Features of packed patches, per frame (B, T, ...) where they belong to frames.
+
+    Raises:
+        EncoderError: see `encode`.
+    """
     check_fit(encoder, frames, gaze, settings)
     B, T = gaze.lengths.shape
-    frames = frames.flatten(0, 1)  # (B * T, 3, S, S)
-    ids = gaze.ids.to(frames.device)
+    frames = frames.flatten(0, 1)  # (B * T, 3, H, W)
+    ids, cut_from = gaze.ids.to(frames.device), gaze.frame_of_patch.to(frames.device)
     tables = PositionTables.of(encoder, gaze.pyramid)
-    parts: list[_Features] = []
+    parts: list[Features] = []
     for first, lengths in _batches(encoder, gaze, settings):
         layout = TokenLayout(
             lengths, settings.attn_type, frames.device, encoder.num_prefix, settings.backend
         )
         end = first + len(layout.frame_lengths)
-        chosen = ids[gaze.offsets[first] : gaze.offsets[end]]
+        here = slice(gaze.offsets[first], gaze.offsets[end])
         patches = gazed_patches(
-            frames[first:end],
-            chosen,
-            layout.frame_of_patch,
-            gaze.pyramid,
-            settings.frames_at_once,
+            frames, ids[here], cut_from[here], gaze.pyramid, settings.frames_at_once
         )
-        tokens, rotary = _embed(encoder, patches.to(encoder.dtype), chosen, layout, tables)
+        tokens, rotary = _embed(encoder, patches.to(encoder.dtype), ids[here], layout, tables)
         parts.append(_run_blocks(encoder, tokens, rotary, layout, output_hidden_states))
 
     def per_frame(values: list[Tensor | None]) -> Tensor | None:
@@ -106,13 +173,14 @@ def encode(
     pooled = per_frame([part.pooled for part in parts])
     if pooled is not None and settings.empty_frames == "hold":
         pooled = carry_forward(pooled, gaze.lengths)
-    return GazedOutput(
-        last_hidden_state=_cat([part.patches for part in parts]),
-        pooler_output=pooled,
-        prefix_hidden_state=per_frame([part.prefix for part in parts]),
-        hidden_states=tuple(_cat(states) for states in zip(*(p.layers for p in parts), strict=True))
-        or None,
-        gaze=gaze,
+    if pooled is not None and settings.empty_frames == "zero":
+        is_empty = (gaze.lengths == 0).to(pooled.device)
+        pooled = pooled.masked_fill(is_empty[..., None], 0.0)
+    return Features(
+        _cat([part.patches for part in parts]),
+        per_frame([part.prefix for part in parts]),
+        pooled,
+        [_cat(states) for states in zip(*(part.layers for part in parts), strict=True)],
     )
 
 
@@ -186,7 +254,7 @@ def carry_forward(
 
 
 def _batches(
-    encoder: EncoderAdapter, gaze: Gaze, settings: GazedSettings
+    encoder: EncoderAdapter, gaze: PackedPatches, settings: GazedSettings
 ) -> Iterator[tuple[int, tuple[tuple[int, ...], ...]]]:
     """Batches of clips that are encoded together: the first frame, and the clips' lengths."""
     clips = [tuple(clip) for clip in gaze.lengths.tolist()]
@@ -232,39 +300,33 @@ def _embed(
     return tokens, rotary
 
 
-class _Features(NamedTuple):
-    """Features of a batch of clips: of patches, prefix tokens and frames, and of every layer."""
-
-    patches: Float[Tensor, "n C"]
-    prefix: Float[Tensor, "frames P C"] | None
-    pooled: Float[Tensor, "frames C"] | None
-    layers: list[Float[Tensor, "n C"]]
-
-
 def _run_blocks(
     encoder: EncoderAdapter,
     tokens: Float[Tensor, "N C"],
     rotary: Rotary | None,
     layout: TokenLayout,
     output_hidden_states: bool,
-) -> _Features:
+) -> Features:
     x = encoder.enter(tokens[None])
     patches = layout.patch_index if encoder.num_prefix else slice(None)
     layers = [x[0, patches]] if output_hidden_states else []
     for layer in encoder.layers:
-        x = encoder.run(layer, x, layout, rotary)
+        if x.numel():  # transformers' layers cannot reshape nothing
+            x = encoder.run(layer, x, layout, rotary)
         if output_hidden_states:
             layers.append(x[0, patches])
     x = encoder.leave(x)[0]
     prefix = x[layout.prefix_index] if encoder.num_prefix else None
-    return _Features(x[patches], prefix, encoder.pool(x, layout), layers)
+    return Features(x[patches], prefix, encoder.pool(x, layout), layers)
 
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
-def check_fit(encoder: EncoderAdapter, frames: Tensor, gaze: Gaze, settings: GazedSettings) -> None:
+def check_fit(
+    encoder: EncoderAdapter, frames: Tensor, gaze: PackedPatches, settings: GazedSettings
+) -> None:
     """Raise EncoderError, with both values, where frames, gaze and encoder disagree."""
     pyramid, wanted = gaze.pyramid, settings.pyramid
     if wanted is not None and pyramid != wanted:
@@ -290,22 +352,24 @@ def check_fit(encoder: EncoderAdapter, frames: Tensor, gaze: Gaze, settings: Gaz
         raise EncoderError("the frames have NaN or infinite values")
     if not num_clips * num_frames:
         raise EncoderError(f"nothing to encode: {num_clips} clips of {num_frames} frames")
-    if (num_clips, num_frames) != (gaze.num_clips, gaze.num_frames):
+    if (num_clips, num_frames) != tuple(gaze.lengths.shape):
         raise EncoderError(
             f"the video has {num_clips} clips of {num_frames} frames, "
-            f"the gaze {gaze.num_clips} of {gaze.num_frames}"
+            f"the gaze {gaze.lengths.shape[0]} of {gaze.lengths.shape[1]}"
         )
-    if (height, width) != (pyramid.side, pyramid.side):
+    if not settings.resize_frames and (height, width) != (pyramid.side, pyramid.side):
         raise EncoderError(
             f"frames are {height} x {width}, the largest scale of the gaze is "
             f"{pyramid.side} x {pyramid.side}; resize or tile them to it"
         )
-    if gaze.num_patches:
+    if gaze.ids.numel():
         least, most = int(gaze.ids.min()), int(gaze.ids.max())
         if least < 0 or most >= pyramid.num_patches:
             raise EncoderError(
                 f"patch ids must lie in [0, {pyramid.num_patches}), got ids from {least} to {most}"
             )
+    if settings.empty_frames == "zero":
+        return
     empty = (gaze.lengths == 0).nonzero().tolist()
     if empty and settings.empty_frames == "error":
         clip, frame = empty[0]

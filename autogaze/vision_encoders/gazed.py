@@ -44,8 +44,8 @@ def gazed(
             "frame_independent" (its own frame: what an image model was trained for).
         backend: "grouped" (SDPA), "flex" (FlexAttention), or "auto".
         max_tokens: clips are encoded together up to this many tokens, without gradients.
-        empty_frames: frames without any patch are an "error", or pooled as the frame
-            before them ("hold").
+        empty_frames: frames without any patch are an "error", pooled as the frame before them
+            ("hold"), or as zeros ("zero").
 
     Raises:
         EncoderError: no adapter for this model, or an unknown option.

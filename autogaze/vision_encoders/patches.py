@@ -12,7 +12,7 @@ from autogaze.geometry import PatchPyramid
 
 
 def gazed_patches(
-    frames: Float[Tensor, "F 3 S S"],
+    frames: Float[Tensor, "F 3 H W"],
     ids: Int[Tensor, " N"],
     frame_of_patch: Int[Tensor, " N"],
     pyramid: PatchPyramid,
@@ -21,9 +21,9 @@ def gazed_patches(
     """Pixels of the gazed patches, in their order.
 
     Args:
-        frames: square frames of the pyramid's side.
+        frames: square frames of the pyramid's side; of another size they are resized to it too.
         ids: frame-relative patch ids.
-        frame_of_patch: the frame of every patch, ascending.
+        frame_of_patch: the frame of every patch.
         pyramid: of the ids.
         frames_at_once: frames resized together, which bounds memory.
     """
@@ -35,7 +35,7 @@ def gazed_patches(
         if not len(slots):
             continue
         cells = ids[slots] - pyramid.offsets[level]
-        if scale == pyramid.side:
+        if frames.shape[-2:] == (scale, scale):
             patches[slots] = cut_cells(frames, frame_of_patch[slots], cells, p)
             continue
         needed, frame = frame_of_patch[slots].unique(return_inverse=True)
@@ -47,7 +47,7 @@ def gazed_patches(
     return patches
 
 
-def resize(frames: Float[Tensor, "F 3 S S"], scale: int) -> Float[Tensor, "F 3 s s"]:
+def resize(frames: Float[Tensor, "F 3 H W"], scale: int) -> Float[Tensor, "F 3 s s"]:
     """Frames at another scale: bicubic, not antialiased."""
     return F.interpolate(frames, size=(scale, scale), mode="bicubic", align_corners=False)
 

@@ -1,0 +1,279 @@
+"""SigLIP with AutoGaze's interface, `siglip(video, gazing_info=gaze)`.
+
+The modules and the names of parameters are those of the published checkpoints,
+`vision_model.encoder...`, with every version of transformers; with a gaze the gazed patches only
+are encoded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.siglip.modeling_siglip import (
+    SiglipEncoder,
+    SiglipMultiheadAttentionPoolingHead,
+    SiglipPreTrainedModel,
+    SiglipVisionEmbeddings,
+)
+
+from autogaze.errors import EncoderError
+from autogaze.gaze import Gaze
+from autogaze.vision_encoders import attention
+from autogaze.vision_encoders.adapter import pool_by_frame
+from autogaze.vision_encoders.encode import GazedSettings, encode, encode_patches
+from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.siglip.adapter import SiglipAdapter
+from autogaze.vision_encoders.siglip.configuration_siglip import SiglipVisionConfig
+from autogaze.vision_encoders.siglip.padded import read_padded
+
+__all__ = ["SiglipPreTrainedModel", "SiglipVisionModel", "SiglipVisionTransformer"]
+
+
+@dataclass
+class SiglipGazedOutput(BaseModelOutputWithPooling):
+    """Features of a padded gaze's slots.
+
+    Attributes:
+        last_hidden_state: (B, slots, C), zero where padded.
+        pooler_output: (B, C), the attention head over all gazed patches of a clip; zero where
+            a clip has none, None without a head.
+        hidden_states: (B, slots, C) each, zero where padded, when asked for.
+        frame_pooler_output: (B, T, C), the head over every frame's patches; zero where a
+            frame has none.
+    """
+
+    frame_pooler_output: Float[Tensor, "B T C"] | None = None
+
+
+class SiglipVisionTransformer(nn.Module):
+    """The modules of a SigLIP vision model, and its passes: gazed, and over whole images."""
+
+    def __init__(self, config: SiglipVisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = SiglipVisionEmbeddings(config)
+        self.encoder = SiglipEncoder(config)  # type: ignore[arg-type]
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.use_head = bool(getattr(config, "vision_use_head", True))
+        if self.use_head:
+            self.head = SiglipMultiheadAttentionPoolingHead(config)
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "B T 3 H W"] | Float[Tensor, "B 3 S S"],
+        gazing_info: Gaze | Mapping[str, Any] | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Features of gazed patches or whole images; see `SiglipVisionModel.forward`."""
+        # A model that this one is part of may have chosen another one for all its parts.
+        self.config._attn_implementation = attention.NAME
+        unknown = [name for name, value in options.items() if value]
+        if unknown:
+            raise EncoderError(f"gazed encoding does not know {', '.join(unknown)}")
+        if output_hidden_states is None:
+            output_hidden_states = bool(self.config.output_hidden_states)
+        if gazing_info is None and pixel_values.ndim != 4:
+            raise EncoderError(
+                "without gazing_info images (B, 3, H, W) are expected, "
+                f"got {tuple(pixel_values.shape)}; give the gaze of a video with it"
+            )
+        out: Any
+        if gazing_info is None:
+            out = self._dense(pixel_values, interpolate_pos_encoding, output_hidden_states)
+        elif isinstance(gazing_info, Gaze):
+            out = encode(
+                SiglipAdapter(self),
+                pixel_values,
+                gazing_info,
+                self._settings("error"),
+                output_hidden_states=output_hidden_states,
+            )
+        else:
+            out = self._padded(pixel_values, gazing_info, output_hidden_states)
+        if return_dict is None:
+            return_dict = bool(getattr(self.config, "return_dict", True))
+        if return_dict:
+            return out
+        values = out.to_tuple()
+        # The known tuple has no feature per frame, which stands last.
+        return values[:-1] if getattr(out, "frame_pooler_output", None) is not None else values
+
+    def _dense(
+        self, images: Float[Tensor, "B 3 S S"], interpolate: bool, output_hidden_states: bool
+    ) -> BaseModelOutputWithPooling:
+        x = self.embeddings(images, interpolate_pos_encoding=interpolate)
+        states = [x]
+        for layer in self.encoder.layers:
+            out = layer(x, None)
+            x = out[0] if isinstance(out, tuple) else out  # transformers 4 returns tuples
+            states.append(x)
+        x = self.post_layernorm(x)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=x,
+            pooler_output=self.head(x) if self.use_head else None,
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
+
+    def _padded(
+        self,
+        video: Float[Tensor, "B T 3 H W"],
+        padded: Mapping[str, Any],
+        output_hidden_states: bool,
+    ) -> SiglipGazedOutput:
+        patches, is_padding = read_padded(padded, self.config.pyramid, video.device)
+        out = encode_patches(
+            SiglipAdapter(self),
+            video,
+            patches,
+            self._settings("zero"),
+            output_hidden_states=output_hidden_states,
+        )
+        return SiglipGazedOutput(
+            last_hidden_state=_unpacked(out.patches, is_padding),
+            pooler_output=self._pooled(out.patches, is_padding) if self.use_head else None,
+            hidden_states=tuple(_unpacked(state, is_padding) for state in out.layers) or None,
+            frame_pooler_output=out.pooled,
+        )
+
+    def _pooled(
+        self, packed: Float[Tensor, "N C"], is_padding: Bool[Tensor, "B slots"]
+    ) -> Float[Tensor, "B C"]:
+        """The head over all patches of every clip."""
+        counts = (~is_padding).sum(1).tolist()
+        clips = TokenLayout(tuple((count,) for count in counts), "bidirectional", packed.device)
+        is_empty = torch.tensor([count == 0 for count in counts], device=packed.device)
+        return pool_by_frame(self.head, packed, clips).masked_fill(is_empty[:, None], 0.0)
+
+    def _settings(self, empty_frames: str) -> GazedSettings:
+        config = self.config
+        config.check()
+        return GazedSettings(
+            config.pyramid,
+            "frame_independent" if config.frame_independent_encoding else config.attn_type,  # type: ignore[arg-type]
+            frames_at_once=config.max_embed_batch_size or 64,
+            empty_frames=empty_frames,
+            resize_frames=True,
+        )
+
+
+class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
+    """transformers' `SiglipVisionModel` that can be given a gaze.
+
+    Every `attn_implementation` is accepted and ignored: gazed attention chooses by the device
+    (see `vision_encoders.attention`).
+    """
+
+    config_class = SiglipVisionConfig
+    base_model_prefix = "vision_model"
+    main_input_name = "pixel_values"
+    config: SiglipVisionConfig  # type: ignore[assignment]
+
+    def __init__(self, config: SiglipVisionConfig) -> None:
+        # Before transformers asks whether the wanted one is installed, and after it has chosen.
+        config._attn_implementation = attention.NAME
+        super().__init__(config)
+        config.check()
+        self.vision_model = SiglipVisionTransformer(config)
+        self.config._attn_implementation = attention.NAME
+        self.register_load_state_dict_pre_hook(_add_prefix)
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **options: Any) -> Any:
+        """As transformers does; also takes the configuration's keys, such as `scales`."""
+        options.pop("attn_implementation", None)
+        return super().from_pretrained(*args, **options)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vision_model.embeddings.patch_embedding
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "B T 3 H W"] | Float[Tensor, "B 3 S S"],
+        gazing_info: Gaze | Mapping[str, Any] | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Features of the gazed patches, or of the whole image where no gaze is given.
+
+        Args:
+            pixel_values: with a gaze (B, T, 3, H, W) of any size: they are resized to every
+                scale (bicubic, not antialiased); else images.
+            gazing_info: the padded dict that AutoGaze returns, or a `Gaze`. Of the dict
+                `gazing_pos` (B, slots), `if_padded_gazing` (B, slots) and
+                `num_gazing_each_frame` (T,) or (B, T) are read; ids may stand in any order and
+                repeatedly, and frames may be padded wholly.
+
+        Returns:
+            For a padded dict `SiglipGazedOutput`: features are (B, slots, C), `pooler_output`
+            is (B, C). For a `Gaze` a `GazedOutput`: features are (N, C) in its order,
+            `pooler_output` is (B, T, C). For images as transformers does.
+
+        Raises:
+            EncoderError: video, gaze and model do not fit together.
+            GeometryError: a padded dict whose parts disagree.
+        """
+        return self.vision_model(
+            pixel_values,
+            gazing_info,
+            interpolate_pos_encoding,
+            output_hidden_states,
+            return_dict,
+            **options,
+        )
+
+
+SiglipVisionModel = AutoGazeSiglipVisionModel
+"""The known name. The class has one of its own, since transformers 5 looks up by a class's name how
+the parameters of a checkpoint are renamed, and those of its `SiglipVisionModel` are other ones."""
+
+_PARTS = ("embeddings", "encoder", "post_layernorm", "head")
+
+
+def _add_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Load hook for names without `vision_model.`, which transformers 5's own model has."""
+    for name in [name for name in state if name.startswith(prefix)]:
+        inner = name.removeprefix(prefix)
+        if inner.partition(".")[0] in _PARTS:
+            state[f"{prefix}vision_model.{inner}"] = state.pop(name)
+
+
+def _register_names() -> None:
+    """The same for `from_pretrained` of a model that has this one as a part, on transformers 5."""
+    try:
+        from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+        from transformers.core_model_loading import PrefixChange
+    except ImportError:  # transformers 4, which has no such names either
+        return
+
+    class AddPrefix(PrefixChange):
+        """On loading only: checkpoints are saved under the published names."""
+
+        def reverse_transform(self) -> PrefixChange:
+            return self
+
+    register_checkpoint_conversion_mapping(
+        AutoGazeSiglipVisionModel.__name__,
+        [AddPrefix(prefix_to_add="vision_model")],
+        overwrite=True,
+    )
+
+
+_register_names()
+
+
+def _unpacked(
+    packed: Float[Tensor, "N C"], is_padding: Bool[Tensor, "B slots"]
+) -> Float[Tensor, "B slots C"]:
+    """Features of the slots that are not padding, zeros in the others."""
+    rows = packed.new_zeros(*is_padding.shape, packed.shape[-1])
+    return rows.masked_scatter(~is_padding[..., None], packed) if rows.numel() else rows
