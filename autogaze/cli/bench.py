@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from autogaze.cli import command
 from autogaze.cli.command import Command, PrintJson
 from autogaze.errors import VideoError
 
@@ -69,10 +70,8 @@ class BenchSelect(Command):
         typer.Option(help="Where clips come from.", show_default="moving textures, made here"),
     ] = None
     repeats: Annotated[int, typer.Option(min=1, help="Measured runs; the median is shown.")] = 7
-    device: Annotated[str, typer.Option(help="Where the learned selector runs: cpu or cuda.")] = (
-        "cpu"
-    )
-    dtype: Annotated[str, typer.Option(help="In float32 or bfloat16.")] = "float32"
+    device: command.Device = "cpu"
+    dtype: command.Dtype = "float32"
     json: PrintJson = False
 
     def __post_init__(self) -> None:

@@ -56,15 +56,13 @@ class MeasuredEncoder:
     """One vision transformer, untouched and gazed, with the same weights.
 
     Attributes:
-        dense: the transformers model as transformers runs it.
-        adapter: its parts by name; `adapter.dense` runs it.
+        adapter: parts of the transformers model by name; `adapter.dense` runs it untouched.
         gazed: the same tensors behind `autogaze.gazed`.
         pyramid: the scales it is gazed at; dense encoding sees the largest.
         random: whether its weights are random.
     """
 
     name: str
-    dense: nn.Module
     adapter: EncoderAdapter
     gazed: GazedVisionModel
     pyramid: PatchPyramid
@@ -187,9 +185,7 @@ def measured(
         # A frame without a patch repeats the features of the frame before, it is not refused.
         twin = gazed(model, attn_type=attn_type, empty_frames="hold")  # type: ignore[arg-type]
         statistics = statistics or adapter.statistics
-        encoder = MeasuredEncoder(
-            name, model, adapter, twin, pyramid, statistics, device_options, random
-        )
+        encoder = MeasuredEncoder(name, adapter, twin, pyramid, statistics, device_options, random)
         if is_registered(config):
             _try(encoder)
     except AutoGazeError:

@@ -97,7 +97,7 @@ def measure(
     order = shuffled(clips)
     own = _gaze(clips, selectors, ratios, batch, seed, step)
     rows = make_rows(selectors)
-    gazes = [_variant(row.variant, own[row.number], clips, order, ratios) for row in rows]
+    gazes = [_gazes_of(row.variant, own[row.number], clips, order, ratios) for row in rows]
     losses = np.empty((len(metrics), len(rows), len(ratios), len(clips)))
     shares = np.empty((len(rows), len(ratios), len(clips)))
     for start in range(0, len(clips), batch):
@@ -140,7 +140,7 @@ def _gaze(
     return gazes
 
 
-def _variant(
+def _gazes_of(
     variant: Variant,
     own: Gazes,
     clips: Sequence[QualityClip],

@@ -20,10 +20,10 @@ from autogaze.reconstruction.canvas import Reconstruction
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet, weights_file
 from autogaze.tasks.base import Task
 from autogaze.tasks.losses import DEPTHS
-from autogaze.tasks.metrics import check_metric
+from autogaze.tasks.metrics import CANVAS, check_metric
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
-CANVAS, VIDEO_MAE, FEATURES = "canvas", "video-mae", "features"
+VIDEO_MAE, FEATURES = "video-mae", "features"
 
 NETWORK = "lite1"
 """The EfficientNet-Lite whose features are compared; nothing is trained with it."""

@@ -7,11 +7,12 @@ from typing import Any
 from autogaze.evaluation.bootstrap import Estimate, Resamples, loss_at, share_reaching
 from autogaze.evaluation.quality.clips import ClipFiles, plan_clips
 from autogaze.evaluation.quality.measure import Measurements, measure, num_steps
-from autogaze.evaluation.quality.metrics import CANVAS, load_metrics
+from autogaze.evaluation.quality.metrics import load_metrics
 from autogaze.evaluation.quality.selectors import Variant, load_selectors, shuffled
 from autogaze.evaluation.quality.thresholds import ThresholdReport, can_stop, measure_thresholds
 from autogaze.evaluation.timing import hardware
 from autogaze.selectors.registry import LEARNED
+from autogaze.tasks.metrics import CANVAS
 from autogaze.utils.device import DeviceOptions
 from autogaze.utils.progress import ProgressBar
 
