@@ -63,12 +63,14 @@ class GazedChunk:
         gaze: (tiles, T) with its `source`, and with `losses` measured on the canvas.
         canvas: (tiles, T, 3, S, S) the canvas reconstruction, with `keep_canvas`.
         pixels: (T, h, w, 3) the whole frames, scaled down, with `preview`.
+        end: second at which the last frame leaves the screen; None where that is not known.
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
     gaze: Gaze
     canvas: UInt8[Tensor, "B T 3 S S"] | None = None
     pixels: UInt8[np.ndarray, "T h w 3"] | None = None
+    end: float | None = None
 
     @property
     def source(self) -> Source:
@@ -122,6 +124,7 @@ class GazeOptions(TypedDict, total=False):
     end: float | None
     skip_corrupt: bool
     generator: torch.Generator | None
+    stream: int | None
 
 
 class GazeStream:
@@ -140,6 +143,7 @@ class GazeStream:
         start, end: seconds from the start of the video.
         skip_corrupt: skip frames that cannot be decoded.
         generator: source of randomness, for selectors that use any.
+        stream: number of the video stream; None for the default one, see `Video`.
         keep_canvas: keep the canvas of every chunk.
         preview: keep the whole frames too, their longer side at most this.
 
@@ -167,6 +171,7 @@ class GazeStream:
         end: float | None = None,
         skip_corrupt: bool = False,
         generator: torch.Generator | None = None,
+        stream: int | None = None,
         keep_canvas: bool = False,
         preview: int | None = None,
     ) -> None:
@@ -189,6 +194,7 @@ class GazeStream:
             skip_corrupt=skip_corrupt,
             motion_grid=pyramid.grids[-1] if selector.needs_motion else None,
             preview=preview,
+            stream=stream,
         )
         self.info, self.grid = self._reader.info, self._reader.tiles
         self._fps, self._range = fps, (start or 0.0, end)
@@ -245,7 +251,7 @@ class GazeStream:
             self._reconstruct += time.perf_counter() - chosen
         gaze = replace(Gaze.cat_clips(gazes), source=chunk.source)
         kept = torch.cat(canvases) if canvases else None
-        return GazedChunk(chunk.clips.frames, gaze, kept, chunk.pixels)
+        return GazedChunk(chunk.clips.frames, gaze, kept, chunk.pixels, chunk.end)
 
 
 class GazedVideo:
@@ -257,6 +263,7 @@ class GazedVideo:
     Args:
         path: the video; it may have moved since.
         gaze: with a `source`, as `autogaze.gaze_video` and `autogaze gaze --out` make it.
+        stream: number of the video stream that was gazed at; None for the default one.
 
     Attributes:
         source: tiling and frame times of the gaze.
@@ -270,7 +277,7 @@ class GazedVideo:
 
     source: Source
 
-    def __init__(self, path: str | Path, gaze: Gaze) -> None:
+    def __init__(self, path: str | Path, gaze: Gaze, *, stream: int | None = None) -> None:
         if gaze.source is None:
             raise AutoGazeError(
                 "this gaze does not know which frames of which video it was made at; gaze at "
@@ -285,7 +292,7 @@ class GazedVideo:
                 f"tiles of {tiles.side} pixels were gazed at through {gaze.pyramid}, which is made "
                 f"for {gaze.pyramid.side}: the pixels that were seen cannot be cut again"
             )
-        self._video = Video(path)
+        self._video = Video(path, stream=stream)
         info = self._video.info
         pixels = 3 * min(self.source.chunk, gaze.num_frames) * tiles.num_tiles * tiles.side**2
         if pixels > max(MAX_CHUNK, 16 * 3 * self.source.chunk * info.width * info.height):

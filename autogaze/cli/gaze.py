@@ -76,6 +76,10 @@ class GazeCommand(Command):
     ] = None
     start: Annotated[float | None, WHICH(help="From this second on.")] = None
     end: Annotated[float | None, WHICH(help="Up to this second.")] = None
+    stream: Annotated[
+        int | None,
+        WHICH(help="Number of the video stream, from 0.", show_default="the default one", min=0),
+    ] = None
     tiles: Annotated[
         str,
         WHICH(
@@ -142,6 +146,7 @@ class GazeCommand(Command):
                 fps=self.fps,
                 start=self.start,
                 end=self.end,
+                stream=self.stream,
                 skip_corrupt=self.skip_corrupt,
                 generator=None if seed is None else torch.Generator().manual_seed(seed),
             )

@@ -55,6 +55,12 @@ class InfoCommand(Command):
     """Describe a file: a gaze, a video, or a checkpoint."""
 
     file: Annotated[str, typer.Argument(help="A gaze file, a video or a checkpoint folder.")]
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of a video's stream, from 0.", show_default="the default one", min=0
+        ),
+    ] = None
     json: PrintJson = False
 
     def run(self) -> None:
@@ -63,8 +69,8 @@ class InfoCommand(Command):
             facts = _checkpoint(path)
         elif path.suffix.lower() == ".safetensors":
             facts = _gaze(path)
-        elif os.path.isfile(path):
-            facts = _video(path)
+        elif os.path.exists(path) or "://" in self.file:  # if it is none, the error says why
+            facts = _video(self.file, self.stream)
         else:
             raise AutoGazeError(f"{self.file}: no such file or folder")
         facts = {"file": self.file, **facts}
@@ -217,22 +223,26 @@ def _checkpoint(path: Path) -> Facts:
     }
 
 
-def _video(path: Path) -> Facts:
+def _video(path: str, stream: int | None) -> Facts:
     from autogaze.geometry import PatchPyramid
     from autogaze.video.reader import Video
     from autogaze.video.tiling import plan_tiles
 
-    info = Video(path).info
+    video = Video(path, stream=stream)
+    info = video.info
     tiles = plan_tiles(info.width, info.height, PatchPyramid().side)
     facts: Facts = {
         "kind": "image" if info.is_image else "video",
         "size": f"{info.width} x {info.height}",
-        "frames": info.num_frames,
+        "frames": video.count_frames(),
         "fps": info.fps,
         "duration": info.duration,
         "codec": info.codec,
         "pixel_format": info.pixel_format,
         "rotation": info.rotation,
+        "pixel_aspect": None if info.aspect == 1 else str(info.aspect),
+        "hdr": info.hdr and f"{info.hdr}, tone-mapped to BT.709",
+        "stream": f"{info.stream} of {info.num_streams}" if info.num_streams > 1 else None,
         "tiles": f"{tiles.columns} x {tiles.rows} of {tiles.side} px",
     }
     return {name: value for name, value in facts.items() if value is not None}

@@ -68,6 +68,14 @@ class MeasureCommand(Command):
             "reconstruction.",
         ),
     ] = None
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of the video stream that was gazed at, from 0.",
+            show_default="the default one",
+            min=0,
+        ),
+    ] = None
     device: Device = "cpu"
     json: PrintJson = False
 
@@ -91,7 +99,7 @@ class MeasureCommand(Command):
         from autogaze.utils.device import trim_memory
         from autogaze.utils.progress import ProgressBar
 
-        video = GazedVideo(self.video, Gaze.load(self.gaze))
+        video = GazedVideo(self.video, Gaze.load(self.gaze), stream=self.stream)
         task = None if self.metric == CANVAS else self._load_task(video)
         found = []
         num_clips = video.gaze.num_clips * video.num_chunks

@@ -23,8 +23,7 @@ class Summary:
 
     Attributes:
         frames: number of frames gazed at.
-        seconds: from the first of them to the end of the last, whose duration is taken to be
-            the mean of the others; 0 for an image.
+        seconds: from the first of them until the last leaves the screen; 0 for an image.
         tiles: columns and rows.
         kept: number of chosen patches per scale, coarse to fine, out of `total`.
         loss_mean, loss_max: canvas loss over all frames of all tiles, in [0, 1].
@@ -76,7 +75,7 @@ class Tally:
 
     frames: int = 0
     first: float = 0.0
-    last: float = 0.0
+    end: float = 0.0
     kept: list[int] = field(default_factory=list)
     total: int = 0
     losses: int = 0
@@ -89,7 +88,7 @@ class Tally:
         if self.frames == 0:
             self.first, self.kept = times[0], [0] * len(gaze.pyramid.scales)
         self.frames += gaze.num_frames
-        self.last = times[-1]
+        self.end = times[-1] if chunk.end is None else chunk.end
         counts = gaze.pyramid.levels[gaze.ids.cpu()].bincount(minlength=len(self.kept)).tolist()
         self.kept = [a + b for a, b in zip(self.kept, counts, strict=True)]
         self.total += gaze.lengths.numel() * gaze.pyramid.num_patches
@@ -103,9 +102,7 @@ class Tally:
     ) -> Summary:
         """Statistics of the whole video; `render` and `wall` in seconds."""
         grid = stream.grid
-        seconds = 0.0 if stream.info.is_image else self.frames / stream.fps
-        if self.frames > 1:
-            seconds = (self.last - self.first) * self.frames / (self.frames - 1)
+        seconds = 0.0 if stream.info.is_image else self.end - self.first
         return Summary(
             video=str(stream.path),
             selector=stream.selector.name,

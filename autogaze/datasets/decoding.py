@@ -1,8 +1,10 @@
 """Video decoders of the training datasets: PyAV, or OpenCV on machines without it."""
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.errors import CorruptVideoError, MissingExtraError, TrainingError, VideoError
+from autogaze.video.structure import boxes, missing_bytes, shown_frames
 
 log = logging.getLogger("autogaze.datasets")
 
 
 class OpenVideo(ABC):
-    """Base of the opened videos.
+    """Base of the opened videos."""
 
-    Attributes:
-        num_frames: as the container says, which may be wrong; None if unknown.
-    """
-
-    num_frames: int | None
+    @property
+    @abstractmethod
+    def num_frames(self) -> int | None:
+        """Number of displayed frames; None if unknown."""
 
     @abstractmethod
     def frames(
@@ -43,11 +45,15 @@ Decoder = Callable[[Path], OpenVideo]
 class PyAVVideo(OpenVideo):
     """A video that PyAV decodes; see `autogaze.video`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, stream: int | None = None) -> None:
         from autogaze.video.reader import Video  # imports PyAV
 
-        self._video = Video(path)
-        self.num_frames = self._video.info.num_frames
+        self._path, self._stream = path, stream
+        self._video = Video(path, stream=stream)
+
+    @property
+    def num_frames(self) -> int | None:
+        return _counted(self._path, self._stream, self._path.stat().st_mtime_ns)
 
     def frames(
         self, first: int = 0, last: int | None = None
@@ -56,19 +62,30 @@ class PyAVVideo(OpenVideo):
             yield frame.pixels
 
 
+@lru_cache(maxsize=4096)
+def _counted(path: Path, stream: int | None, changed: int) -> int:
+    """Number of frames of a file that was last changed at that time."""
+    from autogaze.video.reader import Video
+
+    return Video(path, stream=stream).count_frames()
+
+
 class OpenCVVideo(OpenVideo):
     """A video that OpenCV decodes.
 
-    Frames are counted from the beginning, since OpenCV does not find all of them by seeking.
+    Frames are counted from the beginning, since OpenCV does not find all of them by seeking. It
+    chooses the video stream itself, the first one, and leaves pixels as they are stored where
+    they are not square.
     """
 
     def __init__(self, path: Path) -> None:
-        import cv2
-
         self.path = path
-        capture = self._open()
-        self.num_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None
-        capture.release()
+        self._open().release()
+        self._num_frames = _grabbed(path, path.stat().st_mtime_ns)
+
+    @property
+    def num_frames(self) -> int | None:
+        return self._num_frames
 
     def frames(
         self, first: int = 0, last: int | None = None
@@ -86,9 +103,8 @@ class OpenCVVideo(OpenVideo):
                 yield np.ascontiguousarray(bgr[..., ::-1])
         finally:
             capture.release()
-        # For containers that do not count their frames, OpenCV's number may be one too high.
-        expected = (self.num_frames or 0) - 1
-        if number < expected and (last is None or number <= last):
+        short = number < (self.num_frames or 0) or missing_bytes(self.path) > 0
+        if short and (last is None or number <= last):
             raise CorruptVideoError(
                 f"{self.path}: frame {number} of {self.num_frames} cannot be decoded"
             )
@@ -96,14 +112,43 @@ class OpenCVVideo(OpenVideo):
             raise VideoError(f"{self.path}: has {number} frames, none from number {first} on")
 
     def _open(self) -> Any:
-        import cv2
+        return _capture(self.path)
 
-        if not self.path.is_file():
-            raise VideoError(f"{self.path}: no such file")
-        capture = cv2.VideoCapture(str(self.path))
-        if not capture.isOpened():
-            raise VideoError(f"{self.path}: OpenCV finds no video in it")
-        return capture
+
+def _capture(path: Path) -> Any:
+    import cv2
+
+    if not path.is_file():
+        raise VideoError(f"{path}: no such file")
+    # Absolute, since FFmpeg takes what stands before a colon for a protocol.
+    capture = cv2.VideoCapture(os.path.abspath(path))
+    if not capture.isOpened():
+        raise VideoError(f"{path}: OpenCV finds no video in it")
+    return capture
+
+
+@lru_cache(maxsize=4096)
+def _grabbed(path: Path, changed: int) -> int | None:
+    """Number of displayed frames of a file that was last changed at that time.
+
+    Only an MP4's index tells it. OpenCV's number counts frames that an edit list hides, and is an
+    estimate for other containers, of which all frames are decoded.
+    """
+    import cv2
+
+    if (shown := shown_frames(path)) is not None:
+        return shown
+    capture = _capture(path)
+    try:
+        names = {name for name, _ in boxes(path)}
+        if "moov" in names and "moof" not in names:
+            return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None
+        count = 0
+        while capture.grab():
+            count += 1
+        return count or None
+    finally:
+        capture.release()
 
 
 def choose_decoder(name: str = "auto") -> Decoder:

@@ -20,7 +20,7 @@ from autogaze.datasets.labels import LabelFile, short_name
 from autogaze.datasets.video_folder import find_files
 from autogaze.errors import TrainingError, VideoError
 from autogaze.utils.seeding import seeded
-from autogaze.video.stills import read_still
+from autogaze.video.stills import read_first
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -166,6 +166,6 @@ class PictureClips(DrawnClips):
 def _read(path: Path) -> UInt8[Tensor, "3 H W"] | UnreadableClip:
     """A photograph's pixels, or why it has none."""
     try:
-        return torch.from_numpy(read_still(path)).permute(2, 0, 1)
+        return torch.from_numpy(read_first(path)).permute(2, 0, 1)
     except (VideoError, OSError) as error:
         return UnreadableClip(short_name(path), str(error))

@@ -274,7 +274,7 @@ class CachedVideo(OpenVideo):
 
     path: Path
     squares: UInt8[Tensor, "N S S 3"]
-    num_frames: int | None
+    num_frames: int | None = None  # type: ignore[misc]  # a field in the property's place
     damage: str | None = None
 
     @classmethod

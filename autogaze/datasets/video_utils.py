@@ -10,10 +10,11 @@ For whole files of any size and length see `autogaze.video` and `autogaze.gaze_v
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from av.container import InputContainer
@@ -21,18 +22,21 @@ from jaxtyping import Float, Num, UInt8
 from PIL import Image
 from torch import Tensor
 
-from autogaze.errors import VideoError
-from autogaze.video.container import video_stream
-from autogaze.video.frames import Orientation, to_rgb
+from autogaze.errors import CorruptVideoError, VideoError
+from autogaze.video.container import OpenStream, describe
+from autogaze.video.frames import RGBConverter
+from autogaze.video.opening import reason
+from autogaze.video.reader import Video
 
 
 def read_video_pyav(
     container: InputContainer, indices: Sequence[int] | np.ndarray
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """Decode some frames of an open container, by number.
+    """Decode some frames of an open container, by number: those of `autogaze.video.Video`.
 
     Args:
-        container: what `av.open` returned; read from its beginning, left open.
+        container: what `av.open` returned, of a path or of a file object that can seek. The file
+            is read anew, so the container and its position stay as they are.
         indices: T frame numbers from 0, in any order, also repeatedly.
 
     Returns:
@@ -40,6 +44,7 @@ def read_video_pyav(
 
     Raises:
         VideoError: a `ValueError`: no indices, or numbers that the video does not have.
+        CorruptVideoError: a frame up to the last of them cannot be decoded.
     """
     wanted = [int(index) for index in indices]
     name = Path(str(container.name))
@@ -47,25 +52,68 @@ def read_video_pyav(
         raise VideoError(f"{name}: no frame numbers given")
     if min(wanted) < 0:
         raise VideoError(f"{name}: frame numbers must be at least 0, got {min(wanted)}")
-    stream = video_stream(container, name)
-    container.seek(0)
     frames: dict[int, np.ndarray] = {}
-    size: tuple[int, int] | None = None
     count = 0
-    for frame in container.decode(stream):
-        if size is None:
-            size, orientation = (frame.width, frame.height), Orientation.of(frame)
+    for count, pixels in _numbered(container, min(wanted), max(wanted)):
         if count in wanted:
-            frames[count] = to_rgb(frame, *size, orientation)
-        count += 1
-        if count > max(wanted):
-            break
-    if max(wanted) >= count:
+            frames[count] = pixels
+    if max(wanted) not in frames:
+        count = _count(container, count + 1)
         raise VideoError(
             f"{name}: frame {max(wanted)} was asked for, but the video has {count} frames "
             f"(0 to {count - 1})"
         )
     return np.stack([frames[index] for index in wanted])
+
+
+def _path(container: InputContainer) -> Path | None:
+    """The file of a container; None for a file object."""
+    path = Path(str(container.name).removeprefix("file:"))
+    return path if container.file is None and path.is_file() else None
+
+
+def _count(container: InputContainer, seen: int) -> int:
+    path = _path(container)
+    return seen if path is None else Video(path).count_frames()
+
+
+def _numbered(
+    container: InputContainer, first: int, last: int
+) -> Iterator[tuple[int, UInt8[np.ndarray, "H W 3"]]]:
+    """Frames and their numbers, from `first` (or earlier) to `last`."""
+    path = _path(container)
+    if path is None:
+        yield from _of_object(container, last)
+    elif first < (video := Video(path)).count_frames():
+        for frame in video.frames(first=first, last=last):
+            yield frame.index, frame.pixels
+
+
+def _of_object(
+    container: InputContainer, last: int
+) -> Iterator[tuple[int, UInt8[np.ndarray, "H W 3"]]]:
+    """Frames and their numbers of a file object, from the beginning to `last`."""
+    name, file = Path(str(container.name)), getattr(container.file, "file", None)
+    if file is None:
+        raise VideoError(f"{name}: cannot be read anew; give a container of a path")
+    position = file.tell()
+    try:
+        file.seek(0)
+        with av.open(file) as copy:
+            info, layout = describe(OpenStream.of(copy, name))
+        to_rgb = RGBConverter(layout.width, layout.height, layout.orientation, info.hdr is not None)
+        file.seek(0)
+        with av.open(file) as copy:
+            for number, item in enumerate(OpenStream.of(copy, name).decode()):
+                if isinstance(item, av.FFmpegError):
+                    raise CorruptVideoError(
+                        f"{name}: frame {number} cannot be decoded ({reason(item)})"
+                    )
+                yield number, to_rgb(item[0])
+                if number == last:
+                    break
+    finally:
+        file.seek(position)
 
 
 def transform_video_for_pytorch(

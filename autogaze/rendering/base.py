@@ -59,8 +59,8 @@ class VideoRendering(Rendering):
     """A rendering that is a video of one frame per frame of the source.
 
     Args:
-        fps: frames per second; frames keep the source's timestamps relative to the first one,
-            so this is only the duration of the last one.
+        fps: nominal frames per second; frames keep the source's timestamps relative to the first
+            one, and the last one its duration.
         longest: bound on its longer side in pixels.
         shortest: the longer side that small sources are enlarged to, for legible captions.
     """
@@ -78,14 +78,17 @@ class VideoRendering(Rendering):
             self.size = display_size(chunk.source.tiles, self.longest, self.shortest)
             self.prepare(chunk)
             self._first = chunk.source.timestamps[0]
-        for frame, timestamp in zip(self.draw(chunk), chunk.source.timestamps, strict=True):
+        times = chunk.source.timestamps
+        ends = [*times[1:], chunk.end]
+        for frame, timestamp, end in zip(self.draw(chunk), times, ends, strict=True):
             if self._writer is None:
                 height, width = frame.shape[:2]
                 writer = VideoWriter(self.path, self.fps, width, height)
                 self._writer = self._stack.enter_context(writer)
             # Frames with equal timestamps, of broken files, follow at the usual rate.
             later = timestamp > self._last
-            self._writer.write(frame, timestamp - self._first if later else None)
+            duration = None if end is None or end <= timestamp else end - timestamp
+            self._writer.write(frame, timestamp - self._first if later else None, duration)
             self._last = max(self._last, timestamp)
 
     def prepare(self, chunk: GazedChunk) -> None:

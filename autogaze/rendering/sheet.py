@@ -65,11 +65,12 @@ class RowLabel:
 class ContactSheet(Rendering):
     """At most eight evenly spaced frames of a video of any length, on one PNG.
 
-    Where the length is unknown, every s-th frame is kept; whenever there are too many, every
-    third of those is, and s triples, so that memory is constant.
+    Those of the expected number of frames are kept and, where another number comes, of every s-th
+    frame; whenever there are too many of these, every third is, and s triples, so that memory is
+    constant.
 
     Args:
-        num_frames: number of frames of the video, if known.
+        num_frames: expected number of frames of the video, if known.
         cell: width of each image in pixels if it is 16:9; others get the same area.
         title: line above the sheet; the video's file name by default.
     """
@@ -85,7 +86,9 @@ class ContactSheet(Rendering):
         title: str | None = None,
     ) -> None:
         super().__init__(path)
-        self._wanted = None if num_frames is None else set(_evenly(num_frames))
+        self._expected = num_frames
+        self._wanted = set[int]() if num_frames is None else set(_evenly(num_frames))
+        self._evenly_expected: list[Column] = []
         self.cell, self.title = cell, title
         self._columns: list[Column] = []
         self._stride, self._count = 1, 0
@@ -95,8 +98,11 @@ class ContactSheet(Rendering):
         if self._count == 0:
             self._start(chunk)
         for index, stats in enumerate(frame_stats(chunk)):
-            if self._wants(self._count):
-                self._columns.append(Column(stats, self._pictures(chunk, index)))
+            strided = self._count % self._stride == 0
+            if strided or self._count in self._wanted:
+                column = Column(stats, self._pictures(chunk, index))
+                self._columns += [column] if strided else []
+                self._evenly_expected += [column] if self._count in self._wanted else []
             if len(self._columns) > MAX_COLUMNS * _THINNING:
                 self._columns = self._columns[::_THINNING]
                 self._stride *= _THINNING
@@ -111,11 +117,6 @@ class ContactSheet(Rendering):
         self.size = _picture_size(self.tiles, self.cell)
         self._maps = patch_maps(self.pyramid, self.tiles, *self.size, 1)
         self._kept = np.zeros(len(self.pyramid.scales), dtype=np.int64)  # per scale
-
-    def _wants(self, frame: int) -> bool:
-        if self._wanted is not None:
-            return frame in self._wanted
-        return frame % self._stride == 0
 
     def _pictures(self, chunk: GazedChunk, frame: int) -> tuple[np.ndarray, ...]:
         resampled = seen_at_scales(chunk.frames[:, frame], self.pyramid)
@@ -137,6 +138,8 @@ class ContactSheet(Rendering):
 
     def columns(self) -> list[Column]:
         """The columns of the frames added so far."""
+        if self._count == self._expected:
+            return self._evenly_expected
         return [self._columns[index] for index in _evenly(len(self._columns))]
 
     def image(self) -> Image.Image:

@@ -36,11 +36,13 @@ class VideoChunk:
     Args:
         clips: one clip per tile, uint8; with motion maps given a `motion_grid`.
         source: the tiling, and the time and number of every frame.
+        end: second at which the last frame leaves the screen.
         pixels: (T, h, w, 3) the whole frames, scaled down, with `preview`.
     """
 
     clips: Clips
     source: Source
+    end: float
     pixels: UInt8[np.ndarray, "T h w 3"] | None = None
 
 
@@ -60,6 +62,7 @@ class ChunkReader:
         motion_grid: cells along each side of a tile's motion map (side // patch size); None
             for no motion.
         preview: also return the whole frames, their longer side at most this.
+        stream: number of the video stream; None for the default one, see `Video`.
 
     Attributes:
         info: the video's size, rate and formats.
@@ -87,13 +90,14 @@ class ChunkReader:
         motion_grid: int | None = None,
         max_tiles: int | None = None,
         preview: int | None = None,
+        stream: int | None = None,
     ) -> None:
         if chunk < 1:
             raise VideoError(f"chunk must be at least 1 frame, got {chunk}")
         if preview is not None and preview < 1:
             raise VideoError(f"preview must be at least 1 pixel, got {preview}")
         self._sampling = Sampling(start, end, fps=fps)
-        self._video = Video(path)
+        self._video = Video(path, stream=stream)
         self.info: VideoInfo = self._video.info
         if motion_grid is not None:
             check_motion(self.info.codec, path)
@@ -126,10 +130,11 @@ class ChunkReader:
                 motion=self._motion_grid is not None,
             )
         )
-        while (chunk := self._read(frames)) is not None:
+        following = next(frames, None)
+        while following is not None:
+            chunk, following = self._read(following, frames)
             yield chunk
-            if chunk.source.num_frames < self._chunk:
-                return
+            del chunk  # free its memory while the next one is read
 
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         while True:
@@ -140,15 +145,15 @@ class ChunkReader:
                 return
             yield frame
 
-    def _read(self, frames: Iterator[Frame]) -> VideoChunk | None:
-        """Decode and tile the next chunk; None at the end."""
-        cut, previews = None, None
+    def _read(self, first: Frame, frames: Iterator[Frame]) -> tuple[VideoChunk, Frame | None]:
+        """Tile the next chunk, which begins with `first`; also the frame behind it, if any."""
+        cut = empty_tiles(self.tiles, self._chunk)
+        previews = None
         motion = []
         seen: list[tuple[float, int]] = []
-        for frame in frames:
+        following: Frame | None = first
+        while (frame := following) is not None and len(seen) < self._chunk:
             began = perf_counter()
-            if cut is None:
-                cut = empty_tiles(self.tiles, self._chunk)
             cut_frame(frame.pixels, self.tiles, cut[:, len(seen)])
             if frame.motion is not None and self._motion_grid is not None:
                 motion.append(motion_map(frame.motion, self.tiles, self._motion_grid))
@@ -159,19 +164,18 @@ class ChunkReader:
                 previews[len(seen)] = small
             seen.append((frame.timestamp, frame.index))
             self.seconds_tile += perf_counter() - began
-            if len(seen) == self._chunk:
-                break
-        if cut is None:
-            return None
+            following = next(frames, None)
         timestamps, indices = zip(*seen, strict=True)
-        return VideoChunk(
+        chunk = VideoChunk(
             Clips(
                 cut[:, : len(seen)].contiguous(),
                 torch.stack(motion, dim=1) if motion else None,  # tiles, T, g, g
             ),
             Source(self.tiles, timestamps, indices, self._chunk, self.info.path),
+            self._video.end if following is None else following.timestamp,
             None if previews is None else previews[: len(seen)],
         )
+        return chunk, following
 
 
 def _scaled_down(pixels: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.ndarray, "h w 3"]:

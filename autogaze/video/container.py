@@ -1,29 +1,33 @@
-"""Probing video files, and opening their video stream for decoding.
-
-FFmpeg's errors become messages that name the file and the cause. The container's header is parsed
-for the size that the file should have, which FFmpeg does not tell: truncated files are found
-without decoding them.
-"""
+"""Probing video files, and decoding their video stream."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.video.frames import Orientation
+from autogaze.video.opening import index_is_complete, open_container, reason, video_stream
 from autogaze.video.stills import still_header
+from autogaze.video.structure import missing_bytes, transport_unit_is_whole
 
 Decoded = tuple[av.VideoFrame, bool] | av.FFmpegError
 """A frame and whether it is damaged, or the error of a packet that gave none."""
+
+
+LARGEST_ASPECT = 10
+"""Pixels that are wider or higher than this are taken for a mistake, and for square."""
+
+_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,19 @@ class VideoInfo:
 
     Args:
         path: the file.
-        width, height: pixels as displayed, rotation applied (non-square pixels are
-            left as they are stored).
+        width, height: pixels as displayed: made square by widening or narrowing them, then
+            rotated.
         rotation: degrees counter-clockwise the stored frames are turned: 0, 90, 180, 270.
         fps: average frame rate; None for an image.
         duration: seconds; None for an image or where the container does not tell.
-        num_frames: number of frames as the container says or by rate and duration, an
-            estimate; None if unknown.
+        num_frames: number of displayed frames by the container's index, or else by rate and
+            duration, an estimate; None if unknown. `Video.count_frames` is exact.
         codec: FFmpeg's name of it, such as "h264".
         pixel_format: FFmpeg's name of it, such as "yuv420p"; Pillow's mode of an image.
         is_image: whether this is a still image, a video of one frame.
+        aspect: width of a stored pixel by its height.
+        hdr: "PQ" or "HLG" of a high dynamic range, which is tone-mapped to BT.709; None of others.
+        stream: number of the video stream among the file's `num_streams`, from 0.
     """
 
     path: str
@@ -54,6 +61,10 @@ class VideoInfo:
     codec: str
     pixel_format: str
     is_image: bool = False
+    aspect: Fraction = Fraction(1)
+    hdr: str | None = None
+    stream: int = 0
+    num_streams: int = 1
 
     @property
     def rate(self) -> float:
@@ -68,7 +79,7 @@ class Layout:
     Args:
         origin: seconds of the first frame on the stream's clock; None without timestamps.
         orientation: rotation and flips for display.
-        width, height: stored pixels.
+        width, height: pixels before `orientation` is applied, made square.
         tick: resolution of the container's timestamps in seconds.
     """
 
@@ -79,51 +90,79 @@ class Layout:
     tick: float
 
 
-def probe(path: Path) -> tuple[VideoInfo, Layout | None]:
+def probe(path: Path, stream: int | None = None) -> tuple[VideoInfo, Layout | None]:
     """Properties of a file, from its header and first frame; the layout is None for an image.
 
+    Args:
+        path: the file.
+        stream: number of a video stream, see `video_stream`.
+
     Raises:
-        VideoError: missing, a folder, not a video, no video stream, no frames.
+        VideoError: missing, a folder, a pipe, not a video, no video stream, no frames.
     """
     if path.is_file() and (still := still_header(path)) is not None:
+        if stream not in (None, 0):
+            raise VideoError(f"{path}: is an image, which has no video stream {stream}")
         image = VideoInfo(
             str(path),
             still.width,
             still.height,
             still.rotation,
-            fps=None,
-            duration=None,
-            num_frames=1,
+            fps=None if still.duration is None else still.num_frames / still.duration,
+            duration=still.duration,
+            num_frames=still.num_frames,
             codec=still.format,
             pixel_format=still.mode,
-            is_image=True,
+            is_image=still.num_frames == 1,
         )
         return image, None
-    with OpenStream.open(path) as opened:
-        stream, frame = opened.stream, _first_frame(opened)
-        orientation = Orientation.of(frame)
-        width, height = orientation.size(frame.width, frame.height)
-        rate, duration = stream.average_rate or stream.guessed_rate, opened.duration
-        num_frames: int | None = stream.frames or None
-        if num_frames is None and duration is not None and rate:
-            num_frames = max(1, round(duration * rate))
-        info = VideoInfo(
-            str(path),
-            width,
-            height,
-            orientation.rotation,
-            float(rate) if rate else None,
-            duration,
-            num_frames,
-            stream.codec_context.codec.canonical_name,
-            frame.format.name,
-        )
-        tick = stream.time_base
-        pts = frame.dts if frame.pts is None else frame.pts
-        origin = None if pts is None or tick is None else pts * tick
-        return info, Layout(
-            origin, orientation, frame.width, frame.height, float(tick) if tick else 0.0
-        )
+    with OpenStream.open(path, stream) as opened:
+        return describe(opened)
+
+
+def describe(opened: "OpenStream") -> tuple[VideoInfo, Layout]:
+    """Properties of a stream that has just been opened; decodes its first frame."""
+    path, stream = opened.path, opened.stream
+    frame = _first_frame(opened)
+    tick, pts = stream.time_base, frame.dts if frame.pts is None else frame.pts
+    origin = None if pts is None or tick is None else pts * tick
+    aspect = _aspect(stream)
+    stored = max(1, round(frame.width * aspect)), frame.height
+    orientation = Orientation.of(frame)
+    width, height = orientation.size(*stored)
+    duration = opened.duration
+    if opened.ends_by_the_clock and duration is not None and origin is not None:
+        duration = max(0.0, duration - float(origin))
+    rate = stream.average_rate or stream.guessed_rate
+    num_frames = opened.num_indexed or stream.frames or None
+    if num_frames and num_frames != stream.frames and opened.without_pts and duration:
+        rate = Fraction(num_frames / duration).limit_denominator(1001)  # empty packets not counted
+    if num_frames is None and duration is not None and rate:
+        num_frames = max(1, round(duration * rate))
+    info = VideoInfo(
+        str(path),
+        width,
+        height,
+        orientation.rotation,
+        float(rate) if rate else None,
+        duration,
+        num_frames,
+        stream.codec_context.codec.canonical_name,
+        frame.format.name,
+        aspect=aspect,
+        hdr=_TRANSFERS.get(int(frame.color_trc)),
+        stream=opened.container.streams.video.index(stream),
+        num_streams=len(opened.container.streams.video),
+    )
+    return info, Layout(origin, orientation, *stored, float(tick) if tick else 0.0)
+
+
+def _aspect(stream: VideoStream) -> Fraction:
+    """Width of a stored pixel by its height; 1 where that is unknown or cannot be."""
+    aspect = stream.sample_aspect_ratio
+    if not aspect or not Fraction(1, LARGEST_ASPECT) <= aspect <= LARGEST_ASPECT:
+        return Fraction(1)
+    return aspect
 
 
 def _first_frame(opened: "OpenStream") -> av.VideoFrame:
@@ -140,9 +179,16 @@ def _first_frame(opened: "OpenStream") -> av.VideoFrame:
     raise VideoError(f"{opened.path}: not one frame can be decoded ({cause})")
 
 
+class PacketOrigin(NamedTuple):
+    """What a decoded frame tells about its packet: the byte where it begins, and damage."""
+
+    position: int | None
+    corrupt: bool
+
+
 @dataclass(frozen=True, eq=False)
 class OpenStream:
-    """The video stream of a file while it is open."""
+    """A video stream of a file while it is open."""
 
     path: Path
     container: InputContainer
@@ -151,17 +197,32 @@ class OpenStream:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, *, motion: bool = False) -> Iterator["OpenStream"]:
-        """Open a file to decode its video, with motion vectors if asked for.
+    def open(
+        cls, path: Path, stream: int | None = None, *, motion: bool = False
+    ) -> Iterator["OpenStream"]:
+        """Open a file to decode a video stream of it, with motion vectors if asked for.
 
         Raises:
-            VideoError: see `open_container`; or there is no video that can be decoded.
+            VideoError: see `open_container` and `video_stream`; or there is no video that can
+                be decoded.
         """
         with open_container(path) as container:
-            stream = video_stream(container, path)
-            if stream.codec_context is None:
-                raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream")
-            yield cls(path, container, stream, _decoder(stream, motion))
+            yield cls.of(container, path, stream, motion=motion)
+
+    @classmethod
+    def of(
+        cls,
+        container: InputContainer,
+        path: Path,
+        stream: int | None = None,
+        *,
+        motion: bool = False,
+    ) -> "OpenStream":
+        """A video stream of an open container; `path` is for messages."""
+        chosen = video_stream(container, path, stream)
+        if chosen.codec_context is None:
+            raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream")
+        return cls(path, container, chosen, _decoder(chosen, motion))
 
     @property
     def duration(self) -> float | None:
@@ -170,6 +231,26 @@ class OpenStream:
             return float(self.stream.duration * self.stream.time_base)
         duration = self.container.duration
         return None if duration is None else duration / 1_000_000
+
+    @property
+    def ends_by_the_clock(self) -> bool:
+        """Whether the duration is written as the clock's time at the end (Matroska, WebM, FLV)."""
+        return self.container.format.name.startswith(("matroska", "flv"))
+
+    @property
+    def without_pts(self) -> bool:
+        """Whether packets have no display times of their own (AVI), only their order."""
+        return self.container.format.name == "avi"
+
+    @property
+    def num_indexed(self) -> int | None:
+        """Displayed frames by the container's index; None unless it lists all of them."""
+        entries = self.stream.index_entries
+        if self.without_pts and len(entries) > 0:
+            return sum(entry.size > 0 for entry in entries) or None
+        if index_is_complete(self.stream):
+            return sum(not entry.is_discard for entry in entries)
+        return None
 
     @property
     def tagged_end(self) -> float | None:
@@ -182,10 +263,12 @@ class OpenStream:
     def decode(self) -> Iterator[Decoded]:
         """Decode from here to the end, in display order.
 
-        Errors are yielded, since decoding can often continue after one.
+        Errors are yielded, since decoding can often continue after one. `pts` of a frame is when
+        it is displayed, or None where nothing tells; `opaque` is its `PacketOrigin`.
         """
         packets = self.container.demux(self.stream)
-        corrupt = set()
+        order = _DisplayOrder(self.decoder) if self.without_pts else None
+        suspect = False
         while True:
             try:
                 packet = next(packets, None)
@@ -194,25 +277,60 @@ class OpenStream:
                 return
             if packet is None:
                 return
-            if packet.is_corrupt and packet.pts is not None:
-                corrupt.add(packet.pts)
+            # FFmpeg's parsers mark the packet before the damaged one, so both are looked at.
+            hurt = (packet.is_corrupt or suspect) and self._is_hurt(packet)
+            suspect = packet.is_corrupt
+            packet.opaque = PacketOrigin(packet.pos, hurt)
+            if order is not None:
+                order.add(packet)
             try:
                 frames = self.decoder.decode(packet)
             except av.FFmpegError as error:
+                if order is not None:
+                    order.shown += 1
                 yield error
                 continue
             for frame in frames:
-                yield frame, frame.is_corrupt or frame.pts in corrupt
-                corrupt.discard(frame.pts)
+                if order is not None:
+                    frame.pts = order.next_time()
+                origin = frame.opaque
+                corrupt = isinstance(origin, PacketOrigin) and origin.corrupt
+                yield frame, frame.is_corrupt or corrupt
+
+    def _is_hurt(self, packet: av.Packet) -> bool:
+        """Whether a packet is damaged that FFmpeg suspects, or that follows such a one."""
+        if self.container.format.name != "mpegts" or packet.pos is None or not self.path.is_file():
+            return packet.is_corrupt
+        return not transport_unit_is_whole(self.path, packet.pos)
 
 
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The first video stream that is not a cover picture."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    raise VideoError(f"{path}: no video stream in it, only {kinds}")
+@dataclass
+class _DisplayOrder:
+    """Display times by the order of packets alone.
+
+    Frames are displayed in the order of the decoding times of all packets, later by as many
+    packets as the decoder has to wait for frames that are displayed earlier.
+    """
+
+    decoder: VideoCodecContext
+    times: list[int] = field(default_factory=list)
+    shown: int = 0
+    last: int | None = None
+
+    def add(self, packet: av.Packet) -> None:
+        if packet.size and packet.dts is not None:
+            self.times.append(packet.dts)
+
+    def next_time(self) -> int | None:
+        """Display time of the next frame, in ticks."""
+        place = self.shown + self.decoder.reorder_depth
+        self.shown += 1
+        if place < len(self.times):
+            self.last = self.times[place]
+        elif self.last is not None:
+            steps = [b - a for a, b in zip(self.times, self.times[1:], strict=False)]
+            self.last += max(1, round(median(steps or [1])))
+        return self.last
 
 
 def _decoder(stream: VideoStream, motion: bool) -> VideoCodecContext:
@@ -220,98 +338,10 @@ def _decoder(stream: VideoStream, motion: bool) -> VideoCodecContext:
     if stream.metadata.get("alpha_mode") == "1" and decoder.name in ("vp8", "vp9"):
         # FFmpeg's own VP8 and VP9 decoders drop the alpha channel, libvpx keeps it.
         decoder = VideoCodecContext.create("libvpx" if decoder.name == "vp8" else "libvpx-vp9", "r")
+    decoder.copy_opaque = True
     decoder.thread_type = "AUTO"  # type: ignore[assignment]
     if motion:
         # Frames in parallel would export vectors of frames that are still being decoded.
         decoder.thread_type = "SLICE"  # type: ignore[assignment]
         decoder.options = {"flags2": "+export_mvs"}
     return decoder
-
-
-def open_container(path: Path) -> InputContainer:
-    """Open a file for reading.
-
-    Raises:
-        VideoError: missing, a folder, unreadable, empty, or nothing FFmpeg knows.
-    """
-    if path.is_dir():
-        raise VideoError(f"{path}: is a folder, expected a video file")
-    if not path.exists():
-        raise VideoError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: the file is empty")
-    try:
-        return av.open(str(path), metadata_errors="replace")  # titles in any encoding
-    except (av.FFmpegError, OSError) as error:
-        if "moov" not in (boxes := [kind for kind, _ in _boxes(path)]) and "ftyp" in boxes:
-            cause = (
-                "its index (moov) is missing: the file was cut short, or its recording or "
-                "download never finished"
-            )
-        elif isinstance(error, PermissionError):
-            cause = "permission denied"
-        else:
-            cause = f"not a video that FFmpeg can read ({reason(error)})"
-        raise VideoError(f"{path}: {cause}") from error
-
-
-def reason(error: Exception) -> str:
-    """FFmpeg's or the system's own words for an error, without numbers and paths."""
-    return str(getattr(error, "strerror", None) or error).rstrip(":. ")
-
-
-def missing_bytes(path: Path) -> int:
-    """Bytes by which the file is shorter than its header says; 0 if it does not say."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if head[:4] == b"RIFF":
-        expected = 8 + int.from_bytes(head[4:8], "little")
-    elif head[:4] == b"\x1aE\xdf\xa3":
-        expected = _matroska_size(head)
-    else:
-        expected = max((end for _, end in _boxes(path)), default=0)
-    return max(0, expected - path.stat().st_size)
-
-
-_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
-
-
-def _boxes(path: Path) -> Iterator[tuple[str, int]]:
-    """Name and end of every top-level box of an MP4, MOV or 3GP file; else nothing."""
-    size, start = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while start < size:
-            file.seek(start)
-            head = file.read(16)
-            kind = head[4:8]
-            if len(head) < 8 or not kind.isalnum() or (start == 0 and kind not in _FIRST_BOXES):
-                return
-            length = int.from_bytes(head[:4], "big")
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            if length == 0:  # to the end of the file
-                length = size - start
-            if length < 8:
-                return
-            start += length
-            yield kind.decode("latin-1"), start
-
-
-def _matroska_size(head: bytes) -> int:
-    """Where the segment of a Matroska or WebM file should end; 0 if that is not written."""
-
-    def number(at: int) -> tuple[int | None, int]:
-        """An EBML length and what follows it; None for "unknown", as live recordings write."""
-        width = 9 - head[at].bit_length()
-        value = int.from_bytes(head[at : at + width], "big") - (1 << 7 * width)
-        return (None if value == (1 << 7 * width) - 1 else value), at + width
-
-    try:
-        length, at = number(4)
-        at += length or 0
-        if head[at : at + 4] != b"\x18\x53\x80\x67":
-            return 0
-        length, at = number(at + 4)
-    except IndexError:
-        return 0
-    return 0 if length is None else at + length

@@ -6,11 +6,13 @@ from typing import Any, TypeVar
 import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, VideoReformatter
 from jaxtyping import UInt8
 
 from autogaze.video.stills import on_black
 
 Array = TypeVar("Array", bound=np.ndarray)
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Orientation:
         turned = stored.swapaxes(0, 1) if self.transpose else stored
         return turned[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]  # type: ignore[return-value]
 
-    def size(self, width: int, height: int) -> tuple[int, int]:
+    def size(self, width: Number, height: Number) -> tuple[Number, Number]:
         """Displayed width and height of a stored frame."""
         return (height, width) if self.transpose else (width, height)
 
@@ -67,18 +69,42 @@ def has_alpha(frame: av.VideoFrame) -> bool:
     return frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
 
 
-def to_rgb(
-    frame: av.VideoFrame, width: int, height: int, orientation: Orientation
-) -> UInt8[np.ndarray, "H W 3"]:
-    """A decoded frame as displayed 8-bit RGB.
+class RGBConverter:
+    """Conversion of the decoded frames of one stream to displayed 8-bit RGB.
 
     FFmpeg converts the colours by the stream's matrix and range; transparent pixels are
-    composited on black. `width` and `height` are the stored size of the stream's first frame, to
-    which later frames of another size are resized.
+    composited on black.
+
+    Args:
+        width, height: size before `orientation` is applied, to which all frames are resized:
+            pixels become square, and frames of one size.
+        orientation: for display.
+        tone_map: map a high dynamic range (PQ or HLG, BT.2020) to BT.709.
     """
-    if has_alpha(frame):
-        rgba = frame.to_ndarray(format="rgba", width=width, height=height)
-        pixels = on_black(rgba)
-    else:
-        pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-    return np.ascontiguousarray(orientation.apply(pixels))
+
+    def __init__(
+        self, width: int, height: int, orientation: Orientation, tone_map: bool = False
+    ) -> None:
+        self.width, self.height, self.orientation = width, height, orientation
+        self.tone_map = tone_map
+        self._reformatter = VideoReformatter()  # reused, since it caches tables
+
+    def __call__(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+        """One frame."""
+        if has_alpha(frame):
+            rgba = frame.to_ndarray(format="rgba", width=self.width, height=self.height)
+            pixels = on_black(rgba)
+        elif self.tone_map:
+            mapped = self._reformatter.reformat(
+                frame,
+                self.width,
+                self.height,
+                format="rgb24",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_trc=ColorTrc.BT709,
+                dst_color_primaries=ColorPrimaries.BT709,
+            )
+            pixels = mapped.to_ndarray()
+        else:
+            pixels = frame.to_ndarray(format="rgb24", width=self.width, height=self.height)
+        return np.ascontiguousarray(self.orientation.apply(pixels))

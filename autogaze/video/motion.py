@@ -60,6 +60,7 @@ class MotionField:
         lengths: (rows, columns) mean length in pixels of the vectors of every 8 x 8
             block, in [0, NEW_CONTENT].
         width, height: displayed pixels of the frame.
+        block: displayed width and height of a block.
         flip_x, flip_y: whether an incomplete block at the frame's border is the first instead
             of the last one.
     """
@@ -69,18 +70,23 @@ class MotionField:
     height: int
     flip_x: bool = False
     flip_y: bool = False
+    block: tuple[float, float] = (BLOCK, BLOCK)
 
     @classmethod
-    def of(cls, frame: av.VideoFrame, orientation: Orientation) -> "MotionField":
-        """The motion of a decoded frame."""
-        lengths = block_lengths(_vectors(frame), frame.width, frame.height)
-        width, height = orientation.size(frame.width, frame.height)
+    def of(
+        cls, frame: av.VideoFrame, orientation: Orientation, size: tuple[int, int] | None = None
+    ) -> "MotionField":
+        """The motion of a decoded frame, which is resized to `size` before it is oriented."""
+        wide, high = size or (frame.width, frame.height)
+        zoom = wide / frame.width, high / frame.height
+        lengths = block_lengths(_vectors(frame), frame.width, frame.height, zoom)
+        block = orientation.size(BLOCK * zoom[0], BLOCK * zoom[1])
         return cls(
             np.ascontiguousarray(orientation.apply(lengths)),
-            width,
-            height,
+            *orientation.size(wide, high),
             orientation.flip_x,
             orientation.flip_y,
+            block,
         )
 
     def plus(self, other: "MotionField") -> "MotionField":
@@ -101,14 +107,20 @@ def _vectors(frame: av.VideoFrame) -> np.ndarray | None:
 
 
 def block_lengths(
-    vectors: np.ndarray | None, width: int, height: int
+    vectors: np.ndarray | None, width: int, height: int, zoom: tuple[float, float] = (1.0, 1.0)
 ) -> Float[np.ndarray, "rows columns"]:
-    """Mean vector length in pixels of every 8 x 8 block; NEW_CONTENT where there is none."""
+    """Mean vector length in pixels of every 8 x 8 block; NEW_CONTENT where there is none.
+
+    Lengths are in displayed pixels, `zoom` of which are as wide and as high as a stored one.
+    """
     rows, columns = -(-height // BLOCK), -(-width // BLOCK)
     if vectors is None:
         return np.full((rows, columns), NEW_CONTENT, dtype=np.float32)
     scale = np.maximum(vectors["motion_scale"], 1).astype(np.float32)
-    length = np.hypot(vectors["motion_x"], vectors["motion_y"], dtype=np.float32) / scale
+    across, down = vectors["motion_x"], vectors["motion_y"]
+    if zoom != (1.0, 1.0):
+        across, down = across * zoom[0], down * zoom[1]
+    length = np.hypot(across, down, dtype=np.float32) / scale
     wide, high = vectors["w"] > BLOCK, vectors["h"] > BLOCK
     left = (vectors["dst_x"] - np.where(wide, BLOCK, BLOCK // 2)) // BLOCK
     top = (vectors["dst_y"] - np.where(high, BLOCK, BLOCK // 2)) // BLOCK
@@ -145,8 +157,8 @@ def motion_map(motion: MotionField, tiles: TileGrid, grid: int) -> Float[Tensor,
     cell = tiles.side / grid
     rows = _cell_edges(tiles.height, tiles.content_height, cell, tiles.rows * grid)
     columns = _cell_edges(tiles.width, tiles.content_width, cell, tiles.columns * grid)
-    cells = _means(motion.lengths, rows, motion.height, motion.flip_y)
-    cells = _means(cells.T, columns, motion.width, motion.flip_x).T
+    cells = _means(motion.lengths, rows, motion.height, motion.flip_y, motion.block[1])
+    cells = _means(cells.T, columns, motion.width, motion.flip_x, motion.block[0]).T
     parts = cells.reshape(tiles.rows, grid, tiles.columns, grid).swapaxes(1, 2)
     return torch.from_numpy(parts.reshape(tiles.num_tiles, grid, grid).astype(np.float32))
 
@@ -163,12 +175,13 @@ def _means(
     edges: Float[np.ndarray, " edges"],
     size: int,
     flipped: bool,
+    block_side: float,
 ) -> Float[np.ndarray, "cells others"]:
     """Mean over the pixels between two edges, along the first axis; 0 between equal ones.
 
     Computed by differences of the running sum, which is linear inside a block.
     """
-    borders = np.minimum(np.arange(len(lengths) + 1) * BLOCK, size).astype(np.float64)
+    borders = np.minimum(np.arange(len(lengths) + 1) * block_side, size).astype(np.float64)
     if flipped:
         borders = size - borders[::-1]
     running = np.zeros((len(borders), lengths.shape[1]))

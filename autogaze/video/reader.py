@@ -10,34 +10,30 @@ Memory does not grow with the video, and a late start costs a seek, not a decode
 Nothing stays open between two loops over `frames`.
 """
 
+import math
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 from jaxtyping import UInt8
 
 from autogaze.errors import CorruptVideoError, VideoError
-from autogaze.video.container import (
-    Decoded,
-    Layout,
-    OpenStream,
-    VideoInfo,
-    missing_bytes,
-    probe,
-    reason,
-)
-from autogaze.video.frames import to_rgb
+from autogaze.video.container import Decoded, Layout, OpenStream, VideoInfo, probe
+from autogaze.video.frames import RGBConverter
 from autogaze.video.motion import MotionField, check_motion
-from autogaze.video.stills import read_still
+from autogaze.video.opening import index_is_complete, local_path, reason
+from autogaze.video.stills import read_pages
+from autogaze.video.structure import matroska_is_whole, missing_bytes
 from autogaze.video.timestamps import (
     Clock,
     Picture,
     Sampling,
     constant_step,
-    index_is_complete,
+    count_frames,
     sample,
     seek,
 )
@@ -64,23 +60,30 @@ class Frame:
 
 
 class Video:
-    """A video file, or a still image as a video of one frame.
+    """A video file, or an image file as a video of its pictures.
+
+    Args:
+        path: a local file that can be read more than once.
+        stream: number of the video stream, from 0; None for the default one (marked as such,
+            or else the largest).
 
     Attributes:
         info: size, rate, duration and formats.
         num_corrupt: frames that the last loop over `frames` skipped.
+        end: second at which the last frame of the last loop, when it is over, leaves the screen.
 
     Raises:
-        VideoError: missing, a folder, not a video, no video stream, no frames.
+        VideoError: missing, a folder, a pipe, a URL, not a video, no such stream, no frames.
     """
 
     info: VideoInfo
     num_corrupt: int
+    end: float
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
-        self.info, self._layout = probe(self._path)
-        self.num_corrupt = 0
+    def __init__(self, path: str | Path, *, stream: int | None = None) -> None:
+        self._path = local_path(path)
+        self.info, self._layout = probe(self._path, stream)
+        self.num_corrupt, self.end = 0, 0.0
 
     def frames(
         self,
@@ -115,10 +118,17 @@ class Video:
             check_motion(self.info.codec, self.info.path)
         return self._frames(sampling, skip_corrupt, motion)
 
+    def count_frames(self) -> int:
+        """Number of displayed frames, which takes reading the file where it has no index."""
+        if self._layout is None:
+            return self.info.num_frames or 1
+        with OpenStream.open(self._path, self.info.stream) as opened:
+            return count_frames(opened)
+
     def _frames(self, sampling: Sampling, skip_corrupt: bool, motion: bool) -> Iterator[Frame]:
-        self.num_corrupt = 0
+        self.num_corrupt, self.end = 0, 0.0
         frames = (
-            self._still(sampling)
+            self._pages(sampling, skip_corrupt)
             if self._layout is None
             else self._decoded(self._layout, sampling, skip_corrupt, motion)
         )
@@ -133,27 +143,40 @@ class Video:
                 f"{self._path}: no frame lies in {sampling}: the video has {frames_there}{length}"
             )
 
-    def _still(self, sampling: Sampling) -> Iterator[Frame]:
-        if not sampling.start and not sampling.first:
-            yield Frame(0, 0.0, read_still(self._path))
+    def _pages(self, sampling: Sampling, skip_corrupt: bool) -> Iterator[Frame]:
+        """The pictures of an image file."""
+
+        def pictures() -> Iterator[Picture]:
+            for index, page in enumerate(read_pages(self._path)):
+                if isinstance(page, CorruptVideoError):
+                    if not skip_corrupt or index == 0:
+                        raise page
+                    self.num_corrupt += max(1, (self.info.num_frames or 1) - index)
+                    return
+                yield Picture(index, page.timestamp, page.duration, page.pixels)
+
+        for picture in sample(self._until(pictures(), sampling), sampling):
+            pixels = cast("np.ndarray", picture.frame)
+            yield Frame(picture.index, picture.timestamp, pixels)
 
     def _decoded(
         self, layout: Layout, sampling: Sampling, skip_corrupt: bool, motion: bool
     ) -> Iterator[Frame]:
-        decoding = _Decoding(self._path, layout, self.info.rate, motion, skip_corrupt)
+        decoding = _Decoding(self._path, self.info, layout, motion, skip_corrupt)
+        to_rgb = RGBConverter(
+            layout.width, layout.height, layout.orientation, self.info.hdr is not None
+        )
         slack = max(1e-6, min(layout.tick / 2, _LARGEST_SLACK))
         is_first = True
         with closing(decoding.pictures(sampling.start or 0.0, sampling.first or 0)) as pictures:
             try:
-                for picture in sample(pictures, sampling, slack):
+                for picture in sample(self._until(pictures, sampling), sampling, slack):
                     moved = picture.motion
                     if moved is not None and is_first:
                         moved = moved.all_new()
                     is_first = False
                     try:
-                        pixels = to_rgb(
-                            picture.frame, layout.width, layout.height, layout.orientation
-                        )
+                        pixels = to_rgb(cast("av.VideoFrame", picture.frame))
                     except av.FFmpegError:
                         decoding.drop(picture)
                         continue
@@ -161,6 +184,19 @@ class Video:
                     yield Frame(picture.index, picture.timestamp, pixels, moved)
             finally:
                 self.num_corrupt = decoding.num_corrupt
+        if decoding.end is not None and self.end == decoding.last_end:  # nothing came behind
+            self.end = min(decoding.end, math.inf if sampling.end is None else sampling.end)
+
+    def _until(self, pictures: Iterable[Picture], sampling: Sampling) -> Iterator[Picture]:
+        """The same pictures; `end` follows those in the range."""
+        end = math.inf if sampling.end is None else sampling.end
+        last = math.inf if sampling.last is None else sampling.last
+        for picture in pictures:
+            if picture.timestamp < end and picture.index <= last:
+                self.end = min(picture.end, end)
+            else:
+                self.end = min(picture.timestamp, end)
+            yield picture
 
     def __repr__(self) -> str:
         info = self.info
@@ -172,18 +208,24 @@ class _Decoding:
     """One pass over a video stream: seek, decode, timestamp the frames, and detect damage.
 
     Args:
-        layout: of the stream.
-        fps: nominal frame rate.
+        info, layout: of the stream.
         motion: export motion vectors (costs a little decoding time).
         skip_corrupt: count damaged frames instead of raising.
+
+    Attributes:
+        num_corrupt: damaged frames so far.
+        last_end: second at which the last picture leaves the screen by its own duration.
+        end: the same by the container; None before the stream is over.
     """
 
     def __init__(
-        self, path: Path, layout: Layout, fps: float, motion: bool, skip_corrupt: bool
+        self, path: Path, info: VideoInfo, layout: Layout, motion: bool, skip_corrupt: bool
     ) -> None:
-        self.path, self.layout, self.fps = path, layout, fps
+        self.path, self.layout, self.fps, self.stream = path, layout, info.rate, info.stream
         self.motion, self.skip_corrupt = motion, skip_corrupt
         self.num_corrupt = 0
+        self.last_end = 0.0
+        self.end: float | None = None
         self._damaged = False  # whether any damage was found so far
         self._failed_packets = 0  # consecutive packets that gave no frame
         self._num_intact = 0  # intact frames up to here
@@ -196,7 +238,7 @@ class _Decoding:
         """
         origin = self.layout.origin
         with ExitStack() as stack:
-            opened = stack.enter_context(OpenStream.open(self.path, motion=self.motion))
+            opened = stack.enter_context(self._opened())
             if first and (step := constant_step(opened.stream)) is not None:
                 start = float(first * step)
             landed = None
@@ -204,12 +246,15 @@ class _Decoding:
                 if origin is not None:
                     landed = seek(opened, start, origin)
                 if landed is None:  # rewinding after a seek is not exact
-                    opened = stack.enter_context(OpenStream.open(self.path, motion=self.motion))
+                    opened = stack.enter_context(self._opened())
             number, decoded = landed or (0, opened.decode())
             self._num_intact = number
             clock = Clock(opened.stream, origin, self.fps, index=number - 1)
             yield from self._intact(decoded, clock, start)
             self._check_end(opened, clock)
+
+    def _opened(self) -> AbstractContextManager[OpenStream]:
+        return OpenStream.open(self.path, self.stream, motion=self.motion)
 
     def drop(self, picture: Picture) -> None:
         """Count a picture as corrupt whose colours cannot be converted to RGB.
@@ -217,7 +262,7 @@ class _Decoding:
         Raises:
             CorruptVideoError: unless `skip_corrupt`.
         """
-        matrix = int(picture.frame.colorspace)
+        matrix = int(cast("av.VideoFrame", picture.frame).colorspace)
         self._damage(picture.index, f"its colours, matrix {matrix}, cannot be converted to RGB")
         self._num_intact -= 1
         self.num_corrupt += 1
@@ -237,7 +282,9 @@ class _Decoding:
             if not damaged:
                 self._num_intact += 1
                 if self.motion:
-                    moved = MotionField.of(frame, self.layout.orientation)
+                    layout = self.layout
+                    size = layout.width, layout.height
+                    moved = MotionField.of(frame, layout.orientation, size)
                     picture = replace(picture, motion=moved)
                 yield picture
             elif picture.timestamp >= start:  # frames before that are preroll of a seek
@@ -256,21 +303,28 @@ class _Decoding:
             )
 
     def _check_end(self, opened: OpenStream, clock: Clock) -> None:
-        """Compare the frames decoded with the number that the file declares, at the end."""
+        """Compare the frames decoded with what the file declares, at the end."""
         seen, short = clock.index + 1, missing_bytes(self.path)
         seconds, end = opened.duration or 0.0, 0.0 if clock.last is None else clock.last.end
-        declared = 0
+        origin = float(self.layout.origin or 0)
+        self.last_end = self.end = end
+        declared = opened.num_indexed or 0
         if index_is_complete(opened.stream):
-            declared = sum(not entry.is_discard for entry in opened.stream.index_entries)
             # The count is not enough: a stream may hold packets without a frame.
             ends_early = declared > seen and seconds - end > 0.5 / self.fps
             cut = ends_early or (short > 0 and declared > seen)
         else:
             cut = short > 0
-            if (tagged := opened.tagged_end) is not None:
-                # FFmpeg may not resynchronise after damage, and reports nothing.
-                missing = tagged - float(self.layout.origin or 0) - end
-                cut |= missing > (1.5 / self.fps if clock.steady else 1.0)
+            if (tagged := opened.tagged_end) is not None and tagged - origin > end + 1e-3:
+                # Either the last frame is shown that long, or FFmpeg met damage behind which it
+                # found nothing more, and reports nothing.
+                if tagged - origin - end > 1.5 / self.fps and not matroska_is_whole(self.path):
+                    cut = True
+                else:
+                    self.end = tagged - origin
+            elif opened.without_pts:
+                self.end = max(end, seconds)
+                declared = 0  # its header is not to be relied on
         if cut and not self.skip_corrupt:
             of = f" of {declared}" if declared else ""
             cause = f"{short} bytes are missing" if short else "its last frames are damaged"

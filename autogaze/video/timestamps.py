@@ -17,11 +17,13 @@ from fractions import Fraction
 from itertools import chain, pairwise
 
 import av
+import numpy as np
 from av.video.stream import VideoStream
 
 from autogaze.errors import VideoError
-from autogaze.video.container import Decoded, OpenStream, open_container, video_stream
+from autogaze.video.container import Decoded, OpenStream, PacketOrigin
 from autogaze.video.motion import MotionField
+from autogaze.video.opening import index_is_complete, open_container
 
 _ROUNDING = 1e-6  # seconds: much less than a frame, much more than floats are off
 
@@ -31,10 +33,14 @@ _WITHOUT_TIMESTAMPS = ("avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc")
 # Their packets may hold no displayed frame, so packets cannot be counted.
 _UNCOUNTABLE = ("vp8", "mpeg4", "msmpeg4v2", "msmpeg4v3")
 
+# Recordings in these may be joined, so that their clock may jump.
+_JOINED = ("mpegts", "mpeg")
+_LONGEST_GAP = 10.0  # seconds; a longer one is a jump (as FFmpeg's dts_delta_threshold)
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded frame, not yet converted to RGB.
+    """A decoded frame, not yet converted to RGB (of an image file: already converted).
 
     Args:
         index: number in the whole stream, from 0.
@@ -46,7 +52,7 @@ class Picture:
     index: int
     timestamp: float
     duration: float
-    frame: av.VideoFrame
+    frame: av.VideoFrame | np.ndarray
     motion: MotionField | None = None
 
     @property
@@ -81,6 +87,8 @@ class Clock:
         self.time_base, self.origin, self.fps, self.index = stream.time_base, origin, fps, index
         self.steady = stream.average_rate is not None and stream.average_rate == stream.base_rate
         self.last: Picture | None = None
+        self._joined = stream.container.format.name in _JOINED
+        self._shift = 0.0  # of the clock, since it jumped
 
     def stamp(self, frame: av.VideoFrame, failed_packets: int | None = None) -> Picture:
         """The next frame with its number and timestamp.
@@ -96,7 +104,12 @@ class Clock:
         if pts is None or self.time_base is None or self.origin is None:
             timestamp = 0.0 if previous is None else previous + period
         else:
-            timestamp = float(pts * self.time_base - self.origin)
+            timestamp = float(pts * self.time_base - self.origin) + self._shift
+            if self.last is not None and self._joined:
+                moved = timestamp - self.last.timestamp
+                if moved > _LONGEST_GAP or moved < -3 * period:
+                    self._shift += self.last.end - timestamp
+                    timestamp = self.last.end
         if previous is not None and timestamp <= previous:
             timestamp = previous + period  # a clock that stands still or jumps back
         step = 1
@@ -139,17 +152,15 @@ def seek(
         opened.decoder.flush_buffers()
         decoded = opened.decode()
         landed = next(decoded, None)
-        pts = landed[0].pts if isinstance(landed, tuple) else None
-        if landed and pts is not None and pts * stream.time_base - origin <= start:
-            number = _frame_number(opened, pts, origin)
+        origin_of = landed[0].opaque if isinstance(landed, tuple) else None
+        if not isinstance(landed, tuple) or not isinstance(origin_of, PacketOrigin):
+            return None
+        pts, position = landed[0].pts, origin_of.position
+        if pts is not None and pts * stream.time_base - origin <= start:
+            number = _frame_number(opened, pts, position, origin)
             return None if number is None else (number, chain([landed], decoded))
         back = 2 * back + 1
     return None
-
-
-def index_is_complete(stream: VideoStream) -> bool:
-    """Whether the container's index has an entry for every frame (MP4 and its relatives)."""
-    return len(stream.index_entries) == stream.frames > 0 and "mp4" in stream.container.format.name
 
 
 def constant_step(stream: VideoStream) -> Fraction | None:
@@ -164,26 +175,61 @@ def constant_step(stream: VideoStream) -> Fraction | None:
     return step * stream.time_base
 
 
-def _frame_number(opened: OpenStream, pts: int, origin: Fraction) -> int | None:
-    """How many frames are shown before the one at `pts`; None if it cannot be known."""
+def _frame_number(
+    opened: OpenStream, pts: int, position: int | None, origin: Fraction
+) -> int | None:
+    """How many frames are shown before the one at `pts`; None if it cannot be known.
+
+    Args:
+        opened: the stream.
+        pts: of the frame, in ticks.
+        position: byte at which its packet begins: in joined recordings others have its time.
+        origin: seconds of the first frame.
+    """
     stream = opened.stream
     if (step := constant_step(stream)) is not None and stream.time_base is not None:
         return round((pts * stream.time_base - origin) / step)
     if stream.codec_context.codec.canonical_name in _UNCOUNTABLE:
         return None
-    count = 0
+    joined = opened.container.format.name in _JOINED
+    count, last, found = 0, None, False
     with open_container(opened.path) as container:
         try:
-            for packet in container.demux(video_stream(container, opened.path)):
+            for packet in container.demux(container.streams[stream.index]):
                 if packet.size == 0 or packet.is_discard:
                     continue
                 if packet.pts is None or packet.dts is None:
                     return None
+                if joined and last is not None and not last <= packet.dts <= last + _jump(opened):
+                    return None
+                last = packet.dts
                 if packet.dts > pts:
                     break  # packets come by dts, and pts is never before dts
                 count += packet.pts < pts
+                found |= (packet.pts, packet.pos) == (pts, position)
         except av.FFmpegError:
             return None
+    return count if found or not joined else None
+
+
+def _jump(opened: OpenStream) -> float:
+    """Ticks that are too many between two packets of one recording."""
+    tick = opened.stream.time_base
+    return math.inf if tick is None else _LONGEST_GAP / float(tick)
+
+
+def count_frames(opened: OpenStream) -> int:
+    """Number of displayed frames: by the index, by the packets, or by decoding them all."""
+    if (indexed := opened.num_indexed) is not None:
+        return indexed
+    if opened.stream.codec_context.codec.canonical_name in _UNCOUNTABLE:
+        return sum(not isinstance(item, av.FFmpegError) for item in opened.decode())
+    count = 0
+    try:
+        for packet in opened.container.demux(opened.stream):
+            count += packet.size > 0 and not packet.is_discard
+    except av.FFmpegError:  # what comes behind damage is not counted
+        pass
     return count
 
 

@@ -1,6 +1,7 @@
 """Writing H.264 videos."""
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -9,13 +10,14 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from autogaze.errors import OutputError
 from autogaze.utils.files import replacing
-from autogaze.video.container import reason
+from autogaze.video.opening import reason
 
 CLOCK = 90_000
 """Ticks per second: a multiple of 24, 25, 30, 50, 60 and 29.97 frames per second."""
@@ -54,7 +56,8 @@ class VideoWriter:
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self._path))
             with _output_errors(self._path):
-                self._container = av.open(str(temporary), "w", format="mp4")
+                # Absolute, since FFmpeg takes what stands before a colon for a protocol.
+                self._container = av.open(os.path.abspath(temporary), "w", format="mp4")
                 stack.push(self._close)
                 self._stream = self._add_stream()
             self._open = stack.pop_all()
@@ -63,12 +66,18 @@ class VideoWriter:
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
 
-    def write(self, rgb: UInt8[np.ndarray, "H W 3"], timestamp: float | None = None) -> None:
+    def write(
+        self,
+        rgb: UInt8[np.ndarray, "H W 3"],
+        timestamp: float | None = None,
+        duration: float | None = None,
+    ) -> None:
         """Append a frame.
 
         Args:
             rgb: (height, width, 3).
             timestamp: seconds; None for 1/fps after the last frame.
+            duration: seconds on screen, which count for the last frame only; None for 1/fps.
 
         Raises:
             OutputError: a frame of another size, a timestamp that is not later than
@@ -89,7 +98,7 @@ class VideoWriter:
         )
         frame.pts = self._next_pts(timestamp)
         frame.time_base = Fraction(1, CLOCK)
-        frame.duration = max(1, round(CLOCK / self._fps))
+        frame.duration = max(1, round(CLOCK * (duration or 1 / self._fps)))
         with _output_errors(self._path):
             self._container.mux(self._stream.encode(frame))
 
@@ -117,6 +126,7 @@ class VideoWriter:
         stream.height = self._height + self._height % 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, CLOCK)
+        stream.codec_context.flags |= Flags.frame_duration  # the last frame keeps its own
         stream.codec_context.colorspace = int(Colorspace.ITU709)
         stream.codec_context.color_range = int(ColorRange.MPEG)
         return stream

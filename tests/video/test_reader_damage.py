@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from autogaze.errors import CorruptVideoError, VideoError
-from autogaze.video.container import missing_bytes
 from autogaze.video.reader import Video
+from autogaze.video.structure import missing_bytes
 
 
 @pytest.fixture(scope="module")

@@ -74,15 +74,6 @@ def test_still_image_orientation_and_modes(folder, picture):
     assert set(np.unique(next(Video(folder / "half.png").frames()).pixels)) == {100}
 
 
-def test_animated_webp_says_what_to_do(folder, picture):
-    images = [Image.fromarray(picture(number)) for number in range(3)]
-    images[0].save(folder / "moving.webp", save_all=True, append_images=images[1:])
-    with pytest.raises(VideoError, match="animated WebP"):
-        Video(folder / "moving.webp")
-    images[0].save(folder / "moving.gif", save_all=True, append_images=images[1:], duration=100)
-    assert len(list(Video(folder / "moving.gif").frames())) == 3
-
-
 def test_truncated_image(folder, picture):
     path = folder / "whole.jpg"
     Image.fromarray(picture(0)).save(path)
