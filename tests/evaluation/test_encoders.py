@@ -176,7 +176,7 @@ def test_both_sides_are_pooled_alike(videos):
         encoder = toy(adapter)
         clip = read_clips(videos, 64, per_video=1)[0]
         gaze = Gaze.everything(PatchPyramid((64,), 16), 1, clip.clips.num_frames)
-        twin = gazed(encoder.dense, attn_type="frame_independent")
+        twin = gazed(encoder.gazed.model, attn_type="frame_independent")
         out = twin(encoder.normalised(clip.clips.frames), gaze)
         pooled = out.frame_means() if out.pooler_output is None else out.pooler_output
         dense = dense_features(encoder, clip)

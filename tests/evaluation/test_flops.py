@@ -60,7 +60,7 @@ def test_dense_encoding(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gazed_encoding(family, attn_type):
     encoder = tiny.encoder(FAMILIES[family]())
-    model = gazed(encoder.dense, attn_type=attn_type)
+    model = gazed(encoder.gazed.model, attn_type=attn_type)
     generator = torch.Generator().manual_seed(0)
     gaze = tiny.random_gaze(encoder.pyramid, 2, 4, 6, generator)
     flops = EncoderFlops.of(encoder.adapter)
