@@ -12,12 +12,11 @@ The names are those of `autogaze/configs`; everything in them can be overridden 
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import AutoGazeError, MissingExtraError
-from autogaze.training.config import REMOVED, RENAMED, unknown_option
-from autogaze.utils.renaming import renaming
+from autogaze.training.config import unknown_option
+from autogaze.training.option_names import for_hydra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -53,30 +52,13 @@ def main() -> None:
     logging.getLogger("autogaze").setLevel(logging.INFO)
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra itself prints what is reported better here
-    sys.argv = current_names(sys.argv)
+    sys.argv = for_hydra(sys.argv)
     try:
         hydra.main(version_base="1.3", config_path="configs", config_name=DEFAULT_CONFIG)(train)()
     except HydraException as error:
         if wants_traces:
             raise
         sys.exit(f"autogaze.train: {_misnamed(error) or error}")
-
-
-def current_names(words: Sequence[str]) -> list[str]:
-    """Words of a command line with the names that options have now; warns on stderr of others."""
-    current = []
-    for word in words:
-        name, equals, value = word.partition("=")
-        prefix = name[: len(name) - len(name.lstrip("+~"))]
-        if name.lstrip("+~") == REMOVED:
-            print(f"autogaze.train: option {name} has no effect any more", file=sys.stderr)
-            continue
-        new = RENAMED.get(name.lstrip("+~"))
-        if new is not None:
-            print(f"autogaze.train: option {renaming(name, new)}", file=sys.stderr)
-            name = prefix + new
-        current.append(name + equals + value)
-    return current
 
 
 def _misnamed(error: Exception) -> str:

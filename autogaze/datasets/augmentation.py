@@ -3,6 +3,7 @@
 It precedes normalisation, so that the selector and the reconstruction metric see the same clip.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,44 @@ from autogaze.utils.seeding import integer, uniform
 
 
 @dataclass(frozen=True)
+class ResizedCrop:
+    """Crop of random area and aspect ratio, resized to the clip's size (Inception's crop).
+
+    Args:
+        scale_min, scale_max: area of the crop as a share of the clip's, uniform in this range.
+        ratio_min, ratio_max: width by height; its logarithm is uniform. Crops that would not fit
+            into the clip are cut to its sides.
+
+    Raises:
+        TrainingError: an empty range, or areas outside (0, 1].
+    """
+
+    scale_min: float = 0.08
+    scale_max: float = 1.0
+    ratio_min: float = 3 / 4
+    ratio_max: float = 4 / 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale_min <= self.scale_max <= 1:
+            raise TrainingError(
+                "a resized crop's scale_min and scale_max must lie in (0, 1], the least first, got "
+                f"{self.scale_min} and {self.scale_max}"
+            )
+        if not 0 < self.ratio_min <= self.ratio_max < math.inf:
+            raise TrainingError(
+                "a resized crop's ratio_min and ratio_max must be above 0, the least first, got "
+                f"{self.ratio_min} and {self.ratio_max}"
+            )
+
+    def draw(self, side: int, generator: torch.Generator) -> tuple[int, int]:
+        """Height and width in pixels of a crop of a square with this side."""
+        area = side**2 * uniform(generator, self.scale_min, self.scale_max)
+        ratio = math.exp(uniform(generator, math.log(self.ratio_min), math.log(self.ratio_max)))
+        height, width = math.sqrt(area / ratio), math.sqrt(area * ratio)
+        return min(side, max(1, round(height))), min(side, max(1, round(width)))
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """Ranges of the random changes.
 
@@ -24,6 +63,7 @@ class Augmentation:
         flip: mirror half of the clips horizontally.
         reverse: reverse the frames of half of the clips.
         brightness, contrast: largest relative change, in [0, 1].
+        resized_crop: in place of the square crop, where given.
 
     Raises:
         TrainingError: a value outside its range.
@@ -34,6 +74,7 @@ class Augmentation:
     reverse: bool = False
     brightness: float = 0.1
     contrast: float = 0.1
+    resized_crop: ResizedCrop | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.min_crop <= 1:
@@ -51,10 +92,13 @@ def augment(
 ) -> UInt8[Tensor, "T 3 S S"]:
     """An augmented clip of the same shape."""
     side = frames.shape[-1]
-    size = max(1, round(side * uniform(generator, settings.min_crop, 1.0)))
-    top, left = (integer(generator, side - size + 1) for _ in range(2))
-    frames = frames[..., top : top + size, left : left + size]
-    if size != side:
+    if settings.resized_crop is None:
+        height = width = max(1, round(side * uniform(generator, settings.min_crop, 1.0)))
+    else:
+        height, width = settings.resized_crop.draw(side, generator)
+    top, left = (integer(generator, side - size + 1) for size in (height, width))
+    frames = frames[..., top : top + height, left : left + width]
+    if (height, width) != (side, side):
         frames = F.interpolate(frames, (side, side), mode="bilinear", antialias=True)
     if settings.flip and integer(generator, 2):
         frames = frames.flip(-1)

@@ -3,11 +3,13 @@
 A dict from a clip's name to `gazing_pos`, the chosen ids of every frame numbered over the clip
 (id + V * frame), and `task_losses`, the frame's loss after each of them. The name of a clip is
 the last three parts of its file's path and, unless it is 0, its first frame:
-`dataset/train/file.mp4#32`.
+`dataset/train/file.mp4#32`. Longer paths in a file count by their last three parts.
 """
 
+import glob
 import gzip
 import json
+import logging
 import math
 import os
 import zlib
@@ -21,10 +23,44 @@ from autogaze.datasets.clip import GazeLabels, LabelCoverage
 from autogaze.errors import TrainingError
 from autogaze.utils.files import replacing
 
+log = logging.getLogger("autogaze.datasets")
+
 
 def short_name(path: Path) -> str:
     """The last three parts of a file's absolute path, `dataset/split/file.mp4`."""
     return "/".join(Path(os.path.abspath(path)).parts[-3:])
+
+
+def _shortened(name: str) -> str:
+    """The last three parts of a clip's name in a label file."""
+    return "/".join(name.split("/")[-3:])
+
+
+def label_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that names, separated by commas, and patterns stand for; see `LabelFile.load_all`.
+
+    Raises:
+        TrainingError: no name at all, or a pattern that matches nothing.
+    """
+    if isinstance(paths, str | Path):
+        whole = Path(paths)
+        parts: Sequence[str | Path] = [whole] if whole.exists() else str(paths).split(",")
+    else:
+        parts = paths
+    found: list[Path] = []
+    for part in map(str, parts):
+        name = os.path.expanduser(part.strip())
+        if not name:
+            continue
+        if os.path.exists(name) or not glob.has_magic(name):
+            found.append(Path(name))
+        elif matched := sorted(glob.glob(name, recursive=True)):
+            found += map(Path, matched)
+        else:
+            raise TrainingError(f"{name}: no label file has such a name")
+    if not found:
+        raise TrainingError(f"{paths!r} names no label file")
+    return list(dict.fromkeys(found))
 
 
 def window_name(video: str, start: int) -> str:
@@ -66,7 +102,41 @@ class LabelFile:
         if not isinstance(content, dict) or not content:
             kind = "an empty one" if content == {} else type(content).__name__
             raise TrainingError(f"{path}: expected a dict of labelled clips, got {kind}")
-        return cls(path, {name: _parse(path, name, x, num_patches) for name, x in content.items()})
+        clips: dict[str, GazeLabels] = {}
+        for name, entry in content.items():
+            short, labels = _shortened(name), _parse(path, name, entry, num_patches)
+            if clips.setdefault(short, labels) != labels:
+                raise TrainingError(
+                    f"{path}: {name} and another clip have different labels and the same name, "
+                    f"{short}: rename one of their folders"
+                )
+        return cls(path, clips)
+
+    @classmethod
+    def load_all(cls, paths: str | Path | Sequence[str | Path], num_patches: int) -> "LabelFile":
+        """Read one or several label files as one; of clips in several, the last labels are taken.
+
+        Args:
+            paths: a list, or names separated by commas; `*`, `?` and `[...]` match names of files.
+            num_patches: see `load`.
+
+        Raises:
+            TrainingError: see `load`; or nothing is matched.
+        """
+        files = [cls.load(path, num_patches) for path in label_paths(paths)]
+        if len(files) == 1:
+            return files[0]
+        clips: dict[str, GazeLabels] = {}
+        for file in files:
+            changed = [name for name in file.clips if clips.get(name, file[name]) != file[name]]
+            if changed:
+                log.warning(
+                    "%s: %d clips, such as %s, have other labels than in the files before it; "
+                    "its own are taken",
+                    *(file.path, len(changed), changed[0]),
+                )
+            clips |= file.clips
+        return cls(Path(",".join(str(file.path) for file in files)), clips)
 
     def save(self, num_patches: int) -> None:
         """Write the file whole or not at all, gzipped where its name ends in `.gz`."""

@@ -12,6 +12,7 @@ from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.grid_adaptation import GridAdaptation
+from autogaze.models.autogaze.limits import usual_threshold
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.sampling import Sampling
@@ -52,8 +53,7 @@ class Learned(Selector):
             None if self.pyramid == model.pyramid else GridAdaptation(model.pyramid, self.pyramid)
         )
         self.temperature = temperature
-        fixed = model.config.task_loss_requirement_config["fixed"]
-        self.default_loss = float(fixed["task_loss_requirement"])
+        self.default_loss = usual_threshold(model.config)
 
     @classmethod
     def from_pretrained(

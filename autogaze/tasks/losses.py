@@ -6,7 +6,7 @@ with), and gives one number per frame. `loss_type` names the terms, joined by "+
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,8 +21,11 @@ from autogaze.utils.checkpoints import State, describe_mismatch, under_prefix
 from autogaze.utils.hub import load_pretrained
 from autogaze.utils.normalization import IMAGENET, SIGLIP, PixelStatistics
 
-DINOV2_REG = "facebook/dinov2-with-registers-base"
-SIGLIP2 = "google/siglip2-base-patch16-224"
+PUBLIC_NETWORKS = {
+    "dinov2_reg": "facebook/dinov2-with-registers-base",
+    "siglip2": "google/siglip2-base-patch16-224",
+}
+"""Hub ids of the frozen networks of AutoGaze's recipe."""
 _HINT = "download it once where there is a network, or leave it out of loss_type"
 
 
@@ -38,6 +41,7 @@ class FrameLosses(nn.Module):
         super().__init__()
         self.terms = nn.ModuleDict(terms)
         self.weights = tuple(weights)
+        self.sources: dict[str, str] = {}
 
     def forward(
         self, made: Float[Tensor, "B F 3 S S"], real: Float[Tensor, "B F 3 S S"]
@@ -52,7 +56,11 @@ class FrameLosses(nn.Module):
 
     @classmethod
     def parse(
-        cls, loss_type: str, loss_weights: str | float, networks: State | None = None
+        cls,
+        loss_type: str,
+        loss_weights: str | float,
+        networks: State | None = None,
+        loss_networks: Mapping[str, str] | None = None,
     ) -> "FrameLosses":
         """The losses of, for example, "l1+dinov2_reg+siglip2" and "1+0.3+0.3".
 
@@ -62,6 +70,8 @@ class FrameLosses(nn.Module):
             networks: parameters of frozen networks under their terms' names, e.g.
                 "siglip2.embeddings..."; those of other terms come from the hub, or from
                 the package that holds them.
+            loss_networks: folders or hub ids of other networks, by their terms' names, in place
+                of the usual ones and of those in `networks`.
 
         Raises:
             TrainingError: an unknown or repeated term, or not one weight per term.
@@ -83,8 +93,19 @@ class FrameLosses(nn.Module):
             raise TrainingError(
                 f"{len(names)} loss types ({loss_type}) and {len(weights)} weights ({loss_weights})"
             )
-        parts = {name: under_prefix(networks or {}, f"{name}.") or None for name in names}
-        return cls({name: LOSSES[name](part) for name, part in parts.items()}, weights)
+        sources = {term: str(source) for term, source in (loss_networks or {}).items()}
+        if wrong := sorted(sources.keys() - set(PUBLIC_NETWORKS)):
+            raise TrainingError(
+                f"loss_networks names {wrong[0]!r}; of a network of one's own are "
+                f"{', '.join(PUBLIC_NETWORKS)}"
+            )
+        terms = {}
+        for name in names:
+            state = under_prefix(networks or {}, f"{name}.")
+            terms[name] = LOSSES[name](sources.get(name) or state or None)
+        losses = cls(terms, weights)
+        losses.sources = {name: source for name, source in sources.items() if name in names}
+        return losses
 
     def replace_networks(self, networks: State) -> None:
         """Replace the frozen networks of the terms that have parameters in `networks`."""
@@ -93,11 +114,13 @@ class FrameLosses(nn.Module):
                 self.terms[name] = LOSSES[name](part)
 
     @property
-    def recipe(self) -> dict[str, str]:
-        """The arguments of `parse`."""
+    def recipe(self) -> dict[str, Any]:
+        """The arguments of `parse`; `loss_networks` only where one is not the usual."""
+        own = {"loss_networks": self.sources} if self.sources else {}
         return {
             "loss_type": "+".join(self.terms),
             "loss_weights": "+".join(f"{weight:g}" for weight in self.weights),
+            **own,
         }
 
 
@@ -202,7 +225,7 @@ def efficientnet(state: State | None = None) -> EfficientNetLoss:
     return EfficientNetLoss(load_efficientnet("lite0", state))
 
 
-def dinov2_reg(state: State | None = None) -> FeatureLoss:
+def dinov2_reg(network_of: State | str | None = None) -> FeatureLoss:
     """`dinov2_reg`: DINOv2 with registers, of a state dict (which tells its shape) or the hub.
 
     Raises:
@@ -210,9 +233,11 @@ def dinov2_reg(state: State | None = None) -> FeatureLoss:
     """
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-    if state is None:
-        network = load_pretrained(Dinov2WithRegistersModel, DINOV2_REG, _HINT)
+    if not isinstance(network_of, Mapping):
+        source = network_of or PUBLIC_NETWORKS["dinov2_reg"]
+        network = load_pretrained(Dinov2WithRegistersModel, source, _HINT)
     else:
+        state = network_of
         with _named("dinov2_reg"):
             width = state["embeddings.cls_token"].shape[-1]
             patch = state["embeddings.patch_embeddings.projection.weight"].shape[-1]
@@ -230,7 +255,7 @@ def dinov2_reg(state: State | None = None) -> FeatureLoss:
     return FeatureLoss(network, IMAGENET, num_prefix=1 + network.config.num_register_tokens)
 
 
-def siglip2(state: State | None = None) -> FeatureLoss:
+def siglip2(network_of: State | str | None = None) -> FeatureLoss:
     """`siglip2`: SigLIP2's vision part, of a state dict (which tells its shape) or the hub.
 
     Raises:
@@ -238,10 +263,11 @@ def siglip2(state: State | None = None) -> FeatureLoss:
     """
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    if state is None:
-        network = load_pretrained(SiglipVisionModel, SIGLIP2, _HINT)
+    if not isinstance(network_of, Mapping):
+        source = network_of or PUBLIC_NETWORKS["siglip2"]
+        network = load_pretrained(SiglipVisionModel, source, _HINT)
     else:
-        state = {name.removeprefix("vision_model."): value for name, value in state.items()}
+        state = {name.removeprefix("vision_model."): x for name, x in network_of.items()}
         with _named("siglip2"):
             intermediate, width = state["encoder.layers.0.mlp.fc1.weight"].shape
             patch = state["embeddings.patch_embedding.weight"].shape[-1]
@@ -262,13 +288,14 @@ def siglip2(state: State | None = None) -> FeatureLoss:
     return FeatureLoss(network, SIGLIP, side=int(network.config.image_size))
 
 
-LOSSES: dict[str, Callable[[State | None], nn.Module]] = {
+LOSSES: dict[str, Callable[[Any], nn.Module]] = {
     "l1": lambda _: PixelLoss(),
     "dinov2_reg": dinov2_reg,
     "siglip2": siglip2,
     "efficientnet": efficientnet,
 }
-"""Terms by name, made from the frozen network's state dict, or of its public weights (None)."""
+"""Terms by name, made from the frozen network's state dict, its folder or hub id, or its public
+weights (None)."""
 
 
 def check_terms(loss_type: str) -> list[str]:

@@ -1,6 +1,6 @@
 """VideoMAE reconstruction as a task: the metric that published selectors were trained with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class VideoMAEReconstruction(Task):
         *,
         loss_type: str | None = None,
         loss_weights: str | float | None = None,
+        loss_networks: Mapping[str, str] | None = None,
         recon_sample_rate: float = 0.125,
         name: str = "VideoMAE",
         config: VideoMAEConfig | None = None,
@@ -78,8 +79,8 @@ class VideoMAEReconstruction(Task):
 
         Args:
             source, config, changes: see `load_video_mae`.
-            loss_type, loss_weights: see `FrameLosses.parse`; by default those of the
-                checkpoint's `config.json`, else l1. Frozen networks that the
+            loss_type, loss_weights, loss_networks: see `FrameLosses.parse`; by default those of
+                the checkpoint's `config.json`, else l1. Frozen networks that the
                 checkpoint holds, as the published one does, are taken from it.
             recon_sample_rate, name: see the class.
 
@@ -97,8 +98,14 @@ class VideoMAEReconstruction(Task):
         elif loss_weights is None:
             check_terms(loss_type)
             raise TrainingError(f"loss_type {loss_type!r} needs loss_weights, one for each term")
+        if loss_networks is None:
+            loss_networks = {
+                name: source
+                for name, source in dict(trained_with.get("loss_networks") or {}).items()
+                if name in loss_type.split("+")
+            }
         networks = under_prefix(read_state(checkpoint), PUBLISHED_PREFIX)
-        losses = FrameLosses.parse(loss_type, loss_weights, networks)
+        losses = FrameLosses.parse(loss_type, loss_weights, networks, loss_networks)
         return cls(mae, losses, recon_sample_rate, name)
 
     def load_weights(self, source: str | Path) -> None:

@@ -6,7 +6,6 @@ dataclass itself checks values. `docs/training.md` says what every option means.
 
 import dataclasses
 import difflib
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from autogaze.errors import TrainingError
-from autogaze.utils.renaming import renaming
-
-log = logging.getLogger("autogaze.training")
 
 Options = TypeVar("Options")
 
@@ -254,31 +250,3 @@ def flattened(options: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         return
     for name, value in options.items():
         yield from flattened(value, f"{path}.{name}" if path else str(name))
-
-
-# Options that had other names until release 0.1; they are accepted for one release more.
-
-RENAMED = {
-    "algorithm.own_gazes": "algorithm.on_policy",
-    "algorithm.own_softness": "algorithm.on_policy_softness",
-    "algorithm.hint_weight": "algorithm.auxiliary_weight",
-}
-REMOVED = "algorithm.scale_alpha"
-"""An option that is ignored with a warning."""
-
-
-def with_current_names(config: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
-    """The same groups of options, with the names that options have now."""
-    algorithm = config.get("algorithm")
-    if not isinstance(algorithm, Mapping):
-        return dict(config)
-    algorithm = dict(algorithm)
-    for old, new in RENAMED.items():
-        name = old.removeprefix("algorithm.")
-        if name in algorithm:
-            algorithm[new.removeprefix("algorithm.")] = algorithm.pop(name)
-            if warn:
-                log.warning("option %s", renaming(old, new))
-    if algorithm.pop(REMOVED.removeprefix("algorithm."), None) is not None and warn:
-        log.warning("option %s has no effect any more", REMOVED)
-    return {**config, "algorithm": algorithm}

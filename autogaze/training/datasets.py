@@ -27,10 +27,10 @@ from autogaze.training.config import check_choice, choose, read
 
 @dataclass(frozen=True)
 class LabelPaths:
-    """Label files (`gazing_labels.json`) of the two splits."""
+    """Label files (`gazing_labels.json`) of the two splits: one, or several (`LabelFile.load_all`)."""
 
-    train: str | None = None
-    val: str | None = None
+    train: Any = None
+    val: Any = None
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class DatasetConfig:
             TrainingError: there are none, or labels that do not fit.
         """
         seed = seed if self.seed is None else self.seed
-        path: str | None = getattr(self.gt_gazing_pos_paths, split)
-        labels = None if path is None else LabelFile.load(path, pyramid.num_patches)
+        paths = getattr(self.gt_gazing_pos_paths, split)
+        labels = None if paths is None else LabelFile.load_all(paths, pyramid.num_patches)
         clips = self.build(split, pyramid.side, seed, labels)
         if labels is not None or self.greedy_labels is None:
             return clips

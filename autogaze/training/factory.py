@@ -30,11 +30,11 @@ from autogaze.training.config import (
     read,
     unknown,
     unknown_option,
-    with_current_names,
 )
 from autogaze.training.datasets import DatasetConfig
 from autogaze.training.loader import StepContext, TrainingData
 from autogaze.training.mixture import read_dataset
+from autogaze.training.option_names import with_our_names
 from autogaze.training.rollouts import drawn_gaze, group_settings
 from autogaze.training.tasks import read_task
 
@@ -54,7 +54,7 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
     for name in config:
         if name not in GROUPS:
             raise TrainingError(unknown(f"group of options {name!r}", name, GROUPS))
-    config = with_current_names(config)
+    config = with_our_names(config)
     groups = {name: dict(config.get(name) or {}) for name in GROUPS}
     options = read(TrainerOptions, groups["trainer"], "trainer")
     algorithm_options = read(AlgorithmOptions, groups["algorithm"], "algorithm")

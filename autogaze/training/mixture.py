@@ -16,6 +16,7 @@ from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.training.config import TrainerOptions, read
 from autogaze.training.datasets import SINGLE, DatasetConfig, LabelPaths, read_as
+from autogaze.training.option_names import with_our_names
 
 SHARED = ("clip_len", "max_unreadable")
 """Options of a mixture that its parts cannot change."""
@@ -151,6 +152,8 @@ class DatasetFile(NamedTuple):
         if not isinstance(options, Mapping):
             raise TrainingError(f"{path}: expected the options of a dataset, got {options!r:.80}")
         try:
+            groups = with_our_names({**groups, "dataset": options})
+            options = groups["dataset"]
             seed = read(TrainerOptions, groups.get("trainer") or {}, "trainer").seed
             return cls(read_dataset(options), options, seed if "trainer" in groups else None)
         except TrainingError as error:

@@ -17,8 +17,8 @@ from autogaze.training.config import (
     AlgorithmOptions,
     TrainerOptions,
     flattened,
-    with_current_names,
 )
+from autogaze.training.option_names import with_our_names
 from autogaze.utils.checkpoints import read_state, read_torch_file
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def read_options(checkpoint: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        options = with_current_names(json.loads(path.read_text()), warn=False)
+        options = with_our_names(json.loads(path.read_text()), warn=False)
         name, _ = options["algorithm"]["name"], options["trainer"]["train_gaze"]
         if name == "grpo":  # written before the option was there
             options["algorithm"].setdefault("policy", "as_released")

@@ -60,8 +60,8 @@ class VideoMAETaskConfig(TaskConfig):
     Args:
         recon_model: a folder, a hub id (`facebook/vit-mae-large`) or a file to start from; null:
             random weights.
-        recon_model_config: `loss_type` and `loss_weights`, by default those in the config.json
-            of `recon_model`; and values of `VideoMAEConfig`, the shape of a model that starts
+        recon_model_config: `loss_type`, `loss_weights` and `loss_networks`, by default those in
+            the config.json of `recon_model`; and values of `VideoMAEConfig`, the shape of a model that starts
             from random weights.
         default_loss_type, default_loss_weights: for a `recon_model` whose config.json names no
             loss (an image MAE), and for random weights.
@@ -75,7 +75,8 @@ class VideoMAETaskConfig(TaskConfig):
 
     def build(self, pyramid: PatchPyramid) -> Task:
         config = {k: v for k, v in self.recon_model_config.items() if v is not None}
-        losses = {key: config.pop(key, None) for key in ("loss_type", "loss_weights")}
+        names = ("loss_type", "loss_weights", "loss_networks")
+        losses = {name: config.pop(name, None) for name in names}
         shape = {field.name for field in fields(VideoMAEConfig)}
         for name in config.keys() - shape:
             group = "task.recon_model_config"
@@ -93,7 +94,9 @@ class VideoMAETaskConfig(TaskConfig):
             return VideoMAEReconstruction.from_checkpoint(
                 checkpoint, **losses, recon_sample_rate=self.recon_sample_rate, **config
             )
-        terms = FrameLosses.parse(losses["loss_type"], losses["loss_weights"] or 1)
+        terms = FrameLosses.parse(
+            losses["loss_type"], losses["loss_weights"] or 1, loss_networks=losses["loss_networks"]
+        )
         mae = VideoMAE(VideoMAEConfig.of({"image_size": pyramid.side, **config}))
         return VideoMAEReconstruction(mae, terms, self.recon_sample_rate)
 

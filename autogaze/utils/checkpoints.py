@@ -66,7 +66,7 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file in files:  # a shard that is missing is found by strict loading
         state |= _read_weights(file)
-    return state
+    return without_wrappers(state)
 
 
 def read_torch_file(path: Path) -> Any:
@@ -137,6 +137,16 @@ def describe_mismatch(
             more = ", ..." if len(names) > _NAMES_LISTED else ""
             parts.append(f"{len(names)} {kind} ({', '.join(names[:_NAMES_LISTED])}{more})")
     return "; ".join(parts)
+
+
+def without_wrappers(state: State) -> dict[str, Tensor]:
+    """The tensors under their module's own names, where it was saved inside of
+    `DistributedDataParallel` or `torch.compile`.
+    """
+    for prefix in ("module.", "_orig_mod.") * 2:  # one may be inside of the other
+        if state and all(name.startswith(prefix) for name in state):
+            state = under_prefix(state, prefix)
+    return dict(state)
 
 
 def under_prefix(state: State, prefix: str) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from tests.datasets.pictures import some_frames
 from tests.disks import small_disk
 
 V = 5
+names = st.text(min_size=1).filter(lambda name: name.count("/") < 3)
 frame_ids = st.lists(st.integers(0, V - 1), unique=True, max_size=V)
 
 
@@ -31,7 +32,7 @@ def labels(draw):
     return GazeLabels(ids, tuple(tuple(draw(losses) for _ in frame) for frame in ids))
 
 
-@given(clips=st.dictionaries(st.text(min_size=1), labels(), min_size=1, max_size=4))
+@given(clips=st.dictionaries(names, labels(), min_size=1, max_size=4))
 @settings(deadline=None, max_examples=50)
 def test_what_is_written_is_read(tmp_path_factory, clips):
     path = tmp_path_factory.mktemp("labels") / "labels.json"
@@ -212,3 +213,75 @@ def test_decoded_clips_and_labels(tmp_path):
         DecodedClips([path], labels=label_file("d"))
     with pytest.raises(TrainingError, match=r"\bb\b.*\b7 frames.*\b2\b"):
         DecodedClips([path], labels=label_file("b", frames=7))
+
+
+# Names of other machines, and several files.
+
+
+@pytest.mark.parametrize(
+    "before", ["", "/", "/mnt/share/a/", "../", "https://host/b/", "/d/train/"]
+)
+def test_longer_names_count_by_their_last_three_parts(tmp_path, before):
+    path = tmp_path / "labels.json"
+    content = {f"{before}d/train/v.mp4#32": entry([[1]])["x"], "one.mp4": entry([[2]])["x"]}
+    path.write_text(json.dumps(content))
+    assert list(LabelFile.load(path, V).clips) == ["d/train/v.mp4#32", "one.mp4"]
+
+
+def test_two_clips_of_one_name_must_agree(tmp_path):
+    path = tmp_path / "labels.json"
+    same = {f"/{machine}/d/train/v.mp4": entry([[1]])["x"] for machine in "ab"}
+    path.write_text(json.dumps(same))
+    assert len(LabelFile.load(path, V)) == 1
+    path.write_text(json.dumps({**same, "/c/d/train/v.mp4": entry([[2]])["x"]}))
+    with pytest.raises(TrainingError, match="/c/d/train/v"):
+        LabelFile.load(path, V)
+
+
+@pytest.fixture
+def shards(tmp_path, monkeypatch):
+    """Three files: a and b name one clip each, c both, one of them with other labels."""
+    monkeypatch.chdir(tmp_path)
+    for name, found in {
+        "a": {"x": [[1]]},
+        "b": {"y": [[2]]},
+        "c": {"x": [[1]], "y": [[3]]},
+    }.items():
+        clips = {clip: {"gazing_pos": ids} for clip, ids in found.items()}
+        (tmp_path / f"{name}.json").write_text(json.dumps(clips))
+    (tmp_path / "with,comma.json").write_text(json.dumps({"z": {"gazing_pos": [[4]]}}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("paths", "wanted"),
+    [
+        ("a.json", {"x": 1}),
+        (Path("a.json"), {"x": 1}),
+        ("a.json,b.json", {"x": 1, "y": 2}),
+        (" a.json , b.json, ", {"x": 1, "y": 2}),
+        (["a.json", "b.json"], {"x": 1, "y": 2}),
+        ("[ab].json", {"x": 1, "y": 2}),
+        ("[a-c].*", {"x": 1, "y": 3}),
+        ("./**/?.json", {"x": 1, "y": 3}),
+        ("c.json,b.json", {"x": 1, "y": 2}),
+        ("with,comma.json", {"z": 4}),
+        (["with,comma.json", "a.json"], {"z": 4, "x": 1}),
+    ],
+)
+def test_several_files_are_one(paths, wanted, shards):
+    found = LabelFile.load_all(paths, V).clips
+    assert {name: labels.ids[0][0] for name, labels in found.items()} == wanted
+
+
+def test_labels_that_differ_between_files_are_told(shards, caplog):
+    LabelFile.load_all("a.json,c.json", V)
+    assert not caplog.records
+    LabelFile.load_all("b.json,c.json", V)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+@pytest.mark.parametrize("paths", ["", ",", [], "d*.json", "a.json,nothing.json"])
+def test_files_that_are_not_there(paths, shards):
+    with pytest.raises(TrainingError):
+        LabelFile.load_all(paths, V)

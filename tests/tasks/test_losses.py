@@ -257,3 +257,44 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(efficientnet_weights, "find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"autogaze\[efficientnet\]"):
         FrameLosses.parse("l1+efficientnet", "1+0.3")
+
+
+# Networks of one's own, by folder or hub id.
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Folders of other networks than those of `networks`."""
+    tiny_dinov2(layers=5).save_pretrained(tmp_path / "dinov2")
+    tiny_siglip(layers=5).save_pretrained(tmp_path / "siglip2")
+    return {name: str(tmp_path / folder) for name, folder in
+            (("dinov2_reg", "dinov2"), ("siglip2", "siglip2"))}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [None, "held"])
+def test_networks_can_be_named(folders, given):
+    """Also in place of those that a checkpoint holds."""
+    held = networks() if given else None
+    losses = FrameLosses.parse("l1+dinov2_reg+siglip2", "1+1+1", held, folders)
+    assert losses.terms["dinov2_reg"].network.config.num_hidden_layers == 5
+    assert losses.terms["siglip2"].network.config.num_hidden_layers == 5
+    assert losses.recipe["loss_networks"] == folders
+    again = FrameLosses.parse(**losses.recipe)
+    made, real = some_clips(seed=1), some_clips()
+    assert torch.equal(losses(made, real)[0], again(made, real)[0])
+
+
+def test_networks_of_terms_that_are_not_used_are_left_alone(folders):
+    losses = FrameLosses.parse("l1+siglip2", "1+1", networks(), {"dinov2_reg": "nowhere"})
+    assert "loss_networks" not in losses.recipe
+
+
+@pytest.mark.parametrize("name", ["l1", "efficientnet", "dino"])
+def test_only_transformers_can_be_named(name):
+    with pytest.raises(TrainingError, match=name):
+        FrameLosses.parse("l1", 1, None, {name: "somewhere"})
+
+
+def test_a_network_that_is_not_there(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        FrameLosses.parse("siglip2", 1, None, {"siglip2": str(tmp_path / "nowhere")})

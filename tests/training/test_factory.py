@@ -474,17 +474,3 @@ def test_options_of_the_last_release_still_work(tmp_path, caplog):
     for old, new in (("own_gazes", "on_policy"), ("hint_weight", "auxiliary_weight")):
         (line,) = (record.getMessage() for record in caplog.records if old in record.getMessage())
         assert f"algorithm.{new}" in line
-
-
-def test_commands_of_the_last_release_still_work(capsys):
-    words = ["train", "algorithm.own_gazes=0.5", "++algorithm.hint_weight=1", "trainer.lr=1e-3"]
-    found = train.current_names(words)
-    new = ["algorithm.on_policy=0.5", "++algorithm.auxiliary_weight=1", "trainer.lr=1e-3"]
-    assert found == ["train", *new]
-    first, second = capsys.readouterr().err.splitlines()
-    assert "own_gazes" in first
-    assert new[0].partition("=")[0] in first
-    assert "hint_weight" in second
-    assert "algorithm.auxiliary_weight" in second
-    assert train.current_names(["train", "algorithm.scale_alpha=1"]) == ["train"]
-    assert "algorithm.scale_alpha" in capsys.readouterr().err

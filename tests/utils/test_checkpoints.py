@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from autogaze.errors import CheckpointError
 from autogaze.utils.checkpoints import (
@@ -123,3 +124,22 @@ def test_mismatches_in_words():
 def test_prefixes(state):
     assert_same(under_prefix({f"a.{name}": v for name, v in state.items()}, "a."), state)
     assert under_prefix(state, "a.") == {}
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
+def test_names_of_wrapped_modules(tmp_path, prefix):
+    """As `DistributedDataParallel` and `torch.compile` save them."""
+    module = nn.Linear(2, 3)
+    path = tmp_path / "weights.pt"
+    torch.save({prefix + name: value for name, value in module.state_dict().items()}, path)
+    assert list(read_state(path)) == ["weight", "bias"]
+    load_strictly(nn.Linear(2, 3), read_state(path), path)
+
+
+def test_a_part_that_is_called_module_keeps_its_name(tmp_path):
+    path = tmp_path / "weights.pt"
+    state = {"module.weight": torch.zeros(2), "other": torch.zeros(1)}
+    torch.save(state, path)
+    assert read_state(path).keys() == state.keys()

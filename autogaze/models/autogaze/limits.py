@@ -1,5 +1,6 @@
 """Limits of a gaze: caps per frame, the stopping threshold, and how a config draws both."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +128,7 @@ def draw_settings(
     phase = "training" if training else "inference"
     strategy = f"sample_strategy_during_{phase}"
     spread = config.gazing_ratio_each_frame_config
-    kind = spread[strategy]
+    kind = spread.get(strategy)
     threshold = None
     if getattr(config, f"has_task_loss_requirement_during_{phase}") or kind == "self":
         threshold = _draw_threshold(config.task_loss_requirement_config, strategy, generator)
@@ -137,7 +138,7 @@ def draw_settings(
     if kind == "uniform":
         return GazeSettings(ratio, threshold)
     if kind == "dirichlet":
-        alpha = torch.full((num_frames,), float(spread["dirichlet"]["alpha"]))
+        alpha = _concentrations(spread.get("dirichlet"), num_frames)
         # A Dirichlet draw is gamma draws, normalised; this one takes a generator.
         gammas = torch._standard_gamma(alpha, generator=generator)
         shares = gammas / gammas.sum().clamp_min(1e-12)
@@ -146,14 +147,28 @@ def draw_settings(
     raise _unknown("gazing_ratio_each_frame_config", kind, ("uniform", "dirichlet", "self"))
 
 
+def usual_threshold(config: AutoGazeConfig) -> float | None:
+    """The threshold of a call that gives neither ratio nor loss: the config's fixed one, else the
+    middle of its uniform range; None where it has neither.
+    """
+    options, group = config.task_loss_requirement_config, "task_loss_requirement_config"
+    name = "task_loss_requirement"
+    if options.get("fixed") is not None:
+        return _number(options, group, "fixed", name)
+    if options.get("uniform") is not None:
+        ends = [_number(options, group, "uniform", f"{name}_{end}") for end in ("min", "max")]
+        return sum(ends) / 2
+    return None
+
+
 def _draw_mean_ratio(
     options: dict[str, Any], strategy: str, generator: torch.Generator | None
 ) -> float:
-    kind = options[strategy]
+    kind = options.get(strategy)
     if kind not in ("fixed", "uniform", "exponential"):
         raise _unknown("gazing_ratio_config", kind, ("fixed", "uniform", "exponential"))
     ends = ("gazing_ratio",) * 2 if kind == "fixed" else ("gazing_ratio_min", "gazing_ratio_max")
-    low, high = (float(options[kind][end]) for end in ends)
+    low, high = (_number(options, "gazing_ratio_config", kind, end) for end in ends)
     if not 0 <= low <= high <= 1:
         raise CheckpointError(
             f"gazing_ratio_config.{kind}: ratios must lie in [0, 1], the least first, got {low:g}"
@@ -165,7 +180,7 @@ def _draw_mean_ratio(
     if kind == "uniform":
         return float(low + (high - low) * u)
     # Inverse of the distribution function of an exponential cut to [low, high].
-    rate = float(options[kind]["lambda"])
+    rate = _number(options, "gazing_ratio_config", kind, "lambda")
     tail = torch.exp(torch.tensor(-rate * (high - low), dtype=torch.float64))
     return float(low - torch.log1p(-u * (1 - tail)) / rate)
 
@@ -173,14 +188,50 @@ def _draw_mean_ratio(
 def _draw_threshold(
     options: dict[str, Any], strategy: str, generator: torch.Generator | None
 ) -> float:
-    kind = options[strategy]
+    kind, group = options.get(strategy), "task_loss_requirement_config"
     if kind == "fixed":
-        return float(options["fixed"]["task_loss_requirement"])
+        return _number(options, group, kind, "task_loss_requirement")
     if kind == "uniform":
-        low = float(options["uniform"]["task_loss_requirement_min"])
-        high = float(options["uniform"]["task_loss_requirement_max"])
+        low = _number(options, group, kind, "task_loss_requirement_min")
+        high = _number(options, group, kind, "task_loss_requirement_max")
         return low + (high - low) * float(torch.rand((), generator=generator))
-    raise _unknown("task_loss_requirement_config", kind, ("fixed", "uniform"))
+    raise _unknown(group, kind, ("fixed", "uniform"))
+
+
+def _concentrations(options: Any, num_frames: int) -> Float[Tensor, " T"]:
+    """Dirichlet's alpha of every frame: one number for all, a list, or "10,3,3".
+
+    A shorter clip takes the first numbers of a list.
+    """
+    given = options.get("alpha") if isinstance(options, dict) else None
+    listed = given.strip("[]() ").split(",") if isinstance(given, str) else given
+    try:
+        each: Any = listed if isinstance(listed, list | tuple) else [listed]
+        numbers = [float(number) for number in each]
+    except (TypeError, ValueError):
+        numbers = []
+    path = "gazing_ratio_each_frame_config.dirichlet.alpha"
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise CheckpointError(
+            f"{path} must be a number above 0, or one per frame as '10,3,3', got {given!r}"
+        )
+    if len(numbers) == 1:
+        numbers *= num_frames
+    if len(numbers) < num_frames:
+        raise CheckpointError(
+            f"{path} has {len(numbers)} numbers, but clips have {num_frames} frames"
+        )
+    return torch.tensor(numbers[:num_frames])
+
+
+def _number(options: dict[str, Any], group: str, kind: str, name: str) -> float:
+    """An option of a strategy; CheckpointError where it is missing or no number."""
+    part = options.get(kind)
+    value = part.get(name) if isinstance(part, dict) else None
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise CheckpointError(f"{group}.{kind}.{name} must be a number, got {value!r}") from None
 
 
 def _unknown(option: str, got: object, known: tuple[str, ...]) -> CheckpointError:
