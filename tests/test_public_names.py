@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,13 +70,53 @@ OWN = {
 # What AutoGaze's users import (docs/switching.md).
 KNOWN = {
     "autogaze.models.autogaze": ["AutoGaze", "AutoGazeConfig", "AutoGazeImageProcessor"],
-    "autogaze.vision_encoders.siglip": ["SiglipVisionConfig", "SiglipVisionModel"],
-    "autogaze.datasets.video_utils": ["read_video_pyav", "transform_video_for_pytorch"],
+    "autogaze.models.autogaze.autogaze": ["AutoGaze"],
+    "autogaze.models.autogaze.modeling_autogaze": ["AutoGaze", "AutoGazeModel"],
+    "autogaze.models.autogaze.configuration_autogaze": [
+        "AutoGazeConfig",
+        "ConnectorConfig",
+        "GazeDecoderConfig",
+        "GazeModelConfig",
+        "VisionModelConfig",
+    ],
+    "autogaze.models.autogaze.processing_autogaze": ["AutoGazeImageProcessor"],
+    "autogaze.vision_encoders.siglip": ["SiglipConfig", "SiglipVisionConfig", "SiglipVisionModel"],
+    "autogaze.vision_encoders.siglip.modeling_siglip": [
+        "SiglipPreTrainedModel",
+        "SiglipVisionModel",
+        "SiglipVisionTransformer",
+    ],
+    "autogaze.vision_encoders.siglip.configuration_siglip": [
+        "SiglipConfig",
+        "SiglipTextConfig",
+        "SiglipVisionConfig",
+    ],
+    "autogaze.datasets": ["VideoFolder", "collate"],
+    "autogaze.datasets.video_utils": [
+        "get_relative_video_path",
+        "process_video_frames",
+        "read_video_pyav",
+        "sample_frame_indices",
+        "transform_video_for_pytorch",
+    ],
+    "autogaze.utils": [
+        "AverageScalarMeter",
+        "UnNormalize",
+        "get_gazing_pos_from_gazing_mask",
+        "get_scheduled_temperature",
+        "move_inputs_to_cuda",
+        "seed_everything",
+        "unwrap_model",
+    ],
+    "autogaze.algorithms": ["GRPO", "NTP", "Dummy"],
     "autogaze.algorithms.grpo": ["grpo_loss"],
     "autogaze.algorithms.ntp": ["ntp_loss"],
     "autogaze.algorithms.rollout": ["Rollout"],
     "autogaze.tasks.canvas_reconstruction": ["CanvasReconstruction"],
     "autogaze.tasks.video_mae_reconstruction": ["VideoMAEReconstruction"],
+    "autogaze.tasks.video_mae_reconstruction.configuration_video_mae": ["VideoMAEConfig"],
+    "autogaze.tasks.video_mae_reconstruction.modeling_video_mae": ["VideoMAE"],
+    "autogaze.tasks.video_mae_reconstruction.video_mae_reconstruction": ["VideoMAEReconstruction"],
     "autogaze.tasks.siglip_video_feature_reconstruction": ["SiglipVideoFeatureReconstruction"],
     "autogaze.trainer": ["Trainer"],
     "autogaze.train": ["main", "train"],
@@ -87,6 +129,26 @@ PUBLIC = [
 @pytest.mark.parametrize(("module", "name"), PUBLIC)
 def test_the_name_is_there(module, name):
     assert getattr(importlib.import_module(module), name) is not None
+
+
+@pytest.mark.parametrize("module", ["autogaze.algorithms", "autogaze.utils"])
+def test_lazy_names_are_told_apart_from_others(module):
+    assert sorted(importlib.import_module(module).__all__) == sorted(KNOWN[module])
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = importlib.import_module(module).nonsense
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["autogaze.algorithms", "autogaze.datasets", "autogaze.utils"])
+def test_a_known_path_can_be_the_first_import(module):
+    """In a fresh interpreter, so that no circle is hidden by what others imported before."""
+    names = ", ".join(KNOWN[module])
+    subprocess.run([sys.executable, "-c", f"from {module} import {names}"], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("module", sorted(KNOWN))
+def test_the_page_for_switchers_lists_it(module):
+    assert f"`{module}`" in (ROOT / "docs" / "switching.md").read_text()
 
 
 def test_all_is_the_list_above():

@@ -15,6 +15,7 @@ CONCERNED = [
         for name in ("modeling", "configuration", "decoder", "processing", "scoring")
     ),
     "tests/conformance",
+    "tests/test_published_code.py",
     *(
         f"tests/vision_encoders/test_{name}.py"
         for name in ("adapter", "gazed", "siglip", "siglip_published")

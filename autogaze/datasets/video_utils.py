@@ -18,10 +18,11 @@ import av
 import numpy as np
 import torch
 from av.container import InputContainer
-from jaxtyping import Float, Num, UInt8
+from jaxtyping import Float, Int, Num, UInt8
 from PIL import Image
 from torch import Tensor
 
+from autogaze.datasets.labels import short_name
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.video.container import OpenStream, describe
 from autogaze.video.frames import RGBConverter
@@ -173,3 +174,45 @@ def _tensor(values: Any) -> Tensor:
     if isinstance(values, list | tuple):
         return torch.stack([_tensor(value) for value in values])
     return torch.from_numpy(np.array(values))
+
+
+process_video_frames = transform_video_for_pytorch
+"""Another known name of it."""
+
+
+def get_relative_video_path(path: str | Path) -> str:
+    """A video's name in label files: the last three parts of its path, `dataset/split/file.mp4`."""
+    return short_name(Path(path))
+
+
+def sample_frame_indices(
+    clip_len: int,
+    frame_sample_rate: int,
+    seg_len: int,
+    random_sample_frame: bool = True,
+    generator: np.random.Generator | None = None,
+) -> Int[np.ndarray, " T"]:
+    """Numbers of a clip's frames in a video of `seg_len` frames.
+
+    Args:
+        clip_len: frames of the clip, T.
+        frame_sample_rate: from one of them to the next, in frames of the video.
+        seg_len: frames of the video; the last is repeated where they are too few.
+        random_sample_frame: the clip starts anywhere; else at the first frame.
+        generator: of the start; None: NumPy's global one.
+
+    Raises:
+        VideoError: a `ValueError`: a number below 1.
+    """
+    given = {"clip_len": clip_len, "frame_sample_rate": frame_sample_rate, "seg_len": seg_len}
+    for name, value in given.items():
+        if value < 1:
+            raise VideoError(f"{name} must be at least 1, got {value}")
+    span = (clip_len - 1) * frame_sample_rate + 1
+    latest = max(0, seg_len - span)
+    start = 0
+    if random_sample_frame and latest:
+        draw = np.random.randint if generator is None else generator.integers
+        start = int(draw(latest + 1))
+    indices = start + frame_sample_rate * np.arange(clip_len, dtype=np.int64)
+    return np.minimum(indices, seg_len - 1)

@@ -1,0 +1,128 @@
+"""The helpers that AutoGaze's users import from `autogaze.utils`."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from autogaze import Gaze, PatchPyramid
+from autogaze.errors import AutoGazeError
+from autogaze.utils import (
+    AverageScalarMeter,
+    UnNormalize,
+    get_gazing_pos_from_gazing_mask,
+    get_scheduled_temperature,
+    move_inputs_to_cuda,
+    seed_everything,
+    unwrap_model,
+)
+from autogaze.utils.normalization import IMAGENET
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 3, 4, 5), (2, 6, 3, 4, 5)])
+def test_unnormalize_is_the_inverse(shape):
+    rgb = torch.rand(shape)
+    pixels = IMAGENET.normalise(rgb)
+    before = pixels.clone()
+    assert torch.allclose(UnNormalize(IMAGENET.mean, IMAGENET.std)(pixels), rgb, atol=1e-6)
+    assert pixels.equal(before)
+
+
+def test_unnormalize_refuses_other_channels():
+    with pytest.raises(AutoGazeError, match=r"3.*\(2, 4, 4\)"):
+        UnNormalize(IMAGENET.mean, IMAGENET.std)(torch.rand(2, 4, 4))
+    with pytest.raises(AutoGazeError):
+        UnNormalize((0.5,), (0.5, 0.5))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_positions_of_a_mask_are_those_of_its_gaze(clips, frames, seed):
+    pyramid = PatchPyramid((32, 64), 16)
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(clips, frames, 20, generator=generator) < 0.3
+    expected = Gaze.from_mask(pyramid, mask).padded()
+    whole = get_gazing_pos_from_gazing_mask(mask)
+    by_scale = get_gazing_pos_from_gazing_mask([part.float() for part in mask.split([4, 16], -1)])
+    for positions in (whole, by_scale):
+        for key in ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame"):
+            assert getattr(positions, key).equal(expected[key])
+    gazing_pos, if_padded_gazing, num_gazing_each_frame = whole
+    assert gazing_pos.shape == if_padded_gazing.shape
+    assert int(num_gazing_each_frame.sum()) == gazing_pos.shape[1]
+
+
+def test_a_mask_without_frames_axis_is_refused():
+    with pytest.raises(AutoGazeError, match=r"\(3, 20\)"):
+        get_gazing_pos_from_gazing_mask(torch.zeros(3, 20))
+
+
+def test_wrapped_models_are_unwrapped():
+    model = nn.Linear(1, 1)
+    assert unwrap_model(model) is model
+    assert unwrap_model(nn.DataParallel(model)) is model
+    assert unwrap_model(torch.compile(nn.DataParallel(model), backend="eager")) is model
+    holder = nn.Module()
+    holder.module = model  # a model of one's own may have a part of this name
+    assert unwrap_model(holder) is holder
+
+
+def test_seeds_repeat_all_generators():
+    def draw():
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        seed_everything(7)
+        first = draw()
+        seed_everything(7)
+        assert draw() == first
+        seed_everything(8)
+        assert all(a != b for a, b in zip(draw(), first, strict=True))
+        seed_everything(2**40)
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def test_the_temperature_goes_from_its_start_to_its_end():
+    args = {"mode": "exp", "exp": {"temp_start": 3.0, "temp_end": 0.3}}
+    values = [get_scheduled_temperature(step, 11, args) for step in (0, 5, 10, 20)]
+    assert values == pytest.approx([3.0, 0.9**0.5, 0.3, 0.3])
+    linear = {"mode": "linear", "start": 2.0, "end": 1.0}
+    assert get_scheduled_temperature(5, 11, linear) == pytest.approx(1.5)
+    assert get_scheduled_temperature(5, 11, {"mode": "constant", "start": 2.0}) == 2.0
+    with pytest.raises(AutoGazeError, match="cosine"):
+        get_scheduled_temperature(0, 1, {"mode": "cosine"})
+
+
+def test_the_meter_means_over_its_window():
+    meter = AverageScalarMeter(4)
+    assert (len(meter), meter.get_mean()) == (0, 0.0)
+    meter.update(torch.tensor([1.0, 3.0]))
+    assert (len(meter), meter.get_mean()) == (2, 2.0)
+    meter.update(5.0)
+    assert (len(meter), meter.get_mean()) == (3, 3.0)
+    meter.update(torch.full((9,), 7.0))
+    assert (len(meter), meter.get_mean()) == (4, 7.0)
+    meter.update(torch.empty(0))
+    assert len(meter) == 4
+    meter.clear()
+    assert (len(meter), meter.get_mean()) == (0, 0.0)
+    with pytest.raises(AutoGazeError, match="0"):
+        AverageScalarMeter(0)
+
+
+def test_inputs_keep_their_form():
+    inputs = {"video": torch.ones(2), "extra": [torch.zeros(1), (torch.ones(1), "name")], "n": 3}
+    moved = move_inputs_to_cuda(inputs)
+    assert moved["extra"][1][1] == "name"
+    assert moved["n"] == 3
+    assert isinstance(moved["extra"][1], tuple)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert moved["video"].device.type == moved["extra"][0].device.type == device
