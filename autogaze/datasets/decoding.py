@@ -4,7 +4,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +151,13 @@ def _grabbed(path: Path, changed: int) -> int | None:
         capture.release()
 
 
-def choose_decoder(name: str = "auto") -> Decoder:
+def choose_decoder(name: str = "auto", stream: int | None = None) -> Decoder:
     """The decoder of a name: `pyav`, `opencv`, or `auto`, which is PyAV where it is installed.
 
+    `stream` is the number of the video stream, None for the default one; only PyAV can choose.
+
     Raises:
-        TrainingError: another name, or PyAV is asked for and cannot be imported.
+        TrainingError: another name, PyAV is asked for and cannot be imported, or OpenCV for a stream.
         MissingExtraError: OpenCV is needed and not installed.
     """
     if name not in ("auto", "pyav", "opencv"):
@@ -170,7 +172,9 @@ def choose_decoder(name: str = "auto") -> Decoder:
                 ) from error
             log.warning("PyAV cannot be imported (%s): OpenCV decodes the videos", error)
         else:
-            return PyAVVideo
+            return PyAVVideo if stream is None else partial(PyAVVideo, stream=stream)
+    if stream is not None:
+        raise TrainingError(f"OpenCV cannot choose video stream {stream}: decode by pyav")
     try:
         import cv2  # noqa: F401 - only whether it is there
     except ImportError as error:

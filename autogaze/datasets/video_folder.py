@@ -149,6 +149,7 @@ class VideoFolder(VideoClips):
         side, augmentation, seed, cache: see `VideoClips`; labelled clips are not augmented.
         labels: gaze labels; the labelled clips, and no others, are used.
         decoder: `pyav`, `opencv`, or `auto`, PyAV where it is installed.
+        stream: number of the video stream of every file; None for the default one.
 
     Raises:
         TrainingError: no videos, labels for other videos or clips of another length, or
@@ -167,6 +168,7 @@ class VideoFolder(VideoClips):
         seed: int = 0,
         decoder: str = "auto",
         cache: bool = False,
+        stream: int | None = None,
     ) -> None:
         window = window or Window()
         folders = [Path(root) / split for root in roots]
@@ -174,7 +176,7 @@ class VideoFolder(VideoClips):
         if not paths:
             places = ", ".join(map(str, folders))
             raise TrainingError(f"no videos ({' '.join(VIDEOS)}) in {places or 'no folder'}")
-        chosen = choose_decoder(decoder)
+        chosen = choose_decoder(decoder, stream)
         if labels is None:
             clips = find_windows(paths, window, chosen)
         elif window.random or augmentation is not None:

@@ -233,6 +233,16 @@ class OpenStream:
         return None if duration is None else duration / 1_000_000
 
     @property
+    def stream_end(self) -> float | None:
+        """End of an MP4's stream in seconds of its clock; None if it is not written."""
+        stream = self.stream
+        if "mp4" not in self.container.format.name or stream.time_base is None:
+            return None
+        if stream.duration is None or stream.start_time is None:
+            return None
+        return float((stream.start_time + stream.duration) * stream.time_base)
+
+    @property
     def ends_by_the_clock(self) -> bool:
         """Whether the duration is written as the clock's time at the end (Matroska, WebM, FLV)."""
         return self.container.format.name.startswith(("matroska", "flv"))

@@ -325,6 +325,10 @@ class _Decoding:
             elif opened.without_pts:
                 self.end = max(end, seconds)
                 declared = 0  # its header is not to be relied on
+        if clock.last is not None and not cast("av.VideoFrame", clock.last.frame).duration:
+            written = opened.stream_end
+            if written is not None and written - origin > clock.last.timestamp:
+                self.end = written - origin
         if cut and not self.skip_corrupt:
             of = f" of {declared}" if declared else ""
             cause = f"{short} bytes are missing" if short else "its last frames are damaged"

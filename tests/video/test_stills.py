@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.video.reader import Video
+from tests.video.heif import write_grid
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -102,3 +104,17 @@ def test_a_picture_too_large_to_be_one(folder, monkeypatch, picture):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(VideoError, match=r"bomb\.png: .*pixels"):
         Video(folder / "bomb.png")
+
+
+@pytest.mark.parametrize("size", [(256, 256), (128, 384)])
+def test_a_grid_of_heic_tiles_is_never_taken_for_its_first_tile(folder, monkeypatch, size):
+    y, x = np.mgrid[: size[0], : size[1]]
+    pixels = np.stack([x * 255 // size[1], y * 255 // size[0], 0 * x + 128], -1).astype(np.uint8)
+    path = write_grid(folder / f"{size[0]}.heic", pixels)
+    if find_spec("pillow_heif") is not None:
+        (frame,) = Video(path).frames()
+        assert np.abs(frame.pixels.astype(int) - pixels).mean() < 6
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    with pytest.raises(VideoError, match=rf"{size[0]}\.heic: .*autogaze\[heif\]"):
+        Video(path)
