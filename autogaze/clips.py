@@ -1,17 +1,104 @@
-"""Clips of square frames, and the two settings every selector takes: ratio and loss."""
+"""Clips of square frames, in every form that people have them, and what selectors take with them.
+
+A clip comes as a tensor, a NumPy array, or a list of frames, each a PIL image, an array or a
+tensor. `as_frames` is the one place that takes all of them, and that says what is wrong.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
+from PIL import Image
 from torch import Tensor
 
-from autogaze.errors import SelectorError
+from autogaze.checks import is_number, shown
+from autogaze.errors import AutoGazeError, SelectorError
 
 Ratio = float | Sequence[float]
 """Cap on the chosen share of all V patches: one number, or one per frame."""
+
+FramesLike = Tensor | np.ndarray | Image.Image | Sequence[Any]
+"""Frames in any form that `as_frames` takes."""
+
+
+def as_frames(
+    frames: Any, error: type[AutoGazeError] = SelectorError
+) -> Shaped[Tensor, "B T 3 H W"]:
+    """Frames of B clips as a tensor, in the numbers they came in; tensors are not copied.
+
+    Args:
+        frames: a tensor or NumPy array (clips, frames, 3, height, width), with the channels there
+            or last; (frames, ...) is one clip, and three dimensions are one frame. Or a list of
+            frames of one size, each an array, a tensor or a PIL image (as 8-bit RGB, its alpha
+            composited on black); or a list of such lists, one per clip.
+        error: the class of the error.
+
+    Raises:
+        SelectorError: anything else.
+    """
+    tensor = _tensor(frames, error)
+    if 3 <= tensor.ndim <= 5:
+        if tensor.shape[-3] != 3 and tensor.shape[-1] == 3:
+            tensor = tensor.movedim(-1, -3)
+        tensor = tensor.reshape((1,) * (5 - tensor.ndim) + tuple(tensor.shape))
+    if tensor.ndim != 5 or tensor.shape[2] != 3:
+        raise error(
+            "expected frames (clips, frames, 3, height, width), or (frames, 3, height, width) of "
+            f"one clip, or with the 3 last, got {tuple(tensor.shape)}"
+        )
+    return tensor
+
+
+def _tensor(frames: Any, error: type[AutoGazeError], depth: int = 2) -> Tensor:
+    """The tensor of frames in any form, its dimensions as they are."""
+    if isinstance(frames, Image.Image):
+        return torch.from_numpy(_pixels(frames, error))
+    if isinstance(frames, np.ndarray):
+        if frames.dtype != np.uint8 and frames.dtype.kind != "f":
+            raise error(f"expected uint8 or float frames, got an array of {frames.dtype}")
+        if frames.dtype.kind == "f" and frames.dtype.itemsize > 8:
+            frames = frames.astype(np.float64)
+        # PyTorch knows this machine's order of bytes only, and no negative strides.
+        frames = np.ascontiguousarray(frames, frames.dtype.newbyteorder("="))
+        return torch.from_numpy(frames if frames.flags.writeable else frames.copy())
+    if isinstance(frames, Tensor):
+        if frames.layout != torch.strided or frames.is_nested or frames.is_meta:
+            raise error(
+                "expected frames in a dense tensor with values, got one that is sparse, nested or "
+                f"on the meta device ({frames.dtype})"
+            )
+        if frames.dtype != torch.uint8 and not frames.is_floating_point():
+            raise error(f"expected uint8 or float frames, got {frames.dtype}")
+        return frames
+    if isinstance(frames, list | tuple) and depth:
+        if not len(frames):
+            raise error("no frames: got an empty list")
+        parts = [_tensor(frame, error, depth - 1) for frame in frames]
+        kinds = {(tuple(part.shape), part.dtype, part.device) for part in parts}
+        if len(kinds) > 1:
+            (one, kind, place), (other, other_kind, other_place) = list(kinds)[:2]
+            raise error(
+                "the frames of a list must be of one size, type and device, got "
+                f"{one} {kind} on {place} and {other} {other_kind} on {other_place}"
+            )
+        return torch.stack(parts)
+    raise error(
+        "expected frames as a tensor, a NumPy array, or a list of PIL images or arrays, got "
+        f"{shown(frames)}"
+    )
+
+
+def _pixels(image: Image.Image, error: type[AutoGazeError]) -> np.ndarray:
+    """(H, W, 3) RGB of a PIL image."""
+    if image.mode.startswith(("I", "F")):
+        raise error(f"expected PIL images of 8 bits, got mode {image.mode!r}; scale them to 0..255")
+    if image.has_transparency_data:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
 
 
 @dataclass(frozen=True)
@@ -26,18 +113,17 @@ class Clips:
             vectors (see `autogaze.video.motion`); only the codec selector needs it.
     """
 
-    frames: Shaped[Tensor, "B T 3 S S"]
+    frames: Shaped[Tensor, "B T 3 S S"]  # also taken: all that `as_frames` takes
     motion: Float[Tensor, "B T g g"] | None = None
 
     def __post_init__(self) -> None:
-        shape = tuple(self.frames.shape)
-        if len(shape) != 5 or shape[2] != 3 or shape[3] != shape[4]:
+        frames = as_frames(self.frames).detach()
+        shape = tuple(frames.shape)
+        if shape[3] != shape[4]:
             raise SelectorError(f"expected frames (clips, frames, 3, side, side), got {shape}")
-        if self.frames.dtype != torch.uint8 and not self.frames.is_floating_point():
-            raise SelectorError(f"expected uint8 or float frames, got {self.frames.dtype}")
-        object.__setattr__(self, "frames", self.frames.detach())
-        if self.motion is not None and tuple(self.motion.shape[:2]) != shape[:2]:
-            raise SelectorError(f"motion is {tuple(self.motion.shape)} for frames {shape}")
+        object.__setattr__(self, "frames", frames)
+        if self.motion is not None:
+            object.__setattr__(self, "motion", _motion(self.motion, shape))
 
     @property
     def num_clips(self) -> int:
@@ -55,14 +141,19 @@ class Clips:
         """
         if self.frames.dtype == torch.uint8:
             return self.frames.float().div_(255)
-        frames = self.frames.float()
-        if frames.numel():
-            low, high = (float(value) for value in frames.aminmax())
-            if not (low >= -1e-4 and high <= 1 + 1e-4):
-                raise SelectorError(
-                    f"frames must be finite and lie in [0, 1] (or be uint8), got {low:g} to {high:g}"
-                )
-        return frames
+        self.check_range()
+        return self.frames.float()
+
+    def check_range(self) -> None:
+        """Raise `SelectorError` unless values are finite and lie in [0, 1], or are uint8."""
+        frames = self.frames
+        if frames.dtype == torch.uint8 or not frames.numel():
+            return
+        low, high = (float(value) for value in frames.float().aminmax())
+        if not (low >= -1e-4 and high <= 1 + 1e-4):
+            raise SelectorError(
+                f"frames must be finite and lie in [0, 1] (or be uint8), got {low:g} to {high:g}"
+            )
 
     def frame(self, index: int) -> "Clips":
         """One frame of every clip."""
@@ -77,27 +168,93 @@ class Clips:
         return [Clips(*both) for both in zip(frames, self.motion.split(size), strict=True)]
 
 
-def as_clips(clips: "Clips | Tensor") -> Clips:
-    return clips if isinstance(clips, Clips) else Clips(clips)
+def _motion(motion: Any, shape: tuple[int, ...]) -> Float[Tensor, "B T g g"]:
+    """Motion maps of frames of this shape."""
+    if isinstance(motion, np.ndarray) and motion.dtype.kind == "f":
+        motion = _tensor(motion, SelectorError)
+    dense = isinstance(motion, Tensor) and motion.layout == torch.strided
+    if not dense or motion.is_nested or motion.is_meta or not motion.is_floating_point():
+        raise SelectorError(f"motion must be a tensor of floats, got {shown(motion)}")
+    if motion.ndim != 4 or tuple(motion.shape[:2]) != shape[:2]:
+        raise SelectorError(f"motion is {tuple(motion.shape)} for frames {shape}")
+    return motion
 
 
-def check_ratio(ratio: Ratio | None) -> None:
-    """Raise `SelectorError` unless every ratio lies in (0, 1]."""
+ClipsLike = Clips | FramesLike
+"""Clips in any form that selectors take."""
+
+
+def as_clips(clips: Any) -> Clips:
+    """Clips in any form that `as_frames` takes."""
+    return clips if isinstance(clips, Clips) else Clips(as_frames(clips))
+
+
+def as_ratio(ratio: Any) -> Ratio | None:
+    """A ratio as one number, or one per frame, of numbers, sequences, tensors and arrays.
+
+    Raises:
+        SelectorError: of another form, or outside (0, 1].
+    """
+    if isinstance(ratio, np.ndarray | Tensor):
+        ratio = _numbers(ratio, "ratio")
+    check_ratio(ratio)
+    return ratio
+
+
+def as_loss(loss: Any) -> float:
+    """A stopping threshold as a number, also of a tensor or array of one.
+
+    Raises:
+        SelectorError: of another form, not finite, or below 0.
+    """
+    if isinstance(loss, np.ndarray | Tensor):
+        loss = _numbers(loss, "loss")
+    check_loss(loss)
+    return loss
+
+
+def _numbers(values: np.ndarray | Tensor, name: str) -> Any:
+    """What an array or tensor of numbers holds: one number, or a list of one per frame."""
+    most = 1 if name == "ratio" else 0
+    if isinstance(values, Tensor):
+        known = values.layout == torch.strided and not (values.is_nested or values.is_meta)
+        number = known and not values.dtype.is_complex and values.dtype != torch.bool
+    else:
+        number = values.dtype.kind in "fiu"
+    if not number or values.ndim > most:
+        kind = "nested" if isinstance(values, Tensor) and values.is_nested else f"{values.ndim}-D"
+        raise SelectorError(
+            f"{name} must be one number{' or one per frame' if most else ''}, got a {kind} "
+            f"{type(values).__name__} of {values.dtype}"
+        )
+    return values.tolist()
+
+
+def check_ratio(ratio: Any) -> None:
+    """Raise `SelectorError` unless every ratio is a number in (0, 1]."""
     if ratio is None:
         return
-    values = [ratio] if isinstance(ratio, str) or not isinstance(ratio, Sequence) else list(ratio)
-    if not values or not all(_is_number(value) and 0 < value <= 1 for value in values):
-        raise SelectorError(f"ratio must lie in (0, 1], got {ratio!r}")
+    single = isinstance(ratio, str | bytes) or not isinstance(ratio, Sequence)
+    values = [ratio] if single else list(ratio)
+    if not values or not all(is_number(value) and 0 < value <= 1 for value in values):
+        raise SelectorError(
+            f"ratio must be a number in (0, 1], or a sequence of one per frame, got {shown(ratio)}"
+        )
 
 
-def check_loss(loss: float) -> None:
+def check_loss(loss: Any) -> None:
     """Raise `SelectorError` unless `loss` is a finite number of at least 0."""
-    if not (_is_number(loss) and 0 <= loss < float("inf")):
-        raise SelectorError(f"loss must be at least 0, got {loss!r}")
+    if not (is_number(loss) and 0 <= loss < float("inf")):
+        raise SelectorError(f"loss must be a finite number of at least 0, got {shown(loss)}")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def check_generator(generator: Any) -> None:
+    """Raise `SelectorError` unless it is a `torch.Generator` or None."""
+    if not isinstance(generator, torch.Generator | None):
+        raise SelectorError(
+            f"generator must be a torch.Generator, got {shown(generator)}; a seed becomes one by "
+            "torch.Generator().manual_seed(seed)"
+        )
 
 
 def frame_cap(ratio: Ratio | None, frame: int, num_patches: int) -> int:

@@ -214,5 +214,6 @@ class Source:
         """
         values: dict[str, Any] = json.loads(text)
         tiles = TileGrid(**values["tiles"])
-        others = (values["chunk"], values["path"], values.get("starts"))
-        return cls(tiles, timestamps, frame_indices, *others)
+        starts = values.get("starts")
+        starts = tuple(starts) if isinstance(starts, list) else starts
+        return cls(tiles, timestamps, frame_indices, values["chunk"], values["path"], starts)

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from autogaze.checks import shown
+from autogaze.clips import FramesLike, as_frames
 from autogaze.errors import GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -113,19 +115,21 @@ class Canvas:
         return (self.frames - frames).abs().mean(dim=(1, 2, 3))
 
 
-def reconstruct(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Reconstruction:
+def reconstruct(frames: FramesLike, gaze: Gaze) -> Reconstruction:
     """The canvas after every frame, and its losses.
 
     With a source the canvas restarts at grey with every chunk, as gazing does;
     without one all T frames share a canvas.
 
     Args:
-        frames: RGB floats in [0, 1] (or uint8), with S = `gaze.pyramid.side`.
+        frames: (B, T, 3, S, S) RGB floats in [0, 1] (or uint8), with S = `gaze.pyramid.side`,
+            in any form that `autogaze.clips.as_frames` takes.
         gaze: a gaze at these B clips of T frames.
 
     Raises:
         GeometryError: frames and gaze do not fit together, or frames are not in [0, 1].
     """
+    frames = as_frames(frames, GeometryError)
     # Filled in place: stacking a list of pictures would take twice the memory.
     pictures = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
     losses = torch.empty(frames.shape[:2], dtype=torch.float32, device=frames.device)
@@ -135,27 +139,28 @@ def reconstruct(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Reconstructi
     return Reconstruction(pictures, losses)
 
 
-def canvas_losses(frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze) -> Float[Tensor, "B T"]:
+def canvas_losses(frames: FramesLike, gaze: Gaze) -> Float[Tensor, "B T"]:
     """The losses of `reconstruct`, without keeping the pictures."""
+    frames = as_frames(frames, GeometryError)
     losses = [loss for _, loss in replay(frames, gaze)]
     if not losses:
         return frames.new_zeros(frames.shape[:2]).float()
     return torch.stack(losses, dim=1)
 
 
-def replay(
-    frames: Shaped[Tensor, "B T 3 S S"], gaze: Gaze
-) -> Iterator[tuple[Canvas, Float[Tensor, " B"]]]:
+def replay(frames: FramesLike, gaze: Gaze) -> Iterator[tuple[Canvas, Float[Tensor, " B"]]]:
     """Paint frame by frame; yields the canvas after each frame, and its losses.
 
     Only one frame's resampled scales are in memory at a time. The next frame is painted over
     the canvas that was yielded. There are no gradients.
     """
+    frames = as_frames(frames, GeometryError).detach()
+    if not isinstance(gaze, Gaze):
+        raise GeometryError(f"expected a Gaze, got {shown(gaze)}")
     side = gaze.pyramid.side
     expected = (gaze.num_clips, gaze.num_frames, 3, side, side)
     if tuple(frames.shape) != expected:
         raise GeometryError(f"the gaze is at frames {expected}, got {tuple(frames.shape)}")
-    frames = frames.detach()
     mask = gaze.mask.to(frames.device)
     restarts = set(gaze.source.chunk_starts if gaze.source else ())
     canvas = Canvas(gaze.pyramid, gaze.num_clips, frames.device)

@@ -4,17 +4,27 @@ A selector subclasses `Selector` and implements `start`, which returns the strea
 work: a `CausalStream` if every frame is decided as it arrives, else a `SelectionStream`.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from autogaze.clips import Clips, Ratio, as_clips, check_loss, check_ratio, frame_cap
+from autogaze.checks import shown
+from autogaze.clips import (
+    Clips,
+    ClipsLike,
+    Ratio,
+    as_clips,
+    as_loss,
+    as_ratio,
+    check_generator,
+    frame_cap,
+)
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -51,27 +61,30 @@ class Selector(ABC):
     def stream(
         self,
         *,
-        ratio: Ratio | None = None,
-        loss: float | None = None,
+        ratio: Ratio | Tensor | np.ndarray | None = None,
+        loss: float | Tensor | np.ndarray | None = None,
         generator: torch.Generator | None = None,
     ) -> "SelectionStream[Any]":
         """Start a selection that is fed frame by frame; arguments as of `select`."""
+        check_generator(generator)
         ratio, loss = self.settings(ratio, loss)
         return self.start(ratio, loss, generator)
 
     def select(
         self,
-        clips: Clips | Tensor,
+        clips: ClipsLike,
         *,
-        ratio: Ratio | None = None,
-        loss: float | None = None,
+        ratio: Ratio | Tensor | np.ndarray | None = None,
+        loss: float | Tensor | np.ndarray | None = None,
         generator: torch.Generator | None = None,
     ) -> Gaze:
         """Choose patches of whole clips.
 
         Args:
-            clips: (B, T, 3, S, S) frames with S = `pyramid.side`.
-            ratio: cap per frame, as a share of all V patches of all scales, in (0, 1].
+            clips: (B, T, 3, S, S) frames with S = `pyramid.side`, as a tensor or an array; or a
+                list of frames (PIL images, arrays), see `autogaze.clips.as_frames`.
+            ratio: cap per frame, as a share of all V patches of all scales, in (0, 1]; one
+                number, or one per frame.
             loss: stop a frame as soon as its reconstruction loss is at most this.
                 With `ratio` too, whichever comes first. With neither: `default_loss`.
             generator: source of randomness, for selectors that use any.
@@ -107,14 +120,7 @@ class Selector(ABC):
             )
         if clips.num_frames == 0 or clips.num_clips == 0:
             raise SelectorError(f"no frames: got {tuple(clips.frames.shape)}")
-        frames = clips.frames
-        # Checked for all selectors, also those that read no pixels. A NaN or infinity makes the
-        # sum one too; testing every value takes ten times as long.
-        on_host = frames.is_floating_point() and frames.device.type == "cpu"
-        if on_host and not math.isfinite(float(frames.detach().sum(dtype=torch.float32))):
-            raise SelectorError(
-                "frames must be finite and lie in [0, 1] (or be uint8), got NaN or infinite values"
-            )
+        clips.check_range()  # for all selectors, also those that read no pixels
         if self.needs_motion and clips.motion is None:
             raise SelectorError(
                 f"{self.name} needs the decoder's motion vectors, which plain frames do not "
@@ -122,14 +128,16 @@ class Selector(ABC):
             )
 
     def settings(
-        self, ratio: Ratio | None, loss: float | None
+        self,
+        ratio: Ratio | Tensor | np.ndarray | None,
+        loss: float | Tensor | np.ndarray | None,
     ) -> tuple[Ratio | None, float | None]:
         """Check `ratio` and `loss`, and fill in the default loss where neither is given."""
-        check_ratio(ratio)
+        ratio = as_ratio(ratio)
         if loss is not None:
             if self.metric is None:
                 raise SelectorError(f"{self.name} cannot stop by loss: use ratio instead")
-            check_loss(loss)
+            loss = as_loss(loss)
         if ratio is None and loss is None:
             loss = self.default_loss
         return ratio, loss
@@ -158,7 +166,7 @@ class SelectionStream(ABC, Generic[S]):
         self.finished = False
 
     @abstractmethod
-    def step(self, frame: Clips | Tensor) -> Gaze:
+    def step(self, frame: ClipsLike) -> Gaze:
         """Feed the next frame of every clip, (B, 1, 3, S, S).
 
         Returns:
@@ -171,7 +179,7 @@ class SelectionStream(ABC, Generic[S]):
         self.finished = True
         return None
 
-    def admit(self, frame: Clips | Tensor) -> Clips:
+    def admit(self, frame: ClipsLike) -> Clips:
         """Check and count the next frame, as every `step` does first."""
         if self.finished:
             raise SelectorError("this stream is finished; start another with selector.stream()")
@@ -199,9 +207,23 @@ class CausalStream(SelectionStream[S]):
     def choose(self, frame: Clips, cap: int) -> Gaze:
         """Gaze at one frame, at no more than `cap` patches."""
 
-    def step(self, frame: Clips | Tensor) -> Gaze:
+    def step(self, frame: ClipsLike) -> Gaze:
         clips = self.admit(frame)
         return self.choose(clips, self.cap(self.num_frames - 1))
+
+
+def pyramid_or_default(pyramid: Any) -> PatchPyramid:
+    """The pyramid, AutoGaze's for None.
+
+    Raises:
+        SelectorError: something else, such as scales alone.
+    """
+    if not isinstance(pyramid, PatchPyramid | None):
+        raise SelectorError(
+            f"pyramid must be a PatchPyramid, such as PatchPyramid((32, 64, 112, 224), 16), got "
+            f"{shown(pyramid)}"
+        )
+    return pyramid or PatchPyramid()
 
 
 def frame_gaze(

@@ -9,11 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autogaze.clips import Clips, Ratio
+from autogaze.checks import is_finite, shown
+from autogaze.clips import ClipsLike, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import SelectionStream, Selector, frame_gaze, no_frames
+from autogaze.selectors.base import (
+    SelectionStream,
+    Selector,
+    frame_gaze,
+    no_frames,
+    pyramid_or_default,
+)
 from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_frame
 
 
@@ -33,9 +40,9 @@ class Change(Selector):
     name = "change"
 
     def __init__(self, pyramid: PatchPyramid | None = None, quantile: float = 0.75) -> None:
-        if not 0 <= quantile < 1:
-            raise SelectorError(f"quantile must lie in [0, 1), got {quantile}")
-        self.pyramid = pyramid or PatchPyramid()
+        if not (is_finite(quantile) and 0 <= quantile < 1):
+            raise SelectorError(f"quantile must lie in [0, 1), got {shown(quantile)}")
+        self.pyramid = pyramid_or_default(pyramid)
         self.quantile = quantile
 
     def start(
@@ -52,7 +59,7 @@ class _ChangeStream(SelectionStream[Change]):
         self.previous: Float[Tensor, "B 3 S S"] | None = None
         self.scores: list[Float[Tensor, "B cells"]] = []
 
-    def step(self, frame: Clips | Tensor) -> Gaze:
+    def step(self, frame: ClipsLike) -> Gaze:
         """A gaze at no frames: the threshold is not known yet."""
         clips = self.admit(frame)
         self.cap(self.num_frames - 1)  # a missing ratio is an error now, not at the end

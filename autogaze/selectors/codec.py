@@ -9,11 +9,18 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from autogaze.checks import is_number, shown
 from autogaze.clips import Clips, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import CausalStream, SelectionStream, Selector, frame_gaze
+from autogaze.selectors.base import (
+    CausalStream,
+    SelectionStream,
+    Selector,
+    frame_gaze,
+    pyramid_or_default,
+)
 from autogaze.selectors.finest_cells import highest_cells, whole_frame
 
 
@@ -41,11 +48,13 @@ class Codec(Selector):
         threshold: float = 0.5,
         new_content: float = 1e4,
     ) -> None:
-        if not 0 <= threshold < new_content:
+        numbers = is_number(threshold) and is_number(new_content)
+        if not (numbers and 0 <= threshold < new_content):
             raise SelectorError(
-                f"threshold must lie in [0, new_content), got {threshold} and {new_content}"
+                "threshold must lie in [0, new_content), got "
+                f"{shown(threshold)} and {shown(new_content)}"
             )
-        self.pyramid = pyramid or PatchPyramid()
+        self.pyramid = pyramid_or_default(pyramid)
         self.threshold = threshold
         self.new_content = new_content
 

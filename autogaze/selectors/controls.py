@@ -5,7 +5,13 @@ import torch
 from autogaze.clips import Clips, Ratio
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import CausalStream, SelectionStream, Selector, frame_gaze
+from autogaze.selectors.base import (
+    CausalStream,
+    SelectionStream,
+    Selector,
+    frame_gaze,
+    pyramid_or_default,
+)
 
 DEFAULT_RATIO = 0.1
 """Ratio when none is given: that of the AutoGaze paper, section 4."""
@@ -23,7 +29,7 @@ class Centre(Selector):
     name = "centre"
 
     def __init__(self, pyramid: PatchPyramid | None = None) -> None:
-        self.pyramid = pyramid or PatchPyramid()
+        self.pyramid = pyramid_or_default(pyramid)
         boxes = self.pyramid.rectangles.double()
         offset = (boxes[:, :2] + boxes[:, 2:]) / 2 - self.pyramid.side / 2
         # Rounded to 1/1024 square pixels, so that float32 errors break no ties.
@@ -57,7 +63,7 @@ class Random(Selector):
     name = "random"
 
     def __init__(self, pyramid: PatchPyramid | None = None) -> None:
-        self.pyramid = pyramid or PatchPyramid()
+        self.pyramid = pyramid_or_default(pyramid)
 
     def start(
         self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None

@@ -12,7 +12,13 @@ from autogaze.clips import Clips, Ratio
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.greedy_search import CanvasSearch, Search
-from autogaze.selectors.base import CausalStream, SelectionStream, Selector, frame_gaze
+from autogaze.selectors.base import (
+    CausalStream,
+    SelectionStream,
+    Selector,
+    frame_gaze,
+    pyramid_or_default,
+)
 
 
 class Greedy(Selector):
@@ -35,7 +41,7 @@ class Greedy(Selector):
     default_loss = 0.02
 
     def __init__(self, pyramid: PatchPyramid | None = None) -> None:
-        self.pyramid = pyramid or PatchPyramid()
+        self.pyramid = pyramid_or_default(pyramid)
 
     def start(
         self, ratio: Ratio | None, loss: float | None, generator: torch.Generator | None

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autogaze.clips import Clips, Ratio, as_clips, frame_cap
+from autogaze.checks import is_finite, shown
+from autogaze.clips import Clips, ClipsLike, Ratio, as_clips, check_generator, frame_cap
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -17,7 +19,7 @@ from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.streaming import ClipStream
-from autogaze.selectors.base import SelectionStream, Selector
+from autogaze.selectors.base import SelectionStream, Selector, pyramid_or_default
 
 
 class Learned(Selector):
@@ -45,10 +47,12 @@ class Learned(Selector):
     def __init__(
         self, model: AutoGaze, temperature: float = 0.0, pyramid: PatchPyramid | None = None
     ) -> None:
-        if temperature < 0:
-            raise SelectorError(f"temperature must be at least 0, got {temperature}")
+        if not (is_finite(temperature) and temperature >= 0):
+            raise SelectorError(f"temperature must be at least 0, got {shown(temperature)}")
+        if not isinstance(model, AutoGaze):
+            raise SelectorError(f"expected an AutoGaze model, got {shown(model)}")
         self.model = model.eval()
-        self.pyramid = model.pyramid if pyramid is None else pyramid
+        self.pyramid = model.pyramid if pyramid is None else pyramid_or_default(pyramid)
         self.adaptation = (
             None if self.pyramid == model.pyramid else GridAdaptation(model.pyramid, self.pyramid)
         )
@@ -74,14 +78,15 @@ class Learned(Selector):
 
     def select(
         self,
-        clips: Clips | Tensor,
+        clips: ClipsLike,
         *,
-        ratio: Ratio | None = None,
-        loss: float | None = None,
+        ratio: Ratio | Tensor | np.ndarray | None = None,
+        loss: float | Tensor | np.ndarray | None = None,
         generator: torch.Generator | None = None,
     ) -> Gaze:
         clips = as_clips(clips)
         self.check(clips)
+        check_generator(generator)
         ratio, loss = self.settings(ratio, loss)
         return self.gaze(clips, ratio, loss, Sampling(self.temperature, generator))
 
@@ -143,7 +148,7 @@ class LearnedStream(SelectionStream["Learned"]):
         self.sampling = Sampling(selector.temperature, generator)
         self.clip_stream: ClipStream | None = None
 
-    def step(self, frame: Clips | Tensor) -> Gaze:
+    def step(self, frame: ClipsLike) -> Gaze:
         clips, selector = self.admit(frame), self.selector
         if self.clip_stream is None:
             tiles = 1 if selector.adaptation is None else selector.adaptation.tiles**2

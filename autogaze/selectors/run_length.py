@@ -12,11 +12,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autogaze.clips import Clips, Ratio
+from autogaze.checks import is_finite, shown
+from autogaze.clips import ClipsLike, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.selectors.base import SelectionStream, Selector, frame_gaze, no_frames
+from autogaze.selectors.base import (
+    SelectionStream,
+    Selector,
+    frame_gaze,
+    no_frames,
+    pyramid_or_default,
+)
 from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_frame
 from autogaze.utils.normalization import IMAGENET
 
@@ -48,11 +55,11 @@ class RunLength(Selector):
         threshold: float = 0.1,
         since: Literal["previous", "kept"] = "previous",
     ) -> None:
-        if not 0 <= threshold < float("inf"):
-            raise SelectorError(f"threshold must be at least 0, got {threshold}")
-        if since not in ("previous", "kept"):
+        if not (is_finite(threshold) and threshold >= 0):
+            raise SelectorError(f"threshold must be at least 0, got {shown(threshold)}")
+        if not (isinstance(since, str) and since in ("previous", "kept")):
             raise SelectorError(f"since must be 'previous' or 'kept', got {since!r}")
-        self.pyramid = pyramid or PatchPyramid()
+        self.pyramid = pyramid_or_default(pyramid)
         self.threshold = threshold
         self.since = since
 
@@ -75,7 +82,7 @@ class _TubeletStream(SelectionStream[RunLength]):
         self.first: Float[Tensor, "B 3 S S"] | None = None
         self.reference: Float[Tensor, "B 3 S S"] | None = None
 
-    def step(self, frame: Clips | Tensor) -> Gaze:
+    def step(self, frame: ClipsLike) -> Gaze:
         """Nothing after the first frame of a tubelet, both frames after the second."""
         clips = self.admit(frame)
         picture = clips.unit()[:, 0]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.utils import ModelOutput
 
+from autogaze.clips import FramesLike, as_frames
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -95,7 +96,7 @@ class PackedPatches:
 
 def encode(
     encoder: EncoderAdapter,
-    frames: Float[Tensor, "B T 3 S S"],
+    frames: FramesLike,
     gaze: Gaze,
     settings: GazedSettings,
     *,
@@ -105,7 +106,8 @@ def encode(
 
     Args:
         encoder: of the model.
-        frames: in the encoder's own normalisation, of the pyramid's side.
+        frames: (B, T, 3, S, S) floats in the encoder's own normalisation, of the pyramid's side,
+            in any form that `autogaze.clips.as_frames` takes.
         gaze: the patches to encode.
         settings: see `GazedSettings`.
         output_hidden_states: also return the embeddings and every block's output.
@@ -114,8 +116,9 @@ def encode(
         EncoderError: frames, gaze and encoder do not fit together.
     """
     patches = PackedPatches.of(gaze)
+    pixels = as_frames(frames, EncoderError)
     features = encode_patches(
-        encoder, frames, patches, settings, output_hidden_states=output_hidden_states
+        encoder, pixels, patches, settings, output_hidden_states=output_hidden_states
     )
     return GazedOutput(
         last_hidden_state=features.patches,
@@ -341,8 +344,8 @@ def check_fit(
         )
     if frames.ndim != 5 or frames.shape[2] != 3 or not frames.is_floating_point():
         raise EncoderError(
-            "frames must be (clips, frames, 3, S, S) in the encoder's normalisation, "
-            f"got {tuple(frames.shape)} of {frames.dtype}"
+            "frames must be floats (clips, frames, 3, S, S) in the encoder's normalisation, as its "
+            f"image processor makes them of pictures, got {tuple(frames.shape)} of {frames.dtype}"
         )
     num_clips, num_frames, _, height, width = frames.shape
     # One NaN or infinity makes the sum one too; a GPU would have to be waited for.

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
+from autogaze.clips import FramesLike
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -94,7 +94,7 @@ class GazedVisionModel(nn.Module):
 
     def forward(
         self,
-        frames: Float[Tensor, "B T 3 S S"],
+        frames: FramesLike,
         gaze: Gaze | dict[str, Any],
         *,
         output_hidden_states: bool = False,
@@ -102,7 +102,9 @@ class GazedVisionModel(nn.Module):
         """Features of the gazed patches.
 
         Args:
-            frames: square, of the gaze's largest scale, in the model's normalisation.
+            frames: (B, T, 3, S, S) floats, S the gaze's largest scale, in the model's
+                normalisation; a tensor, an array or a list of frames
+                (see `autogaze.clips.as_frames`).
             gaze: the patches to encode; also the padded dict that AutoGaze returns.
             output_hidden_states: also the embeddings and every block's output.
 

@@ -76,10 +76,10 @@ def test_a_video_of_another_side(encoder, unchecked, shape):
     refused(encoder, video, random_gaze(PYRAMID, 1, 2), f"{shape[0]} x {shape[1]}", "64 x 64")
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 64, 64), (1, 2, 64, 64, 3), (1, 2, 1, 64, 64)])
+@pytest.mark.parametrize("shape", [(64, 64), (1, 1, 2, 3, 64, 64), (1, 2, 1, 64, 64)])
 def test_a_video_of_another_rank_or_of_other_channels(encoder, unchecked, shape):
     video = torch.zeros(shape)
-    refused(encoder, video, random_gaze(PYRAMID, 1, 2), "(clips, frames, 3, S, S)", str(shape))
+    refused(encoder, video, random_gaze(PYRAMID, 1, 2), "(clips, frames, 3, ", str(shape))
 
 
 def test_a_video_that_was_not_normalised(encoder, unchecked):

@@ -8,7 +8,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from autogaze.clips import Ratio, check_ratio, frame_caps
+from autogaze.clips import Ratio, as_frames, check_ratio, frame_caps
 from autogaze.errors import CheckpointError, SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -272,7 +272,8 @@ def _video(inputs: dict[str, Tensor] | Tensor | None, video: Tensor | None) -> T
         video = inputs
     if video is None:
         raise SelectorError('no video: call model({"video": video}) with (B, T, 3, H, W)')
-    return video
+    frames = as_frames(video)
+    return video if isinstance(video, Tensor) else frames
 
 
 def _check_video(video: Tensor) -> None:
