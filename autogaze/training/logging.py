@@ -210,6 +210,39 @@ def check_tracker(name: str) -> None:
         raise MissingExtraError(package, "trackers", f"trainer.tracker={name}")
 
 
+PUBLISHED = {
+    "lr": "train/lr",
+    "temperature": "train/temperature",
+    "prediction_loss": "train/task_loss_prediction_loss",
+    "task_loss": "train/reconstruction_loss",
+    "gazing_ratio": "train/avg_gazing_ratio_per_frame",
+    "val/loss": "val/reconstruction_loss",
+    "val/gazing_ratio": "val/avg_gazing_ratio_per_frame",
+}
+"""Metrics as the published package's trackers name them."""
+
+
+def published_metrics(
+    step: int, metrics: Mapping[str, float], algorithm: str, val_nsteps: int
+) -> dict[str, float]:
+    """Metrics of a step under the published package's names, for dashboards that expect these.
+
+    Args:
+        algorithm: its name; its loss is without the loss prediction there.
+        val_nsteps: steps from one validation to the next; they are numbered there.
+    """
+    found = {PUBLISHED[name]: value for name, value in metrics.items() if name in PUBLISHED}
+    if "loss" in metrics:
+        found[f"train/{algorithm}_loss"] = metrics["loss"] - metrics.get("prediction_loss", 0.0)
+    if "reward" in metrics:
+        found.setdefault("train/reconstruction_loss", -metrics["reward"])
+    if any(name.startswith("train/") for name in found):
+        found["train/train_step"] = step - 1
+    if any(name.startswith("val/") for name in found):
+        found["val/val_step"] = -(-step // val_nsteps) if val_nsteps else 0
+    return found
+
+
 class Tracker:
     """The tracker of one experiment, or none. One that fails is dropped; training goes on.
 
@@ -227,6 +260,8 @@ class Tracker:
         self, folder: Path, accelerator: "Accelerator", name: str, config: Mapping[str, Any]
     ) -> None:
         self.accelerator, self.name = accelerator, name
+        self.algorithm = str((config.get("algorithm") or {}).get("name", ""))
+        self.val_nsteps = int((config.get("trainer") or {}).get("val_nsteps") or 0)
         self.active = name != "none"
         if not self.active:
             return
@@ -238,8 +273,9 @@ class Tracker:
             raise TrainingError(f"trainer.tracker={name} does not start: {error}{hint}") from error
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Metrics of a step."""
-        self._try(self.accelerator.log, dict(metrics), step=step)
+        """Metrics of a step, under our names and the published package's."""
+        others = published_metrics(step, metrics, self.algorithm, self.val_nsteps)
+        self._try(self.accelerator.log, {**others, **metrics}, step=step)
 
     def log_picture(self, step: int, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> None:
         """A picture, for trackers that show any."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autogaze.algorithms.grpo import reward_spread, without_spread
-from autogaze.algorithms.rollout import Rollout
+from autogaze.algorithms.rollout import Rollout, loss_prediction_loss
 from autogaze.datasets.clip import ClipBatch
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
@@ -45,7 +45,8 @@ class Objective:
         loss_names: of the losses that are trained: `loss` of the algorithm, `task_loss` of the
             task itself, `auxiliary_loss` of vision tokens (`autogaze.training.auxiliary`).
         metric_names: of what else is measured; where gazes are sampled, `REWARDED` and the
-            `entropy` of the distributions that they are drawn from.
+            `entropy` of the distributions that they are drawn from; the `prediction_loss` that
+            `loss` contains.
 
     Raises:
         TrainingError: pyramids that differ, or nothing that could be trained.
@@ -94,6 +95,8 @@ class Objective:
         self.metric_names: tuple[str, ...] = REWARDED if algorithm.samples else ()
         if algorithm.samples and train_gaze:
             self.metric_names += ("entropy",)
+        if train_gaze and algorithm.options.optimize_task_loss_prediction:
+            self.metric_names += ("prediction_loss",)
 
     @torch.no_grad()
     def rollouts(self, batch: ClipBatch, context: StepContext) -> RolloutBatch | None:
@@ -157,7 +160,10 @@ class Objective:
         losses = {"loss": self.algorithm.loss(rollout, batch)}
         if weight := self.algorithm.options.auxiliary_weight:
             losses["auxiliary_loss"] = weight * auxiliary_loss(batch, tokens, scores.vision_states)
-        if scores.entropy is None:
-            return RowValues(losses)
-        counted = scores.entropy.masked_fill(~rows.kept, 0.0).sum(1) / counts.mean_gazes
-        return RowValues(losses, {"entropy": counted})  # the mean over all gazes
+        metrics = {}
+        if scores.entropy is not None:  # its mean over all gazes
+            entropy = scores.entropy.masked_fill(~rows.kept, 0.0)
+            metrics["entropy"] = entropy.sum(1) / counts.mean_gazes
+        if self.algorithm.options.optimize_task_loss_prediction and batch.losses is not None:
+            metrics["prediction_loss"] = loss_prediction_loss(rollout).detach()
+        return RowValues(losses, metrics)

@@ -69,6 +69,9 @@ class TrainingStep:
         # 2. Totals over all processes: losses are means over the whole batch.
         counts, state = self._count(rollouts, batches, state)
         metrics = {"lr": lr, "gazes": counts.gazes / max(1, counts.rows)}
+        if rollouts:
+            num_patches = rollouts[0].frames.shape[1] * rollouts[0].rows.pyramid.num_patches
+            metrics["gazing_ratio"] = metrics["gazes"] / num_patches
         if self.objective.algorithm.samples:
             metrics["temperature"] = sampling
         if counts.rows:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autogaze.errors import TrainingError
-from autogaze.training.logging import TRACKERS, Tracker
+from autogaze.training.logging import TRACKERS, Tracker, published_metrics
 from tests.training.tiny import tiny_trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +47,40 @@ def trained_with(notebook, folder):
     trainer.metrics_log.tracker.active = True
     trainer.fit()
     return trainer
+
+
+@pytest.mark.parametrize("kind", ["ntp", "grpo"])
+def test_a_tracker_gets_the_published_names_too(kind, tmp_path):
+    notebook = Notebook()
+    trainer = tiny_trainer(kind, tmp_path, max_steps=2, val_nsteps=1)
+    trainer.accelerator.trackers = [notebook]
+    trainer.metrics_log.tracker.active = True
+    trainer.fit()
+    pages = [page[2] for page in notebook.pages if page[0] == "log"]
+    training = [values for values in pages if "lr" in values]
+    assert [values["train/train_step"] for values in training] == [0, 1]
+    for values in training:
+        whole = values[f"train/{kind}_loss"] + values["train/task_loss_prediction_loss"]
+        assert whole == pytest.approx(values["loss"])
+        assert values["train/task_loss_prediction_loss"] == values["prediction_loss"] > 0
+        assert values["train/lr"] == values["lr"]
+        assert 0 < values["train/avg_gazing_ratio_per_frame"] <= 1
+        assert ("train/temperature" in values) == (kind == "grpo")
+        if kind == "grpo":
+            assert values["train/reconstruction_loss"] == -values["reward"]
+    validations = [values for values in pages if "val/loss" in values]
+    assert [values["val/val_step"] for values in validations] == [0, 1, 2]
+    for values in validations:
+        assert values["val/reconstruction_loss"] == values["val/loss"]
+        assert values["val/avg_gazing_ratio_per_frame"] == values["val/gazing_ratio"]
+
+
+def test_published_names_are_those_of_what_was_measured():
+    assert published_metrics(3, {"clips_per_second": 2.0}, "ntp", 2) == {}
+    task = {"task_loss": 0.5, "reward": -1.0}
+    found = published_metrics(3, task, "dummy", 0)
+    assert found == {"train/reconstruction_loss": 0.5, "train/train_step": 2}
+    assert published_metrics(3, {"val/loss": 1.0}, "grpo", 2)["val/val_step"] == 2
 
 
 def test_a_tracker_gets_metrics_and_pictures(tmp_path):
