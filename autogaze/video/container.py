@@ -27,6 +27,9 @@ Decoded = tuple[av.VideoFrame, bool] | av.FFmpegError
 LARGEST_ASPECT = 10
 """Pixels that are wider or higher than this are taken for a mistake, and for square."""
 
+SQUARE = Fraction(1, 100)
+"""Aspects that differ less from 1 come from rounded sizes, and are taken for 1."""
+
 _TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
@@ -160,7 +163,9 @@ def describe(opened: "OpenStream") -> tuple[VideoInfo, Layout]:
 def _aspect(stream: VideoStream) -> Fraction:
     """Width of a stored pixel by its height; 1 where that is unknown or cannot be."""
     aspect = stream.sample_aspect_ratio
-    if not aspect or not Fraction(1, LARGEST_ASPECT) <= aspect <= LARGEST_ASPECT:
+    if not aspect or abs(aspect - 1) < SQUARE:
+        return Fraction(1)
+    if not Fraction(1, LARGEST_ASPECT) <= aspect <= LARGEST_ASPECT:
         return Fraction(1)
     return aspect
 

@@ -133,9 +133,10 @@ def transport_unit_is_whole(path: Path, position: int) -> bool:
     """Whether the unit (one frame, usually) whose MPEG-TS packets begin at a byte is complete.
 
     Its packets are counted without a gap up to the next unit's. A gap just before the tables with
-    which every recording begins is a joint between two recordings, where nothing is missing.
+    which every recording begins is a joint between two recordings, where nothing is missing if the
+    unit's last packet is filled up, as only last ones are.
     """
-    first, counter, tables = None, 0, False
+    first, counter, tables, filled = None, 0, False, False
     with path.open("rb") as file:
         file.seek(position)
         while len(packet := file.read(_PACKET)) == _PACKET:
@@ -150,9 +151,19 @@ def transport_unit_is_whole(path: Path, position: int) -> bool:
             elif packet[3] & 0x10:
                 starts, steady = packet[1] & 0x40, packet[3] & 0x0F == (counter + 1) % 16
                 if starts or not steady:
-                    return bool(steady or (starts and tables))
-            counter, tables = packet[3] & 0x0F, False
+                    return bool(steady or (starts and tables and filled))
+            counter, tables, filled = packet[3] & 0x0F, False, _is_filled_up(packet)
     return True
+
+
+def _is_filled_up(packet: bytes) -> bool:
+    """Whether an MPEG-TS packet holds stuffing before its payload, more than a clock reference."""
+    if not packet[3] & 0x20:
+        return False
+    length, flags = packet[4], packet[5]
+    if length == 0 or not flags & 0x1F:
+        return True
+    return length > 1 + 6 * bool(flags & 0x10) + 6 * bool(flags & 0x08) + bool(flags & 0x04)
 
 
 # MP4: how many frames an edit list shows

@@ -243,6 +243,23 @@ def test_joined_recordings_of_different_days(folder, recording):
     assert times(path) == pytest.approx(np.arange(50) / 25, abs=1e-4)
 
 
+def test_the_frame_that_a_joint_cuts_is_named(folder, encode):
+    noise = np.random.default_rng(1).integers(0, 255, (10, 48, 64, 3), dtype=np.uint8)
+    whole = encode(folder / "for_cut.ts", list(noise), fps=25, bf="0", g="5")
+    data = whole.read_bytes()
+    with av.open(str(whole)) as container:
+        positions = [packet.pos for packet in container.demux(video=0) if packet.size]
+    for number, num_packets in ((6, 1), (7, 3)):
+        path = folder / f"cut{number}_joined.ts"
+        path.write_bytes(data[: positions[number] + 188 * num_packets] + data)
+        video = Video(path)
+        with pytest.raises(CorruptVideoError, match=f"frame {number} "):
+            list(video.frames())
+        given = [frame.index for frame in video.frames(skip_corrupt=True)]
+        assert given == [*range(number), *range(number + 1, number + 11)]
+        assert video.num_corrupt == 1
+
+
 def test_packets_that_are_missing_inside_a_recording_are_no_joint(folder, encode):
     noise = np.random.default_rng(0).integers(0, 255, (20, 48, 64, 3), dtype=np.uint8)
     whole = encode(folder / "noise.ts", list(noise), fps=25, bf="0", g="5")
@@ -471,6 +488,7 @@ def anamorphic(path, aspect, rotation=0, codec="libx264"):
         (Fraction(8, 9), 0, (57, 48)),
         (Fraction(2), 90, (48, 128)),
         (Fraction(100), 0, (64, 48)),  # a mistake
+        (Fraction(446, 445), 0, (64, 48)),  # of a rounded size
     ],
 )
 @pytest.mark.parametrize("name", ["wide.mp4", "wide.mkv"])
