@@ -1,6 +1,6 @@
 """Options of the datasets of training, by `dataset.name`, and the clips that they describe.
 
-A new dataset is a `DatasetConfig` here, an entry in `SINGLE` and a file in `configs/dataset`.
+A new dataset is a `DatasetConfig` here, an entry in `DATASETS` and a file in `configs/dataset`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -286,14 +286,14 @@ def _split_seed(seed: int, split: str) -> int:
     return seed if split == "train" else seed + 1_000_003
 
 
-SINGLE: dict[str, type[DatasetConfig]] = {
+DATASETS: dict[str, type[DatasetConfig]] = {
     "video_folder": VideoFolderConfig,
     "decoded": DecodedConfig,
     "camera": CameraConfig,
     "composed": ComposedConfig,
     "procedural": ProceduralConfig,
 }
-"""What a part of a mixture can be."""
+"""What `dataset.name` can be, beside `mixture`, and the `name` of a mixture's part."""
 
 
 def read_as(

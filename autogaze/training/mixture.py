@@ -15,7 +15,7 @@ from autogaze.datasets.mixture import MixedClips
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.training.config import TrainerOptions, read
-from autogaze.training.datasets import SINGLE, DatasetConfig, LabelPaths, read_as
+from autogaze.training.datasets import DATASETS, DatasetConfig, LabelPaths, read_as
 from autogaze.training.option_names import with_our_names
 
 SHARED = ("clip_len", "max_unreadable")
@@ -97,7 +97,7 @@ class MixtureConfig(DatasetConfig):
                     "leave it out"
                 )
         with _errors_of(name):
-            config = read_as(SINGLE, options, group)
+            config = read_as(DATASETS, options, group)
         if config.seed is None:
             config = replace(config, seed=self.seed)
         if config.greedy_labels is None and config.gt_gazing_pos_paths == LabelPaths():
@@ -113,7 +113,7 @@ def _errors_of(part: str) -> Iterator[None]:
     try:
         yield
     except TrainingError as error:
-        kinds = SINGLE.values()
+        kinds = DATASETS.values()
         own = "|".join({option.name for kind in kinds for option in fields(kind)} - set(SHARED))
         pattern = rf"(?<![\w./-])dataset\.(?=(?:{own})\b)"  # no end of a file's name
         text = re.sub(pattern, lambda _: f"{group}.", str(error))
@@ -121,13 +121,9 @@ def _errors_of(part: str) -> Iterator[None]:
         raise TrainingError(text if named else f"{group}: {text}") from error
 
 
-DATASETS: dict[str, type[DatasetConfig]] = {**SINGLE, "mixture": MixtureConfig}
-"""What `dataset.name` can be."""
-
-
 def read_dataset(options: Mapping[str, Any]) -> DatasetConfig:
     """The dataset that the options describe; TrainingError where one does not fit."""
-    return read_as(DATASETS, options, "dataset")
+    return read_as({**DATASETS, "mixture": MixtureConfig}, options, "dataset")
 
 
 class DatasetFile(NamedTuple):

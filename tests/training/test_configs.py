@@ -18,9 +18,9 @@ from autogaze.datasets.decoded import save_decoded
 from autogaze.errors import CheckpointError
 from autogaze.reconstruction.video_mae import save_video_mae
 from autogaze.tasks.losses import LOSSES
+from autogaze.training.datasets import DATASETS
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
-from autogaze.training.mixture import DATASETS
 from autogaze.training.tasks import read_task
 from tests.clips import make_video
 from tests.tasks.material import TINY, tiny_mae, tiny_siglip
@@ -115,7 +115,7 @@ def test_every_configuration_trains_a_step(name, data, tmp_path):
         assert any("gradient_norm" in entry for entry in entries)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", [*DATASETS, "mixture"])
 def test_every_dataset_trains_a_step(dataset, data, tmp_path):
     name = "procedural_canvas_reconstruction_ar_gaze_ntp"
     options = compose_options(name, f"dataset={dataset}")

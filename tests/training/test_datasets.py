@@ -12,8 +12,9 @@ from autogaze.datasets.decoded import save_decoded
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import AutoGazeError, TrainingError
 from autogaze.geometry import PatchPyramid
+from autogaze.training.datasets import DATASETS
 from autogaze.training.loader import StepSampler, make_loader
-from autogaze.training.mixture import DATASETS, DatasetFile, read_dataset
+from autogaze.training.mixture import DatasetFile, read_dataset
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
 
@@ -63,7 +64,7 @@ def source_of(name, data, **more):
     return read_dataset(options_of(name, data, clip_len=2, **more))
 
 
-every_source = pytest.mark.parametrize("name", DATASETS)
+every_source = pytest.mark.parametrize("name", [*DATASETS, "mixture"])
 
 
 def frames_of(clips, epoch=0, count=10):
