@@ -131,14 +131,14 @@ class PatchPyramid:
 
     def locate(self, patch: int) -> tuple[int, int, int]:
         """The (scale, row, column) of one id: the inverse of `id`."""
-        self._check(patch)
+        patch = self._checked(patch)
         level = max(level for level, offset in enumerate(self.offsets) if patch >= offset)
         row, column = divmod(patch - self.offsets[level], self.grids[level])
         return self.scales[level], row, column
 
     def rectangle(self, patch: int) -> tuple[float, float, float, float]:
         """Left, top, right, bottom of one patch in pixels of the frame (side `side`)."""
-        self._check(patch)
+        patch = self._checked(patch)
         left, top, right, bottom = self.rectangles[patch].tolist()
         return left, top, right, bottom
 
@@ -189,10 +189,11 @@ class PatchPyramid:
 
         return tuple(self.offsets[level] + r * grid + c for r in span(row) for c in span(column))
 
-    def _check(self, patch: int) -> None:
+    def _checked(self, patch: int) -> int:
         number = whole(patch)
         if number is None or not 0 <= number < self.num_patches:
             raise GeometryError(f"patch id {shown(patch)} is outside [0, {self.num_patches})")
+        return number
 
     def __str__(self) -> str:
         return "+".join(map(str, self.scales)) + f" / {self.patch_size}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from autogaze.datasets.clip import GazeLabels, LabelCoverage
-from autogaze.errors import TrainingError
+from autogaze.errors import TrainingError, first_line
 from autogaze.utils.files import replacing
 
 log = logging.getLogger("autogaze.datasets")
@@ -97,8 +97,8 @@ class LabelFile:
             content = json.loads(gzip.decompress(packed) if path.suffix == ".gz" else packed)
         except FileNotFoundError:
             raise TrainingError(f"{path}: no such label file") from None
-        except (OSError, EOFError, zlib.error, ValueError) as error:
-            raise TrainingError(f"{path}: cannot be read as JSON: {error}") from error
+        except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+            raise TrainingError(f"{path}: cannot be read as JSON: {first_line(error)}") from error
         if not isinstance(content, dict) or not content:
             kind = "an empty one" if content == {} else type(content).__name__
             raise TrainingError(f"{path}: expected a dict of labelled clips, got {kind}")

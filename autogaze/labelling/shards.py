@@ -13,9 +13,10 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from autogaze.checks import is_finite, shown, whole
 from autogaze.datasets.clip import GazeLabels
 from autogaze.datasets.labels import LabelFile
-from autogaze.errors import OutputError, TrainingError
+from autogaze.errors import OutputError, TrainingError, first_line
 
 Settings = Mapping[str, Any]
 
@@ -34,10 +35,11 @@ class Shard(NamedTuple):
             TrainingError: anything else.
         """
         number, slash, total = text.partition("/")
-        if not (slash and number.isdecimal() and total.isdecimal()):
-            raise TrainingError(f"a shard must look like 2/8, got {text!r}")
+        short = len(text) < 20
+        if not (slash and number.isdecimal() and total.isdecimal() and short):
+            raise TrainingError(f"a shard must look like 2/8, got {shown(text)}")
         if not 1 <= int(number) <= int(total):
-            raise TrainingError(f"shards are numbered from 1 to their total, got {text!r}")
+            raise TrainingError(f"shards are numbered from 1 to their total, got {shown(text)}")
         return cls(int(number), int(total))
 
     def __str__(self) -> str:
@@ -128,14 +130,14 @@ class ShardWriter:
             file.truncate(0)
             self._write({"settings": self.settings})
             return
-        begun = entries[0].get("settings")
+        begun = _settings(self.path, entries)
         if begun != self.settings:
             raise TrainingError(
                 f"{self.path} was begun with {_difference(begun, self.settings)}; give the same "
                 "settings, another --out, or remove that folder"
             )
         file.truncate(length)
-        self.done = {entry["name"] for entry in entries[1:] if "name" in entry}
+        self.done = {_labels(self.path, entry)[0] for entry in entries[1:] if "name" in entry}
         self.finished = any("finished" in entry for entry in entries)
 
     def _opened(self) -> FileIO:
@@ -163,28 +165,30 @@ def merge(out: Path) -> LabelFile:
     paths = sorted(folder.glob("*-of-*.jsonl"))
     if not paths:
         raise TrainingError(f"{folder}: no shards to merge")
-    totals = {path.stem.split("-")[-1] for path in paths}
+    totals = {_total(path) for path in paths}
     if len(totals) > 1:
-        raise TrainingError(f"{folder}: shards of several divisions: {', '.join(sorted(totals))}")
-    total = int(totals.pop())
+        raise TrainingError(
+            f"{folder}: shards of several divisions: {', '.join(map(str, sorted(totals)))}"
+        )
+    total = totals.pop()
     clips: dict[str, GazeLabels] = {}
-    first: Any = None
+    first: Settings | None = None
     for number in range(1, total + 1):
         shard = Shard(number, total)
         path = folder / shard.file_name
-        entries, _ = read_shard(path) if path.exists() else ([], 0)
+        entries, _ = read_shard(path) if os.path.isfile(path) else ([], 0)
         if not entries or "finished" not in entries[-1]:
             raise TrainingError(f"{path}: shard {shard} is not finished; run it (again) first")
-        first = first or entries[0].get("settings")
-        if entries[0].get("settings") != first:
-            raise TrainingError(
-                f"{path}: made with {_difference(entries[0].get('settings'), first)} in other shards"
-            )
-        for entry in entries[1:-1]:
-            ids, losses = (tuple(map(tuple, entry[key])) for key in ("ids", "losses"))
-            clips[entry["name"]] = GazeLabels(ids, losses)
+        settings = _settings(path, entries)
+        first = first or settings
+        if settings != first:
+            raise TrainingError(f"{path}: made with {_difference(settings, first)} in other shards")
+        clips.update(_labels(path, entry) for entry in entries[1:-1])
+    num_patches = whole((first or {}).get("num_patches"))
+    if num_patches is None or num_patches < 1:
+        raise TrainingError(f"{folder}: its settings do not say how many patches a frame has")
     labels = LabelFile(out, clips)
-    labels.save(int(first["num_patches"]))
+    labels.save(num_patches)
     # Gone at once, so that no kill leaves some of the shards beside a finished file.
     merged = folder.with_suffix(".merged")
     folder.rename(merged)
@@ -193,24 +197,76 @@ def merge(out: Path) -> LabelFile:
 
 
 def read_shard(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Entries of a shard's file and their length in bytes; an unfinished last line is left out."""
+    """Entries of a shard's file and their length in bytes; an unfinished last line is left out.
+
+    Raises:
+        TrainingError: a line is no JSON object.
+    """
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
+    length = content.rfind(b"\n") + 1
+    entries = []
+    for number, line in enumerate(content[:length].splitlines(), 1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise TrainingError(
+                f"{path}: holds no labels: line {number}: {first_line(error)}"
+            ) from error
+        if not isinstance(entry, dict):
+            raise TrainingError(
+                f"{path}: holds no labels: line {number} must be a JSON object, got {shown(entry)}"
+            )
+        entries.append(entry)
+    return entries, length
+
+
+def _total(path: Path) -> int:
+    """The number of shards that a shard's file name tells."""
+    number, _, total = path.stem.partition("-of-")
     try:
-        return [json.loads(line) for line in whole.splitlines()], len(whole)
-    except ValueError as error:
-        raise TrainingError(f"{path}: holds no labels: {error}") from error
+        return Shard.parse(f"{number}/{total}").total
+    except TrainingError:
+        raise TrainingError(
+            f"{path}: is no shard's file, whose names are like 2-of-8.jsonl; remove it"
+        ) from None
 
 
-def _difference(begun: Any, now: Settings) -> str:
+def _settings(path: Path, entries: list[dict[str, Any]]) -> Settings:
+    """The settings in a shard's first line."""
+    settings = entries[0].get("settings")
+    if not isinstance(settings, dict):
+        raise TrainingError(
+            f"{path}: its first line must hold the settings of its labels, got {shown(settings)}; "
+            "remove the file to label anew"
+        )
+    return settings
+
+
+def _labels(path: Path, entry: Mapping[str, Any]) -> tuple[str, GazeLabels]:
+    """A clip's name and labels; whether they fit a pyramid is checked when the file is used."""
+    try:
+        name = entry["name"]
+        ids = tuple(tuple(whole(id) for id in chosen) for chosen in entry["ids"])
+        losses = tuple(tuple(chosen) for chosen in entry["losses"])
+        if not isinstance(name, str) or any(id is None for chosen in ids for id in chosen):
+            raise TypeError("a name that is no text, or ids that are no whole numbers")
+        if not all(is_finite(loss) for chosen in losses for loss in chosen):
+            raise TypeError("losses that are no finite numbers")
+    except (KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{path}: the labels of {shown(entry.get('name'))} are damaged: {first_line(error)}; "
+            "remove the file to label anew"
+        ) from error
+    return name, GazeLabels(ids, losses)  # type: ignore[arg-type]
+
+
+def _difference(begun: Settings, now: Settings) -> str:
     """The first setting that differs, in words."""
-    if not isinstance(begun, dict):
-        return f"unknown settings, {begun!r}"
     name = next(name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name))
-    return f"{name} {begun.get(name)!r}, not {now.get(name)!r}"
+    return f"{name} {shown(begun.get(name))}, not {shown(now.get(name))}"
 
 
 def check_new(out: Path) -> None:
     """Raise OutputError where a finished label file stands already."""
-    if out.exists() and not parts_folder(out).is_dir():
+    if os.path.lexists(out) and not os.path.isdir(parts_folder(out)):
         raise OutputError(f"{out}: exists already; remove it to label anew, or name another file")

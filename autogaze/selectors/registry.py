@@ -6,10 +6,12 @@ loaded.
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
+from autogaze.checks import shown
 from autogaze.errors import AutoGazeError, CheckpointError, SelectorError, first_line
 from autogaze.utils.hub import find_checkpoint, is_hub_id
 
@@ -72,6 +74,8 @@ def load(name: str | Path | None = None, **options: Any) -> "Selector":
         SelectorError: no selector of this name; the known ones are listed.
         CheckpointError: a folder or hub id that holds no usable weights.
     """
+    if not isinstance(name, str | Path | None):
+        raise SelectorError(f"a selector is named by text or a path, got {shown(name)}")
     name = str(name) if name is not None else DEFAULT
     if name == LEARNED:
         import torch
@@ -84,7 +88,7 @@ def load(name: str | Path | None = None, **options: Any) -> "Selector":
         selector: "Selector" = getattr(module, entry.class_name)(**options)
         return selector
     folder = Path(name)
-    if folder.is_dir():
+    if os.path.isdir(name):  # unlike Path.is_dir, takes names of any length
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json, so this is no checkpoint folder")
         return _learned(folder, options)
@@ -93,7 +97,7 @@ def load(name: str | Path | None = None, **options: Any) -> "Selector":
     close = difflib.get_close_matches(name.lower(), _SELECTORS, n=1, cutoff=0.5)
     suggestion = f" (did you mean {close[0]!r}?)" if close else ""
     raise SelectorError(
-        f"unknown selector {name!r}{suggestion}; known are {', '.join(_SELECTORS)}, the path of a "
+        f"unknown selector {shown(name)}{suggestion}; known are {', '.join(_SELECTORS)}, the path of a "
         "checkpoint folder, or a hub id such as nvidia/AutoGaze"
     )
 

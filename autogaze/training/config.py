@@ -6,6 +6,7 @@ dataclass itself checks values. `docs/training.md` says what every option means.
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,13 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from autogaze.checks import shown
 from autogaze.errors import TrainingError
 
 Options = TypeVar("Options")
+
+MAX_DEPTH = 20
+"""How deeply options may be nested: deeper ones exhaust the stack of OmegaConf."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,21 @@ class TemperatureSchedule:
     def __post_init__(self) -> None:
         group = "trainer.temp_schedule_args"
         check_choice(f"{group}.schedule", self.schedule, ("constant", "exponential", "linear"))
-        if min(self.start, self.end) <= 0:
+        if not (0 < self.start < math.inf and 0 < self.end < math.inf):
             raise TrainingError(
                 f"{group}: temperatures must be above 0, got start={self.start}, end={self.end}"
             )
+
+
+_MOST = {
+    "batch_size": 2**20,
+    "per_gpu_max_batch_size": 2**20,
+    "num_workers": 1024,
+    "n_epochs": 1e6,
+    "max_steps": 2**40,
+    "val_clips": 2**40,
+}
+"""The largest values of options by which work or memory grows."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,16 @@ class TrainerOptions:
             ("device", ("auto", "cpu")),
         ):
             check_choice(f"trainer.{name}", getattr(self, name), known)
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            listed = value if isinstance(value, tuple) else (value,)
+            if not all(math.isfinite(x) for x in listed if isinstance(x, float)):
+                raise TrainingError(f"trainer.{one.name} must be finite, got {value}")
+        for name, most in _MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise TrainingError(
+                    f"trainer.{name} must be at most {most}, got {getattr(self, name)}"
+                )
         positive = ("lr", "n_epochs", "batch_size", "per_gpu_max_batch_size", "val_clips")
         for name in (*positive, "log_nsteps", "max_steps", "max_grad_norm"):
             value = getattr(self, name)
@@ -200,7 +226,8 @@ def read(kind: type[Options], values: Any, group: str) -> Options:
         TrainingError: an option that does not exist, or a value of another type.
     """
     if not isinstance(values, Mapping):
-        raise TrainingError(f"{group} must be a group of options, got {values!r}")
+        raise TrainingError(f"{group} must be a group of options, got {shown(values)}")
+    check_depth(values, group)
     plain, read_groups = dict(values), {}
     for name, hint in get_type_hints(kind).items():
         inner: Any = next(filter(dataclasses.is_dataclass, (hint, *get_args(hint))), None)
@@ -219,6 +246,16 @@ def read(kind: type[Options], values: Any, group: str) -> Options:
     return kind(**(checked | lists | read_groups))
 
 
+def check_depth(values: Any, group: str) -> None:
+    """Raise TrainingError where values are nested deeper than `MAX_DEPTH`."""
+    level = [values]
+    for _ in range(MAX_DEPTH):
+        groups = (one.values() if isinstance(one, Mapping) else one for one in level)
+        level = [x for group in groups for x in group if isinstance(x, Mapping | list | tuple)]
+    if level:
+        raise TrainingError(f"{group}: options are nested deeper than {MAX_DEPTH} groups")
+
+
 def choose(known: Mapping[str, Any], name: Any, option: str) -> Any:
     """The entry of a name; TrainingError, with the known names, where there is none."""
     check_choice(option, name, known)
@@ -227,8 +264,9 @@ def choose(known: Mapping[str, Any], name: Any, option: str) -> Any:
 
 def check_choice(option: str, value: Any, known: Iterable[str]) -> None:
     """Raise TrainingError unless a value is one of those known."""
-    if value not in set(known):
-        raise TrainingError(unknown(f"{option} {value!r}", str(value), known))
+    known = list(known)
+    if value not in known:  # a list: the value may be one that no set can hold
+        raise TrainingError(unknown(f"{option} {shown(value)}", str(value)[:80], known))
 
 
 def unknown_option(group: str, name: str, known: Iterable[str]) -> str:

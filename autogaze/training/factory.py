@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PretrainedConfig
 
+from autogaze.checks import shown
 from autogaze.datasets.clip import NamedClips
 from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.mixture import MixedClips
@@ -26,6 +27,7 @@ from autogaze.training.checkpoints import Checkpoints, load_gaze, load_task
 from autogaze.training.config import (
     AlgorithmOptions,
     TrainerOptions,
+    check_depth,
     choose,
     read,
     unknown,
@@ -55,7 +57,7 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
         if name not in GROUPS:
             raise TrainingError(unknown(f"group of options {name!r}", name, GROUPS))
     config = with_our_names(config)
-    groups = {name: dict(config.get(name) or {}) for name in GROUPS}
+    groups = {name: _group(config, name) for name in GROUPS}
     options = read(TrainerOptions, groups["trainer"], "trainer")
     algorithm_options = read(AlgorithmOptions, groups["algorithm"], "algorithm")
     kind: type[Algorithm] = choose(ALGORITHMS, algorithm_options.name, "algorithm.name")
@@ -101,6 +103,15 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
             "trainer.gaze_weights, or trainer.resume to a training that has checkpoints"
         )
     return Trainer(model, task, algorithm, data, options, groups)
+
+
+def _group(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The options of a group; none where it is missing or null."""
+    values = config.get(name)
+    if not isinstance(values, Mapping | None):
+        raise TrainingError(f"{name} must be a group of options, got {shown(values)}")
+    check_depth(values or {}, name)
+    return dict(values or {})
 
 
 def _check_task(task: Task, dataset: DatasetConfig, algorithm: AlgorithmOptions) -> None:
@@ -149,7 +160,7 @@ def build_model(options: Mapping[str, Any]) -> AutoGaze:
     """
     _check_names(options, _option_names(AutoGazeConfig()), "model")
     values = dict(options)
-    inner = {
+    inner: dict[str, Any] = {
         name: dict(part) if isinstance(part, Mapping) else part
         for name, part in dict(values.get("gaze_model_config") or {}).items()
     }
@@ -157,8 +168,9 @@ def build_model(options: Mapping[str, Any]) -> AutoGaze:
     try:
         patch_size = int(stem.get("kernel_size") or 16)
         pyramid = PatchPyramid.parse(values.get("scales", "32+64+112+224"), patch_size)
-        side = inner.setdefault("input_img_size", pyramid.side) or pyramid.side
-        inner["input_img_size"] = side
+        if inner.get("input_img_size") is None:
+            inner["input_img_size"] = pyramid.side
+        side = int(inner["input_img_size"])
         for group, name, number in (
             (values, "num_vision_tokens_each_frame", pyramid.num_patches),
             (inner, "num_vision_tokens_each_frame", pyramid.num_patches),

@@ -1,8 +1,8 @@
 """Checkpoints: configurations, state dicts and strict loading.
 
 A checkpoint is a folder with `config.json` and weights, whole or in shards, or a file with a
-state dict alone. Nothing in one is ever executed: weights are safetensors, or pickles of
-which only tensors are read.
+state dict alone. Nothing in one is ever executed: weights are safetensors, or files of
+`torch.save` (.pt) of which only tensors are read. Weights that are NaN or infinite are refused.
 """
 
 import json
@@ -12,12 +12,12 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autogaze.errors import CheckpointError, first_line
-from autogaze.utils.hub import CONFIG, PICKLED, WEIGHTS, weight_files
+from autogaze.utils.hub import CONFIG, CONVERT, no_weights, weight_files
 
 State = Mapping[str, Tensor]
 """A state dict: tensors by the names of parameters and buffers."""
@@ -44,8 +44,8 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{checkpoint}: no {CONFIG} says what shape the model has; give its configuration"
         ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read as JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: cannot be read as JSON: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{file}: holds {type(values).__name__}, expected an object")
     return values
@@ -62,7 +62,7 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
     """
     files = weight_files(checkpoint) if checkpoint.is_dir() else [checkpoint]
     if not files:
-        raise CheckpointError(f"{checkpoint}: holds no weights ({WEIGHTS} or {PICKLED[0]})")
+        raise no_weights(checkpoint)
     state: dict[str, Tensor] = {}
     for file in files:  # a shard that is missing is found by strict loading
         state |= _read_weights(file)
@@ -104,7 +104,7 @@ def load_strictly(
         hint: advice for errors.
 
     Raises:
-        CheckpointError: parameters are missing, unexpected or of other shapes.
+        CheckpointError: parameters are missing, unexpected, of other shapes, or not finite.
     """
     own = module.state_dict()
     wanted = own.keys() if names is None else names
@@ -122,7 +122,24 @@ def load_strictly(
             f"{source}: the weights do not fit the architecture: {problems}"
             + (f". {hint}" if hint else "")
         )
+    check_finite(state, source)
     module.load_state_dict(dict(state), strict=names is None)
+
+
+def check_finite(state: State, source: str | Path) -> None:
+    """Raise CheckpointError where some weights are NaN or infinite."""
+    wrong = sorted(
+        name
+        for name, value in state.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    )
+    if wrong:
+        more = ", ..." if len(wrong) > _NAMES_LISTED else ""
+        raise CheckpointError(
+            f"{source}: {len(wrong)} weights are NaN or infinite "
+            f"({', '.join(wrong[:_NAMES_LISTED])}{more}): the training that wrote them diverged, or "
+            "the file is damaged; take an earlier checkpoint"
+        )
 
 
 def describe_mismatch(
@@ -149,6 +166,19 @@ def without_wrappers(state: State) -> dict[str, Tensor]:
     return dict(state)
 
 
+def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of a safetensors file's tensors by name, read from its header alone.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors raises several kinds, none of them documented
+        raise CheckpointError(f"{path}: cannot be read: {first_line(error)}") from error
+
+
 def under_prefix(state: State, prefix: str) -> dict[str, Tensor]:
     """The tensors whose names start with a prefix, under their names without it."""
     return {
@@ -160,8 +190,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        except Exception as error:  # safetensors raises several kinds, none of them documented
+            raise CheckpointError(f"{path}: cannot be read: {first_line(error)}") from error
+    if path.suffix == ".bin":
+        raise CheckpointError(f"{path}: cannot be read. {CONVERT}")
     state = read_torch_file(path)
     if not isinstance(state, Mapping) or not all(isinstance(x, Tensor) for x in state.values()):
         raise CheckpointError(f"{path}: holds {type(state).__name__}, not a state dict")

@@ -10,6 +10,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SAFE = (WEIGHTS, "model-*-of-*.safetensors")
 """Patterns of safetensors weights, whole or in shards."""
 PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
+"""Patterns of pickled weights, which are not read: a pickle is a program."""
 
 _HUB_ID = re.compile(r"[^./~][^/]*/[^/]+(?<!\.pt)(?<!\.pth)(?<!\.bin)(?<!\.safetensors)")
 
@@ -37,8 +38,6 @@ def find_checkpoint(source: str | Path) -> Path:
 
     try:
         folder = Path(snapshot_download(str(source), allow_patterns=["*.json", *SAFE]))
-        if not weight_files(folder):
-            folder = Path(snapshot_download(str(source), allow_patterns=["*.json", *PICKLED]))
     except (OSError, ValueError) as error:  # every error of the hub's client is one of these
         raise CheckpointError(
             f"{source}: there is no such folder here, and it cannot be fetched from the Hugging "
@@ -65,8 +64,22 @@ def load_pretrained(kind: Any, name: str, hint: str) -> Any:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a folder's weights, safetensors before pickles."""
-    for pattern in (*SAFE, *PICKLED):
+    """The files of a folder's weights, whole or in shards; none where there are none."""
+    for pattern in SAFE:
         if found := sorted(folder.glob(pattern)):
             return found
     return []
+
+
+def no_weights(folder: Path) -> CheckpointError:
+    """The error of a folder without safetensors weights."""
+    pickled = [path.name for pattern in PICKLED for path in sorted(folder.glob(pattern))]
+    if not pickled:
+        return CheckpointError(f"{folder}: holds no weights ({WEIGHTS})")
+    return CheckpointError(f"{folder}: its weights are in {pickled[0]}. {CONVERT}")
+
+
+CONVERT = (
+    "Files of this kind are pickles, which are not read: convert them where you trust them, with "
+    "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
+)

@@ -21,6 +21,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+from autogaze.checks import as_path
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.video.container import Decoded, Layout, OpenStream, VideoInfo, probe
 from autogaze.video.frames import RGBConverter
@@ -81,8 +82,11 @@ class Video:
     end: float
 
     def __init__(self, path: str | Path, *, stream: int | None = None) -> None:
-        self._path = local_path(path)
-        self.info, self._layout = probe(self._path, stream)
+        self._path = local_path(as_path(path, VideoError))
+        try:
+            self.info, self._layout = probe(self._path, stream)
+        except OSError as error:  # a name that is too long, a loop of links, a broken disk
+            raise VideoError(f"{path}: cannot be opened: {error.strerror or error}") from error
         self.num_corrupt, self.end = 0, 0.0
 
     def frames(

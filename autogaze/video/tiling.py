@@ -10,7 +10,6 @@ no selector gains by patches there.
 import re
 from collections.abc import Sequence
 from math import log
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -18,8 +17,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from autogaze.checks import shown, whole
 from autogaze.errors import GeometryError
 from autogaze.source import TileGrid
+
+MOST_TILES = 4096
+"""The most tiles per frame that may be asked for by number: 16 frames of them take 10 GB."""
 
 PADDING = 128
 
@@ -55,21 +58,30 @@ def plan_tiles(
         raise GeometryError(
             f"frame and tile sides must be at least 1 pixel, got {width} x {height} and {side}"
         )
-    if max_tiles is not None and not (isinstance(max_tiles, Integral) and max_tiles >= 1):
-        raise GeometryError(f"max_tiles must be at least 1, got {max_tiles!r}")
+    if max_tiles is not None:
+        bound = None if isinstance(max_tiles, float) else whole(max_tiles)
+        if bound is None or bound < 1:
+            raise GeometryError(f"max_tiles must be at least 1, got {shown(max_tiles)}")
+        max_tiles = bound
+    if not isinstance(tiles, str):
+        raise GeometryError(
+            f"tiles must be 'one', 'resize', 'pad' or columns x rows like '3x2', got {shown(tiles)}"
+        )
     if tiles == "pad":
         return _padded(width, height, side, max_tiles)
     if tiles == "one":
         columns, rows = 1, 1
     elif tiles == "resize":
         columns, rows = _nearest_grid(width, height, side, max_tiles)
-    elif isinstance(tiles, str) and (match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", tiles)):
+    elif match := re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", tiles):
         columns, rows = int(match[1]), int(match[2])
+        if columns * rows > MOST_TILES:
+            raise GeometryError(f"tiles={tiles!r} are more than the {MOST_TILES} that are possible")
         if max_tiles is not None and columns * rows > max_tiles:
             raise GeometryError(f"tiles={tiles!r} are more than max_tiles={max_tiles}")
     else:
         raise GeometryError(
-            f"tiles must be 'one', 'resize', 'pad' or columns x rows like '3x2', got {tiles!r}"
+            f"tiles must be 'one', 'resize', 'pad' or columns x rows like '3x2', got {shown(tiles)}"
         )
     return TileGrid(width, height, columns, rows, side, columns * side, rows * side)
 

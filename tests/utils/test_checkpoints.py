@@ -28,19 +28,43 @@ def assert_same(found, wanted):
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_folders_and_files(tmp_path, state, name):
-    (save_file if name.endswith("safetensors") else torch.save)(state, tmp_path / name)
+def test_folders_and_files(tmp_path, state):
+    save_file(state, tmp_path / "model.safetensors")
+    torch.save(state, tmp_path / "videomae.pt")
     assert_same(read_state(tmp_path), state)
-    assert_same(read_state(tmp_path / name), state)
+    assert_same(read_state(tmp_path / "model.safetensors"), state)
+    assert_same(read_state(tmp_path / "videomae.pt"), state)
 
 
-@pytest.mark.parametrize("ending", ["safetensors", "bin"])
-def test_shards(tmp_path, state, ending):
-    stem, save = ("model", save_file) if ending == "safetensors" else ("pytorch_model", torch.save)
+def test_shards(tmp_path, state):
     for number, (name, value) in enumerate(state.items(), 1):
-        save({name: value}, tmp_path / f"{stem}-0000{number}-of-00002.{ending}")
+        save_file({name: value}, tmp_path / f"model-0000{number}-of-00002.safetensors")
     assert_same(read_state(tmp_path), state)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_pickles_are_refused_with_what_to_do(tmp_path, state, name):
+    torch.save(state, tmp_path / name)
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(CheckpointError, match=rf"{name}.*save_file"):
+            read_state(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(state, value):
+    module = torch.nn.Linear(3, 2)
+    before = {name: weight.clone() for name, weight in module.state_dict().items()}
+    state["bias"][1] = value
+    with pytest.raises(CheckpointError, match=r"here: 1 .*\(bias\)"):
+        load_strictly(module, state, "here")
+    assert_same(module.state_dict(), before)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 8, b"\x08" + b"\0" * 7 + b"{[{[{[{["])
+def test_damaged_safetensors(tmp_path, damage):
+    (tmp_path / "model.safetensors").write_bytes(damage)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        read_state(tmp_path)
 
 
 def test_what_cannot_be_read(tmp_path):
@@ -77,14 +101,12 @@ def test_finding_them(tmp_path, monkeypatch):
     def snapshot(name, allow_patterns):
         if name != "owner/name":
             raise OSError("no network\nmore")
-        if "pytorch_model.bin" in allow_patterns:  # nothing safe is there
-            (tmp_path / "pytorch_model.bin").write_bytes(b"")
+        assert "pytorch_model.bin" not in allow_patterns  # pickles are not even fetched
         return tmp_path
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert find_checkpoint(str(tmp_path)) == tmp_path
     assert find_checkpoint("owner/name") == tmp_path
-    assert (tmp_path / "pytorch_model.bin").exists()
     with pytest.raises(CheckpointError, match=r"owner/other.*\(no network\)"):
         find_checkpoint("owner/other")
     for path in ("./nowhere/model", "nowhere", "a/b/c", "owner/model.pt"):

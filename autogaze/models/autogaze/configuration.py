@@ -7,10 +7,12 @@ read and not written again.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import PretrainedConfig
 
+from autogaze.checks import is_finite, shown, whole
 from autogaze.errors import CheckpointError, GeometryError
 from autogaze.geometry import PatchPyramid
 
@@ -22,6 +24,10 @@ ROPE_LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+
+
+MAX_PARAMETERS = 2**30
+"""The most parameters of a selector: more than any that is worth having before a ViT."""
 
 
 class VisionModelConfig(PretrainedConfig):
@@ -41,6 +47,20 @@ class VisionModelConfig(PretrainedConfig):
         **ignored: Any,
     ) -> None:
         super().__init__()
+        _check_counts(
+            "vision_model_config",
+            hidden_dim=hidden_dim,
+            out_dim=out_dim,
+            kernel_size=kernel_size,
+            trunk_temporal_kernel_size=trunk_temporal_kernel_size,
+            trunk_spatial_kernel_size=trunk_spatial_kernel_size,
+        )
+        _check_counts("vision_model_config", least=0, depth=depth)
+        if trunk_spatial_kernel_size % 2 == 0:
+            raise CheckpointError(
+                "vision_model_config.trunk_spatial_kernel_size must be odd, got "
+                f"{trunk_spatial_kernel_size}"
+            )
         if temporal_patch_size != 1:
             raise CheckpointError(
                 f"temporal_patch_size must be 1 (gazing goes frame by frame), got {temporal_patch_size}"
@@ -61,6 +81,8 @@ class ConnectorConfig(PretrainedConfig):
 
     def __init__(self, hidden_dim: int = 192, num_tokens: int = 196, **ignored: Any) -> None:
         super().__init__()
+        _check_counts("connector_config", hidden_dim=hidden_dim)
+        _check_counts("connector_config", most=2**22, num_tokens=num_tokens)
         self.hidden_dim = hidden_dim
         self.num_tokens = num_tokens
 
@@ -89,6 +111,22 @@ class GazeDecoderConfig(PretrainedConfig):
         **ignored: Any,
     ) -> None:
         super().__init__()
+        group = "gaze_decoder_config"
+        _check_counts(
+            group,
+            hidden_size=hidden_size,
+            intermediate_size=intermediate_size,
+            num_hidden_layers=num_hidden_layers,
+            num_attention_heads=num_attention_heads,
+            num_key_value_heads=num_key_value_heads or num_attention_heads,
+            head_dim=head_dim or 2,
+            num_multi_token_pred=num_multi_token_pred,
+        )
+        _check_counts(group, most=2**31, max_position_embeddings=max_position_embeddings)
+        _check_counts(group, most=2**23, vocab_size=vocab_size)
+        _check_numbers(group, rms_norm_eps=rms_norm_eps, initializer_range=initializer_range)
+        _check_group(f"{group}.rope_scaling", rope_scaling)
+        _check_group(f"{group}.rope_parameters", rope_parameters)
         if rope_parameters is None and (rope_theta is not None or rope_scaling is not None):
             # transformers 4 kept theta beside the scaling.
             rope_parameters = {"rope_type": "default", **(rope_scaling or {})}
@@ -104,7 +142,14 @@ class GazeDecoderConfig(PretrainedConfig):
         self.rms_norm_eps = rms_norm_eps
         self.initializer_range = initializer_range
         self.max_position_embeddings = max_position_embeddings
+        if head_dim is None and hidden_size % num_attention_heads:
+            raise CheckpointError(
+                f"{group}.hidden_size {hidden_size} is no multiple of {num_attention_heads} heads"
+            )
+        if self.head_dim % 2:
+            raise CheckpointError(f"{group}.head_dim must be even, got {self.head_dim}")
         self.rope_parameters = dict(rope_parameters or ROPE_LLAMA3)
+        _check_rope(f"{group}.rope_parameters", self.rope_parameters)
 
 
 class GazeModelConfig(PretrainedConfig):
@@ -122,9 +167,14 @@ class GazeModelConfig(PretrainedConfig):
         **ignored: Any,
     ) -> None:
         super().__init__()
-        self.vision_model_config = _part(VisionModelConfig, vision_model_config)
-        self.connector_config = _part(ConnectorConfig, connector_config)
-        self.gaze_decoder_config = _part(GazeDecoderConfig, gaze_decoder_config)
+        _check_counts("gaze_model_config", input_img_size=input_img_size)
+        self.vision_model_config = _part(
+            VisionModelConfig, vision_model_config, "vision_model_config"
+        )
+        self.connector_config = _part(ConnectorConfig, connector_config, "connector_config")
+        self.gaze_decoder_config = _part(
+            GazeDecoderConfig, gaze_decoder_config, "gaze_decoder_config"
+        )
         self.input_img_size = input_img_size
         self.num_vision_tokens_each_frame = num_vision_tokens_each_frame
 
@@ -152,7 +202,8 @@ class AutoGazeConfig(PretrainedConfig):
 
     Raises:
         GeometryError: scales that do not fit the patches or the vocabulary.
-        CheckpointError: an unknown option.
+        CheckpointError: an unknown option, or a value of another type or out of range; names
+            the option.
     """
 
     model_type = "autogaze"
@@ -175,6 +226,28 @@ class AutoGazeConfig(PretrainedConfig):
         gaze_model_config: dict[str, Any] | GazeModelConfig | None = None,
         **kwargs: Any,
     ) -> None:
+        for name, group in (
+            ("gazing_ratio_config", gazing_ratio_config),
+            ("gazing_ratio_each_frame_config", gazing_ratio_each_frame_config),
+            ("task_loss_requirement_config", task_loss_requirement_config),
+        ):
+            _check_group(name, group)
+        for name, flag in (
+            (
+                "has_task_loss_requirement_during_training",
+                has_task_loss_requirement_during_training,
+            ),
+            (
+                "has_task_loss_requirement_during_inference",
+                has_task_loss_requirement_during_inference,
+            ),
+        ):
+            if not isinstance(flag, bool):
+                raise CheckpointError(f"{name} must be true or false, got {shown(flag)}")
+        _check_counts("", most=2**31, max_num_frames=max_num_frames)
+        _check_counts(
+            "", most=2**31, max_batch_size=1 if max_batch_size is None else max_batch_size
+        )
         self.scales = scales if isinstance(scales, str) else "+".join(map(str, _listed(scales)))
         self.num_vision_tokens_each_frame = num_vision_tokens_each_frame
         self.max_num_frames = max_num_frames
@@ -205,12 +278,12 @@ class AutoGazeConfig(PretrainedConfig):
         self.has_task_loss_requirement_during_inference = has_task_loss_requirement_during_inference
         if decode_positions not in ("as_released", "sequential"):
             raise CheckpointError(
-                f"decode_positions must be 'as_released' or 'sequential', got {decode_positions!r}"
+                f"decode_positions must be 'as_released' or 'sequential', got {shown(decode_positions)}"
             )
         self.decode_positions = decode_positions
         check_inhibition(inhibition_of_return)
         self.inhibition_of_return = inhibition_of_return
-        self.gaze_model_config = _part(GazeModelConfig, gaze_model_config)
+        self.gaze_model_config = _part(GazeModelConfig, gaze_model_config, "gaze_model_config")
         super().__init__(**kwargs)
         self._check()
 
@@ -246,10 +319,92 @@ class AutoGazeConfig(PretrainedConfig):
                 f"{decoder.num_attention_heads} attention heads cannot share "
                 f"{decoder.num_key_value_heads} key-value heads"
             )
+        stem, width = model.vision_model_config, decoder.hidden_size
+        if not stem.out_dim == model.connector_config.hidden_dim == width:
+            raise CheckpointError(
+                f"vision_model_config.out_dim ({stem.out_dim}), connector_config.hidden_dim "
+                f"({model.connector_config.hidden_dim}) and gaze_decoder_config.hidden_size ({width}) "
+                "must be equal"
+            )
+        if model.input_img_size % pyramid.patch_size:
+            raise CheckpointError(
+                f"input_img_size {model.input_img_size} is no multiple of the {pyramid.patch_size} "
+                "pixels of a patch"
+            )
+        if (count := self._num_parameters()) > MAX_PARAMETERS:
+            raise CheckpointError(
+                f"a model of these sizes has {count:,} parameters; at most {MAX_PARAMETERS:,} are "
+                "possible"
+            )
+
+    def _num_parameters(self) -> int:
+        """Number of weights but for biases and norms."""
+        model = self.gaze_model_config
+        stem, decoder = model.vision_model_config, model.gaze_decoder_config
+        kernel = stem.trunk_temporal_kernel_size * stem.trunk_spatial_kernel_size**2
+        width, heads = decoder.hidden_size, decoder.num_attention_heads
+        attention = 2 * width * decoder.head_dim * (heads + decoder.num_key_value_heads)
+        return (
+            3 * stem.kernel_size**2 * stem.hidden_dim
+            + stem.depth * kernel * stem.hidden_dim**2
+            + stem.hidden_dim * stem.out_dim
+            + model.connector_config.num_tokens * width
+            + decoder.num_hidden_layers * (attention + 3 * width * decoder.intermediate_size)
+            + decoder.vocab_size * width * (1 + decoder.num_multi_token_pred)
+        )
 
 
-def _part(kind: type[PretrainedConfig], value: Any) -> Any:
-    return value if isinstance(value, kind) else kind(**(value or {}))
+def _part(kind: type[PretrainedConfig], value: Any, name: str) -> Any:
+    if isinstance(value, kind):
+        return value
+    _check_group(name, value)
+    return kind(**{str(key): item for key, item in (value or {}).items()})
+
+
+def _check_group(name: str, value: Any) -> None:
+    """Raise CheckpointError unless this is None or a group of options."""
+    if not isinstance(value, Mapping | None):
+        raise CheckpointError(f"{name} must be a group of options, got {shown(value)}")
+
+
+def _check_counts(group: str, *, least: int = 1, most: int = 2**16, **counts: Any) -> None:
+    """Raise CheckpointError unless these are integers in [least, most]."""
+    for name, value in counts.items():
+        count = None if isinstance(value, float) else whole(value)
+        if count is None or not least <= count <= most:
+            raise CheckpointError(
+                f"{group}{'.' if group else ''}{name} must be a whole number from {least} to {most}, "
+                f"got {shown(value)}"
+            )
+
+
+def _check_numbers(group: str, **numbers: Any) -> None:
+    """Raise CheckpointError unless these are finite numbers of at least 0."""
+    for name, value in numbers.items():
+        if not (is_finite(value) and value >= 0):
+            raise CheckpointError(
+                f"{group}.{name} must be a finite number of at least 0, got {shown(value)}"
+            )
+
+
+def _check_rope(group: str, values: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for RoPE's options that cannot be used."""
+    kind = values.get("rope_type", values.get("type", "default"))
+    if kind not in ("default", "llama3"):
+        raise CheckpointError(
+            f"{group}: rope_type must be 'default' or 'llama3', got {shown(kind)}"
+        )
+    names = ["rope_theta"]
+    if kind == "llama3":
+        names += ["factor", "low_freq_factor", "high_freq_factor"]
+        names += ["original_max_position_embeddings"]
+    for name in names:
+        if not (is_finite(values.get(name)) and values[name] > 0):
+            raise CheckpointError(
+                f"{group}.{name} must be a finite number above 0, got {shown(values.get(name))}"
+            )
+    if kind == "llama3" and values["low_freq_factor"] == values["high_freq_factor"]:
+        raise CheckpointError(f"{group}: low_freq_factor and high_freq_factor must differ")
 
 
 def check_inhibition(full_change: float | None) -> None:
@@ -258,9 +413,11 @@ def check_inhibition(full_change: float | None) -> None:
     if full_change is not None and not (number and 0 < full_change < math.inf):
         raise CheckpointError(
             "inhibition_of_return must be None or the mean difference of pixel values, above 0, "
-            f"from which on a patch is not inhibited; got {full_change!r}"
+            f"from which on a patch is not inhibited; got {shown(full_change)}"
         )
 
 
 def _listed(scales: Any) -> list[int]:
+    if not isinstance(scales, int | list | tuple):
+        raise CheckpointError(f"scales must look like '32+64+112+224', got {shown(scales)}")
     return [scales] if isinstance(scales, int) else list(scales)

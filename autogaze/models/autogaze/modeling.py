@@ -1,6 +1,8 @@
 """AutoGaze as a transformers model: checkpoints, Auto classes, and AutoGaze's call."""
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from autogaze.clips import Ratio, as_frames, check_ratio, frame_caps
-from autogaze.errors import CheckpointError, SelectorError
+from autogaze.errors import AutoGazeError, CheckpointError, SelectorError, first_line
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
@@ -20,7 +22,13 @@ from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import Scores, score
 from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, ClipStream, Generation
-from autogaze.utils.checkpoints import describe_mismatch
+from autogaze.utils.checkpoints import (
+    check_finite,
+    describe_mismatch,
+    read_config,
+    safetensors_shapes,
+)
+from autogaze.utils.hub import no_weights, weight_files
 
 
 class AutoGaze(PreTrainedModel):
@@ -68,9 +76,21 @@ class AutoGaze(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         # Wrong shapes are collected with the other problems and refused below.
         kwargs["ignore_mismatched_sizes"] = True
-        loaded: Any = super().from_pretrained(
-            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-        )
+        kwargs.setdefault("use_safetensors", True)  # pickles are not read
+        try:
+            if not {"config", "state_dict", "subfolder"} & kwargs.keys():
+                cls._check_shapes(str(pretrained_model_name_or_path))
+            loaded: Any = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        except OSError:  # not there, or not to be fetched: transformers' own words
+            raise
+        except Exception as error:  # what else transformers raises depends on what is wrong
+            name = str(pretrained_model_name_or_path)
+            if isinstance(error, AutoGazeError) and name in str(error):
+                raise
+            kind = type(error) if isinstance(error, AutoGazeError) else CheckpointError
+            raise kind(f"{name}: cannot be loaded: {first_line(error)}") from error
         model, info = loaded
         problems = describe_mismatch(
             missing=info.get("missing_keys", ()),
@@ -82,7 +102,39 @@ class AutoGaze(PreTrainedModel):
                 f"{pretrained_model_name_or_path}: this checkpoint does not fit its config.json: "
                 f"{problems}"
             )
+        check_finite(dict(model.named_parameters()), pretrained_model_name_or_path)
         return (model, info) if wants_info else model
+
+    @classmethod
+    def _check_shapes(cls, name: str) -> None:
+        """Raise CheckpointError where a folder's weights do not fit its configuration.
+
+        Only the file's header is read, and nothing is allocated: a config.json may ask for any
+        sizes.
+        """
+        if not os.path.isdir(name):
+            return
+        folder = Path(name)
+        files = weight_files(folder)
+        if not files:
+            raise no_weights(folder)
+        config = AutoGazeConfig.from_dict(read_config(folder))
+        with torch.device("meta"):
+            own = {key: tuple(value.shape) for key, value in cls(config).state_dict().items()}
+        found = {key: shape for file in files for key, shape in safetensors_shapes(file).items()}
+        problems = describe_mismatch(
+            missing=[key for key in own if key not in found],
+            unexpected=[key for key in found if key not in own],
+            misshapen=[
+                f"{key} {found[key]} instead of {own[key]}"
+                for key in own
+                if found.get(key, own[key]) != own[key]
+            ],
+        )
+        if problems:
+            raise CheckpointError(
+                f"{name}: this checkpoint does not fit its config.json: {problems}"
+            )
 
     def _init_weights(self, module: nn.Module) -> None:
         deviation = self.config.gaze_model_config.gaze_decoder_config.initializer_range

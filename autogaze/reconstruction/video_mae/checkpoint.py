@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from autogaze.errors import CheckpointError, OutputError
+from autogaze.errors import AutoGazeError, CheckpointError, OutputError
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.modeling import VideoMAE
 from autogaze.utils.checkpoints import State, load_strictly, read_config, read_state, under_prefix
@@ -65,7 +65,12 @@ def load_video_mae(
     """
     checkpoint = find_checkpoint(source)
     if config is None:
-        config = VideoMAEConfig.of({**read_mae_config(checkpoint), **changes})
+        try:
+            config = VideoMAEConfig.of({**read_mae_config(checkpoint), **changes})
+        except AutoGazeError as error:
+            if str(checkpoint) in str(error):
+                raise
+            raise type(error)(f"{checkpoint}: {error}") from error
     elif changes:
         raise CheckpointError(f"give a configuration or changes to it, not both: {sorted(changes)}")
     model = VideoMAE(config)

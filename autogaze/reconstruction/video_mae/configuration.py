@@ -3,8 +3,12 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from autogaze.checks import is_finite, shown, whole
 from autogaze.errors import CheckpointError
 from autogaze.geometry import PatchPyramid
+
+MAX_PARAMETERS = 2**31
+"""The most parameters of a VideoMAE: seven times those of the largest ViT-MAE, ViT-H."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,29 @@ class VideoMAEConfig:
     layer_norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            counts = isinstance(field.default, int)
+            if counts and (whole(value) is None or not 1 <= value <= 2**16):
+                raise CheckpointError(
+                    f"{field.name} of a VideoMAE must be a whole number from 1 to 65536, got "
+                    f"{shown(value)}"
+                )
+        if not (is_finite(self.layer_norm_eps) and self.layer_norm_eps >= 0):
+            raise CheckpointError(
+                f"layer_norm_eps of a VideoMAE must be finite, got {shown(self.layer_norm_eps)}"
+            )
         for name in ("", "decoder_"):
             width = getattr(self, f"{name}hidden_size")
             heads = getattr(self, f"{name}num_attention_heads")
             if width % heads:
                 raise CheckpointError(f"{name}hidden_size {width} is no multiple of {heads} heads")
         _ = self.pyramid  # raises where scales and patch size disagree
+        if (count := self._num_parameters()) > MAX_PARAMETERS:
+            raise CheckpointError(
+                f"a VideoMAE of these sizes has {count:,} parameters; at most {MAX_PARAMETERS:,} are "
+                "possible"
+            )
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "VideoMAEConfig":
@@ -56,9 +77,21 @@ class VideoMAEConfig:
         for name, value in known.items():
             if type(value) is not kinds[name]:
                 raise CheckpointError(
-                    f"{name} of a VideoMAE must be of type {kinds[name].__name__}, got {value!r}"
+                    f"{name} of a VideoMAE must be of type {kinds[name].__name__}, got {shown(value)}"
                 )
         return cls(**known)
+
+    def _num_parameters(self) -> int:
+        """Number of weights but for biases and norms."""
+        width, inner = self.hidden_size, self.decoder_hidden_size
+        positions = self.num_positions + self.max_num_frames
+        return (
+            self.num_hidden_layers * (4 * width**2 + 2 * width * self.intermediate_size)
+            + self.decoder_num_hidden_layers
+            * (4 * inner**2 + 2 * inner * self.decoder_intermediate_size)
+            + (width + inner) * (3 * self.patch_size**2 + positions)
+            + width * inner
+        )
 
     @property
     def pyramid(self) -> PatchPyramid:

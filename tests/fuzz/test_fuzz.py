@@ -1,0 +1,62 @@
+"""A few hundred seeded cases end rightly; `python -m tests.fuzz` runs any number."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.fuzz.__main__ import supervise
+from tests.fuzz.mutation import change_bytes, change_values
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_seeded_cases() -> None:
+    # In a process of its own: here, shapes and types are checked before functions see them.
+    words = [sys.executable, "-m", "tests.fuzz", "--cases", "500", "--seed", "1"]
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cases_follow_from_their_seed(seed: int) -> None:
+    data, tree = bytes(range(256)) * 4, {"a": [1, {"b": 2.5}], "c": "text"}
+    assert change_bytes(data, Random(seed)) == change_bytes(data, Random(seed))
+    first, second = (change_values(tree, Random(seed))[1] for _ in range(2))
+    assert first == second
+    assert tree == {"a": [1, {"b": 2.5}], "c": "text"}
+
+
+def test_a_wrong_outcome_is_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        b'{"case": 0, "kind": "video", "outcome": "begins"}',
+        b'{"case": 0, "kind": "video", "outcome": "ok"}',
+        b'{"case": 1, "kind": "video", "outcome": "begins"}',
+        b'{"case": 1, "kind": "video", "outcome": "wrong", "why": "exit code 70"}',
+    ]
+
+    class Ended:
+        def poll(self) -> int:
+            return 0
+
+        kill = wait = poll
+
+    monkeypatch.setattr(subprocess, "Popen", lambda *words, **options: Ended())
+    monkeypatch.setattr("tests.fuzz.__main__.lines_of", lambda worker: lines)
+    assert supervise(0, 2, 0) == 1
+    printed = capsys.readouterr().out
+    assert "case 1 (video): exit code 70" in printed
+    assert "{'ok': 1, 'wrong': 1}" in printed
