@@ -59,17 +59,28 @@ def test_random_clips_and_changes_are_those_of_training(roots):
     starts = {shades(train[video_folder.ClipKey(epoch, 0)])[0] for epoch in range(20)}
     assert len(starts) > 2
     assert shades(VideoFolder(roots / "one", "val", **options)[0]) == [0, 1]
-    assert VideoFolder(roots / "one", train_data_aug=True, side=32).augmentation is not None
-    assert VideoFolder(roots / "one", "val", train_data_aug=True, side=32).augmentation is None
+    crop = {"aug_type": "random_resized_crop"}
+    changed = VideoFolder(roots / "one", train_data_aug=crop, side=32)
+    assert changed.augmentation.resized_crop is not None
+    assert not changed.augmentation.flip
+    assert VideoFolder(roots / "one", "val", train_data_aug=crop, side=32).augmentation is None
+    assert VideoFolder(roots / "one", train_data_aug={"aug_type": None}).augmentation is None
+    with pytest.raises(TrainingError, match="mixup"):
+        VideoFolder(roots / "one", train_data_aug={"aug_type": "mixup"})
 
 
-@pytest.mark.parametrize("by_split", [True, False])
-def test_label_files_of_the_splits(by_split, roots, tmp_path):
+@pytest.mark.parametrize("form", ["one", "by split", "a list", "a pattern"])
+def test_label_files_of_the_splits(form, roots, tmp_path):
     name = get_relative_video_path(roots / "one" / "train" / "a.mkv")
     labels = {name: {"gazing_pos": [[3], [265 + 7]], "task_losses": [[0.5], [0.25]]}}
     path = tmp_path / "gazing_labels.json"
     path.write_text(json.dumps(labels))
-    paths = {"train": str(path), "val": None} if by_split else path
+    paths = {
+        "one": path,
+        "by split": {"train": str(path), "val": None},
+        "a list": {"train": [str(path)]},
+        "a pattern": str(tmp_path / "gazing_*.json"),
+    }[form]
     clips = VideoFolder(roots / "one", clip_len=2, gt_gazing_pos_paths=paths, side=32)
     assert clips[0].labels.ids == ((3,), (7,))
     with pytest.raises(TrainingError):
