@@ -1,10 +1,11 @@
 """Training clips, their labels, and batches of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -59,13 +60,25 @@ class LabelCoverage:
     missing: str | None = None
 
 
+Extra = Mapping[str, Any]
+"""What tasks of one's own need beside the frames: of a clip, or collated of a batch."""
+
+
 @dataclass(frozen=True)
 class TrainingClip:
-    """One clip: RGB frames, the name in label files, and labels where the dataset has some."""
+    """One clip.
+
+    Attributes:
+        frames: RGB.
+        name: in label files.
+        labels: where the dataset has some.
+        extra: what a task needs beside the frames, such as a class; see `collate`.
+    """
 
     frames: UInt8[Tensor, "T 3 S S"]
     name: str
     labels: GazeLabels | None = None
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,7 @@ class ClipBatch:
         unreadable: clips that are missing from the batch.
         indices: of the clips in the whole batch of a step. What is random about a clip follows
             from its index, so it is the same however the batch is divided.
+        extra: by name, tensors of B rows or tuples of B values.
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
@@ -116,6 +130,7 @@ class ClipBatch:
     labels: tuple[GazeLabels, ...] | None = None
     unreadable: tuple[UnreadableClip, ...] = ()
     indices: tuple[int, ...] = ()
+    extra: Extra = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -143,17 +158,24 @@ class ClipBatch:
         """The batch with its frames in page-locked memory."""
         return replace(self, frames=self.frames.pin_memory())
 
+    def to(self, device: torch.device) -> "ClipBatch":
+        """The batch with its frames and extra tensors on a device."""
+        frames = self.frames.to(device, non_blocking=True)
+        return replace(self, frames=frames, extra=extra_to(self.extra, device))
+
 
 def collate(
     clips: Sequence[TrainingClip | UnreadableClip], indices: Sequence[int] | None = None
 ) -> ClipBatch:
     """Batch of the readable clips; the others are listed in `unreadable`.
 
+    Of `extra`, numbers, arrays and tensors are stacked, and everything else is listed.
+
     Args:
         indices: of all of them in the whole batch of a step, of which they may be a part.
 
     Raises:
-        TrainingError: clips of several lengths or sizes.
+        TrainingError: clips of several lengths or sizes, or whose `extra` cannot be joined.
     """
     indices = range(len(clips)) if indices is None else indices
     read = [clip for clip in clips if isinstance(clip, TrainingClip)]
@@ -172,4 +194,45 @@ def collate(
         tuple(labels) if read and len(labels) == len(read) else None,
         tuple(clip for clip in clips if isinstance(clip, UnreadableClip)),
         tuple(i for i, clip in zip(indices, clips, strict=True) if isinstance(clip, TrainingClip)),
+        collate_extra(read),
     )
+
+
+def collate_extra(clips: Sequence[TrainingClip]) -> dict[str, Any]:
+    """`extra` of a batch: by name, a tensor of B rows, or a tuple where values are no numbers.
+
+    Raises:
+        TrainingError: clips with other names than the first, or values of several shapes.
+    """
+    if not clips:
+        return {}
+    first = clips[0]
+    for clip in clips:
+        if clip.extra.keys() != first.extra.keys():
+            raise TrainingError(
+                f"clips of one batch must have the same extra values, got {sorted(first.extra)} of "
+                f"{first.name} and {sorted(clip.extra)} of {clip.name}"
+            )
+    return {name: _joined(name, [clip.extra[name] for clip in clips]) for name in first.extra}
+
+
+def _joined(name: str, values: list[Any]) -> Any:
+    if not all(isinstance(value, bool | int | float | np.ndarray | Tensor) for value in values):
+        return tuple(values)
+    tensors = [torch.as_tensor(value) for value in values]
+    shapes = {tuple(tensor.shape) for tensor in tensors}
+    if len(shapes) > 1:
+        raise TrainingError(f"extra value {name!r} has several shapes in one batch: {shapes}")
+    return torch.stack(tensors)
+
+
+def extra_to(extra: Extra, device: torch.device) -> dict[str, Any]:
+    """The same with tensors on a device."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in extra.items()}
+
+
+def repeat_extra(extra: Extra, times: int) -> dict[str, Any]:
+    """`extra` of a batch whose clips are repeated, repetition by repetition."""
+    return {
+        k: torch.cat([v] * times) if isinstance(v, Tensor) else v * times for k, v in extra.items()
+    }

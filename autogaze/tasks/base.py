@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,13 +21,25 @@ class TaskOutput:
         frames: numbers of the frames that were scored.
         losses: their losses, with a graph where the task has parameters.
         reconstruction: pictures in [0, 1], of tasks that make any.
-        terms: the terms that `losses` is a weighted sum of, by name.
+        terms: the terms that `losses` is a weighted sum of, or other figures, by name; validation
+            logs their means.
+        own_reward: of the selector per scored frame, where it is not the negative loss.
     """
 
     frames: tuple[int, ...]
     losses: Float[Tensor, "B F"]
     reconstruction: Float[Tensor, "B F 3 S S"] | None = None
     terms: Mapping[str, Float[Tensor, "B F"]] = field(default_factory=dict)
+    own_reward: Float[Tensor, "B F"] | None = None
+
+    def __post_init__(self) -> None:
+        wanted = (len(self.losses), len(self.frames))
+        for name, values in (("losses", self.losses), ("own_reward", self.own_reward)):
+            if values is not None and tuple(values.shape) != wanted:
+                raise TrainingError(
+                    f"a task's {name} must be of (clips, scored frames) = {wanted}, got "
+                    f"{tuple(values.shape)}"
+                )
 
     @property
     def loss(self) -> Float[Tensor, " B"]:
@@ -35,12 +48,14 @@ class TaskOutput:
 
     @property
     def reward(self) -> Float[Tensor, "B F"]:
-        """The reward of the selector per scored frame: the negative loss."""
-        return -self.losses.detach()
+        """The reward of the selector per scored frame: the task's own, or the negative loss."""
+        return -self.losses.detach() if self.own_reward is None else self.own_reward.detach()
 
     def metrics(self) -> dict[str, Float[Tensor, "B F"]]:
         """The loss and its terms by name, without a graph; validation logs their means."""
-        return {name: x.detach() for name, x in {"loss": self.losses, **self.terms}.items()}
+        own = {} if self.own_reward is None else {"reward": self.own_reward}
+        every = {"loss": self.losses, **own, **self.terms}
+        return {name: x.detach() for name, x in every.items()}
 
 
 class Task(nn.Module):
@@ -65,14 +80,20 @@ class Task(nn.Module):
         self.recon_sample_rate = recon_sample_rate
 
     def forward(
-        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, scored: Sequence[int]
+        self,
+        frames: Float[Tensor, "B T 3 S S"],
+        gaze: Gaze,
+        scored: Sequence[int],
+        extra: Mapping[str, Any] | None = None,
     ) -> TaskOutput:
         """Score a gaze.
 
         Args:
             frames: RGB in [0, 1], of the pyramid's side.
             gaze: of these frames.
-            scored: numbers of the frames to score.
+            scored: numbers of the frames to score. A task may score others instead, such as the last
+                one for the whole clip: `TaskOutput.frames` says which.
+            extra: of these clips, as the dataset gives it; tensors are on the frames' device.
         """
         raise NotImplementedError
 

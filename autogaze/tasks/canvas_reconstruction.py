@@ -1,6 +1,7 @@
 """Canvas reconstruction as a task: closed form, no weights, nothing to train."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +17,11 @@ class CanvasReconstruction(Task):
     metric = "canvas"
 
     def forward(
-        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, scored: Sequence[int]
+        self,
+        frames: Float[Tensor, "B T 3 S S"],
+        gaze: Gaze,
+        scored: Sequence[int],
+        extra: Mapping[str, Any] | None = None,
     ) -> TaskOutput:
         self.check_fit(frames, gaze)
         chosen = list(scored)

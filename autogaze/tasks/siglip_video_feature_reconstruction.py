@@ -1,6 +1,6 @@
 """SigLIP feature reconstruction: dense features predicted from those of the gazed patches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,7 +80,11 @@ class SiglipVideoFeatureReconstruction(Task):
         return self
 
     def forward(
-        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, scored: Sequence[int]
+        self,
+        frames: Float[Tensor, "B T 3 S S"],
+        gaze: Gaze,
+        scored: Sequence[int],
+        extra: Mapping[str, Any] | None = None,
     ) -> TaskOutput:
         self.check_fit(frames, gaze)
         order = sorted(set(scored))

@@ -1,11 +1,13 @@
 """Algorithms: the rollouts of a batch of clips, and the loss of scored rollouts.
 
-A new algorithm is a class here, an entry in `ALGORITHMS` and a file in `configs/algorithm`.
+A new algorithm of the package is a class here, an entry in `ALGORITHMS` and a file in
+`configs/algorithm`; one from outside needs none of them (`docs/plugins.md`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,8 +24,9 @@ from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
 from autogaze.tasks.base import Task
 from autogaze.training.auxiliary import on_policy_labels
-from autogaze.training.config import AlgorithmOptions
+from autogaze.training.config import AlgorithmOptions, read
 from autogaze.training.loader import StepContext
+from autogaze.training.plugins import find
 from autogaze.training.rollouts import (
     GazeRows,
     RolloutBatch,
@@ -39,12 +42,15 @@ class Algorithm(ABC):
 
     Attributes:
         name: value of `algorithm.name`.
+        kind_of_options: class of its options; a subclass of `AlgorithmOptions` that is a frozen
+            dataclass adds some.
         trains_selector: whether its loss depends on the selector.
         needs_labels: whether clips must have gaze labels.
         samples: whether gazes are sampled from the model, and rewarded.
     """
 
     name: str
+    kind_of_options: type[AlgorithmOptions] = AlgorithmOptions
     trains_selector: bool = True
     needs_labels: bool = False
     samples: bool = False
@@ -59,7 +65,7 @@ class Algorithm(ABC):
         """Gazes at the clips with their rewards or labels; called without gradients.
 
         Args:
-            batch: with its frames on the model's device.
+            batch: with its frames and extra tensors on the model's device.
         """
 
     @abstractmethod
@@ -87,12 +93,14 @@ class NTP(Algorithm):
         labels = batch.labels or ()
         targets = _targets_of(labels, rows)
         if not all(label.losses for label in labels):
-            return RolloutBatch(frames, rows, reconstructed, targets=targets)
+            return RolloutBatch(frames, rows, reconstructed, targets=targets, extra=batch.extra)
         # Gazes of a row are in the order of its slots, and so are their losses.
         flat = [loss for label in labels for frame in label.losses for loss in frame]
         losses = torch.zeros(rows.kept.shape, device=frames.device)
         losses[rows.kept] = torch.tensor(flat, device=frames.device)
-        return RolloutBatch(frames, rows, reconstructed, losses, rows.kept, targets=targets)
+        return RolloutBatch(
+            frames, rows, reconstructed, losses, rows.kept, targets=targets, extra=batch.extra
+        )
 
     def loss(self, rollout: Rollout, batch: RolloutBatch) -> Float[Tensor, " R"]:
         return ntp_loss(
@@ -128,15 +136,18 @@ class GRPO(Algorithm):
         rgb, (B, T) = frames.float() / 255, frames.shape[:2]
         # Sample: G gazes of every clip, (G * B) rows.
         rows = sample_groups(model, normalise(rgb), batch.indices, G, context)
-        # Reward: minus the loss of each reconstructed frame, repetition by repetition so that
+        # Reward: by default minus the loss of each frame, repetition by repetition so that
         # frames need not be repeated.
         reconstructed = reconstructed_frames(task, T, context)
         groups = [rows.gaze(slice(g * B, (g + 1) * B)) for g in range(G)]
-        reward = torch.cat([task(rgb, gaze, reconstructed).reward for gaze in groups])  # (R, F)
-        losses, known = at_last_gazes(rows, reconstructed, -reward)
+        outputs = [task(rgb, gaze, reconstructed, batch.extra) for gaze in groups]
+        reconstructed = outputs[0].frames  # a task may score others than it was asked for
+        reward = torch.cat([output.reward for output in outputs])  # (R, F)
+        measured = torch.cat([output.losses.detach() for output in outputs])
+        losses, known = at_last_gazes(rows, reconstructed, measured)
         temperature = context.temperature if self.options.policy == "sampled" else None
         return RolloutBatch(
-            frames, rows, reconstructed, losses, known, reward, temperature=temperature
+            frames, rows, reconstructed, losses, known, reward, None, temperature, batch.extra
         )
 
     def loss(self, rollout: Rollout, batch: RolloutBatch) -> Float[Tensor, " R"]:
@@ -164,7 +175,8 @@ class Dummy(Algorithm):
         frames = batch.frames
         gaze = drawn_gaze(model.config, batch.indices, T := frames.shape[1], context)
         rows = GazeRows.of_gaze(gaze.to(frames.device))
-        return RolloutBatch(frames, rows, reconstructed_frames(task, T, context))
+        reconstructed = reconstructed_frames(task, T, context)
+        return RolloutBatch(frames, rows, reconstructed, extra=batch.extra)
 
     def loss(self, rollout: Rollout, batch: RolloutBatch) -> Float[Tensor, " R"]:
         return dummy_loss(rollout)
@@ -172,3 +184,16 @@ class Dummy(Algorithm):
 
 ALGORITHMS: dict[str, type[Algorithm]] = {"ntp": NTP, "grpo": GRPO, "dummy": Dummy}
 """What `algorithm.name` can be."""
+
+
+def read_algorithm(options: Mapping[str, Any]) -> Algorithm:
+    """The algorithm that the options describe.
+
+    Raises:
+        TrainingError: a name or option that does not exist, or what is no `Algorithm`.
+    """
+    kind, options, _ = find("algorithm", options, ALGORITHMS, default=NTP.name)
+    if not (isinstance(kind, type) and issubclass(kind, Algorithm)):
+        raise TrainingError(f"algorithm: {kind!r} is no autogaze.training.algorithms.Algorithm")
+    named = {"name": getattr(kind, "name", kind.__name__), **options}
+    return kind(read(kind.kind_of_options, named, "algorithm"))

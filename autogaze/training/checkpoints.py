@@ -249,6 +249,7 @@ def trained_names(task: Task) -> list[str]:
         for name, part in task.named_children()
         if any(p.requires_grad for p in part.parameters())
     }
+    learning |= {name for name, own in task.named_parameters(recurse=False) if own.requires_grad}
     return [name for name in task.state_dict() if name.split(".")[0] in learning]
 
 

@@ -1,10 +1,11 @@
 """Options of the datasets of training, by `dataset.name`, and the clips that they describe.
 
-A new dataset is a `DatasetConfig` here, an entry in `DATASETS` and a file in `configs/dataset`.
+A new dataset of the package is a `DatasetConfig` here, an entry in `DATASETS` and a file in
+`configs/dataset`; one from outside needs none of them (`docs/plugins.md`).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from autogaze.datasets.composed import ComposedClips, CompositionSettings
 from autogaze.datasets.decoded import DecodedClips
 from autogaze.datasets.drawn import PictureClips
 from autogaze.datasets.labels import LabelFile
+from autogaze.datasets.plain import PlainClips
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
 from autogaze.datasets.video_folder import VideoFolder, Window
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.label import GreedyLabelled, GreedyOptions
-from autogaze.training.config import check_choice, choose, read
+from autogaze.training.config import check_choice, read
+from autogaze.training.plugins import call, find, takes
 
 
 @dataclass(frozen=True)
@@ -281,6 +284,42 @@ class ProceduralConfig(DatasetConfig):
         )
 
 
+# Datasets from outside the package.
+
+
+@dataclass(frozen=True)
+class OutsideDataset(DatasetConfig):
+    """A dataset from outside the package: a class, or a function that makes one.
+
+    Args:
+        target: gets its options, and of `split`, `clip_len`, `side`, `seed` and `labels` what its
+            signature names. One that takes no `split` has training clips alone.
+        options: its own.
+    """
+
+    target: Callable[..., Any] = NamedClips
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, split: str, side: int, seed: int, labels: LabelFile | None) -> NamedClips:
+        if labels is not None and not takes(self.target, "labels"):
+            raise TrainingError(
+                f"dataset.gt_gazing_pos_paths: {self.target.__qualname__} takes no `labels`; use "
+                "dataset.greedy_labels, or add the parameter"
+            )
+        offered = {
+            "split": split,
+            "clip_len": self.clip_len,
+            "side": side,
+            "seed": _split_seed(seed, split),
+            "labels": labels,
+        }
+        made = call(self.target, self.options, offered, "dataset")
+        return made if isinstance(made, NamedClips) else PlainClips(made, self.clip_len, side)
+
+    def has_split(self, split: str) -> bool:
+        return split == "train" or takes(self.target, "split")
+
+
 def _split_seed(seed: int, split: str) -> int:
     """A seed per split: drawn validation clips must not be training clips."""
     return seed if split == "train" else seed + 1_000_003
@@ -299,9 +338,13 @@ DATASETS: dict[str, type[DatasetConfig]] = {
 def read_as(
     kinds: Mapping[str, type[DatasetConfig]], options: Mapping[str, Any], group: str
 ) -> DatasetConfig:
-    """Options of one of `kinds`, chosen by their `name`; errors name them as `group`."""
-    options = dict(options)
-    kind = choose(kinds, options.pop("name", "video_folder"), f"{group}.name")
+    """Options of one of `kinds` or of one from outside; errors name them as `group`."""
+    kind, options, _ = find("dataset", options, kinds, group=group, default="video_folder")
+    if not (isinstance(kind, type) and issubclass(kind, DatasetConfig)):
+        shared = {one.name for one in fields(DatasetConfig)} & options.keys()
+        common = read(DatasetConfig, {name: options.pop(name) for name in shared}, group)
+        values = {one.name: getattr(common, one.name) for one in fields(common)}
+        return OutsideDataset(**values, target=kind, options=options)
     for path in ("scene", "camera", "composition.camera"):
         drawn: Any = options
         for name in path.split("."):

@@ -21,14 +21,13 @@ from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.trainer import Trainer
-from autogaze.training.algorithms import ALGORITHMS, Algorithm
+from autogaze.training.algorithms import read_algorithm
 from autogaze.training.auxiliary import share_positions
 from autogaze.training.checkpoints import Checkpoints, load_gaze, load_task
 from autogaze.training.config import (
     AlgorithmOptions,
     TrainerOptions,
     check_depth,
-    choose,
     read,
     unknown,
     unknown_option,
@@ -37,9 +36,12 @@ from autogaze.training.datasets import DatasetConfig
 from autogaze.training.loader import StepContext, TrainingData
 from autogaze.training.mixture import read_dataset
 from autogaze.training.option_names import with_our_names
+from autogaze.training.plugins import call, find
 from autogaze.training.rollouts import drawn_gaze, group_settings
 from autogaze.training.tasks import read_task
 
+AUTOGAZE = "autogaze"
+"""Name of the model that comes with the package."""
 GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
 
 
@@ -59,9 +61,8 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
     config = with_our_names(config)
     groups = {name: _group(config, name) for name in GROUPS}
     options = read(TrainerOptions, groups["trainer"], "trainer")
-    algorithm_options = read(AlgorithmOptions, groups["algorithm"], "algorithm")
-    kind: type[Algorithm] = choose(ALGORITHMS, algorithm_options.name, "algorithm.name")
-    algorithm = kind(algorithm_options)
+    algorithm = read_algorithm(groups["algorithm"])
+    algorithm_options = algorithm.options
     dataset, task_options = read_dataset(groups["dataset"]), read_task(groups["task"])
     uses_labels = algorithm.needs_labels and options.train_gaze and not options.val_only
     if uses_labels and not dataset.labelled():
@@ -153,11 +154,20 @@ def _check_label_losses(clips: Dataset) -> None:
 def build_model(options: Mapping[str, Any]) -> AutoGaze:
     """A selector that the options describe, with random weights.
 
-    Numbers that follow from the scales may be left null.
+    Numbers that follow from the scales may be left null. A subclass of `AutoGaze` from outside
+    has the same options; anything else from outside makes a model of its own options.
 
     Raises:
         TrainingError: an option that does not exist, or a value that does not fit.
     """
+    kind, options, _ = find("model", options, {AUTOGAZE: AutoGaze}, default=AUTOGAZE)
+    if not (isinstance(kind, type) and issubclass(kind, AutoGaze)):
+        model = call(kind, options, {}, "model")
+        if not isinstance(model, AutoGaze):
+            raise TrainingError(
+                f"model: {kind.__qualname__} made {type(model).__name__}, which is no AutoGaze"
+            )
+        return model
     _check_names(options, _option_names(AutoGazeConfig()), "model")
     values = dict(options)
     inner: dict[str, Any] = {
@@ -187,7 +197,7 @@ def build_model(options: Mapping[str, Any]) -> AutoGaze:
         raise TrainingError(f"model: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"model: an option is missing or of another type: {error!r}") from error
-    return AutoGaze(config)
+    return kind(config)
 
 
 def _check_names(options: Mapping[str, Any], known: Mapping[str, Any], group: str) -> None:

@@ -1,6 +1,6 @@
 """Objective: what training minimises, from rollouts to differentiable losses."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autogaze.algorithms.grpo import reward_spread, without_spread
 from autogaze.algorithms.rollout import Rollout, loss_prediction_loss
-from autogaze.datasets.clip import ClipBatch
+from autogaze.datasets.clip import ClipBatch, repeat_extra
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.scoring import score
@@ -103,8 +103,7 @@ class Objective:
         """Rollouts of a micro-batch; None where none of its clips could be read."""
         if not len(batch):
             return None
-        batch = replace(batch, frames=batch.frames.to(self.device, non_blocking=True))
-        return self.algorithm.rollouts(self.model, self.task, batch, context)
+        return self.algorithm.rollouts(self.model, self.task, batch.to(self.device), context)
 
     def values(self, batch: RolloutBatch, counts: BatchCounts) -> RowValues:
         """Losses and metrics of every row, by `loss_names` and `metric_names`.
@@ -115,8 +114,10 @@ class Objective:
         gaze = self.gaze_values(batch, counts) if self.train_gaze else RowValues({})
         found = dict(gaze.losses)
         if self.train_task:
-            repeated = batch.rgb.repeat(batch.num_rows // len(batch.frames), 1, 1, 1, 1)
-            output = self.task(repeated, batch.rows.gaze(), batch.reconstructed)
+            times = batch.num_rows // len(batch.frames)
+            repeated = batch.rgb.repeat(times, 1, 1, 1, 1)
+            extra = repeat_extra(batch.extra, times)
+            output = self.task(repeated, batch.rows.gaze(), batch.reconstructed, extra)
             found["task_loss"] = output.loss
         metrics = dict(gaze.metrics)
         if self.algorithm.samples:

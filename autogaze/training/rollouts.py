@@ -11,7 +11,7 @@ length is drawn per clip:
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from autogaze.clips import frame_caps
+from autogaze.datasets.clip import Extra
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -92,6 +93,7 @@ class RolloutBatch:
         targets: (R, slots, V) see `GazeLabels`, where labels have any.
         temperature: that the gazes were sampled at, where the loss takes log-probabilities of the
             policy that sampled; None for those as released (see `models.autogaze.scoring`).
+        extra: of the B clips (see `ClipBatch`).
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
@@ -102,6 +104,7 @@ class RolloutBatch:
     reward: Float[Tensor, "R F"] | None = None
     targets: Float[Tensor, "R slots V"] | None = None
     temperature: float | None = None
+    extra: Extra = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:

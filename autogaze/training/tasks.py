@@ -1,10 +1,10 @@
 """The group `task`: what measures gazes, by `task.name`.
 
-A new task is a class here, an entry in `TASKS` and a file in `configs/task`.
+A new task of the package is a class here, an entry in `TASKS` and a file in `configs/task`; one from
+outside needs none of them (`docs/plugins.md`).
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -15,15 +15,17 @@ from autogaze.reconstruction.video_mae.checkpoint import read_mae_config
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.losses import FrameLosses
+from autogaze.tasks.published import PublishedTask, is_published
 from autogaze.tasks.siglip_video_feature_reconstruction import SiglipVideoFeatureReconstruction
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
-from autogaze.training.config import choose, read, unknown_option
+from autogaze.training.config import read, unknown_option
+from autogaze.training.plugins import call, find
 from autogaze.utils.checkpoints import config_file
 from autogaze.utils.hub import find_checkpoint
 
 
 @dataclass(frozen=True)
-class TaskConfig(ABC):
+class TaskConfig:
     """Options that all tasks have.
 
     Args:
@@ -34,7 +36,6 @@ class TaskConfig(ABC):
     scales: str = "32+64+112+224"
     recon_sample_rate: float = 1.0
 
-    @abstractmethod
     def build(self, pyramid: PatchPyramid) -> Task:
         """The task, for gazes of this pyramid.
 
@@ -42,6 +43,7 @@ class TaskConfig(ABC):
             TrainingError: options that do not fit.
             CheckpointError: weights that cannot be loaded.
         """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,37 @@ class SiglipConfig(TaskConfig):
         )
 
 
+@dataclass(frozen=True)
+class OutsideTask(TaskConfig):
+    """A task from outside the package: a class, or a function that makes one.
+
+    Args:
+        target: gets its options, and of `pyramid`, `scales` and `recon_sample_rate` what its
+            signature names.
+        options: its own.
+    """
+
+    target: Callable[..., Any] = Task
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, pyramid: PatchPyramid) -> Task:
+        parsed = PatchPyramid.parse(self.scales, pyramid.patch_size) if self.scales else pyramid
+        offered = {
+            "pyramid": parsed,
+            "scales": "+".join(map(str, parsed.scales)),
+            "recon_sample_rate": self.recon_sample_rate,
+        }
+        made = call(self.target, self.options, offered, "task")
+        if isinstance(made, Task):
+            return made
+        if is_published(made):
+            return PublishedTask(made, parsed, self.recon_sample_rate)
+        raise TrainingError(
+            f"task: {self.target.__qualname__} made {type(made).__name__}, which is neither an "
+            "autogaze.tasks.base.Task nor a module with forward(inputs, gaze_outputs)"
+        )
+
+
 TASKS: dict[str, type[TaskConfig]] = {
     "canvas_reconstruction": CanvasConfig,
     "video_mae_reconstruction": VideoMAETaskConfig,
@@ -133,6 +166,11 @@ TASKS: dict[str, type[TaskConfig]] = {
 
 def read_task(options: Mapping[str, Any]) -> TaskConfig:
     """The task that the options describe."""
-    options = dict(options)
-    kind: type[TaskConfig] = choose(TASKS, options.pop("name", None), "task.name")
-    return read(kind, options, "task")
+    kind, options, _ = find("task", options, TASKS)
+    if isinstance(kind, type) and issubclass(kind, TaskConfig):
+        return read(kind, options, "task")
+    shared = {
+        name: options.pop(name) for name in ("scales", "recon_sample_rate") if name in options
+    }
+    common = read(TaskConfig, {"scales": "", **shared}, "task")
+    return OutsideTask(common.scales, common.recon_sample_rate, kind, options)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from autogaze.clips import frame_caps
-from autogaze.datasets.clip import ClipBatch, ClipKey, UnreadableClip
+from autogaze.datasets.clip import ClipBatch, ClipKey, UnreadableClip, extra_to
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.limits import GazeSettings, draw_settings
@@ -125,7 +125,8 @@ class Validation:
         suffix = "" if ratio is None else f"@{ratio:g}"
         rgb = batch.rgb(device)
         gaze = self._gaze(batch, ratio)
-        output = task(rgb, gaze, range(gaze.num_frames))
+        extra = extra_to(batch.extra, device)
+        output = task(rgb, gaze, range(gaze.num_frames), extra)
         for name, values in output.metrics().items():
             means.add(name + suffix, values)
         if ratio is None:
@@ -140,7 +141,7 @@ class Validation:
         if len(batch) > 1:
             controls["shuffled"] = shuffled(gaze)
         for name, control in controls.items():
-            losses = task(rgb, control, range(gaze.num_frames)).losses
+            losses = task(rgb, control, range(gaze.num_frames), extra).losses
             means.add(f"{name}_loss{suffix}", losses)
 
     def _gaze(self, batch: ClipBatch, ratio: float | None) -> Gaze:

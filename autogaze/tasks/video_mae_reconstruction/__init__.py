@@ -52,7 +52,11 @@ class VideoMAEReconstruction(Task):
         self.losses = losses
 
     def forward(
-        self, frames: Float[Tensor, "B T 3 S S"], gaze: Gaze, scored: Sequence[int]
+        self,
+        frames: Float[Tensor, "B T 3 S S"],
+        gaze: Gaze,
+        scored: Sequence[int],
+        extra: Mapping[str, Any] | None = None,
     ) -> TaskOutput:
         self.check_fit(frames, gaze)
         chosen = list(scored)
