@@ -45,14 +45,14 @@ def as_path(value: Any, error: type[AutoGazeError] = AutoGazeError) -> Path:
         error: neither text nor a path, or one with a null character, which no file can have.
     """
     if not isinstance(value, str | os.PathLike):
-        raise error(f"expected the path of a file, got {shown(value)}")
+        raise error(f"expected the path of a file, got {describe_value(value)}")
     text = os.fsdecode(value)
     if "\0" in text:
-        raise error(f"{shown(text)}: no path holds a null character")
+        raise error(f"{describe_value(text)}: no path holds a null character")
     return Path(text)
 
 
-def shown(value: Any, longest: int = 80) -> str:
+def describe_value(value: Any, longest: int = 80) -> str:
     """A value for a message: as Python writes it, shortened, and others than plain ones by type."""
     if not (value is None or isinstance(value, str | bytes | int | float | list | tuple | dict)):
         return f"a {type(value).__name__}"

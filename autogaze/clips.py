@@ -14,7 +14,7 @@ from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor
 
-from autogaze.checks import is_number, shown
+from autogaze.checks import describe_value, is_number
 from autogaze.errors import AutoGazeError, SelectorError
 
 Ratio = float | Sequence[float]
@@ -87,7 +87,7 @@ def _tensor(frames: Any, error: type[AutoGazeError], depth: int = 2) -> Tensor:
         return torch.stack(parts)
     raise error(
         "expected frames as a tensor, a NumPy array, or a list of PIL images or arrays, got "
-        f"{shown(frames)}"
+        f"{describe_value(frames)}"
     )
 
 
@@ -174,7 +174,7 @@ def _motion(motion: Any, shape: tuple[int, ...]) -> Float[Tensor, "B T g g"]:
         motion = _tensor(motion, SelectorError)
     dense = isinstance(motion, Tensor) and motion.layout == torch.strided
     if not dense or motion.is_nested or motion.is_meta or not motion.is_floating_point():
-        raise SelectorError(f"motion must be a tensor of floats, got {shown(motion)}")
+        raise SelectorError(f"motion must be a tensor of floats, got {describe_value(motion)}")
     if motion.ndim != 4 or tuple(motion.shape[:2]) != shape[:2]:
         raise SelectorError(f"motion is {tuple(motion.shape)} for frames {shape}")
     return motion
@@ -238,21 +238,23 @@ def check_ratio(ratio: Any) -> None:
     values = [ratio] if single else list(ratio)
     if not values or not all(is_number(value) and 0 < value <= 1 for value in values):
         raise SelectorError(
-            f"ratio must be a number in (0, 1], or a sequence of one per frame, got {shown(ratio)}"
+            f"ratio must be a number in (0, 1], or a sequence of one per frame, got {describe_value(ratio)}"
         )
 
 
 def check_loss(loss: Any) -> None:
     """Raise `SelectorError` unless `loss` is a finite number of at least 0."""
     if not (is_number(loss) and 0 <= loss < float("inf")):
-        raise SelectorError(f"loss must be a finite number of at least 0, got {shown(loss)}")
+        raise SelectorError(
+            f"loss must be a finite number of at least 0, got {describe_value(loss)}"
+        )
 
 
 def check_generator(generator: Any) -> None:
     """Raise `SelectorError` unless it is a `torch.Generator` or None."""
     if not isinstance(generator, torch.Generator | None):
         raise SelectorError(
-            f"generator must be a torch.Generator, got {shown(generator)}; a seed becomes one by "
+            f"generator must be a torch.Generator, got {describe_value(generator)}; a seed becomes one by "
             "torch.Generator().manual_seed(seed)"
         )
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autogaze.checks import shown, whole
+from autogaze.checks import describe_value, whole
 from autogaze.errors import AutoGazeError, GeometryError
 from autogaze.gaze_checks import (
     check_fields,
@@ -216,7 +216,7 @@ class Gaze:
         vocabulary = padded.get("num_vision_tokens_each_frame", pyramid.num_patches)
         if whole(vocabulary) != pyramid.num_patches:
             raise GeometryError(
-                f"the gaze has {shown(vocabulary)} patches per frame, the pyramid {pyramid} "
+                f"the gaze has {describe_value(vocabulary)} patches per frame, the pyramid {pyramid} "
                 f"has {pyramid.num_patches}"
             )
         total = sum(slots.tolist())
@@ -248,7 +248,8 @@ class Gaze:
         clips, frames = whole(num_clips), whole(num_frames)
         if clips is None or frames is None or min(clips, frames) < 0:
             raise GeometryError(
-                f"expected numbers of clips and frames, got {shown(num_clips)} and {shown(num_frames)}"
+                f"expected numbers of clips and frames, got {describe_value(num_clips)} and "
+                f"{describe_value(num_frames)}"
             )
         ids = torch.arange(pyramid.num_patches).repeat(num_clips * num_frames)
         lengths = torch.full((num_clips, num_frames), pyramid.num_patches)
@@ -303,7 +304,7 @@ class Gaze:
         if first is None or end is None or not 0 <= first <= end <= self.num_frames:
             raise GeometryError(
                 f"frames must be a range within the {self.num_frames} of the gaze, got "
-                f"{shown(start)} to {shown(stop)}"
+                f"{describe_value(start)} to {describe_value(stop)}"
             )
         start, stop = first, end
         clips = range(0, self.lengths.numel(), max(1, self.num_frames))
@@ -392,7 +393,7 @@ class Gaze:
 def _check_joinable(gazes: Sequence[Gaze], shared: str) -> None:
     """Raise `GeometryError` unless pyramid, metric and the count `shared` are the same for all."""
     if not isinstance(gazes, list | tuple) or not all(isinstance(gaze, Gaze) for gaze in gazes):
-        raise GeometryError(f"expected a list of gazes to join, got {shown(gazes)}")
+        raise GeometryError(f"expected a list of gazes to join, got {describe_value(gazes)}")
     if not gazes:
         raise GeometryError("no gazes to join")
     first = gazes[0]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autogaze.checks import shown, whole
+from autogaze.checks import describe_value, whole
 from autogaze.errors import GeometryError
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
@@ -28,10 +28,10 @@ def check_fields(
     if not (isinstance(ordered, bool) and isinstance(metric, str | None)):
         raise GeometryError(
             "ordered must be True or False and metric a name or None, got "
-            f"{shown(ordered)} and {shown(metric)}"
+            f"{describe_value(ordered)} and {describe_value(metric)}"
         )
     if not isinstance(source, Source | None):
-        raise GeometryError(f"source must be a Source or None, got {shown(source)}")
+        raise GeometryError(f"source must be a Source or None, got {describe_value(source)}")
 
 
 def check_losses(losses: Any, lengths: Tensor) -> None:
@@ -51,7 +51,7 @@ def check_losses(losses: Any, lengths: Tensor) -> None:
 
 def check_pyramid(pyramid: Any) -> None:
     if not isinstance(pyramid, PatchPyramid):
-        raise GeometryError(f"pyramid must be a PatchPyramid, got {shown(pyramid)}")
+        raise GeometryError(f"pyramid must be a PatchPyramid, got {describe_value(pyramid)}")
 
 
 def is_plain(value: Any) -> bool:
@@ -68,7 +68,7 @@ def is_integers(value: Any) -> bool:
 def shape(value: Any) -> str:
     """Shape and type of a tensor, for messages."""
     if not isinstance(value, Tensor):
-        return shown(value)
+        return describe_value(value)
     kind = str(value.dtype).removeprefix("torch.")
     if not is_plain(value):
         return f"a {kind} tensor that is sparse, nested or without values"
@@ -86,14 +86,16 @@ def padded_fields(padded: Any) -> tuple[Tensor, Tensor, Tensor]:
         positions, is_padding, slots = (padded[name] for name in names)
     except (KeyError, TypeError, IndexError) as error:
         missing = f"the gaze has no {error}; " if isinstance(error, KeyError) else ""
-        found = sorted(map(str, padded)) if isinstance(padded, Mapping) else shown(padded)
+        found = sorted(map(str, padded)) if isinstance(padded, Mapping) else describe_value(padded)
         raise GeometryError(
             f"{missing}expected a dict with gazing_pos, if_padded_gazing and num_gazing_each_frame, got {found}"
         ) from None
     if not isinstance(slots, Tensor):
         whole_slots = [whole(slot) for slot in slots] if isinstance(slots, list | tuple) else [None]
         if None in whole_slots:
-            raise GeometryError(f"num_gazing_each_frame must be whole numbers, got {shown(slots)}")
+            raise GeometryError(
+                f"num_gazing_each_frame must be whole numbers, got {describe_value(slots)}"
+            )
         slots = torch.tensor(whole_slots, dtype=torch.long)
     if not (is_integers(positions) and is_plain(is_padding) and is_integers(slots)):
         raise GeometryError(

@@ -24,7 +24,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from autogaze.checks import as_path, shown
+from autogaze.checks import as_path, describe_value
 from autogaze.errors import AutoGazeError, OutputError, first_line
 from autogaze.gaze_checks import check_fields, check_losses
 from autogaze.geometry import PatchPyramid
@@ -73,8 +73,8 @@ def read_gaze(path: str | Path) -> dict[str, Any]:
     if entries.get("format") != FORMAT or entries.get("version") != VERSION:
         raise AutoGazeError(
             f"{path}: expected a file of format {FORMAT} version {VERSION}, found "
-            f"{shown(entries.get('format', 'no format'))} version "
-            f"{shown(entries.get('version', 'none'))}"
+            f"{describe_value(entries.get('format', 'no format'))} version "
+            f"{describe_value(entries.get('version', 'none'))}"
         )
     try:
         return _fields(entries, tensors)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from autogaze.checks import MAX_PATCHES, MAX_SCALES, MAX_SIDE, shown, whole
+from autogaze.checks import MAX_PATCHES, MAX_SCALES, MAX_SIDE, describe_value, whole
 from autogaze.errors import GeometryError
 
 
@@ -47,19 +47,21 @@ class PatchPyramid:
         if patch_size is None or patch_size < 1:
             raise GeometryError(
                 "patch size must be a whole number of at least 1 pixel, got "
-                f"{shown(self.patch_size)}"
+                f"{describe_value(self.patch_size)}"
             )
         if not isinstance(self.crop, bool):
-            raise GeometryError(f"crop must be True or False, got {shown(self.crop)}")
+            raise GeometryError(f"crop must be True or False, got {describe_value(self.crop)}")
         scales = _sides(self.scales)
         object.__setattr__(self, "scales", scales)
         object.__setattr__(self, "patch_size", patch_size)
         if not scales or any(a >= b for a, b in pairwise(scales)):
-            raise GeometryError(f"scales must be one or more ascending sides, got {shown(scales)}")
+            raise GeometryError(
+                f"scales must be one or more ascending sides, got {describe_value(scales)}"
+            )
         num_patches = sum((scale // patch_size) ** 2 for scale in scales)
         if len(scales) > MAX_SCALES or scales[-1] > MAX_SIDE or num_patches > MAX_PATCHES:
             raise GeometryError(
-                f"{len(scales)} scales up to {shown(scales[-1])} pixels in patches of {patch_size} are "
+                f"{len(scales)} scales up to {describe_value(scales[-1])} pixels in patches of {patch_size} are "
                 f"too many: at most {MAX_SCALES} scales, {MAX_SIDE:,} pixels, {MAX_PATCHES:,} patches"
             )
         if scales[0] < self.patch_size:
@@ -80,7 +82,9 @@ class PatchPyramid:
         if isinstance(scales, str):
             parts = scales.split("+")
             if not all(part.strip().isdecimal() and len(part) < 20 for part in parts):
-                raise GeometryError(f"scales must look like '32+64+112+224', got {shown(scales)}")
+                raise GeometryError(
+                    f"scales must look like '32+64+112+224', got {describe_value(scales)}"
+                )
             return cls(tuple(int(part) for part in parts), patch_size, crop)
         side = whole(scales)
         return cls(_sides(scales) if side is None else (side,), patch_size, crop)
@@ -114,7 +118,7 @@ class PatchPyramid:
         """Index of `scale` among the scales, 0 for the coarsest."""
         side = whole(scale)
         if side not in self.scales:
-            raise GeometryError(f"scale {shown(scale)} is not one of {self.scales}")
+            raise GeometryError(f"scale {describe_value(scale)} is not one of {self.scales}")
         return self.scales.index(side)
 
     def id(self, scale: int, row: int, column: int) -> int:
@@ -124,8 +128,8 @@ class PatchPyramid:
         places = whole(row), whole(column)
         if not all(place is not None and 0 <= place < grid for place in places):
             raise GeometryError(
-                f"row {shown(row)}, column {shown(column)} lie outside the {grid} x {grid} cells of "
-                f"scale {scale}"
+                f"row {describe_value(row)}, column {describe_value(column)} lie outside "
+                f"the {grid} x {grid} cells of scale {scale}"
             )
         return self.offsets[level] + row * grid + column
 
@@ -192,7 +196,9 @@ class PatchPyramid:
     def _checked(self, patch: int) -> int:
         number = whole(patch)
         if number is None or not 0 <= number < self.num_patches:
-            raise GeometryError(f"patch id {shown(patch)} is outside [0, {self.num_patches})")
+            raise GeometryError(
+                f"patch id {describe_value(patch)} is outside [0, {self.num_patches})"
+            )
         return number
 
     def __str__(self) -> str:
@@ -208,6 +214,6 @@ def _sides(scales: Any) -> tuple[int, ...]:
     sides = tuple(side for side in found if side is not None)
     if len(sides) < len(found):
         raise GeometryError(
-            f"scales must be whole numbers of pixels, such as (32, 64, 112, 224), got {shown(scales)}"
+            f"scales must be whole numbers of pixels, such as (32, 64, 112, 224), got {describe_value(scales)}"
         )
     return sides

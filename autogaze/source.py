@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
-from autogaze.checks import is_finite, shown, whole
+from autogaze.checks import describe_value, is_finite, whole
 from autogaze.errors import GeometryError
 
 MAX_TILES = 2**20
@@ -35,7 +35,7 @@ class TileGrid:
             if value is None or not 0 < value < 2**31:
                 raise GeometryError(
                     f"{field.name} of a tiling must be a whole number of at least 1, got "
-                    f"{shown(getattr(self, field.name))}"
+                    f"{describe_value(getattr(self, field.name))}"
                 )
             object.__setattr__(self, field.name, value)
         fits = (
@@ -62,7 +62,7 @@ class TileGrid:
         """Left and top of one tile, in tile pixels."""
         number = whole(tile)
         if number is None or not 0 <= number < self.num_tiles:
-            raise GeometryError(f"tile {shown(tile)} is outside [0, {self.num_tiles})")
+            raise GeometryError(f"tile {describe_value(tile)} is outside [0, {self.num_tiles})")
         row, column = divmod(number, self.columns)
         return column * self.side, row * self.side
 
@@ -100,25 +100,29 @@ class Source:
         chunk = whole(self.chunk)
         if chunk is None or chunk < 1:
             raise GeometryError(
-                f"chunk must be a whole number of frames, at least 1, got {shown(self.chunk)}"
+                f"chunk must be a whole number of frames, at least 1, got {describe_value(self.chunk)}"
             )
         object.__setattr__(self, "chunk", chunk)
         if not isinstance(self.tiles, TileGrid):
-            raise GeometryError(f"tiles must be a TileGrid, got {shown(self.tiles)}")
+            raise GeometryError(f"tiles must be a TileGrid, got {describe_value(self.tiles)}")
         if not (self.path is None or isinstance(self.path, str)):
-            raise GeometryError(f"path must be text or None, got {shown(self.path)}")
+            raise GeometryError(f"path must be text or None, got {describe_value(self.path)}")
         for name in ("timestamps", "frame_indices"):
             if not isinstance(getattr(self, name), list | tuple):
-                raise GeometryError(f"{name} must be a tuple, got {shown(getattr(self, name))}")
+                raise GeometryError(
+                    f"{name} must be a tuple, got {describe_value(getattr(self, name))}"
+                )
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for seconds in self.timestamps:
             if not is_finite(seconds):
-                raise GeometryError(f"timestamps must be finite numbers, got {shown(seconds)}")
+                raise GeometryError(
+                    f"timestamps must be finite numbers, got {describe_value(seconds)}"
+                )
         for index in self.frame_indices:
             number = whole(index)
             if number is None or number < 0:
                 raise GeometryError(
-                    f"frame numbers must be whole and at least 0, got {shown(index)}"
+                    f"frame numbers must be whole and at least 0, got {describe_value(index)}"
                 )
         if self.starts is not None:
             self._check_starts(self.starts)
@@ -137,7 +141,7 @@ class Source:
             or max(found, default=-1) >= (self.num_frames)
         ):
             raise GeometryError(
-                f"starts of chunks must ascend in [0, {self.num_frames}), got {shown(starts)}"
+                f"starts of chunks must ascend in [0, {self.num_frames}), got {describe_value(starts)}"
             )
         regular = list(range(0, self.num_frames, self.chunk))
         object.__setattr__(self, "starts", None if found == regular else tuple(found))

@@ -24,7 +24,7 @@ from autogaze.training.config import TrainerOptions
 from autogaze.training.loader import StepSampler, TrainingData, make_loader
 from autogaze.training.logging import MetricsLog, Tracker, check_tracker, mean_metrics
 from autogaze.training.objective import Objective
-from autogaze.training.progress import Progress, log_summary, wrapped
+from autogaze.training.reporting import Progress, log_summary, wrapped
 from autogaze.training.resuming import (
     Start,
     is_own,

@@ -11,9 +11,9 @@ from autogaze.cli import command
 from autogaze.cli.command import Command, PrintJson
 from autogaze.errors import VideoError
 
-WHAT = partial(typer.Option, rich_help_panel="What to measure")
-HOW = partial(typer.Option, rich_help_panel="How to measure")
-FILES = partial(typer.Option, rich_help_panel="Files to write")
+subject_option = partial(typer.Option, rich_help_panel="What to measure")
+method_option = partial(typer.Option, rich_help_panel="How to measure")
+file_option = partial(typer.Option, rich_help_panel="Files to write")
 
 AttentionName = Literal["block_causal", "causal", "bidirectional", "frame_independent"]
 ENCODER_HELP = (
@@ -21,12 +21,12 @@ ENCODER_HELP = (
     "checkpoint"
 )
 
-Device = Annotated[str, HOW(help="Where models run: cpu or cuda.")]
-Dtype = Annotated[str, HOW(help="Of models: float32 or bfloat16.")]
-JsonFile = Annotated[str | None, FILES("--json", metavar="FILE", help="All figures (.json).")]
+Device = Annotated[str, method_option(help="Where models run: cpu or cuda.")]
+Dtype = Annotated[str, method_option(help="Of models: float32 or bfloat16.")]
+JsonFile = Annotated[str | None, file_option("--json", metavar="FILE", help="All figures (.json).")]
 Selectors = Annotated[
     list[str],
-    WHAT(
+    subject_option(
         "--selector",
         metavar="NAME|FOLDER|HUB-ID",
         help="Any of `autogaze selectors`, or a checkpoint; repeat for more. random and centre "
@@ -35,7 +35,7 @@ Selectors = Annotated[
 ]
 Adapters = Annotated[
     list[str],
-    WHAT(
+    subject_option(
         "--adapter",
         metavar="FILE",
         help="A Python file that registers an encoder family of your own; repeat for more.",
@@ -108,43 +108,49 @@ class BenchEncode(Command):
 
     video: Annotated[
         str | None,
-        WHAT(metavar="FILE", help="What to encode.", show_default="the sample of the demo"),
+        subject_option(
+            metavar="FILE", help="What to encode.", show_default="the sample of the demo"
+        ),
     ] = None
     encoders: Annotated[
         list[str],
-        WHAT("--encoder", metavar="NAME|FOLDER|HUB-ID", help=f"{ENCODER_HELP}; repeat for more."),
+        subject_option(
+            "--encoder", metavar="NAME|FOLDER|HUB-ID", help=f"{ENCODER_HELP}; repeat for more."
+        ),
     ] = repeated("siglip2-base-patch16-224")
     adapters: Adapters = repeated()
     selectors: Selectors = repeated("learned", "greedy", "run-length")
-    fps: Annotated[list[float], WHAT(help="Frames per second; repeat for more.")] = repeated(
-        1.0, 10.0, 30.0
+    fps: Annotated[list[float], subject_option(help="Frames per second; repeat for more.")] = (
+        repeated(1.0, 10.0, 30.0)
     )
     resolutions: Annotated[
         list[int],
-        WHAT("--resolution", min=1, help="Pixels per side of a frame; repeat for more."),
+        subject_option("--resolution", min=1, help="Pixels per side of a frame; repeat for more."),
     ] = repeated(224)
-    frames: Annotated[int, WHAT(min=1, help="Frames to encode, in clips of 16.")] = 16
+    frames: Annotated[int, subject_option(min=1, help="Frames to encode, in clips of 16.")] = 16
     ratio: Annotated[
         float | None,
-        WHAT(
+        subject_option(
             help="Share of patches for every selector.",
             show_default="as published for the rate and resolution; trained weights stop early",
         ),
     ] = None
-    attention: Annotated[AttentionName, WHAT(help="What a gazed token attends to.")] = (
+    attention: Annotated[AttentionName, subject_option(help="What a gazed token attends to.")] = (
         "block_causal"
     )
-    repeats: Annotated[int, HOW(min=1, help="Measured rounds; medians are shown.")] = 3
+    repeats: Annotated[int, method_option(min=1, help="Measured rounds; medians are shown.")] = 3
     dense_batch: Annotated[
         int | None,
-        HOW(min=1, help="Frames that dense encoding gets at once.", show_default="4; on a GPU 64"),
+        method_option(
+            min=1, help="Frames that dense encoding gets at once.", show_default="4; on a GPU 64"
+        ),
     ] = None
     device: Device = "cpu"
     dtype: Dtype = "float32"
     json: JsonFile = None
     plot: Annotated[
         str | None,
-        FILES(metavar="FILE", help="Time per frame by stage (.png); needs matplotlib."),
+        file_option(metavar="FILE", help="Time per frame by stage (.png); needs matplotlib."),
     ] = None
 
     def __post_init__(self) -> None:
@@ -209,7 +215,7 @@ class BenchFidelity(Command):
     ] = repeated()
     encoder: Annotated[
         str,
-        WHAT(
+        subject_option(
             metavar="FOLDER|HUB-ID|NAME",
             help=f"{ENCODER_HELP}. With random weights the figures say little.",
         ),
@@ -218,23 +224,26 @@ class BenchFidelity(Command):
     selectors: Selectors = repeated("greedy", "run-length", "change")
     ratios: Annotated[
         list[float],
-        WHAT("--ratio", help="Share of all patches, in (0, 1]; repeat for more."),
+        subject_option("--ratio", help="Share of all patches, in (0, 1]; repeat for more."),
     ] = repeated(0.02, 0.05, 0.1, 0.2, 0.4)
     attention: Annotated[
         AttentionName,
-        WHAT(help="What a gazed token attends to; in the dense encoder its frame."),
+        subject_option(help="What a gazed token attends to; in the dense encoder its frame."),
     ] = "frame_independent"
-    clips: Annotated[int, WHAT(min=1, help="Clips of 16 frames per video.")] = 4
-    fps: Annotated[float | None, WHAT(help="Frames per second.", show_default="all")] = None
+    clips: Annotated[int, subject_option(min=1, help="Clips of 16 frames per video.")] = 4
+    fps: Annotated[float | None, subject_option(help="Frames per second.", show_default="all")] = (
+        None
+    )
     tiles: Annotated[
-        str, WHAT(metavar="MODE", help="How a frame is laid on tiles, as in `autogaze gaze`.")
+        str,
+        subject_option(metavar="MODE", help="How a frame is laid on tiles, as in `autogaze gaze`."),
     ] = "one"
     device: Device = "cpu"
     dtype: Dtype = "float32"
     json: JsonFile = None
     plot: Annotated[
         str | None,
-        FILES(metavar="FILE", help="Cosine against tokens (.png); needs matplotlib."),
+        file_option(metavar="FILE", help="Cosine against tokens (.png); needs matplotlib."),
     ] = None
 
     def __post_init__(self) -> None:

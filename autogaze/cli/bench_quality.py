@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from autogaze.cli.bench import FILES, HOW, WHAT, Device, JsonFile, check_files, repeated
+from autogaze.cli.bench import (
+    Device,
+    JsonFile,
+    check_files,
+    file_option,
+    method_option,
+    repeated,
+    subject_option,
+)
 from autogaze.cli.command import Command, Renamed
 from autogaze.errors import SelectorError, VideoError
 
 if TYPE_CHECKING:
     from autogaze.evaluation.quality.clips import ClipFiles
 
-CLIPS = partial(typer.Option, rich_help_panel="Clips to measure on")
+clip_option = partial(typer.Option, rich_help_panel="Clips to measure on")
 
 
 @dataclass(frozen=True)
@@ -26,12 +34,12 @@ class BenchQuality(Command):
     """
 
     data: Annotated[
-        str | None, CLIPS(metavar="ROOT", help="Videos and photographs in ROOT/*/val.")
+        str | None, clip_option(metavar="ROOT", help="Videos and photographs in ROOT/*/val.")
     ] = None
-    split: Annotated[str, CLIPS(help="Another folder than val of --data.")] = "val"
+    split: Annotated[str, clip_option(help="Another folder than val of --data.")] = "val"
     static: Annotated[
         list[str],
-        CLIPS(
+        clip_option(
             metavar="FOLDER|FILE",
             help="Instead of --data: videos, or files of decoded clips; repeat for more.",
             show_default=False,
@@ -39,16 +47,16 @@ class BenchQuality(Command):
     ] = repeated()
     photos: Annotated[
         list[str],
-        CLIPS(
+        clip_option(
             metavar="FOLDER|FILE",
             help="And photographs, to be filmed by a moving camera and composed; repeat for more.",
             show_default=False,
         ),
     ] = repeated()
-    clips: Annotated[int, CLIPS(min=2, help="Clips of 16 frames of each kind.")] = 24
+    clips: Annotated[int, clip_option(min=2, help="Clips of 16 frames of each kind.")] = 24
     weights: Annotated[
         list[str],
-        WHAT(
+        subject_option(
             metavar="NAME=FOLDER|HUB-ID",
             help="Learned weights, and their name in figures; repeat for more.",
             show_default=False,
@@ -56,7 +64,7 @@ class BenchQuality(Command):
     ] = repeated()
     selectors: Annotated[
         list[str],
-        WHAT(
+        subject_option(
             "--selector",
             metavar="NAME",
             help="Any of `autogaze selectors` but codec; repeat for more. random and centre are "
@@ -67,21 +75,23 @@ class BenchQuality(Command):
     ] = repeated()
     ratios: Annotated[
         list[float],
-        WHAT("--ratio", help="Share of all patches, in (0, 1]; repeat for more."),
+        subject_option("--ratio", help="Share of all patches, in (0, 1]; repeat for more."),
     ] = repeated(0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
     metric: Annotated[
         str | None,
-        WHAT(metavar="FOLDER|HUB-ID", help="A VideoMAE, to be a metric too.", show_default="none"),
+        subject_option(
+            metavar="FOLDER|HUB-ID", help="A VideoMAE, to be a metric too.", show_default="none"
+        ),
         Renamed("--judge", "--metric"),
     ] = None
     features: Annotated[
         bool,
-        WHAT(help="Features of EfficientNet-Lite1 are a metric too; needs its weights."),
+        subject_option(help="Features of EfficientNet-Lite1 are a metric too; needs its weights."),
         Renamed("--efficientnet/--no-efficientnet", "--features/--no-features"),
     ] = True
     reference: Annotated[
         str | None,
-        WHAT(
+        subject_option(
             metavar="NAME",
             help="With which the others are compared, clip by clip.",
             show_default="the first weights, else the first selector",
@@ -89,7 +99,7 @@ class BenchQuality(Command):
     ] = None
     stop_losses: Annotated[
         list[float],
-        WHAT(
+        subject_option(
             "--stop-loss",
             help="Also: let weights stop at this predicted loss (greedy at the measured one), and "
             "measure the actual one; repeat for more.",
@@ -98,26 +108,28 @@ class BenchQuality(Command):
     ] = repeated()
     stop_metric: Annotated[
         Literal["canvas", "video-mae"],
-        WHAT(help="The metric that the weights were trained with."),
+        subject_option(help="The metric that the weights were trained with."),
         Renamed("--stop-judge", "--stop-metric"),
     ] = "canvas"
     every: Annotated[
         int,
-        HOW(min=1, help="Networks measure every N-th frame, from another one on in every clip."),
+        method_option(
+            min=1, help="Networks measure every N-th frame, from another one on in every clip."
+        ),
     ] = 1
-    seed: Annotated[int, HOW(help="Of clips, random gazes and intervals.")] = 0
-    batch: Annotated[int, HOW(min=1, help="Clips at a time.")] = 4
+    seed: Annotated[int, method_option(help="Of clips, random gazes and intervals.")] = 0
+    batch: Annotated[int, method_option(min=1, help="Clips at a time.")] = 4
     device: Device = "cpu"
-    by_kind: Annotated[bool, HOW("--by-kind", help="Print tables of every kind.")] = False
+    by_kind: Annotated[bool, method_option("--by-kind", help="Print tables of every kind.")] = False
     json: JsonFile = None
-    markdown: Annotated[str | None, FILES(metavar="FILE", help="All tables (.md).")] = None
+    markdown: Annotated[str | None, file_option(metavar="FILE", help="All tables (.md).")] = None
     plot: Annotated[
         str | None,
-        FILES(metavar="FILE", help="Loss against share of patches (.png); needs matplotlib."),
+        file_option(metavar="FILE", help="Loss against share of patches (.png); needs matplotlib."),
     ] = None
     stop_plot: Annotated[
         str | None,
-        FILES(metavar="FILE", help="Predicted against actual loss (.png); needs matplotlib."),
+        file_option(metavar="FILE", help="Predicted against actual loss (.png); needs matplotlib."),
     ] = None
 
     def __post_init__(self) -> None:

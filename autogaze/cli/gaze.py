@@ -22,9 +22,9 @@ if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.rendering import Rendering
     from autogaze.selectors.base import Selector
 
-WHAT = partial(typer.Option, rich_help_panel="What to choose")
-WHICH = partial(typer.Option, rich_help_panel="Which part of the video")
-FILES = partial(
+selection_option = partial(typer.Option, rich_help_panel="What to choose")
+range_option = partial(typer.Option, rich_help_panel="Which part of the video")
+file_option = partial(
     typer.Option,
     rich_help_panel="Files to write (several videos: a folder, or a path with {name} in it)",
 )
@@ -51,7 +51,7 @@ class GazeCommand(Command):
     ]
     selector: Annotated[
         str | None,
-        WHAT(
+        selection_option(
             metavar="NAME|FOLDER|HUB-ID",
             help="A name from `autogaze selectors`, a checkpoint folder, or a hub id.",
             show_default="greedy",
@@ -59,30 +59,32 @@ class GazeCommand(Command):
     ] = None
     ratio: Annotated[
         float | None,
-        WHAT(help="Keep at most this share of all patches, in (0, 1]."),
+        selection_option(help="Keep at most this share of all patches, in (0, 1]."),
     ] = None
     loss: Annotated[
         float | None,
-        WHAT(
+        selection_option(
             help="Stopping threshold: choose patches of a frame until its loss is at most this, in "
             "units of the selector's metric. With --ratio too, whichever comes first.",
             show_default="the selector's own, if there is no --ratio",
         ),
     ] = None
-    seed: Annotated[int | None, WHAT(help="Seed of random choices.")] = None
+    seed: Annotated[int | None, selection_option(help="Seed of random choices.")] = None
     fps: Annotated[
         float | None,
-        WHICH(help="Frames per second to look at.", show_default="all"),
+        range_option(help="Frames per second to look at.", show_default="all"),
     ] = None
-    start: Annotated[float | None, WHICH(help="From this second on.")] = None
-    end: Annotated[float | None, WHICH(help="Up to this second.")] = None
+    start: Annotated[float | None, range_option(help="From this second on.")] = None
+    end: Annotated[float | None, range_option(help="Up to this second.")] = None
     stream: Annotated[
         int | None,
-        WHICH(help="Number of the video stream, from 0.", show_default="the default one", min=0),
+        range_option(
+            help="Number of the video stream, from 0.", show_default="the default one", min=0
+        ),
     ] = None
     tiles: Annotated[
         str,
-        WHICH(
+        range_option(
             metavar="MODE",
             help="How a frame is cut into square tiles: 'resize' to a whole number of them, "
             "'pad' those at the edge, 'one' tile (fast), or COLUMNSxROWS.",
@@ -90,34 +92,38 @@ class GazeCommand(Command):
     ] = "resize"
     max_tiles: Annotated[
         int | None,
-        WHICH(help="Shrink larger frames to at most this many tiles.", show_default="no bound"),
+        range_option(
+            help="Shrink larger frames to at most this many tiles.", show_default="no bound"
+        ),
     ] = None
     skip_corrupt: Annotated[
         bool,
-        WHICH(
+        range_option(
             "--skip-corrupt",
             help="Skip frames that cannot be decoded, and report their number.",
         ),
     ] = False
     out: Annotated[
         str | None,
-        FILES(metavar="FILE", help="The gaze (.safetensors)."),
+        file_option(metavar="FILE", help="The gaze (.safetensors)."),
     ] = None
     overlay: Annotated[
         str | None,
-        FILES(metavar="FILE", help="A video: chosen patches outlined by scale, the rest dimmed."),
+        file_option(
+            metavar="FILE", help="A video: chosen patches outlined by scale, the rest dimmed."
+        ),
     ] = None
     sheet: Annotated[
         str | None,
-        FILES(metavar="FILE", help="A contact sheet (.png), one row per scale."),
+        file_option(metavar="FILE", help="A contact sheet (.png), one row per scale."),
     ] = None
     reconstruction: Annotated[
         str | None,
-        FILES(metavar="FILE", help="A video of what the chosen patches alone show."),
+        file_option(metavar="FILE", help="A video of what the chosen patches alone show."),
     ] = None
     plot: Annotated[
         str | None,
-        FILES(metavar="FILE", help="Patches and loss over time (.png); needs matplotlib."),
+        file_option(metavar="FILE", help="Patches and loss over time (.png); needs matplotlib."),
     ] = None
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per video.")] = False
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.labelling.shards import Shard
 
 METRIC = partial(typer.Option, rich_help_panel="Metric whose loss is lowered")
-CLIPS = partial(typer.Option, rich_help_panel="Clips to label")
+clip_option = partial(typer.Option, rich_help_panel="Clips to label")
 WORK = partial(typer.Option, rich_help_panel="Division of the work")
 
 CANVAS = "canvas"
@@ -69,23 +69,28 @@ class LabelCommand(Command):
             show_default="8 on a CPU, 128 on a GPU",
         ),
     ] = None
-    clip_len: Annotated[int | None, CLIPS(min=1, help="Frames per clip.", show_default="16")] = None
+    clip_len: Annotated[
+        int | None, clip_option(min=1, help="Frames per clip.", show_default="16")
+    ] = None
     stride: Annotated[
-        int | None, CLIPS(min=1, help="Distance of a clip's frames, in frames.", show_default="1")
+        int | None,
+        clip_option(min=1, help="Distance of a clip's frames, in frames.", show_default="1"),
     ] = None
     windows: Annotated[
         Literal["first", "all"] | None,
-        CLIPS(help="The first clip of every video, or all consecutive ones.", show_default="first"),
+        clip_option(
+            help="The first clip of every video, or all consecutive ones.", show_default="first"
+        ),
     ] = None
     decoder: Annotated[
         Literal["auto", "pyav", "opencv"] | None,
-        CLIPS(
+        clip_option(
             help="Of videos; auto is PyAV where it is installed, else OpenCV.", show_default="auto"
         ),
     ] = None
     dataset: Annotated[
         Path | None,
-        CLIPS(
+        clip_option(
             metavar="FILE",
             help="Instead of PATHs: a training's options of the group `dataset` (.yaml, .json), or "
             "all of its options (config.json).",
@@ -94,13 +99,13 @@ class LabelCommand(Command):
     ] = None
     split: Annotated[
         Literal["train", "val"],
-        CLIPS(help="Which clips of --dataset."),
+        clip_option(help="Which clips of --dataset."),
     ] = "train"
-    min_ratio: Annotated[float, CLIPS(help="Least mean ratio of a clip.")] = 0.02
-    max_ratio: Annotated[float, CLIPS(help="Largest mean ratio of a clip.")] = 0.2
+    min_ratio: Annotated[float, clip_option(help="Least mean ratio of a clip.")] = 0.02
+    max_ratio: Annotated[float, clip_option(help="Largest mean ratio of a clip.")] = 0.2
     seed: Annotated[
         int | None,
-        CLIPS(
+        clip_option(
             help="Seed of the ratios, and of --dataset where it names none.",
             show_default="0, or trainer.seed of a config.json",
         ),

@@ -13,7 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autogaze.checks import is_finite, shown, whole
+from autogaze.checks import describe_value, is_finite, whole
 from autogaze.datasets.clip import GazeLabels
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import OutputError, TrainingError, first_line
@@ -37,9 +37,11 @@ class Shard(NamedTuple):
         number, slash, total = text.partition("/")
         short = len(text) < 20
         if not (slash and number.isdecimal() and total.isdecimal() and short):
-            raise TrainingError(f"a shard must look like 2/8, got {shown(text)}")
+            raise TrainingError(f"a shard must look like 2/8, got {describe_value(text)}")
         if not 1 <= int(number) <= int(total):
-            raise TrainingError(f"shards are numbered from 1 to their total, got {shown(text)}")
+            raise TrainingError(
+                f"shards are numbered from 1 to their total, got {describe_value(text)}"
+            )
         return cls(int(number), int(total))
 
     def __str__(self) -> str:
@@ -214,7 +216,7 @@ def read_shard(path: Path) -> tuple[list[dict[str, Any]], int]:
             ) from error
         if not isinstance(entry, dict):
             raise TrainingError(
-                f"{path}: holds no labels: line {number} must be a JSON object, got {shown(entry)}"
+                f"{path}: holds no labels: line {number} must be a JSON object, got {describe_value(entry)}"
             )
         entries.append(entry)
     return entries, length
@@ -236,7 +238,7 @@ def _settings(path: Path, entries: list[dict[str, Any]]) -> Settings:
     settings = entries[0].get("settings")
     if not isinstance(settings, dict):
         raise TrainingError(
-            f"{path}: its first line must hold the settings of its labels, got {shown(settings)}; "
+            f"{path}: its first line must hold the settings of its labels, got {describe_value(settings)}; "
             "remove the file to label anew"
         )
     return settings
@@ -254,7 +256,7 @@ def _labels(path: Path, entry: Mapping[str, Any]) -> tuple[str, GazeLabels]:
             raise TypeError("losses that are no finite numbers")
     except (KeyError, TypeError) as error:
         raise TrainingError(
-            f"{path}: the labels of {shown(entry.get('name'))} are damaged: {first_line(error)}; "
+            f"{path}: the labels of {describe_value(entry.get('name'))} are damaged: {first_line(error)}; "
             "remove the file to label anew"
         ) from error
     return name, GazeLabels(ids, losses)  # type: ignore[arg-type]
@@ -263,7 +265,7 @@ def _labels(path: Path, entry: Mapping[str, Any]) -> tuple[str, GazeLabels]:
 def _difference(begun: Settings, now: Settings) -> str:
     """The first setting that differs, in words."""
     name = next(name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name))
-    return f"{name} {shown(begun.get(name))}, not {shown(now.get(name))}"
+    return f"{name} {describe_value(begun.get(name))}, not {describe_value(now.get(name))}"
 
 
 def check_new(out: Path) -> None:

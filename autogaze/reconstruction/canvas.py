@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from autogaze.checks import shown
+from autogaze.checks import describe_value
 from autogaze.clips import FramesLike, as_frames
 from autogaze.errors import GeometryError
 from autogaze.gaze import Gaze
@@ -156,7 +156,7 @@ def replay(frames: FramesLike, gaze: Gaze) -> Iterator[tuple[Canvas, Float[Tenso
     """
     frames = as_frames(frames, GeometryError).detach()
     if not isinstance(gaze, Gaze):
-        raise GeometryError(f"expected a Gaze, got {shown(gaze)}")
+        raise GeometryError(f"expected a Gaze, got {describe_value(gaze)}")
     side = gaze.pyramid.side
     expected = (gaze.num_clips, gaze.num_frames, 3, side, side)
     if tuple(frames.shape) != expected:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from autogaze.checks import shown
+from autogaze.checks import describe_value
 from autogaze.clips import (
     Clips,
     ClipsLike,
@@ -221,7 +221,7 @@ def pyramid_or_default(pyramid: Any) -> PatchPyramid:
     if not isinstance(pyramid, PatchPyramid | None):
         raise SelectorError(
             f"pyramid must be a PatchPyramid, such as PatchPyramid((32, 64, 112, 224), 16), got "
-            f"{shown(pyramid)}"
+            f"{describe_value(pyramid)}"
         )
     return pyramid or PatchPyramid()
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autogaze.checks import is_finite, shown
+from autogaze.checks import describe_value, is_finite
 from autogaze.clips import ClipsLike, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
@@ -41,7 +41,7 @@ class Change(Selector):
 
     def __init__(self, pyramid: PatchPyramid | None = None, quantile: float = 0.75) -> None:
         if not (is_finite(quantile) and 0 <= quantile < 1):
-            raise SelectorError(f"quantile must lie in [0, 1), got {shown(quantile)}")
+            raise SelectorError(f"quantile must lie in [0, 1), got {describe_value(quantile)}")
         self.pyramid = pyramid_or_default(pyramid)
         self.quantile = quantile
 

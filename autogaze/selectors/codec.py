@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from autogaze.checks import is_number, shown
+from autogaze.checks import describe_value, is_number
 from autogaze.clips import Clips, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
@@ -52,7 +52,7 @@ class Codec(Selector):
         if not (numbers and 0 <= threshold < new_content):
             raise SelectorError(
                 "threshold must lie in [0, new_content), got "
-                f"{shown(threshold)} and {shown(new_content)}"
+                f"{describe_value(threshold)} and {describe_value(new_content)}"
             )
         self.pyramid = pyramid_or_default(pyramid)
         self.threshold = threshold

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autogaze.checks import is_finite, shown
+from autogaze.checks import describe_value, is_finite
 from autogaze.clips import Clips, ClipsLike, Ratio, as_clips, check_generator, frame_cap
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
@@ -48,9 +48,11 @@ class Learned(Selector):
         self, model: AutoGaze, temperature: float = 0.0, pyramid: PatchPyramid | None = None
     ) -> None:
         if not (is_finite(temperature) and temperature >= 0):
-            raise SelectorError(f"temperature must be at least 0, got {shown(temperature)}")
+            raise SelectorError(
+                f"temperature must be at least 0, got {describe_value(temperature)}"
+            )
         if not isinstance(model, AutoGaze):
-            raise SelectorError(f"expected an AutoGaze model, got {shown(model)}")
+            raise SelectorError(f"expected an AutoGaze model, got {describe_value(model)}")
         self.model = model.eval()
         self.pyramid = model.pyramid if pyramid is None else pyramid_or_default(pyramid)
         self.adaptation = (

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
-from autogaze.checks import shown
+from autogaze.checks import describe_value
 from autogaze.errors import AutoGazeError, CheckpointError, SelectorError, first_line
 from autogaze.utils.hub import find_checkpoint, is_hub_id
 
@@ -75,7 +75,7 @@ def load(name: str | Path | None = None, **options: Any) -> "Selector":
         CheckpointError: a folder or hub id that holds no usable weights.
     """
     if not isinstance(name, str | Path | None):
-        raise SelectorError(f"a selector is named by text or a path, got {shown(name)}")
+        raise SelectorError(f"a selector is named by text or a path, got {describe_value(name)}")
     name = str(name) if name is not None else DEFAULT
     if name == LEARNED:
         import torch
@@ -97,7 +97,7 @@ def load(name: str | Path | None = None, **options: Any) -> "Selector":
     close = difflib.get_close_matches(name.lower(), _SELECTORS, n=1, cutoff=0.5)
     suggestion = f" (did you mean {close[0]!r}?)" if close else ""
     raise SelectorError(
-        f"unknown selector {shown(name)}{suggestion}; known are {', '.join(_SELECTORS)}, the path of a "
+        f"unknown selector {describe_value(name)}{suggestion}; known are {', '.join(_SELECTORS)}, the path of a "
         "checkpoint folder, or a hub id such as nvidia/AutoGaze"
     )
 

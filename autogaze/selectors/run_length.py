@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autogaze.checks import is_finite, shown
+from autogaze.checks import describe_value, is_finite
 from autogaze.clips import ClipsLike, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
@@ -56,7 +56,7 @@ class RunLength(Selector):
         since: Literal["previous", "kept"] = "previous",
     ) -> None:
         if not (is_finite(threshold) and threshold >= 0):
-            raise SelectorError(f"threshold must be at least 0, got {shown(threshold)}")
+            raise SelectorError(f"threshold must be at least 0, got {describe_value(threshold)}")
         if not (isinstance(since, str) and since in ("previous", "kept")):
             raise SelectorError(f"since must be 'previous' or 'kept', got {since!r}")
         self.pyramid = pyramid_or_default(pyramid)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from autogaze.checks import shown
+from autogaze.checks import describe_value
 from autogaze.errors import TrainingError
 
 Options = TypeVar("Options")
@@ -226,7 +226,7 @@ def read(kind: type[Options], values: Any, group: str) -> Options:
         TrainingError: an option that does not exist, or a value of another type.
     """
     if not isinstance(values, Mapping):
-        raise TrainingError(f"{group} must be a group of options, got {shown(values)}")
+        raise TrainingError(f"{group} must be a group of options, got {describe_value(values)}")
     check_depth(values, group)
     plain, read_groups = dict(values), {}
     for name, hint in get_type_hints(kind).items():
@@ -266,7 +266,7 @@ def check_choice(option: str, value: Any, known: Iterable[str]) -> None:
     """Raise TrainingError unless a value is one of those known."""
     known = list(known)
     if value not in known:  # a list: the value may be one that no set can hold
-        raise TrainingError(unknown(f"{option} {shown(value)}", str(value)[:80], known))
+        raise TrainingError(unknown(f"{option} {describe_value(value)}", str(value)[:80], known))
 
 
 def unknown_option(group: str, name: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PretrainedConfig
 
-from autogaze.checks import shown
+from autogaze.checks import describe_value
 from autogaze.datasets.clip import NamedClips
 from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.mixture import MixedClips
@@ -110,7 +110,7 @@ def _group(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The options of a group; none where it is missing or null."""
     values = config.get(name)
     if not isinstance(values, Mapping | None):
-        raise TrainingError(f"{name} must be a group of options, got {shown(values)}")
+        raise TrainingError(f"{name} must be a group of options, got {describe_value(values)}")
     check_depth(values or {}, name)
     return dict(values or {})
 

@@ -16,7 +16,7 @@ from autogaze.training.checkpoints import TrainingState
 from autogaze.training.config import TemperatureSchedule, TrainerOptions
 from autogaze.training.loader import StepContext, check_unreadable, report_unreadable
 from autogaze.training.objective import Objective
-from autogaze.training.progress import Stopwatch
+from autogaze.training.reporting import Stopwatch
 from autogaze.training.rollouts import BatchCounts, RolloutBatch
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from autogaze.checks import shown, whole
+from autogaze.checks import describe_value, whole
 from autogaze.errors import GeometryError
 from autogaze.source import TileGrid
 
@@ -61,11 +61,11 @@ def plan_tiles(
     if max_tiles is not None:
         bound = None if isinstance(max_tiles, float) else whole(max_tiles)
         if bound is None or bound < 1:
-            raise GeometryError(f"max_tiles must be at least 1, got {shown(max_tiles)}")
+            raise GeometryError(f"max_tiles must be at least 1, got {describe_value(max_tiles)}")
         max_tiles = bound
     if not isinstance(tiles, str):
         raise GeometryError(
-            f"tiles must be 'one', 'resize', 'pad' or columns x rows like '3x2', got {shown(tiles)}"
+            f"tiles must be 'one', 'resize', 'pad' or columns x rows like '3x2', got {describe_value(tiles)}"
         )
     if tiles == "pad":
         return _padded(width, height, side, max_tiles)
@@ -81,7 +81,7 @@ def plan_tiles(
             raise GeometryError(f"tiles={tiles!r} are more than max_tiles={max_tiles}")
     else:
         raise GeometryError(
-            f"tiles must be 'one', 'resize', 'pad' or columns x rows like '3x2', got {shown(tiles)}"
+            f"tiles must be 'one', 'resize', 'pad' or columns x rows like '3x2', got {describe_value(tiles)}"
         )
     return TileGrid(width, height, columns, rows, side, columns * side, rows * side)
 

@@ -20,7 +20,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from autogaze.checks import is_finite, shown, whole
+from autogaze.checks import describe_value, is_finite, whole
 from autogaze.errors import VideoError
 from autogaze.video.container import Decoded, OpenStream, PacketOrigin
 from autogaze.video.motion import MotionField
@@ -254,20 +254,22 @@ class Sampling:
     fps: float | None = None
 
     def __post_init__(self) -> None:
-        seconds = f"start={shown(self.start)}, end={shown(self.end)}"
+        seconds = f"start={describe_value(self.start)}, end={describe_value(self.end)}"
         for value in (self.start, self.end):
             if value is not None and not (is_finite(value) and 0 <= value < 1e12):
                 raise VideoError(f"seconds must be finite and at least 0, got {seconds}")
         if self.end is not None and (self.start or 0.0) >= self.end:
             raise VideoError(f"start must come before end, got {seconds}")
-        numbers = f"first={shown(self.first)}, last={shown(self.last)}"
+        numbers = f"first={describe_value(self.first)}, last={describe_value(self.last)}"
         for number in (self.first, self.last):
             if number is not None and (whole(number) is None or number < 0):
                 raise VideoError(f"frame numbers must be at least 0, got {numbers}")
         if self.last is not None and (self.first or 0) > self.last:
             raise VideoError(f"first must not be greater than last, got {numbers}")
         if self.fps is not None and not (is_finite(self.fps) and self.fps > 0):
-            raise VideoError(f"fps must be finite and greater than 0, got {shown(self.fps)}")
+            raise VideoError(
+                f"fps must be finite and greater than 0, got {describe_value(self.fps)}"
+            )
         by_seconds = self.start is not None or self.end is not None
         if by_seconds and (self.first is not None or self.last is not None):
             raise VideoError(f"give seconds or frame numbers, not both: got {seconds}, {numbers}")

@@ -13,7 +13,7 @@ from autogaze.training.checkpoints import Checkpoints
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import draw_curves, panels, read_metrics
 from autogaze.training.mixture import read_dataset
-from autogaze.training.progress import WIDTH, Progress, Stopwatch, count_labels
+from autogaze.training.reporting import WIDTH, Progress, Stopwatch, count_labels
 from tests.disks import small_disk
 from tests.training.tiny import RECIPES, tiny_config, tiny_trainer
 
@@ -61,7 +61,7 @@ def test_shares_are_of_the_time_that_passed():
 
 def test_the_progress_line_ends_with_the_time_left(monkeypatch, caplog):
     now = iter((100.0, 130.0, 160.0))
-    monkeypatch.setattr("autogaze.training.progress.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("autogaze.training.reporting.time.perf_counter", lambda: next(now))
     progress = Progress(10, 490, active=True)
     with caplog.at_level(logging.INFO):
         progress.report(20, {"loss": 0.51234, "clips_per_second": 12.0})
@@ -107,7 +107,7 @@ def test_a_line_of_the_log_has_room_for_the_time_before_it(caplog):
 def test_the_progress_line_is_as_wide_as_the_terminal(columns, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr("autogaze.training.progress._columns", lambda: columns)
+    monkeypatch.setattr("autogaze.training.reporting._columns", lambda: columns)
     progress = Progress(0, 2, active=True)
     progress.report(1, METRICS)
     progress.report(2, METRICS)

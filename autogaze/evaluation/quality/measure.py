@@ -103,7 +103,7 @@ def measure(
     for start in range(0, len(clips), batch):
         members = list(range(len(clips)))[start : start + batch]
         frames = read_batch([clips[number] for number in members]).unit().to(device)
-        shown = ClipBatch(frames, every, members)
+        clip_batch = ClipBatch(frames, every, members)
         for r, row in enumerate(rows):
             step(f"measuring {row.name}")
             for b in range(len(ratios)):
@@ -112,7 +112,7 @@ def measure(
                 gaze = Gaze.cat_clips(some)
                 canvas = reconstruct(frames, gaze)
                 for m, metric in enumerate(metrics):
-                    found = metric.losses(shown, gaze, canvas).mean(1, dtype=torch.float64)
+                    found = metric.losses(clip_batch, gaze, canvas).mean(1, dtype=torch.float64)
                     losses[m, r, b, members] = found.cpu().numpy()
     names, units = (tuple(getattr(one, what) for one in metrics) for what in ("name", "unit"))
     return Measurements(tuple(clips), rows, ratios, names, units, losses, shares)

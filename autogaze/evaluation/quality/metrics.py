@@ -50,8 +50,8 @@ class ClipBatch:
         self.measured = first[:, None] + every * torch.arange(T // every)
         self.all_frames = every == 1
 
-    def pick(self, pictures: Float[Tensor, "B T 3 S S"]) -> Float[Tensor, "B J 3 S S"]:
-        """The measured ones."""
+    def select_frames(self, pictures: Float[Tensor, "B T 3 S S"]) -> Float[Tensor, "B J 3 S S"]:
+        """The frames that networks measure."""
         if self.all_frames:
             return pictures
         measured = self.measured.to(pictures.device)
@@ -126,8 +126,8 @@ class FeatureMetric(Metric):
     def losses(self, batch: ClipBatch, gaze: Gaze, canvas: Reconstruction) -> Float[Tensor, "B J"]:
         # The frames' own features are the same for all gazes at them.
         if self._cached is None or self._cached[0] is not batch:
-            self._cached = batch, self._directions(batch.pick(batch.frames))
-        made = self._directions(batch.pick(canvas.frames))
+            self._cached = batch, self._directions(batch.select_frames(batch.frames))
+        made = self._directions(batch.select_frames(canvas.frames))
         parts = []
         for ours, theirs in zip(made, self._cached[1], strict=True):
             maps = [2 - 2 * (a * b).sum(1).mean(1) for a, b in zip(ours, theirs, strict=True)]

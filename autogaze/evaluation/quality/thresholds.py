@@ -104,12 +104,12 @@ def measure_thresholds(
     for start in range(0, len(clips), batch):
         some = slice(start, start + batch)
         seen = read_batch(clips[some])
-        shown = ClipBatch(seen.unit().to(device))
+        clip_batch = ClipBatch(seen.unit().to(device))
         for s, one in enumerate(selectors):
             step(f"{one.name} stops")
             for t, threshold in enumerate(thresholds):
                 gaze, predicted = _stop(one.selector, seen, threshold)
-                measured = metric.losses(shown, gaze, reconstruct(shown.frames, gaze))
+                measured = metric.losses(clip_batch, gaze, reconstruct(clip_batch.frames, gaze))
                 values = {"predicted": predicted, "actual": measured, "lengths": gaze.lengths}
                 for name, value in values.items():
                     array = found.setdefault(name, np.empty((*shape, seen.num_frames)))

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from autogaze.checks import is_finite, shown, whole
+from autogaze.checks import describe_value, is_finite, whole
 from autogaze.errors import CheckpointError, GeometryError
 from autogaze.geometry import PatchPyramid
 
@@ -243,7 +243,7 @@ class AutoGazeConfig(PretrainedConfig):
             ),
         ):
             if not isinstance(flag, bool):
-                raise CheckpointError(f"{name} must be true or false, got {shown(flag)}")
+                raise CheckpointError(f"{name} must be true or false, got {describe_value(flag)}")
         _check_counts("", most=2**31, max_num_frames=max_num_frames)
         _check_counts(
             "", most=2**31, max_batch_size=1 if max_batch_size is None else max_batch_size
@@ -278,7 +278,7 @@ class AutoGazeConfig(PretrainedConfig):
         self.has_task_loss_requirement_during_inference = has_task_loss_requirement_during_inference
         if decode_positions not in ("as_released", "sequential"):
             raise CheckpointError(
-                f"decode_positions must be 'as_released' or 'sequential', got {shown(decode_positions)}"
+                f"decode_positions must be 'as_released' or 'sequential', got {describe_value(decode_positions)}"
             )
         self.decode_positions = decode_positions
         check_inhibition(inhibition_of_return)
@@ -364,7 +364,7 @@ def _part(kind: type[PretrainedConfig], value: Any, name: str) -> Any:
 def _check_group(name: str, value: Any) -> None:
     """Raise CheckpointError unless this is None or a group of options."""
     if not isinstance(value, Mapping | None):
-        raise CheckpointError(f"{name} must be a group of options, got {shown(value)}")
+        raise CheckpointError(f"{name} must be a group of options, got {describe_value(value)}")
 
 
 def _check_counts(group: str, *, least: int = 1, most: int = 2**16, **counts: Any) -> None:
@@ -374,7 +374,7 @@ def _check_counts(group: str, *, least: int = 1, most: int = 2**16, **counts: An
         if count is None or not least <= count <= most:
             raise CheckpointError(
                 f"{group}{'.' if group else ''}{name} must be a whole number from {least} to {most}, "
-                f"got {shown(value)}"
+                f"got {describe_value(value)}"
             )
 
 
@@ -383,7 +383,7 @@ def _check_numbers(group: str, **numbers: Any) -> None:
     for name, value in numbers.items():
         if not (is_finite(value) and value >= 0):
             raise CheckpointError(
-                f"{group}.{name} must be a finite number of at least 0, got {shown(value)}"
+                f"{group}.{name} must be a finite number of at least 0, got {describe_value(value)}"
             )
 
 
@@ -392,7 +392,7 @@ def _check_rope(group: str, values: Mapping[str, Any]) -> None:
     kind = values.get("rope_type", values.get("type", "default"))
     if kind not in ("default", "llama3"):
         raise CheckpointError(
-            f"{group}: rope_type must be 'default' or 'llama3', got {shown(kind)}"
+            f"{group}: rope_type must be 'default' or 'llama3', got {describe_value(kind)}"
         )
     names = ["rope_theta"]
     if kind == "llama3":
@@ -401,7 +401,7 @@ def _check_rope(group: str, values: Mapping[str, Any]) -> None:
     for name in names:
         if not (is_finite(values.get(name)) and values[name] > 0):
             raise CheckpointError(
-                f"{group}.{name} must be a finite number above 0, got {shown(values.get(name))}"
+                f"{group}.{name} must be a finite number above 0, got {describe_value(values.get(name))}"
             )
     if kind == "llama3" and values["low_freq_factor"] == values["high_freq_factor"]:
         raise CheckpointError(f"{group}: low_freq_factor and high_freq_factor must differ")
@@ -413,11 +413,13 @@ def check_inhibition(full_change: float | None) -> None:
     if full_change is not None and not (number and 0 < full_change < math.inf):
         raise CheckpointError(
             "inhibition_of_return must be None or the mean difference of pixel values, above 0, "
-            f"from which on a patch is not inhibited; got {shown(full_change)}"
+            f"from which on a patch is not inhibited; got {describe_value(full_change)}"
         )
 
 
 def _listed(scales: Any) -> list[int]:
     if not isinstance(scales, int | list | tuple):
-        raise CheckpointError(f"scales must look like '32+64+112+224', got {shown(scales)}")
+        raise CheckpointError(
+            f"scales must look like '32+64+112+224', got {describe_value(scales)}"
+        )
     return [scales] if isinstance(scales, int) else list(scales)

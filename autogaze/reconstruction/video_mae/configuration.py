@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from autogaze.checks import is_finite, shown, whole
+from autogaze.checks import describe_value, is_finite, whole
 from autogaze.errors import CheckpointError
 from autogaze.geometry import PatchPyramid
 
@@ -47,11 +47,11 @@ class VideoMAEConfig:
             if counts and (whole(value) is None or not 1 <= value <= 2**16):
                 raise CheckpointError(
                     f"{field.name} of a VideoMAE must be a whole number from 1 to 65536, got "
-                    f"{shown(value)}"
+                    f"{describe_value(value)}"
                 )
         if not (is_finite(self.layer_norm_eps) and self.layer_norm_eps >= 0):
             raise CheckpointError(
-                f"layer_norm_eps of a VideoMAE must be finite, got {shown(self.layer_norm_eps)}"
+                f"layer_norm_eps of a VideoMAE must be finite, got {describe_value(self.layer_norm_eps)}"
             )
         for name in ("", "decoder_"):
             width = getattr(self, f"{name}hidden_size")
@@ -77,7 +77,7 @@ class VideoMAEConfig:
         for name, value in known.items():
             if type(value) is not kinds[name]:
                 raise CheckpointError(
-                    f"{name} of a VideoMAE must be of type {kinds[name].__name__}, got {shown(value)}"
+                    f"{name} of a VideoMAE must be of type {kinds[name].__name__}, got {describe_value(value)}"
                 )
         return cls(**known)
 
