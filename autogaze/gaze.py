@@ -44,6 +44,9 @@ class Gaze:
         metric: the metric of `losses`: "canvas" if they are measured on the canvas,
             "predicted", or a reconstruction model's name.
         source: the video and tiling behind the clips (one clip per tile), if any.
+        predicted_losses: (B, T) the loss that the selector itself predicted to be left in every
+            frame, in units of what its weights were trained with; None of selectors that predict
+            none. After the frame's last patch, or before it where a cap ends a block of patches.
 
     Raises:
         GeometryError: values of other types, shapes that disagree; on a CPU also ids out of range
@@ -57,6 +60,7 @@ class Gaze:
     losses: Float[Tensor, "B T"] | None = None
     metric: str | None = None
     source: Source | None = None
+    predicted_losses: Float[Tensor, "B T"] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self.pyramid, self.ids, self.lengths, self.ordered, self.metric, self.source)
@@ -70,6 +74,7 @@ class Gaze:
             count = sum(lengths.flatten().tolist())  # a sum in 64 bits may wrap around
             raise GeometryError(f"lengths count {count} patches, but there are {total} ids")
         check_losses(self.losses, self.lengths)
+        check_losses(self.predicted_losses, self.lengths)
         if self.source is not None:
             expected = (self.source.tiles.num_tiles, self.source.num_frames)
             if tuple(self.lengths.shape) != expected:
@@ -281,12 +286,16 @@ class Gaze:
         cls, gazes: Sequence["Gaze"], ids: list[Tensor], dim: int, source: Source | None = None
     ) -> "Gaze":
         losses = [gaze.losses for gaze in gazes if gaze.losses is not None]
+        predicted = [gaze.predicted_losses for gaze in gazes if gaze.predicted_losses is not None]
         return cls(
             gazes[0].pyramid,
             torch.cat(ids) if ids else gazes[0].ids,
             torch.cat([gaze.lengths for gaze in gazes], dim=dim),
             ordered=all(gaze.ordered for gaze in gazes),
             losses=torch.cat(losses, dim=dim) if len(losses) == len(gazes) else None,
+            predicted_losses=(
+                torch.cat(predicted, dim=dim) if len(predicted) == len(gazes) else None
+            ),
             metric=gazes[0].metric,
             source=source,
         )
@@ -314,6 +323,9 @@ class Gaze:
             ids=torch.cat(ids) if ids else self.ids,
             lengths=self.lengths[:, start:stop],
             losses=None if self.losses is None else self.losses[:, start:stop],
+            predicted_losses=(
+                None if self.predicted_losses is None else self.predicted_losses[:, start:stop]
+            ),
             source=self.source and self.source.frames(start, stop),
         )
 
@@ -330,6 +342,9 @@ class Gaze:
             ids=self._ids(clip * self.num_frames, (clip + 1) * self.num_frames),
             lengths=self.lengths[clip : clip + 1],
             losses=None if self.losses is None else self.losses[clip : clip + 1],
+            predicted_losses=(
+                None if self.predicted_losses is None else self.predicted_losses[clip : clip + 1]
+            ),
             source=None,
         )
 
@@ -348,6 +363,9 @@ class Gaze:
             self,
             ids=self.ids.to(device),
             losses=None if self.losses is None else self.losses.to(device),
+            predicted_losses=(
+                None if self.predicted_losses is None else self.predicted_losses.to(device)
+            ),
         )
 
     def __repr__(self) -> str:
@@ -356,6 +374,9 @@ class Gaze:
             if self.losses is not None and self.losses.numel()
             else ""
         )
+        predicted = self.predicted_losses
+        if predicted is not None and predicted.numel():
+            loss += f", predicted loss={float(predicted.mean()):.4f}"
         return (
             f"Gaze(clips={self.num_clips}, frames={self.num_frames}, patches={self.num_patches}, "
             f"ratio={self.ratio:.4f}, pyramid={self.pyramid}{loss})"

@@ -5,6 +5,7 @@ A file holds these tensors, and the gaze's other fields as JSON in its metadata:
     ids            (N,)    int16, or int32 for pyramids of more than 32,767 patches
     lengths        (B, T)  int32
     losses         (B, T)  float32, if the gaze has any; their metric is the entry "judge"
+    predicted_losses (B, T)  float32, if the selector predicted them
     timestamps     (T,)    float64, if the gaze has a source
     frame_indices  (T,)    int64, likewise
 """
@@ -49,6 +50,8 @@ class GazeFields(Protocol):
     def ordered(self) -> bool: ...
     @property
     def losses(self) -> Tensor | None: ...
+    @property
+    def predicted_losses(self) -> Tensor | None: ...
     @property
     def metric(self) -> str | None: ...
     @property
@@ -109,10 +112,11 @@ def _fields(entries: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[s
         "metric": json.loads(entries["judge"]),
         "source": source,
     }
-    losses = tensors.get("losses")
+    losses, predicted = tensors.get("losses"), tensors.get("predicted_losses")
     check_fields(**fields)
     check_losses(losses, fields["lengths"])
-    return {**fields, "losses": losses}
+    check_losses(predicted, fields["lengths"])
+    return {**fields, "losses": losses, "predicted_losses": predicted}
 
 
 class GazeWriter:
@@ -136,6 +140,7 @@ class GazeWriter:
         self._ordered = True
         self._lengths: list[np.ndarray] = []  # (tiles, T) per chunk
         self._losses: list[np.ndarray | None] = []
+        self._predicted: list[np.ndarray | None] = []
         self._timestamps: list[float] = []
         self._frame_indices: list[int] = []
         self._starts: list[int] = []  # frames that chunks start with
@@ -171,8 +176,8 @@ class GazeWriter:
         self._ordered = self._ordered and gaze.ordered
         self._spool.write(gaze.ids.cpu().numpy().astype(self._type).tobytes())
         self._lengths.append(gaze.lengths.numpy().astype("<i4"))
-        losses = gaze.losses
-        self._losses.append(None if losses is None else losses.detach().cpu().float().numpy())
+        self._losses.append(_floats(gaze.losses))
+        self._predicted.append(_floats(gaze.predicted_losses))
         if gaze.source is not None:
             before = len(self._timestamps)
             self._starts.extend(before + start for start in gaze.source.chunk_starts)
@@ -186,9 +191,10 @@ class GazeWriter:
         if self._first.source is not None:
             tensors["timestamps"] = np.array(self._timestamps, dtype="<f8")
             tensors["frame_indices"] = np.array(self._frame_indices, dtype="<i8")
-        losses = [part for part in self._losses if part is not None]
-        if len(losses) == len(self._losses):
-            tensors["losses"] = np.concatenate(losses, axis=1)
+        for name, parts in (("losses", self._losses), ("predicted_losses", self._predicted)):
+            known = [part for part in parts if part is not None]
+            if len(known) == len(parts):
+                tensors[name] = np.concatenate(known, axis=1)
         tensors["lengths"] = np.concatenate(self._lengths, axis=1)
         layout = [(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()]
         layout.append(("ids", self._type, (int(tensors["lengths"].sum()),)))
@@ -217,6 +223,10 @@ class GazeWriter:
                 count = int(counts[chunk, tile])
                 self._spool.seek((int(ends[chunk, tile]) - count) * self._type.itemsize)
                 file.write(self._spool.read(count * self._type.itemsize))
+
+
+def _floats(losses: Tensor | None) -> np.ndarray | None:
+    return None if losses is None else losses.detach().cpu().float().numpy()
 
 
 def _metadata(gaze: GazeFields) -> dict[str, str]:

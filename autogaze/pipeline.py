@@ -246,7 +246,15 @@ class GazeStream:
                 losses = gaze.losses  # the selector has just measured it
             else:
                 losses = canvas_losses(part.frames, gaze)
-            gazes.append(replace(gaze, losses=losses.cpu(), metric="canvas"))
+            predicted = gaze.predicted_losses
+            gazes.append(
+                replace(
+                    gaze,
+                    losses=losses.cpu(),
+                    metric="canvas",
+                    predicted_losses=None if predicted is None else predicted.cpu(),
+                )
+            )
             self._select += chosen - began
             self._reconstruct += time.perf_counter() - chosen
         gaze = replace(Gaze.cat_clips(gazes), source=chunk.source)

@@ -41,4 +41,10 @@ def same(one: Gaze, other: Gaze) -> bool:
         and one.ordered == other.ordered
         and one.source == other.source
         and losses
+        and (one.predicted_losses is None) == (other.predicted_losses is None)
+        and (
+            one.predicted_losses is None
+            or other.predicted_losses is None
+            or bool(one.predicted_losses.allclose(other.predicted_losses, atol=1e-5))
+        )
     )

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 
+LOSSES = {"losses": "loss", "predicted_losses": "predicted_loss"}
+"""The losses that a gaze may have, and what each is called in a report."""
+
 
 @dataclass(frozen=True)
 class SelectorsCommand(Command):
@@ -109,7 +112,11 @@ def _gaze(path: Path) -> Facts:
         from autogaze.gaze import Gaze
 
         gaze = Gaze.load(path)  # says what is wrong
-        losses = None if gaze.losses is None else gaze.losses.double().numpy()
+        losses = {
+            name: values.double().numpy()
+            for name in LOSSES
+            if (values := getattr(gaze, name)) is not None
+        }
         pyramid = gaze.pyramid
         chosen = gaze.ids.numpy(), gaze.lengths.numpy(), losses
         return _gaze_facts(pyramid.scales, pyramid.patch_size, *chosen, gaze.metric, gaze.source)
@@ -123,7 +130,8 @@ def _facts_of_arrays(entries: Mapping[str, str], arrays: "Mapping[str, np.ndarra
 
     pyramid, metric = json.loads(entries["pyramid"]), json.loads(entries["judge"])
     scales, patch_size = pyramid["scales"], pyramid["patch_size"]
-    ids, lengths, losses = arrays["ids"], arrays["lengths"], arrays.get("losses")
+    ids, lengths = arrays["ids"], arrays["lengths"]
+    losses = {name: arrays[name] for name in LOSSES if name in arrays}
     num_patches = sum((scale // patch_size) ** 2 for scale in scales)
     # The same in every respect that `Gaze` checks, so that other files are left to it.
     if int(lengths.max(initial=0)) > len(ids) or sum(lengths.ravel().tolist()) != len(ids):
@@ -147,12 +155,9 @@ def _facts_of_arrays(entries: Mapping[str, str], arrays: "Mapping[str, np.ndarra
         and (lengths.size > 0 or max(lengths.shape) <= 2**20)
         and (not ids.size or 0 <= int(ids.min()) <= int(ids.max()) < num_patches)
         and not (slots[1:] == slots[:-1]).any()
-        and (
-            losses is None
-            or (
-                (losses.shape, losses.dtype.kind) == (lengths.shape, "f")
-                and np.isfinite(losses).all()
-            )
+        and all(
+            (values.shape, values.dtype.kind) == (lengths.shape, "f") and np.isfinite(values).all()
+            for values in losses.values()
         )
     )
     source = None
@@ -175,7 +180,7 @@ def _gaze_facts(
     patch_size: int,
     ids: "np.ndarray",
     lengths: "np.ndarray",
-    losses: "np.ndarray | None",
+    losses: "Mapping[str, np.ndarray]",
     metric: str | None,
     source: "Source | None",
 ) -> Facts:
@@ -193,10 +198,12 @@ def _gaze_facts(
         "ratio": len(ids) / max(1, lengths.size * sum(cells)),
         "by_scale": {f"{scale} px": int(n) for scale, n in zip(scales, kept, strict=True)},
     }
-    if losses is not None and losses.size:
-        facts["loss_mean"] = float(losses.mean())
-        facts["loss_max"] = float(losses.max())
-        facts["metric"] = facts["judge"] = metric
+    for name, short in LOSSES.items():
+        if name in losses and losses[name].size:
+            facts[f"{short}_mean"] = float(losses[name].mean())
+            facts[f"{short}_max"] = float(losses[name].max())
+            if name == "losses":
+                facts["metric"] = facts["judge"] = metric
     if source is not None:
         tiles = source.tiles
         facts["video"] = source.path

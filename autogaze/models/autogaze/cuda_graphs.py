@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.decoding import Slots
 from autogaze.models.autogaze.gaze_model import ConvHistory
-from autogaze.models.autogaze.limits import FrameLimits, stopped_slots
+from autogaze.models.autogaze.limits import FrameLimits, loss_left, stopped_slots
 from autogaze.models.autogaze.sampling import FrameSampling, sample_block
 
 WINDOW = 512
@@ -74,6 +74,7 @@ class StaticGazeState:
         self.kept = zeros(num_rows, K, dtype=torch.bool)
         self.unfed_valid = zeros(num_rows, K, dtype=torch.bool)
         self.left = zeros(num_rows, 1)
+        self.predicted = zeros(num_rows, dtype=torch.float32)
         self.threshold = zeros(num_rows, 1, dtype=torch.float32)
         self.log_weights = zeros(num_rows, V, dtype=torch.float32)
 
@@ -126,7 +127,7 @@ class StaticGazeState:
             if left == 0 or (limits.threshold is not None and bool(self.finished.all())):
                 break
             self._run(f"feed {window}", partial(self._feed_block, window))
-        return Slots(torch.cat(ids, 1), torch.cat(kept, 1))
+        return Slots(torch.cat(ids, 1), torch.cat(kept, 1), self.predicted.clone())
 
     def _make_room(self, tokens: int) -> None:
         self.longest += tokens  # an upper bound of every row's length, known without asking
@@ -171,6 +172,8 @@ class StaticGazeState:
         within = torch.arange(self.block_size, device=self.left.device) < self.left  # (B, K)
         stopped = stopped_slots(losses, self.threshold, first_block=first) & within
         active = ~self.finished[:, None]
+        left = loss_left(losses, self.left, stopped)
+        self.predicted.copy_(torch.where(active[:, 0], left, self.predicted))
         self.kept.copy_(active & within & ~stopped)
         self.unfed.copy_(torch.where(active, self.ids, self.unfed))
         self.unfed_valid.copy_(torch.where(active, self.kept, self.unfed_valid))

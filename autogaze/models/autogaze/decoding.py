@@ -19,7 +19,7 @@ from torch import Tensor
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.gaze_model import ConvHistory
 from autogaze.models.autogaze.kv_cache import Feed
-from autogaze.models.autogaze.limits import FrameLimits, stopped_slots
+from autogaze.models.autogaze.limits import FrameLimits, loss_left, stopped_slots
 from autogaze.models.autogaze.native.attention import new_kv_cache
 from autogaze.models.autogaze.sampling import FrameSampling, sample_block
 
@@ -31,10 +31,12 @@ class Slots:
     Attributes:
         ids: (B, k) patch ids, undefined where not kept.
         kept: (B, k) True where the patch is gazed at, False in padding.
+        losses: (B,) the loss predicted to be left in the frame (`limits.loss_left`).
     """
 
     ids: Int[Tensor, "B k"]
     kept: Bool[Tensor, "B k"]
+    losses: Float[Tensor, " B"] | None = None
 
 
 class GazeState:
@@ -93,18 +95,21 @@ class GazeState:
         active = list(range(self.num_rows))
         left = list(limits.caps)  # patches that each row may still take
         blocks: list[Slots] = []
+        predicted = torch.zeros(self.num_rows, device=hidden.device)
         while active:
             size = min(max(left), K)
             logits, losses = self.decoder.heads(hidden)  # (B, K, V + 1), (B, K)
             ids = sample_block(logits[:, :size, :V], taken, sampling)  # (B, size)
-            kept = going_on.expand(-1, size)
+            kept, stopped = going_on.expand(-1, size), None
+            room = torch.tensor(left, device=hidden.device)[:, None]
+            decides = going_on & (room > 0)
             if min(left) < size:  # some rows' caps end inside this block
-                room = torch.tensor(left, device=hidden.device)[:, None]
                 kept = kept & (torch.arange(size, device=hidden.device) < room)
             if limits.threshold is not None:
                 stopped = stopped_slots(losses[:, :size], limits.threshold, first_block=not blocks)
                 kept = kept & ~stopped
                 going_on = kept.all(1, keepdim=True)
+            predicted = torch.where(decides[:, 0], loss_left(losses, room, stopped), predicted)
             blocks.append(Slots(ids, kept))
             active = self._append(blocks[-1], left, active, stops=limits.threshold is not None)
             left = [max(0, count - size) for count in left]
@@ -113,6 +118,7 @@ class GazeState:
         return Slots(
             torch.cat([block.ids for block in blocks], 1),
             torch.cat([block.kept for block in blocks], 1),
+            predicted,
         )
 
     def _append(

@@ -93,7 +93,10 @@ class GridAdaptation:
                 order = turns.argsort(stable=True).to(mask.device)
                 chosen = mask[:, index, order]
                 mask[:, index, order] = chosen & (chosen.cumsum(-1) <= cap)
-        return Gaze.from_mask(self.target, mask)
+        losses = gaze.predicted_losses
+        if losses is not None:  # a frame's is the mean of its tiles'
+            losses = losses.unflatten(0, (-1, n * n)).mean(1)
+        return Gaze.from_mask(self.target, mask, predicted_losses=losses)
 
     def _tile_of_patch(self) -> Int[Tensor, " V"]:
         """The tile that proposes each patch of the target pyramid, row-major."""

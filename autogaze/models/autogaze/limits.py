@@ -58,6 +58,28 @@ def stopped_slots(
     return stopped
 
 
+def loss_left(
+    losses: Float[Tensor, "B K"],
+    room: Int[Tensor, "B 1"],
+    stopped: Bool[Tensor, "B k"] | None = None,
+) -> Float[Tensor, " B"]:
+    """The predicted loss that a block leaves in the frame of each row.
+
+    That of the slot that stopped the row; else of the slot behind its last patch, or of the last
+    slot where the block is full, since what comes after is predicted only if it is fed.
+
+    Args:
+        losses: predicted before each of the block's patches.
+        room: patches that each row may take from this block on.
+        stopped: slots that the stopping threshold ended, if there is one.
+    """
+    slot = room.clamp(min=0, max=losses.shape[1] - 1)
+    if stopped is not None:
+        stops = stopped & (torch.arange(stopped.shape[1], device=room.device) < room)
+        slot = torch.where(stops.any(1, keepdim=True), stops.int().argmax(1, keepdim=True), slot)
+    return losses.gather(1, slot)[:, 0].float()
+
+
 def frame_limits(
     caps: Caps | None,
     threshold: Threshold | None,

@@ -42,7 +42,14 @@ class Generation:
         lengths = torch.stack([frame.kept.sum(1) for frame in self.frames], 1)  # (B, T)
         ids = torch.cat([frame.ids for frame in self.frames], 1)
         kept = torch.cat([frame.kept for frame in self.frames], 1)
-        return Gaze(self.pyramid, ids[kept], lengths)
+        losses = [frame.losses for frame in self.frames if frame.losses is not None]
+        known = bool(losses) and len(losses) == len(self.frames)
+        return Gaze(
+            self.pyramid,
+            ids[kept],
+            lengths,
+            predicted_losses=torch.stack(losses, 1) if known else None,
+        )
 
     def to_padded(self) -> dict[str, Any]:
         """The dict of `Gaze.padded`, with the slots as they were generated."""
@@ -70,7 +77,11 @@ class Generation:
             longest = max(slot.ids.shape[1] for slot in slots)
             ids = [F.pad(slot.ids, (0, longest - slot.ids.shape[1])) for slot in slots]
             kept = [F.pad(slot.kept, (0, longest - slot.kept.shape[1])) for slot in slots]
-            frames.append(Slots(torch.cat(ids), torch.cat(kept)))
+            losses = [slot.losses for slot in slots if slot.losses is not None]
+            known = len(losses) == len(slots)
+            frames.append(
+                Slots(torch.cat(ids), torch.cat(kept), torch.cat(losses) if known else None)
+            )
         return cls(parts[0].pyramid, tuple(frames))
 
 
