@@ -22,6 +22,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses, reconstruct
 from autogaze.source import Source
+from autogaze.utils.device import trim_memory
 from autogaze.video.chunks import ChunkReader, VideoChunk
 from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles
@@ -230,6 +231,7 @@ class GazeStream:
     def __iter__(self) -> Iterator[GazedChunk]:
         for chunk in self._reader:  # which raises if it has no frame to give
             yield self._gaze(chunk)
+            trim_memory()  # or the heap of a long video grows by its fragments
 
     def _gaze(self, chunk: VideoChunk) -> GazedChunk:
         gazes, canvases = [], []

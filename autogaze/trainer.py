@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from autogaze.datasets.clip import ClipBatch
-from autogaze.errors import MissingExtraError, TrainingError
+from autogaze.errors import MissingExtraError, TrainingError, first_line
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
 from autogaze.training.algorithms import Algorithm
@@ -97,7 +97,7 @@ class Trainer:
                 self.num_steps,
                 data.max_unreadable,
             )
-        self.saved = True
+        self.unsaved: Exception | None = None  # why the newest weights could not be saved
 
     def fit(self) -> TrainingState:
         """Train to the end, or only validate; returns the state reached.
@@ -122,8 +122,10 @@ class Trainer:
                 self._validate(state.step)
             state = self._train(state, self.step)
         self.metrics_log.close()
-        if not self.saved:
-            raise TrainingError(f"{self.folder}: the trained weights could not be saved")
+        if self.unsaved is not None:
+            raise TrainingError(
+                f"{self.folder}: the trained weights could not be saved: {first_line(self.unsaved)}"
+            ) from self.unsaved
         return state
 
     def _train(self, state: TrainingState, step: TrainingStep) -> TrainingState:
@@ -200,9 +202,9 @@ class Trainer:
         trained_task = task if self.objective.train_task else None
         try:
             self.checkpoints.save(state, model, trained_task, optimizer, self.saved_options)
-            self.saved = True
+            self.unsaved = None
         except SAVE_ERRORS as error:
-            self.saved = False
+            self.unsaved = error
             log.error(
                 "the checkpoint of step %d could not be saved, training goes on and the last "
                 "good one is untouched: %s",

@@ -1,5 +1,6 @@
 """Exit codes and error messages of commands."""
 
+import io
 import logging
 import os
 import sys
@@ -71,6 +72,9 @@ def log_to_stderr() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # A name that the terminal's encoding cannot show is escaped (as stderr does it anyway).
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("autogaze: %(message)s"))
     log.handlers[:] = [handler]

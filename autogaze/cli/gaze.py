@@ -202,7 +202,6 @@ def gaze_one(job: Job, selector: "Selector", **options: Any) -> Summary:
     """Gaze at one video and write its files, all of them or none."""
     from autogaze.gaze_io import GazeWriter
     from autogaze.pipeline import GazeStream
-    from autogaze.utils.device import trim_memory
     from autogaze.utils.progress import ProgressBar
 
     files = job.files
@@ -228,8 +227,6 @@ def gaze_one(job: Job, selector: "Selector", **options: Any) -> Summary:
             for rendering in renderings:
                 rendering.add(chunk)
             render += time.perf_counter() - start
-            if renderings:
-                trim_memory()
             bar.advance(chunk.gaze.num_frames)
         # Leaving the block finishes every file; whatever goes wrong removes them all.
         finishing = time.perf_counter()
@@ -269,9 +266,10 @@ def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str]) -> list[Job]:
     for video in videos:
         files = {kind: _path(kind, value, video, len(videos)) for kind, value in outputs.items()}
         for kind, path in files.items():
-            check_writable(path)
-            real = path.resolve()
-            if real == Path(video).resolve():
+            if len(videos) == 1 or len(os.fsencode(path.name)) <= 255:
+                check_writable(path)  # one name that is too long fails alone, when its turn comes
+            real = Path(os.path.realpath(path))  # unlike Path.resolve, takes loops of links
+            if real == Path(os.path.realpath(video)):
                 raise OutputError(f"{path}: is the input video itself, choose another file")
             if real in owners:
                 first_kind, first_video = owners[real]

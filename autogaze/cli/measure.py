@@ -1,5 +1,6 @@
 """`autogaze measure`: reconstruction losses of a saved gaze, per frame and in all."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,7 +87,8 @@ class MeasureCommand(Command):
             )
         if self.picture is not None:
             check_output(self.picture, ".png", "--picture")
-            if self.picture.resolve() in (Path(self.video).resolve(), self.gaze.resolve()):
+            inputs = (os.path.realpath(self.video), os.path.realpath(self.gaze))
+            if os.path.realpath(self.picture) in inputs:
                 raise OutputError(
                     f"--picture {self.picture}: is the input itself, choose another file"
                 )

@@ -62,7 +62,7 @@ class DrawnClips(NamedClips):
         self.fixed = fixed or labels is not None
         self.labels = labels
         # Part of the clips' names: all that they depend on besides epoch and number.
-        origin = repr((self.kind, seed, self.settings, *sources)).encode()
+        origin = repr((self.kind, seed, self.settings, *sources)).encode(errors="surrogateescape")
         self.digest = hashlib.blake2b(origin, digest_size=4).hexdigest()
         self.numbers: Sequence[int] = range(num_clips)
         if labels is not None:

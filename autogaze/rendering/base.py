@@ -156,5 +156,6 @@ def frame_picture(
 
 
 def video_name(chunk: GazedChunk) -> str:
-    """Default title: the video's file name."""
-    return Path(chunk.source.path).name if chunk.source.path else "video"
+    """Default title: the video's file name; what is not UTF-8 in it is escaped."""
+    name = Path(chunk.source.path).name if chunk.source.path else "video"
+    return name.encode(errors="backslashreplace").decode()

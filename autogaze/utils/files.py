@@ -4,21 +4,33 @@ import json
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from string import hexdigits
 from typing import Any, NamedTuple
 
+from autogaze.checks import as_path
 from autogaze.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing stale is removed
+    fcntl = None  # type: ignore[assignment]
 
 
 class Part(NamedTuple):
-    """A complete file under a temporary name, and its final path."""
+    """A complete file under a temporary name, its final path, and the lock on it."""
 
     temporary: Path
     path: Path
+    lock: int | None = None
 
+
+_OLD = ".old"
+"""Suffix of the second link to an older file, while several are renamed."""
 
 _waiting: ContextVar[list[Part] | None] = ContextVar("waiting", default=None)
 """The files of the outermost open `all_or_none` block."""
@@ -35,19 +47,77 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
     """
-    path = Path(path)
+    path = as_path(path, OutputError)
     check_writable(path)
-    path = path.resolve()  # a link stays a link, what it points to is replaced
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    # A link stays a link, what it points to is replaced; unlike Path.resolve, takes loops of links.
+    path = Path(os.path.realpath(path))
     with all_or_none() as waiting:
+        temporary, lock = path, None
         try:
+            _remove_stale(path)
+            temporary, lock = _make_temporary(path)
             yield temporary
         except BaseException as error:
-            temporary.unlink(missing_ok=True)
+            if temporary != path:
+                temporary.unlink(missing_ok=True)
+            _unlock(lock)
             if isinstance(error, OSError):
                 raise _cannot_be_written(path, error) from error
             raise
-        waiting.append(Part(temporary, path))
+        waiting.append(Part(temporary, path, lock))
+
+
+def _temporary_name(path: Path, token: str) -> str:
+    """A name beside `path` with its suffix, not longer than names may be (255 bytes)."""
+    suffix = path.suffix if len(path.suffix) < 20 else ""
+    room = 255 - len(os.fsencode(f"..{'x' * 8}.part{suffix}"))
+    stem = os.fsencode(path.stem)[:room].decode(errors="ignore")
+    return f".{stem}.{token}.part{suffix}"
+
+
+def _make_temporary(path: Path) -> tuple[Path, int | None]:
+    """An empty file beside `path`, and a lock on it that ends with this process."""
+    while True:
+        temporary = path.with_name(_temporary_name(path, secrets.token_hex(4)))
+        lock = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        if fcntl is None:
+            os.close(lock)
+            return temporary, None
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.exists(temporary):  # another process may have taken it for stale just before
+            return temporary, lock
+        os.close(lock)
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove temporary files of this very output whose processes were killed.
+
+    A process holds a lock on its own: those that can be locked belong to nobody.
+    """
+    if fcntl is None:
+        return
+    pattern = _temporary_name(path, "*" * 8).split("*" * 8)
+    for name in os.listdir(path.parent):
+        token = name.removeprefix(pattern[0])[:8]
+        ours = name == f"{pattern[0]}{token}{pattern[1]}" and set(token) <= set(hexdigits)
+        old = name == f"{pattern[0]}{token}.part{_OLD}" and set(token) <= set(hexdigits)
+        found = path.with_name(name)
+        with suppress(OSError):
+            if old and time.time() - os.lstat(found).st_ctime > 60:  # lives for milliseconds
+                found.unlink()
+            elif ours and not old:
+                lock = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    found.unlink()
+                finally:
+                    os.close(lock)
 
 
 @contextmanager
@@ -76,6 +146,7 @@ def all_or_none() -> Iterator[list[Part]]:
         _waiting.reset(token)
         for part in parts:
             part.temporary.unlink(missing_ok=True)
+            _unlock(part.lock)
 
 
 def _rename(parts: Sequence[Part]) -> None:
@@ -85,7 +156,7 @@ def _rename(parts: Sequence[Part]) -> None:
     try:
         for part in parts:
             if part is not parts[-1] and part.path.exists():  # nothing can fail after the last
-                second = part.temporary.with_suffix(".old")
+                second = part.temporary.with_suffix(_OLD)
                 try:
                     os.link(part.path, second)
                     older[part.path] = second
@@ -111,6 +182,12 @@ def _rename(parts: Sequence[Part]) -> None:
 def check_writable(path: Path) -> None:
     """Raise `OutputError` now, before long work, if `path` cannot be written later."""
     folder = path.parent
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # a name that is too long, a loop of links
+        raise _cannot_be_written(path, error) from error
     if path.is_dir():
         raise OutputError(f"{path}: is a folder, expected a file name to write to")
     if path.exists() and not path.is_file():

@@ -11,7 +11,7 @@ import torch
 
 def seeded(*parts: int | str) -> torch.Generator:
     """CPU generator seeded by the parts: `seeded("video", seed, epoch, index)`."""
-    text = "/".join(map(str, parts)).encode()
+    text = "/".join(map(str, parts)).encode(errors="surrogateescape")
     seed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
     return torch.Generator().manual_seed(seed & (2**63 - 1))
 

@@ -1,12 +1,16 @@
 """Files appear whole and together, or not at all."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from autogaze.errors import OutputError
 from autogaze.utils.files import all_or_none, check_writable, replacing
+
+ROOT = Path(__file__).parents[2]
 
 
 def write(path: Path, words: str) -> None:
@@ -130,3 +134,44 @@ def test_folders_that_take_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("autogaze.utils.files.tempfile.TemporaryFile", read_only)
     with pytest.raises(OutputError, match=r"/x: .*Read-only file system$"):
         check_writable(tmp_path / "x")
+
+
+def killed_writer(path: Path) -> Path:
+    """Kill a process in the middle of writing; its temporary file."""
+    before = set(path.parent.iterdir())
+    program = (
+        "import os, sys; from autogaze.utils.files import replacing\n"
+        "with replacing(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT)
+    assert done.returncode == -9
+    (left,) = set(path.parent.iterdir()) - before
+    return left
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a b [1].safetensors", "é" * 120 + ".mp4", "noending"])
+def test_what_a_killed_process_left_goes_with_the_next_run(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    left, other = killed_writer(path), killed_writer(tmp_path / "other.txt")
+    with replacing(path) as temporary:
+        assert not left.exists()
+        temporary.write_text("whole")
+        with replacing(path) as second:  # another run at the same time keeps its file
+            second.write_text("whole")
+            assert temporary.exists()
+    assert {each.name for each in tmp_path.iterdir()} == {name, other.name}
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "x" * 251 + ".png", "é" * 120 + ".safetensors"])
+def test_the_longest_names_that_there_can_be(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, "text")
+    assert contents(tmp_path) == {name: "text"}
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "é" * 130, "loop", "a\0b"])
+def test_names_that_no_file_can_have(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError):
+        write(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]

@@ -1,0 +1,57 @@
+"""Names that are too long, not UTF-8, or that the terminal cannot show."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import run
+from tests.clips import make_video
+
+RAW = os.fsdecode(b"caf\xe9.mp4")
+"""A name in Latin-1, which is not UTF-8."""
+
+
+def test_a_name_that_is_too_long_fails_alone(video: Path, folder: Path) -> None:
+    long = video.with_name("x" * 250 + ".mp4")
+    long.write_bytes(video.read_bytes())
+    paths = ("gaze", video, long, "--ratio", 0.1, "--tiles", "one", "--json")
+    result = run(*paths, "--out", folder)
+    assert result.exit_code == 1
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["ok"] for line in lines] == [True, False]
+    assert "x" * 250 in lines[1]["error"]
+    assert [path.name for path in folder.iterdir()] == ["square.safetensors"]
+
+
+@pytest.mark.parametrize("name", [RAW, "é中.mp4", "x" * 300 + ".mp4"])
+@pytest.mark.parametrize("command", [["gaze", "--json"], ["info"]])
+def test_videos_of_any_name_in_an_ascii_terminal(
+    name: str, command: list[str], tmp_path: Path
+) -> None:
+    exists = len(name) < 255
+    if exists:
+        make_video(tmp_path / name, 3)
+    done = subprocess.run(
+        [sys.executable, "-m", "autogaze", *command, str(tmp_path / name)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert done.returncode == (0 if exists else 2), done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_plot_and_labels_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    make_video(videos / RAW, 4)
+    plot, out = tmp_path / "plot.png", tmp_path / "labels.json"
+    result = run("gaze", videos / RAW, "--ratio", 0.1, "--tiles", "one", "--plot", plot)
+    assert result.exit_code == 0, result.output
+    assert plot.is_file()
+    result = run("label", videos, "--out", out, "--clip-len", 2, "--scales", "32+64")
+    assert result.exit_code == 0, result.output
+    assert [name.endswith(RAW) for name in json.loads(out.read_text())] == [True]
