@@ -12,7 +12,16 @@ ROOT = Path(__file__).resolve().parents[1]
 CONCERNED = [
     *(
         f"tests/models/autogaze/test_{name}.py"
-        for name in ("modeling", "configuration", "decoder", "processing", "scoring")
+        for name in (
+            "call",
+            "configuration",
+            "decoder",
+            "modeling",
+            "output",
+            "processing",
+            "published",
+            "scoring",
+        )
     ),
     "tests/conformance",
     "tests/test_published_code.py",

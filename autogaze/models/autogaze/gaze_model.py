@@ -11,17 +11,24 @@ from autogaze.models.autogaze.configuration import (
     VisionModelConfig,
 )
 from autogaze.models.autogaze.decoder import GazeDecoder
+from autogaze.models.autogaze.hook import GazingHook
 
 ConvHistory = list[Tensor]
 """Streaming state of the vision stem: each block's last two input frames, (B, C, 2, h, w)."""
 
 
 class GazeModel(nn.Module):
-    """All modules that carry weights."""
+    """All modules that carry weights.
+
+    Attributes:
+        hook: rules for what is chosen (`autogaze.models.autogaze.hook`); None: no more than the
+            call's own limits.
+    """
 
     def __init__(self, config: GazeModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.hook: GazingHook | None = None
         self.vision_model = VisionStem(config.vision_model_config)
         self.connector = Connector(config.connector_config)
         self.gaze_decoder = GazeDecoder(config.gaze_decoder_config)

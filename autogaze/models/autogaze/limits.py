@@ -16,8 +16,12 @@ from autogaze.models.autogaze.configuration import AutoGazeConfig
 Caps = Sequence[int] | Int[Tensor, "rows T"]
 """The most patches gazed at: one number per frame, or one per row and frame."""
 
-Threshold = float | Float[Tensor, " rows"]
-"""Stopping threshold, a predicted loss: one number, or one per row."""
+Threshold = float | Float[Tensor, " rows"] | Float[Tensor, "rows T"]
+"""Stopping threshold, a predicted loss: one number, one per row, or one per row and frame."""
+
+NOT_ALLOWED = -1e4
+"""Log of the factor on the probability of patches that may not be chosen: zero in any softmax. It
+is finite, so that rows which have finished can be sampled beside others without NaN."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,29 @@ class FrameLimits:
         caps: the most patches each row may take, in [1, V].
         threshold: predicted loss at which a row stops, (rows, 1) where each has its own;
             None never stops.
+        allowed: the patches each row may choose, at least as many as its cap; None: all.
     """
 
     caps: tuple[int, ...]
     threshold: float | Float[Tensor, "rows 1"] | None
+    allowed: Bool[Tensor, "rows V"] | None = None
 
     def of_rows(self, rows: slice) -> "FrameLimits":
         """The limits of a slice of rows."""
         own = isinstance(self.threshold, Tensor)
         threshold = self.threshold[rows] if own else self.threshold  # type: ignore[index]
-        return FrameLimits(self.caps[rows], threshold)
+        allowed = None if self.allowed is None else self.allowed[rows]
+        return FrameLimits(self.caps[rows], threshold, allowed)
+
+    def log_weights(
+        self, log_weights: Float[Tensor, "rows V"] | None = None
+    ) -> Float[Tensor, "rows V"] | None:
+        """Log of the factors on probabilities, those of patches that are not allowed included."""
+        if self.allowed is None:
+            return log_weights
+        barred = torch.zeros_like(self.allowed, dtype=torch.float32)
+        barred = barred.masked_fill(~self.allowed, NOT_ALLOWED)
+        return barred if log_weights is None else barred + log_weights
 
 
 def stopped_slots(
@@ -112,14 +129,20 @@ def frame_limits(
     wrong = [cap for row in rows for cap in row if not 1 <= cap <= num_patches]
     if wrong:
         raise SelectorError(f"caps must lie in [1, {num_patches}], got {wrong[0]}")
+    thresholds: Sequence[float | Tensor | None] = [threshold] * num_frames
     if isinstance(threshold, Tensor):
-        if threshold.shape != (num_rows,):
+        if threshold.shape not in ((num_rows,), (num_rows, num_frames)):
             raise SelectorError(
-                f"threshold must be a number or one for each of {num_rows} rows, "
-                f"got {tuple(threshold.shape)}"
+                f"threshold must be a number, one for each of {num_rows} rows, or "
+                f"({num_rows}, {num_frames}); got {tuple(threshold.shape)}"
             )
-        threshold = threshold[:, None]
-    return [FrameLimits(tuple(column), threshold) for column in zip(*rows, strict=True)]
+        if threshold.ndim == 1:
+            threshold = threshold[:, None].expand(-1, num_frames)
+        thresholds = threshold.split(1, dim=1)
+    return [
+        FrameLimits(tuple(column), each)
+        for column, each in zip(zip(*rows, strict=True), thresholds, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -147,25 +170,55 @@ def draw_settings(
     Raises:
         CheckpointError: an unknown strategy, or ratios outside [0, 1].
     """
-    phase = "training" if training else "inference"
+    threshold = draw_threshold(config, training=training, generator=generator)
+    ratio = draw_mean_ratio(config, training=training, generator=generator)
+    frames = share_out(config, ratio, num_frames, training=training, generator=generator)
+    return GazeSettings(frames, threshold)
+
+
+def draw_threshold(
+    config: AutoGazeConfig, *, training: bool, generator: torch.Generator | None = None
+) -> float | None:
+    """The stopping threshold by the config's strategy; None where it asks for none."""
+    phase = _phase(training)
     strategy = f"sample_strategy_during_{phase}"
+    alone = config.gazing_ratio_each_frame_config.get(strategy) == "self"
+    if not (alone or getattr(config, f"has_task_loss_requirement_during_{phase}")):
+        return None
+    return _draw_threshold(config.task_loss_requirement_config, strategy, generator)
+
+
+def draw_mean_ratio(
+    config: AutoGazeConfig, *, training: bool, generator: torch.Generator | None = None
+) -> float | None:
+    """The clip's mean ratio by the config's strategy; None where the threshold alone decides."""
+    strategy = f"sample_strategy_during_{_phase(training)}"
+    if config.gazing_ratio_each_frame_config.get(strategy) == "self":
+        return None
+    return _draw_mean_ratio(config.gazing_ratio_config, strategy, generator)
+
+
+def share_out(
+    config: AutoGazeConfig,
+    ratio: float | None,
+    num_frames: int,
+    *,
+    training: bool,
+    generator: torch.Generator | None = None,
+) -> Ratio | None:
+    """A clip's mean ratio over its frames, by the config's strategy."""
     spread = config.gazing_ratio_each_frame_config
-    kind = spread.get(strategy)
-    threshold = None
-    if getattr(config, f"has_task_loss_requirement_during_{phase}") or kind == "self":
-        threshold = _draw_threshold(config.task_loss_requirement_config, strategy, generator)
-    if kind == "self":
-        return GazeSettings(None, threshold)
-    ratio = _draw_mean_ratio(config.gazing_ratio_config, strategy, generator)
+    kind = spread.get(f"sample_strategy_during_{_phase(training)}")
+    if kind == "self" or ratio is None:
+        return None
     if kind == "uniform":
-        return GazeSettings(ratio, threshold)
+        return ratio
     if kind == "dirichlet":
         alpha = _concentrations(spread.get("dirichlet"), num_frames)
         # A Dirichlet draw is gamma draws, normalised; this one takes a generator.
         gammas = torch._standard_gamma(alpha, generator=generator)
         shares = gammas / gammas.sum().clamp_min(1e-12)
-        frames = (shares * ratio * num_frames).clamp(0, 1)
-        return GazeSettings(frames.tolist(), threshold)
+        return (shares * ratio * num_frames).clamp(0, 1).tolist()
     raise _unknown("gazing_ratio_each_frame_config", kind, ("uniform", "dirichlet", "self"))
 
 
@@ -181,6 +234,10 @@ def usual_threshold(config: AutoGazeConfig) -> float | None:
         ends = [_number(options, group, "uniform", f"{name}_{end}") for end in ("min", "max")]
         return sum(ends) / 2
     return None
+
+
+def _phase(training: bool) -> str:
+    return "training" if training else "inference"
 
 
 def _draw_mean_ratio(

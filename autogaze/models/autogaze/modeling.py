@@ -10,15 +10,28 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from autogaze.clips import Ratio, as_frames, check_ratio, frame_caps
+from autogaze.clips import as_frames, frame_caps
 from autogaze.errors import AutoGazeError, CheckpointError, SelectorError, first_line
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.call import (
+    as_table,
+    per_row,
+    read_gazing_info,
+    read_ratio,
+    read_requirement,
+)
 from autogaze.models.autogaze.configuration import AutoGazeConfig
-from autogaze.models.autogaze.gaze_model import Connector, GazeModel
+from autogaze.models.autogaze.gaze_model import Connector
 from autogaze.models.autogaze.grid_adaptation import GridAdaptation
-from autogaze.models.autogaze.limits import Caps, Threshold, draw_settings
-from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze
+from autogaze.models.autogaze.limits import Caps, Threshold
+from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze, resume
+from autogaze.models.autogaze.published import (
+    PublishedAttributes,
+    PublishedGazeModel,
+    complete,
+    frame_relative,
+)
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import Scores, score
 from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, ClipStream, Generation
@@ -31,7 +44,7 @@ from autogaze.utils.checkpoints import (
 from autogaze.utils.hub import no_weights, weight_files
 
 
-class AutoGaze(PreTrainedModel):
+class AutoGaze(PublishedAttributes, PreTrainedModel):
     """The learned selector (AutoGaze, section 3).
 
     Videos are (B, T, 3, H, W), normalised by `AutoGazeImageProcessor`; frames of
@@ -39,6 +52,7 @@ class AutoGaze(PreTrainedModel):
     takes plain RGB and returns a `Gaze`.
 
     Attributes:
+        gazing_model: the network; its `hook` can rule what is chosen (`autogaze.models.autogaze.hook`).
         memory_budget: bytes that gazing at one micro-batch of clips may take.
         static_shapes: gaze with shapes that never change, which a GPU replays as CUDA graphs
             (`autogaze.models.autogaze.cuda_graphs`); None: on a GPU. The gazes are the same.
@@ -52,18 +66,10 @@ class AutoGaze(PreTrainedModel):
 
     def __init__(self, config: AutoGazeConfig) -> None:
         super().__init__(config)
-        self.gazing_model = GazeModel(config.gaze_model_config)
+        self.gazing_model = PublishedGazeModel(config)
         self.memory_budget = DEFAULT_MEMORY_BUDGET
         self.static_shapes: bool | None = None
         self.post_init()
-
-    @property
-    def pyramid(self) -> PatchPyramid:
-        return self.config.pyramid
-
-    @property
-    def num_vision_tokens_each_frame(self) -> int:
-        return self.config.num_vision_tokens_each_frame
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -187,7 +193,7 @@ class AutoGaze(PreTrainedModel):
             caps: the most patches per frame, or (rows, T) where every row has its own;
                 None is V for all.
             threshold: stop a frame where the predicted loss is at most this; a number,
-                or one per row.
+                one per row, or (rows, T).
             sampling: likeliest patches, or sampling at a temperature.
             stream: stream to continue; None starts a new one.
             repetitions: rows per clip of a new stream; row = repetition * B + clip.
@@ -211,97 +217,98 @@ class AutoGaze(PreTrainedModel):
             padded = gaze.to_padded()
         else:
             padded = gaze.padded() if isinstance(gaze, Gaze) else gaze
-        slots = [int(count) for count in padded["num_gazing_each_frame"]]
-        frame = torch.repeat_interleave(torch.arange(len(slots)), torch.tensor(slots))
-        ids = padded["gazing_pos"] - (self.pyramid.num_patches * frame).to(video.device)
+        ids, kept, slots = frame_relative(padded, self.pyramid.num_patches)
         tokens, _ = self.gazing_model.vision_tokens(video)
-        return score(
-            self.gazing_model.gaze_decoder, tokens, ids, ~padded["if_padded_gazing"].bool(), slots
-        )
+        return score(self.gazing_model.gaze_decoder, tokens, ids, kept, slots)
 
     def forward(
         self,
         inputs: dict[str, Tensor] | Tensor | None = None,
-        gazing_info: dict[str, Any] | None = None,
-        *,
-        video: Shaped[Tensor, "B T 3 H W"] | None = None,
-        gazing_ratio: Ratio | Tensor | None = None,
-        task_loss_requirement: float | Tensor | None = None,
+        gazing_info: Any = None,
+        gazing_ratio: Any = None,
+        task_loss_requirement: Any = None,
         target_scales: list[int] | str | None = None,
         target_patch_size: int | None = None,
-        temperature: float = 0.0,
-        generator: torch.Generator | None = None,
         generate_only: bool = False,
         use_cache: bool = False,
         past_key_values: PastGaze | None = None,
         past_inputs_embeds: Any = None,
         past_attention_mask: Any = None,
         past_conv_values: Any = None,
+        *,
+        video: Shaped[Tensor, "B T 3 H W"] | None = None,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> AutoGazeOutput:
         """Gaze at a video, or score given gazes.
 
         Args:
             inputs: {"video": (B, T, 3, H, W)}, normalised; or the video itself.
-            gazing_info: gazes to score instead of gazing.
+            gazing_info: gazes to score instead of gazing; an empty dict is none.
             gazing_ratio: cap as a share of all patches, a number or one per frame; without a
-                threshold every frame takes exactly that share.
-            task_loss_requirement: predicted loss at which a frame stops.
+                threshold every frame takes exactly that share, one patch at least. Above 1 means
+                all.
+            task_loss_requirement: predicted loss at which a frame stops, a number or (B, T).
             target_scales, target_patch_size: gaze for an encoder with this grid.
-            temperature: of sampling; 0 takes the likeliest patches.
             generate_only: leave the scores out.
             use_cache: return the caches that gazing at the next frames needs.
             past_key_values: cache to continue. The three other caches are views of it, which
                 AutoGaze's users pass on.
+            temperature: of sampling; 0 takes the likeliest patches.
+
+        Returns:
+            The known keys, None where a call has no such value: caches without `use_cache`,
+            scores with `generate_only`, `task_loss_requirement` (B, T) without one. `scales` are
+            the model's own for other encoders' grids too, whose masks and ids the rest speaks of.
 
         Raises:
-            SelectorError: no video, NaN frames, a ratio outside (0, 1], an outdated past.
+            SelectorError: no video, NaN frames, a negative ratio, an outdated past.
             GeometryError: target scales that do not fit.
         """
         video = _video(inputs, video)
         _check_video(video)
         adaptation = self._adaptation(target_scales, target_patch_size)
-        if adaptation is not None:
-            video = adaptation.cut(video)
-        if gazing_info is not None:
-            scores = self.score(video, gazing_info)
-            gaze = Gaze.from_padded(gazing_info, self.pyramid)
-            return AutoGazeOutput(dict(gazing_info), gaze, lambda: scores)
+        clips = video if adaptation is None else adaptation.cut(video)
+        given = read_gazing_info(gazing_info)
+        if given is not None:
+            scores = self.score(clips, given)
+            gaze = Gaze.from_padded(given, self.pyramid)
+            return AutoGazeOutput(complete(given, gaze), gaze, lambda: scores)
 
         B, T = video.shape[:2]
-        ratio = gazing_ratio.tolist() if isinstance(gazing_ratio, Tensor) else gazing_ratio
-        threshold = None if task_loss_requirement is None else float(task_loss_requirement)
-        if ratio is None and threshold is None:
-            drawn = draw_settings(self.config, T, training=self.training, generator=generator)
-            ratio, threshold = drawn.ratio, drawn.threshold
-        check_ratio(ratio)
-        stream = _resume(
+        ratio, requirement = gazing_ratio, task_loss_requirement
+        if ratio is None and requirement is None:
+            requirement = self.get_task_loss_requirement(generator=generator)
+            mean_ratio = self.get_gazing_ratio(generator=generator)
+            ratio = self.get_gazing_ratio_each_frame(mean_ratio, T, generator=generator)
+        ratio, threshold = read_ratio(ratio), read_requirement(requirement, B, T)
+        stream = resume(
             past_key_values, (past_inputs_embeds, past_attention_mask, past_conv_values)
         )
         if stream is None and use_cache:
-            stream = self.stream(B, num_frames=max(T, self.config.max_num_frames))
+            stream = self.stream(len(clips), num_frames=max(T, self.config.max_num_frames))
         generation = self.generate(
-            video,
+            clips,
             caps=frame_caps(ratio, T, self.pyramid.num_patches),
-            threshold=threshold,
+            threshold=per_row(threshold, len(clips) // B),
             sampling=Sampling(temperature, generator),
             stream=stream,
         )
         gaze = generation.to_gaze()
         if adaptation is not None:
             gaze = adaptation.stitch(gaze)
-            values = gaze.padded()
+            values = {**gaze.padded(), "scales": self.scales}
         else:
             values = generation.to_padded()
         values["has_task_loss_requirement"] = threshold is not None
-        values["task_loss_requirement"] = threshold
+        values["task_loss_requirement"] = as_table(threshold, video)
         if use_cache and stream is not None:
-            values.update(PastGaze(stream, stream.num_frames).views())
-            values["past_inputs_embeds"] = values["past_input_embeds"]
+            values |= PastGaze(stream, stream.num_frames).views()
         if generate_only or adaptation is not None or past_key_values is not None:
             return AutoGazeOutput(values, gaze)
         output = AutoGazeOutput(values, gaze, lambda: self.score(video, generation))
         if self.training and torch.is_grad_enabled():
-            output["log_action_probs"]
+            output.settle()
         return output
 
     def _adaptation(
@@ -348,18 +355,6 @@ def _mean_cap(caps: Caps | None) -> int | None:
         return None
     most = caps.amax(0).tolist() if isinstance(caps, Tensor) else list(caps)
     return -(-sum(most) // max(1, len(most)))
-
-
-def _resume(past: PastGaze | None, views: tuple[Any, ...]) -> ClipStream | None:
-    if past is None:
-        if any(view is not None for view in views):
-            raise SelectorError("past caches given without past_key_values; pass all four on")
-        return None
-    if not isinstance(past, PastGaze):
-        raise SelectorError(
-            f"past_key_values must be what an earlier call returned, got {type(past).__name__}"
-        )
-    return past.resume()
 
 
 AutoConfig.register("autogaze", AutoGazeConfig, exist_ok=True)

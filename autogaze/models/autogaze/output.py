@@ -1,7 +1,9 @@
 """Output of `AutoGaze.forward`: the padded dict, with scores that are computed when first read."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,41 +15,147 @@ from autogaze.models.autogaze.scoring import Scores
 from autogaze.models.autogaze.streaming import ClipStream
 
 SCORED = ("log_action_probs", "task_loss_prediction")
+PAST = ("past_key_values", "past_input_embeds", "past_attention_mask", "past_conv_values")
+KEYS = (
+    "gazing_pos",
+    "if_padded_gazing",
+    "num_gazing_each_frame",
+    "gazing_mask",
+    "scales",
+    "frame_sampling_rate",
+    "num_vision_tokens_each_frame",
+    *SCORED,
+    "task_loss_requirement",
+    "has_task_loss_requirement",
+    *PAST,
+)
+"""The known keys. All of them are there; what a call did not compute is None."""
 
 
 class AutoGazeOutput(dict):
     """The padded dict of AutoGaze's users, its keys also as attributes, and the ragged `gaze`.
 
     `log_action_probs` and `task_loss_prediction` cost a pass over the whole clip, as much as
-    gazing itself: it runs when one of them is first read (in training at once, to keep the graph).
+    gazing itself: it runs when one of them is first read, be it by `dict(output)` or `items()`
+    (in training at once, to keep the graph).
+
+    Args:
+        values: the keys that were computed.
+        gaze: the same gaze, ragged.
+        score: computes the scores; None: there are none.
     """
 
     def __init__(
-        self, values: dict[str, Any], gaze: Gaze, score: Callable[[], Scores] | None = None
+        self,
+        values: Any = (),
+        gaze: Gaze | None = None,
+        score: Callable[[], Scores] | None = None,
     ) -> None:
-        super().__init__(values)
-        self.gaze = gaze
+        super().__init__(dict.fromkeys(KEYS))
+        super().update(values)
+        self._gaze = gaze
         self._score = score
 
+    @property
+    def gaze(self) -> Gaze:
+        """The gaze without padding.
+
+        Raises:
+            SelectorError: this is a copy that was made key by key, which does not say the patch size.
+        """
+        if self._gaze is None:
+            raise SelectorError(
+                "this copy of an output has only its keys: use output.to(device), output.copy() or "
+                "Gaze.from_padded(output, pyramid)"
+            )
+        device = self["gazing_pos"].device
+        if self._gaze.device != device:
+            self._gaze = self._gaze.to(device)
+        return self._gaze
+
+    def settle(self) -> None:
+        """Compute the scores, if there are some that have not been computed."""
+        if self._score is not None:
+            scores = self._score()
+            self._score = None
+            for key, value in zip(SCORED, (scores.log_probs, scores.predicted_losses), strict=True):
+                if super().__getitem__(key) is None:
+                    self[key] = value
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "AutoGazeOutput":
+        """The output with its tensors on a device; `past_key_values` stays on the model's."""
+        moved_score = None
+        if self._score is not None:
+            moved_score = partial(_scores_on, device, self._score)
+        return AutoGazeOutput(
+            _moved(dict(super().items()), device, non_blocking),
+            self._gaze,  # follows when it is read
+            moved_score,
+        )
+
+    def __getitem__(self, key: str) -> Any:
+        if key in SCORED:
+            self.settle()
+        return super().__getitem__(key)
+
     def __missing__(self, key: str) -> Any:
-        if key in SCORED and self._score is not None:
-            scores, self._score = self._score(), None
-            self["log_action_probs"] = scores.log_probs
-            self["task_loss_prediction"] = scores.predicted_losses
-            return self[key]
+        if key == "past_inputs_embeds":  # as the argument that takes it is called
+            return self["past_input_embeds"]
         raise KeyError(key)
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key in self else default  # noqa: SIM401 - get is what we define
-
-    def __contains__(self, key: object) -> bool:
-        return super().__contains__(key) or (key in SCORED and self._score is not None)
 
     def __getattr__(self, key: str) -> Any:
         try:
             return self[key]
         except KeyError:
             raise AttributeError(key) from None
+
+    # What reads all values computes the scores. `__iter__` is here so that `dict(output)` does not
+    # copy the table behind our back.
+
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()
+
+    def items(self) -> Any:
+        self.settle()
+        return super().items()
+
+    def values(self) -> Any:
+        self.settle()
+        return super().values()
+
+    def pop(self, key: str, *default: Any) -> Any:
+        if key in SCORED:
+            self.settle()
+        return super().pop(key, *default)
+
+    def copy(self) -> "AutoGazeOutput":
+        return AutoGazeOutput(dict(super().items()), self._gaze, self._score)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "AutoGazeOutput":
+        values = deepcopy(dict(super().items()), memo)
+        return AutoGazeOutput(values, deepcopy(self._gaze, memo), self._score)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AutoGazeOutput, (dict(self), self._gaze)
+
+
+def _scores_on(device: torch.device | str | int, score: Callable[[], Scores]) -> Scores:
+    scores = score()
+    return replace(scores, **_moved(vars(scores), device, False))
+
+
+def _moved(value: Any, device: torch.device | str | int, non_blocking: bool) -> Any:
+    """Tensors in lists, tuples and dicts on another device; all else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=non_blocking)
+    if isinstance(value, list | tuple):
+        return type(value)(_moved(each, device, non_blocking) for each in value)
+    if isinstance(value, Mapping):
+        return {key: _moved(each, device, non_blocking) for key, each in value.items()}
+    return value
 
 
 @dataclass(frozen=True)
@@ -82,6 +190,26 @@ class PastGaze:
             "past_attention_mask": [_attention_mask(state.lengths) for state in states],
             "past_conv_values": [state.history for state in states],
         }
+
+
+def resume(past: PastGaze | None, views: tuple[Any, ...]) -> ClipStream | None:
+    """The stream behind `past_key_values`; None where a call starts a new one.
+
+    Args:
+        views: the three other caches, which say nothing that `past` does not.
+
+    Raises:
+        SelectorError: caches of another kind, or an outdated past.
+    """
+    if past is None:
+        if any(view is not None for view in views):
+            raise SelectorError("past caches given without past_key_values; pass all four on")
+        return None
+    if not isinstance(past, PastGaze):
+        raise SelectorError(
+            f"past_key_values must be what an earlier call returned, got {type(past).__name__}"
+        )
+    return past.resume()
 
 
 def _attention_mask(lengths: list[int]) -> Tensor:

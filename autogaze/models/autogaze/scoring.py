@@ -151,6 +151,35 @@ class _Sequence:
     ends_block: Bool[Tensor, " S"]
 
 
+def embed_sequence(
+    decoder: GazeDecoder,
+    vision_tokens: Float[Tensor, "B T tokens C"],
+    ids: Int[Tensor, "B S"],
+    kept: Bool[Tensor, "B S"],
+    slots: list[int],
+) -> tuple[Float[Tensor, "B N C"], Bool[Tensor, "B N"]]:
+    """What the decoder reads: every frame's vision tokens, then the patches chosen in it.
+
+    Returns:
+        The sequence, padded slots as EOS; and False where padding is.
+
+    Raises:
+        SelectorError: gazes that do not fit the video.
+    """
+    B, T, num_tokens = vision_tokens.shape[:3]
+    if len(slots) != T or sum(slots) != ids.shape[1] or ids.shape[0] != B:
+        raise SelectorError(
+            f"gazes of {ids.shape[0]} clips, {len(slots)} frames and {sum(slots)} slots "
+            f"({ids.shape[1]} given) do not fit a video of {B} clips and {T} frames"
+        )
+    eos = decoder.config.vocab_size - 1
+    embedded = decoder.model.embed_tokens(torch.where(kept, ids, eos)).split(slots, 1)
+    sequence = torch.cat([x for t in range(T) for x in (vision_tokens[:, t], embedded[t])], 1)
+    vision = kept.new_ones(B, num_tokens)
+    valid = torch.cat([x for part in kept.split(slots, 1) for x in (vision, part)], 1)
+    return sequence, valid
+
+
 def _forward(
     decoder: GazeDecoder,
     vision_tokens: Float[Tensor, "B T tokens C"],
@@ -158,17 +187,9 @@ def _forward(
     kept: Bool[Tensor, "B S"],
     slots: list[int],
 ) -> _Sequence:
-    B, T, num_tokens = vision_tokens.shape[:3]
-    if len(slots) != T or sum(slots) != ids.shape[1] or ids.shape[0] != B:
-        raise SelectorError(
-            f"gazes of {ids.shape[0]} clips, {len(slots)} frames and {sum(slots)} slots "
-            f"({ids.shape[1]} given) do not fit a video of {B} clips and {T} frames"
-        )
-    K, eos = decoder.config.num_multi_token_pred, decoder.config.vocab_size - 1
-    embedded = decoder.model.embed_tokens(torch.where(kept, ids, eos)).split(slots, 1)
-    sequence = torch.cat([x for t in range(T) for x in (vision_tokens[:, t], embedded[t])], 1)
-    vision = kept.new_ones(B, num_tokens)
-    valid = torch.cat([x for part in kept.split(slots, 1) for x in (vision, part)], 1)
+    T, num_tokens = vision_tokens.shape[1:3]
+    K = decoder.config.num_multi_token_pred
+    sequence, valid = embed_sequence(decoder, vision_tokens, ids, kept, slots)
     hidden = _run(decoder, sequence, valid)  # (B, N, C)
 
     index = torch.arange(sum(slots))

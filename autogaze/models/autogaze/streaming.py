@@ -16,6 +16,7 @@ from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.cuda_graphs import StaticGazeState
 from autogaze.models.autogaze.decoding import GazeState, Slots
 from autogaze.models.autogaze.gaze_model import GazeModel, resize_clip
+from autogaze.models.autogaze.hook import rules_of
 from autogaze.models.autogaze.inhibition import InhibitionOfReturn, patch_pixels
 from autogaze.models.autogaze.limits import Caps, FrameLimits, Threshold, frame_limits
 from autogaze.models.autogaze.sampling import Sampling
@@ -113,6 +114,7 @@ class ClipStream:
     ) -> None:
         self.model, self.config, self.pyramid = model, config, config.pyramid
         self.decoder = model.gaze_decoder.fused()
+        self.hook = model.hook
         self.num_clips = num_clips
         self.num_rows = num_clips * repetitions
         self.num_frames = 0
@@ -138,7 +140,7 @@ class ClipStream:
             video: normalised; resized if it is not of the model's size.
             caps: the most patches each of the T frames may take; (rows, T) where rows differ.
             threshold: stop a frame where the predicted loss is at most this; (rows,) where
-                rows differ.
+                rows differ, or (rows, T).
         """
         if video.shape[0] != self.num_clips:
             raise SelectorError(
@@ -152,6 +154,7 @@ class ClipStream:
             num_frames=T,
             num_patches=self.pyramid.num_patches,
         )
+        limits = [self._ruled(self.num_frames + t, each, video) for t, each in enumerate(limits)]
         parts = []
         with torch.no_grad(), without_autocast(video.device):
             for index, start in enumerate(range(0, self.num_rows, self.batch)):
@@ -161,6 +164,17 @@ class ClipStream:
                 parts.append(self._gaze(index, rows, video, limits, sampling))
         self.num_frames += T
         return Generation.cat(parts)
+
+    def _ruled(self, frame: int, limits: FrameLimits, video: Tensor) -> FrameLimits:
+        """The limits of a frame, narrowed by the model's hook."""
+        if self.hook is None:
+            return limits
+        return rules_of(self.hook, frame).narrow(
+            limits,
+            num_clips=self.num_clips,
+            num_patches=self.pyramid.num_patches,
+            device=video.device,
+        )
 
     def _gaze(
         self,
@@ -175,15 +189,17 @@ class ClipStream:
         clips, clip_of_row = self._clips_of(rows, video)  # (seen, T, 3, S, S), (rows,) or None
         tokens, state.history = self.model.vision_tokens(clips, state.history)
         frames = []
-        for t, limit in enumerate(limits):
+        for t, limit in enumerate(limit.of_rows(rows) for limit in limits):
             log_weights = None
             if self.inhibitions:
                 pixels = _of_rows(patch_pixels(clips[:, t], self.pyramid), clip_of_row)
                 log_weights = self.inhibitions[index].log_weights(pixels)
             slots = state.gaze_frame(
                 _of_rows(tokens[:, t], clip_of_row),
-                limit.of_rows(rows),
-                sampling.for_frame(self.num_frames + t, rows, self.num_rows, log_weights),
+                limit,
+                sampling.for_frame(
+                    self.num_frames + t, rows, self.num_rows, limit.log_weights(log_weights)
+                ),
             )
             if self.inhibitions:
                 self.inhibitions[index].update(pixels, slots.ids, slots.kept)

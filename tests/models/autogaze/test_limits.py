@@ -80,7 +80,7 @@ def test_equal_limits_are_the_plain_ones(stop):
         ({"caps": torch.ones(3, 3).long()}, r"\(2, 3\), got \(3, 3\)"),
         ({"caps": [4, 0, 4]}, r"\[1, 20\], got 0"),
         ({"caps": torch.tensor([[4, 4, 4], [4, 21, 4]])}, r"\[1, 20\], got 21"),
-        ({"threshold": torch.zeros(3)}, r"2 rows, got \(3,\)"),
+        ({"threshold": torch.zeros(3)}, r"2 rows.*got \(3,\)"),
     ],
 )
 def test_limits_that_do_not_fit_are_refused(limits, words):

@@ -1,0 +1,245 @@
+"""What users' code reads or replaces on the published model, beside its call.
+
+Thin: `AutoGaze` and `GazeModel` do the work.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from autogaze.clips import Ratio
+from autogaze.errors import SelectorError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.call import read_gazing_info, read_requirement
+from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.models.autogaze.gaze_model import ConvHistory, GazeModel
+from autogaze.models.autogaze.limits import Caps, draw_mean_ratio, draw_threshold, share_out
+from autogaze.models.autogaze.output import PAST, PastGaze, resume
+from autogaze.models.autogaze.sampling import Sampling
+from autogaze.models.autogaze.scoring import embed_sequence
+from autogaze.models.autogaze.streaming import ClipStream
+
+
+def _of_config(name: str) -> Any:
+    """A property that reads and writes a setting of the model's config."""
+
+    def read(model: Any) -> Any:
+        return getattr(model.config, name)
+
+    def write(model: Any, value: Any) -> None:
+        setattr(model.config, name, value)
+
+    return property(read, write, doc=f"`config.{name}`.")
+
+
+class PublishedAttributes:
+    """Settings, and the methods that draw what a call leaves open; a call without limits uses them.
+
+    Replace a method on a model (`model.get_gazing_ratio = lambda **_: 0.1`) or a setting, and
+    calls follow.
+    """
+
+    config: AutoGazeConfig
+    training: bool
+
+    attn_mode = _of_config("attn_mode")
+    max_num_frames = _of_config("max_num_frames")
+    max_batch_size = _of_config("max_batch_size")
+    gazing_ratio_config = _of_config("gazing_ratio_config")
+    gazing_ratio_each_frame_config = _of_config("gazing_ratio_each_frame_config")
+    task_loss_requirement_config = _of_config("task_loss_requirement_config")
+    has_task_loss_requirement_during_training = _of_config(
+        "has_task_loss_requirement_during_training"
+    )
+    has_task_loss_requirement_during_inference = _of_config(
+        "has_task_loss_requirement_during_inference"
+    )
+    frame_sampling_rate = 1
+
+    @property
+    def pyramid(self) -> PatchPyramid:
+        return self.config.pyramid
+
+    @property
+    def scales(self) -> list[int]:
+        """Sides of the patch pyramid, ascending."""
+        return list(self.pyramid.scales)
+
+    @property
+    def num_vision_tokens_each_frame(self) -> int:
+        """Patches per frame, V."""
+        return self.config.num_vision_tokens_each_frame
+
+    def get_task_loss_requirement(
+        self, *, generator: torch.Generator | None = None
+    ) -> float | Tensor | None:
+        """The threshold of a call that gives no limits: a number, (B, T), or None for none."""
+        return draw_threshold(self.config, training=self.training, generator=generator)
+
+    def get_gazing_ratio(self, *, generator: torch.Generator | None = None) -> float | None:
+        """The mean ratio of such a call; None where the threshold alone decides."""
+        return draw_mean_ratio(self.config, training=self.training, generator=generator)
+
+    def get_gazing_ratio_each_frame(
+        self,
+        gazing_ratio: float | None,
+        num_frames: int,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Ratio | None:
+        """A mean ratio shared out over frames: one number for all of them, or one per frame."""
+        return share_out(
+            self.config, gazing_ratio, num_frames, training=self.training, generator=generator
+        )
+
+    def get_mask_from_gazing_pos(
+        self,
+        gazing_pos: Int[Tensor, "B N"],
+        if_padded_gazing: Shaped[Tensor, "B N"],
+        num_gazing_each_frame: Any = None,
+    ) -> list[Float[Tensor, "B T cells"]]:
+        """1 where a patch is gazed at, one mask per scale.
+
+        Args:
+            gazing_pos: ids numbered over the clip.
+            if_padded_gazing: padded slots, which are left out.
+            num_gazing_each_frame: (T,), whose length is the number of frames; None: up to the
+                last frame that is gazed at.
+        """
+        V, kept = self.pyramid.num_patches, ~if_padded_gazing.bool()
+        ids = torch.where(kept, gazing_pos, 0)
+        T = int(ids.max()) // V + 1 if num_gazing_each_frame is None else len(num_gazing_each_frame)
+        mask = torch.zeros(len(ids), T * V, device=ids.device)
+        mask.scatter_reduce_(1, ids, kept.to(mask), "amax")
+        return list(mask.unflatten(1, (T, V)).split(self.pyramid.cells, -1))
+
+
+class PublishedGazeModel(GazeModel):
+    """`AutoGaze.gazing_model`: the network, and the published ways to run it.
+
+    `AutoGaze.forward` does not go through `generate`: to change what is chosen set `hook`.
+    """
+
+    def __init__(self, config: AutoGazeConfig) -> None:
+        super().__init__(config.gaze_model_config)
+        self.selector_config = config
+
+    @property
+    def num_multi_token_pred(self) -> int:
+        """Patches proposed at once, K."""
+        return self.gaze_decoder.config.num_multi_token_pred
+
+    @property
+    def num_vision_tokens_each_frame(self) -> int:
+        """Patches per frame, V."""
+        return self.config.num_vision_tokens_each_frame
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "logits_processor":
+            raise SelectorError(
+                "logits are not processed here: set gazing_model.hook to rules of allowed patches, "
+                "budgets and early stopping (autogaze.models.autogaze.hook)"
+            )
+        super().__setattr__(name, value)
+
+    def embed(
+        self,
+        video: Float[Tensor, "B T 3 H W"],
+        gazing_info: Any = None,
+        past_conv_values: ConvHistory | None = None,
+    ) -> dict[str, Any]:
+        """What the decoder reads: vision tokens, and after those of each frame its gazes.
+
+        Args:
+            gazing_info: a padded dict; None or empty: vision tokens alone.
+            past_conv_values: as an earlier call returned.
+
+        Returns:
+            `inputs_embeds` (B, N, C), `attention_mask` (B, N), 0 at padding, and
+            `past_conv_values`.
+        """
+        tokens, history = self.vision_tokens(video, past_conv_values)  # (B, T, tokens, C)
+        info = read_gazing_info(gazing_info)
+        if info is None:
+            sequence = tokens.flatten(1, 2)
+            valid = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
+        else:
+            ids, kept, slots = frame_relative(info, self.num_vision_tokens_each_frame)
+            sequence, valid = embed_sequence(self.gaze_decoder, tokens, ids, kept, slots)
+        return {
+            "inputs_embeds": sequence,
+            "attention_mask": valid.long(),
+            "past_conv_values": history,
+        }
+
+    @torch.no_grad()
+    def generate(
+        self,
+        video: Float[Tensor, "B T 3 H W"],
+        max_gaze_tokens_each_frame: int | Caps | None = None,
+        task_loss_requirement: float | Tensor | None = None,
+        use_cache: bool = False,
+        past_key_values: PastGaze | None = None,
+        past_inputs_embeds: Any = None,
+        past_attention_mask: Any = None,
+        past_conv_values: Any = None,
+        *,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Any]:
+        """Gaze at a video, without scores.
+
+        Args:
+            max_gaze_tokens_each_frame: the most patches per frame: one number, one per frame, or
+                (B, T); None: all.
+            task_loss_requirement: stopping threshold, a number or (B, T).
+
+        Returns:
+            `gazing_pos`, `if_padded_gazing`, `num_gazing_each_frame`, `gazing_mask`, and the four
+            caches, None without `use_cache`.
+        """
+        B, T = video.shape[:2]
+        caps: Any = max_gaze_tokens_each_frame
+        stream = resume(
+            past_key_values, (past_inputs_embeds, past_attention_mask, past_conv_values)
+        ) or ClipStream(
+            self,
+            self.selector_config,
+            B,
+            num_frames=T,
+            static_shapes=self.connector.pos_embed.device.type == "cuda",
+        )
+        generation = stream.step(
+            video,
+            caps=[caps] * T if isinstance(caps, int) else caps,
+            threshold=read_requirement(task_loss_requirement, B, T),
+            sampling=Sampling(temperature, generator),
+        )
+        padded = generation.to_padded()
+        names = ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame", "gazing_mask")
+        past = PastGaze(stream, stream.num_frames).views() if use_cache else dict.fromkeys(PAST)
+        return {name: padded[name] for name in names} | past
+
+
+def frame_relative(
+    padded: Any, num_patches: int
+) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"], list[int]]:
+    """Ids of a padded dict numbered from their own frame, which of them are kept, slots per frame."""
+    slots = [int(count) for count in padded["num_gazing_each_frame"]]
+    ids = padded["gazing_pos"]
+    frame = torch.repeat_interleave(torch.arange(len(slots)), torch.tensor(slots))
+    return ids - num_patches * frame.to(ids.device), ~padded["if_padded_gazing"].bool(), slots
+
+
+def complete(gazing_info: dict[str, Any], gaze: Gaze) -> dict[str, Any]:
+    """The padded dict of given gazes, with the keys that they lack."""
+    padded = gaze.padded()
+    names = ("gazing_mask", "scales", "frame_sampling_rate", "num_vision_tokens_each_frame")
+    return {
+        **{name: padded[name] for name in names},
+        "has_task_loss_requirement": False,
+        **{key: value for key, value in gazing_info.items() if value is not None},
+    }
