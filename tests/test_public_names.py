@@ -69,7 +69,15 @@ OWN = {
 }
 # What AutoGaze's users import (docs/switching.md).
 KNOWN = {
-    "autogaze.models.autogaze": ["AutoGaze", "AutoGazeConfig", "AutoGazeImageProcessor"],
+    "autogaze.models.autogaze": [
+        "AutoGaze",
+        "AutoGazeConfig",
+        "AutoGazeImageProcessor",
+        "ConnectorConfig",
+        "GazeDecoderConfig",
+        "GazeModelConfig",
+        "VisionModelConfig",
+    ],
     "autogaze.models.autogaze.autogaze": ["AutoGaze"],
     "autogaze.models.autogaze.modeling_autogaze": ["AutoGaze", "AutoGazeModel"],
     "autogaze.models.autogaze.configuration_autogaze": [
@@ -92,6 +100,7 @@ KNOWN = {
         "SiglipVisionConfig",
     ],
     "autogaze.datasets": ["VideoFolder", "collate"],
+    "autogaze.datasets.collate": ["collate_fn", "process_gazing_info"],
     "autogaze.datasets.video_utils": [
         "get_relative_video_path",
         "process_video_frames",
@@ -106,6 +115,7 @@ KNOWN = {
         "get_scheduled_temperature",
         "move_inputs_to_cuda",
         "seed_everything",
+        "seed_worker",
         "unwrap_model",
     ],
     "autogaze.algorithms": ["GRPO", "NTP", "Dummy"],
@@ -116,7 +126,9 @@ KNOWN = {
     "autogaze.tasks.video_mae_reconstruction": ["VideoMAEReconstruction"],
     "autogaze.tasks.video_mae_reconstruction.configuration_video_mae": ["VideoMAEConfig"],
     "autogaze.tasks.video_mae_reconstruction.modeling_video_mae": ["VideoMAE"],
-    "autogaze.tasks.video_mae_reconstruction.video_mae_reconstruction": ["VideoMAEReconstruction"],
+    "autogaze.tasks.video_mae_reconstruction.task_video_mae_reconstruction": [
+        "VideoMAEReconstruction"
+    ],
     "autogaze.tasks.siglip_video_feature_reconstruction": ["SiglipVideoFeatureReconstruction"],
     "autogaze.trainer": ["Trainer"],
     "autogaze.train": ["main", "train"],

@@ -1,6 +1,6 @@
-"""Training clips; `VideoFolder` and `collate` are the names that AutoGaze's users import."""
+"""Training clips; `VideoFolder` and the module `collate` are what AutoGaze's users import."""
 
-from autogaze.datasets.clip import collate
+from autogaze.datasets import collate
 from autogaze.datasets.published import VideoFolder
 
 __all__ = ["VideoFolder", "collate"]

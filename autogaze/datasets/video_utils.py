@@ -1,4 +1,4 @@
-"""Reading a video by hand: the two functions that AutoGaze's users import.
+"""Reading a video by hand: the functions that AutoGaze's users import.
 
 ```python
 container = av.open("video.mp4")
@@ -22,7 +22,6 @@ from jaxtyping import Float, Int, Num, UInt8
 from PIL import Image
 from torch import Tensor
 
-from autogaze.datasets.labels import short_name
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.video.container import OpenStream, describe
 from autogaze.video.frames import RGBConverter
@@ -176,43 +175,53 @@ def _tensor(values: Any) -> Tensor:
     return torch.from_numpy(np.array(values))
 
 
-process_video_frames = transform_video_for_pytorch
-"""Another known name of it."""
+def process_video_frames(
+    video: Num[np.ndarray, "N H W 3"], clip_len: int
+) -> Num[np.ndarray, "T H W 3"]:
+    """The first `clip_len` frames; where there are fewer, the last is repeated.
+
+    Raises:
+        VideoError: a `ValueError`: no frames, or a number below 1.
+    """
+    if clip_len < 1 or not len(video):
+        raise VideoError(f"{clip_len} frames of a video of {len(video)} cannot be made")
+    return video[np.minimum(np.arange(clip_len), len(video) - 1)]
 
 
 def get_relative_video_path(path: str | Path) -> str:
-    """A video's name in label files: the last three parts of its path, `dataset/split/file.mp4`."""
-    return short_name(Path(path))
+    """A video's name in label files: the last three parts of its path, `dataset/split/file.mp4`.
+
+    A path of fewer parts is its own name.
+    """
+    return "/".join(str(path).replace("\\", "/").split("/")[-3:])
 
 
 def sample_frame_indices(
-    clip_len: int,
-    frame_sample_rate: int,
-    seg_len: int,
-    random_sample_frame: bool = True,
-    generator: np.random.Generator | None = None,
+    clip_len: int, frame_sample_rate: float, seg_len: int, random_sample_frame: bool = False
 ) -> Int[np.ndarray, " T"]:
     """Numbers of a clip's frames in a video of `seg_len` frames.
 
+    The clip takes `clip_len` frames at even distances from a span of clip_len * frame_sample_rate,
+    the last frame of the span included. A video that isn't longer than that gives its first frames,
+    one after the other, and its last again where it has too few.
+
     Args:
         clip_len: frames of the clip, T.
-        frame_sample_rate: from one of them to the next, in frames of the video.
-        seg_len: frames of the video; the last is repeated where they are too few.
-        random_sample_frame: the clip starts anywhere; else at the first frame.
-        generator: of the start; None: NumPy's global one.
+        frame_sample_rate: length of the span, in frames for each of the clip.
+        seg_len: frames of the video.
+        random_sample_frame: the span starts anywhere, by NumPy's global generator; else at the
+            first frame.
 
     Raises:
-        VideoError: a `ValueError`: a number below 1.
+        VideoError: a `ValueError`: a number that isn't above 0.
     """
     given = {"clip_len": clip_len, "frame_sample_rate": frame_sample_rate, "seg_len": seg_len}
     for name, value in given.items():
-        if value < 1:
-            raise VideoError(f"{name} must be at least 1, got {value}")
-    span = (clip_len - 1) * frame_sample_rate + 1
-    latest = max(0, seg_len - span)
-    start = 0
-    if random_sample_frame and latest:
-        draw = np.random.randint if generator is None else generator.integers
-        start = int(draw(latest + 1))
-    indices = start + frame_sample_rate * np.arange(clip_len, dtype=np.int64)
-    return np.minimum(indices, seg_len - 1)
+        if value <= 0:
+            raise VideoError(f"{name} must be above 0, got {value}")
+    span = int(clip_len * frame_sample_rate)
+    if seg_len <= span:
+        return np.minimum(np.arange(clip_len, dtype=np.int64), seg_len - 1)
+    start = int(np.random.randint(seg_len - span)) if random_sample_frame else 0
+    places = np.linspace(start, start + span, clip_len)
+    return np.minimum(places, start + span - 1).astype(np.int64)

@@ -13,6 +13,7 @@ __all__ = [
     "get_scheduled_temperature",
     "move_inputs_to_cuda",
     "seed_everything",
+    "seed_worker",
     "unwrap_model",
 ]
 

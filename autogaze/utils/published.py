@@ -1,8 +1,9 @@
 """Helpers that AutoGaze's users import from `autogaze.utils`."""
 
+import os
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +14,22 @@ from autogaze.errors import AutoGazeError
 
 
 class UnNormalize:
-    """The inverse of a normalisation: pixels * std + mean, per channel.
+    """Pixels in [0, 1] from normalised ones: pixels * std + mean per channel, clamped.
 
     Args:
         mean, std: one per channel.
+        rescale_factor: of the image processor. One other than 1 / 255 made values in [-1, 1]
+            before they were normalised, which are halved and shifted to [0, 1].
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], rescale_factor: float | None = None
+    ) -> None:
         if len(mean) != len(std):
             raise AutoGazeError(f"one mean and one std per channel, got {mean} and {std}")
         self.mean = mean
         self.std = std
+        self.rescale_factor = rescale_factor
 
     def __call__(self, pixels: Float[Tensor, "*N C H W"]) -> Float[Tensor, "*N C H W"]:
         if pixels.ndim < 3 or pixels.shape[-3] != len(self.mean):
@@ -31,47 +37,38 @@ class UnNormalize:
                 f"expected (..., {len(self.mean)}, height, width), got {tuple(pixels.shape)}"
             )
         mean, std = (pixels.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
-        return pixels * std + mean
-
-
-class GazingPositions(NamedTuple):
-    """Slots of a mask: ids numbered over the clip, which of them are padding, and their counts."""
-
-    gazing_pos: Int[Tensor, "B S"]
-    if_padded_gazing: Bool[Tensor, "B S"]
-    num_gazing_each_frame: Int[Tensor, " T"]
+        values = pixels * std + mean
+        if self.rescale_factor is not None and abs(self.rescale_factor - 1 / 255) > 1e-6:
+            values = values / 2 + 0.5
+        return values.clamp(0, 1)
 
 
 def get_gazing_pos_from_gazing_mask(
-    gazing_mask: Tensor | Sequence[Tensor],
-) -> GazingPositions:
-    """The ids of a mask, ascending within every frame, padded to the largest count of the batch.
+    gazing_mask: Tensor,
+) -> tuple[Int[Tensor, "B K"], Bool[Tensor, "B K"]]:
+    """The places where a mask is not 0, ascending, and which of them are padding.
 
     Args:
-        gazing_mask: (B, T, V), not 0 where a patch was gazed at; or one (B, T, cells) per scale.
+        gazing_mask: (B, N) over all patches of a clip, frame after frame.
 
     Returns:
-        Ids are id + V * frame, in padded slots the first of the next frame.
+        `gazing_pos`, padded with -1 to the largest count K of the batch, and `if_padded_gazing`.
+
+    Raises:
+        AutoGazeError: a mask of another form, such as one per frame: flatten it.
     """
-    mask = gazing_mask if isinstance(gazing_mask, Tensor) else torch.cat(list(gazing_mask), dim=-1)
-    if mask.ndim != 3:
-        raise AutoGazeError(f"expected a mask of (clips, frames, patches), got {tuple(mask.shape)}")
-    mask = mask != 0
-    vocabulary = mask.shape[-1]
-    counts = mask.sum(-1)  # (B, T)
-    slots = counts.amax(0) if len(mask) else counts.new_zeros(mask.shape[1])
-    # Gazed ids first, ascending, since the sort is stable; then the others.
-    order = (~mask).to(torch.uint8).sort(dim=-1, stable=True).indices
-    positions, padding = [], []
-    for frame, count in enumerate(slots.tolist()):
-        is_padding = torch.arange(count, device=mask.device) >= counts[:, frame, None]
-        ids = order[:, frame, :count].masked_fill(is_padding, vocabulary)
-        positions.append(ids + vocabulary * frame)
-        padding.append(is_padding)
-    if not positions:
-        empty = counts.new_zeros(len(mask), 0)
-        return GazingPositions(empty, empty.bool(), slots)
-    return GazingPositions(torch.cat(positions, 1), torch.cat(padding, 1), slots)
+    if gazing_mask.ndim != 2:
+        raise AutoGazeError(
+            f"expected a mask of (clips, patches of all frames), got {tuple(gazing_mask.shape)}; "
+            "flatten(1) joins frames"
+        )
+    mask = gazing_mask != 0
+    counts = mask.sum(1, keepdim=True)
+    slots = int(counts.max()) if len(mask) else 0
+    # Gazed places first, ascending, since the sort is stable.
+    order = (~mask).to(torch.uint8).sort(dim=1, stable=True).indices[:, :slots]
+    is_padding = torch.arange(slots, device=mask.device) >= counts
+    return order.masked_fill(is_padding, -1), is_padding
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
@@ -90,39 +87,42 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and PyTorch on all devices.
 
-    Nothing in this package draws from them (see `autogaze.utils.seeding`).
+    Also makes cuDNN choose deterministic kernels, and gives Python processes that are started
+    later the seed of their hashes. Nothing in this package draws from global generators (see
+    `autogaze.utils.seeding`).
     """
     random.seed(seed)
+    os.environ["PYTHONHASHSEED"] = str(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def seed_worker(worker_id: int) -> None:
+    """Seed the global generators of a data loader's worker: its `worker_init_fn`."""
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed + worker_id)
 
 
 def get_scheduled_temperature(
-    step: int, total_steps: int, temp_schedule_args: Mapping[str, Any] | None = None
+    step: float, total_steps: float, temp_schedule_args: Mapping[str, Any]
 ) -> float:
-    """Sampling temperature at a step of training.
+    """Sampling temperature at a step of training: start * (end / start)^(step / total_steps).
 
     Args:
-        step: from 0.
-        total_steps: of the training; the last of them has the last temperature.
-        temp_schedule_args: {"mode": "exp", "exp": {"start": 3.0, "end": 0.3}}; `temp_start` and
-            `temp_end` are the same. Modes are "exp", start * (end / start)^(step / (total_steps - 1)),
-            "linear", and "constant", which is the start.
+        temp_schedule_args: {"mode": "exp", "exp": {"temp_start": 3.0, "temp_end": 0.3}}.
+
+    Raises:
+        AutoGazeError: a `ValueError`: another mode.
     """
-    args = dict(temp_schedule_args or {})
-    mode = str(args.get("mode", args.get("schedule", "exp")))
-    inner = args.get(mode)
-    values = dict(inner) if isinstance(inner, Mapping) else args
-    start = float(values.get("start", values.get("temp_start", 3.0)))
-    end = float(values.get("end", values.get("temp_end", 0.3)))
-    share = min(max(step / max(1, total_steps - 1), 0.0), 1.0)
-    if mode in ("exp", "exponential"):
-        return start * (end / start) ** share
-    if mode == "linear":
-        return start + (end - start) * share
-    if mode == "constant":
-        return start
-    raise AutoGazeError(f"the temperature's mode must be exp, linear or constant, got {mode!r}")
+    mode = temp_schedule_args["mode"]
+    if mode != "exp":
+        raise AutoGazeError(f"the temperature's mode must be exp, got {mode!r}")
+    start, end = (float(temp_schedule_args["exp"][name]) for name in ("temp_start", "temp_end"))
+    return start * (end / start) ** (step / total_steps)
 
 
 class AverageScalarMeter:
@@ -158,12 +158,15 @@ class AverageScalarMeter:
 def move_inputs_to_cuda(inputs: Any) -> Any:
     """The inputs with all tensors, in dicts, lists and tuples too, on the current CUDA device.
 
-    Without a CUDA device they are returned where they are.
+    Dicts are changed in place and returned, as their users expect. Without a CUDA device tensors
+    stay where they are.
     """
     if isinstance(inputs, Tensor):
         return inputs.cuda(non_blocking=True) if torch.cuda.is_available() else inputs
-    if isinstance(inputs, Mapping):
-        return {key: move_inputs_to_cuda(value) for key, value in inputs.items()}
+    if isinstance(inputs, MutableMapping):
+        for key, value in inputs.items():
+            inputs[key] = move_inputs_to_cuda(value)
+        return inputs
     if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
         return type(inputs)(*map(move_inputs_to_cuda, inputs))
     if isinstance(inputs, list | tuple):

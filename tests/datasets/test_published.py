@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autogaze.datasets import VideoFolder, collate, video_folder
+from autogaze.datasets import VideoFolder, clip, collate, video_folder
 from autogaze.datasets.video_utils import (
     get_relative_video_path,
     process_video_frames,
@@ -36,8 +36,8 @@ def roots(tmp_path_factory):
     return folder
 
 
-def shades(clip) -> list[int]:
-    return [round(float(value) / 30) for value in clip.frames.float().mean((1, 2, 3))]
+def shades(shown) -> list[int]:
+    return [round(float(value) / 30) for value in shown.frames.float().mean((1, 2, 3))]
 
 
 def test_the_known_arguments(roots):
@@ -48,7 +48,7 @@ def test_the_known_arguments(roots):
     assert shades(clips[0]) == [0, 2, 4]
     assert len(VideoFolder([roots / "one"], "val", side=32)) == 1
     assert len(VideoFolder(roots / "one", side=32)) == 1
-    batch = collate([clips[0], clips[1]])
+    batch = clip.collate([clips[0], clips[1]])
     assert batch.frames.shape == (2, 3, 3, 32, 32)
     assert batch.frames.dtype == torch.uint8
 
@@ -90,26 +90,55 @@ def test_label_files_of_the_splits(form, roots, tmp_path):
 def test_the_name_in_label_files():
     assert get_relative_video_path("/data/set/train/a.mp4") == "set/train/a.mp4"
     assert get_relative_video_path(Path("/x/y/set/val/b.mp4")) == "set/val/b.mp4"
+    assert get_relative_video_path("C:\\data\\set\\train\\a.mp4") == "set/train/a.mp4"
+    assert get_relative_video_path("train/a.mp4") == "train/a.mp4"
 
 
-@given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 200), st.integers(0, 99))
-def test_sampled_indices_lie_in_the_video(clip_len, rate, seg_len, seed):
-    generator = np.random.default_rng(seed)
-    indices = sample_frame_indices(clip_len, rate, seg_len, generator=generator)
-    assert indices.shape == (clip_len,)
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((4, 1, 100), [0, 1, 2, 3]),
+        ((4, 2, 100), [0, 2, 5, 7]),  # of 0, 2.67, 5.33 and 8, which is cut to 7
+        ((4, 3, 100), [0, 4, 8, 11]),
+        ((3, 0.5, 100), [0, 0, 0]),
+        ((4, 2, 8), [0, 1, 2, 3]),  # a video that isn't longer than the span
+        ((4, 2, 3), [0, 1, 2, 2]),
+        ((1, 5, 9), [0]),
+    ],
+)
+def test_sampled_indices(arguments, expected):
+    indices = sample_frame_indices(*arguments)
+    assert indices.tolist() == expected
     assert indices.dtype == np.int64
+
+
+@pytest.fixture
+def numpy_state():
+    state = np.random.get_state()
+    yield
+    np.random.set_state(state)
+
+
+def test_random_clips_are_moved_ones(numpy_state):
+    np.random.seed(0)
+    first = sample_frame_indices(4, 2, 12)
+    starts = set()
+    for _ in range(100):
+        indices = sample_frame_indices(4, 2, 12, random_sample_frame=True)
+        assert (indices - indices[0] == first).all()
+        starts.add(int(indices[0]))
+    assert starts == {0, 1, 2, 3}  # the span ends before the last frame, as known
+
+
+@given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 200), st.booleans())
+def test_sampled_indices_lie_in_the_video(clip_len, rate, seg_len, random):
+    state = np.random.get_state()
+    indices = sample_frame_indices(clip_len, rate, seg_len, random_sample_frame=random)
+    np.random.set_state(state)
+    assert indices.shape == (clip_len,)
     assert indices.min() >= 0
     assert indices.max() < seg_len
-    if (clip_len - 1) * rate < seg_len:
-        assert (np.diff(indices) == rate).all()
-    first = sample_frame_indices(clip_len, rate, seg_len, random_sample_frame=False)
-    assert first[0] == 0
-
-
-def test_every_start_is_drawn():
-    generator = np.random.default_rng(0)
-    starts = {sample_frame_indices(3, 2, 7, generator=generator)[0] for _ in range(100)}
-    assert starts == {0, 1, 2}
+    assert (np.diff(indices) >= 0).all()
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 9), (1, 0, 9), (1, 1, 0)])
@@ -118,8 +147,70 @@ def test_impossible_numbers(numbers):
         sample_frame_indices(*numbers)
 
 
-def test_frames_are_processed():
-    frames = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    out = process_video_frames(frames)
-    assert out.shape == (2, 3, 4, 4)
-    assert out[1, 2, 3, 0] == frames[1, 3, 0, 2]
+@pytest.mark.parametrize(("count", "expected"), [(5, [0, 1, 2]), (3, [0, 1, 2]), (2, [0, 1, 1])])
+def test_frames_are_cut_or_repeated(count, expected):
+    frames = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    assert process_video_frames(frames, 3)[:, 0, 0, 0].tolist() == expected
+
+
+def test_no_frames_cannot_be_repeated():
+    with pytest.raises(VideoError, match="0"):
+        process_video_frames(np.zeros((0, 4, 4, 3), np.uint8), 2)
+
+
+# Clips that are dicts
+
+
+def item(ids=((1, 2), (270,)), losses=((0.5, 0.25), (0.75,)), **changes):
+    labels = {"gazing_pos": list(map(list, ids)), "task_losses": list(map(list, losses))}
+    return {"video": torch.ones(2, 3), "name": "a", "gt_gazing_info": labels, **changes}
+
+
+def test_dicts_are_collated():
+    other = item(ids=((3,), (265, 266, 267)), losses=((0.1,), (0.2, 0.3, 0.4)), name="b")
+    batch = collate.collate_fn([item(), item(is_valid=False), other])
+    assert batch["video"].shape == (2, 2, 3)
+    assert batch["name"] == ["a", "b"]
+    labels = batch["gt_gazing_info"]
+    assert labels["gazing_pos"].tolist() == [
+        [1, 2, -1, 270, -1, -1, -1],
+        [3, -1, -1, 265, 266, 267, -1],
+    ]
+    assert labels["task_losses"].tolist() == [
+        pytest.approx([0.5, 0.25, 0.25, 0.75, 0.75, 0.75, 0.75]),
+        pytest.approx([0.1, 0.1, 0.1, 0.2, 0.3, 0.4, 0.4]),
+    ]
+    assert labels["if_padded_gazing"].equal(labels["gazing_pos"] == -1)
+    assert labels["num_gazing_each_frame"].tolist() == [3, 4]
+
+
+def test_labels_are_left_as_they_were():
+    given_clip = item()
+    assert collate.collate_fn([given_clip])["gt_gazing_info"]["gazing_pos"].tolist() == [
+        [1, 2, -1, 270, -1]
+    ]
+    assert given_clip["gt_gazing_info"]["gazing_pos"] == [[1, 2], [270]]
+
+
+def test_clips_without_labels_are_collated():
+    assert collate.collate_fn([item(gt_gazing_info=[])] * 2)["gt_gazing_info"] == []
+    loader = torch.utils.data.DataLoader(
+        [item(gt_gazing_info=[])] * 4, 2, collate_fn=collate.collate_fn
+    )
+    assert [batch["video"].shape for batch in loader] == [(2, 2, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [
+        [item(is_valid=False)],
+        [item(), item(gt_gazing_info=[])],
+        [item(losses=((0.5,), (0.75,)))],
+        [item(), item(ids=((1,),), losses=((0.5,),))],
+        [item(ids=((1,), ()), losses=((0.5,), ()))],
+    ],
+    ids=["none valid", "some unlabelled", "other losses", "other frames", "an empty frame"],
+)
+def test_dicts_that_make_no_batch(clips):
+    with pytest.raises(TrainingError):
+        collate.collate_fn(clips)

@@ -1,5 +1,6 @@
 """The helpers that AutoGaze's users import from `autogaze.utils`."""
 
+import os
 import random
 
 import numpy as np
@@ -9,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from autogaze import Gaze, PatchPyramid
 from autogaze.errors import AutoGazeError
 from autogaze.utils import (
     AverageScalarMeter,
@@ -18,6 +18,7 @@ from autogaze.utils import (
     get_scheduled_temperature,
     move_inputs_to_cuda,
     seed_everything,
+    seed_worker,
     unwrap_model,
 )
 from autogaze.utils.normalization import IMAGENET
@@ -32,6 +33,16 @@ def test_unnormalize_is_the_inverse(shape):
     assert pixels.equal(before)
 
 
+@pytest.mark.parametrize(
+    ("rescale_factor", "expected"),
+    [(None, [0.0, 0.5, 1.0]), (1 / 255, [0.0, 0.5, 1.0]), (1 / 127.5, [0.25, 0.75, 1.0])],
+)
+def test_unnormalized_pixels_lie_between_0_and_1(rescale_factor, expected):
+    pixels = torch.tensor([-2.0, 0.0, 4.0]).view(1, 1, 3)  # * 0.5 + 0.5: -0.5, 0.5, 2.5
+    values = UnNormalize((0.5,), (0.5,), rescale_factor)(pixels).flatten()
+    assert values.tolist() == pytest.approx(expected)
+
+
 def test_unnormalize_refuses_other_channels():
     with pytest.raises(AutoGazeError, match=r"3.*\(2, 4, 4\)"):
         UnNormalize(IMAGENET.mean, IMAGENET.std)(torch.rand(2, 4, 4))
@@ -40,25 +51,28 @@ def test_unnormalize_refuses_other_channels():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_positions_of_a_mask_are_those_of_its_gaze(clips, frames, seed):
-    pyramid = PatchPyramid((32, 64), 16)
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_positions_of_a_mask(clips, patches, seed):
     generator = torch.Generator().manual_seed(seed)
-    mask = torch.rand(clips, frames, 20, generator=generator) < 0.3
-    expected = Gaze.from_mask(pyramid, mask).padded()
-    whole = get_gazing_pos_from_gazing_mask(mask)
-    by_scale = get_gazing_pos_from_gazing_mask([part.float() for part in mask.split([4, 16], -1)])
-    for positions in (whole, by_scale):
-        for key in ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame"):
-            assert getattr(positions, key).equal(expected[key])
-    gazing_pos, if_padded_gazing, num_gazing_each_frame = whole
-    assert gazing_pos.shape == if_padded_gazing.shape
-    assert int(num_gazing_each_frame.sum()) == gazing_pos.shape[1]
+    mask = torch.rand(clips, patches, generator=generator) < 0.3
+    for given_mask in (mask, mask.float(), mask.long()):
+        gazing_pos, if_padded_gazing = get_gazing_pos_from_gazing_mask(given_mask)
+        assert gazing_pos.shape == if_padded_gazing.shape == (clips, int(mask.sum(1).max()))
+        assert gazing_pos.dtype == torch.long
+        for row in range(clips):
+            expected = mask[row].nonzero().flatten().tolist()
+            padding = [-1] * (gazing_pos.shape[1] - len(expected))
+            assert gazing_pos[row].tolist() == expected + padding
+        assert if_padded_gazing.equal(gazing_pos == -1)
 
 
-def test_a_mask_without_frames_axis_is_refused():
-    with pytest.raises(AutoGazeError, match=r"\(3, 20\)"):
-        get_gazing_pos_from_gazing_mask(torch.zeros(3, 20))
+def test_positions_of_no_clip():
+    assert [x.shape for x in get_gazing_pos_from_gazing_mask(torch.zeros(0, 5))] == [(0, 0), (0, 0)]
+
+
+def test_a_mask_of_another_form_is_refused():
+    with pytest.raises(AutoGazeError, match=r"\(3, 2, 20\).*flatten"):
+        get_gazing_pos_from_gazing_mask(torch.zeros(3, 2, 20))
 
 
 def test_wrapped_models_are_unwrapped():
@@ -71,32 +85,54 @@ def test_wrapped_models_are_unwrapped():
     assert unwrap_model(holder) is holder
 
 
-def test_seeds_repeat_all_generators():
-    def draw():
-        return random.random(), float(np.random.rand()), float(torch.rand(()))
-
+@pytest.fixture
+def global_state(monkeypatch):
+    """What seeding changes, put back afterwards."""
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    for name in ("deterministic", "benchmark"):
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        seed_everything(7)
-        first = draw()
-        seed_everything(7)
-        assert draw() == first
-        seed_everything(8)
-        assert all(a != b for a, b in zip(draw(), first, strict=True))
-        seed_everything(2**40)
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
+def draw():
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_seeds_repeat_all_generators(global_state):
+    torch.backends.cudnn.benchmark = True
+    seed_everything(7)
+    assert os.environ["PYTHONHASHSEED"] == "7"
+    assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.benchmark
+    first = draw()
+    seed_everything(7)
+    assert draw() == first
+    seed_everything(8)
+    assert all(a != b for a, b in zip(draw(), first, strict=True))
+    seed_everything(2**40)
+
+
+def test_workers_draw_by_the_seed_of_their_process(global_state):
+    torch.manual_seed(5)
+    seed_worker(1)
+    first = draw()
+    torch.manual_seed(5)
+    seed_worker(1)
+    assert draw() == first
+    torch.manual_seed(5)
+    seed_worker(2)
+    assert draw()[2] != first[2]
 
 
 def test_the_temperature_goes_from_its_start_to_its_end():
     args = {"mode": "exp", "exp": {"temp_start": 3.0, "temp_end": 0.3}}
-    values = [get_scheduled_temperature(step, 11, args) for step in (0, 5, 10, 20)]
-    assert values == pytest.approx([3.0, 0.9**0.5, 0.3, 0.3])
-    linear = {"mode": "linear", "start": 2.0, "end": 1.0}
-    assert get_scheduled_temperature(5, 11, linear) == pytest.approx(1.5)
-    assert get_scheduled_temperature(5, 11, {"mode": "constant", "start": 2.0}) == 2.0
+    values = [get_scheduled_temperature(step, 10, args) for step in (0, 5, 10, 20)]
+    assert values == pytest.approx([3.0, 0.9**0.5, 0.3, 0.03])
+    assert get_scheduled_temperature(1, 2.5, args) == pytest.approx(3 * 0.1**0.4)
     with pytest.raises(AutoGazeError, match="cosine"):
         get_scheduled_temperature(0, 1, {"mode": "cosine"})
 
@@ -121,6 +157,7 @@ def test_the_meter_means_over_its_window():
 def test_inputs_keep_their_form():
     inputs = {"video": torch.ones(2), "extra": [torch.zeros(1), (torch.ones(1), "name")], "n": 3}
     moved = move_inputs_to_cuda(inputs)
+    assert moved is inputs  # users read the dict that they gave
     assert moved["extra"][1][1] == "name"
     assert moved["n"] == 3
     assert isinstance(moved["extra"][1], tuple)
