@@ -1,10 +1,12 @@
 """The same gaze in every numeric mode and for every way of swapping weights (issue 16, section 8)."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -242,6 +244,38 @@ def test_caches_grow_outside_of_the_inference_mode_they_were_made_in(
         with torch.inference_mode(index % 2 == 0):
             gazes.append(stream.step(frame, caps=[9]).to_gaze())
     assert same(Gaze.cat_frames(gazes), expected)
+
+
+# Copies of a stream.
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "pickle": lambda stream: pickle.loads(pickle.dumps(stream)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+
+
+@every_selector
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES.keys())
+def test_a_stream_that_has_stepped_and_its_copy_go_on_independently(
+    make: Callable[[], Selector], duplicate: Callable[[Any], Any]
+) -> None:
+    selector = make()
+    clips = clips_of(selector, frames=5)
+    expected = select(selector, clips)
+    streams = [selector.stream(ratio=0.3, generator=torch.Generator().manual_seed(3))]
+    pieces: list[list[Gaze]] = [[streams[0].step(clips.frame(0)), streams[0].step(clips.frame(1))]]
+    streams.append(duplicate(streams[0]))
+    pieces.append(list(pieces[0]))
+    for index in range(2, clips.num_frames):
+        for stream, seen in zip(streams, pieces, strict=True):
+            seen.append(stream.step(clips.frame(index)))
+    for stream, seen in zip(streams, pieces, strict=True):
+        last = stream.finish()
+        assert same(Gaze.cat_frames(seen if last is None else [*seen, last]), expected)
+    if duplicate is not COPIES["pickle"]:
+        assert streams[1].selector is selector  # with the same weights
 
 
 # Caps with another grid.

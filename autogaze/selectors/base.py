@@ -4,6 +4,7 @@ A selector subclasses `Selector` and implements `start`, which returns the strea
 work: a `CausalStream` if every frame is decided as it arrives, else a `SelectionStream`.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -164,6 +165,17 @@ class SelectionStream(ABC, Generic[S]):
         self.num_clips: int | None = None
         self.num_frames = 0
         self.finished = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SelectionStream[S]":
+        """A stream that goes on by itself, of the same selector."""
+        memo[id(self.selector)] = self.selector
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
+
+    def __copy__(self) -> "SelectionStream[S]":
+        return copy.deepcopy(self)  # states are written in place: two streams cannot share them
 
     @abstractmethod
     def step(self, frame: ClipsLike) -> Gaze:

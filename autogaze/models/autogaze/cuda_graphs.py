@@ -11,6 +11,7 @@ The host waits for one flag per block: whether any row goes on.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -77,6 +78,10 @@ class StaticGazeState:
         self.predicted = zeros(num_rows, dtype=torch.float32)
         self.threshold = zeros(num_rows, 1, dtype=torch.float32)
         self.log_weights = zeros(num_rows, V, dtype=torch.float32)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the graphs, which read from this state's own addresses."""
+        return {**vars(self), "_replays": {}}
 
     @property
     def capacity(self) -> int:

@@ -1,5 +1,6 @@
 """Gazing at whole clips and streams, in micro-batches that fit a memory budget."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,6 +126,17 @@ class ClipStream:
         self.batch = micro_batch(config, dtype, self.capacity, num_frames, memory_budget)
         self.states: list[GazeState | StaticGazeState] = []  # one per micro-batch
         self.inhibitions: list[InhibitionOfReturn] = []  # likewise, if the config asks for it
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ClipStream":
+        """A stream that goes on by itself, with the same weights."""
+        memo |= {id(shared): shared for shared in (self.model, self.config, self.decoder)}
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
+
+    def __copy__(self) -> "ClipStream":
+        return copy.deepcopy(self)  # caches are written in place: two streams cannot share them
 
     def step(
         self,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -166,6 +166,21 @@ class NativeKVCache(KVCache):
         super().__init__(layers, rows, kv_heads, head_dim, capacity, like)
         self._library = library
         self._feeds: tuple[Feed, NativeFeed, NativeFeed] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what belongs to this process: the compiled kernel, and addresses."""
+        return {**vars(self), "_library": None, "_feeds": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Raises SelectorError where the kernel, whose order the keys are in, cannot be had."""
+        vars(self).update(state)
+        kernel = _built(self.keys_values.shape[-1])
+        if kernel.library is None:
+            raise SelectorError(
+                f"this stream was made with the native attention kernel: {kernel.why}; make it "
+                f"with {SWITCH}=torch to continue it here"
+            )
+        self._library = kernel.library
 
     def reserve(self, feed: Feed) -> None:
         super().reserve(feed)
