@@ -7,11 +7,12 @@
                over the frames f that end after s
     loss_r     - sum_s exp(log p_s - log p_s.detach()) c_s  +  P_r
 
-The exponential is 1 and its gradient is that of log p_s: the policy gradient, where p_s is of the
-distribution that s was drawn from (`algorithm.policy=sampled`; `as_released` takes that at
-temperature 1 with nothing masked, as the release does). One update per rollout, so nothing is
-clipped; no KL term, no normalisation by length. Samples and rewards come from
-`autogaze.training.algorithms.GRPO`; P_r is the loss-prediction term.
+The exponential is 1 and its gradient is that of log p_s. With `algorithm.policy=sampled`, p_s is of
+the distribution that s was drawn from, which makes this the policy gradient. With `as_released` it
+is taken at temperature 1 with nothing masked, as the release does.
+
+One update per rollout, so nothing is clipped; no KL term, no normalisation by length. Samples and
+rewards come from `autogaze.training.algorithms.GRPO`; P_r is the loss-prediction term.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,9 @@ def grpo_loss(
         TrainingError: rows that do not divide into groups.
     """
     advantage = group_advantage(reward, group_size)  # (R, F)
-    credit = credited(advantage, slots_until_reward, rollout.is_padding, discount_factor)  # (R, S)
+    credit = discounted_credit(
+        advantage, slots_until_reward, rollout.is_padding, discount_factor
+    )  # (R, S)
     log_probs = rollout.log_probs.masked_fill(rollout.is_padding, 0.0)  # padding may hold anything
     loss = -(torch.exp(log_probs - log_probs.detach()) * credit).sum(1)
     if optimize_task_loss_prediction:
@@ -71,14 +74,14 @@ def reward_spread(reward: Float[Tensor, "R F"], group_size: int) -> Float[Tensor
     return groups.std(0, correction=0).mean(1).repeat(group_size)
 
 
-def without_spread(reward: Float[Tensor, "R F"], group_size: int) -> Float[Tensor, " R"]:
+def has_no_spread(reward: Float[Tensor, "R F"], group_size: int) -> Float[Tensor, " R"]:
     """1 for the rows of groups whose rewards are all the same up to rounding, else 0."""
     groups = reward.unflatten(0, (group_size, -1))
     same = torch.isclose(groups.amax(0), groups.amin(0)).all(1)  # (clips,)
     return same.to(reward.dtype).repeat(group_size)
 
 
-def credited(
+def discounted_credit(
     advantage: Float[Tensor, "R F"],
     slots_until_reward: Sequence[int],
     is_padding: Bool[Tensor, "R S"],

@@ -21,8 +21,8 @@ PIPE_CLOSED = 141
 EXIT_CODES = (
     "Exit codes: 0 all went well; 1 several videos were given and some of them failed, the "
     "others are done; 2 bad input or an output that cannot be written; 70 a defect of this "
-    "program; 130 stopped by Ctrl-C; 141 stdout was closed by its reader. Whatever happens, no "
-    "half-written file is left behind."
+    "program; 130 stopped by Ctrl-C; 141 stdout was closed by its reader; 143 stopped by SIGTERM. "
+    "Whatever happens, no half-written file is left behind."
 )
 
 USER_ERRORS = (AutoGazeError, MissingExtraError)

@@ -89,7 +89,7 @@ def plot_fidelity(report: FidelityReport, path: str | Path) -> None:
     what = (
         f"{report.num_clips} clips, {report.num_frames} frames of {names}{more}; gazed at "
         f"{report.scales}, {report.attn_type}, {report.device}. Solid: mean over a clip's frames; dashed or dotted: "
-        "frames (neighbours in other clips). Bars: the clips' intervals. Selectors are drawn a little apart."
+        "frames (neighbours in other clips). Bars: 95 % intervals; points are offset horizontally for legibility."
     )
     caption(figure, [what, " ".join(report.notes)])
     save(figure, path)

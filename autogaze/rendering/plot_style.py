@@ -146,9 +146,10 @@ def label_ends(axes: Any, ends: Sequence[LineEnd]) -> None:
 
 
 def leader(colour: str) -> dict[str, Any]:
-    """`arrowprops` of the thin line from a label to its point."""
+    """`arrowprops` of the thin line to a point from the left of its label, outside the text."""
     return {
         "arrowstyle": "-",
+        "relpos": (0, 0.5),
         "color": colour,
         "linewidth": 0.6,
         "alpha": 0.6,

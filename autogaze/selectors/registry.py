@@ -38,7 +38,7 @@ _SELECTORS = {
         "greedy", "Greedy", "the patch that lowers the canvas loss most, until the loss is met"
     ),
     "run-length": _Entry(
-        "run_length", "RunLength", "finest patches that differ from what they last showed"
+        "run_length", "RunLength", "finest patches that changed since the two frames before"
     ),
     "change": _Entry(
         "change", "Change", "finest patches that changed most since the frame before, in RGB"

@@ -1,4 +1,4 @@
-"""Beyond AutoGaze's paper, for the shipped weights: initialisation, on-policy targets, auxiliary loss.
+"""Additions to the paper used for the shipped weights: initialisation, on-policy targets, auxiliary loss.
 
 A selector learns a content-blind prior from labels long before it learns to look at the clip:
 such a prior comes within a quarter of greedy gazes, and what is left is a small signal at the

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autogaze.algorithms.grpo import reward_spread, without_spread
+from autogaze.algorithms.grpo import has_no_spread, reward_spread
 from autogaze.algorithms.rollout import Rollout, loss_prediction_loss
 from autogaze.datasets.clip import ClipBatch, repeat_extra
 from autogaze.errors import TrainingError
@@ -18,7 +18,7 @@ from autogaze.training.auxiliary import auxiliary_loss
 from autogaze.training.loader import StepContext
 from autogaze.training.rollouts import BatchCounts, RolloutBatch
 
-REWARDED = ("reward", "reward_spread", "groups_without_spread")
+REWARD_METRICS = ("reward", "reward_spread", "groups_without_spread")
 """What is measured of rewards: their mean, and how they differ within groups."""
 
 
@@ -44,7 +44,7 @@ class Objective:
     Attributes:
         loss_names: of the losses that are trained: `loss` of the algorithm, `task_loss` of the
             task itself, `auxiliary_loss` of vision tokens (`autogaze.training.auxiliary`).
-        metric_names: of what else is measured; where gazes are sampled, `REWARDED` and the
+        metric_names: of what else is measured; where gazes are sampled, `REWARD_METRICS` and the
             `entropy` of the distributions that they are drawn from; the `prediction_loss` that
             `loss` contains.
 
@@ -92,7 +92,7 @@ class Objective:
             "auxiliary_loss": train_gaze and algorithm.options.auxiliary_weight > 0,
         }
         self.loss_names = tuple(name for name, is_trained in trained.items() if is_trained)
-        self.metric_names: tuple[str, ...] = REWARDED if algorithm.samples else ()
+        self.metric_names: tuple[str, ...] = REWARD_METRICS if algorithm.samples else ()
         if algorithm.samples and train_gaze:
             self.metric_names += ("entropy",)
         if train_gaze and algorithm.options.optimize_task_loss_prediction:
@@ -128,7 +128,7 @@ class Objective:
             G = batch.num_rows // len(batch.frames)
             metrics["reward"] = batch.reward.mean(1)
             metrics["reward_spread"] = reward_spread(batch.reward, G)
-            metrics["groups_without_spread"] = without_spread(batch.reward, G)
+            metrics["groups_without_spread"] = has_no_spread(batch.reward, G)
         return RowValues(
             {name: found[name] for name in self.loss_names},
             {name: metrics[name] for name in self.metric_names},

@@ -128,7 +128,7 @@ class Clock:
 def seek(
     opened: OpenStream, start: float, origin: Fraction
 ) -> tuple[int, Iterable[Decoded]] | None:
-    """Decode from a key frame at or before a moment.
+    """Decode from a key frame at or before a time.
 
     Args:
         opened: the stream, whose position changes in any case.

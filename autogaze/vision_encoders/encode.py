@@ -68,8 +68,8 @@ class GazedSettings:
 class PackedPatches:
     """What is encoded: N patches of B clips of T frames, packed frame after frame.
 
-    A `Gaze` without its promises: a patch may stand there twice, and may be cut from another
-    frame than the one that it is seen with.
+    Like `Gaze`, but ids may repeat within a frame, and a patch may be cut from another frame
+    than the one that it is encoded with.
 
     Attributes:
         pyramid: that ids refer to.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autogaze.algorithms.dummy import dummy_loss
-from autogaze.algorithms.grpo import credited, group_advantage, grpo_loss
+from autogaze.algorithms.grpo import discounted_credit, group_advantage, grpo_loss
 from autogaze.algorithms.ntp import ntp_loss
 from autogaze.algorithms.rollout import Rollout
 from autogaze.errors import TrainingError
@@ -72,15 +72,15 @@ def test_advantages_of_a_group_cancel():
 
 def test_credit_is_discounted_by_the_real_gazes_that_follow():
     is_padding = torch.tensor([[False, True, False, False, False]])
-    credit = credited(torch.tensor([[2.0]]), (4,), is_padding, 0.5)
+    credit = discounted_credit(torch.tensor([[2.0]]), (4,), is_padding, 0.5)
     assert credit.tolist() == [[0.5, 0.0, 1.0, 2.0, 0.0]]
 
 
 def test_credits_of_several_rewards_add_up():
     is_padding = torch.zeros(1, 4, dtype=torch.bool)
-    both = credited(torch.tensor([[1.0, 3.0]]), (2, 4), is_padding, 0.9)
-    first = credited(torch.tensor([[1.0]]), (2,), is_padding, 0.9)
-    second = credited(torch.tensor([[3.0]]), (4,), is_padding, 0.9)
+    both = discounted_credit(torch.tensor([[1.0, 3.0]]), (2, 4), is_padding, 0.9)
+    first = discounted_credit(torch.tensor([[1.0]]), (2,), is_padding, 0.9)
+    second = discounted_credit(torch.tensor([[3.0]]), (4,), is_padding, 0.9)
     torch.testing.assert_close(both, first + second)
 
 

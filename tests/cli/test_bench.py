@@ -84,7 +84,7 @@ def test_select_refuses(options, value, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--encoder", "resnet"], "siglip2-base-patch16-224"),
         (["--selector", "oracle"], "oracle"),
@@ -99,13 +99,13 @@ def test_select_refuses(options, value, monkeypatch):
         (["--json", "no/such/folder/out.json"], "no/such/folder"),
     ],
 )
-def test_encode_refuses(files, words, said):
+def test_encode_refuses(files, words, message):
     video = [] if "--video" in words else ["--video", files / "one.mp4"]
-    assert said in fails("bench", "encode", *video, *words)
+    assert message in fails("bench", "encode", *video, *words)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--encoder", "resnet"], "resnet"),
         (["--selector", "oracle"], "oracle"),
@@ -115,9 +115,9 @@ def test_encode_refuses(files, words, said):
         (["--dtype", "int8"], "int8"),
     ],
 )
-def test_fidelity_refuses(files, words, said):
+def test_fidelity_refuses(files, words, message):
     videos = [] if words == ["nowhere.mp4"] else [files / "one.mp4"]
-    assert said in fails("bench", "fidelity", *videos, *words)
+    assert message in fails("bench", "fidelity", *videos, *words)
 
 
 def test_without_matplotlib_the_extra_is_named_before_anything_is_measured(files, monkeypatch):
@@ -130,8 +130,8 @@ def test_without_matplotlib_the_extra_is_named_before_anything_is_measured(files
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     for command in (["encode", "--video"], ["fidelity"]):
-        said = fails("bench", *command, files / "one.mp4", "--plot", files / "plot.png")
-        assert "autogaze[plot]" in said
+        message = fails("bench", *command, files / "one.mp4", "--plot", files / "plot.png")
+        assert "autogaze[plot]" in message
 
 
 def test_without_the_sample_video_it_is_said_how_to_get_it(monkeypatch):
@@ -294,16 +294,16 @@ def test_an_adapter_that_names_too_little_is_told_so(deit, video):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("nowhere.py", None, "no such file"),
         ("notes.txt", "hello", "must end in .py"),
         ("broken.py", "import torch\n1 / 0", "ZeroDivisionError: division by zero"),
     ],
 )
-def test_adapter_files_that_cannot_be_run(name, text, said, tmp_path: Path):
+def test_adapter_files_that_cannot_be_run(name, text, message, tmp_path: Path):
     file = tmp_path / name
     if text is not None:
         file.write_text(text)
-    with pytest.raises(AutoGazeError, match=f"--adapter {file}: .*{said}"):
+    with pytest.raises(AutoGazeError, match=f"--adapter {file}: .*{message}"):
         run_adapter_files([str(file)])

@@ -36,7 +36,7 @@ def files(tmp_path_factory):
 @pytest.mark.slow
 def test_everything_at_once(files, tmp_path):
     pytest.importorskip("matplotlib")
-    names = ("out.json", "out.md", "out.png", "stops.png")
+    names = ("out.json", "out.md", "out.png", "thresholds.png")
     out, markdown, plot, stops = (tmp_path / name for name in names)
     result = run(
         *("--data", files, "--clips", 2, "--weights", f"ours={files / 'weights'}"),
@@ -73,7 +73,7 @@ def test_videos_alone_are_one_kind(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--selector", "oracle"], "oracle"),
         (["--selector", "codec"], "motion vectors"),
@@ -88,7 +88,7 @@ def test_videos_alone_are_one_kind(files, tmp_path):
         (["--reference", "oracle"], "oracle"),
         (["--every", "3"], "16 frames"),
         (["--stop-loss", "0.5", "--selector", "greedy"], "--weights"),
-        (["--stop-plot", "stops.png"], "--stop-loss"),
+        (["--stop-plot", "thresholds.png"], "--stop-loss"),
         (["--plot", "plot.jpg"], ".png"),
         (["--markdown", "out.txt"], ".md"),
         (["--json", "no/such/folder/out.json"], "no/such/folder"),
@@ -96,8 +96,8 @@ def test_videos_alone_are_one_kind(files, tmp_path):
         (["--photos", "nowhere"], "nowhere"),
     ],
 )
-def test_refuses(files, words, said):
-    assert said in fails("--static", files / "videos", "--no-features", *words)
+def test_refuses(files, words, message):
+    assert message in fails("--static", files / "videos", "--no-features", *words)
 
 
 def test_refuses_without_clips(files, tmp_path):
@@ -121,12 +121,12 @@ def test_without_the_networks_weights_it_is_said_how_to_get_them(files, monkeypa
 
 def test_former_names_of_options_work_with_a_warning(files):
     words = ("--data", files, "--ratio", 2, "--no-efficientnet")
-    said = fails(*words, "--judge", files / "mae", "--stop-judge", "canvas")
-    assert re.search(r"\bratio .*\(0, 1\].* 2\.0", said)  # and nothing before it was wrong
+    message = fails(*words, "--judge", files / "mae", "--stop-judge", "canvas")
+    assert re.search(r"\bratio .*\(0, 1\].* 2\.0", message)  # and nothing before it was wrong
     for former, present in (
         ("--judge", "--metric"),
         ("--no-efficientnet", "--no-features"),
         ("--stop-judge", "--stop-metric"),
     ):
-        assert former in said
-        assert present in said
+        assert former in message
+        assert present in message

@@ -137,8 +137,8 @@ def test_every_lost_frame_is_counted(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     kept = Gaze.load(folder / "cut.safetensors").num_frames
     assert 0 < kept < 60
-    lost = 60 - kept
-    assert f"cut.mkv: {lost} corrupt frame" in result.stderr
+    corrupt = 60 - kept
+    assert f"cut.mkv: {corrupt} corrupt frame" in result.stderr
 
 
 def test_a_bad_video_among_good_ones(video: Path, folder: Path, tmp_path: Path) -> None:

@@ -224,9 +224,9 @@ def test_killed_and_restarted_it_makes_the_same_file(call, tmp_path, videos):
     whole, killed = tmp_path / "whole.json", tmp_path / "killed.json"
     assert call(*command(whole)[4:]).exit_code == 0
     process = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL)
-    journal = parts_folder(killed) / "1-of-1.jsonl"
+    log_file = parts_folder(killed) / "1-of-1.jsonl"
     while process.poll() is None:
-        if journal.exists() and journal.read_bytes().count(b"\n") >= 2:  # settings, one clip
+        if log_file.exists() and log_file.read_bytes().count(b"\n") >= 2:  # settings, one clip
             process.kill()
             break
         time.sleep(0.002)

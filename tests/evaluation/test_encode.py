@@ -64,7 +64,7 @@ def test_dense_tokens_are_the_finest_grid_of_every_frame_of_every_tile(measured)
 
 def test_rates_and_frames_are_what_the_video_has(measured, report):
     slow, fast, *_ = measured.cells
-    assert (slow.fps_found, slow.frames) == (5, 10)  # 2 seconds at 5 a second
+    assert (slow.fps_found, slow.frames) == (5, 10)  # 2 seconds at 5 per second
     assert (fast.fps, fast.fps_found, fast.frames) == (30, 10, 18)
     notes = " ".join(report.notes)
     assert "10 frames per second" in notes

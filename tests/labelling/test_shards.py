@@ -1,4 +1,4 @@
-"""Shards: nothing done is lost, nothing half-done counts."""
+"""Shards: finished clips are kept, nothing half-done counts."""
 
 import json
 
@@ -39,15 +39,15 @@ def test_what_is_done_stays_done(out):
     assert [file.name for file in out.parent.iterdir()] == ["labels.json"]
 
 
-@pytest.mark.parametrize("lost", [1, 10, 60])
-def test_a_torn_line_is_forgotten(out, lost):
+@pytest.mark.parametrize("num_removed", [1, 10, 60])
+def test_a_torn_line_is_forgotten(out, num_removed):
     with shard_writer(out) as first:
         first.add("a", LABELS)
         path, size = first.path, first.path.stat().st_size
         first.add("b", LABELS)
     content = path.read_bytes()
-    assert len(content) - size > lost
-    path.write_bytes(content[:-lost])
+    assert len(content) - size > num_removed
+    path.write_bytes(content[:-num_removed])
     with shard_writer(out) as second:
         assert second.done == {"a"}
         second.add("b", LABELS)

@@ -26,7 +26,7 @@ budgets = st.one_of(st.none(), st.floats(0.02, 1))
 targets = st.one_of(st.none(), st.floats(0, 0.3))
 
 
-def plain_losses(pyramid, canvas, views, frame, chosen):
+def plain_losses(pyramid, canvas, scaled, frame, chosen):
     """Canvas loss after painting `chosen` and one more patch, for every other patch."""
     losses = {}
     for patch in range(pyramid.num_patches):
@@ -35,7 +35,7 @@ def plain_losses(pyramid, canvas, views, frame, chosen):
             mask[0, [*chosen, patch]] = True
             trial = Canvas(pyramid, 1)
             trial.frames.copy_(canvas)
-            trial.paint(views, mask)
+            trial.paint(scaled, mask)
             losses[patch] = float((trial.frames - frame).double().abs().mean())
     return losses
 
@@ -49,18 +49,18 @@ def test_every_patch_is_the_best_one(pyramid, seed, by_loss):
     canvas = Canvas(pyramid, 1)
     for index in range(2):
         frame = frames[:, index]
-        views = resampled_scales(frame, pyramid)
+        scaled = resampled_scales(frame, pyramid)
         chosen: list[int] = []
         for patch in gaze.frame(0, index).tolist():
-            losses = plain_losses(pyramid, canvas.frames, views, frame, chosen)
+            losses = plain_losses(pyramid, canvas.frames, scaled, frame, chosen)
             best = min(losses.values())
             assert losses[patch] <= best + 1e-6
             chosen.append(patch)
         chosen = gaze.frame(0, index).tolist()
-        losses = plain_losses(pyramid, canvas.frames, views, frame, chosen)
+        losses = plain_losses(pyramid, canvas.frames, scaled, frame, chosen)
         mask = torch.zeros(1, pyramid.num_patches, dtype=torch.bool)
         mask[0, chosen] = True
-        canvas.paint(views, mask)
+        canvas.paint(scaled, mask)
         left = float(canvas.losses(frame))
         if by_loss:
             assert left <= target + 1e-6 or len(chosen) == pyramid.num_patches

@@ -56,7 +56,7 @@ def test_an_odd_clip_ends_with_one_frame():
 def test_slow_drift_is_seen_since_last_kept_only():
     frames = torch.full((1, 20, 3, 16, 16), 0.2)
     for index in range(20):
-        frames[0, index, :, 4:8, 4:8] += 0.005 * index  # 0.005 / 0.225 a frame
+        frames[0, index, :, 4:8, 4:8] += 0.005 * index  # 0.005 / 0.225 per frame
     previous = RunLength(PYRAMID, threshold=0.08).select(frames)
     kept = RunLength(PYRAMID, threshold=0.08, since="kept").select(frames)
     assert previous.lengths[0, 2:].tolist() == [1] * 18
@@ -72,7 +72,7 @@ def test_slow_drift_is_seen_since_last_kept_only():
 def test_cells_left_out_under_a_cap_come_next():
     frames = still_clips(PYRAMID, 1, 8)
     change_cells(frames[0, 2:], PYRAMID, [1, 2, 3])
-    ratio = [1.0, 1.0] + [0.1] * 6  # then two patches a frame
+    ratio = [1.0, 1.0] + [0.1] * 6  # then two patches per frame
     gaze = RunLength(PYRAMID, since="kept").select(frames, ratio=ratio)
     assert gaze.lengths.tolist() == [[16, 16, 2, 2, 1, 1, 1, 1]]
     assert sorted(cells(gaze, 2) + cells(gaze, 4)) == [1, 2, 3]

@@ -159,9 +159,9 @@ def test_clips_without_labels_are_counted_and_too_many_are_warned_of(share, tmp_
     with caplog.at_level(logging.INFO):
         trainer.fit()
     assert len(trainer.data.train) == round(10 * share)
-    (said,) = (line for line in caplog.messages if line.startswith("train "))
-    assert f"{10 * share:.0f} with labels" in said
-    assert (f"{10 - 10 * share:.0f} of 10 found" in said) == (share < 1)
+    (summary,) = (line for line in caplog.messages if line.startswith("train "))
+    assert f"{10 * share:.0f} with labels" in summary
+    assert (f"{10 - 10 * share:.0f} of 10 found" in summary) == (share < 1)
     warned = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     few = [line for line in warned if re.search(r"labels\.json .*\b3 of the 10\b", line)]
     assert len(few) == (share < 0.5)

@@ -9,7 +9,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from autogaze.algorithms.grpo import reward_spread, without_spread
+from autogaze.algorithms.grpo import has_no_spread, reward_spread
 from autogaze.errors import SelectorError, TrainingError
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import score, taken_before
@@ -162,8 +162,8 @@ def test_temperatures_that_no_policy_has_are_refused(model, temperature):
 def test_spread_of_rewards_within_groups():
     reward = torch.tensor([[1.0, 0.0], [0.5, 0.5], [3.0, 0.0], [0.5, 0.5]])  # two clips, G = 2
     assert reward_spread(reward, 2).tolist() == [0.5, 0.0, 0.5, 0.0]
-    assert without_spread(reward, 2).tolist() == [0.0, 1.0, 0.0, 1.0]
-    assert without_spread(reward, 1).tolist() == [1.0] * 4
+    assert has_no_spread(reward, 2).tolist() == [0.0, 1.0, 0.0, 1.0]
+    assert has_no_spread(reward, 1).tolist() == [1.0] * 4
 
 
 def test_a_training_logs_them(tmp_path, no_curves):

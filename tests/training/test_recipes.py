@@ -174,7 +174,7 @@ def test_a_command_that_is_given_again_goes_on(checkout, options_of):
     words = [*words_of(TRAININGS[0]), *SMALL, *SHORT, "trainer.val_nsteps=0"]
     run_training(options_of(words))
     run_training(options_of([*words, "trainer.max_steps=3"]))
-    measured = read_metrics(Path("exps/1_look/metrics.jsonl"))
+    measured = read_metrics(Path("exps/1_short_clips/metrics.jsonl"))
     assert [entry["step"] for entry in measured if "lr" in entry] == [1, 2, 3]
 
 

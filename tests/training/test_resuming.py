@@ -242,8 +242,8 @@ def test_changed_options_are_named_on_resuming(tmp_path, caplog):
     config = tiny_config("ntp", tmp_path, max_steps=2, lr=0.005, batch_size=5, resume=True)
     config["dataset"]["greedy_labels"]["high"] = 0.3
     build_trainer(config).fit()
-    said = [line.strip() for line in caplog.messages if " (was " in line]
-    assert said == [
+    changes = [line.strip() for line in caplog.messages if " (was " in line]
+    assert changes == [
         "dataset.greedy_labels.high=0.3 (was 0.4)",
         "trainer.batch_size=5 (was 4)",
         "trainer.lr=0.005 (was 0.01)",

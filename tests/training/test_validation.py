@@ -60,11 +60,11 @@ def patched(monkeypatch, choose):
 def test_a_content_blind_prior_shows(tmp_path, monkeypatch):
     """Gazes that are alike everywhere cost the same when clips swap them."""
 
-    def habit(self, batch):
+    def blind_gaze(self, batch):
         frames = torch.arange(20).expand(len(batch), 2, 20) < 4  # all of the coarse scale
         return Gaze.from_mask(self.objective.model.pyramid, frames)
 
-    patched(monkeypatch, habit)
+    patched(monkeypatch, blind_gaze)
     metrics = validation("ntp", tmp_path).run()
     assert metrics["val/shuffled_loss"] == pytest.approx(metrics["val/loss"])
     assert metrics["val/random_loss"] > 1.2 * metrics["val/loss"]

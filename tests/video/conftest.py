@@ -14,7 +14,7 @@ Encode = Callable[..., Path]
 
 
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """A ramp with a bright square that moves 3 pixels a frame; its grey level counts frames."""
+    """A ramp with a bright square that moves 3 pixels per frame; its grey level counts frames."""
     x = np.linspace(0, 120, width)[None, :, None]
     y = np.linspace(0, 80, height)[:, None, None]
     frame = np.broadcast_to(x + y, (height, width, 3)).astype(np.uint8).copy()
@@ -74,7 +74,7 @@ def picture_fixture() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def plain(folder: Path) -> Path:
-    """20 frames of 64 x 48 pixels at 10 a second, a key frame every 6, index at the front."""
+    """20 frames of 64 x 48 pixels at 10 per second, a key frame every 6, index at the front."""
     return encode(folder / "plain.mp4", g="6", container_options={"movflags": "faststart"})
 
 

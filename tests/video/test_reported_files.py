@@ -266,9 +266,9 @@ def test_packets_that_are_missing_inside_a_recording_are_no_joint(folder, encode
     data = whole.read_bytes()
     with av.open(str(whole)) as container:
         positions = [packet.pos for packet in container.demux(video=0) if packet.size]
-    lost = positions[7] + 2 * 188
-    path = folder / "lost.ts"
-    path.write_bytes(data[:lost] + data[lost + 188 :])
+    dropped = positions[7] + 2 * 188
+    path = folder / "dropped.ts"
+    path.write_bytes(data[:dropped] + data[dropped + 188 :])
     video = Video(path)
     given = []
     with pytest.raises(CorruptVideoError, match="frame 7 "):

@@ -91,8 +91,8 @@ def test_sampled_frames_are_the_ones_on_screen(request, name, fps, start):
     frames = list(video.frames(fps=fps, start=start))
     expected = []
     for k in range(math.ceil((stamps[-1] + 0.099 - (start or 0)) * fps)):
-        moment = (start or 0) + k / fps
-        on_screen = max(i for i, stamp in enumerate(stamps) if stamp <= moment + 5e-4)
+        instant = (start or 0) + k / fps
+        on_screen = max(i for i, stamp in enumerate(stamps) if stamp <= instant + 5e-4)
         if on_screen not in expected:
             expected.append(on_screen)
     assert [frame.index for frame in frames] == expected
@@ -118,9 +118,9 @@ def test_sampling_takes_the_nearest_frame_not_later(gaps, fps, start, length):
     stop = min(stamps[-1] + 0.1, math.inf if end is None else end)
     wanted = set()
     for k in range(math.ceil((stop - start) * fps) + 1):
-        moment = start + k / fps
-        if moment < stop - 1e-6:
-            wanted.add(max(i for i, stamp in enumerate(stamps) if stamp <= moment + 1e-6))
+        instant = start + k / fps
+        if instant < stop - 1e-6:
+            wanted.add(max(i for i, stamp in enumerate(stamps) if stamp <= instant + 1e-6))
     borderline = {
         i
         for i, s in enumerate(stamps)
@@ -163,6 +163,6 @@ def test_ranges_without_frames(plain, arguments):
         list(Video(plain).frames(**arguments))
 
 
-def test_a_moment_between_two_frames_shows_the_earlier_one(plain):
+def test_a_time_between_two_frames_shows_the_earlier_one(plain):
     (frame,) = Video(plain).frames(start=0.51, end=0.59, fps=1.0)
     assert frame.index == 5

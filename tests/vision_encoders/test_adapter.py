@@ -170,7 +170,7 @@ def test_at_its_real_size():
     assert_like_dense(out, expected, (1, 1))
 
 
-# Positions of all scales: in training DINOv3 draws them once a call, as its untouched model does.
+# Positions of all scales: in training DINOv3 draws them once per call, as its untouched model does.
 
 PYRAMID = PatchPyramid((32, 48, 64), 16)
 SHAKEN = {"pos_embed_shift": 0.2, "pos_embed_jitter": 1.5, "pos_embed_rescale": 2.0}

@@ -83,16 +83,16 @@ def test_a_family_of_ones_own_from_a_folder(toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("x", 3), "subclass of .*EncoderAdapter.*, got 3"),
         (("x", tf.ViTModel), "subclass of .*EncoderAdapter.*, got .*ViTModel"),
         (("x", ToyAdapter, ToyBlock), "transformers class.*got .*ToyBlock"),
     ],
 )
-def test_what_is_no_adapter_is_refused(words, said):
+def test_what_is_no_adapter_is_refused(words, message):
     unchecked = inspect.unwrap(register_encoder)  # as users have it, without checks of types
-    with pytest.raises(EncoderError, match=said):
+    with pytest.raises(EncoderError, match=message):
         unchecked(*words)
     assert "x" not in list_encoders()
 

@@ -280,12 +280,12 @@ def test_slips_are_told_apart(inputs):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [({"attn_type": "sparse"}, "sparse"), ({"max_embed_batch_size": 0}, "at least 1 frame, got 0")],
 )
-def test_options_of_from_pretrained_are_checked(changes, said, tmp_path):
+def test_options_of_from_pretrained_are_checked(changes, message, tmp_path):
     tiny().save_pretrained(tmp_path)
-    with pytest.raises(EncoderError, match=said):
+    with pytest.raises(EncoderError, match=message):
         SiglipVisionModel.from_pretrained(tmp_path, **changes)
 
 

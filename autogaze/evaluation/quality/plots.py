@@ -52,7 +52,7 @@ def plot_curves(report: QualityReport, path: str | Path) -> None:
     for line, metric in zip(panels, metrics, strict=True):
         for axes, group in zip(line, groups, strict=True):
             _draw(axes, report.of(metric, group), rows, styles)
-        line[0].set_ylabel(f"loss, metric {metric}", fontsize=8.5)
+        line[0].set_ylabel(f"{metric} loss", fontsize=8.5)
         _label(line[0], report.of(metric, groups[0]), rows, styles)  # when all have been drawn
     for axes, group in zip(panels[0], groups, strict=True):
         title = report.measured.clips[0].kind if len(groups) == 1 else group
@@ -67,8 +67,8 @@ def plot_curves(report: QualityReport, path: str | Path) -> None:
     )
     words = (
         f"{report.about}. Mean loss of frames. Shaded: 95 % intervals from resampling whole "
-        "videos and photographs; they hold how videos differ, which comparisons on the same clips do "
-        "not. Dashed: the selector's own gazes at another clip of the kind (shuffled); where they are as "
+        "videos and photographs; they include the variation between videos, which comparisons on the same "
+        "clips do not. Dashed: the selector's own gazes at another clip of the kind (shuffled); where they are as "
         f"good as its own, it saw nothing of this one.{prior}"
     )
     caption(figure, [words, report.units])
@@ -170,7 +170,7 @@ def plot_thresholds(report: QualityReport, path: str | Path) -> None:
         left.set_title(name, loc="left", fontsize=9.5, fontweight="bold")
         left.set_xlabel("threshold", fontsize=9)
         right.set_xlabel("predicted loss where frames stopped", fontsize=9)
-        left.set_ylabel(f"actual loss, metric {thresholds.metric}", fontsize=9)
+        left.set_ylabel(f"actual {thresholds.metric} loss", fontsize=9)
         for axes in (left, right):
             axes.tick_params(labelsize=7.5)
             clean(axes)

@@ -31,7 +31,7 @@ class Slots:
     Attributes:
         ids: (B, k) patch ids, undefined where not kept.
         kept: (B, k) True where the patch is gazed at, False in padding.
-        losses: (B,) the loss predicted to be left in the frame (`limits.loss_left`).
+        losses: (B,) the loss predicted to be remaining in the frame (`limits.loss_left`).
     """
 
     ids: Int[Tensor, "B k"]
@@ -91,28 +91,28 @@ class GazeState:
         V, K = self.decoder.config.vocab_size - 1, self.decoder.config.num_multi_token_pred
         hidden, prefill_ends = self._prefill(vision_tokens)  # (B, C)
         taken = torch.zeros(self.num_rows, V, dtype=torch.bool, device=hidden.device)
-        going_on = torch.ones(self.num_rows, 1, dtype=torch.bool, device=hidden.device)
+        unfinished = torch.ones(self.num_rows, 1, dtype=torch.bool, device=hidden.device)
         active = list(range(self.num_rows))
-        left = list(limits.caps)  # patches that each row may still take
+        remaining = list(limits.caps)  # patches that each row may still take
         blocks: list[Slots] = []
         predicted = torch.zeros(self.num_rows, device=hidden.device)
         while active:
-            size = min(max(left), K)
+            size = min(max(remaining), K)
             logits, losses = self.decoder.heads(hidden)  # (B, K, V + 1), (B, K)
             ids = sample_block(logits[:, :size, :V], taken, sampling)  # (B, size)
-            kept, stopped = going_on.expand(-1, size), None
-            room = torch.tensor(left, device=hidden.device)[:, None]
-            decides = going_on & (room > 0)
-            if min(left) < size:  # some rows' caps end inside this block
-                kept = kept & (torch.arange(size, device=hidden.device) < room)
+            kept, stopped = unfinished.expand(-1, size), None
+            budgets = torch.tensor(remaining, device=hidden.device)[:, None]
+            decides = unfinished & (budgets > 0)
+            if min(remaining) < size:  # some rows' caps end inside this block
+                kept = kept & (torch.arange(size, device=hidden.device) < budgets)
             if limits.threshold is not None:
                 stopped = stopped_slots(losses[:, :size], limits.threshold, first_block=not blocks)
                 kept = kept & ~stopped
-                going_on = kept.all(1, keepdim=True)
-            predicted = torch.where(decides[:, 0], loss_left(losses, room, stopped), predicted)
+                unfinished = kept.all(1, keepdim=True)
+            predicted = torch.where(decides[:, 0], loss_left(losses, budgets, stopped), predicted)
             blocks.append(Slots(ids, kept))
-            active = self._append(blocks[-1], left, active, stops=limits.threshold is not None)
-            left = [max(0, count - size) for count in left]
+            active = self._append(blocks[-1], remaining, active, stops=limits.threshold is not None)
+            remaining = [max(0, count - size) for count in remaining]
             if active:
                 hidden = self._feed_block(ids, active, prefill_ends, hidden)
         return Slots(
@@ -122,15 +122,15 @@ class GazeState:
         )
 
     def _append(
-        self, block: Slots, left: list[int], active: list[int], *, stops: bool
+        self, block: Slots, remaining: list[int], active: list[int], *, stops: bool
     ) -> list[int]:
-        """Note what the active rows gazed at as not fed yet; returns the rows that go on.
+        """Queue the active rows' patches for the next feed; returns the rows that are unfinished.
 
         Where rows can stop by loss this waits for the device, once per block; nothing else in
         the loop does.
 
         Args:
-            left: patches that each row might take before this block.
+            remaining: patches that each row might take before this block.
         """
         size = block.ids.shape[1]
         if stops:
@@ -141,8 +141,8 @@ class GazeState:
             active = [row for row in active if all(kept[row])]
         else:
             for row in active:
-                self.unfed_ids[row] = block.ids[row, : left[row]]
-        return [row for row in active if left[row] > size]
+                self.unfed_ids[row] = block.ids[row, : remaining[row]]
+        return [row for row in active if remaining[row] > size]
 
     def _prefill(
         self, vision_tokens: Float[Tensor, "B tokens C"]

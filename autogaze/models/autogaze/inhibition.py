@@ -1,4 +1,4 @@
-"""Inhibition of return: a patch gazed at before is as likely as it has changed since.
+"""Inhibition of return: a patch gazed at before has its probability scaled by its change since.
 
 The decoder attends to all earlier gazes, but after a few hours of training it hardly uses them:
 in a static scene it takes the same patches in every frame. Human gaze does not (Posner and Cohen,

@@ -33,8 +33,9 @@ class Sampling:
     ) -> "FrameSampling":
         """Sampling for one frame of some of the rows.
 
-        Rows' generators are seeded anew in every frame: a row that has finished draws on as long
-        as others of its batch go on, and would be further than when it is alone.
+        Rows' generators are seeded anew in every frame. A row that has finished goes on drawing
+        while others of its batch are unfinished, so that without this its generator would be in
+        another state in the next frame than when the row runs alone.
 
         Args:
             log_weights: see `FrameSampling`.
@@ -95,6 +96,8 @@ def sample_block(
         ordered = ids.sort(-1).values
         if not bool((ordered[:, 1:] == ordered[:, :-1]).any()):  # no patch twice
             return ids
+        # The block is sampled again below, head by head, so `taken` goes back to what it was
+        # before the block: True where `logits` are masked.
         taken.scatter_(1, ids, False).logical_or_(logits[:, 0].isneginf())
     noise = _exponential_noise(logits, sampling)
     columns = []

@@ -47,7 +47,8 @@ def score(
 
     The i-th gaze of a frame is scored by head i mod K of the state just before its
     block started. The loss after it is head (i + 1) mod K of that same state, or of
-    the gaze's own state where it ends a block.
+    the gaze's own state where it ends a block. In `decoding`, head i + 1 predicts the loss
+    *before* gaze i + 1; here the same number is the loss *after* gaze i.
 
     Args:
         ids: patch ids numbered from the start of their own frame.

@@ -12,7 +12,10 @@ from autogaze.vision_encoders.layout import TokenLayout
 
 
 class SiglipAdapter(EncoderAdapter):
-    """SigLIP and fixed-resolution SigLIP2: no class token, an attention-pooling head."""
+    """SigLIP and fixed-resolution SigLIP2: no class token, an attention-pooling head.
+
+    Positions of every scale are interpolated from the model's own table (`EncoderAdapter.positions`).
+    """
 
     statistics = SIGLIP
     asked_to_interpolate = True

@@ -206,14 +206,14 @@ def test_the_plots_are_drawn(report, tmp_path):
     from autogaze.evaluation.quality.plots import plot_curves, plot_thresholds
 
     plot_curves(report, tmp_path / "curves.png")
-    plot_thresholds(report, tmp_path / "stops.png")
+    plot_thresholds(report, tmp_path / "thresholds.png")
     one_kind = Measurements(
         report.measured.clips[:4], report.measured.rows, RATIOS, ("canvas",), ("pixels",),
         report.measured.losses[:1, :, :, :4], report.measured.shares[..., :4],
     )  # fmt: skip
     plot_curves(make_report(one_kind, setting()), tmp_path / "one.png")
     sizes = []
-    for name in ("curves", "stops", "one"):
+    for name in ("curves", "thresholds", "one"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             sizes.append(picture.size)
     assert sizes[0][1] > 1.5 * sizes[2][1]  # two metrics, one metric
