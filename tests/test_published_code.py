@@ -14,8 +14,15 @@ from torch import nn
 from transformers import AutoImageProcessor, PretrainedConfig, PreTrainedModel
 
 from autogaze import PatchPyramid
-from autogaze.datasets.video_utils import read_video_pyav, transform_video_for_pytorch
+from autogaze.datasets.collate import collate_fn
+from autogaze.datasets.video_utils import (
+    process_video_frames,
+    read_video_pyav,
+    sample_frame_indices,
+    transform_video_for_pytorch,
+)
 from autogaze.models.autogaze import AutoGaze, AutoGazeConfig, AutoGazeImageProcessor
+from autogaze.utils import get_gazing_pos_from_gazing_mask
 from autogaze.vision_encoders.siglip import SiglipVisionModel
 from autogaze.vision_encoders.siglip.configuration_siglip import SiglipVisionConfig
 from autogaze.vision_encoders.siglip.modeling_siglip import SiglipVisionModel as NestedSiglip
@@ -143,6 +150,72 @@ def test_the_quick_start_for_large_videos(quick_start, checkpoints):
     outputs = siglip(chunks, gazing_info=gaze)
     assert outputs.last_hidden_state.shape[:2] == gaze["gazing_pos"].shape
     assert len(gaze["gazing_pos"]) == 8
+
+
+def test_the_quick_start_for_streams(quick_start):
+    _, video, model = quick_start
+    video = video[:, :4]
+    outputs = []
+    past_inputs_embeds = past_attention_mask = past_key_values = past_conv_values = None
+    with torch.inference_mode():
+        gaze_outputs = model({"video": video}, gazing_ratio=0.05)
+        for t in range(video.shape[1]):
+            output = model(
+                {"video": video[:, t : t + 1]},
+                gazing_ratio=0.05,
+                generate_only=True,
+                use_cache=True,
+                past_key_values=past_key_values,
+                past_inputs_embeds=past_inputs_embeds,
+                past_attention_mask=past_attention_mask,
+                past_conv_values=past_conv_values,
+            )
+            outputs.append(output)
+            past_key_values = output["past_key_values"]
+            past_inputs_embeds = output["past_input_embeds"]
+            past_attention_mask = output["past_attention_mask"]
+            past_conv_values = output["past_conv_values"]
+    positions = [
+        output["gazing_pos"] + model.num_vision_tokens_each_frame * t
+        for t, output in enumerate(outputs)
+    ]
+    assert torch.allclose(gaze_outputs["gazing_pos"], torch.cat(positions, dim=1))
+
+
+def test_patches_of_ones_own_choice(quick_start, checkpoints):
+    """Users make the dict from a mask of all patches, and the encoder reads it."""
+    mask = torch.zeros(1, 2 * 265, dtype=torch.long)
+    mask[0, [3, 7, 265, 300]] = 1
+    gazing_pos, if_padded_gazing = get_gazing_pos_from_gazing_mask(mask)
+    gaze = {
+        "gazing_pos": gazing_pos,
+        "if_padded_gazing": if_padded_gazing,
+        "num_gazing_each_frame": mask.reshape(1, 2, 265)[0].sum(dim=-1),
+    }
+    siglip = SiglipVisionModel.from_pretrained(checkpoints / "siglip-224", scales="32+64+112+224")
+    outputs = siglip(quick_start[1][:, :2], gazing_info=gaze)
+    assert outputs.last_hidden_state.shape == (1, 4, 48)
+
+
+def test_a_loader_of_clips(video_file):
+    """The published data set's way: sample, read, cut to length, transform, collate."""
+    transform = transformers.VivitImageProcessor(size={"height": 32, "width": 32})
+    transform.do_center_crop = False
+    clips = []
+    for rate in (1, 4):
+        container = av.open(str(video_file))
+        indices = sample_frame_indices(
+            clip_len=6,
+            frame_sample_rate=rate,
+            seg_len=container.streams.video[0].frames,
+            random_sample_frame=False,
+        )
+        video = process_video_frames(read_video_pyav(container, indices), 6)
+        container.close()
+        clips.append({"video": transform_video_for_pytorch(video, transform), "is_valid": True})
+    batch = collate_fn(clips)
+    assert batch["video"].shape == (2, 6, 3, 32, 32)
+    assert batch["is_valid"].all()
 
 
 # NVILA-HD-Video: a processor that gazes at tiles, and a model that nests the encoder.

@@ -15,12 +15,14 @@ One update per rollout, so nothing is clipped; no KL term, no normalisation by l
 rewards come from `autogaze.training.algorithms.GRPO`; P_r is the loss-prediction term.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from autogaze.algorithms.published import PublishedAlgorithm, rollout_of
 from autogaze.algorithms.rollout import Rollout, loss_prediction_loss
 from autogaze.errors import TrainingError
 
@@ -95,3 +97,57 @@ def discounted_credit(
         still_to_come = until.flip(1).cumsum(1).flip(1) - until  # real gazes after each slot
         credit[:, :end] += advantage[:, frame, None] * discount_factor**still_to_come
     return credit * real
+
+
+class GRPO(PublishedAlgorithm):
+    """The known interface of `grpo_loss`.
+
+    Args:
+        group_size: gazes of every clip.
+        discount_factor: in (0, 1].
+        optimize_task_loss_prediction: see `PublishedAlgorithm`.
+    """
+
+    def __init__(
+        self, group_size: int, discount_factor: float, optimize_task_loss_prediction: bool = False
+    ) -> None:
+        super().__init__(optimize_task_loss_prediction)
+        self.group_size = group_size
+        self.discount_factor = discount_factor
+
+    def preprocess_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Every clip `group_size` times, repetition after repetition; the dict is changed in place.
+
+        Raises:
+            TrainingError: a value that is neither a tensor nor a list.
+        """
+        for name, value in inputs.items():
+            if isinstance(value, Tensor):
+                inputs[name] = torch.cat([value] * self.group_size)
+            elif isinstance(value, list):
+                inputs[name] = value * self.group_size
+            else:
+                raise TrainingError(
+                    f"{name!r} must be a tensor or a list to be repeated for every gaze of a "
+                    f"clip, got {type(value).__name__}"
+                )
+        inputs["group_size"] = self.group_size
+        return inputs
+
+    def loss(
+        self,
+        inputs: Mapping[str, Any],
+        gaze_outputs: Mapping[str, Any],
+        task_outputs: Mapping[str, Any],
+    ) -> dict[str, Float[Tensor, " R"]]:
+        """As above; `reward` (R, F) and `traj_len_each_reward`, F slot numbers, are read too."""
+        rollout = rollout_of(gaze_outputs, task_outputs)
+        policy = grpo_loss(
+            rollout,
+            task_outputs["reward"],
+            [int(end) for end in task_outputs["traj_len_each_reward"]],
+            group_size=self.group_size,
+            discount_factor=self.discount_factor,
+            optimize_task_loss_prediction=False,
+        )
+        return {"grpo_loss": policy, "task_loss_prediction_loss": self.prediction_loss(rollout)}

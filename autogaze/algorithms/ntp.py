@@ -4,9 +4,13 @@ loss_r = - sum_s real_s log p_s  /  mean over rows of the number of real gazes
          + P_r, the loss-prediction term, where enabled
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
+from autogaze.algorithms.published import PublishedAlgorithm, rollout_of
 from autogaze.algorithms.rollout import Rollout, loss_prediction_loss, mean_over_rows
 
 
@@ -21,3 +25,19 @@ def ntp_loss(
     if optimize_task_loss_prediction:
         loss = loss + loss_prediction_loss(rollout)
     return loss
+
+
+class NTP(PublishedAlgorithm):
+    """The known interface of `ntp_loss`."""
+
+    def loss(
+        self,
+        inputs: Mapping[str, Any],
+        gaze_outputs: Mapping[str, Any],
+        task_outputs: Mapping[str, Any],
+    ) -> dict[str, Float[Tensor, " R"]]:
+        rollout = rollout_of(gaze_outputs, task_outputs)
+        return {
+            "ntp_loss": ntp_loss(rollout, optimize_task_loss_prediction=False),
+            "task_loss_prediction_loss": self.prediction_loss(rollout),
+        }

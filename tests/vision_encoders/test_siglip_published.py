@@ -240,11 +240,23 @@ def test_the_parts_are_where_they_were():
     model = tiny()
     assert len(model.vision_model.encoder.layers) == 2
     assert model.get_input_embeddings() is model.vision_model.embeddings.patch_embedding
+    assert model.scales == [32, 64]
     assert all(name.startswith("vision_model.") for name in model.state_dict())
     video, gaze = random_frames(1, 1), slots([[1, 2]], [2])
     with torch.no_grad():
         direct = model.vision_model(video, gazing_info=gaze).last_hidden_state
         assert direct.equal(model(video, gazing_info=gaze).last_hidden_state)
+
+
+def test_arguments_by_place():
+    """pixel_values, gazing_info, output_attentions, output_hidden_states."""
+    model, video, gaze = tiny(), random_frames(1, 1), slots([[1, 2]], [2])
+    with torch.no_grad():
+        for part in (model, model.vision_model):
+            assert len(part(video, gaze, None, True).hidden_states) == 3
+            assert part(video, gaze, False, False).hidden_states is None
+            with pytest.raises(EncoderError, match="output_attentions"):
+                part(video, gaze, True)
 
 
 def test_the_configuration_of_both_towers():

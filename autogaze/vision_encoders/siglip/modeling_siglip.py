@@ -66,14 +66,16 @@ class SiglipVisionTransformer(nn.Module):
         self,
         pixel_values: Float[Tensor, "B T 3 H W"] | Float[Tensor, "B 3 S S"],
         gazing_info: Gaze | Mapping[str, Any] | None = None,
-        interpolate_pos_encoding: bool = False,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool = False,
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
         """Features of gazed patches or whole images; see `SiglipVisionModel.forward`."""
         # A model that this one is part of may have chosen another one for all its parts.
         self.config._attn_implementation = attention.NAME
+        options["output_attentions"] = output_attentions
         unknown = [name for name, value in options.items() if value]
         if unknown:
             raise EncoderError(f"gazed encoding does not know {', '.join(unknown)}")
@@ -180,6 +182,7 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
         config._attn_implementation = attention.NAME
         super().__init__(config)
         config.check()
+        self.scales = list(config.pyramid.scales)
         self.vision_model = SiglipVisionTransformer(config)
         self.config._attn_implementation = attention.NAME
         self.register_load_state_dict_pre_hook(_add_prefix)
@@ -198,8 +201,9 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
         self,
         pixel_values: Float[Tensor, "B T 3 H W"] | Float[Tensor, "B 3 S S"],
         gazing_info: Gaze | Mapping[str, Any] | None = None,
-        interpolate_pos_encoding: bool = False,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        interpolate_pos_encoding: bool = False,
         return_dict: bool | None = None,
         **options: Any,
     ) -> Any:
@@ -225,8 +229,9 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
         return self.vision_model(
             pixel_values,
             gazing_info,
-            interpolate_pos_encoding,
+            output_attentions,
             output_hidden_states,
+            interpolate_pos_encoding,
             return_dict,
             **options,
         )
