@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from autogaze.checks import describe_value
 from autogaze.clips import Clips, Ratio
 from autogaze.errors import AutoGazeError, GeometryError, VideoError
 from autogaze.gaze import Gaze
@@ -332,6 +334,11 @@ class GazedVideo:
     def _frames(self) -> Iterator[Frame]:
         """The frames that were gazed at."""
         numbers = self.source.frame_indices
+        if any(later <= number for number, later in pairwise(numbers)):
+            raise VideoError(
+                f"{self.path}: the gaze numbers its frames {describe_value(list(numbers))}, which do not "
+                f"ascend: it is of no video"
+            )
         found = self._video.frames(first=numbers[0], last=numbers[-1], skip_corrupt=True)
         for number, seconds in zip(numbers, self.source.timestamps, strict=True):
             frame = next((frame for frame in found if frame.index >= number), None)

@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from autogaze.checks import describe_value
 from autogaze.errors import TrainingError, first_line
 from autogaze.training.config import unknown, unknown_option
 
@@ -56,6 +57,8 @@ def find(
     target = options.pop(TARGET, None)
     if target is not None:
         return load_target(target, f"{group}.{TARGET}"), options, True
+    if not isinstance(name, str):
+        raise TrainingError(f"{group}.name must be text, got {describe_value(name)}")
     if name in known:
         return known[name], options, False
     points = plugins(kind)

@@ -106,7 +106,20 @@ def load_strictly(
     Raises:
         CheckpointError: parameters are missing, unexpected, of other shapes, or not finite.
     """
-    own = module.state_dict()
+    check_fit(module.state_dict(), state, source, names=names, hint=hint)
+    check_finite(state, source)
+    module.load_state_dict(dict(state), strict=names is None)
+
+
+def check_fit(
+    own: State,
+    state: State,
+    source: str | Path,
+    *,
+    names: Collection[str] | None = None,
+    hint: str = "",
+) -> None:
+    """Raise CheckpointError unless a state dict fits a module's own; see `load_strictly`."""
     wanted = own.keys() if names is None else names
     problems = describe_mismatch(
         missing=[name for name in wanted if name not in state],
@@ -122,8 +135,6 @@ def load_strictly(
             f"{source}: the weights do not fit the architecture: {problems}"
             + (f". {hint}" if hint else "")
         )
-    check_finite(state, source)
-    module.load_state_dict(dict(state), strict=names is None)
 
 
 def check_finite(state: State, source: str | Path) -> None:

@@ -205,11 +205,12 @@ def checkpoint(material: Material, folder: Path, random: Random) -> str:
     if kind == "mae":
         return attempt(lambda: load_video_mae(target), *names)
 
-    def gaze() -> None:
+    outcome = attempt(lambda: autogaze.load(str(target)), *names)
+    if (
+        outcome == "ok"
+    ):  # finite weights may still give NaN, of which the folder's name is not known
         selector = autogaze.load(str(target))
-        selector.select(torch.zeros(1, 2, 3, 64, 64), ratio=0.2)
-
-    outcome = attempt(gaze, *names)
+        outcome = attempt(lambda: selector.select(torch.zeros(1, 2, 3, 64, 64), ratio=0.2))
     if random.random() < 0.2:
         outcome = min(outcome, command("info", target, "--json", names=tuple(names)))
     return outcome

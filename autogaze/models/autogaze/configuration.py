@@ -26,8 +26,8 @@ ROPE_LLAMA3 = {
 }
 
 
-MAX_PARAMETERS = 2**30
-"""The most parameters of a selector: more than any that is worth having before a ViT."""
+MAX_LAYERS, MAX_PARAMETERS = 256, 2**30
+"""The most layers and parameters of a selector: more than any that is worth having before a ViT."""
 
 
 class VisionModelConfig(PretrainedConfig):
@@ -55,7 +55,7 @@ class VisionModelConfig(PretrainedConfig):
             trunk_temporal_kernel_size=trunk_temporal_kernel_size,
             trunk_spatial_kernel_size=trunk_spatial_kernel_size,
         )
-        _check_counts("vision_model_config", least=0, depth=depth)
+        _check_counts("vision_model_config", least=0, most=MAX_LAYERS, depth=depth)
         if trunk_spatial_kernel_size % 2 == 0:
             raise CheckpointError(
                 "vision_model_config.trunk_spatial_kernel_size must be odd, got "
@@ -116,7 +116,6 @@ class GazeDecoderConfig(PretrainedConfig):
             group,
             hidden_size=hidden_size,
             intermediate_size=intermediate_size,
-            num_hidden_layers=num_hidden_layers,
             num_attention_heads=num_attention_heads,
             num_key_value_heads=num_key_value_heads or num_attention_heads,
             head_dim=head_dim or 2,
@@ -124,6 +123,7 @@ class GazeDecoderConfig(PretrainedConfig):
         )
         _check_counts(group, most=2**31, max_position_embeddings=max_position_embeddings)
         _check_counts(group, most=2**23, vocab_size=vocab_size)
+        _check_counts(group, most=MAX_LAYERS, num_hidden_layers=num_hidden_layers)
         _check_numbers(group, rms_norm_eps=rms_norm_eps, initializer_range=initializer_range)
         _check_group(f"{group}.rope_scaling", rope_scaling)
         _check_group(f"{group}.rope_parameters", rope_parameters)

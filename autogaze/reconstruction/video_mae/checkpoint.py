@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,7 +20,14 @@ from torch import Tensor
 from autogaze.errors import AutoGazeError, CheckpointError, OutputError
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.modeling import VideoMAE
-from autogaze.utils.checkpoints import State, load_strictly, read_config, read_state, under_prefix
+from autogaze.utils.checkpoints import (
+    State,
+    check_fit,
+    load_strictly,
+    read_config,
+    read_state,
+    under_prefix,
+)
 from autogaze.utils.files import all_or_none, replacing
 from autogaze.utils.hub import CONFIG, WEIGHTS, find_checkpoint
 
@@ -73,6 +81,11 @@ def load_video_mae(
             raise type(error)(f"{checkpoint}: {error}") from error
     elif changes:
         raise CheckpointError(f"give a configuration or changes to it, not both: {sorted(changes)}")
+    # A config.json may ask for any sizes: the weights must fit before memory is taken for them.
+    state = video_mae_state(read_state(checkpoint))
+    with torch.device("meta"):
+        own = VideoMAE(config).state_dict()
+    check_fit(own, state, checkpoint, names=_loaded_names(own, state), hint=_SHAPE_HINT)
     model = VideoMAE(config)
     load_weights(model, checkpoint)
     return model
@@ -85,16 +98,20 @@ def load_weights(model: VideoMAE, checkpoint: Path) -> None:
         CheckpointError: see `load_video_mae`; the model is then as it was.
     """
     state = video_mae_state(read_state(checkpoint))
+    names = _loaded_names(model.state_dict(), state)
+    load_strictly(model, state, checkpoint, names=names, hint=_SHAPE_HINT)
+
+
+_SHAPE_HINT = (
+    "Leave the shape (task.recon_model_config) to its config.json, or give the one that it was "
+    "trained with"
+)
+
+
+def _loaded_names(own: State, state: State) -> list[str]:
+    """The parameters that a checkpoint must hold."""
     is_image_mae = not any(name in state for name in VIDEO_PARAMETERS)
-    new = VIDEO_PARAMETERS if is_image_mae else ()
-    load_strictly(
-        model,
-        state,
-        checkpoint,
-        names=[name for name in model.state_dict() if name not in new],
-        hint="Leave the shape (task.recon_model_config) to its config.json, or give the one that "
-        "it was trained with",
-    )
+    return [name for name in own if not (is_image_mae and name in VIDEO_PARAMETERS)]
 
 
 def save_video_mae(

@@ -7,8 +7,8 @@ from autogaze.checks import describe_value, is_finite, whole
 from autogaze.errors import CheckpointError
 from autogaze.geometry import PatchPyramid
 
-MAX_PARAMETERS = 2**31
-"""The most parameters of a VideoMAE: seven times those of the largest ViT-MAE, ViT-H."""
+MAX_LAYERS, MAX_PARAMETERS = 256, 2**31
+"""The most layers and parameters of a VideoMAE: seven times those of the largest ViT-MAE, ViT-H."""
 
 
 @dataclass(frozen=True)
