@@ -49,8 +49,8 @@ class Gaze:
             none. After the frame's last patch, or before it where a cap ends a block of patches.
 
     Raises:
-        GeometryError: values of other types, shapes that disagree; on a CPU also ids out of range
-            or twice in a frame, and losses that are not finite.
+        GeometryError: values of other types, shapes that disagree, ids out of range or twice in a
+            frame; on a CPU also losses that are not finite.
     """
 
     pyramid: PatchPyramid

@@ -24,7 +24,7 @@ from autogaze.video.container import VideoInfo
 from autogaze.video.motion import check_motion, motion_map
 from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles, plan_tiles, resize
-from autogaze.video.timestamps import Sampling
+from autogaze.video.timestamps import FrameRange
 
 Item = TypeVar("Item")
 
@@ -96,7 +96,7 @@ class ChunkReader:
             raise VideoError(f"chunk must be at least 1 frame, got {chunk}")
         if preview is not None and preview < 1:
             raise VideoError(f"preview must be at least 1 pixel, got {preview}")
-        self._sampling = Sampling(start, end, fps=fps)
+        self._range = FrameRange(start, end, fps=fps)
         self._video = Video(path, stream=stream)
         self.info: VideoInfo = self._video.info
         if motion_grid is not None:
@@ -123,9 +123,9 @@ class ChunkReader:
         self.seconds_decode = self.seconds_tile = 0.0
         frames = self._timed(
             self._video.frames(
-                start=self._sampling.start,
-                end=self._sampling.end,
-                fps=self._sampling.fps,
+                start=self._range.start,
+                end=self._range.end,
+                fps=self._range.fps,
                 skip_corrupt=self._skip_corrupt,
                 motion=self._motion_grid is not None,
             )

@@ -31,8 +31,8 @@ from autogaze.video.stills import read_pages
 from autogaze.video.structure import matroska_is_whole, missing_bytes
 from autogaze.video.timestamps import (
     Clock,
+    FrameRange,
     Picture,
-    Sampling,
     constant_step,
     count_frames,
     sample,
@@ -117,10 +117,10 @@ class Video:
                 that exports none.
             CorruptVideoError: a damaged or truncated stream, after the frames before the damage.
         """
-        sampling = Sampling(start, end, first, last, fps)
+        frame_range = FrameRange(start, end, first, last, fps)
         if motion:
             check_motion(self.info.codec, self.info.path)
-        return self._frames(sampling, skip_corrupt, motion)
+        return self._frames(frame_range, skip_corrupt, motion)
 
     def count_frames(self) -> int:
         """Number of displayed frames, which takes reading the file where it has no index."""
@@ -129,12 +129,12 @@ class Video:
         with OpenStream.open(self._path, self.info.stream) as opened:
             return count_frames(opened)
 
-    def _frames(self, sampling: Sampling, skip_corrupt: bool, motion: bool) -> Iterator[Frame]:
+    def _frames(self, frame_range: FrameRange, skip_corrupt: bool, motion: bool) -> Iterator[Frame]:
         self.num_corrupt, self.end = 0, 0.0
         frames = (
-            self._pages(sampling, skip_corrupt)
+            self._pages(frame_range, skip_corrupt)
             if self._layout is None
-            else self._decoded(self._layout, sampling, skip_corrupt, motion)
+            else self._decoded(self._layout, frame_range, skip_corrupt, motion)
         )
         empty = True
         for frame in frames:
@@ -144,10 +144,10 @@ class Video:
             length = "" if self.info.duration is None else f"; it lasts {self.info.duration:g} s"
             frames_there = f"{self.info.num_frames or 'an unknown number of'} frames"
             raise VideoError(
-                f"{self._path}: no frame lies in {sampling}: the video has {frames_there}{length}"
+                f"{self._path}: no frame lies in {frame_range}: the video has {frames_there}{length}"
             )
 
-    def _pages(self, sampling: Sampling, skip_corrupt: bool) -> Iterator[Frame]:
+    def _pages(self, frame_range: FrameRange, skip_corrupt: bool) -> Iterator[Frame]:
         """The pictures of an image file."""
 
         def pictures() -> Iterator[Picture]:
@@ -159,12 +159,12 @@ class Video:
                     return
                 yield Picture(index, page.timestamp, page.duration, page.pixels)
 
-        for picture in sample(self._until(pictures(), sampling), sampling):
+        for picture in sample(self._until(pictures(), frame_range), frame_range):
             pixels = cast("np.ndarray", picture.frame)
             yield Frame(picture.index, picture.timestamp, pixels)
 
     def _decoded(
-        self, layout: Layout, sampling: Sampling, skip_corrupt: bool, motion: bool
+        self, layout: Layout, frame_range: FrameRange, skip_corrupt: bool, motion: bool
     ) -> Iterator[Frame]:
         decoding = _Decoding(self._path, self.info, layout, motion, skip_corrupt)
         to_rgb = RGBConverter(
@@ -172,9 +172,11 @@ class Video:
         )
         slack = max(1e-6, min(layout.tick / 2, _LARGEST_SLACK))
         is_first = True
-        with closing(decoding.pictures(sampling.start or 0.0, sampling.first or 0)) as pictures:
+        with closing(
+            decoding.pictures(frame_range.start or 0.0, frame_range.first or 0)
+        ) as pictures:
             try:
-                for picture in sample(self._until(pictures, sampling), sampling, slack):
+                for picture in sample(self._until(pictures, frame_range), frame_range, slack):
                     moved = picture.motion
                     if moved is not None and is_first:
                         moved = moved.all_new()
@@ -189,12 +191,12 @@ class Video:
             finally:
                 self.num_corrupt = decoding.num_corrupt
         if decoding.end is not None and self.end == decoding.last_end:  # nothing came behind
-            self.end = min(decoding.end, math.inf if sampling.end is None else sampling.end)
+            self.end = min(decoding.end, math.inf if frame_range.end is None else frame_range.end)
 
-    def _until(self, pictures: Iterable[Picture], sampling: Sampling) -> Iterator[Picture]:
+    def _until(self, pictures: Iterable[Picture], frame_range: FrameRange) -> Iterator[Picture]:
         """The same pictures; `end` follows those in the range."""
-        end = math.inf if sampling.end is None else sampling.end
-        last = math.inf if sampling.last is None else sampling.last
+        end = math.inf if frame_range.end is None else frame_range.end
+        last = math.inf if frame_range.last is None else frame_range.last
         for picture in pictures:
             if picture.timestamp < end and picture.index <= last:
                 self.end = min(picture.end, end)

@@ -5,7 +5,7 @@
 - `seek` enters a file in the middle and finds the number of the frame there. Containers seek by
   time and do not number frames. If an MP4's index proves a constant frame rate the number follows
   from the time; else the packets up to there are counted, without decoding them.
-- `Sampling` is a range and a rate, and `sample` yields its frames. A rate keeps the frame that is
+- `FrameRange` is a range and a rate, and `sample` yields its frames. A rate keeps the frame that is
   on screen at start, start + 1/fps, start + 2/fps, ...: the nearest one not later. No frame is
   yielded twice, so a slow video is never padded with duplicates.
 """
@@ -235,7 +235,7 @@ def count_frames(opened: OpenStream) -> int:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class FrameRange:
     """A range of frames and a rate.
 
     Args:
@@ -281,21 +281,21 @@ class Sampling:
 
 
 def sample(
-    pictures: Iterable[Picture], sampling: Sampling, slack: float = _ROUNDING
+    pictures: Iterable[Picture], frame_range: FrameRange, slack: float = _ROUNDING
 ) -> Iterator[Picture]:
-    """The pictures of a sampling, in display order.
+    """The pictures of a range, in display order.
 
     Args:
-        pictures: all frames from the one shown at `sampling.start` on, or earlier.
-        sampling: the range and rate.
+        pictures: all frames from the one shown at `frame_range.start` on, or earlier.
+        frame_range: the range and rate.
         slack: seconds by which the container may have rounded a timestamp up; a
             frame counts as on screen that much before its timestamp.
     """
-    first = sampling.first or 0
-    last = math.inf if sampling.last is None else sampling.last
-    start = sampling.start or 0.0
-    end = math.inf if sampling.end is None else sampling.end
-    if sampling.fps is None:
+    first = frame_range.first or 0
+    last = math.inf if frame_range.last is None else frame_range.last
+    start = frame_range.start or 0.0
+    end = math.inf if frame_range.end is None else frame_range.end
+    if frame_range.fps is None:
         for picture in pictures:
             if picture.timestamp >= end or picture.index > last:
                 return
@@ -304,9 +304,9 @@ def sample(
             if picture.index >= last:
                 return
     else:
-        numbered = sample(pictures, Sampling(first=sampling.first, last=sampling.last))
-        begin = None if sampling.first is not None else start
-        yield from _at_rate(numbered, sampling.fps, begin, end, slack)
+        numbered = sample(pictures, FrameRange(first=frame_range.first, last=frame_range.last))
+        begin = None if frame_range.first is not None else start
+        yield from _at_rate(numbered, frame_range.fps, begin, end, slack)
 
 
 def _at_rate(

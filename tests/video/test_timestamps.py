@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from autogaze.errors import VideoError
 from autogaze.video.motion import MotionField
 from autogaze.video.reader import Video
-from autogaze.video.timestamps import Picture, Sampling, sample
+from autogaze.video.timestamps import FrameRange, Picture, sample
 
 
 def shown(index: int, timestamp: float) -> Picture:
@@ -111,7 +111,7 @@ def test_sampling_takes_the_nearest_frame_not_later(gaps, fps, start, length):
     stamps = [time / 1000 for time in np.cumsum([0, *gaps]).tolist()]
     pictures = [shown(index, stamp) for index, stamp in enumerate(stamps)]
     end = None if length is None else start + length
-    chosen = list(sample(pictures, Sampling(start, end, fps=fps), slack=1e-6))
+    chosen = list(sample(pictures, FrameRange(start, end, fps=fps), slack=1e-6))
     times = [picture.timestamp for picture in chosen]
     assert all(a < b for a, b in pairwise(times))
     # Every chosen frame is on screen at an instant, and no instant's frame is left out.
