@@ -24,6 +24,7 @@ class TaskOutput:
         terms: the terms that `losses` is a weighted sum of, or other figures, by name; validation
             logs their means.
         own_reward: of the selector per scored frame, where it is not the negative loss.
+        losses_to_predict: what the selector learns to predict, where it is not `losses`.
     """
 
     frames: tuple[int, ...]
@@ -31,10 +32,14 @@ class TaskOutput:
     reconstruction: Float[Tensor, "B F 3 S S"] | None = None
     terms: Mapping[str, Float[Tensor, "B F"]] = field(default_factory=dict)
     own_reward: Float[Tensor, "B F"] | None = None
+    losses_to_predict: Float[Tensor, "B F"] | None = None
 
     def __post_init__(self) -> None:
         wanted = (len(self.losses), len(self.frames))
-        for name, values in (("losses", self.losses), ("own_reward", self.own_reward)):
+        given = {
+            name: getattr(self, name) for name in ("losses", "own_reward", "losses_to_predict")
+        }
+        for name, values in given.items():
             if values is not None and tuple(values.shape) != wanted:
                 raise TrainingError(
                     f"a task's {name} must be of (clips, scored frames) = {wanted}, got "
@@ -50,6 +55,11 @@ class TaskOutput:
     def reward(self) -> Float[Tensor, "B F"]:
         """The reward of the selector per scored frame: the task's own, or the negative loss."""
         return -self.losses.detach() if self.own_reward is None else self.own_reward.detach()
+
+    @property
+    def measured(self) -> Float[Tensor, "B F"]:
+        """Without a graph, the losses that the selector learns to predict."""
+        return (self.losses if self.losses_to_predict is None else self.losses_to_predict).detach()
 
     def metrics(self) -> dict[str, Float[Tensor, "B F"]]:
         """The loss and its terms by name, without a graph; validation logs their means."""
@@ -96,6 +106,16 @@ class Task(nn.Module):
             extra: of these clips, as the dataset gives it; tensors are on the frames' device.
         """
         raise NotImplementedError
+
+    def of_groups(
+        self,
+        frames: Float[Tensor, "B T 3 S S"],
+        gazes: Sequence[Gaze],
+        scored: Sequence[int],
+        extra: Mapping[str, Any] | None = None,
+    ) -> list[TaskOutput]:
+        """Score several gazes at the same clips, the groups of GRPO; all score the same frames."""
+        return [self(frames, gaze, scored, extra) for gaze in gazes]
 
     def draw_frames(self, num_frames: int, generator: torch.Generator) -> tuple[int, ...]:
         """Numbers of the frames to score in a training step, drawn at random; ascending."""

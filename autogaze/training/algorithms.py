@@ -140,10 +140,10 @@ class GRPO(Algorithm):
         # frames need not be repeated.
         reconstructed = reconstructed_frames(task, T, context)
         groups = [rows.gaze(slice(g * B, (g + 1) * B)) for g in range(G)]
-        outputs = [task(rgb, gaze, reconstructed, batch.extra) for gaze in groups]
+        outputs = task.of_groups(rgb, groups, reconstructed, batch.extra)
         reconstructed = outputs[0].frames  # a task may score others than it was asked for
         reward = torch.cat([output.reward for output in outputs])  # (R, F)
-        measured = torch.cat([output.losses.detach() for output in outputs])
+        measured = torch.cat([output.measured for output in outputs])
         losses, known = at_last_gazes(rows, reconstructed, measured)
         temperature = context.temperature if self.options.policy == "sampled" else None
         return RolloutBatch(

@@ -24,8 +24,9 @@ from autogaze.datasets.video_folder import VideoFolder, Window
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.label import GreedyLabelled, GreedyOptions
+from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 from autogaze.training.config import check_choice, read
-from autogaze.training.plugins import call, find, takes
+from autogaze.training.plugins import call, find, takes, with_attributes
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ class DatasetConfig:
     def labelled(self) -> bool:
         """Whether training clips have gaze labels."""
         return self.greedy_labels is not None or self.gt_gazing_pos_paths.train is not None
+
+    def with_task_transform(self, transform: Any) -> "DatasetConfig":
+        """The same for a task of the published interface, whose image processor datasets are given."""
+        return self
 
     def has_split(self, split: str) -> bool:
         """Whether there are clips of this split, as far as is known without reading any."""
@@ -293,14 +298,66 @@ class OutsideDataset(DatasetConfig):
 
     Args:
         target: gets its options, and of `split`, `clip_len`, `side`, `seed` and `labels` what its
-            signature names. One that takes no `split` has training clips alone.
+            signature names. One that takes no `split` has training clips alone. One of the published
+            interface takes a `gaze_transform`, and gets that, the `task_transform`, and the
+            `gt_gazing_pos_paths`, which it reads itself.
         options: its own.
+        task_transform: of a published task; None for those that take frames as they are.
     """
 
     target: Callable[..., Any] = NamedClips
     options: Mapping[str, Any] = field(default_factory=dict)
+    task_transform: Any = None
+
+    @property
+    def published(self) -> bool:
+        """Whether the target has the published interface."""
+        return takes(self.target, "gaze_transform")
+
+    def with_task_transform(self, transform: Any) -> "DatasetConfig":
+        return replace(self, task_transform=transform)
+
+    def labelled(self) -> bool:
+        return super().labelled() or self.published  # its items may hold labels
+
+    def clips(self, split: str, pyramid: PatchPyramid, seed: int) -> Dataset:
+        if not self.published:
+            return super().clips(split, pyramid, seed)
+        seed = seed if self.seed is None else self.seed
+        clips = self._published(split, pyramid.side, seed, pyramid.num_patches)
+        if self.greedy_labels is None:
+            return clips
+        return GreedyLabelled(clips, pyramid, self.greedy_labels, seed=seed)
+
+    def _published(self, split: str, side: int, seed: int, num_patches: int | None) -> PlainClips:
+        transform = AutoGazeImageProcessor(
+            size={"shortest_edge": side},
+            do_center_crop=True,
+            crop_size={"height": side, "width": side},
+        )
+        offered = {
+            "split": split,
+            "clip_len": self.clip_len,
+            "seed": _split_seed(seed, split),
+            "gaze_transform": transform,
+            "task_transform": self.task_transform or transform,
+            "gt_gazing_pos_paths": with_attributes(
+                {name: getattr(self.gt_gazing_pos_paths, name) for name in ("train", "val")}
+            ),
+        }
+        made = call(self.target, with_attributes(self.options), offered, "dataset")
+        return PlainClips(
+            made,
+            self.clip_len,
+            side,
+            normalised=True,
+            num_patches=num_patches,
+            keeps_task_video=self.task_transform is not None,
+        )
 
     def build(self, split: str, side: int, seed: int, labels: LabelFile | None) -> NamedClips:
+        if self.published:
+            return self._published(split, side, seed, None)
         if labels is not None and not takes(self.target, "labels"):
             raise TrainingError(
                 f"dataset.gt_gazing_pos_paths: {self.target.__qualname__} takes no `labels`; use "

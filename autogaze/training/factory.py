@@ -81,6 +81,7 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
                 context = StepContext(options.seed, 0, training=training)
                 drawn_gaze(model.config, (0,), dataset.clip_len, context)
     task = task_options.build(model.pyramid)
+    dataset = dataset.with_task_transform(getattr(task, "transform", None))
     _check_task(task, dataset, algorithm_options)
     if options.shared_positions:
         share_positions(model, options.seed)

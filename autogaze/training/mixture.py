@@ -68,6 +68,14 @@ class MixtureConfig(DatasetConfig):
             seed=seed if self.seed is None else self.seed,
         )
 
+    def with_task_transform(self, transform: Any) -> DatasetConfig:
+        given = replace(self)
+        given.__dict__["weighted"] = [
+            (name, weight, config.with_task_transform(transform))
+            for name, weight, config in self.weighted
+        ]
+        return given
+
     def members(self) -> Sequence[DatasetConfig]:
         return [config for _, _, config in self.weighted]
 

@@ -103,6 +103,9 @@ def with_our_names(config: Mapping[str, Any], *, warn: bool = True) -> dict[str,
     groups = _copied(config)
     for group, known in TARGETS.items():
         _name_targets(groups.get(group), group, known)
+    # Options of tasks and datasets from outside are theirs, whatever their names.
+    own = {name: groups[name] for name in ("task", "dataset") if _is_outside(groups.get(name))}
+    groups |= {name: {} for name in own}
     if "trainer" in groups:
         _convert_trainer(groups["trainer"], warn)
     if "dataset" in groups:
@@ -123,7 +126,7 @@ def with_our_names(config: Mapping[str, Any], *, warn: bool = True) -> dict[str,
     for published, (ours, convert) in RENAMED.items():
         if (value := _pop(groups, published)) is not None:
             _set(groups, ours, convert(value))
-    return groups
+    return groups | own
 
 
 def _convert_trainer(trainer: Any, warn: bool) -> None:
@@ -193,6 +196,10 @@ def _name_targets(options: Any, group: str, known: Mapping[str, str | None]) -> 
         del options["_target_"]
         if (name := known[kind]) is not None:
             options["name"] = name
+
+
+def _is_outside(options: Any) -> bool:
+    return isinstance(options, dict) and "_target_" in options
 
 
 def _copied(value: Any) -> Any:

@@ -133,6 +133,14 @@ def call(
         raise TrainingError(f"{group}: {_name(target)}: {first_line(error)}") from error
 
 
+def with_attributes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options whose groups and lists are of OmegaConf, as Hydra gives them to published classes."""
+    from omegaconf import OmegaConf
+
+    made = OmegaConf.create(dict(options), flags={"allow_objects": True})
+    return {str(name): made[name] for name in made}
+
+
 def takes(target: Callable[..., Any], name: str) -> bool:
     """Whether a target's signature names a parameter."""
     return name in inspect.signature(target).parameters

@@ -19,7 +19,7 @@ from autogaze.tasks.published import PublishedTask, is_published
 from autogaze.tasks.siglip_video_feature_reconstruction import SiglipVideoFeatureReconstruction
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.config import read, unknown_option
-from autogaze.training.plugins import call, find
+from autogaze.training.plugins import call, find, with_attributes
 from autogaze.utils.checkpoints import config_file
 from autogaze.utils.hub import find_checkpoint
 
@@ -145,7 +145,8 @@ class OutsideTask(TaskConfig):
             "scales": "+".join(map(str, parsed.scales)),
             "recon_sample_rate": self.recon_sample_rate,
         }
-        made = call(self.target, self.options, offered, "task")
+        options = with_attributes(self.options) if is_published(self.target) else self.options
+        made = call(self.target, options, offered, "task")
         if isinstance(made, Task):
             return made
         if is_published(made):
