@@ -20,6 +20,9 @@ from autogaze.errors import TrainingError
 
 Options = TypeVar("Options")
 
+MAX_NUMBER = 2**53
+"""The largest whole number of any option: floats hold those up to it."""
+
 MAX_DEPTH = 20
 """How deeply options may be nested: deeper ones exhaust the stack of OmegaConf."""
 
@@ -242,6 +245,9 @@ def read(kind: type[Options], values: Any, group: str) -> Options:
     except OmegaConfBaseException as error:
         cause = str(error).splitlines()[0]
         raise TrainingError(f"{group}.{error.full_key or error.key}: {cause}") from error
+    for name, value in checked.items():
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise TrainingError(f"{group}.{name} must be at most {MAX_NUMBER}, got {value}")
     lists = {name: tuple(value) for name, value in checked.items() if isinstance(value, list)}
     return kind(**(checked | lists | read_groups))
 

@@ -80,7 +80,12 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
             if wanted:  # lengths must not depend on a selector
                 context = StepContext(options.seed, 0, training=training)
                 drawn_gaze(model.config, (0,), dataset.clip_len, context)
-    task = task_options.build(model.pyramid)
+    try:
+        task = task_options.build(model.pyramid)
+    except AutoGazeError as error:
+        if "task" in str(error):
+            raise
+        raise type(error)(f"task: {error}") from error
     dataset = dataset.with_task_transform(getattr(task, "transform", None))
     _check_task(task, dataset, algorithm_options)
     if options.shared_positions:

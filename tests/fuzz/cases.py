@@ -29,7 +29,7 @@ from autogaze.training.factory import build_trainer
 from tests.clips import make_video, moving_square
 from tests.fuzz.mutation import VALUES, arrays, change_bytes, change_values, to_json
 from tests.models.autogaze.tiny import tiny_model
-from tests.training.tiny import CANVAS, MODEL, TRAINER, VIDEO_MAE
+from tests.training.tiny import VIDEO_MAE, tiny_config
 
 
 class WrongOutcomeError(Exception):
@@ -227,28 +227,16 @@ def _change_weights(data: bytes, random: Random) -> bytes:
     return struct.pack("<Q", len(text)) + text + body
 
 
-CONFIG: dict[str, Any] = {
-    "algorithm": {"name": "grpo", "group_size": 2, "discount_factor": 1.0},
-    "dataset": {
-        "name": "procedural",
-        "clip_len": 2,
-        "img_size": 64,
-        "num_clips": {"train": 4, "val": 2},
-    },
-    "model": MODEL,
-    "task": CANVAS,
-    "trainer": TRAINER,
-}
-GROUPS = tuple(CONFIG)
+GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
 
 
 def config(material: Material, folder: Path, random: Random) -> str:
-    base = {**CONFIG, "trainer": {**TRAINER, "exp_folder": str(folder), "device": "cpu"}}
+    base = tiny_config(random.choice(("grpo", "task")), folder)
     group = random.choice((*GROUPS, "model", "model"))
     changed, _ = change_values({group: base[group]}, random)
     if not isinstance(changed, Mapping):
         changed = {}
-    return attempt(lambda: build_trainer({**base, **changed}), *GROUPS, "exps", str(folder))
+    return attempt(lambda: build_trainer({**base, **changed}), *GROUPS, str(folder))
 
 
 def labels(material: Material, folder: Path, random: Random) -> str:

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from tests.fuzz.__main__ import supervise
+from tests.fuzz.cases import KINDS, Material
 from tests.fuzz.mutation import change_bytes, change_values
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,26 @@ def test_seeded_cases() -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_are_right_before_they_are_changed(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "arguments":
+        return  # has no right input
+    monkeypatch.setattr("tests.fuzz.cases.change_bytes", lambda data, random: data)
+    monkeypatch.setattr("tests.fuzz.cases.change_values", lambda tree, random: (tree, []))
+    monkeypatch.setattr("tests.fuzz.cases._change_header", lambda data, random: data)
+    monkeypatch.setattr("tests.fuzz.cases._change_weights", lambda data, random: data)
+    (tmp_path / "material").mkdir()
+    material, outcomes = Material.make(tmp_path / "material"), []
+    for seed in range(4):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        outcomes.append(KINDS[kind](material, folder, Random(seed)))
+    # Files may be taken away all the same, and seconds asked for that a video does not have.
+    assert outcomes.count("ok") >= 2
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from autogaze.checks import describe_value
 from autogaze.clips import Ratio
 from autogaze.errors import CheckpointError, SelectorError
 from autogaze.models.autogaze.configuration import AutoGazeConfig
@@ -260,6 +261,8 @@ def _draw_mean_ratio(
         return float(low + (high - low) * u)
     # Inverse of the distribution function of an exponential cut to [low, high].
     rate = _number(options, "gazing_ratio_config", kind, "lambda")
+    if rate == 0:
+        raise CheckpointError("gazing_ratio_config.exponential.lambda must not be 0; use uniform")
     tail = torch.exp(torch.tensor(-rate * (high - low), dtype=torch.float64))
     return float(low - torch.log1p(-u * (1 - tail)) / rate)
 
@@ -308,9 +311,14 @@ def _number(options: dict[str, Any], group: str, kind: str, name: str) -> float:
     part = options.get(kind)
     value = part.get(name) if isinstance(part, dict) else None
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise CheckpointError(f"{group}.{kind}.{name} must be a number, got {value!r}") from None
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise CheckpointError(
+            f"{group}.{kind}.{name} must be a finite number, got {describe_value(value)}"
+        )
+    return number
 
 
 def _unknown(option: str, got: object, known: tuple[str, ...]) -> CheckpointError:
