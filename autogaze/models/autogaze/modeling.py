@@ -224,11 +224,12 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
     def forward(
         self,
         inputs: dict[str, Tensor] | Tensor | None = None,
-        gazing_info: Any = None,
-        gazing_ratio: Any = None,
-        task_loss_requirement: Any = None,
         target_scales: list[int] | str | None = None,
         target_patch_size: int | None = None,
+        gazing_info: Any = None,
+        temperature: float = 1.0,
+        gazing_ratio: Any = None,
+        task_loss_requirement: Any = None,
         generate_only: bool = False,
         use_cache: bool = False,
         past_key_values: PastGaze | None = None,
@@ -237,7 +238,6 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
         past_conv_values: Any = None,
         *,
         video: Shaped[Tensor, "B T 3 H W"] | None = None,
-        temperature: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> AutoGazeOutput:
         """Gaze at a video, or score given gazes.
@@ -254,7 +254,9 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
             use_cache: return the caches that gazing at the next frames needs.
             past_key_values: cache to continue. The three other caches are views of it, which
                 AutoGaze's users pass on.
-            temperature: of sampling; 0 takes the likeliest patches.
+            temperature: of sampling while the model trains. In evaluation the likeliest patches
+                are taken, unless a generator is given; so they are at 0.
+            generator: draws the samples, on the CPU, and what the config leaves open.
 
         Returns:
             The known keys, None where a call has no such value: caches without `use_cache`,
@@ -278,10 +280,14 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
         B, T = video.shape[:2]
         ratio, requirement = gazing_ratio, task_loss_requirement
         if ratio is None and requirement is None:
-            requirement = self.get_task_loss_requirement(generator=generator)
-            mean_ratio = self.get_gazing_ratio(generator=generator)
-            ratio = self.get_gazing_ratio_each_frame(mean_ratio, T, generator=generator)
+            # By the known arguments alone, where that is enough: these methods may be replaced.
+            seeded: Any = {} if generator is None else {"generator": generator}
+            requirement = self.get_task_loss_requirement(video, **seeded)
+            ratio = self.get_gazing_ratio_each_frame(
+                inputs, video, self.get_gazing_ratio(**seeded), T, temperature, use_cache, **seeded
+            )
         ratio, threshold = read_ratio(ratio), read_requirement(requirement, B, T)
+        samples = self.training or generator is not None
         stream = resume(
             past_key_values, (past_inputs_embeds, past_attention_mask, past_conv_values)
         )
@@ -291,7 +297,7 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
             clips,
             caps=frame_caps(ratio, T, self.pyramid.num_patches),
             threshold=per_row(threshold, len(clips) // B),
-            sampling=Sampling(temperature, generator),
+            sampling=Sampling(temperature if samples else 0.0, generator),
             stream=stream,
         )
         gaze = generation.to_gaze()

@@ -13,7 +13,7 @@ from autogaze.clips import Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.call import read_gazing_info, read_requirement
+from autogaze.models.autogaze.call import as_table, read_gazing_info, read_requirement
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.gaze_model import ConvHistory, GazeModel
 from autogaze.models.autogaze.limits import Caps, draw_mean_ratio, draw_threshold, share_out
@@ -38,7 +38,7 @@ def _of_config(name: str) -> Any:
 class PublishedAttributes:
     """Settings, and the methods that draw what a call leaves open; a call without limits uses them.
 
-    Replace a method on a model (`model.get_gazing_ratio = lambda **_: 0.1`) or a setting, and
+    Replace a method on a model (`model.get_gazing_ratio = lambda: 0.1`) or a setting, and
     calls follow.
     """
 
@@ -74,44 +74,59 @@ class PublishedAttributes:
         return self.config.num_vision_tokens_each_frame
 
     def get_task_loss_requirement(
-        self, *, generator: torch.Generator | None = None
+        self,
+        video: Any = None,
+        sync_across_ranks: bool = True,
+        force_sampling: bool = False,
+        *,
+        generator: torch.Generator | None = None,
     ) -> float | Tensor | None:
-        """The threshold of a call that gives no limits: a number, (B, T), or None for none."""
+        """The threshold of a call that gives no limits: a number, (B, T), or None for none.
+
+        The first three arguments are the known ones; the config alone decides.
+        """
         return draw_threshold(self.config, training=self.training, generator=generator)
 
-    def get_gazing_ratio(self, *, generator: torch.Generator | None = None) -> float | None:
+    def get_gazing_ratio(
+        self, sync_across_ranks: bool = True, *, generator: torch.Generator | None = None
+    ) -> float | None:
         """The mean ratio of such a call; None where the threshold alone decides."""
         return draw_mean_ratio(self.config, training=self.training, generator=generator)
 
     def get_gazing_ratio_each_frame(
         self,
-        gazing_ratio: float | None,
+        inputs: Any,
+        video: Any,
+        gazing_ratio_mean: float | None,
         num_frames: int,
+        temperature: float = 1.0,
+        use_cache: bool = False,
         *,
         generator: torch.Generator | None = None,
     ) -> Ratio | None:
-        """A mean ratio shared out over frames: one number for all of them, or one per frame."""
+        """A mean ratio shared out over frames: one number for all of them, or one per frame.
+
+        Of the known arguments only the mean and the number of frames decide.
+        """
         return share_out(
-            self.config, gazing_ratio, num_frames, training=self.training, generator=generator
+            self.config, gazing_ratio_mean, num_frames, training=self.training, generator=generator
         )
 
     def get_mask_from_gazing_pos(
         self,
+        video: Float[Tensor, "B T 3 H W"],
         gazing_pos: Int[Tensor, "B N"],
         if_padded_gazing: Shaped[Tensor, "B N"],
-        num_gazing_each_frame: Any = None,
     ) -> list[Float[Tensor, "B T cells"]]:
         """1 where a patch is gazed at, one mask per scale.
 
         Args:
+            video: whose number of frames the masks have.
             gazing_pos: ids numbered over the clip.
             if_padded_gazing: padded slots, which are left out.
-            num_gazing_each_frame: (T,), whose length is the number of frames; None: up to the
-                last frame that is gazed at.
         """
-        V, kept = self.pyramid.num_patches, ~if_padded_gazing.bool()
+        T, V, kept = video.shape[1], self.pyramid.num_patches, ~if_padded_gazing.bool()
         ids = torch.where(kept, gazing_pos, 0)
-        T = int(ids.max()) // V + 1 if num_gazing_each_frame is None else len(num_gazing_each_frame)
         mask = torch.zeros(len(ids), T * V, device=ids.device)
         mask.scatter_reduce_(1, ids, kept.to(mask), "amax")
         return list(mask.unflatten(1, (T, V)).split(self.pyramid.cells, -1))
@@ -181,13 +196,14 @@ class PublishedGazeModel(GazeModel):
         video: Float[Tensor, "B T 3 H W"],
         max_gaze_tokens_each_frame: int | Caps | None = None,
         task_loss_requirement: float | Tensor | None = None,
+        do_sample: bool = False,
+        temperature: float = 1.0,
         use_cache: bool = False,
         past_key_values: PastGaze | None = None,
         past_inputs_embeds: Any = None,
         past_attention_mask: Any = None,
         past_conv_values: Any = None,
         *,
-        temperature: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> dict[str, Any]:
         """Gaze at a video, without scores.
@@ -196,13 +212,15 @@ class PublishedGazeModel(GazeModel):
             max_gaze_tokens_each_frame: the most patches per frame: one number, one per frame, or
                 (B, T); None: all.
             task_loss_requirement: stopping threshold, a number or (B, T).
+            do_sample, temperature: sample at a temperature; else the likeliest patches.
 
         Returns:
-            `gazing_pos`, `if_padded_gazing`, `num_gazing_each_frame`, `gazing_mask`, and the four
-            caches, None without `use_cache`.
+            `gazing_pos`, `if_padded_gazing`, `num_gazing_each_frame`, `gazing_mask`,
+            `task_loss_requirement` (B, T) or None, and the four caches, None without `use_cache`.
         """
         B, T = video.shape[:2]
         caps: Any = max_gaze_tokens_each_frame
+        threshold = read_requirement(task_loss_requirement, B, T)
         stream = resume(
             past_key_values, (past_inputs_embeds, past_attention_mask, past_conv_values)
         ) or ClipStream(
@@ -215,13 +233,14 @@ class PublishedGazeModel(GazeModel):
         generation = stream.step(
             video,
             caps=[caps] * T if isinstance(caps, int) else caps,
-            threshold=read_requirement(task_loss_requirement, B, T),
-            sampling=Sampling(temperature, generator),
+            threshold=threshold,
+            sampling=Sampling(temperature if do_sample else 0.0, generator),
         )
         padded = generation.to_padded()
         names = ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame", "gazing_mask")
         past = PastGaze(stream, stream.num_frames).views() if use_cache else dict.fromkeys(PAST)
-        return {name: padded[name] for name in names} | past
+        requirement = {"task_loss_requirement": as_table(threshold, video)}
+        return {name: padded[name] for name in names} | requirement | past
 
 
 def frame_relative(

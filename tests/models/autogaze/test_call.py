@@ -103,11 +103,11 @@ def test_thresholds_in_micro_batches_streams_and_fixed_shapes_are_the_same():
 def test_arguments_by_position():
     model, video = tiny_model(), tiny_video(1, 2)
     named = model({"video": video}, gazing_ratio=0.5, task_loss_requirement=-1.5)
-    placed = model({"video": video}, None, 0.5, -1.5)
+    placed = model({"video": video}, None, None, None, 1, 0.5, -1.5)
     assert placed["gazing_pos"].equal(named["gazing_pos"])
     assert placed["if_padded_gazing"].equal(named["if_padded_gazing"])
     big = torch.zeros(1, 1, 3, 112, 112)
-    adapted = model(big, None, 0.5, None, [56, 112], 14, True, True)
+    adapted = model(big, [56, 112], 14, None, 1, 0.5, None, True, True)
     assert adapted["gazing_mask"][1].shape == (1, 1, 64)
     assert adapted["past_key_values"] is not None
     assert adapted["log_action_probs"] is None
@@ -117,7 +117,7 @@ def test_no_gazes_to_score_means_gazing():
     model, video = tiny_model(), tiny_video(1, 2)
     expected = model({"video": video}, gazing_ratio=0.3)["gazing_pos"]
     for nothing in (None, {}):
-        assert model({"video": video}, nothing, 0.3)["gazing_pos"].equal(expected)
+        assert model({"video": video}, None, None, nothing, 1, 0.3)["gazing_pos"].equal(expected)
 
 
 def test_given_gazes_are_scored_and_completed():

@@ -48,25 +48,27 @@ def test_a_changed_setting_counts():
 def test_what_a_call_leaves_open_is_drawn_by_the_methods():
     model = tiny_model()
     assert model.get_gazing_ratio() == 0.5
-    assert model.get_gazing_ratio_each_frame(0.5, 3) == 0.5
+    assert model.get_gazing_ratio_each_frame({}, None, 0.5, 3) == 0.5
     assert model.get_task_loss_requirement() is None
     model.gazing_ratio_each_frame_config["sample_strategy_during_inference"] = "dirichlet"
-    shares = model.get_gazing_ratio_each_frame(0.5, 4, generator=torch.Generator().manual_seed(0))
+    shares = model.get_gazing_ratio_each_frame(
+        {}, None, 0.5, 4, generator=torch.Generator().manual_seed(0)
+    )
     assert len(shares) == 4
     assert len(set(shares)) > 1
     model.gazing_ratio_each_frame_config["sample_strategy_during_inference"] = "self"
     assert model.get_gazing_ratio() is None
-    assert model.get_gazing_ratio_each_frame(None, 4) is None
+    assert model.get_gazing_ratio_each_frame({}, None, None, 4) is None
     assert model.get_task_loss_requirement() == 0.7
 
 
 def test_replaced_methods_are_called():
     model, video = tiny_model(), tiny_video(1, 2)
-    model.get_gazing_ratio = lambda **_: 0.2
+    model.get_gazing_ratio = lambda sync_across_ranks=True: 0.2
     assert model({"video": video}).gaze.lengths.tolist() == [[4, 4]]
-    model.get_gazing_ratio_each_frame = lambda ratio, frames, **_: [ratio, 0.5]
+    model.get_gazing_ratio_each_frame = lambda inputs, video, mean, frames, *_: [mean, 0.5]
     assert model({"video": video}).gaze.lengths.tolist() == [[4, 10]]
-    model.get_task_loss_requirement = lambda **_: torch.tensor([[1e9, -1e9]])
+    model.get_task_loss_requirement = lambda video, **_: torch.tensor([[1e9, -1e9]])
     assert model({"video": video}).gaze.lengths.tolist() == [[1, 10]]
     assert model({"video": video}, gazing_ratio=0.1).gaze.lengths.tolist() == [[2, 2]]
 
@@ -75,13 +77,29 @@ def test_masks_of_positions():
     model, video = tiny_model(), tiny_video(3, 3)
     output = model({"video": video}, task_loss_requirement=threshold_of(model, video))
     assert output["if_padded_gazing"].any()
-    given = (output["gazing_pos"], output["if_padded_gazing"])
-    for counts in ((), (output["num_gazing_each_frame"],)):
-        masks = model.get_mask_from_gazing_pos(*given, *counts)
-        assert len(masks) == 2
-        for mask, expected in zip(masks, output["gazing_mask"], strict=True):
-            assert mask.equal(expected)
-            assert mask.dtype == torch.float32
+    masks = model.get_mask_from_gazing_pos(video, output["gazing_pos"], output["if_padded_gazing"])
+    assert len(masks) == 2
+    for mask, expected in zip(masks, output["gazing_mask"], strict=True):
+        assert mask.equal(expected)
+        assert mask.dtype == torch.float32
+
+
+def test_the_call_samples_where_the_published_one_does():
+    model, video = tiny_model(), tiny_video(8, 2)
+    likeliest = model({"video": video}, gazing_ratio=0.3).gaze.ids
+    assert model({"video": video}, gazing_ratio=0.3, temperature=5.0).gaze.ids.equal(likeliest)
+    generator = torch.Generator().manual_seed(0)
+    asked = model({"video": video}, gazing_ratio=0.3, temperature=5.0, generator=generator).gaze.ids
+    assert not asked.equal(likeliest)
+    model.train()
+    torch.manual_seed(0)
+    draws = [model({"video": video}, gazing_ratio=0.3).gaze.ids for _ in range(2)]
+    assert not draws[0].equal(draws[1])
+    torch.manual_seed(0)
+    assert model({"video": video}, gazing_ratio=0.3).gaze.ids.equal(draws[0])
+    assert model({"video": video}, gazing_ratio=0.3, temperature=0.0).gaze.ids.equal(likeliest)
+    sampled = model.gazing_model.generate(video, 6, do_sample=True, temperature=5.0)
+    assert not sampled["gazing_pos"].equal(model.gazing_model.generate(video, 6)["gazing_pos"])
 
 
 def test_the_network_gazes_alone():
