@@ -56,7 +56,7 @@ class DrawnClips(NamedClips):
         labels: LabelFile | None = None,
     ) -> None:
         if num_clips < 1:
-            raise TrainingError(f"an epoch must have one clip at least, got {num_clips}")
+            raise TrainingError(f"num_clips must be at least 1, got {num_clips}")
         self.settings = self.settings_kind() if settings is None else settings
         self.seed = seed
         self.fixed = fixed or labels is not None

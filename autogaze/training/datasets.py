@@ -28,6 +28,9 @@ from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 from autogaze.training.config import check_choice, read
 from autogaze.training.plugins import call, find, takes, with_attributes
 
+MAX_CLIP_LEN = 4096
+"""The most frames per clip: 600 MB of them at 224 pixels."""
+
 
 @dataclass(frozen=True)
 class LabelPaths:
@@ -56,8 +59,10 @@ class DatasetConfig:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.clip_len < 1:
-            raise TrainingError(f"dataset.clip_len must be at least 1, got {self.clip_len}")
+        if not 1 <= self.clip_len <= MAX_CLIP_LEN:
+            raise TrainingError(
+                f"dataset.clip_len must be from 1 to {MAX_CLIP_LEN}, got {self.clip_len}"
+            )
         if not 0 <= self.max_unreadable <= 1:
             raise TrainingError(
                 f"dataset.max_unreadable must lie in [0, 1], got {self.max_unreadable}"
