@@ -45,6 +45,6 @@ def same(one: Gaze, other: Gaze) -> bool:
         and (
             one.predicted_losses is None
             or other.predicted_losses is None
-            or bool(one.predicted_losses.allclose(other.predicted_losses, atol=1e-5))
+            or bool(one.predicted_losses.allclose(other.predicted_losses, atol=1e-4))
         )
     )

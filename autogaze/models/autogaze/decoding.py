@@ -31,7 +31,7 @@ class Slots:
     Attributes:
         ids: (B, k) patch ids, undefined where not kept.
         kept: (B, k) True where the patch is gazed at, False in padding.
-        losses: (B,) the loss predicted to be remaining in the frame (`limits.loss_left`).
+        losses: (B,) the loss predicted to be left in the frame (`limits.loss_left`).
     """
 
     ids: Int[Tensor, "B k"]
