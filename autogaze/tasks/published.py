@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from autogaze.datasets.clip import repeat_extra
-from autogaze.datasets.video_utils import transform_video_for_pytorch
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -106,6 +105,9 @@ class PublishedTask(Task):
         return inputs if G == 1 else {**inputs, "group_size": G}
 
     def _transformed(self, frames: Tensor) -> Tensor:
+        # PyAV comes with this module, and training on decoded frames does without.
+        from autogaze.datasets.video_utils import transform_video_for_pytorch
+
         pixels = (frames * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu().numpy()
         clips = [transform_video_for_pytorch(clip, self.transform) for clip in pixels]
         return torch.stack(clips).to(frames.device)

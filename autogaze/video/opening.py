@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from autogaze.checks import as_path
 from autogaze.errors import VideoError
 from autogaze.video.structure import boxes, heif_brand
 
@@ -19,11 +20,11 @@ def local_path(path: str | Path) -> Path:
     """The path of a local file.
 
     Raises:
-        VideoError: a URL.
+        VideoError: a URL, or what is no path.
     """
     if isinstance(path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
         raise VideoError(f"{path}: is a URL; files of this machine are read, so download it first")
-    return Path(path)
+    return as_path(path, VideoError)
 
 
 def open_container(path: Path) -> InputContainer:

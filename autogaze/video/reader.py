@@ -21,7 +21,6 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from autogaze.checks import as_path
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.video.container import Decoded, Layout, OpenStream, VideoInfo, probe
 from autogaze.video.frames import RGBConverter
@@ -82,7 +81,7 @@ class Video:
     end: float
 
     def __init__(self, path: str | Path, *, stream: int | None = None) -> None:
-        self._path = local_path(as_path(path, VideoError))
+        self._path = local_path(path)
         try:
             self.info, self._layout = probe(self._path, stream)
         except OSError as error:  # a name that is too long, a loop of links, a broken disk
