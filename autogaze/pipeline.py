@@ -233,6 +233,7 @@ class GazeStream:
     def __iter__(self) -> Iterator[GazedChunk]:
         for chunk in self._reader:  # which raises if it has no frame to give
             yield self._gaze(chunk)
+            del chunk  # free its memory while waiting for the next one
             trim_memory()  # or the heap of a long video grows by its fragments
 
     def _gaze(self, chunk: VideoChunk) -> GazedChunk:
@@ -275,7 +276,7 @@ class GazedVideo:
     Args:
         path: the video; it may have moved since.
         gaze: with a `source`, as `autogaze.gaze_video` and `autogaze gaze --out` make it.
-        stream: number of the video stream that was gazed at; None for the default one.
+        stream: number of the video stream that was gazed at; None for the one that the gaze names.
 
     Attributes:
         source: tiling and frame times of the gaze.
@@ -304,7 +305,7 @@ class GazedVideo:
                 f"tiles of {tiles.side} pixels were gazed at through {gaze.pyramid}, which is made "
                 f"for {gaze.pyramid.side}: the pixels that were seen cannot be cut again"
             )
-        self._video = Video(path, stream=stream)
+        self._video = Video(path, stream=self.source.stream if stream is None else stream)
         info = self._video.info
         pixels = 3 * min(self.source.chunk, gaze.num_frames) * tiles.num_tiles * tiles.side**2
         if pixels > max(MAX_CHUNK, 16 * 3 * self.source.chunk * info.width * info.height):

@@ -84,6 +84,7 @@ class Source:
         path: the file, when there is one.
         starts: the frames that a chunk starts with, ascending, where these are not every
             `chunk`-th from 0 on (a part of a gaze, or several parts joined); None if they are.
+        stream: number of the video stream, from 0; None for the one that is taken by default.
 
     Raises:
         GeometryError: values of other kinds, as many timestamps as frames there are not, NaN.
@@ -95,6 +96,7 @@ class Source:
     chunk: int = 16
     path: str | None = None
     starts: tuple[int, ...] | None = None
+    stream: int | None = None
 
     def __post_init__(self) -> None:
         chunk = whole(self.chunk)
@@ -107,6 +109,14 @@ class Source:
             raise GeometryError(f"tiles must be a TileGrid, got {describe_value(self.tiles)}")
         if not (self.path is None or isinstance(self.path, str)):
             raise GeometryError(f"path must be text or None, got {describe_value(self.path)}")
+        if self.stream is not None:
+            stream = whole(self.stream)
+            if stream is None or not 0 <= stream < 2**31:
+                raise GeometryError(
+                    "stream must be the number of a video stream, from 0, or None, got "
+                    f"{describe_value(self.stream)}"
+                )
+            object.__setattr__(self, "stream", stream)
         for name in ("timestamps", "frame_indices"):
             if not isinstance(getattr(self, name), list | tuple):
                 raise GeometryError(
@@ -183,7 +193,8 @@ class Source:
         """
         first = sources[0]
         if any(
-            (other.tiles, other.chunk, other.path) != (first.tiles, first.chunk, first.path)
+            (other.tiles, other.chunk, other.path, other.stream)
+            != (first.tiles, first.chunk, first.path, first.stream)
             for other in sources
         ):
             raise GeometryError("these gazes come from different videos or tilings")
@@ -204,6 +215,8 @@ class Source:
         fields = {"tiles": asdict(self.tiles), "chunk": self.chunk, "path": self.path}
         if self.starts is not None:
             fields["starts"] = self.starts
+        if self.stream is not None:
+            fields["stream"] = self.stream
         return json.dumps(fields)
 
     @classmethod
@@ -220,4 +233,12 @@ class Source:
         tiles = TileGrid(**values["tiles"])
         starts = values.get("starts")
         starts = tuple(starts) if isinstance(starts, list) else starts
-        return cls(tiles, timestamps, frame_indices, values["chunk"], values["path"], starts)
+        return cls(
+            tiles,
+            timestamps,
+            frame_indices,
+            values["chunk"],
+            values["path"],
+            starts,
+            values.get("stream"),
+        )

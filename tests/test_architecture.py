@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from autogaze import Gaze, PatchPyramid
+from autogaze.weights import SELECTOR
 from scripts import rooms as house
 
 ROOMS = house.read_rooms()
@@ -112,9 +113,11 @@ def test_import_is_light():
     assert {name.partition(".")[0] for name in loaded} <= {"autogaze", *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("words", ["--help", "gaze --help", "selectors", "info gaze.safetensors"])
+@pytest.mark.parametrize(
+    "words", ["--help", "gaze --help", "selectors", "info gaze.safetensors", f"info {SELECTOR}"]
+)
 def test_quick_commands_load_no_torch(words, tmp_path):
-    if words.startswith("info"):
+    if words == "info gaze.safetensors":
         Gaze.everything(PatchPyramid(), num_clips=1, num_frames=1).save(tmp_path / words.split()[1])
     code = "import sys; from autogaze.cli.app import app; app(standalone_mode=False); "
     code += "print('loaded', *{'torch', 'transformers', 'av'} & set(sys.modules))"

@@ -72,6 +72,7 @@ WRONG_ENTRIES = [
     {"pyramid": "[1, 2]"},
     *(source(chunk=chunk) for chunk in (0, -1, 1.5, "16", None, [2])),
     *(source(path=path) for path in (5, ["a"])),
+    *(source(stream=stream) for stream in (-1, 1.5, "1", True, [0], 2**63)),
     *(tiles(side=side) for side in (0, -64, 1.5, "64", None, 2**63)),
     *(tiles(width=width) for width in (0, NAN, True, [64])),
     tiles(columns=2**20, rows=2**20),

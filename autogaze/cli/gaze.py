@@ -228,6 +228,7 @@ def gaze_one(job: Job, selector: "Selector", **options: Any) -> Summary:
                 rendering.add(chunk)
             render += time.perf_counter() - start
             bar.advance(chunk.gaze.num_frames)
+            del chunk  # free its memory before the next one is gazed at
         # Leaving the block finishes every file; whatever goes wrong removes them all.
         finishing = time.perf_counter()
     ended = time.perf_counter()

@@ -1,6 +1,7 @@
 """`autogaze info` and `autogaze selectors`: contents of a file, and the selectors there are.
 
-Gaze files and the list of selectors are read without PyTorch, whose import takes seconds.
+Gaze files, checkpoints and the list of selectors are read without PyTorch, whose import takes
+seconds.
 """
 
 import json
@@ -14,6 +15,7 @@ import typer
 from rich.text import Text
 
 from autogaze.checks import MAX_PATCHES, MAX_SCALES, MAX_SIDE
+from autogaze.cli.checkpoint_facts import checkpoint_facts
 from autogaze.cli.command import Command, PrintJson
 from autogaze.cli.report import facts_table, figures_table, print_json, results_console
 from autogaze.errors import AutoGazeError
@@ -207,6 +209,8 @@ def _gaze_facts(
     if source is not None:
         tiles = source.tiles
         facts["video"] = source.path
+        if source.stream is not None:
+            facts["stream"] = source.stream
         facts["size"] = f"{tiles.width} x {tiles.height}"
         facts["tiles"] = f"{tiles.columns} x {tiles.rows} of {tiles.side} px"
         if source.timestamps:
@@ -216,6 +220,8 @@ def _gaze_facts(
 
 
 def _checkpoint(path: Path) -> Facts:
+    if (facts := checkpoint_facts(path)) is not None:
+        return facts
     from autogaze.selectors import registry
 
     selector = registry.load(path)  # says what is missing or unexpected

@@ -73,7 +73,7 @@ class MeasureCommand(Command):
         int | None,
         typer.Option(
             help="Number of the video stream that was gazed at, from 0.",
-            show_default="the default one",
+            show_default="the one that the gaze names",
             min=0,
         ),
     ] = None

@@ -166,12 +166,21 @@ class ChunkReader:
             self.seconds_tile += perf_counter() - began
             following = next(frames, None)
         timestamps, indices = zip(*seen, strict=True)
+        info = self.info
+        source = Source(
+            self.tiles,
+            timestamps,
+            indices,
+            self._chunk,
+            info.path,
+            stream=None if info.by_default else info.stream,
+        )
         chunk = VideoChunk(
             Clips(
                 cut[:, : len(seen)].contiguous(),
                 torch.stack(motion, dim=1) if motion else None,  # tiles, T, g, g
             ),
-            Source(self.tiles, timestamps, indices, self._chunk, self.info.path),
+            source,
             self._video.end if following is None else following.timestamp,
             None if previews is None else previews[: len(seen)],
         )

@@ -16,7 +16,13 @@ from av.video.stream import VideoStream
 
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.video.frames import Orientation
-from autogaze.video.opening import index_is_complete, open_container, reason, video_stream
+from autogaze.video.opening import (
+    default_stream,
+    index_is_complete,
+    open_container,
+    reason,
+    video_stream,
+)
 from autogaze.video.stills import still_header
 from autogaze.video.structure import missing_bytes, transport_unit_is_whole
 
@@ -52,6 +58,7 @@ class VideoInfo:
         aspect: width of a stored pixel by its height.
         hdr: "PQ" or "HLG" of a high dynamic range, which is tone-mapped to BT.709; None of others.
         stream: number of the video stream among the file's `num_streams`, from 0.
+        by_default: whether it is the one that is taken where none is chosen.
     """
 
     path: str
@@ -68,6 +75,7 @@ class VideoInfo:
     hdr: str | None = None
     stream: int = 0
     num_streams: int = 1
+    by_default: bool = True
 
     @property
     def rate(self) -> float:
@@ -156,6 +164,7 @@ def describe(opened: "OpenStream") -> tuple[VideoInfo, Layout]:
         hdr=_TRANSFERS.get(int(frame.color_trc)),
         stream=opened.container.streams.video.index(stream),
         num_streams=len(opened.container.streams.video),
+        by_default=stream == default_stream(opened.container),
     )
     return info, Layout(origin, orientation, *stored, float(tick) if tick else 0.0)
 

@@ -98,12 +98,19 @@ def video_stream(container: InputContainer, path: Path, number: int | None = Non
             known = f"it has {len(streams)}, numbered from 0" if streams else "it has none"
             raise VideoError(f"{path}: no video stream {number} in it, {known}")
         return streams[number]
-    moving = [one for one in streams if not one.disposition & Disposition.attached_pic]
-    if shown := [one for one in moving if not one.disposition & _NOT_SHOWN] or moving:
-        return max(shown, key=_preference)
+    if (found := default_stream(container)) is not None:
+        return found
     kinds: list[str] = sorted({one.type for one in container.streams if one.type != "video"})
     kinds += ["a cover picture"] if streams else []
     raise VideoError(f"{path}: no video stream in it, only {' and '.join(kinds) or 'nothing'}")
+
+
+def default_stream(container: InputContainer) -> VideoStream | None:
+    """The video stream that is taken where none is chosen; None if all are cover pictures."""
+    streams = container.streams.video
+    moving = [one for one in streams if not one.disposition & Disposition.attached_pic]
+    shown = [one for one in moving if not one.disposition & _NOT_SHOWN] or moving
+    return max(shown, key=_preference, default=None)
 
 
 def _preference(stream: VideoStream) -> tuple[bool, int, int]:

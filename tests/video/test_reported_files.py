@@ -15,6 +15,8 @@ from autogaze.datasets.decoding import PyAVVideo
 from autogaze.datasets.video_folder import VideoFolder, Window
 from autogaze.datasets.video_utils import read_video_pyav
 from autogaze.errors import CorruptVideoError, VideoError
+from autogaze.gaze import Gaze
+from autogaze.pipeline import GazedVideo
 from autogaze.selectors import registry
 from autogaze.video.opening import open_container
 from autogaze.video.reader import Video
@@ -460,6 +462,41 @@ def test_a_stream_can_be_chosen(folder, capsys):
         with pytest.raises(VideoError, match=f"no video stream {number} .*2"):
             Video(path, stream=number)
     assert run("gaze", path, "--stream", 2, "--selector", "random") == 2
+
+
+@pytest.mark.parametrize(
+    ("default", "stream", "recorded"),
+    [(0, 1, 1), (1, 0, 0), (0, 0, None), (1, 1, None), (1, None, None)],
+)
+def test_a_gaze_names_the_stream_it_was_made_at(folder, capsys, default, stream, recorded):
+    import json
+
+    path = two_streams(folder / "named.mkv", default, ((64, 48), (64, 48)))
+    out = folder / "named.safetensors"
+    option = [] if stream is None else ["--stream", stream]
+    assert run("gaze", path, *option, "--selector", "change", "--ratio", 0.1, "--out", out) == 0
+    gaze = Gaze.load(out)
+    assert gaze.source.stream == recorded
+    assert gaze.frames(1, 3).source.stream == recorded  # parts are of the same stream
+    capsys.readouterr()
+    assert run("info", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out).get("stream") == recorded
+    used = default if stream is None else stream
+    assert GazedVideo(path, gaze)._video.info.stream == used
+    assert GazedVideo(path, gaze, stream=1 - used)._video.info.stream == 1 - used
+    assert run("measure", path, out) == 0
+
+
+def test_measuring_needs_no_stream_where_the_gaze_names_it(folder, capsys):
+    path = two_streams(folder / "sizes.mkv", 0)
+    out = folder / "sizes.safetensors"
+    registry.load("change").gaze_video(path, stream=1, ratio=0.1).save(out)
+    assert run("measure", path, out) == 0
+    assert run("measure", path, out, "--stream", 0) == 2  # of another size
+    single = two_streams(folder / "single.mkv", 0, ((32, 24),))
+    assert run("measure", single, out) == 2
+    assert "no video stream 1" in capsys.readouterr().err
+    assert GazedVideo(single, Gaze.load(out), stream=0)._video.info.stream == 0
 
 
 # Pixels that are not square, and high dynamic range
