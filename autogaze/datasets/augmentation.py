@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,12 +45,12 @@ class ResizedCrop:
                 f"{self.ratio_min} and {self.ratio_max}"
             )
 
-    def draw(self, side: int, generator: torch.Generator) -> tuple[int, int]:
-        """Height and width in pixels of a crop of a square with this side."""
-        area = side**2 * uniform(generator, self.scale_min, self.scale_max)
+    def draw(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int]:
+        """Height and width in pixels of a crop of a frame of this size."""
+        area = height * width * uniform(generator, self.scale_min, self.scale_max)
         ratio = math.exp(uniform(generator, math.log(self.ratio_min), math.log(self.ratio_max)))
-        height, width = math.sqrt(area / ratio), math.sqrt(area * ratio)
-        return min(side, max(1, round(height))), min(side, max(1, round(width)))
+        tall, wide = math.sqrt(area / ratio), math.sqrt(area * ratio)
+        return min(height, max(1, round(tall))), min(width, max(1, round(wide)))
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,8 @@ def augment(
     if settings.resized_crop is None:
         height = width = max(1, round(side * uniform(generator, settings.min_crop, 1.0)))
     else:
-        height, width = settings.resized_crop.draw(side, generator)
-    top, left = (integer(generator, side - size + 1) for size in (height, width))
-    frames = frames[..., top : top + height, left : left + width]
-    if (height, width) != (side, side):
-        frames = F.interpolate(frames, (side, side), mode="bilinear", antialias=True)
+        height, width = settings.resized_crop.draw(side, side, generator)
+    frames = crop(frames, (height, width), (side, side), generator)
     if settings.flip and integer(generator, 2):
         frames = frames.flip(-1)
     if settings.reverse and integer(generator, 2):
@@ -111,3 +108,19 @@ def augment(
         mean = bright.mean()
         frames = ((bright - mean) * gain + mean).round().clamp(0, 255).to(torch.uint8)
     return frames.contiguous()
+
+
+def crop(
+    frames: Num[Tensor, "T 3 H W"],
+    size: tuple[int, int],
+    result: tuple[int, int],
+    generator: torch.Generator,
+) -> Num[Tensor, "T 3 h w"]:
+    """A crop of the given height and width at a random place, resized to `result`."""
+    height, width = size
+    top = integer(generator, frames.shape[-2] - height + 1)
+    left = integer(generator, frames.shape[-1] - width + 1)
+    frames = frames[..., top : top + height, left : left + width]
+    if size == result:
+        return frames
+    return F.interpolate(frames, result, mode="bilinear", antialias=True)

@@ -31,7 +31,7 @@ def short_name(path: Path) -> str:
     return "/".join(Path(os.path.abspath(path)).parts[-3:])
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
     """The last three parts of a clip's name in a label file."""
     return "/".join(name.split("/")[-3:])
 
@@ -63,6 +63,25 @@ def label_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def read_entries(path: Path) -> dict[str, Any]:
+    """What a label file says of each clip, unchecked, by the names that stand in it.
+
+    Raises:
+        TrainingError: no such file, or it is not a dict in JSON, zipped where its name ends in `.gz`.
+    """
+    try:
+        packed = path.read_bytes()
+        content = json.loads(gzip.decompress(packed) if path.suffix == ".gz" else packed)
+    except FileNotFoundError:
+        raise TrainingError(f"{path}: no such label file") from None
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise TrainingError(f"{path}: cannot be read as JSON: {first_line(error)}") from error
+    if not isinstance(content, dict) or not content:
+        kind = "an empty one" if content == {} else type(content).__name__
+        raise TrainingError(f"{path}: expected a dict of labelled clips, got {kind}")
+    return content
+
+
 def window_name(video: str, start: int) -> str:
     """Name of the clip of a video that begins with frame `start`."""
     return f"{video}#{start}" if start else video
@@ -92,19 +111,9 @@ class LabelFile:
             TrainingError: no such file, not of this form, or of another pyramid.
         """
         path = Path(path)
-        try:
-            packed = path.read_bytes()
-            content = json.loads(gzip.decompress(packed) if path.suffix == ".gz" else packed)
-        except FileNotFoundError:
-            raise TrainingError(f"{path}: no such label file") from None
-        except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-            raise TrainingError(f"{path}: cannot be read as JSON: {first_line(error)}") from error
-        if not isinstance(content, dict) or not content:
-            kind = "an empty one" if content == {} else type(content).__name__
-            raise TrainingError(f"{path}: expected a dict of labelled clips, got {kind}")
         clips: dict[str, GazeLabels] = {}
-        for name, entry in content.items():
-            short, labels = _shortened(name), _parse(path, name, entry, num_patches)
+        for name, entry in read_entries(path).items():
+            short, labels = shortened(name), _parse(path, name, entry, num_patches)
             if clips.setdefault(short, labels) != labels:
                 raise TrainingError(
                     f"{path}: {name} and another clip have different labels and the same name, "

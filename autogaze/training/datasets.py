@@ -317,7 +317,7 @@ class OutsideDataset(DatasetConfig):
     @property
     def published(self) -> bool:
         """Whether the target has the published interface."""
-        return takes(self.target, "gaze_transform")
+        return takes(self.target, "gaze_transform", inherited=True)
 
     def with_task_transform(self, transform: Any) -> "DatasetConfig":
         return replace(self, task_transform=transform)
@@ -350,7 +350,8 @@ class OutsideDataset(DatasetConfig):
                 {name: getattr(self.gt_gazing_pos_paths, name) for name in ("train", "val")}
             ),
         }
-        made = call(self.target, with_attributes(self.options), offered, "dataset")
+        options = with_attributes(self.options)
+        made = call(self.target, options, offered, "dataset", inherited=True)
         return PlainClips(
             made,
             self.clip_len,

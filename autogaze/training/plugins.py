@@ -103,9 +103,18 @@ def load_target(path: Any, option: str) -> Any:
 
 
 def call(
-    target: Callable[..., Any], options: Mapping[str, Any], offered: Mapping[str, Any], group: str
+    target: Callable[..., Any],
+    options: Mapping[str, Any],
+    offered: Mapping[str, Any],
+    group: str,
+    *,
+    inherited: bool = False,
 ) -> Any:
     """Call a target with its options, and with those of `offered` that its signature names.
+
+    Args:
+        inherited: what a class takes as `**kwargs` is handed on to the class that it derives from, so
+            the names of that one's signature count, too.
 
     Raises:
         TrainingError: an option that it does not take, one that it lacks, or what it raises as a
@@ -114,6 +123,8 @@ def call(
     taken = inspect.signature(target).parameters.values()
     names = {one.name for one in taken if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
     anything = any(one.kind is one.VAR_KEYWORD for one in taken)
+    if inherited:
+        names, anything = _inherited(target)
     for name in options:
         if name not in names and not anything:
             raise TrainingError(unknown_option(group, str(name), names))
@@ -141,9 +152,26 @@ def with_attributes(options: Mapping[str, Any]) -> dict[str, Any]:
     return {str(name): made[name] for name in made}
 
 
-def takes(target: Callable[..., Any], name: str) -> bool:
-    """Whether a target's signature names a parameter."""
+def takes(target: Callable[..., Any], name: str, *, inherited: bool = False) -> bool:
+    """Whether a target's signature names a parameter; for `inherited` see `call`."""
+    if inherited:
+        return name in _inherited(target)[0]
     return name in inspect.signature(target).parameters
+
+
+def _inherited(target: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Names of parameters, those behind a class's `**kwargs` included; whether any other is taken."""
+    names: set[str] = set()
+    makers = [target]
+    if isinstance(target, type):
+        makers = [vars(kind)["__init__"] for kind in target.__mro__ if "__init__" in vars(kind)]
+    for make in makers:
+        taken = inspect.signature(make).parameters.values()
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        names |= {one.name for one in taken if one.kind in named}
+        if not any(one.kind is one.VAR_KEYWORD for one in taken):
+            return names - {"self"}, False
+    return names - {"self"}, True
 
 
 def _name(target: Any) -> str:

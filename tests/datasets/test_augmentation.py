@@ -48,7 +48,7 @@ def test_flips_and_reversals_happen_half_of_the_time():
 def test_a_resized_crop_has_area_and_ratio_in_range():
     crop = ResizedCrop(0.2, 0.4, 0.5, 2.0)
     generator = torch.Generator().manual_seed(0)
-    sizes = torch.tensor([crop.draw(1000, generator) for _ in range(300)]).double()
+    sizes = torch.tensor([crop.draw(1000, 1000, generator) for _ in range(300)]).double()
     areas, ratios = sizes.prod(1) / 1e6, sizes[:, 1] / sizes[:, 0]
     assert 0.199 < areas.min() < 0.25
     assert 0.35 < areas.max() < 0.401

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import VivitImageProcessor
 
 from autogaze import Gaze, PatchPyramid
+from autogaze.datasets import VideoFolder
 from autogaze.datasets.clip import ClipKey, UnreadableClip
 from autogaze.datasets.plain import PlainClips
 from autogaze.datasets.video_utils import transform_video_for_pytorch
@@ -20,6 +21,7 @@ from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
 from autogaze.training.mixture import read_dataset
 from autogaze.training.option_names import with_our_names
+from tests.clips import make_video
 from tests.training.tiny import tiny_config
 
 HERE = __name__
@@ -352,3 +354,75 @@ def test_labels_of_a_published_dataset_train_by_ntp(tmp_path):
     losses = [e["loss"] for e in read_metrics(tmp_path / "tiny" / "metrics.jsonl") if "loss" in e]
     assert len(losses) == 3
     assert losses[-1] < losses[0]
+
+
+class Classes(VideoFolder):
+    """Videos with a class each: the first letter of their names."""
+
+    def __init__(self, root, classes=("a",), **options):
+        super().__init__(root, **options)
+        self.classes = list(classes)
+
+    def __getitem__(self, idx):
+        item = super().__getitem__(idx)
+        item["label"] = self.classes.index(Path(self.data[idx]).name[0])
+        return item
+
+
+@pytest.fixture
+def videos(tmp_path):
+    for name in ("set/train/a1", "set/train/b1", "set/val/a2"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        make_video(tmp_path / f"{name}.mp4", 6)
+    (tmp_path / "set" / "train" / "b2.mp4").write_bytes(b"damaged")
+    return tmp_path / "set"
+
+
+FOLDER = {
+    "_target_": f"{HERE}.Classes",
+    "clip_len": 2,
+    "classes": ["a", "b"],
+    "max_unreadable": 0.5,
+}
+
+
+def test_a_class_derived_from_video_folder_trains(tmp_path, videos):
+    options = config(tmp_path, "grpo")
+    options["dataset"] = {**FOLDER, "root": str(videos), "frame_sample_rate": 2}
+    trainer = build_trainer(options)
+    clips = trainer.data.train
+    assert [clips[n].extra["label"] for n in (0, 1)] == [0, 1]
+    assert isinstance(clips[2], UnreadableClip)
+    assert clips[0].frames.shape == (2, 3, 64, 64)
+    assert clips[0].name == str(videos / "train" / "a1.mp4")
+    state = trainer.fit()
+    assert state.unreadable > 0
+    labels = [inputs["label"] for inputs in trainer.objective.task.module.calls]
+    assert {int(label) for row in labels for label in row} == {0, 1}
+
+
+def test_its_labels_train_by_ntp(tmp_path, videos):
+    labels = {
+        f"/x/set/train/{n}1.mp4": {"gazing_pos": [[2], [V + 1]], "task_losses": [[0.5], [0.3]]}
+        for n in "ab"
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    options = config(tmp_path, "ntp")
+    options["dataset"] = {
+        **FOLDER,
+        "root": str(videos),
+        "gt_gazing_pos_paths": {"train": str(tmp_path / "labels.json"), "val": None},
+    }
+    trainer = build_trainer(options)
+    assert len(trainer.data.train) == 2
+    assert trainer.data.train[1].labels.ids == ((2,), (1,))
+    trainer.fit()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"clases": ["a"]}, "classes"), ({"root": "nowhere"}, "nowhere")]
+)
+def test_options_that_neither_class_takes_are_refused(changes, named, videos):
+    dataset = read_dataset({**FOLDER, "root": str(videos), **changes})
+    with pytest.raises(TrainingError, match=named):
+        dataset.clips("train", PYRAMID, 0)
