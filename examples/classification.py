@@ -67,6 +67,7 @@ class Classification(Task):
     """
 
     metric = "cross-entropy"
+    frozen = ("encoder",)
 
     def __init__(
         self,
@@ -83,12 +84,6 @@ class Classification(Task):
         model = AutoModel.from_pretrained(encoder)
         self.encoder = gazed(model, empty_frames="hold").eval().requires_grad_(False)
         self.classifier = nn.Linear(model.config.hidden_size, num_classes)
-
-    def train(self, mode: bool = True) -> "Classification":
-        """The encoder is frozen and never trains."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
 
     def forward(
         self,

@@ -33,6 +33,7 @@ class Dinov2Features(Task):
     """
 
     metric = "DINOv2 features"
+    frozen = ("encoder",)
 
     def __init__(
         self,
@@ -48,12 +49,6 @@ class Dinov2Features(Task):
         self.seen = PatchPyramid(tuple(grid * patch for grid in pyramid.grids), patch)
         self.encoder = gazed(model, empty_frames="hold").eval().requires_grad_(False)
         self.decoder = FeatureDecoder(self.seen, model.config.hidden_size, **(decoder or {}))
-
-    def train(self, mode: bool = True) -> "Dinov2Features":
-        """The encoder is frozen and never trains."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
 
     def forward(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -78,9 +78,12 @@ class Task(nn.Module):
 
     Attributes:
         metric: name of the unit of the losses.
+        frozen: attributes that hold frozen networks, which stay in evaluation mode (no dropout) while
+            the task trains.
     """
 
     metric: str = ""
+    frozen: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, pyramid: PatchPyramid, recon_sample_rate: float = 1.0) -> None:
         super().__init__()
@@ -88,6 +91,12 @@ class Task(nn.Module):
             raise TrainingError(f"recon_sample_rate must lie in (0, 1], got {recon_sample_rate}")
         self.pyramid = pyramid
         self.recon_sample_rate = recon_sample_rate
+
+    def train(self, mode: bool = True) -> "Task":
+        super().train(mode)
+        for name in self.frozen:
+            getattr(self, name).eval()
+        return self
 
     def forward(
         self,

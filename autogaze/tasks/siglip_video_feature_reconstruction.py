@@ -42,6 +42,7 @@ class SiglipVideoFeatureReconstruction(Task):
     """
 
     metric = "SigLIP features"
+    frozen = ("encoder",)
     statistics = SIGLIP
 
     def __init__(
@@ -72,12 +73,6 @@ class SiglipVideoFeatureReconstruction(Task):
 
         hint = "give the path of a folder that holds it in task.encoder"
         return cls(load_pretrained(SiglipVisionModel, name, hint), **options)
-
-    def train(self, mode: bool = True) -> "SiglipVideoFeatureReconstruction":
-        """The encoder is frozen and never trains."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
 
     def forward(
         self,
