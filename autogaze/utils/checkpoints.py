@@ -22,6 +22,9 @@ from autogaze.utils.hub import CONFIG, CONVERT, no_weights, weight_files
 State = Mapping[str, Tensor]
 """A state dict: tensors by the names of parameters and buffers."""
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of a state dict's tensors by name."""
+
 _NAMES_LISTED = 5
 """Number of parameters that an error lists by name; the others are counted."""
 
@@ -106,28 +109,36 @@ def load_strictly(
     Raises:
         CheckpointError: parameters are missing, unexpected, of other shapes, or not finite.
     """
-    check_fit(module.state_dict(), state, source, names=names, hint=hint)
+    check_shapes(shapes(module.state_dict()), shapes(state), source, names=names, hint=hint)
     check_finite(state, source)
     module.load_state_dict(dict(state), strict=names is None)
 
 
-def check_fit(
-    own: State,
-    state: State,
+def shapes(state: State) -> Shapes:
+    """The shapes of a state dict's tensors."""
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def check_shapes(
+    own: Shapes,
+    found: Shapes,
     source: str | Path,
     *,
     names: Collection[str] | None = None,
     hint: str = "",
 ) -> None:
-    """Raise CheckpointError unless a state dict fits a module's own; see `load_strictly`."""
+    """Raise CheckpointError unless the tensors found have a module's own shapes.
+
+    Arguments as of `load_strictly`.
+    """
     wanted = own.keys() if names is None else names
     problems = describe_mismatch(
-        missing=[name for name in wanted if name not in state],
-        unexpected=[name for name in state if name not in wanted],
+        missing=[name for name in wanted if name not in found],
+        unexpected=[name for name in found if name not in wanted],
         misshapen=[
-            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            f"{name} {found[name]} instead of {own[name]}"
             for name in wanted
-            if name in state and state[name].shape != own[name].shape
+            if name in found and found[name] != own[name]
         ],
     )
     if problems:
@@ -177,7 +188,7 @@ def without_wrappers(state: State) -> dict[str, Tensor]:
     return dict(state)
 
 
-def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def safetensors_shapes(path: Path) -> Shapes:
     """Shapes of a safetensors file's tensors by name, read from its header alone.
 
     Raises:

@@ -5,9 +5,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autogaze.errors import CheckpointError, OutputError, TrainingError
+from autogaze.reconstruction.video_mae import load_video_mae
 from autogaze.tasks import losses as loss_networks
 from autogaze.tasks.losses import FrameLosses
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction, load_video_mae
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from tests.tasks.material import (
     TINY,
     published_names,

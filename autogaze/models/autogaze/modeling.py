@@ -37,9 +37,11 @@ from autogaze.models.autogaze.scoring import Scores, score
 from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, ClipStream, Generation
 from autogaze.utils.checkpoints import (
     check_finite,
+    check_shapes,
     describe_mismatch,
     read_config,
     safetensors_shapes,
+    shapes,
 )
 from autogaze.utils.hub import no_weights, weight_files
 
@@ -126,21 +128,9 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
             raise no_weights(folder)
         config = AutoGazeConfig.from_dict(read_config(folder))
         with torch.device("meta"):
-            own = {key: tuple(value.shape) for key, value in cls(config).state_dict().items()}
+            own = shapes(cls(config).state_dict())
         found = {key: shape for file in files for key, shape in safetensors_shapes(file).items()}
-        problems = describe_mismatch(
-            missing=[key for key in own if key not in found],
-            unexpected=[key for key in found if key not in own],
-            misshapen=[
-                f"{key} {found[key]} instead of {own[key]}"
-                for key in own
-                if found.get(key, own[key]) != own[key]
-            ],
-        )
-        if problems:
-            raise CheckpointError(
-                f"{name}: this checkpoint does not fit its config.json: {problems}"
-            )
+        check_shapes(own, found, name, hint="They must be those of its config.json")
 
     def _init_weights(self, module: nn.Module) -> None:
         deviation = self.config.gaze_model_config.gaze_decoder_config.initializer_range

@@ -8,6 +8,7 @@ heads: its configuration is given or stands beside it.
 
 import json
 import re
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.modeling import VideoMAE
 from autogaze.utils.checkpoints import (
     State,
-    check_fit,
+    check_shapes,
     load_strictly,
     read_config,
     read_state,
+    shapes,
     under_prefix,
 )
 from autogaze.utils.files import all_or_none, replacing
@@ -72,32 +74,56 @@ def load_video_mae(
         CheckpointError: nothing there, no configuration, or parameters that do not fit it.
     """
     checkpoint = find_checkpoint(source)
-    if config is None:
-        try:
-            config = VideoMAEConfig.of({**read_mae_config(checkpoint), **changes})
-        except AutoGazeError as error:
-            if str(checkpoint) in str(error):
-                raise
-            raise type(error)(f"{checkpoint}: {error}") from error
-    elif changes:
-        raise CheckpointError(f"give a configuration or changes to it, not both: {sorted(changes)}")
+    config = choose_config(checkpoint, config, changes)
+    return with_weights(config, read_state(checkpoint), checkpoint)
+
+
+def choose_config(
+    checkpoint: Path, config: VideoMAEConfig | None, changes: Mapping[str, Any]
+) -> VideoMAEConfig:
+    """The shape of a checkpoint's model; see `load_video_mae`."""
+    if config is not None:
+        if changes:
+            raise CheckpointError(
+                f"give a configuration or changes to it, not both: {sorted(changes)}"
+            )
+        return config
+    try:
+        return VideoMAEConfig.of({**read_mae_config(checkpoint), **changes})
+    except AutoGazeError as error:
+        if str(checkpoint) in str(error):
+            raise
+        raise type(error)(f"{checkpoint}: {error}") from error
+
+
+def with_weights(config: VideoMAEConfig, state: State, checkpoint: Path) -> VideoMAE:
+    """A VideoMAE of this shape with the weights of a checkpoint, `state`.
+
+    Raises:
+        CheckpointError: see `load_video_mae`.
+    """
     # A config.json may ask for any sizes: the weights must fit before memory is taken for them.
-    state = video_mae_state(read_state(checkpoint))
+    own_state = video_mae_state(state)
     with torch.device("meta"):
-        own = VideoMAE(config).state_dict()
-    check_fit(own, state, checkpoint, names=_loaded_names(own, state), hint=_SHAPE_HINT)
+        own = shapes(VideoMAE(config).state_dict())
+    names = _loaded_names(own, own_state)
+    check_shapes(own, shapes(own_state), checkpoint, names=names, hint=_SHAPE_HINT)
     model = VideoMAE(config)
-    load_weights(model, checkpoint)
+    load_weights(model, state, checkpoint)
     return model
 
 
-def load_weights(model: VideoMAE, checkpoint: Path) -> None:
+def load_weights(model: VideoMAE, state: State, checkpoint: Path) -> None:
     """Load a checkpoint's weights; of an image MAE, all but the embeddings that only videos need.
+
+    Args:
+        state: all tensors of the checkpoint.
+        checkpoint: where they come from, for errors.
 
     Raises:
         CheckpointError: see `load_video_mae`; the model is then as it was.
     """
-    state = video_mae_state(read_state(checkpoint))
+    state = video_mae_state(state)
     names = _loaded_names(model.state_dict(), state)
     load_strictly(model, state, checkpoint, names=names, hint=_SHAPE_HINT)
 
@@ -108,7 +134,7 @@ _SHAPE_HINT = (
 )
 
 
-def _loaded_names(own: State, state: State) -> list[str]:
+def _loaded_names(own: Iterable[str], state: Container[str]) -> list[str]:
     """The parameters that a checkpoint must hold."""
     is_image_mae = not any(name in state for name in VIDEO_PARAMETERS)
     return [name for name in own if not (is_image_mae and name in VIDEO_PARAMETERS)]

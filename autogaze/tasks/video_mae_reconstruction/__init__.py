@@ -12,13 +12,14 @@ from autogaze.gaze import Gaze
 from autogaze.reconstruction.video_mae import (
     VideoMAE,
     VideoMAEConfig,
-    load_video_mae,
     save_video_mae,
 )
 from autogaze.reconstruction.video_mae.checkpoint import (
     PUBLISHED_PREFIX,
+    choose_config,
     load_weights,
     read_mae_config,
+    with_weights,
 )
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.tasks.losses import FrameLosses, check_terms
@@ -93,7 +94,9 @@ class VideoMAEReconstruction(Task):
             TrainingError: unknown losses.
         """
         checkpoint = find_checkpoint(source)
-        mae = load_video_mae(checkpoint, config, **changes)
+        shape = choose_config(checkpoint, config, changes)
+        state = read_state(checkpoint)
+        mae = with_weights(shape, state, checkpoint)
         trained_with = {} if config is not None else read_mae_config(checkpoint)
         if loss_type is None:
             loss_type = str(trained_with.get("loss_type", "l1"))
@@ -108,15 +111,16 @@ class VideoMAEReconstruction(Task):
                 for name, source in dict(trained_with.get("loss_networks") or {}).items()
                 if name in loss_type.split("+")
             }
-        networks = under_prefix(read_state(checkpoint), PUBLISHED_PREFIX)
+        networks = under_prefix(state, PUBLISHED_PREFIX)
         losses = FrameLosses.parse(loss_type, loss_weights, networks, loss_networks)
         return cls(mae, losses, recon_sample_rate, name)
 
     def load_weights(self, source: str | Path) -> None:
         """Replace the VideoMAE's weights, and the frozen networks' where the source has any."""
         checkpoint = find_checkpoint(source)
-        load_weights(self.mae, checkpoint)
-        self.losses.replace_networks(under_prefix(read_state(checkpoint), PUBLISHED_PREFIX))
+        state = read_state(checkpoint)
+        load_weights(self.mae, state, checkpoint)
+        self.losses.replace_networks(under_prefix(state, PUBLISHED_PREFIX))
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
         """Write the VideoMAE and the names and weights of its losses, without frozen networks.
