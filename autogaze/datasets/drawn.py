@@ -101,7 +101,7 @@ class PictureClips(DrawnClips):
 
     Args:
         roots: folders of pictures, searched recursively.
-        clips_a_picture: clips per picture and epoch.
+        clips_per_picture: clips per picture and epoch.
         settings, seed, fixed, labels: see `DrawnClips`.
         cache: decode all pictures now and keep them in memory.
 
@@ -114,7 +114,7 @@ class PictureClips(DrawnClips):
         roots: Sequence[str | Path],
         settings: Any = None,
         *,
-        clips_a_picture: int = 1,
+        clips_per_picture: int = 1,
         seed: int = 0,
         fixed: bool = False,
         labels: LabelFile | None = None,
@@ -125,7 +125,7 @@ class PictureClips(DrawnClips):
             places = ", ".join(map(str, roots))
             raise TrainingError(f"no pictures ({' '.join(PICTURES)}) in {places or 'no folder'}")
         super().__init__(
-            len(self.paths) * clips_a_picture,
+            len(self.paths) * clips_per_picture,
             settings,
             sources=[short_name(path) for path in self.paths],
             seed=seed,

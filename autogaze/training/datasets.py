@@ -223,12 +223,12 @@ class PictureConfig(FolderConfig):
     """Options of clips made from the photographs below `root/<split>`.
 
     Args:
-        clips_a_picture: per epoch.
+        clips_per_picture: per epoch.
         fixed: the same training clips in every epoch, as they are with label files.
         cache: decode all photographs into memory before training.
     """
 
-    clips_a_picture: int = 1
+    clips_per_picture: int = 1
     fixed: bool = False
     cache: bool = False
 
@@ -239,7 +239,7 @@ class PictureConfig(FolderConfig):
         return kind(
             [root / split for root in self.roots()],
             settings,
-            clips_a_picture=self.clips_a_picture,
+            clips_per_picture=self.clips_per_picture,
             seed=_split_seed(seed, split),
             fixed=self.fixed or split != "train",
             labels=labels,

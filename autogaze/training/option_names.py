@@ -6,6 +6,7 @@ configuration file has, and the composed configuration is rewritten as any other
 """
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,10 @@ FORMER = {
     "algorithm.own_gazes": "algorithm.on_policy",
     "algorithm.own_softness": "algorithm.on_policy_softness",
     "algorithm.hint_weight": "algorithm.auxiliary_weight",
+    "dataset.clips_a_picture": "dataset.clips_per_picture",
 }
-"""Our own names until release 0.1; they are accepted for one release more, with a warning."""
+"""Our own names until release 0.1; they are accepted for one release more, with a warning. Those of
+a dataset are options of a mixture's parts as well."""
 
 IGNORED = {
     "algorithm.scale_alpha": "it was removed",
@@ -86,6 +89,7 @@ def for_hydra(words: Sequence[str]) -> list[str]:
     found = []
     for word in words:
         name = word.partition("=")[0].lstrip("+")
+        name = re.sub(r"^dataset\.parts\.[^.]+\.", "dataset.", name)
         if "=" in word and any(f"{name}.".startswith(f"{other}.") for other in OTHER_NAMES):
             word = "++" + word.lstrip("+")
         found.append(word)
@@ -119,10 +123,11 @@ def with_our_names(config: Mapping[str, Any], *, warn: bool = True) -> dict[str,
         if (value := _pop(groups, option)) not in (None, True):
             raise TrainingError(f"{option} must be true, got {value!r}: no VideoMAE is without")
     for old, new in FORMER.items():
-        if (value := _pop(groups, old)) is not None:
-            _set(groups, new, value)
-            if warn:
-                log.warning("option %s", renaming(old, new))
+        for holder in (groups, *_parts(groups.get("dataset"))):
+            if (value := _pop(holder, old)) is not None:
+                _set(holder, new, value)
+                if warn:
+                    log.warning("option %s", renaming(old, new))
     for published, (ours, convert) in RENAMED.items():
         if (value := _pop(groups, published)) is not None:
             _set(groups, ours, convert(value))
@@ -196,6 +201,13 @@ def _name_targets(options: Any, group: str, known: Mapping[str, str | None]) -> 
         del options["_target_"]
         if (name := known[kind]) is not None:
             options["name"] = name
+
+
+def _parts(dataset: Any) -> list[dict[str, Any]]:
+    """The parts of a mixture, each as the group `dataset` that it could be alone."""
+    parts = dataset.get("parts") if isinstance(dataset, dict) else None
+    options = parts.values() if isinstance(parts, dict) else ()
+    return [{"dataset": part} for part in options if not _is_outside(part)]
 
 
 def _is_outside(options: Any) -> bool:

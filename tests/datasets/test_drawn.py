@@ -65,9 +65,9 @@ def test_photographs_are_filmed_in_motion(tmp_path):
     assert not torch.equal(clip[0], clip[1])
 
 
-def test_several_clips_a_picture_differ(tmp_path):
+def test_several_clips_per_picture_differ(tmp_path):
     clips = CameraClips(
-        [make_pictures(tmp_path, 2)], CameraSettings(clip_len=2, side=16), clips_a_picture=3
+        [make_pictures(tmp_path, 2)], CameraSettings(clip_len=2, side=16), clips_per_picture=3
     )
     assert len(clips) == 6
     photographs = [clips[number].name.partition("#")[0] for number in range(6)]
@@ -80,11 +80,11 @@ def test_names_tell_clips_apart(tmp_path, kind):
     make_pictures(tmp_path, 2)
     still = CameraSettings(clip_len=2, side=16)
     still = still if kind is CameraClips else CompositionSettings(still)
-    clips = kind([tmp_path], still, clips_a_picture=2)
+    clips = kind([tmp_path], still, clips_per_picture=2)
     names = [clips[ClipKey(epoch, n)].name for epoch in (0, 1) for n in range(4)]
     assert len(set(names)) == 8
     assert [clips.name(n) for n in range(4)] == names[:4]
-    again = kind([tmp_path], still, clips_a_picture=2)
+    again = kind([tmp_path], still, clips_per_picture=2)
     assert again.name(0) == clips.name(0)
     for other in (kind([tmp_path], still, seed=1), kind([tmp_path])):
         assert other.name(0) != clips.name(0)
@@ -95,8 +95,8 @@ def test_pictures_in_memory_are_those_on_disk(tmp_path, kind):
     make_pictures(tmp_path, 2)
     (tmp_path / "9.jpg").write_bytes(b"\xff\xd8 nothing")
     plain, cached = (
-        kind([tmp_path], clips_a_picture=2),
-        kind([tmp_path], clips_a_picture=2, cache=True),
+        kind([tmp_path], clips_per_picture=2),
+        kind([tmp_path], clips_per_picture=2, cache=True),
     )
     wanted = [plain[number] for number in range(6)]
     for path in tmp_path.iterdir():

@@ -72,7 +72,7 @@ def material(tmp_path_factory):
     for split in ("train", "val"):
         (root / "photos" / split).mkdir(parents=True)
         Image.effect_noise((80, 70), 90).convert("RGB").save(root / "photos" / split / "one.png")
-    (root / "pans.yaml").write_text("name: camera\nroot: photos\nclips_a_picture: 8\n")
+    (root / "pans.yaml").write_text("name: camera\nroot: photos\nclips_per_picture: 8\n")
     torch.manual_seed(0)
     image_mae = tf.ViTMAEForPreTraining(tf.ViTMAEConfig(**SHAPE, image_size=64))
     image_mae.save_pretrained(root / "facebook" / "vit-mae-large")

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from autogaze import train
 from autogaze.datasets.clip import ClipKey, UnreadableClip
@@ -15,6 +16,7 @@ from autogaze.training.config import TrainerOptions
 from autogaze.training.factory import build_trainer
 from autogaze.training.loader import check_unreadable
 from autogaze.training.logging import read_metrics
+from autogaze.training.mixture import DatasetFile
 from tests.clips import make_video
 from tests.training.tiny import VIDEO_MAE, tiny_config, tiny_trainer
 
@@ -474,3 +476,16 @@ def test_options_of_the_last_release_still_work(tmp_path, caplog):
     for old, new in (("own_gazes", "on_policy"), ("hint_weight", "auxiliary_weight")):
         (line,) = (record.getMessage() for record in caplog.records if old in record.getMessage())
         assert f"algorithm.{new}" in line
+
+
+def test_a_former_option_of_datasets_works_in_the_parts_of_a_mixture(tmp_path, caplog):
+    parts = {
+        "pans": {"name": "camera", "root": "photos", "clips_a_picture": 3},
+        "drawn": {"name": "procedural"},
+    }
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"name": "mixture", "parts": parts}))
+    _, pans = DatasetFile.load(tmp_path / "mixture.yaml").config.members()
+    assert pans.clips_per_picture == 3
+    assert "dataset.clips_per_picture" in caplog.text
+    (tmp_path / "pans.yaml").write_text(yaml.safe_dump(parts["pans"]))
+    assert DatasetFile.load(tmp_path / "pans.yaml").config.clips_per_picture == 3

@@ -247,6 +247,7 @@ CASES = {
     "task.attn_mode=flash_attention_2": ("task", "name", "video_mae_reconstruction"),
     "algorithm.own_gazes=0.5": ("algorithm", "on_policy", 0.5),
     "++algorithm.hint_weight=1": ("algorithm", "auxiliary_weight", 1),
+    "dataset.clips_a_picture=3": ("dataset", "clips_per_picture", 3),
     "algorithm.scale_alpha=1": ("algorithm", "name", "grpo"),
     "model=autogaze": ("model", "scales", "32+64+112+224"),
     "trainer=trainer": ("trainer", "optimizer", "adam"),
@@ -268,6 +269,8 @@ def test_words_that_hydra_knows_are_left_alone():
     words = ["train", "trainer.lr=1", "+dataset.parts.a.cache=true", "--config-name", "x", "~task"]
     assert for_hydra(words) == words
     assert for_hydra(["trainer.grad_norm=2"]) == ["++trainer.grad_norm=2"]
+    word = "dataset.parts.a.clips_a_picture=2"
+    assert for_hydra([word]) == [f"++{word}"]
     assert for_hydra(["trainer.logdirectory=2"]) == ["trainer.logdirectory=2"]
 
 

@@ -129,9 +129,9 @@ def plan_clips(
         folders = sorted({path.parent for path in files.photographs})
         camera = CameraSettings(clip_len=clip_len, side=side)
         turns = -(-per_kind // len(files.photographs))
-        moving = CameraClips(folders, camera, clips_a_picture=turns, seed=seed)
+        moving = CameraClips(folders, camera, clips_per_picture=turns, seed=seed)
         composed = ComposedClips(
-            folders, CompositionSettings(camera), clips_a_picture=turns, seed=seed
+            folders, CompositionSettings(camera), clips_per_picture=turns, seed=seed
         )
         for kind, made in ((MOVING, moving), (COMPOSED, composed)):
             filmed = [

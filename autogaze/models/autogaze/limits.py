@@ -78,7 +78,7 @@ def stopped_slots(
 
 def loss_left(
     losses: Float[Tensor, "B K"],
-    room: Int[Tensor, "B 1"],
+    budget: Int[Tensor, "B 1"],
     stopped: Bool[Tensor, "B k"] | None = None,
 ) -> Float[Tensor, " B"]:
     """The predicted loss that a block leaves in the frame of each row.
@@ -88,12 +88,12 @@ def loss_left(
 
     Args:
         losses: predicted before each of the block's patches.
-        room: patches that each row may take from this block on.
+        budget: patches that each row may take from this block on.
         stopped: slots that the stopping threshold ended, if there is one.
     """
-    slot = room.clamp(min=0, max=losses.shape[1] - 1)
+    slot = budget.clamp(min=0, max=losses.shape[1] - 1)
     if stopped is not None:
-        stops = stopped & (torch.arange(stopped.shape[1], device=room.device) < room)
+        stops = stopped & (torch.arange(stopped.shape[1], device=budget.device) < budget)
         slot = torch.where(stops.any(1, keepdim=True), stops.int().argmax(1, keepdim=True), slot)
     return losses.gather(1, slot)[:, 0].float()
 
