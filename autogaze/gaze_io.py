@@ -144,6 +144,7 @@ class GazeWriter:
         self._timestamps: list[float] = []
         self._frame_indices: list[int] = []
         self._starts: list[int] = []  # frames that chunks start with
+        self._end: float | None = None
 
     def __enter__(self) -> "GazeWriter":
         with ExitStack() as stack:
@@ -183,6 +184,7 @@ class GazeWriter:
             self._starts.extend(before + start for start in gaze.source.chunk_starts)
             self._timestamps.extend(gaze.source.timestamps)
             self._frame_indices.extend(gaze.source.frame_indices)
+            self._end = gaze.source.end
 
     def _write(self) -> None:
         if self._first is None:
@@ -206,6 +208,7 @@ class GazeWriter:
                 timestamps=times,
                 frame_indices=numbers,
                 starts=tuple(self._starts),
+                end=self._end,
             )
             entries["source"] = whole.to_json()
         with open(self._part, "wb") as file:
@@ -240,7 +243,7 @@ def _metadata(gaze: GazeFields) -> dict[str, str]:
         "judge": json.dumps(gaze.metric),
     }
     if gaze.source is not None:
-        entries["source"] = replace(gaze.source, starts=None).to_json()
+        entries["source"] = replace(gaze.source, starts=None, end=None).to_json()
     return entries
 
 

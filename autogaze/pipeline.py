@@ -66,14 +66,12 @@ class GazedChunk:
         gaze: (tiles, T) with its `source`, and with `losses` measured on the canvas.
         canvas: (tiles, T, 3, S, S) the canvas reconstruction, with `keep_canvas`.
         pixels: (T, h, w, 3) the whole frames, scaled down, with `preview`.
-        end: second at which the last frame leaves the screen; None where that is not known.
     """
 
     frames: UInt8[Tensor, "B T 3 S S"]
     gaze: Gaze
     canvas: UInt8[Tensor, "B T 3 S S"] | None = None
     pixels: UInt8[np.ndarray, "T h w 3"] | None = None
-    end: float | None = None
 
     @property
     def source(self) -> Source:
@@ -264,7 +262,7 @@ class GazeStream:
             self._reconstruct += time.perf_counter() - chosen
         gaze = replace(Gaze.cat_clips(gazes), source=chunk.source)
         kept = torch.cat(canvases) if canvases else None
-        return GazedChunk(chunk.clips.frames, gaze, kept, chunk.pixels, chunk.end)
+        return GazedChunk(chunk.clips.frames, gaze, kept, chunk.pixels)
 
 
 class GazedVideo:

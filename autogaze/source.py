@@ -85,6 +85,7 @@ class Source:
         starts: the frames that a chunk starts with, ascending, where these are not every
             `chunk`-th from 0 on (a part of a gaze, or several parts joined); None if they are.
         stream: number of the video stream, from 0; None for the one that is taken by default.
+        end: second at which the last frame leaves the screen; None where that is not known.
 
     Raises:
         GeometryError: values of other kinds, as many timestamps as frames there are not, NaN.
@@ -97,6 +98,7 @@ class Source:
     path: str | None = None
     starts: tuple[int, ...] | None = None
     stream: int | None = None
+    end: float | None = None
 
     def __post_init__(self) -> None:
         chunk = whole(self.chunk)
@@ -136,6 +138,8 @@ class Source:
                 )
         if self.starts is not None:
             self._check_starts(self.starts)
+        if not (self.end is None or is_finite(self.end)):
+            raise GeometryError(f"end must be a finite number, got {describe_value(self.end)}")
         if len(self.timestamps) != len(self.frame_indices):
             raise GeometryError(
                 f"{len(self.timestamps)} timestamps for {len(self.frame_indices)} frames"
@@ -178,6 +182,7 @@ class Source:
             timestamps=self.timestamps[start:stop],
             frame_indices=self.frame_indices[start:stop],
             starts=tuple(at - start for at in self.chunk_starts if start <= at < stop),
+            end=self.timestamps[stop] if stop < self.num_frames else self.end,
         )
 
     def followed_by(self, other: "Source") -> "Source":
@@ -208,6 +213,7 @@ class Source:
                 for before, source in zip(firsts, sources, strict=True)
                 for start in source.chunk_starts
             ),
+            end=sources[-1].end,
         )
 
     def to_json(self) -> str:
@@ -217,6 +223,8 @@ class Source:
             fields["starts"] = self.starts
         if self.stream is not None:
             fields["stream"] = self.stream
+        if self.end is not None:
+            fields["end"] = self.end
         return json.dumps(fields)
 
     @classmethod
@@ -241,4 +249,5 @@ class Source:
             values["path"],
             starts,
             values.get("stream"),
+            values.get("end"),
         )

@@ -215,7 +215,7 @@ def _gaze_facts(
         facts["tiles"] = f"{tiles.columns} x {tiles.rows} of {tiles.side} px"
         if source.timestamps:
             facts["from_second"] = source.timestamps[0]
-            facts["to_second"] = source.timestamps[-1]
+            facts["to_second"] = source.timestamps[-1] if source.end is None else source.end
     return facts
 
 

@@ -88,7 +88,8 @@ class Tally:
         if self.frames == 0:
             self.first, self.kept = times[0], [0] * len(gaze.pyramid.scales)
         self.frames += gaze.num_frames
-        self.end = times[-1] if chunk.end is None else chunk.end
+        end = chunk.source.end
+        self.end = times[-1] if end is None else end
         counts = gaze.pyramid.levels[gaze.ids.cpu()].bincount(minlength=len(self.kept)).tolist()
         self.kept = [a + b for a, b in zip(self.kept, counts, strict=True)]
         self.total += gaze.lengths.numel() * gaze.pyramid.num_patches

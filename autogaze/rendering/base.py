@@ -79,7 +79,7 @@ class VideoRendering(Rendering):
             self.prepare(chunk)
             self._first = chunk.source.timestamps[0]
         times = chunk.source.timestamps
-        ends = [*times[1:], chunk.end]
+        ends = [*times[1:], chunk.source.end]
         for frame, timestamp, end in zip(self.draw(chunk), times, ends, strict=True):
             if self._writer is None:
                 height, width = frame.shape[:2]

@@ -53,6 +53,7 @@ class BudgetPlot(Rendering):
         self._rows: list[np.ndarray] = []  # seconds, loss, then patches per scale
         self._open: list[np.ndarray] = []
         self._span = 1  # frames per row
+        self._end: float | None = None  # second at which the last frame leaves the screen
 
     def add(self, chunk: GazedChunk) -> None:
         if self._pyramid is None:
@@ -60,6 +61,7 @@ class BudgetPlot(Rendering):
             self.title = self.title or video_name(chunk)
         if len(self._borders) <= _MAX_BORDERS:
             self._borders.append(chunk.source.timestamps[0])
+        self._end = chunk.source.end
         for stats in frame_stats(chunk):
             loss = np.nan if stats.loss is None else stats.loss
             self._open.append(np.array([stats.seconds, loss, *stats.kept]))
@@ -79,6 +81,13 @@ class BudgetPlot(Rendering):
         rows = np.array([*self._rows, *([np.mean(self._open, axis=0)] if self._open else [])])
         return Points(rows[:, 0], rows[:, 2:], rows[:, 1])
 
+    def edges(self) -> np.ndarray:
+        """Seconds at which the points begin, and at which the last one ends."""
+        starts = self.points().seconds
+        step = float(np.median(np.diff(starts))) if len(starts) > 1 else 1.0
+        end = starts[-1] + step if self._end is None else max(self._end, starts[-1])
+        return np.append(starts, end)
+
     def finish(self) -> None:
         from matplotlib.figure import Figure
 
@@ -87,8 +96,7 @@ class BudgetPlot(Rendering):
         points = self.points()
         figure = Figure(figsize=(10, 4.6), dpi=150, layout="constrained")
         patches, loss = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
-        step = float(np.median(np.diff(points.seconds))) if len(points.seconds) > 1 else 1.0
-        edges = np.append(points.seconds, points.seconds[-1] + step)
+        edges = self.edges()
         self._draw_patches(patches, points, edges, self._pyramid.scales)
         self._draw_loss(loss, points, edges)
         for axes in (patches, loss):

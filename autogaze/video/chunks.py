@@ -36,13 +36,11 @@ class VideoChunk:
     Args:
         clips: one clip per tile, uint8; with motion maps given a `motion_grid`.
         source: the tiling, and the time and number of every frame.
-        end: second at which the last frame leaves the screen.
         pixels: (T, h, w, 3) the whole frames, scaled down, with `preview`.
     """
 
     clips: Clips
     source: Source
-    end: float
     pixels: UInt8[np.ndarray, "T h w 3"] | None = None
 
 
@@ -174,6 +172,7 @@ class ChunkReader:
             self._chunk,
             info.path,
             stream=None if info.by_default else info.stream,
+            end=self._video.end if following is None else following.timestamp,
         )
         chunk = VideoChunk(
             Clips(
@@ -181,7 +180,6 @@ class ChunkReader:
                 torch.stack(motion, dim=1) if motion else None,  # tiles, T, g, g
             ),
             source,
-            self._video.end if following is None else following.timestamp,
             None if previews is None else previews[: len(seen)],
         )
         return chunk, following

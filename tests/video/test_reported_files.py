@@ -17,6 +17,7 @@ from autogaze.datasets.video_utils import read_video_pyav
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.gaze import Gaze
 from autogaze.pipeline import GazedVideo
+from autogaze.rendering.plot import BudgetPlot
 from autogaze.selectors import registry
 from autogaze.video.opening import open_container
 from autogaze.video.reader import Video
@@ -315,11 +316,21 @@ def test_reports_and_overlays_last_as_long(folder, shades, tmp_path, capsys):
     path = folder / "lasts.gif"
     shades[0].save(path, save_all=True, append_images=shades[1:], duration=DURATIONS, loop=0)
     overlay, canvas = tmp_path / "overlay.mp4", tmp_path / "canvas.mp4"
-    options = ["--overlay", overlay, "--reconstruction", canvas, "--json"]
+    saved = tmp_path / "gaze.safetensors"
+    options = ["--overlay", overlay, "--reconstruction", canvas, "--out", saved, "--json"]
     assert run("gaze", path, "--selector", "random", *options) == 0
     assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(6.16, abs=1e-3)
     for written in (overlay, canvas):
         assert Video(written).info.duration == pytest.approx(6.16, abs=1e-3)
+    assert run("info", saved, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["to_second"] == pytest.approx(6.16, abs=1e-3)
+    gaze = Gaze.load(saved)
+    assert gaze.source.end == pytest.approx(6.16, abs=1e-3)
+    assert gaze.frames(0, 2).source.end == gaze.source.timestamps[2]
+    with BudgetPlot(tmp_path / "plot.png") as plot:
+        for chunk in GazedVideo(path, gaze):
+            plot.add(chunk)
+    assert plot.edges() == pytest.approx([*STARTS, 6.16], abs=1e-3)
     options = ["--start", "1.05", "--end", "4", "--json"]
     assert run("gaze", path, "--selector", "random", *options) == 0
     assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(4 - 1.1, abs=1e-3)
