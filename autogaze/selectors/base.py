@@ -4,7 +4,6 @@ A selector subclasses `Selector` and implements `start`, which returns the strea
 work: a `CausalStream` if every frame is decided as it arrives, else a `SelectionStream`.
 """
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from autogaze.clips import (
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.copying import CopiedDeeply
 
 if TYPE_CHECKING:
     from autogaze.pipeline import GazeOptions
@@ -147,8 +147,8 @@ class Selector(ABC):
         return f"{type(self).__name__}(pyramid={self.pyramid})"
 
 
-class SelectionStream(ABC, Generic[S]):
-    """State of a selection that is fed frame by frame.
+class SelectionStream(CopiedDeeply, ABC, Generic[S]):
+    """State of a selection that is fed frame by frame; a copy goes on by itself, with the same selector.
 
     The gazes that `step` and `finish` return, joined by `Gaze.cat_frames`, equal
     `Selector.select` of the whole clip.
@@ -158,6 +158,8 @@ class SelectionStream(ABC, Generic[S]):
         num_frames: frames fed so far.
     """
 
+    shared_by_copies = ("selector",)
+
     def __init__(self, selector: S, ratio: Ratio | None) -> None:
         self.selector = selector
         self.pyramid = selector.pyramid
@@ -165,17 +167,6 @@ class SelectionStream(ABC, Generic[S]):
         self.num_clips: int | None = None
         self.num_frames = 0
         self.finished = False
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "SelectionStream[S]":
-        """A stream that goes on by itself, of the same selector."""
-        memo[id(self.selector)] = self.selector
-        copied = object.__new__(type(self))
-        memo[id(self)] = copied
-        vars(copied).update(copy.deepcopy(vars(self), memo))
-        return copied
-
-    def __copy__(self) -> "SelectionStream[S]":
-        return copy.deepcopy(self)  # states are written in place: two streams cannot share them
 
     @abstractmethod
     def step(self, frame: ClipsLike) -> Gaze:

@@ -1,6 +1,5 @@
 """Gazing at whole clips and streams, in micro-batches that fit a memory budget."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from autogaze.models.autogaze.hook import rules_of
 from autogaze.models.autogaze.inhibition import InhibitionOfReturn, patch_pixels
 from autogaze.models.autogaze.limits import Caps, FrameLimits, Threshold, frame_limits
 from autogaze.models.autogaze.sampling import Sampling
+from autogaze.utils.copying import CopiedDeeply
 from autogaze.utils.device import without_autocast
 
 DEFAULT_MEMORY_BUDGET = 1 << 30
@@ -87,8 +87,10 @@ class Generation:
         return cls(parts[0].pyramid, tuple(frames))
 
 
-class ClipStream:
+class ClipStream(CopiedDeeply):
     """Gazing at B clips as their frames arrive; a whole clip is one step of a stream.
+
+    A copy goes on by itself, with the same weights.
 
     Args:
         model: the network.
@@ -100,6 +102,8 @@ class ClipStream:
         repetitions: rows per clip; row = repetition * B + clip.
         static_shapes: see `autogaze.models.autogaze.cuda_graphs`.
     """
+
+    shared_by_copies = ("model", "config", "decoder")
 
     def __init__(
         self,
@@ -126,17 +130,6 @@ class ClipStream:
         self.batch = micro_batch(config, dtype, self.capacity, num_frames, memory_budget)
         self.states: list[GazeState | StaticGazeState] = []  # one per micro-batch
         self.inhibitions: list[InhibitionOfReturn] = []  # likewise, if the config asks for it
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "ClipStream":
-        """A stream that goes on by itself, with the same weights."""
-        memo |= {id(shared): shared for shared in (self.model, self.config, self.decoder)}
-        copied = object.__new__(type(self))
-        memo[id(self)] = copied
-        vars(copied).update(copy.deepcopy(vars(self), memo))
-        return copied
-
-    def __copy__(self) -> "ClipStream":
-        return copy.deepcopy(self)  # caches are written in place: two streams cannot share them
 
     def step(
         self,
