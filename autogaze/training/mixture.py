@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 import yaml
 from torch.utils.data import Dataset
 
+from autogaze.checks import is_finite
 from autogaze.datasets.mixture import MixedClips
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.training.config import TrainerOptions, read
-from autogaze.training.datasets import DATASETS, DatasetConfig, LabelPaths, read_as
+from autogaze.training.datasets import DATASETS, DatasetConfig, LabelPaths
 from autogaze.training.option_names import with_our_names
+from autogaze.training.outside_datasets import OutsideDataset
+from autogaze.training.plugins import find
 
 SHARED = ("clip_len", "max_unreadable")
 """Options of a mixture that its parts cannot change."""
@@ -95,8 +98,10 @@ class MixtureConfig(DatasetConfig):
             raise TrainingError(f"{group} must be a group of options, got {given!r}")
         options = dict(given)
         weight = options.pop("weight", 1.0)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
-            raise TrainingError(f"{group}.weight must be a number, at least 0, got {weight!r}")
+        if not (is_finite(weight) and weight >= 0):
+            raise TrainingError(
+                f"{group}.weight must be a finite number, at least 0, got {weight!r}"
+            )
         for shared in SHARED:
             own = getattr(self, shared)
             if options.setdefault(shared, own) != own:
@@ -105,7 +110,7 @@ class MixtureConfig(DatasetConfig):
                     "leave it out"
                 )
         with _errors_of(name):
-            config = read_as(DATASETS, options, group)
+            config = _read_as(DATASETS, options, group)
         if config.seed is None:
             config = replace(config, seed=self.seed)
         if config.greedy_labels is None and config.gt_gazing_pos_paths == LabelPaths():
@@ -131,7 +136,7 @@ def _errors_of(part: str) -> Iterator[None]:
 
 def read_dataset(options: Mapping[str, Any]) -> DatasetConfig:
     """The dataset that the options describe; TrainingError where one does not fit."""
-    return read_as({**DATASETS, "mixture": MixtureConfig}, options, "dataset")
+    return _read_as({**DATASETS, "mixture": MixtureConfig}, options, "dataset")
 
 
 class DatasetFile(NamedTuple):
@@ -162,3 +167,23 @@ class DatasetFile(NamedTuple):
             return cls(read_dataset(options), options, seed if "trainer" in groups else None)
         except TrainingError as error:
             raise TrainingError(f"{path}: {error}") from error
+
+
+def _read_as(
+    kinds: Mapping[str, type[DatasetConfig]], options: Mapping[str, Any], group: str
+) -> DatasetConfig:
+    """Options of one of `kinds` or of one from outside; errors name them as `group`."""
+    kind, options, _ = find("dataset", options, kinds, group=group, default="video_folder")
+    if not (isinstance(kind, type) and issubclass(kind, DatasetConfig)):
+        shared = {one.name for one in fields(DatasetConfig)} & options.keys()
+        common = read(DatasetConfig, {name: options.pop(name) for name in shared}, group)
+        values = {one.name: getattr(common, one.name) for one in fields(common)}
+        return OutsideDataset(**values, target=kind, options=options)
+    for path in ("scene", "camera", "composition.camera"):
+        drawn: Any = options
+        for name in path.split("."):
+            drawn = drawn.get(name) if isinstance(drawn, Mapping) else None
+        for name, origin in (("clip_len", "dataset.clip_len"), ("side", "model.scales")):
+            if isinstance(drawn, Mapping) and name in drawn:
+                raise TrainingError(f"{group}.{path}.{name} follows from {origin}: leave it out")
+    return read(kind, options, group)

@@ -1,8 +1,6 @@
 """The arguments of `AutoGaze.forward` as users give them, turned into limits."""
 
-import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autogaze.checks import is_finite
 from autogaze.clips import Ratio
 from autogaze.errors import SelectorError
 
@@ -30,7 +29,7 @@ def read_ratio(ratio: Any) -> Ratio | None:
     if given is None:
         return None
     shares = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if not shares or not all(_is_number(share) and share >= 0 for share in shares):
+    if not shares or not all(is_finite(share) and share >= 0 for share in shares):
         raise SelectorError(
             f"gazing_ratio must be a number of at least 0, or one for each frame; got {ratio!r}"
         )
@@ -102,7 +101,3 @@ def as_table(
     if isinstance(threshold, Tensor):
         return threshold.to(video.device)
     return torch.full(tuple(video.shape[:2]), threshold, device=video.device)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -6,7 +6,6 @@ files carry transformers' base keys in every part; unknown keys are ignored when
 read and not written again.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -409,8 +408,7 @@ def _check_rope(group: str, values: Mapping[str, Any]) -> None:
 
 def check_inhibition(full_change: float | None) -> None:
     """Raise CheckpointError unless this is None or a finite number above 0."""
-    number = isinstance(full_change, int | float) and not isinstance(full_change, bool)
-    if full_change is not None and not (number and 0 < full_change < math.inf):
+    if full_change is not None and not (is_finite(full_change) and full_change > 0):
         raise CheckpointError(
             "inhibition_of_return must be None or the mean difference of pixel values, above 0, "
             f"from which on a patch is not inhibited; got {describe_value(full_change)}"

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.image_transforms import center_crop, resize
 
+from autogaze.checks import is_finite
 from autogaze.errors import SelectorError
 
 
@@ -50,7 +51,7 @@ class FrameTransform:
         if "shortest_edge" in crop_size:
             raise SelectorError(f'crop_size must be {{"height": h, "width": w}}, got {crop_size}')
         object.__setattr__(self, "crop_size", crop_size)
-        if not _is_finite(self.rescale_factor):
+        if not is_finite(self.rescale_factor):
             raise SelectorError(f"rescale_factor must be a number, got {self.rescale_factor!r}")
         for name in ("image_mean", "image_std"):
             object.__setattr__(self, name, _per_channel(name, getattr(self, name)))
@@ -77,18 +78,13 @@ class FrameTransform:
         return values
 
 
-def _is_finite(value: Any) -> bool:
-    number = isinstance(value, int | float | np.integer | np.floating)
-    return number and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
 def _per_channel(name: str, values: Any) -> float | list[float]:
     """A number for all channels, or three."""
     if isinstance(values, np.ndarray | Tensor):
         values = values.tolist()
-    if _is_finite(values):
+    if is_finite(values):
         return float(values)
-    if isinstance(values, list | tuple) and len(values) == 3 and all(map(_is_finite, values)):
+    if isinstance(values, list | tuple) and len(values) == 3 and all(map(is_finite, values)):
         return [float(value) for value in values]
     raise SelectorError(f"{name} must be a number or one for each of 3 channels, got {values!r}")
 
