@@ -12,19 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import SiglipVisionConfig, SiglipVisionModel
 
 import autogaze
+from autogaze.evaluation.encoders import PRESETS
 
+DEVICE = torch.device("cuda")
 FRAMES, SIDE = 16, 224
-SIGLIP2_BASE = SiglipVisionConfig(
-    hidden_size=768,
-    intermediate_size=3072,
-    num_hidden_layers=12,
-    num_attention_heads=12,
-    image_size=SIDE,
-    patch_size=16,
-)
 
 
 def moving_texture(num_clips: int) -> Tensor:
@@ -32,7 +25,7 @@ def moving_texture(num_clips: int) -> Tensor:
     noise = torch.rand(num_clips, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     texture = F.interpolate(noise, size=(SIDE + 2 * FRAMES,) * 2, mode="bicubic").clamp(0, 1)
     frames = [texture[:, :, t : t + SIDE, t : t + SIDE] for t in range(FRAMES)]
-    return torch.stack(frames, 1).cuda()
+    return torch.stack(frames, 1).to(DEVICE)
 
 
 def milliseconds(call: Callable[[], object], repeats: int = 3) -> float:
@@ -51,10 +44,10 @@ def milliseconds(call: Callable[[], object], repeats: int = 3) -> float:
 @torch.inference_mode()
 def time_encoder(num_clips: int) -> None:
     """Print the times of SigLIP2-base, dense and gazed at 10 % of the patches."""
-    dense = SiglipVisionModel(SIGLIP2_BASE).eval().to("cuda", torch.bfloat16)
+    dense = PRESETS["siglip2-base-patch16-224"]().eval().to(DEVICE, torch.bfloat16)
     gazed = autogaze.gazed(dense)
     clips = moving_texture(num_clips)
-    gaze = autogaze.load("random").select(clips.cpu(), ratio=0.1).to("cuda")
+    gaze = autogaze.load("random").select(clips.cpu(), ratio=0.1).to(DEVICE)
     pixels = ((clips - 0.5) / 0.5).to(torch.bfloat16)
     for name, call in (
         ("dense", lambda: dense(pixels.flatten(0, 1))),
@@ -66,7 +59,7 @@ def time_encoder(num_clips: int) -> None:
 def time_selector(dtype: torch.dtype, num_clips: int) -> None:
     """Print the times of the learned selector with a cap, and with early stopping."""
     selector = autogaze.load("learned")
-    selector.model.to("cuda", dtype)  # type: ignore[attr-defined]
+    selector.model.to(DEVICE, dtype)  # type: ignore[attr-defined]
     clips = moving_texture(num_clips)
     for limit in ({"ratio": 0.1}, {"loss": 0.02}):
         taken = milliseconds(lambda limit=limit: selector.select(clips, **limit))  # type: ignore[misc]

@@ -22,21 +22,11 @@ from autogaze.training.mixture import DatasetFile
 from autogaze.training.option_names import for_hydra, with_our_names
 from tests.clips import make_video
 from tests.tasks.material import tiny_dinov2, tiny_siglip
-from tests.training.tiny import MODEL, tiny_config
+from tests.training.tiny import MODEL, VIDEO_MAE, tiny_config
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
-MAE = {
-    "hidden_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 32,
-    "image_size": 224,
-}
+MAE = {**VIDEO_MAE["recon_model_config"], "image_size": 224}
 
 # The two commands with the sizes of batches as they are, and the paths of this test.
 NTP = r"""

@@ -246,12 +246,18 @@ def test_joined_recordings_of_different_days(folder, recording):
     assert times(path) == pytest.approx(np.arange(50) / 25, abs=1e-4)
 
 
-def test_the_frame_that_a_joint_cuts_is_named(folder, encode):
-    noise = np.random.default_rng(1).integers(0, 255, (10, 48, 64, 3), dtype=np.uint8)
-    whole = encode(folder / "for_cut.ts", list(noise), fps=25, bf="0", g="5")
-    data = whole.read_bytes()
-    with av.open(str(whole)) as container:
+def noise_packets(encode, path, num_frames) -> tuple[bytes, list[int]]:
+    """A recording of noise, and where the packets of its frames begin in it."""
+    shape = (num_frames, 48, 64, 3)
+    noise = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    encode(path, list(noise), fps=25, bf="0", g="5")
+    with av.open(str(path)) as container:
         positions = [packet.pos for packet in container.demux(video=0) if packet.size]
+    return path.read_bytes(), positions
+
+
+def test_the_frame_that_a_joint_cuts_is_named(folder, encode):
+    data, positions = noise_packets(encode, folder / "for_cut.ts", 10)
     for number, num_packets in ((6, 1), (7, 3)):
         path = folder / f"cut{number}_joined.ts"
         path.write_bytes(data[: positions[number] + 188 * num_packets] + data)
@@ -264,11 +270,7 @@ def test_the_frame_that_a_joint_cuts_is_named(folder, encode):
 
 
 def test_packets_that_are_missing_inside_a_recording_are_no_joint(folder, encode):
-    noise = np.random.default_rng(0).integers(0, 255, (20, 48, 64, 3), dtype=np.uint8)
-    whole = encode(folder / "noise.ts", list(noise), fps=25, bf="0", g="5")
-    data = whole.read_bytes()
-    with av.open(str(whole)) as container:
-        positions = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data, positions = noise_packets(encode, folder / "noise.ts", 20)
     dropped = positions[7] + 2 * 188
     path = folder / "dropped.ts"
     path.write_bytes(data[:dropped] + data[dropped + 188 :])

@@ -6,6 +6,7 @@ import transformers as tf
 from torch.nn import functional as F
 
 from autogaze import Gaze, PatchPyramid, gazed
+from autogaze.evaluation.encoders import PRESETS
 from autogaze.vision_encoders.adapter import PositionTables
 from autogaze.vision_encoders.registry import adapter_class
 from tests.vision_encoders.families import (
@@ -147,16 +148,8 @@ def test_naflex_sees_padded_images_as_gazed_ones():
 @pytest.mark.slow
 def test_at_its_real_size():
     """SigLIP2-base/16-224, which is SigLIP's architecture."""
-    config = tf.SiglipVisionConfig(
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        image_size=224,
-        patch_size=16,
-    )
     with torch.device("meta"):
-        model = tf.SiglipVisionModel(config)
+        model = PRESETS["siglip2-base-patch16-224"]()
     model = with_large_weights(model.to_empty(device="cpu").eval())
     for name, buffer in model.named_buffers():
         assert name.endswith("position_ids")
