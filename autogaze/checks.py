@@ -48,12 +48,12 @@ def as_path(value: Any, error: type[AutoGazeError] = AutoGazeError) -> Path:
         raise error(f"expected the path of a file, got {describe_value(value)}")
     text = os.fsdecode(value)
     if "\0" in text:
-        raise error(f"{describe_value(text)}: no path holds a null character")
+        raise error(f"{describe_value(text)}: a path must not hold null characters")
     return Path(text)
 
 
 def describe_value(value: Any, longest: int = 80) -> str:
-    """A value for a message: as Python writes it, shortened, and others than plain ones by type."""
+    """A value for a message: plain values as Python writes them, shortened; others by their type."""
     if not (value is None or isinstance(value, str | bytes | int | float | list | tuple | dict)):
         return f"a {type(value).__name__}"
     try:

@@ -1,4 +1,4 @@
-"""Clips of square frames, in every form that people have them, and what selectors take with them.
+"""Clips of square frames in all forms that are taken, and checks of `ratio`, `loss` and `generator`.
 
 A clip comes as a tensor, a NumPy array, or a list of frames, each a PIL image, an array or a
 tensor. `as_frames` is the one place that takes all of them, and that says what is wrong.
@@ -214,7 +214,7 @@ def as_loss(loss: Any) -> float:
 
 
 def _numbers(values: np.ndarray | Tensor, name: str) -> Any:
-    """What an array or tensor of numbers holds: one number, or a list of one per frame."""
+    """The values of an array or tensor: one number, or a list of one per frame."""
     most = 1 if name == "ratio" else 0
     if isinstance(values, Tensor):
         known = values.layout == torch.strided and not (values.is_nested or values.is_meta)

@@ -17,7 +17,7 @@ def dummy_loss(rollout: Rollout) -> Float[Tensor, " R"]:
 
 
 class Dummy(PublishedAlgorithm):
-    """The known interface: zero for every row."""
+    """`dummy_loss` with the published interface: zero for every row."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -100,7 +100,7 @@ def discounted_credit(
 
 
 class GRPO(PublishedAlgorithm):
-    """The known interface of `grpo_loss`.
+    """`grpo_loss` with the published interface.
 
     Args:
         group_size: gazes of every clip.

@@ -28,7 +28,7 @@ def ntp_loss(
 
 
 class NTP(PublishedAlgorithm):
-    """The known interface of `ntp_loss`."""
+    """`ntp_loss` with the published interface."""
 
     def loss(
         self,

@@ -1,7 +1,7 @@
-"""What the algorithms' classes share that AutoGaze's users construct and call themselves.
+"""Base class of the algorithms with the published interface, which users construct and call.
 
-Training with this package makes its own (`autogaze.training.algorithms`); these take the dicts of
-the known interface, and their losses are those functions of a `Rollout` that ours are.
+They take the published dicts, and compute the same functions of a `Rollout` as the classes that
+training with this package uses (`autogaze.training.algorithms`).
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ class PublishedAlgorithm(ABC):
         self.optimize_task_loss_prediction = optimize_task_loss_prediction
 
     def preprocess_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What a step is made of, before the model sees it: the same dict, changed where needed."""
+        """Inputs of a training step, before the model sees them: the same dict, changed where needed."""
         return inputs
 
     @abstractmethod
@@ -68,7 +68,7 @@ class PublishedAlgorithm(ABC):
 
 
 def rollout_of(gaze_outputs: Mapping[str, Any], task_outputs: Mapping[str, Any]) -> Rollout:
-    """The rollout that the two dicts of the known interface hold."""
+    """The rollout in the two dicts of the published interface."""
     known = task_outputs.get("task_losses_mask")
     return Rollout(
         gaze_outputs["log_action_probs"],

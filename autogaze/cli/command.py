@@ -31,7 +31,7 @@ PrintJson = Annotated[bool, typer.Option("--json", help="Print one JSON object."
 
 
 class Command(ABC):
-    """One command: a frozen dataclass whose fields are its arguments and options."""
+    """Base class of commands: a frozen dataclass whose fields are arguments and options."""
 
     @abstractmethod
     def run(self) -> int | None:

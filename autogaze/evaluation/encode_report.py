@@ -1,4 +1,4 @@
-"""What `autogaze bench encode` shows: tables of time, arithmetic and memory, and a plot."""
+"""Report of `autogaze bench encode`: tables of time, arithmetic and memory, and a plot."""
 
 from collections.abc import Sequence
 from pathlib import Path

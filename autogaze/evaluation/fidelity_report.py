@@ -1,4 +1,4 @@
-"""What `autogaze bench fidelity` shows: a table, and a plot against the share of tokens."""
+"""Report of `autogaze bench fidelity`: a table, and a plot against the share of tokens."""
 
 from pathlib import Path
 from typing import Any

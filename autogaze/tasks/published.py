@@ -93,7 +93,7 @@ class PublishedTask(Task):
         return [_rows(whole, slice(g * B, (g + 1) * B)) for g in range(G)]
 
     def _inputs(self, frames: Tensor, extra: Mapping[str, Any], G: int) -> dict[str, Any]:
-        """What the module gets of G repetitions of the clips, repetition by repetition."""
+        """Inputs of the module: G repetitions of the clips, repetition by repetition."""
         video = normalise(frames)
         videos = {"video": video, "video_for_task": video}
         if "video_for_task" in extra:
@@ -162,7 +162,9 @@ class PublishedTask(Task):
         T, ends = len(slots), slots.cumsum(0).tolist()
         if lengths is None:
             if F > T:
-                raise TrainingError(f"{self.metric}: {F} rewards of {T} frames")
+                raise TrainingError(
+                    f"{self.metric}: expected rewards of at most {T} frames, got {F}"
+                )
             return tuple(range(T - F, T))
         numbers = [int(length) for length in lengths]
         if len(numbers) != F or not set(numbers) <= set(ends):

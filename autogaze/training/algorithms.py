@@ -38,7 +38,7 @@ from autogaze.training.rollouts import (
 
 
 class Algorithm(ABC):
-    """What a selector is trained by.
+    """Base class of training algorithms: rollouts, and their loss.
 
     Attributes:
         name: value of `algorithm.name`.

@@ -1,4 +1,4 @@
-"""Factory: from options to a trainer; everything that cannot work is refused here."""
+"""Factory: makes a trainer from options, and refuses options that cannot work together."""
 
 import inspect
 from collections.abc import Mapping

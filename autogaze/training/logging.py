@@ -1,4 +1,4 @@
-"""What a training writes: metrics as JSON lines, curves, pictures, and to a tracker."""
+"""Logs of a training: metrics as JSON lines, curves, pictures, and a tracker."""
 
 import importlib.util
 import json

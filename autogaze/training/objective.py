@@ -1,4 +1,4 @@
-"""Objective: what training minimises, from rollouts to differentiable losses."""
+"""Training objective: differentiable losses of rollouts."""
 
 from dataclasses import dataclass, field
 
@@ -24,7 +24,7 @@ REWARD_METRICS = ("reward", "reward_spread", "groups_without_spread")
 
 @dataclass(frozen=True)
 class RowValues:
-    """What a step finds for every one of R rows, by name.
+    """Losses and metrics of R rows in a step, by name.
 
     Attributes:
         losses: training minimises the mean of their sum.

@@ -41,7 +41,7 @@ def find(
     group: str = "",
     default: str | None = None,
 ) -> tuple[Any, dict[str, Any], bool]:
-    """What a group of options names, the other options, and whether it is from outside.
+    """The class that a group of options names, the other options, and whether it is from outside.
 
     Args:
         kind: a key of `ENTRY_POINTS`.

@@ -69,7 +69,7 @@ class Stopwatch:
 
 
 class Progress:
-    """The progress line: it changes on a terminal, else it is a line of the log now and then.
+    """Progress line: updated in place on a terminal, otherwise a log line at intervals.
 
     Args:
         first, last: steps of this run.
@@ -161,7 +161,7 @@ def log_summary(
     start: Start,
     num_steps: int,
 ) -> None:
-    """Log what is going to happen."""
+    """Log the start-up summary of a training."""
     rows = [("start", line) for line in _origin(start, options)]
     coverages: list[LabelCoverage] = []
     trained: dict[str, nn.Module] = {"selector": objective.model} if objective.train_gaze else {}

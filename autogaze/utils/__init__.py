@@ -1,4 +1,4 @@
-"""What every room uses: files, checkpoints, devices, seeding, pixel statistics, progress.
+"""Utilities of all rooms: files, checkpoints, devices, seeding, pixel statistics, progress.
 
 The names that AutoGaze's users import from here lie in `utils.published` and are imported when
 they are first used: commands that need no PyTorch load none.

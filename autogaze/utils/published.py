@@ -46,7 +46,7 @@ class UnNormalize:
 def get_gazing_pos_from_gazing_mask(
     gazing_mask: Tensor,
 ) -> tuple[Int[Tensor, "B K"], Bool[Tensor, "B K"]]:
-    """The places where a mask is not 0, ascending, and which of them are padding.
+    """Indices where a mask is not 0, ascending and padded, and which of them are padding.
 
     Args:
         gazing_mask: (B, N) over all patches of a clip, frame after frame.

@@ -1,10 +1,10 @@
-"""Warnings about former names, which work on for one release."""
+"""Warnings about former names, which still work for one release."""
 
 import warnings
 
 
 def renaming(old: str, new: str) -> str:
-    """What users of a former name are told."""
+    """The message for users of a former name."""
     return f"{old} is now {new}; the old name goes with the next release"
 
 

@@ -194,7 +194,7 @@ def _first_frame(opened: "OpenStream") -> av.VideoFrame:
 
 
 class PacketOrigin(NamedTuple):
-    """What a decoded frame tells about its packet: the byte where it begins, and damage."""
+    """Origin of a decoded frame: the byte where its packet begins, and whether that is damaged."""
 
     position: int | None
     corrupt: bool

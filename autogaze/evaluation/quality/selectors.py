@@ -41,7 +41,7 @@ class Variant(Enum):
 
 
 def variants(one: MeasuredSelector) -> tuple[Variant, ...]:
-    """What is measured of a selector; greedy's gazes come of a search, so its prior is the strongest."""
+    """Variants measured of a selector; the prior of `greedy` only, which is the strongest."""
     if one.name in CONTROLS:
         return (Variant.OWN,)
     if isinstance(one.selector, Greedy):

@@ -1,4 +1,4 @@
-"""Known import path: the model, which lies in `modeling`."""
+"""Published import path of the model, which is defined in `modeling`."""
 
 from autogaze.models.autogaze.modeling import AutoGaze
 

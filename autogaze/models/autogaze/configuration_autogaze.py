@@ -1,4 +1,4 @@
-"""Known import path: the configurations, which lie in `configuration`."""
+"""Published import path of the configurations, which are defined in `configuration`."""
 
 from autogaze.models.autogaze.configuration import (
     AutoGazeConfig,

@@ -1,4 +1,4 @@
-"""What is done to one frame before it is gazed at: resizing, cropping, rescaling, normalisation."""
+"""Preprocessing of one frame: resizing, cropping, rescaling, normalisation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from autogaze.errors import SelectorError
 
 @dataclass(frozen=True)
 class FrameTransform:
-    """The transformation that the arguments of `AutoGazeImageProcessor` describe, checked.
+    """Transformation of a frame by the arguments of `AutoGazeImageProcessor`, which are checked.
 
     Args: as of `AutoGazeImageProcessor`. Sizes become dicts, means and deviations floats.
 
@@ -59,7 +59,7 @@ class FrameTransform:
             raise SelectorError(f"image_std must not be 0, got {self.image_std}")
 
     def apply(self, frame: np.ndarray) -> np.ndarray:
-        """A frame (H, W, 3), preprocessed; float32, or as it came where values do not change."""
+        """A frame (H, W, 3), preprocessed: float32, or of its own type where no value is changed."""
         if self.do_resize:
             frame = _resized(frame, self.size, self.resample)
         if self.do_center_crop:

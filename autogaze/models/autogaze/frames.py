@@ -1,4 +1,4 @@
-"""Frames as image processors are given them: PIL images, arrays and tensors, in lists of lists."""
+"""Frames in the forms that image processors take: PIL images, arrays, tensors, and lists of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

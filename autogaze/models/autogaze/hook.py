@@ -1,4 +1,4 @@
-"""A hook into gazing: which patches may be chosen, how many, and whether frames stop early.
+"""Gazing hook: rules for which patches may be chosen, how many, and whether frames stop early.
 
     model.gazing_model.hook = lambda frame: FrameRules(allowed=range(4, 265), budget=20, early_stopping=False)
 
@@ -20,14 +20,14 @@ from autogaze.models.autogaze.limits import FrameLimits
 
 @dataclass(frozen=True)
 class FrameRules:
-    """What may be chosen in one frame.
+    """Rules for one frame: allowed patches, their number, and early stopping.
 
     Args:
         allowed: the patches that may be chosen: ids, a list or a tensor, or True for them in a bool
             tensor (V,) or (clips, V). None: all.
-        budget: patches that the frame takes at most, in the place of a ratio: one number, or one
-            per clip. It is cut to the number of patches allowed. None: what the call says.
-        early_stopping: whether the call's threshold counts. A budget without it is taken whole.
+        budget: the most patches that the frame takes, in place of the call's ratio: one number, or one
+            per clip, reduced to the number of allowed patches. None: the call's ratio.
+        early_stopping: whether the call's threshold applies. Without it a frame takes its whole budget.
 
     With another encoder's grid every tile is a clip.
     """
@@ -109,7 +109,7 @@ def rules_of(hook: GazingHook, frame: int) -> FrameRules:
     """The rules of one frame.
 
     Raises:
-        SelectorError: the hook is none, or gives something else.
+        SelectorError: the hook is not a `FrameRules` and does not return one.
     """
     rules = hook if isinstance(hook, FrameRules) or not callable(hook) else hook(frame)
     if rules is None:

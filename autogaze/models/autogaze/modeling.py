@@ -249,7 +249,7 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
             generator: draws the samples, on the CPU, and what the config leaves open.
 
         Returns:
-            The known keys, None where a call has no such value: caches without `use_cache`,
+            The published keys, None where a call has no such value: caches without `use_cache`,
             scores with `generate_only`, `task_loss_requirement` (B, T) without one. `scales` are
             the model's own for other encoders' grids too, whose masks and ids the rest speaks of.
 
@@ -270,7 +270,7 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
         B, T = video.shape[:2]
         ratio, requirement = gazing_ratio, task_loss_requirement
         if ratio is None and requirement is None:
-            # By the known arguments alone, where that is enough: these methods may be replaced.
+            # By the published arguments alone, where that is enough: these methods may be replaced.
             seeded: Any = {} if generator is None else {"generator": generator}
             requirement = self.get_task_loss_requirement(video, **seeded)
             ratio = self.get_gazing_ratio_each_frame(

@@ -1,4 +1,4 @@
-"""Known import path: the model, and `AutoGazeModel`, its part that carries the weights."""
+"""Published import path of the model and of `AutoGazeModel`, its part with the weights."""
 
 from autogaze.models.autogaze.gaze_model import GazeModel as AutoGazeModel
 from autogaze.models.autogaze.modeling import AutoGaze

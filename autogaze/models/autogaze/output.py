@@ -29,7 +29,7 @@ KEYS = (
     "has_task_loss_requirement",
     *PAST,
 )
-"""The known keys. All of them are there; what a call did not compute is None."""
+"""The published keys. All of them are present; values that a call did not compute are None."""
 
 
 class AutoGazeOutput(dict):

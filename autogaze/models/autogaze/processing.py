@@ -27,7 +27,7 @@ log = logging.getLogger("autogaze.preprocessing")
 
 
 class AutoGazeImageProcessor(BaseImageProcessor):
-    """Resize, scale to [-1, 1], and normalise by ImageNet's statistics on top of that.
+    """Image processor: resizes, scales to [-1, 1], then normalises by ImageNet's statistics.
 
     Args:
         do_resize: resize frames to `size`. Pillow does it, in 8 bits: floats in [0, 1] are rounded

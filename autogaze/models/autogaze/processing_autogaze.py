@@ -1,4 +1,4 @@
-"""Known import path: the image processor, which lies in `processing`."""
+"""Published import path of the image processor, which is defined in `processing`."""
 
 from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 

@@ -1,6 +1,6 @@
-"""What users' code reads or replaces on the published model, beside its call.
+"""Attributes and methods of the published model, beside its call, that users' code reads or replaces.
 
-Thin: `AutoGaze` and `GazeModel` do the work.
+Thin adapters: `AutoGaze` and `GazeModel` do the work.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ def _of_config(name: str) -> Any:
 
 
 class PublishedAttributes:
-    """Settings, and the methods that draw what a call leaves open; a call without limits uses them.
+    """Settings, and the methods that draw ratio and threshold for a call without limits.
 
     Replace a method on a model (`model.get_gazing_ratio = lambda: 0.1`) or a setting, and
     calls follow.
@@ -83,7 +83,7 @@ class PublishedAttributes:
     ) -> float | Tensor | None:
         """The threshold of a call that gives no limits: a number, (B, T), or None for none.
 
-        The first three arguments are the known ones; the config alone decides.
+        The first three arguments are the published ones and are ignored: the config decides.
         """
         return draw_threshold(self.config, training=self.training, generator=generator)
 
@@ -106,7 +106,7 @@ class PublishedAttributes:
     ) -> Ratio | None:
         """A mean ratio shared out over frames: one number for all of them, or one per frame.
 
-        Of the known arguments only the mean and the number of frames decide.
+        Of the published arguments only the mean and the number of frames are used.
         """
         return share_out(
             self.config, gazing_ratio_mean, num_frames, training=self.training, generator=generator
@@ -166,7 +166,7 @@ class PublishedGazeModel(GazeModel):
         gazing_info: Any = None,
         past_conv_values: ConvHistory | None = None,
     ) -> dict[str, Any]:
-        """What the decoder reads: vision tokens, and after those of each frame its gazes.
+        """Input embeddings of the decoder: each frame's vision tokens, followed by its gazes.
 
         Args:
             gazing_info: a padded dict; None or empty: vision tokens alone.

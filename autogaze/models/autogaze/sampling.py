@@ -46,7 +46,9 @@ class Sampling:
         if self.row_seeds is None or self.temperature == 0:
             return FrameSampling(self.temperature, self.generator, None, log_weights)
         if len(self.row_seeds) != num_rows:
-            raise SelectorError(f"{len(self.row_seeds)} row_seeds for {num_rows} rows")
+            raise SelectorError(
+                f"{len(self.row_seeds)} row_seeds for {num_rows} rows; give one per row"
+            )
         generators = tuple(
             torch.Generator().manual_seed((seed + _FRAME_STEP * frame) & _MASK)
             for seed in self.row_seeds[rows]

@@ -159,7 +159,7 @@ def embed_sequence(
     kept: Bool[Tensor, "B S"],
     slots: list[int],
 ) -> tuple[Float[Tensor, "B N C"], Bool[Tensor, "B N"]]:
-    """What the decoder reads: every frame's vision tokens, then the patches chosen in it.
+    """Input embeddings of the decoder: each frame's vision tokens, then the patches chosen in it.
 
     Returns:
         The sequence, padded slots as EOS; and False where padding is.

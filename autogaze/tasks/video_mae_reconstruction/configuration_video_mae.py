@@ -1,4 +1,4 @@
-"""Known import path: the model's configuration, which lies in `autogaze.reconstruction.video_mae`."""
+"""Published import path of the model's configuration (`autogaze.reconstruction.video_mae`)."""
 
 from autogaze.reconstruction.video_mae import VideoMAEConfig
 

@@ -1,4 +1,4 @@
-"""Known import path: the reconstruction model, which lies in `autogaze.reconstruction.video_mae`."""
+"""Published import path of the reconstruction model (`autogaze.reconstruction.video_mae`)."""
 
 from autogaze.reconstruction.video_mae import VideoMAE, load_video_mae, save_video_mae
 

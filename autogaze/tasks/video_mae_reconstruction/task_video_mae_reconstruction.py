@@ -1,4 +1,4 @@
-"""Known import path: the task, which lies in the package itself."""
+"""Published import path of the task, which is defined in the package itself."""
 
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 
