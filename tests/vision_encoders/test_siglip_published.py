@@ -314,20 +314,19 @@ def assert_same(model, other):
     assert [name for name in mine if not mine[name].equal(theirs[name])] == []
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        "published",
-        pytest.param("bare", marks=pytest.mark.skipif(not FIVE, reason="no such names there")),
-    ],
-)
+BARE = {r"^vision_tower\.(?!vision_model\.)": "vision_tower.vision_model."}
+"""How transformers 4 is told of bare names in a model that nests this one, as docs/switching.md says."""
+
+
+@pytest.mark.parametrize("names", ["published", "bare"])
 def test_a_model_that_nests_it_loads_both_names(names, nesting, tmp_path):
     nesting.save_pretrained(tmp_path / "a")
     file = tmp_path / "a" / "model.safetensors"
     state = load_file(file)
     assert any(name.startswith("vision_tower.vision_model.encoder") for name in state)
     save_file(renamed(state, names), file, metadata={"format": "pt"})
-    model, info = NestingModel.from_pretrained(tmp_path / "a", output_loading_info=True)
+    options = {"key_mapping": BARE} if names == "bare" and not FIVE else {}
+    model, info = NestingModel.from_pretrained(tmp_path / "a", output_loading_info=True, **options)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert_same(model, nesting)
     model.save_pretrained(tmp_path / "b")  # under the published names again
