@@ -12,11 +12,12 @@ The names are those of `autogaze/configs`; everything in them can be overridden 
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from autogaze.errors import AutoGazeError, MissingExtraError
 from autogaze.training.config import unknown_option
-from autogaze.training.option_names import for_hydra
+from autogaze.training.option_names import GROUPS, for_hydra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,7 +37,7 @@ def train(config: "DictConfig") -> None:
         options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         build_trainer(options).fit()
     except (AutoGazeError, MissingExtraError, OmegaConfBaseException) as error:
-        raise SystemExit(f"autogaze.train: {error}") from error
+        raise _refusal(str(error)) from error
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
         import hydra
     except ImportError as error:
         package = {"hydra": "hydra-core"}.get(error.name or "", error.name or "hydra-core")
-        sys.exit(str(MissingExtraError(package, "train", "autogaze.train")))
+        raise _refusal(str(MissingExtraError(package, "train", "autogaze.train"))) from error
     from hydra.errors import HydraException
 
     logging.getLogger("autogaze").setLevel(logging.INFO)
@@ -54,11 +55,50 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra itself prints what is reported better here
     sys.argv = for_hydra(sys.argv)
     try:
+        _check_groups(sys.argv[1:])
         hydra.main(version_base="1.3", config_path="configs", config_name=DEFAULT_CONFIG)(train)()
     except HydraException as error:
         if wants_traces:
             raise
-        sys.exit(f"autogaze.train: {_misnamed(error) or error}")
+        raise _refusal(_misnamed(error) or str(error)) from error
+
+
+BAD_INPUT = 2
+"""The exit code of wrong options, files and data, as that of the other commands."""
+
+
+def _refusal(message: str) -> SystemExit:
+    """The end of the program with this message on stderr."""
+    message = f"autogaze.train: {message}"
+    print(message, file=sys.stderr)
+    refusal = SystemExit(message)
+    refusal.code = BAD_INPUT
+    return refusal
+
+
+def _check_groups(words: Sequence[str]) -> None:
+    """End the program where a group of options is overridden by what names no file.
+
+    Hydra ends in a ValueError for numbers, and drops the group for an empty list.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    for word in words:
+        if word.lstrip("+").partition("=")[0] not in GROUPS or "=" not in word:
+            continue
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException:  # reported with all others
+            continue
+        value = override.value()
+        names = value if isinstance(value, list) and value else [value]
+        if not override.is_sweep_override() and not all(isinstance(name, str) for name in names):
+            group = override.key_or_group
+            raise _refusal(
+                f"{word}: {group} is a group of options, whose value must be the name of a file in "
+                f"configs/{group}; single options are given as {group}.NAME=VALUE"
+            )
 
 
 def _misnamed(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Gaze labels of many clips: budgets, the clips of videos and datasets, a resumable loop."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -106,9 +107,9 @@ def find_clips(
     videos: list[Path] = []
     found: list[NamedClips] = []
     for path in map(Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path.is_dir, takes names of any length
             videos += find_files([path], VIDEOS)
-        elif not path.is_file():
+        elif not os.path.isfile(path):
             raise TrainingError(f"{path}: no such video or folder")
         elif path.suffix == DECODED:
             decoded = DecodedClips([path])

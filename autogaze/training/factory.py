@@ -35,14 +35,13 @@ from autogaze.training.config import (
 from autogaze.training.datasets import DatasetConfig
 from autogaze.training.loader import StepContext, TrainingData
 from autogaze.training.mixture import read_dataset
-from autogaze.training.option_names import with_our_names
+from autogaze.training.option_names import GROUPS, with_our_names
 from autogaze.training.plugins import call, find
 from autogaze.training.rollouts import drawn_gaze, group_settings
 from autogaze.training.tasks import read_task
 
 AUTOGAZE = "autogaze"
 """Name of the model that comes with the package."""
-GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
 
 
 def build_trainer(config: Mapping[str, Any]) -> Trainer:

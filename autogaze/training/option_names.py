@@ -14,6 +14,9 @@ from typing import Any
 from autogaze.errors import TrainingError
 from autogaze.utils.renaming import renaming
 
+GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
+"""The groups of options of a training."""
+
 log = logging.getLogger("autogaze.training")
 
 Convert = Callable[[Any], Any]

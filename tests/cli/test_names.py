@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import run
+from tests.cli.commands import fails, run
 from tests.clips import make_video
 
 RAW = os.fsdecode(b"caf\xe9.mp4")
@@ -25,6 +25,21 @@ def test_a_name_that_is_too_long_fails_alone(video: Path, folder: Path) -> None:
     assert [line["ok"] for line in lines] == [True, False]
     assert "x" * 250 in lines[1]["error"]
     assert [path.name for path in folder.iterdir()] == ["square.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".mp4", "x" * 5000, "loop.mp4", "nowhere.mp4"])
+def test_names_without_a_file_are_bad_input_everywhere(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    (tmp_path / "nowhere.mp4").symlink_to(tmp_path / "gone.mp4")
+    path, out = tmp_path / name, tmp_path / "labels.json"
+    for words in (
+        ("info", path),
+        ("gaze", path, "--ratio", 0.1),
+        ("label", path, "--max-ratio", 0.1, "--out", out),
+        ("measure", tmp_path, path),
+    ):
+        assert name[:40] in fails(*words).replace("\n", ""), words
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("name", [RAW, "é中.mp4", "x" * 300 + ".mp4"])

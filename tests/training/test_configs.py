@@ -264,7 +264,7 @@ def test_the_command_line_trains_and_reports_errors_in_one_line(tmp_path):
     assert json.loads((folder / "config.json").read_text())["trainer"]["max_steps"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["exps"], "Hydra leaves nothing behind"
     again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert again.returncode == 1
+    assert again.returncode == 2
     assert "Traceback" not in again.stderr
     assert "autogaze.train: " in again.stderr
     assert "trainer.resume=True" in again.stderr.splitlines()[-1]

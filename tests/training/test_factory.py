@@ -253,8 +253,20 @@ def test_a_misnamed_option_of_a_command_is_named(argument, message, monkeypatch,
     caplog.set_level(logging.INFO, logger="autogaze")  # the command sets it, this resets it
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setattr(sys, "argv", ["autogaze.train", argument])
-    with pytest.raises(SystemExit, match=rf"^autogaze\.train: (.|\n)*{message}"):
+    with pytest.raises(SystemExit, match=rf"^autogaze\.train: (.|\n)*{message}") as ended:
         train.main()
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("value", ["0", "-1.5", "true", "null", "[]", "[1]", "{lr: 1}"])
+@pytest.mark.parametrize("group", ["trainer", "+trainer", "model"])
+def test_a_group_is_given_by_a_name(group, value, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="autogaze")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(sys, "argv", ["autogaze.train", f"{group}={value}"])
+    with pytest.raises(SystemExit, match=rf"{group.strip('+')} is a group of options") as ended:
+        train.main()
+    assert ended.value.code == 2
 
 
 def test_labels_without_losses_cannot_teach_the_loss_prediction(tmp_path):
