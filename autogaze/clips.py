@@ -16,6 +16,7 @@ from torch import Tensor
 
 from autogaze.checks import describe_value, is_number
 from autogaze.errors import AutoGazeError, SelectorError
+from autogaze.utils.tensors import is_dense
 
 Ratio = float | Sequence[float]
 """Cap on the chosen share of all V patches: one number, or one per frame."""
@@ -65,7 +66,7 @@ def _tensor(frames: Any, error: type[AutoGazeError], depth: int = 2) -> Tensor:
         frames = np.ascontiguousarray(frames, frames.dtype.newbyteorder("="))
         return torch.from_numpy(frames if frames.flags.writeable else frames.copy())
     if isinstance(frames, Tensor):
-        if frames.layout != torch.strided or frames.is_nested or frames.is_meta:
+        if not is_dense(frames):
             raise error(
                 "expected frames in a dense tensor with values, got one that is sparse, nested or "
                 f"on the meta device ({frames.dtype})"
@@ -172,8 +173,7 @@ def _motion(motion: Any, shape: tuple[int, ...]) -> Float[Tensor, "B T g g"]:
     """Motion maps of frames of this shape."""
     if isinstance(motion, np.ndarray) and motion.dtype.kind == "f":
         motion = _tensor(motion, SelectorError)
-    dense = isinstance(motion, Tensor) and motion.layout == torch.strided
-    if not dense or motion.is_nested or motion.is_meta or not motion.is_floating_point():
+    if not (is_dense(motion) and motion.is_floating_point()):
         raise SelectorError(f"motion must be a tensor of floats, got {describe_value(motion)}")
     if motion.ndim != 4 or tuple(motion.shape[:2]) != shape[:2]:
         raise SelectorError(f"motion is {tuple(motion.shape)} for frames {shape}")
@@ -217,8 +217,7 @@ def _numbers(values: np.ndarray | Tensor, name: str) -> Any:
     """The values of an array or tensor: one number, or a list of one per frame."""
     most = 1 if name == "ratio" else 0
     if isinstance(values, Tensor):
-        known = values.layout == torch.strided and not (values.is_nested or values.is_meta)
-        number = known and not values.dtype.is_complex and values.dtype != torch.bool
+        number = is_dense(values) and not values.dtype.is_complex and values.dtype != torch.bool
     else:
         number = values.dtype.kind in "fiu"
     if not number or values.ndim > most:

@@ -20,7 +20,6 @@ from autogaze.gaze_checks import (
     check_fields,
     check_losses,
     check_pyramid,
-    is_plain,
     padded_fields,
     shape,
 )
@@ -28,6 +27,7 @@ from autogaze.gaze_io import GazeWriter, read_gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
 from autogaze.utils.renaming import warn_renamed
+from autogaze.utils.tensors import is_dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +240,7 @@ class Gaze:
     def from_mask(cls, pyramid: PatchPyramid, mask: Bool[Tensor, "B T V"], **extra: Any) -> "Gaze":
         """The gaze of a mask; ids ascend, so `ordered` is False."""
         check_pyramid(pyramid)
-        if not (is_plain(mask) and mask.ndim == 3 and mask.shape[-1] == pyramid.num_patches):
+        if not (is_dense(mask) and mask.ndim == 3 and mask.shape[-1] == pyramid.num_patches):
             raise GeometryError(
                 f"mask is {shape(mask)}, expected (clips, frames, {pyramid.num_patches})"
             )

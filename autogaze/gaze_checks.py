@@ -10,6 +10,7 @@ from autogaze.checks import describe_value, whole
 from autogaze.errors import GeometryError
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
+from autogaze.utils.tensors import is_dense
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -41,7 +42,7 @@ def check_losses(losses: Any, lengths: Tensor) -> None:
     """
     if losses is None:
         return
-    if not (is_plain(losses) and losses.is_floating_point()):
+    if not (is_dense(losses) and losses.is_floating_point()):
         raise GeometryError(f"losses must be a tensor of floats, got {shape(losses)}")
     if losses.shape != lengths.shape:
         raise GeometryError(f"losses are {shape(losses)}, expected {shape(lengths)} like lengths")
@@ -54,15 +55,9 @@ def check_pyramid(pyramid: Any) -> None:
         raise GeometryError(f"pyramid must be a PatchPyramid, got {describe_value(pyramid)}")
 
 
-def is_plain(value: Any) -> bool:
-    """Whether this is a strided tensor with values: neither sparse, nor nested, nor on "meta"."""
-    strided = isinstance(value, Tensor) and value.layout == torch.strided
-    return strided and not (value.is_nested or value.is_meta)
-
-
 def is_integers(value: Any) -> bool:
     """Whether this is a tensor of integers."""
-    return is_plain(value) and value.dtype in _INTEGERS
+    return is_dense(value) and value.dtype in _INTEGERS
 
 
 def shape(value: Any) -> str:
@@ -70,7 +65,7 @@ def shape(value: Any) -> str:
     if not isinstance(value, Tensor):
         return describe_value(value)
     kind = str(value.dtype).removeprefix("torch.")
-    if not is_plain(value):
+    if not is_dense(value):
         return f"a {kind} tensor that is sparse, nested or without values"
     return f"{tuple(value.shape)} {kind}"
 
@@ -97,7 +92,7 @@ def padded_fields(padded: Any) -> tuple[Tensor, Tensor, Tensor]:
                 f"num_gazing_each_frame must be whole numbers, got {describe_value(slots)}"
             )
         slots = torch.tensor(whole_slots, dtype=torch.long)
-    if not (is_integers(positions) and is_plain(is_padding) and is_integers(slots)):
+    if not (is_integers(positions) and is_dense(is_padding) and is_integers(slots)):
         raise GeometryError(
             f"gazing_pos and num_gazing_each_frame must be integer tensors, got {shape(positions)} "
             f"and {shape(slots)}; if_padded_gazing a tensor too, got {shape(is_padding)}"

@@ -19,7 +19,7 @@ from autogaze.errors import CorruptVideoError, VideoError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Formats that Pillow reads, HEIF with pillow-heif."""
 
-PAGES_A_SECOND = 25
+PAGES_PER_SECOND = 25
 """Rate at which the pages of a TIFF are shown, which has no times."""
 
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
@@ -189,7 +189,7 @@ def _places(image: Image.Image) -> list[int]:
 def _time(image: Image.Image, now: float) -> tuple[float, float]:
     """Start and duration in seconds of the picture just loaded."""
     if image.format not in ("WEBP", "AVIF"):
-        return now, 1 / PAGES_A_SECOND
+        return now, 1 / PAGES_PER_SECOND
     start, duration = image.info.get("timestamp"), image.info.get("duration", 0)
     return now if start is None else start / 1000, max(1, duration) / 1000
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from autogaze.checks import is_finite
 from autogaze.clips import Ratio
 from autogaze.errors import SelectorError
+from autogaze.models.autogaze.output import SCORED
 
 
 def read_ratio(ratio: Any) -> Ratio | None:
@@ -79,8 +80,7 @@ def read_gazing_info(gazing_info: Any) -> dict[str, Any] | None:
             f"{type(gazing_info).__name__}; gazing_ratio is the argument after it"
         )
     # Old scores would hide the new ones, and may cost a pass to read.
-    scores = ("log_action_probs", "task_loss_prediction")
-    return {key: gazing_info[key] for key in gazing_info if key not in scores} or None
+    return {key: gazing_info[key] for key in gazing_info if key not in SCORED} or None
 
 
 def per_row(
