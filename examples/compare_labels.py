@@ -22,7 +22,7 @@ from autogaze.evaluation.quality.metrics import (
 from autogaze.labelling.label import clips_of
 from autogaze.reconstruction.canvas import reconstruct
 from autogaze.reconstruction.efficientnet import load_efficientnet
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.training.mixture import DatasetFile
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("video_mae")
     parser.add_argument("--clips", type=int, default=60)
     given = parser.parse_args()
-    model = VideoMAEReconstruction.from_checkpoint(given.video_mae).eval()
+    model = VideoMAETask.from_checkpoint(given.video_mae).eval()
     features = efficientnet_metric(load_efficientnet("lite1"))
     pyramid = model.pyramid
     files = [LabelFile.load(path, pyramid.num_patches).clips for path in given.labels]

@@ -12,7 +12,7 @@ import torch
 
 import autogaze
 from autogaze.evaluation.quality.clips import ClipFiles, plan_clips, read_batch
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 
 RATIOS = (0.02, 0.05, 0.1)
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=4)
     parser.add_argument("--clips", type=int, default=8, help="of each kind")
     given = parser.parse_args()
-    model = VideoMAEReconstruction.from_checkpoint(given.video_mae).eval()
+    model = VideoMAETask.from_checkpoint(given.video_mae).eval()
     files = ClipFiles.of_root(given.data, "val")
     plan = plan_clips(files, per_kind=given.clips, side=224, seed=0)
     frames = read_batch(plan).frames[:, : given.frames]

@@ -189,7 +189,7 @@ class LabelCommand(Command):
     def _searcher(self, clip_len: int) -> "Searcher":
         from autogaze.labelling.search import searcher_of
         from autogaze.tasks.metrics import load_metric
-        from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+        from autogaze.tasks.video_mae import VideoMAETask
         from autogaze.utils.device import DeviceOptions
 
         options = DeviceOptions.parse(self.device, self.dtype)
@@ -199,7 +199,7 @@ class LabelCommand(Command):
             loss_type=self.loss_type,
             loss_weights=self.loss_weights,
         ).to(options.device)
-        if isinstance(task, VideoMAEReconstruction) and clip_len > task.mae.config.max_num_frames:
+        if isinstance(task, VideoMAETask) and clip_len > task.mae.config.max_num_frames:
             raise TrainingError(
                 f"--clip-len {clip_len}: {self.metric} knows {task.mae.config.max_num_frames} "
                 "frames, not more"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.gaze import Gaze
     from autogaze.pipeline import GazedChunk, GazedVideo
     from autogaze.tasks.base import TaskOutput
-    from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+    from autogaze.tasks.video_mae import VideoMAETask
 
 CANVAS = "canvas"
 RECONSTRUCTIONS = {CANVAS: CANVAS, "reconstruction": "VideoMAE"}
@@ -127,7 +127,7 @@ class MeasureCommand(Command):
         else:
             print_report(report)
 
-    def _load_task(self, video: "GazedVideo") -> "VideoMAEReconstruction":
+    def _load_task(self, video: "GazedVideo") -> "VideoMAETask":
         """The VideoMAE, on its device.
 
         Raises:
@@ -135,7 +135,7 @@ class MeasureCommand(Command):
             GeometryError: one of other patches, or of shorter clips.
         """
         from autogaze.tasks.metrics import check_metric
-        from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+        from autogaze.tasks.video_mae import VideoMAETask
         from autogaze.utils.device import DeviceOptions
 
         check_metric(self.metric)
@@ -143,7 +143,7 @@ class MeasureCommand(Command):
         weights = self.loss_weights
         if weights is None and "+" not in self.loss_type:
             weights = "1"
-        task = VideoMAEReconstruction.from_checkpoint(
+        task = VideoMAETask.from_checkpoint(
             self.metric, loss_type=self.loss_type, loss_weights=weights
         )
         gaze, most = video.gaze, task.mae.config.max_num_frames
@@ -160,7 +160,7 @@ class MeasureCommand(Command):
         return task.to(options.device).eval()
 
     def _report(
-        self, video: "GazedVideo", task: "VideoMAEReconstruction | None", errors: "Tensor"
+        self, video: "GazedVideo", task: "VideoMAETask | None", errors: "Tensor"
     ) -> dict[str, Any]:
         """The report, from the errors of all frames of all tiles, (reconstructions, units, tiles, T)."""
         gaze, source = video.gaze, video.source
@@ -205,7 +205,7 @@ class MeasureCommand(Command):
 
 
 def measure_clips(
-    frames: "Tensor", gaze: "Gaze", task: "VideoMAEReconstruction | None"
+    frames: "Tensor", gaze: "Gaze", task: "VideoMAETask | None"
 ) -> "tuple[Tensor, TaskOutput]":
     """Errors of some clips, (reconstructions, units, B, T), and the output of the last task.
 

@@ -17,7 +17,7 @@ from autogaze.reconstruction.video_mae.candidates import CandidateReconstruction
 from autogaze.reconstruction.video_mae.modeling import cells_of_frames, frames_of_cells
 from autogaze.tasks.base import Task
 from autogaze.tasks.losses import PixelLoss
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 
 
 class Searcher(ABC):
@@ -56,7 +56,7 @@ def searcher_of(
         task: canvas or VideoMAE reconstruction.
         batch, dtype: of a VideoMAE; see `VideoMAESearcher`.
     """
-    if isinstance(task, VideoMAEReconstruction):
+    if isinstance(task, VideoMAETask):
         return VideoMAESearcher(task, batch, dtype)
     return CanvasSearcher(task.pyramid)
 
@@ -143,7 +143,7 @@ class VideoMAESearcher(Searcher):
 
     def __init__(
         self,
-        task: VideoMAEReconstruction,
+        task: VideoMAETask,
         batch: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:

@@ -32,7 +32,7 @@ def load_metric(
     Args:
         name: "canvas", or a VideoMAE's folder, file or hub id.
         scales: of the patches; by default the VideoMAE's own, else 32+64+112+224.
-        loss_type, loss_weights: of a VideoMAE; see `VideoMAEReconstruction.from_checkpoint`.
+        loss_type, loss_weights: of a VideoMAE; see `VideoMAETask.from_checkpoint`.
 
     Raises:
         TrainingError: losses for the canvas, or unknown ones.
@@ -47,9 +47,9 @@ def load_metric(
         return CanvasReconstruction(PatchPyramid.parse(scales, 16) if scales else PatchPyramid())
     check_metric(name)
 
-    from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+    from autogaze.tasks.video_mae import VideoMAETask
 
     changes: dict[str, Any] = {} if scales is None else {"scales": scales}
-    return VideoMAEReconstruction.from_checkpoint(
+    return VideoMAETask.from_checkpoint(
         name, loss_type=loss_type, loss_weights=loss_weights, **changes
     ).eval()

@@ -19,7 +19,7 @@ from autogaze.models.autogaze.limits import draw_settings
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.trainer import Trainer
 from autogaze.training.algorithms import read_algorithm
 from autogaze.training.auxiliary import share_positions
@@ -122,7 +122,7 @@ def _group(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _check_task(task: Task, dataset: DatasetConfig, algorithm: AlgorithmOptions) -> None:
     """Raise TrainingError where a task does not fit the clips or the algorithm."""
-    most = task.mae.config.max_num_frames if isinstance(task, VideoMAEReconstruction) else None
+    most = task.mae.config.max_num_frames if isinstance(task, VideoMAETask) else None
     if most is not None and dataset.clip_len > most:
         raise TrainingError(
             f"dataset.clip_len={dataset.clip_len}: the reconstruction model takes at most {most} "

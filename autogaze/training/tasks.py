@@ -17,7 +17,7 @@ from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.published import PublishedTask, is_published
 from autogaze.tasks.siglip_video_feature_reconstruction import SiglipVideoFeatureReconstruction
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.training.config import read, unknown_option
 from autogaze.training.plugins import call, find, with_attributes
 from autogaze.utils.checkpoints import config_file
@@ -93,14 +93,14 @@ class VideoMAETaskConfig(TaskConfig):
         if checkpoint is not None:
             if not has_config and len(config) > 1:  # more than the scales
                 config = {"config": VideoMAEConfig.of({"image_size": pyramid.side, **config})}
-            return VideoMAEReconstruction.from_checkpoint(
+            return VideoMAETask.from_checkpoint(
                 checkpoint, **losses, recon_sample_rate=self.recon_sample_rate, **config
             )
         terms = FrameLosses.parse(
             losses["loss_type"], losses["loss_weights"] or 1, loss_networks=losses["loss_networks"]
         )
         mae = VideoMAE(VideoMAEConfig.of({"image_size": pyramid.side, **config}))
-        return VideoMAEReconstruction(mae, terms, self.recon_sample_rate)
+        return VideoMAETask(mae, terms, self.recon_sample_rate)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import autogaze
 from autogaze.cli.app import app
 from autogaze.tasks.losses import FrameLosses
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.training.checkpoints import save_gaze
 from tests.models.autogaze.tiny import tiny_model
 from tests.tasks.material import TINY, tiny_mae
@@ -89,4 +89,4 @@ def test_what_cannot_be_calibrated(call, words, value):
 
 def save_mae(scales):
     mae = tiny_mae(config=replace(TINY, scales=scales, image_size=64, patch_size=16))
-    VideoMAEReconstruction(mae, FrameLosses.parse("l1", 1)).save_pretrained("mae")
+    VideoMAETask(mae, FrameLosses.parse("l1", 1)).save_pretrained("mae")

@@ -23,7 +23,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.labelling.shards import parts_folder
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.tasks.losses import FrameLosses
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.training.mixture import read_dataset
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
@@ -164,7 +164,7 @@ def test_bad_videos_are_reported_and_skipped(call, tmp_path):
 
 @pytest.fixture
 def mae(tmp_path):
-    task = VideoMAEReconstruction(tiny_mae(), FrameLosses.parse("l1", 1))
+    task = VideoMAETask(tiny_mae(), FrameLosses.parse("l1", 1))
     task.save_pretrained(tmp_path / "mae")
     return tmp_path / "mae"
 

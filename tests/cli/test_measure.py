@@ -14,7 +14,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.pipeline import GazedVideo
 from autogaze.selectors.greedy import Greedy
 from autogaze.tasks.losses import FrameLosses
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.video.chunks import ChunkReader
 from tests import clips
 from tests.cli.commands import fails, run
@@ -26,7 +26,7 @@ SMALL = PatchPyramid((16, 32), 8)  # tiles of 32 pixels: two in a frame of 64 x 
 
 def save_mae(folder: Path, most: int = 16) -> Path:
     mae = tiny_mae(std=0.05, config=replace(TINY, max_num_frames=most))
-    VideoMAEReconstruction(mae, FrameLosses.parse("l1", 1)).save_pretrained(folder)
+    VideoMAETask(mae, FrameLosses.parse("l1", 1)).save_pretrained(folder)
     return folder
 
 
@@ -80,7 +80,7 @@ def test_every_tile_of_every_chunk_is_measured(video: Path, mae: Path) -> None:
     assert report["metric"] == report["judge"] == str(mae)
     assert (report["loss_type"], report["loss_weights"]) == ("l1", "1")
     assert (report["tiles"], report["num_frames"], report["chunk"]) == ([2, 1], 20, 16)
-    task = VideoMAEReconstruction.from_checkpoint(mae)
+    task = VideoMAETask.from_checkpoint(mae)
     chunks = list(ChunkReader(video, side=32))
     wanted = torch.empty(2, 20)
     for chunk, (start, stop) in zip(chunks, [(0, 16), (16, 20)], strict=True):
@@ -171,9 +171,7 @@ def test_other_losses_must_be_asked_for(video: Path, mae: Path, monkeypatch) -> 
 def test_refuses(video: Path, mae: Path, words: list[str], value: str, monkeypatch) -> None:
     monkeypatch.chdir(video.parent)
     config = replace(TINY, patch_size=16, max_num_frames=16)
-    VideoMAEReconstruction(tiny_mae(config=config), FrameLosses.parse("l1", 1)).save_pretrained(
-        "coarse"
-    )
+    VideoMAETask(tiny_mae(config=config), FrameLosses.parse("l1", 1)).save_pretrained("coarse")
     assert value in fails("measure", video, gaze_at(video), *words)
 
 

@@ -13,7 +13,7 @@ from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors.greedy import Greedy
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.losses import FrameLosses
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.utils.seeding import seeded
 from tests.labelling.naive import naive_labels
 from tests.tasks.material import TINY, some_clips, tiny_mae, tiny_siglip
@@ -28,7 +28,7 @@ def some_frames(seed=0, frames=3):
 def metric(loss_type="l1", weights="1"):
     networks = {f"siglip2.{name}": value for name, value in tiny_siglip().state_dict().items()}
     losses = FrameLosses.parse(loss_type, weights, networks)
-    return VideoMAEReconstruction(tiny_mae(), losses)
+    return VideoMAETask(tiny_mae(), losses)
 
 
 def assert_same(found, wanted):

@@ -6,7 +6,7 @@ from autogaze.errors import CheckpointError, TrainingError
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.metrics import load_metric
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 from tests.tasks.material import tiny_mae
 
 
@@ -22,5 +22,5 @@ def test_the_metric_that_left_the_package(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"'learned'.*'canvas'"):
         load_metric("learned")
     monkeypatch.chdir(tmp_path)  # a folder of that name is meant where there is one
-    VideoMAEReconstruction(tiny_mae(), FrameLosses.parse("l1", 1)).save_pretrained("learned")
-    assert isinstance(load_metric("learned"), VideoMAEReconstruction)
+    VideoMAETask(tiny_mae(), FrameLosses.parse("l1", 1)).save_pretrained("learned")
+    assert isinstance(load_metric("learned"), VideoMAETask)

@@ -1,14 +1,22 @@
-"""VideoMAE reconstruction as a task, and the checkpoints it comes from."""
+"""`VideoMAEReconstruction` as AutoGaze's users construct, load and call it."""
 
+import json
+from collections import OrderedDict
+from functools import cache
+
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from omegaconf import OmegaConf
 
-from autogaze.errors import CheckpointError, OutputError, TrainingError
-from autogaze.reconstruction.video_mae import load_video_mae
-from autogaze.tasks import losses as loss_networks
-from autogaze.tasks.losses import FrameLosses
+from autogaze import Gaze, PatchPyramid
+from autogaze.datasets.video_utils import transform_video_for_pytorch
+from autogaze.errors import CheckpointError, GeometryError, TrainingError
+from autogaze.reconstruction.video_mae import VideoMAEConfig, save_video_mae
+from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.utils import UnNormalize
+from tests.conformance import FROZEN, load_numbers
 from tests.tasks.material import (
     TINY,
     published_names,
@@ -19,136 +27,222 @@ from tests.tasks.material import (
     tiny_siglip,
 )
 
+L1 = {"loss_type": "l1", "loss_weights": "1"}
+ALL = {"loss_type": "l1+dinov2_reg+siglip2", "loss_weights": "1+0.3+0.3"}
+load_once = cache(load_numbers)
 
-def published_state(mae):
-    """A `videomae.pt`: the task's parameters, its frozen networks among them."""
-    dinov2 = published_names(tiny_dinov2().state_dict())
-    siglip = tiny_siglip().state_dict()
-    siglip = {name.removeprefix("vision_model."): value for name, value in siglip.items()}
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A VideoMAE, and the networks of losses, in folders."""
+    folder = tmp_path_factory.mktemp("models")
+    save_video_mae(tiny_mae(), folder / "mae")
+    tiny_dinov2().save_pretrained(folder / "dinov2")
+    tiny_siglip().save_pretrained(folder / "siglip")
+    return folder
+
+
+def make(folders, rate=1.0, **config):
+    given = OmegaConf.create({**L1, **config})
+    return VideoMAEReconstruction(
+        recon_model=str(folders / "mae"), recon_model_config=given, scales="16+32",
+        recon_sample_rate=rate, attn_mode="sdpa",
+    ).eval()  # fmt: skip
+
+
+def networks(folders):
     return {
-        **{f"mae.{name}": value for name, value in mae.state_dict().items()},
-        **{f"mae.dinov2_reg.{name}": value for name, value in dinov2.items()},
-        **{f"mae.siglip2.vision_model.{name}": value for name, value in siglip.items()},
+        **ALL,
+        "dinov2_reg_loss_config": {"model": str(folders / "dinov2"), "revision": None},
+        "siglip2_loss_config": {"model": str(folders / "siglip")},
+        "l1_loss_config": None,
+        **dict.fromkeys(("scale_embed", "time_embed", "causal"), True),
     }
 
 
-@pytest.fixture
-def videomae_pt(tmp_path):
-    path = tmp_path / "videomae.pt"
-    torch.save(published_state(tiny_mae()), path)
-    return path
+def case():
+    """Pixels of some clips as ImageNet's statistics normalise them, RGB, and a gaze."""
+    rgb, gaze = some_clips(), some_gaze(TINY.pyramid)
+    return VideoMAETask.statistics.normalise(rgb), rgb, gaze
 
 
-def task(**options):
-    return VideoMAEReconstruction(tiny_mae(), FrameLosses.parse("l1", 1), **options)
-
-
-def test_losses_are_those_of_the_reconstruction():
-    scorer, frames, gaze = task(), some_clips(), some_gaze(TINY.pyramid)
-    output = scorer(frames, gaze, [3, 1])
-    pixels = scorer.statistics.normalise(frames)
-    wanted = (scorer.mae(pixels, gaze, [3, 1]) - pixels[:, [3, 1]]).abs().mean((2, 3, 4))
-    torch.testing.assert_close(output.losses, wanted)
-    assert output.reconstruction.shape == (2, 2, 3, 32, 32)
-    assert not output.reconstruction.requires_grad
-    assert output.reconstruction.min() >= 0
-    assert output.reconstruction.max() <= 1
-
-
-def test_it_learns():
-    torch.manual_seed(0)
-    scorer, gaze = task(), some_gaze(TINY.pyramid)
-    frames = some_clips(side=2).repeat_interleave(16, 3).repeat_interleave(16, 4)
-    optimizer = torch.optim.Adam(scorer.mae.parameters(), 1e-2)
-    first = None
-    for _ in range(60):
-        loss = scorer(frames, gaze, [1]).loss.mean()
-        first = float(loss.detach()) if first is None else first
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert float(loss.detach()) < 0.5 * first
-
-
-def test_published_file(videomae_pt, monkeypatch):
-    monkeypatch.setattr(
-        loss_networks, "load_pretrained", lambda *_: pytest.fail("reached for the hub")
+@pytest.mark.parametrize("name", [FROZEN + "video-mae", "video-mae"])
+def test_known_numbers(name, tmp_path):
+    numbers = load_once(name)
+    config = VideoMAEConfig.of(numbers.config)
+    mae = tiny_mae(config=config)
+    mae.load_state_dict(numbers.part("weights."))
+    save_video_mae(mae, tmp_path)
+    task = VideoMAEReconstruction(str(tmp_path), L1, config.scales, 1, "eager").eval()
+    tensors, gaze = numbers.tensors, numbers.part("gaze.")
+    frames = tensors["frame_idx_to_reconstruct"]
+    with torch.no_grad():
+        found = task.forward_output({"video_for_task": tensors["video"]}, gaze, frames)
+    each = found["reconstruction_loss_each_reconstruction_frame"]
+    torch.testing.assert_close(
+        found["reconstruction"], tensors["reconstruction"], atol=1e-5, rtol=1e-5
     )
-    recipe = {"loss_type": "l1+dinov2_reg+siglip2", "loss_weights": "1+0.3+0.3"}
-    scorer = VideoMAEReconstruction.from_checkpoint(videomae_pt, config=TINY, **recipe)
-    frames, gaze = some_clips(), some_gaze(TINY.pyramid)
-    found = scorer(frames, gaze, [2])
-    torch.testing.assert_close(found.reconstruction, task()(frames, gaze, [2]).reconstruction)
-    assert list(found.metrics()) == ["loss", "l1", "dinov2_reg", "siglip2"]
-    # The same weights under another task's: replaced, networks included.
-    other = VideoMAEReconstruction.from_checkpoint(videomae_pt, config=TINY, **recipe)
-    for parameter in other.parameters():
-        parameter.data += 0.1
-    other.load_weights(videomae_pt)
-    torch.testing.assert_close(other(frames, gaze, [2]).losses, found.losses)
+    torch.testing.assert_close(each, tensors["loss_each_reconstruction_frame"])
+    wanted = tensors.get("loss_mean", each.mean(1))
+    torch.testing.assert_close(found["reconstruction_loss"], wanted)
+    assert found["frame_idx_to_reconstruct"].equal(frames)
 
 
-def test_a_file_needs_a_configuration(videomae_pt):
-    with pytest.raises(CheckpointError, match=r"config\.json"):
-        VideoMAEReconstruction.from_checkpoint(videomae_pt)
-    with pytest.raises(TrainingError, match=r"'l1'.*loss_weights"):
-        VideoMAEReconstruction.from_checkpoint(videomae_pt, config=TINY, loss_type="l1")
+def test_what_a_call_returns(folders):
+    task = make(folders, rate=0.5)
+    video, _, gaze = case()
+    padded = gaze.padded()
+    torch.manual_seed(3)
+    found = task({"video": video, "video_for_task": video}, padded)
+    assert list(found) == [
+        "outputs", "loss", "reward", "traj_len_each_reward", "task_losses", "task_losses_mask",
+        "metrics",
+    ]  # fmt: skip
+    frames = found["outputs"]["frame_idx_to_reconstruct"].tolist()
+    assert len(frames) == 2
+    wanted = (task.mae(video, gaze, frames) - video[:, frames]).abs().mean((2, 3, 4))
+    torch.testing.assert_close(found["reward"], -wanted)
+    torch.testing.assert_close(found["loss"], wanted.mean(1))
+    assert found["loss"].requires_grad
+    assert not found["reward"].requires_grad
+    slots = padded["num_gazing_each_frame"].tolist()
+    assert found["traj_len_each_reward"].tolist() == [sum(slots[: f + 1]) for f in frames]
+    counts = found["outputs"]["num_non_padded_gazing_at_each_reconstruction_frame"]
+    assert counts.equal(gaze.lengths[:, frames])
+    ends = found["task_losses_mask"].bool() & ~padded["if_padded_gazing"]
+    for frame, part, losses in zip(
+        range(4), ends.split(slots, 1), found["task_losses"].split(slots, 1), strict=True
+    ):
+        for clip in range(2):
+            marked = part[clip].nonzero().flatten().tolist()
+            assert marked == ([int(gaze.lengths[clip, frame]) - 1] if frame in frames else [])
+            for slot in marked:
+                torch.testing.assert_close(losses[clip, slot], wanted[clip, frames.index(frame)])
+    metrics = found["metrics"]
+    torch.testing.assert_close(metrics["reconstruction_loss"], wanted.mean())
+    assert float(metrics["avg_gazing_ratio_per_frame"]) == pytest.approx(gaze.num_patches / 160)
+    assert task.gaze_model_kwargs == {"target_scales": [16, 32], "target_patch_size": 8}
 
 
-def test_folder_round_trip(tmp_path):
-    losses = FrameLosses.parse("l1", 0.5)
-    scorer = VideoMAEReconstruction(tiny_mae(), losses)
-    scorer.save_pretrained(tmp_path / "deep" / "model")
-    read = VideoMAEReconstruction.from_checkpoint(tmp_path / "deep" / "model")
-    frames, gaze = some_clips(), some_gaze(TINY.pyramid)
-    assert torch.equal(read(frames, gaze, [3]).losses, scorer(frames, gaze, [3]).losses)
-    assert read.losses.recipe == losses.recipe
+def test_losses_are_those_of_the_packages_own_task(folders):
+    task = make(folders, **networks(folders))
+    own = VideoMAETask.from_checkpoint(
+        folders / "mae", **ALL,
+        loss_networks={"dinov2_reg": str(folders / "dinov2"), "siglip2": str(folders / "siglip")},
+    )  # fmt: skip
+    video, rgb, gaze = case()
+    with torch.no_grad():
+        found = task.forward_output({"video_for_task": video}, gaze.padded(), [2, 0])
+        wanted = own(rgb, gaze, [2, 0])
+    each = found["reconstruction_loss_each_reconstruction_frame"]
+    torch.testing.assert_close(each, wanted.losses, rtol=1e-4, atol=1e-5)
+    shown = UnNormalize(found["image_mean"], found["image_std"], found["rescale_factor"])
+    torch.testing.assert_close(
+        shown(found["reconstruction"]), wanted.reconstruction, rtol=1e-4, atol=1e-5
+    )
 
 
-def test_nothing_in_a_checkpoint_is_executed(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "written"), "w"))
-
-    path = tmp_path / "evil.pt"
-    torch.save({"vit.x": Evil()}, path)
-    with pytest.raises(CheckpointError, match="code"):
-        load_video_mae(path, TINY)
-    assert not (tmp_path / "written").exists()
-
-
-def test_safetensors_with_and_without_prefix(tmp_path):
-    state = tiny_mae().state_dict()
-    save_file(state, tmp_path / "plain.safetensors")
-    save_file({f"mae.{name}": value for name, value in state.items()}, tmp_path / "m.safetensors")
-    for name in ("plain", "m"):
-        loaded = load_video_mae(tmp_path / f"{name}.safetensors", TINY)
-        assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
-
-
-def test_an_unknown_term_is_named_before_its_weight_is_asked_for(tmp_path):
-    task().save_pretrained(tmp_path)
-    with pytest.raises(TrainingError, match="'l3'"):
-        VideoMAEReconstruction.from_checkpoint(tmp_path, loss_type="l3")
-
-
-def test_half_the_size_on_disk_and_float32_in_memory(tmp_path):
-    scorer = task()
-    scorer.save_pretrained(tmp_path / "half", half=True)
-    stored = load_file(tmp_path / "half" / "model.safetensors")
-    assert {value.dtype for value in stored.values()} == {torch.float16}
-    back = VideoMAEReconstruction.from_checkpoint(tmp_path / "half")
-    for name, value in scorer.mae.state_dict().items():
-        found = back.mae.state_dict()[name]
-        assert found.dtype == value.dtype == torch.float32
-        assert torch.equal(found, value.half().float()), name
-    assert back.losses.recipe == scorer.losses.recipe
+@pytest.mark.parametrize("names", ["own", "published", "wrapped"])
+def test_a_published_state_dict_loads(names, folders):
+    source = make(folders, **networks(folders))
+    state = source.state_dict()
+    if names != "own":
+        dinov2 = published_names(tiny_dinov2().state_dict())
+        siglip = {
+            f"vision_model.{k.removeprefix('vision_model.')}": v
+            for k, v in tiny_siglip().state_dict().items()
+        }
+        state = {k: v for k, v in state.items() if k.startswith(("mae.vit.", "mae.decoder."))}
+        state |= {f"mae.dinov2_reg.{k}": v for k, v in dinov2.items()}
+        state |= {f"mae.siglip2.{k}": v for k, v in siglip.items()}
+    task = make(folders, **networks(folders))
+    for parameter in task.parameters():
+        parameter.data += 1
+    if names == "wrapped":
+        whole = torch.nn.ModuleDict({"module": task})
+        found = whole.load_state_dict({f"module.{k}": v for k, v in state.items()}, strict=False)
+    else:
+        found = task.load_state_dict(OrderedDict(state), strict=False)
+    assert (found.missing_keys, found.unexpected_keys) == ([], [])
+    video, _, gaze = case()
+    inputs = {"video_for_task": video}
+    with torch.no_grad():
+        losses = [x.forward_output(inputs, gaze.padded(), [1, 3]) for x in (task, source)]
+    one, other = [x["reconstruction_loss_each_reconstruction_frame"] for x in losses]
+    assert one.equal(other)
 
 
-def test_what_half_precision_cannot_hold_is_not_written(tmp_path):
-    scorer = task()
-    scorer.mae.decoder.mask_token.data[0, 0, 0] = 1e5
-    with pytest.raises(OutputError, match=r"decoder\.mask_token.*float16"):
-        scorer.save_pretrained(tmp_path / "half", half=True)
-    assert not list((tmp_path / "half").iterdir())
-    scorer.save_pretrained(tmp_path / "half")
+def test_parameters_that_do_not_fit_are_reported(folders):
+    task = make(folders)
+    state = task.state_dict()
+    assert all(name.startswith(("mae.vit.", "mae.decoder.")) for name in state)
+    del state["mae.decoder.mask_token"]
+    found = task.load_state_dict({**state, "mae.head.weight": torch.ones(1)}, strict=False)
+    assert found.missing_keys == ["mae.decoder.mask_token"]
+    assert found.unexpected_keys == ["mae.head.weight"]
+    with pytest.raises(RuntimeError, match="mask_token"):
+        task.load_state_dict(state)
+
+
+def test_loss_networks_stay_frozen_and_in_evaluation(folders):
+    task = make(folders, **networks(folders)).train()
+    trained = {name.split(".")[1] for name, p in task.named_parameters() if p.requires_grad}
+    assert trained == {"vit", "decoder"}
+    assert task.mae.training
+    assert not task.mae.dinov2_reg.training
+    assert not task.mae.siglip2.training
+
+
+@pytest.mark.parametrize("saved", [{}, {"rescale_factor": 1 / 127.5}, {"offset": False}])
+def test_frames_are_made_by_the_checkpoints_image_processor(saved, folders, tmp_path):
+    save_video_mae(tiny_mae(), tmp_path)
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
+    settings = {"do_normalize": True, "image_mean": mean, "image_std": std, "size": 224, **saved}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    task = VideoMAEReconstruction(tmp_path, networks(folders), "16+32", 1)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 40, 60, 3), dtype=np.uint8)
+    video = transform_video_for_pytorch(frames, task.transform)
+    assert video.shape == (2, 3, 32, 32)
+    flat = transform_video_for_pytorch(np.full((1, 40, 60, 3), 90, np.uint8), task.transform)
+    factor = saved.get("rescale_factor", 1 / 127.5)
+    wanted = (90 * factor - saved.get("offset", True) - torch.tensor(mean)) / torch.tensor(std)
+    torch.testing.assert_close(flat[0, :, 3, 3], wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(task._rgb(flat[None]), torch.full((1, 1, 3, 32, 32), 90 / 255))
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"causal": False}, "causal"),
+        ({"revision": "main"}, "revision"),
+        ({"dinov2_reg_loss_config": {"model": "x", "revision": "y"}}, "revision"),
+        ({"siglip2_loss_config": "x"}, "siglip2_loss_config"),
+        ({"hidden_sise": 3}, "hidden_sise"),
+        ({"loss_type": "l3"}, "l3"),
+        ({"loss_weights": "1+1"}, "weights"),
+    ],
+)
+def test_options_that_do_not_fit(config, named, folders):
+    with pytest.raises(TrainingError, match=named):
+        make(folders, **config)
+
+
+def test_checkpoints_and_gazes_that_do_not_fit(folders, tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        VideoMAEReconstruction(tmp_path / "nowhere", L1, "16+32", 1, "sdpa")
+    save_video_mae(tiny_mae(), tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="preprocessor_config"):
+        VideoMAEReconstruction(tmp_path, L1, "16+32")
+    other = Gaze.everything(PatchPyramid((16, 64), 8), 2, 4).padded()
+    video, _, _ = case()
+    with pytest.raises(GeometryError):
+        make(folders)({"video_for_task": video}, other)
+
+
+def test_the_former_constructor_warns(folders):
+    with pytest.warns(DeprecationWarning, match="VideoMAETask"):
+        task = VideoMAEReconstruction.from_checkpoint(
+            folders / "mae", loss_type="l1", loss_weights=1
+        )
+    assert isinstance(task, VideoMAETask)

@@ -10,7 +10,7 @@ import torch
 import autogaze
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze import AutoGaze, AutoGazeImageProcessor
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.training.checkpoints import Checkpoints
 from autogaze.training.step import TrainingStep
 from tests.disks import small_disk
@@ -32,7 +32,7 @@ def test_the_latest_selector_is_a_folder_for_from_pretrained(tmp_path):
 def test_the_latest_task_model_can_be_loaded(tmp_path):
     trainer = tiny_trainer("task", tmp_path)
     trainer.fit()
-    task = VideoMAEReconstruction.from_checkpoint(tmp_path / "tiny" / "checkpoint_latest_task")
+    task = VideoMAETask.from_checkpoint(tmp_path / "tiny" / "checkpoint_latest_task")
     assert_same(dict(trainer.objective.task.mae.state_dict()), dict(task.mae.state_dict()))
 
 

@@ -16,13 +16,15 @@ from autogaze.datasets.plain import PlainClips
 from autogaze.datasets.video_utils import transform_video_for_pytorch
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze.processing import normalise
+from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from autogaze.tasks.published import PublishedTask
+from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
 from autogaze.training.mixture import read_dataset
 from autogaze.training.option_names import with_our_names
 from tests.clips import make_video
-from tests.training.tiny import tiny_config
+from tests.training.tiny import VIDEO_MAE, tiny_config
 
 HERE = __name__
 PYRAMID = PatchPyramid((32, 64))
@@ -332,6 +334,38 @@ def test_a_published_task_and_dataset_train_together(tmp_path):
     numbers = grouped[0]["tags"]["number"]
     assert torch.equal(numbers[:4], numbers[4:]), "a dict of tensors, repeated with its clips"
     assert grouped[0]["is_valid"].tolist() == [True] * 8
+
+
+class Halved(VideoMAEReconstruction):
+    """The loss is half the known one."""
+
+    def loss(self, inputs, gaze_outputs, outputs):
+        loss, *others = super().loss(inputs, gaze_outputs, outputs)
+        return loss / 2, *others
+
+
+def test_a_class_derived_from_video_mae_reconstruction_trains(tmp_path):
+    shape = {**VIDEO_MAE["recon_model_config"], "scales": "32+64", "image_size": 64}
+    save_video_mae(VideoMAE(VideoMAEConfig.of(shape)), tmp_path / "mae")
+    trains = {"train_task": True, "detach_task": False, "max_steps": 2, "val_nsteps": 2}
+    options = config(tmp_path, "grpo", trainer=trains)
+    options["task"] = {
+        "_target_": f"{HERE}.Halved",
+        "recon_model": str(tmp_path / "mae"),
+        "recon_model_config": {"loss_type": "l1", "loss_weights": "1", "causal": True},
+        "scales": "32+64",
+        "recon_sample_rate": 0.5,
+        "attn_mode": "sdpa",
+    }
+    trainer = build_trainer(options)
+    before = trainer.objective.task.module.mae.decoder.mask_token.detach().clone()
+    trainer.fit()
+    assert not torch.equal(trainer.objective.task.module.mae.decoder.mask_token, before)
+    entries = read_metrics(tmp_path / "tiny" / "metrics.jsonl")
+    assert any("task_loss" in entry for entry in entries)
+    [*_, validated] = [entry for entry in entries if "val/reconstruction_loss" in entry]
+    whole, half = validated["val/reconstruction_loss"], validated["val/loss"]
+    assert half == pytest.approx(whole / 2, rel=1e-4)
 
 
 def test_labels_of_a_published_dataset_train_by_ntp(tmp_path):

@@ -21,7 +21,7 @@ from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficien
 from autogaze.tasks.base import Task
 from autogaze.tasks.losses import DEPTHS
 from autogaze.tasks.metrics import CANVAS, check_metric
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 
 VIDEO_MAE, FEATURES = "video-mae", "features"
 
@@ -182,7 +182,7 @@ def load_metrics(
     """
     metrics: list[Metric] = [CanvasMetric()]
     if video_mae is not None:
-        task = VideoMAEReconstruction.from_checkpoint(video_mae)
+        task = VideoMAETask.from_checkpoint(video_mae)
         if task.pyramid != pyramid:
             raise CheckpointError(
                 f"--metric {video_mae}: reconstructs from {task.pyramid}, but the selectors select "

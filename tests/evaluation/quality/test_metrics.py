@@ -12,7 +12,7 @@ from autogaze.evaluation.quality.metrics import (
     efficientnet_metric,
 )
 from autogaze.reconstruction.canvas import reconstruct
-from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction
+from autogaze.tasks.video_mae import VideoMAETask
 from tests.evaluation.quality.tiny import PYRAMID, compared, save_video_mae_checkpoint
 from tests.reconstruction.efficientnets import random_efficientnet
 
@@ -77,7 +77,7 @@ def test_networks_may_measure_a_part_of_the_frames(tmp_path):
     expected = losses(features, whole, gaze)[[[0], [1]], numbers]
     assert torch.allclose(losses(features, part, gaze), expected, rtol=1e-4)
 
-    task = VideoMAEReconstruction.from_checkpoint(save_video_mae_checkpoint(tmp_path / "mae"))
+    task = VideoMAETask.from_checkpoint(save_video_mae_checkpoint(tmp_path / "mae"))
     mae = VideoMAEMetric(task, "l1")
     expected = [task(frames[clip][None], gaze[clip], numbers[clip]).losses for clip in (0, 1)]
     assert torch.equal(losses(mae, part, gaze), torch.cat(expected))
