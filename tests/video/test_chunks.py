@@ -25,7 +25,10 @@ def test_chunks_equal_one_pass(plain, chunk, tiles):
     assert len(chunks) == -(-20 // chunk)
     assert all(piece.clips.num_frames == chunk for piece in chunks[:-1])
     assert torch.equal(torch.cat([piece.clips.frames for piece in chunks], dim=1), whole)
-    source = Source.joined([piece.source for piece in chunks])
+    source = chunks[0].source
+    for piece in chunks[1:]:
+        source = source.followed_by(piece.source)
+    assert source == Source.joined([piece.source for piece in chunks])
     assert source.frame_indices == tuple(range(20))
     assert source.timestamps == tuple(frame.timestamp for frame in frames)
     assert (source.tiles, source.chunk, source.path) == (reader.tiles, chunk, str(plain))
