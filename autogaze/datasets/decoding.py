@@ -118,7 +118,7 @@ class OpenCVVideo(OpenVideo):
 def _capture(path: Path) -> Any:
     import cv2
 
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise VideoError(f"{path}: no such file")
     # Absolute, since FFmpeg takes what stands before a colon for a protocol.
     capture = cv2.VideoCapture(os.path.abspath(path))

@@ -44,7 +44,7 @@ def label_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     """
     if isinstance(paths, str | Path):
         whole = Path(paths)
-        parts: Sequence[str | Path] = [whole] if whole.exists() else str(paths).split(",")
+        parts: Sequence[str | Path] = [whole] if os.path.exists(whole) else str(paths).split(",")
     else:
         parts = paths
     found: list[Path] = []

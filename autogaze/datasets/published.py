@@ -4,6 +4,7 @@ Trainings of the package's own read videos by `autogaze.datasets.video_folder`.
 """
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -214,7 +215,7 @@ def _videos(roots: Sequence[str], split: str, endings: str | Sequence[str]) -> l
     wanted = (endings,) if isinstance(endings, str) else tuple(endings)
     folders = [Path(root) / split for root in roots]
     for folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise TrainingError(f"root: {folder} is no folder")
     found = [
         str(path)

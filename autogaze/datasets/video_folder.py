@@ -172,7 +172,7 @@ class VideoFolder(VideoClips):
     ) -> None:
         window = window or Window()
         folders = [Path(root) / split for root in roots]
-        paths = find_files([folder for folder in folders if folder.is_dir()], VIDEOS)
+        paths = find_files([folder for folder in folders if os.path.isdir(folder)], VIDEOS)
         if not paths:
             places = ", ".join(map(str, folders))
             raise TrainingError(f"no videos ({' '.join(VIDEOS)}) in {places or 'no folder'}")

@@ -1,11 +1,11 @@
 """The vision encoders that are measured: architectures of real size, or anybody's checkpoints."""
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,7 +115,7 @@ def check_encoders(names: Sequence[str]) -> None:
 
 
 def _read_checkpoint(name: str) -> Checkpoint:
-    if not Path(name).is_dir() and "/" not in name:
+    if not os.path.isdir(name) and "/" not in name:
         raise EncoderError(
             f"unknown encoder {name!r}; known are {', '.join(PRESETS)} (random weights), the "
             "path of a checkpoint folder, or a hub id such as google/siglip2-base-patch16-224"
@@ -217,7 +217,7 @@ def run_adapter_files(paths: Sequence[str]) -> None:
         EncoderError: there is no such file, it is no Python, or it raises.
     """
     for number, path in enumerate(paths):
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise EncoderError(f"--adapter {path}: there is no such file")
         spec = importlib.util.spec_from_file_location(f"autogaze_adapter_{number}", path)
         if spec is None or spec.loader is None:

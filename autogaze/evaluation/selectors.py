@@ -1,8 +1,8 @@
 """The selectors that are measured: any of them, on the pyramid of the encoder that they serve."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -101,7 +101,7 @@ def check_selectors(names: Sequence[str], *, checkpoints: bool = True) -> None:
     """
     known = registry.list_selectors()
     for name in names:
-        if name in known or (checkpoints and (Path(name).is_dir() or "/" in name)):
+        if name in known or (checkpoints and (os.path.isdir(name) or "/" in name)):
             continue
         others = ", the path of a checkpoint folder, or a hub id" if checkpoints else ""
         raise SelectorError(f"unknown selector {name!r}; known are {', '.join(known)}{others}")

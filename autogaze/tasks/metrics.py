@@ -1,6 +1,6 @@
 """Reconstruction metrics by name: the canvas, or a VideoMAE's checkpoint."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 from autogaze.errors import CheckpointError, TrainingError
@@ -13,7 +13,7 @@ CANVAS = "canvas"
 
 def check_metric(name: str) -> None:
     """Raise `CheckpointError` for the VideoMAE that version 0.1.0 carried under the name "learned"."""
-    if name == "learned" and not Path(name).exists():
+    if name == "learned" and not os.path.exists(name):
         raise CheckpointError(
             "the metric 'learned' is not in the package any more: give 'canvas', or the "
             "folder or hub id of a VideoMAE"

@@ -4,6 +4,7 @@ A new dataset of the package is a `DatasetConfig` here, an entry in `DATASETS` a
 `configs/dataset`; one from outside needs none of them (`docs/plugins.md`).
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,12 +134,12 @@ class FolderConfig(DatasetConfig):
         if not paths:
             raise TrainingError("dataset.root names no folder; list one or more, comma-separated")
         for path in paths:
-            if not path.exists():
+            if not os.path.exists(path):
                 raise TrainingError(f"dataset.root: {path} does not exist")
         return paths
 
     def has_split(self, split: str) -> bool:
-        return any((root / split).exists() for root in self.roots())
+        return any(os.path.exists(root / split) for root in self.roots())
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Checkpoints by path or Hugging Face hub id. Importable without PyTorch."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def find_checkpoint(source: str | Path) -> Path:
         CheckpointError: there is none, or the hub cannot be reached.
     """
     path = Path(source)
-    if path.exists():
+    if os.path.exists(path):
         return path
     if not is_hub_id(str(source)):
         raise CheckpointError(f"{source}: no such checkpoint file or folder")

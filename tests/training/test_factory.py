@@ -356,6 +356,24 @@ def test_folders_without_videos_are_named(tmp_path):
         build_trainer(config)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "loop"])
+@pytest.mark.parametrize("option", ["root", "labels", "gaze_weights", "task_weights"])
+def test_names_that_no_file_has_are_refused(option, name, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    path = str(tmp_path / name)
+    if option == "root":
+        config = video_config(tmp_path, root=path, greedy_labels={})
+    else:
+        config = tiny_config("ntp", tmp_path)
+        if option == "labels":
+            config["dataset"]["gt_gazing_pos_paths"] = {"train": path}
+            del config["dataset"]["greedy_labels"]
+        else:
+            config["trainer"][option] = path
+    with pytest.raises((TrainingError, CheckpointError), match=name[:40]):
+        build_trainer(config)
+
+
 def test_validating_needs_clips_to_validate_on(tmp_path):
     folder = tmp_path / "videos" / "train"
     folder.mkdir(parents=True)

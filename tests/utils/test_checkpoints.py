@@ -109,7 +109,7 @@ def test_finding_them(tmp_path, monkeypatch):
     assert find_checkpoint("owner/name") == tmp_path
     with pytest.raises(CheckpointError, match=r"owner/other.*\(no network\)"):
         find_checkpoint("owner/other")
-    for path in ("./nowhere/model", "nowhere", "a/b/c", "owner/model.pt"):
+    for path in ("./nowhere/model", "nowhere", "a/b/c", "owner/model.pt", "x" * 300, "x" * 5000):
         with pytest.raises(CheckpointError, match=path):
             find_checkpoint(path)
 

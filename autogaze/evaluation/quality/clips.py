@@ -4,6 +4,7 @@ Which clips these are follows from the files and the seed. They are read when th
 needed, so that memory does not grow with their number.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -67,7 +68,7 @@ class ClipFiles:
 def _find(paths: Sequence[str | Path], endings: Sequence[str], what: str) -> tuple[Path, ...]:
     files: set[Path] = set()
     for path in map(Path, paths):
-        if not path.exists():
+        if not os.path.exists(path):
             raise VideoError(f"{path}: no such file or folder")
         if path.is_file() and path.suffix.lower() not in endings:
             raise VideoError(f"{path}: expected {what}, which end in {' '.join(endings)}")
