@@ -21,13 +21,13 @@ from transformers import AutoModel
 
 from autogaze import Gaze, PatchPyramid, gazed
 from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
-from autogaze.datasets.video_folder import VideoFolder, Window
+from autogaze.datasets.video_windows import VideoWindows, Window
 from autogaze.errors import TrainingError
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.utils.normalization import PixelStatistics
 
 
-class ClassFolders(VideoFolder):
+class ClassFolders(VideoWindows):
     """Videos below `root/<split>/<class>/`, each with `extra["label"]`, the number of its class.
 
     Classes are numbered in the order of their names in `root/train`.

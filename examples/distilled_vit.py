@@ -31,7 +31,7 @@ from transformers import ViTConfig, ViTImageProcessor, ViTModel
 from transformers.utils import logging
 
 from autogaze.datasets.augmentation import Augmentation, augment
-from autogaze.datasets.video_folder import find_files
+from autogaze.datasets.video_windows import find_files
 from autogaze.reconstruction.efficientnet import HEAD_WIDTH, EfficientNetLite, load_efficientnet
 from autogaze.utils.files import replacing
 from autogaze.video.reader import Video

@@ -101,6 +101,7 @@ KNOWN = {
         "SiglipVisionConfig",
     ],
     "autogaze.datasets": ["VideoFolder", "collate"],
+    "autogaze.datasets.video_folder": ["VideoFolder"],
     "autogaze.datasets.collate": ["collate_fn", "process_gazing_info"],
     "autogaze.datasets.video_utils": [
         "get_relative_video_path",

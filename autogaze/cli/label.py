@@ -163,7 +163,7 @@ class LabelCommand(Command):
             TrainingError: no clips, or options that do not fit them.
             CheckpointError: no VideoMAE.
         """
-        from autogaze.datasets.video_folder import Window
+        from autogaze.datasets.video_windows import Window
         from autogaze.labelling.label import LabelSettings, clips_of, find_clips
         from autogaze.training.mixture import DatasetFile
 

@@ -1,6 +1,6 @@
 """Training clips; `VideoFolder` and the module `collate` are what AutoGaze's users import."""
 
 from autogaze.datasets import collate
-from autogaze.datasets.published import VideoFolder
+from autogaze.datasets.video_folder import VideoFolder
 
 __all__ = ["VideoFolder", "collate"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
 from autogaze.datasets.labels import LabelFile, short_name
-from autogaze.datasets.video_folder import find_files
+from autogaze.datasets.video_windows import find_files
 from autogaze.errors import TrainingError, VideoError
 from autogaze.utils.seeding import seeded
 from autogaze.video.stills import read_first

@@ -1,317 +1,291 @@
-"""Clips of video files, below folders with `train/` and `val/` as in AutoGaze."""
+"""`VideoFolder` as AutoGaze's users know it: its arguments in their order, and items that are dicts.
+
+Trainings of the package's own read videos by `autogaze.datasets.video_windows`.
+"""
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from autogaze.datasets.augmentation import Augmentation, augment
-from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
-from autogaze.datasets.decoding import Decoder, OpenVideo, choose_decoder, square
-from autogaze.datasets.labels import LabelFile, short_name, window_name
+from autogaze.datasets.augmentation import ResizedCrop, crop
+from autogaze.datasets.decoding import choose_decoder
+from autogaze.datasets.labels import label_paths, read_entries, short_name, shortened
 from autogaze.errors import TrainingError, VideoError
-from autogaze.utils.seeding import integer, seeded
 
 log = logging.getLogger("autogaze.datasets")
 
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".gif")
+SPLITS = ("train", "val")
+CROP_OPTIONS = ("scale_min", "scale_max", "ratio_min", "ratio_max")
 
 
-@dataclass(frozen=True)
-class Window:
-    """Temporal windows: how clips are cut out of videos.
+class VideoFolder(Dataset):
+    """One clip of every video that lies in `root/<split>/`, as dicts.
 
-    Args:
-        clip_len: frames per clip.
-        stride: from one frame of a clip to the next, in frames of the video.
-        random: the clip's start is drawn anew in every epoch; else it is the first frame.
-        every: all consecutive clips of a video, not only the first.
+    An item, which `autogaze.datasets.collate.collate_fn` joins to batches, holds
 
-    Raises:
-        TrainingError: numbers below 1, or both `random` and `every`.
-    """
+    - `video`: (T, 3, h, w), what `gaze_transform` made of the frames; uint8 where that is None;
+    - `video_for_task`: the same by `task_transform`;
+    - `is_valid`: False where the video cannot be read, which is logged: both are then empty, and
+      `collate_fn` leaves the item out;
+    - `video_path`: of the file;
+    - `gt_gazing_info`: its labels, `gazing_pos` and `task_losses`, as in the label file; or [].
 
-    clip_len: int = 16
-    stride: int = 1
-    random: bool = False
-    every: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("clip_len", "stride"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.random and self.every:
-            raise TrainingError("windows are either random or consecutive, not both")
-
-    @property
-    def span(self) -> int:
-        """Frames of the video from the clip's first to its last, both included."""
-        return (self.clip_len - 1) * self.stride + 1
-
-    def starts(self, num_frames: int) -> range:
-        """First frames of the consecutive clips of a video, at least one."""
-        return range(0, max(1, num_frames - self.span + 1), self.clip_len * self.stride)
-
-    def draw(self, num_frames: int, generator: torch.Generator) -> int:
-        """First frame of a random clip."""
-        return integer(generator, max(1, num_frames - self.span + 1))
-
-
-class VideoClip(NamedTuple):
-    """A clip of a video: the file and the first frame."""
-
-    path: Path
-    start: int = 0
-
-    @property
-    def name(self) -> str:
-        """Name in label files."""
-        return window_name(short_name(self.path), self.start)
-
-
-class VideoClips(NamedClips):
-    """A dataset of given clips of videos.
+    What is random is drawn from NumPy's and PyTorch's global generators.
 
     Args:
-        clips: files and first frames; with a random window the files alone count.
-        window: how they are cut.
-        side: of a frame in pixels (see `square`).
-        decoder: see `choose_decoder`.
-        augmentation: random changes of the clips.
-        labels: of all clips.
-        seed: of all random numbers.
-        cache: decode all videos now and keep them in memory, 3 * side^2 bytes per frame.
-    """
-
-    def __init__(
-        self,
-        clips: Sequence[VideoClip],
-        *,
-        window: Window,
-        side: int,
-        decoder: Decoder,
-        augmentation: Augmentation | None = None,
-        labels: LabelFile | None = None,
-        seed: int = 0,
-        cache: bool = False,
-    ) -> None:
-        self.clips = clips
-        self.window = window
-        self.side = side
-        self.decoder = decoder
-        self.augmentation = augmentation
-        self.labels = labels
-        self.seed = seed
-        paths = list(dict.fromkeys(clip.path for clip in clips))
-        self.cached = _cache(paths, side, decoder) if cache else {}
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def name(self, number: int) -> str:
-        """Name of a clip in label files."""
-        return self.clips[number].name
-
-    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
-        epoch, index = ClipKey.of(key)
-        clip = self.clips[index]
-        start = clip.start
-        generator = seeded("video", self.seed, epoch, index)
-        try:
-            video = self.cached.get(clip.path) or self.decoder(clip.path)
-            if self.window.random and video.num_frames:
-                start = self.window.draw(video.num_frames, generator)
-            frames = read_clip(video, start, self.window, self.side)
-        except (VideoError, OSError) as error:
-            return UnreadableClip(clip.name, str(error))
-        if self.augmentation is not None:
-            frames = augment(frames, self.augmentation, generator)
-        labels = None if self.labels is None else self.labels[clip.name]
-        return TrainingClip(frames, clip.name, labels)
-
-
-class VideoFolder(VideoClips):
-    """Clips of the videos below `root/<split>/` of several roots.
-
-    Args:
-        roots: folders with `train/` and `val/`.
-        split: which of them.
-        window: how clips are cut; the first of every video by default.
-        side, augmentation, seed, cache: see `VideoClips`; labelled clips are not augmented.
-        labels: gaze labels; the labelled clips, and no others, are used.
-        decoder: `pyav`, `opencv`, or `auto`, PyAV where it is installed.
-        stream: number of the video stream of every file; None for the default one.
-
-    Raises:
-        TrainingError: no videos, labels for other videos or clips of another length, or
-            labels with random windows or augmentation.
-    """
-
-    def __init__(
-        self,
-        roots: Sequence[str | Path],
-        split: str = "train",
-        *,
-        window: Window | None = None,
-        side: int = 224,
-        augmentation: Augmentation | None = None,
-        labels: LabelFile | None = None,
-        seed: int = 0,
-        decoder: str = "auto",
-        cache: bool = False,
-        stream: int | None = None,
-    ) -> None:
-        window = window or Window()
-        folders = [Path(root) / split for root in roots]
-        paths = find_files([folder for folder in folders if os.path.isdir(folder)], VIDEOS)
-        if not paths:
-            places = ", ".join(map(str, folders))
-            raise TrainingError(f"no videos ({' '.join(VIDEOS)}) in {places or 'no folder'}")
-        chosen = choose_decoder(decoder, stream)
-        if labels is None:
-            clips = find_windows(paths, window, chosen)
-        elif window.random or augmentation is not None:
-            raise TrainingError(
-                "gaze labels belong to fixed clips: use dataset.random_sample_frame=False "
-                "and no augmentation with them"
-            )
-        else:
-            clips = _labelled(paths, window, labels)
-            names = [short_name(path) for path in paths]
-            self.coverage = labels.coverage(names, [short_name(clip.path) for clip in clips])
-        super().__init__(
-            clips,
-            window=window,
-            side=side,
-            decoder=chosen,
-            augmentation=augmentation,
-            labels=labels,
-            seed=seed,
-            cache=cache,
-        )
-
-
-def find_files(roots: Sequence[str | Path], endings: Sequence[str]) -> list[Path]:
-    """All files below some folders with one of the endings, each once, sorted; no hidden files."""
-    found = {
-        path
-        for root in roots
-        for path in Path(root).rglob("*")
-        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
-    }
-    return sorted(found)
-
-
-def find_windows(paths: Sequence[Path], window: Window, decoder: Decoder) -> list[VideoClip]:
-    """The clips of some videos: the first of each, or all consecutive ones.
-
-    Frames are counted by the header or else by decoding. An unreadable video gives one clip,
-    so that reading it reports why.
-    """
-    if not window.every:
-        return [VideoClip(path) for path in paths]
-    clips = []
-    for path in paths:
-        try:
-            video = decoder(path)
-            num_frames = video.num_frames or sum(1 for _ in video.frames())
-        except (VideoError, OSError):
-            num_frames = 0
-        clips += [VideoClip(path, start) for start in window.starts(num_frames)]
-    return clips
-
-
-def _labelled(paths: Sequence[Path], window: Window, labels: LabelFile) -> list[VideoClip]:
-    """The clips that a label file names, found without opening a video."""
-    by_name: dict[str, Path] = {}
-    clips: list[VideoClip] = []
-    for path in paths:
-        name = short_name(path)
-        starts = labels.starts(name)
-        if starts and by_name.setdefault(name, path) != path:
-            raise TrainingError(
-                f"{labels.path} labels {name}, which is the name of {by_name[name]} and of "
-                f"{path}: rename one of their folders, and label again"
-            )
-        clips += [VideoClip(path, start) for start in starts]
-    if not clips:
-        raise labels.none_of([short_name(path) for path in paths])
-    labels.check_length((clip.name for clip in clips), window.clip_len)
-    return clips
-
-
-def read_clip(video: OpenVideo, start: int, window: Window, side: int) -> UInt8[Tensor, "T 3 S S"]:
-    """The frames of one clip; a video that is too short repeats its last frame.
-
-    Raises:
-        VideoError: damaged, or without frame `start`.
-    """
-    frames = [
-        square(torch.from_numpy(pixels).permute(2, 0, 1), side)
-        for number, pixels in enumerate(video.frames(start, start + window.span - 1))
-        if number % window.stride == 0
-    ]
-    return torch.stack(frames + frames[-1:] * (window.clip_len - len(frames)))
-
-
-@dataclass(frozen=True)
-class CachedVideo(OpenVideo):
-    """A video in memory, decoded and resized once.
+        root: folders with `train/` and `val/`: separated by commas, or a list. The videos of each are
+            sorted; those in deeper folders are left out.
+        split: "train" or "val".
+        gt_gazing_pos_paths: label files by split, or those of this one (see
+            `autogaze.datasets.labels.label_paths`). Videos without a label are left out.
+        random_sample_frame: clips start at random frames, in both splits.
+        train_data_aug: of the split "train", a mapping or an object with attributes: `aug_type`, which is
+            "random_resized_crop" or None, and under that name the options of `ResizedCrop`. Crops
+            are the same in both videos, and of the size of `gaze_transform` (else `task_transform`).
+        gaze_transform, task_transform: image processors, or functions of one PIL image; see
+            `autogaze.datasets.video_utils.transform_video_for_pytorch`.
+        clip_len: frames per clip, T.
+        frame_sample_rate: a clip spans clip_len * frame_sample_rate frames of the video; see
+            `autogaze.datasets.video_utils.sample_frame_indices`.
+        video_ext: endings of the files.
 
     Attributes:
-        path: its file.
-        squares: all frames that could be decoded.
-        num_frames: of its header, so that random clips are the same as without a cache.
-        damage: the error that ended decoding, if any.
+        data: paths of the videos.
+        gt_gazing_pos_dict: labels by the last three parts of a path.
+
+    Raises:
+        TrainingError: a `ValueError`: no such folder or split, no videos, labels for other videos, or
+            labels with random clips or crops, which they do not fit.
     """
 
-    path: Path
-    squares: UInt8[Tensor, "N S S 3"]
-    num_frames: int | None = None  # type: ignore[misc]  # a field in the property's place
-    damage: str | None = None
+    name = "VideoFolder"
 
-    @classmethod
-    def decode(cls, path: Path, side: int, decoder: Decoder) -> "CachedVideo":
-        """Decode a whole file, or up to its first error."""
-        squares: list[Tensor] = []
-        num_frames, damage = None, None
+    def __init__(
+        self,
+        root: str | Path | Sequence[str | Path],
+        split: str = "train",
+        gt_gazing_pos_paths: Any = None,
+        random_sample_frame: bool = False,
+        train_data_aug: Any = None,
+        gaze_transform: Callable[..., Any] | None = None,
+        task_transform: Callable[..., Any] | None = None,
+        clip_len: int = 64,
+        frame_sample_rate: float = 1,
+        video_ext: str | Sequence[str] = ".mp4",
+    ) -> None:
+        if split not in SPLITS:
+            raise TrainingError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        if clip_len < 1 or not frame_sample_rate > 0:
+            raise TrainingError(
+                "clip_len must be at least 1 and frame_sample_rate above 0, got "
+                f"{clip_len} and {frame_sample_rate}"
+            )
+        self.split = split
+        self.clip_len, self.frame_sample_rate = clip_len, frame_sample_rate
+        self.video_ext = video_ext
+        self.random_sample_frame = random_sample_frame
+        self.gaze_transform, self.task_transform = gaze_transform, task_transform
+        self.train_data_aug = train_data_aug
+        self.roots = _roots(root)
+        self.data = _videos(self.roots, split, video_ext)
+        self.data_aug = None
+        if split == "train":
+            self.data_aug = _augmentation(train_data_aug, gaze_transform or task_transform)
+        self.gt_gazing_pos_paths = _label_paths(gt_gazing_pos_paths, split)
+        self.gt_gazing_pos_dict = _labels(self.gt_gazing_pos_paths)
+        if self.gt_gazing_pos_paths:
+            self.data = self._labelled()
+        self.decoder = choose_decoder("pyav")
+
+    def _labelled(self) -> list[str]:
+        """The videos that have labels."""
+        if self.random_sample_frame or self.data_aug is not None:
+            raise TrainingError(
+                "gaze labels belong to fixed clips: give random_sample_frame=False and no "
+                "train_data_aug with them"
+            )
+        names = [short_name(Path(path)) for path in self.data]
+        found = {
+            name: path
+            for name, path in zip(names, self.data, strict=True)
+            if name in self.gt_gazing_pos_dict
+        }
+        if not found:
+            raise TrainingError(
+                f"{self.gt_gazing_pos_paths[0]} labels none of the {len(names)} videos found, such as "
+                f"{names[0]}, but {next(iter(self.gt_gazing_pos_dict))}; a video is known by the last "
+                "three parts of its path"
+            )
+        labelled = [name for name in names if name in found]
+        twice = sorted({name for name in found if labelled.count(name) > 1})
+        if twice:
+            raise TrainingError(
+                f"{twice[0]} is the name of several videos, and of one label: rename one of their folders"
+            )
+        return list(found.values())
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        path = self.data[idx]
+        video = task_video = torch.empty(0, 3, 0, 0)
+        is_valid = True
         try:
-            video = decoder(path)
-            num_frames = video.num_frames
-            for pixels in video.frames():
-                frame = square(torch.from_numpy(pixels).permute(2, 0, 1), side)
-                squares.append(frame.permute(1, 2, 0))
+            frames = self._read(Path(path))
         except (VideoError, OSError) as error:
-            damage = str(error)
-        empty = torch.empty(0, side, side, 3, dtype=torch.uint8)
-        return cls(path, torch.stack(squares) if squares else empty, num_frames, damage)
+            log.warning("%s is left out: %s", path, error)
+            is_valid = False
+        else:
+            video, task_video = self._transformed(frames)
+        return {
+            "video": video,
+            "video_for_task": task_video,
+            "is_valid": is_valid,
+            "video_path": path,
+            # A copy, since users' collate functions pad these lists in place.
+            "gt_gazing_info": deepcopy(self.gt_gazing_pos_dict.get(short_name(Path(path)), [])),
+        }
 
-    def frames(
-        self, first: int = 0, last: int | None = None
-    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        available = len(self.squares)
-        if self.damage is not None and (last is None or last >= available):
-            raise VideoError(self.damage)
-        if first >= available:
-            raise VideoError(f"{self.path}: has {available} frames, none from number {first} on")
-        for frame in self.squares[first : None if last is None else last + 1]:
-            yield frame.numpy()
+    def _read(self, path: Path) -> UInt8[np.ndarray, "T H W 3"]:
+        # PyAV comes with this module, and training on decoded frames does without.
+        from autogaze.datasets.video_utils import sample_frame_indices
+
+        video = self.decoder(path)
+        if not video.num_frames:
+            raise VideoError(f"{path}: has no frames")
+        chosen = sample_frame_indices(
+            self.clip_len, self.frame_sample_rate, video.num_frames, self.random_sample_frame
+        ).tolist()
+        first, wanted = chosen[0], set(chosen)
+        # Read to the end where the clip does, so that damage there is found.
+        last = chosen[-1] if chosen[-1] < video.num_frames - 1 else None
+        frames = {
+            number: pixels
+            for number, pixels in enumerate(video.frames(first, last), first)
+            if number in wanted
+        }
+        if len(frames) < len(wanted):
+            raise VideoError(f"{path}: frame {chosen[-1]} of {video.num_frames} cannot be decoded")
+        return np.stack([frames[number] for number in chosen])
+
+    def _transformed(
+        self, frames: UInt8[np.ndarray, "T H W 3"]
+    ) -> tuple[Num[Tensor, "T 3 h w"], Num[Tensor, "T 3 h2 w2"]]:
+        """Both videos."""
+        from autogaze.datasets.video_utils import transform_video_for_pytorch
+
+        videos = [
+            torch.from_numpy(frames).permute(0, 3, 1, 2)
+            if transform is None
+            else transform_video_for_pytorch(frames, transform)
+            for transform in (self.gaze_transform, self.task_transform)
+        ]
+        if self.data_aug is not None:
+            if videos[0].shape != videos[1].shape:
+                raise TrainingError(
+                    "gaze_transform and task_transform must give frames of one size for "
+                    f"train_data_aug, got {tuple(videos[0].shape)} and {tuple(videos[1].shape)}"
+                )
+            videos = list(self.data_aug(torch.cat(videos)).chunk(2))
+        return videos[0], videos[1]
+
+    def check_dataset_is_not_random(self) -> bool:
+        """Whether the first clip is the same whenever it is read, as labels need it."""
+        first = self[0]["video"]
+        return all(torch.equal(first, self[0]["video"]) for _ in range(5))
 
 
-def _cache(paths: Sequence[Path], side: int, decoder: Decoder) -> dict[Path, CachedVideo]:
-    """Whole videos decoded into memory, several at a time."""
-    log.info("decoding %d videos into memory", len(paths))
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        videos = list(threads.map(partial(CachedVideo.decode, side=side, decoder=decoder), paths))
-    num_bytes = sum(video.squares.nbytes for video in videos)
-    log.info("%d videos take %.2f GB of memory", len(paths), num_bytes / 1e9)
-    return dict(zip(paths, videos, strict=True))
+def _roots(root: str | Path | Sequence[str | Path]) -> list[str]:
+    names = root.split(",") if isinstance(root, str) else [root] if isinstance(root, Path) else root
+    return [str(Path(str(name).strip()).expanduser()) for name in names if str(name).strip()]
+
+
+def _videos(roots: Sequence[str], split: str, endings: str | Sequence[str]) -> list[str]:
+    """Paths of the videos of each root, sorted."""
+    wanted = (endings,) if isinstance(endings, str) else tuple(endings)
+    folders = [Path(root) / split for root in roots]
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise TrainingError(f"root: {folder} is no folder")
+    found = [
+        str(path)
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path.name.endswith(wanted) and path.is_file() and not path.name.startswith(".")
+    ]
+    if not found:
+        places = ", ".join(map(str, folders)) or "no folder"
+        raise TrainingError(f"no videos ({' '.join(wanted)}) in {places}; see video_ext")
+    return found
+
+
+def _label_paths(given: Any, split: str) -> list[Path]:
+    paths = given.get(split) if isinstance(given, Mapping) else given
+    return label_paths(paths) if paths else []
+
+
+def _labels(paths: Sequence[Path]) -> dict[str, Any]:
+    """Labels by the last three parts of a name; of clips in several files, the last."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        for name, entry in read_entries(path).items():
+            frames = entry.get("gazing_pos") if isinstance(entry, dict) else None
+            if not isinstance(frames, list) or not all(isinstance(ids, list) for ids in frames):
+                raise TrainingError(
+                    f"{path}: {name} must hold gazing_pos, a list of ids per frame, got {entry!r:.80}"
+                )
+            found[shortened(name)] = entry
+    return found
+
+
+def _augmentation(given: Any, transform: Any) -> "RandomResizedCrop | None":
+    """What `train_data_aug` asks for."""
+    kind = None if given is None else _of(given, "aug_type")
+    if kind in (None, ""):
+        return None
+    if kind != "random_resized_crop":
+        raise TrainingError(f"train_data_aug.aug_type must be random_resized_crop, got {kind!r}")
+    options = _of(given, kind) or {}
+    values = {name: _of(options, name) for name in CROP_OPTIONS}
+    if isinstance(options, Mapping) and (wrong := sorted(options.keys() - values.keys())):
+        raise TrainingError(
+            f"train_data_aug.{kind}.{wrong[0]} is unknown; known are {', '.join(values)}"
+        )
+    cropped = ResizedCrop(**{name: value for name, value in values.items() if value is not None})
+    size = getattr(transform, "size", None)
+    if (edge := _of(size, "shortest_edge")) is not None:
+        return RandomResizedCrop(cropped, (int(edge), int(edge)))
+    height, width = _of(size, "height"), _of(size, "width")
+    if height is None or width is None:
+        raise TrainingError(
+            "train_data_aug needs the size of the frames: a gaze_transform or task_transform whose "
+            f"size has shortest_edge, or height and width, got {size!r}"
+        )
+    return RandomResizedCrop(cropped, (int(height), int(width)))
+
+
+def _of(options: Any, name: str) -> Any:
+    """A value of a mapping or of an object's attributes; None where there is none."""
+    return options.get(name) if isinstance(options, Mapping) else getattr(options, name, None)
+
+
+class RandomResizedCrop:
+    """The same random crop of all frames, resized."""
+
+    def __init__(self, settings: ResizedCrop, size: tuple[int, int]) -> None:
+        self.settings, self.size = settings, size
+
+    def __call__(self, frames: Num[Tensor, "T 3 H W"]) -> Num[Tensor, "T 3 h w"]:
+        generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        height, width = frames.shape[-2:]
+        return crop(frames, self.settings.draw(height, width, generator), self.size, generator)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.clips import Clips
-from autogaze.datasets.video_folder import VIDEOS, find_files
+from autogaze.datasets.video_windows import VIDEOS, find_files
 from autogaze.errors import EncoderError, VideoError
 from autogaze.evaluation.bootstrap import Estimate, estimate
 from autogaze.evaluation.encoders import MeasuredEncoder

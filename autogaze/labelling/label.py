@@ -17,7 +17,7 @@ from autogaze.clips import frame_caps
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
 from autogaze.datasets.decoded import DecodedClips
 from autogaze.datasets.decoding import choose_decoder
-from autogaze.datasets.video_folder import VIDEOS, VideoClips, Window, find_files, find_windows
+from autogaze.datasets.video_windows import VIDEOS, VideoClips, Window, find_files, find_windows
 from autogaze.errors import TrainingError, VideoError
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.search import CanvasSearcher, Searcher

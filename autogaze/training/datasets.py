@@ -20,7 +20,7 @@ from autogaze.datasets.decoded import DecodedClips
 from autogaze.datasets.drawn import PictureClips
 from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
-from autogaze.datasets.video_folder import VideoFolder, Window
+from autogaze.datasets.video_windows import VideoWindows, Window
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.label import GreedyLabelled, GreedyOptions
@@ -144,7 +144,7 @@ class FolderConfig(DatasetConfig):
 
 @dataclass(frozen=True)
 class VideoFolderConfig(FolderConfig):
-    """`video_folder`: videos below `root/train` and `root/val` (see `VideoFolder`).
+    """`video_folder`: videos below `root/train` and `root/val` (see `VideoWindows`).
 
     Args:
         random_sample_frame: training clips start at random frames; else they are fixed.
@@ -172,7 +172,7 @@ class VideoFolderConfig(FolderConfig):
         trains = split == "train"
         random = self.random_sample_frame and trains
         every = self.windows == "all" and not random
-        return VideoFolder(
+        return VideoWindows(
             self.roots(),
             split,
             window=Window(self.clip_len, self.stride, random, every),

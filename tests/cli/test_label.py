@@ -16,7 +16,7 @@ from autogaze.cli.app import app
 from autogaze.datasets.clip import TrainingClip
 from autogaze.datasets.decoded import save_decoded
 from autogaze.datasets.labels import LabelFile
-from autogaze.datasets.video_folder import VideoFolder, Window
+from autogaze.datasets.video_windows import VideoWindows, Window
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -86,7 +86,7 @@ def test_every_window_of_a_video(call, videos):
     assert list(first.clips) == ["set/train/a.mp4"]
     assert first["set/train/a.mp4"] == windows["set/train/a.mp4"]
     # The second one is labelled as what it shows.
-    folder = VideoFolder([videos.parent], window=Window(3), labels=windows)
+    folder = VideoWindows([videos.parent], window=Window(3), labels=windows)
     clip = folder[1]
     lengths = torch.tensor([[len(ids) for ids in clip.labels.ids]])
     gaze = Gaze(PatchPyramid(), torch.tensor(sum(clip.labels.ids, ())), lengths)

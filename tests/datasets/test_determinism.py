@@ -11,7 +11,7 @@ from autogaze.datasets.composed import ComposedClips, CompositionSettings
 from autogaze.datasets.decoded import DecodedClips, save_decoded
 from autogaze.datasets.mixture import MixedClips
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
-from autogaze.datasets.video_folder import VideoFolder, Window
+from autogaze.datasets.video_windows import VideoWindows, Window
 from tests.clips import make_video
 from tests.datasets.pictures import make_pictures, some_frames
 
@@ -44,7 +44,7 @@ def build(kind, folder, seed=0):
         return DecodedClips(paths, augmentation=Augmentation(), seed=seed)
     if kind == "videos":
         window = Window(T, random=True)
-        return VideoFolder([folder / "videos"], window=window, side=SIDE, seed=seed)
+        return VideoWindows([folder / "videos"], window=window, side=SIDE, seed=seed)
     parts = [build("camera", folder), build("procedural", folder)]
     return MixedClips(parts, [1, 2], num_clips=12, seed=seed)
 

@@ -12,7 +12,7 @@ from autogaze.datasets.clip import ClipKey, GazeLabels, LabelCoverage, TrainingC
 from autogaze.datasets.decoded import DecodedClips, save_decoded
 from autogaze.datasets.labels import LabelFile, window_name
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
-from autogaze.datasets.video_folder import VideoFolder, Window
+from autogaze.datasets.video_windows import VideoWindows, Window
 from autogaze.errors import OutputError, TrainingError
 from tests.clips import make_video
 from tests.datasets.pictures import some_frames
@@ -134,12 +134,12 @@ def label_file(*names, frames=2):
 
 def test_only_labelled_videos_are_used(videos):
     labels = label_file("set/train/b.mp4", "set/train/z.mp4")
-    folder = VideoFolder([videos], window=Window(2), side=32, labels=labels)
+    folder = VideoWindows([videos], window=Window(2), side=32, labels=labels)
     assert len(folder) == 1
     assert folder[ClipKey(0, 0)].name == "set/train/b.mp4"
     assert folder[ClipKey(0, 0)].labels == labels["set/train/b.mp4"]
     assert folder.coverage == LabelCoverage("labels.json", 2, 1, "set/train/a.mp4")
-    assert VideoFolder([videos], window=Window(2), side=32).coverage is None
+    assert VideoWindows([videos], window=Window(2), side=32).coverage is None
 
 
 def test_a_name_of_two_videos_is_refused(videos, tmp_path):
@@ -148,8 +148,8 @@ def test_a_name_of_two_videos_is_refused(videos, tmp_path):
     make_video(other / "b.mp4", 4)
     roots = [videos, tmp_path / "other" / "set"]
     with pytest.raises(TrainingError, match=r"labels\.json .*\bset/train/b\.mp4\b.*/other/set"):
-        VideoFolder(roots, window=Window(2), labels=label_file("set/train/b.mp4"))
-    folder = VideoFolder(roots, window=Window(2), labels=label_file("set/train/a.mp4"))
+        VideoWindows(roots, window=Window(2), labels=label_file("set/train/b.mp4"))
+    folder = VideoWindows(roots, window=Window(2), labels=label_file("set/train/a.mp4"))
     assert (len(folder), folder.coverage.found, folder.coverage.labelled) == (1, 3, 1)
 
 
@@ -158,23 +158,23 @@ def test_labels_that_do_not_fit_are_refused(videos):
         TrainingError,
         match=r"\b2\b.*\bset/train/a\.mp4\b.*\bx/y/z\.mp4\b.*`autogaze label`",
     ):
-        VideoFolder([videos], window=Window(2), labels=label_file("x/y/z.mp4"))
+        VideoWindows([videos], window=Window(2), labels=label_file("x/y/z.mp4"))
     labels = label_file("set/train/b.mp4", frames=3)
     with pytest.raises(TrainingError, match=r"\bb\.mp4\b.*\b3 frames.*\b2\b"):
-        VideoFolder([videos], window=Window(2), labels=labels)
+        VideoWindows([videos], window=Window(2), labels=labels)
     with pytest.raises(TrainingError, match="random_sample_frame=False"):
-        VideoFolder([videos], window=Window(2, random=True), labels=label_file("set/train/b.mp4"))
+        VideoWindows([videos], window=Window(2, random=True), labels=label_file("set/train/b.mp4"))
 
 
 def test_every_labelled_window_is_a_clip(videos):
     names = ["set/train/a.mp4#2", "set/train/a.mp4", "set/train/b.mp4#1"]
     labels = label_file(*names)
     assert [window_name("set/train/a.mp4", start) for start in (0, 2)] == [names[1], names[0]]
-    folder = VideoFolder([videos], window=Window(2), side=32, labels=labels)
+    folder = VideoWindows([videos], window=Window(2), side=32, labels=labels)
     assert [folder[number].name for number in range(len(folder))] == [names[1], names[0], names[2]]
     assert [folder.name(number) for number in range(3)] == [names[1], names[0], names[2]]
     assert folder.coverage == LabelCoverage("labels.json", 2, 2)
-    whole = VideoFolder([videos], window=Window(4), side=32)
+    whole = VideoWindows([videos], window=Window(4), side=32)
     for number, (video, start) in enumerate([(0, 0), (0, 2), (1, 1)]):
         assert torch.equal(folder[number].frames, whole[video].frames[start : start + 2])
         assert folder[ClipKey(3, number)].labels is labels[folder.name(number)]

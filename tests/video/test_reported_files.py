@@ -12,8 +12,8 @@ from PIL import Image
 
 from autogaze.cli.app import app
 from autogaze.datasets.decoding import PyAVVideo
-from autogaze.datasets.video_folder import VideoFolder, Window
 from autogaze.datasets.video_utils import read_video_pyav
+from autogaze.datasets.video_windows import VideoWindows, Window
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.gaze import Gaze
 from autogaze.pipeline import GazedVideo
@@ -365,7 +365,7 @@ def test_hidden_frames_are_not_counted(trimmed, capsys):
 
 @pytest.mark.parametrize("window", [Window(8, random=True), Window(8, every=True), Window(27)])
 def test_training_windows_lie_in_what_is_shown(trimmed, folder, window):
-    clips = VideoFolder([folder / "cut"], "train", window=window, side=32)
+    clips = VideoWindows([folder / "cut"], "train", window=window, side=32)
     assert len(clips) == (3 if window.every else 1)
     from autogaze.datasets.clip import ClipKey, TrainingClip
 

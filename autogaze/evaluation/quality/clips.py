@@ -21,7 +21,7 @@ from autogaze.datasets.composed import ComposedClips, CompositionSettings
 from autogaze.datasets.decoding import Decoder, choose_decoder
 from autogaze.datasets.drawn import PICTURES
 from autogaze.datasets.labels import short_name, window_name
-from autogaze.datasets.video_folder import VIDEOS, Window, find_files, read_clip
+from autogaze.datasets.video_windows import VIDEOS, Window, find_files, read_clip
 from autogaze.errors import VideoError
 from autogaze.utils.seeding import seeded
 
