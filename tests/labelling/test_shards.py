@@ -139,6 +139,29 @@ def test_finished_files_are_not_overwritten(out):
     check_new(out)
 
 
+@pytest.mark.parametrize("line", ["null", "[]", "3", '"text"', "{}", '{"settings": null}'])
+def test_a_journal_that_begins_with_something_else_is_named(out, line):
+    with shard_writer(out, Shard(1, 1)) as writer:
+        path = writer.path
+    path.write_text(line + "\n")
+    with pytest.raises(TrainingError, match=path.name):
+        shard_writer(out, Shard(1, 1)).__enter__()
+    with pytest.raises(TrainingError, match=path.name):
+        merge(out)
+
+
+@pytest.mark.parametrize("name", ["1-of-x.jsonl", "x-of-1.jsonl", "1-of-0.jsonl", "2-of-1.jsonl"])
+def test_a_file_that_is_named_like_no_shard_is_named(out, name):
+    with shard_writer(out, Shard(1, 1)) as writer:
+        writer.add("a", LABELS)
+        writer.finish()
+        path = writer.path
+    path.with_name(name).write_text("{}\n")
+    with pytest.raises(TrainingError, match=name):
+        merge(out)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("text", ["3/2", "0/2", "1", "a/b", "1/", "-1/2"])
 def test_bad_shards(text):
     with pytest.raises(TrainingError, match=rf"'{text}'"):
