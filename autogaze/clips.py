@@ -5,7 +5,7 @@ tensor. `as_frames` is the one place that takes all of them, and that says what 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,8 @@ class Clips:
 
     frames: Shaped[Tensor, "B T 3 S S"]  # also taken: all that `as_frames` takes
     motion: Float[Tensor, "B T g g"] | None = None
+    # Set by `check_range`, so that values are looked at once; parts of clips inherit it.
+    _in_range: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         frames = as_frames(self.frames).detach()
@@ -148,25 +150,32 @@ class Clips:
     def check_range(self) -> None:
         """Raise `SelectorError` unless values are finite and lie in [0, 1], or are uint8."""
         frames = self.frames
-        if frames.dtype == torch.uint8 or not frames.numel():
+        if self._in_range or frames.dtype == torch.uint8 or not frames.numel():
             return
         low, high = (float(value) for value in frames.float().aminmax())
         if not (low >= -1e-4 and high <= 1 + 1e-4):
             raise SelectorError(
                 f"frames must be finite and lie in [0, 1] (or be uint8), got {low:g} to {high:g}"
             )
+        object.__setattr__(self, "_in_range", True)
 
     def frame(self, index: int) -> "Clips":
         """One frame of every clip."""
         motion = None if self.motion is None else self.motion[:, index : index + 1]
-        return Clips(self.frames[:, index : index + 1], motion)
+        return self._part(self.frames[:, index : index + 1], motion)
 
     def split(self, size: int) -> "list[Clips]":
         """The same clips, at most `size` at a time."""
         frames = self.frames.split(size)
-        if self.motion is None:
-            return [Clips(part) for part in frames]
-        return [Clips(*both) for both in zip(frames, self.motion.split(size), strict=True)]
+        motion = [None] * len(frames) if self.motion is None else self.motion.split(size)
+        return [self._part(*both) for both in zip(frames, motion, strict=True)]
+
+    def _part(self, frames: Tensor, motion: Tensor | None) -> "Clips":
+        """A part of these clips, not checked again: for a frame that takes as long as choosing."""
+        part = object.__new__(Clips)
+        for name, value in (("frames", frames), ("motion", motion), ("_in_range", self._in_range)):
+            object.__setattr__(part, name, value)
+        return part
 
 
 def _motion(motion: Any, shape: tuple[int, ...]) -> Float[Tensor, "B T g g"]:

@@ -64,9 +64,11 @@ class Gaze:
 
     def __post_init__(self) -> None:
         check_fields(self.pyramid, self.ids, self.lengths, self.ordered, self.metric, self.source)
-        with torch.inference_mode(False):  # a gaze is used in every mode, wherever it was made
-            ids = self.ids.clone() if self.ids.is_inference() else self.ids
-            object.__setattr__(self, "ids", ids.long())
+        ids = self.ids
+        if ids.is_inference() or (ids.dtype != torch.long and torch.is_inference_mode_enabled()):
+            with torch.inference_mode(False):  # a gaze is used in every mode, wherever it was made
+                ids = ids.clone().long()
+        object.__setattr__(self, "ids", ids.long())
         object.__setattr__(self, "lengths", self.lengths.long().cpu())
         lengths, total = self.lengths, self.ids.numel()
         impossible = lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= total
@@ -88,7 +90,10 @@ class Gaze:
     def _check_ids(self) -> None:
         """Raise `GeometryError` for ids out of range or twice in a frame, on any device."""
         vocabulary = self.pyramid.num_patches
-        slots = (self.frame_of_patch * vocabulary + self.ids).sort().values
+        slots = self.ids
+        if self.lengths.numel() > 1:
+            slots = self.frame_of_patch * vocabulary + slots
+        slots = slots.sort().values
         is_twice = slots[1:] == slots[:-1]
         # All three at once: a GPU is waited for only one time.
         low, high, twice = torch.stack([self.ids.min(), self.ids.max(), is_twice.sum()]).tolist()

@@ -176,6 +176,13 @@ def test_all_selectors_refuse_values_out_of_range(
         selector().select(frames, ratio=0.3)
     with pytest.raises(SelectorError):
         selector().select(Clips(frames), ratio=0.3)
+    for parts in (Clips(frames).frame(1), Clips(frames[:, 1:]).split(1)[0]):
+        with pytest.raises(SelectorError):
+            selector().stream(ratio=0.3).step(parts)
+    in_range = Clips(frames[:, :1])
+    in_range.check_range()  # which says nothing of other clips
+    with pytest.raises(SelectorError):
+        selector().stream(ratio=0.3).step(Clips(frames[:, 1:]))
 
 
 @pytest.mark.slow
