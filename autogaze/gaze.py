@@ -271,11 +271,8 @@ class Gaze:
         _check_joinable(gazes, "num_clips")
         if len(gazes) == 1:
             return gazes[0]
-        ids = [
-            gaze._ids(clip * gaze.num_frames, (clip + 1) * gaze.num_frames)
-            for clip in range(gazes[0].num_clips)
-            for gaze in gazes
-        ]
+        by_clip = [gaze.ids.split(gaze.lengths.sum(1).tolist()) for gaze in gazes]
+        ids = [part for parts in zip(*by_clip, strict=True) for part in parts]
         sources = [gaze.source for gaze in gazes if gaze.source is not None]
         source = Source.joined(sources) if len(sources) == len(gazes) else None
         return cls._joined(gazes, ids, dim=1, source=source)
