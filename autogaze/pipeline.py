@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, Unpack, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses, reconstruct
 from autogaze.source import Source
 from autogaze.utils.device import trim_memory
-from autogaze.video.chunks import ChunkReader, VideoChunk
+from autogaze.video.chunks import ChunkReader, VideoChunk, VideoOptions
 from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles
 
@@ -113,19 +113,12 @@ class ClipSelector(Protocol):
     ) -> Gaze: ...
 
 
-class GazeOptions(TypedDict, total=False):
+class GazeOptions(VideoOptions, total=False):
     """Options of `gaze_video` and `stream_video`; see `GazeStream`."""
 
     ratio: Ratio | None
     loss: float | None
-    tiles: str
-    max_tiles: int | None
-    fps: float | None
-    start: float | None
-    end: float | None
-    skip_corrupt: bool
     generator: torch.Generator | None
-    stream: int | None
 
 
 class GazeStream:
@@ -137,16 +130,11 @@ class GazeStream:
         ratio: cap per frame, as a share of all patches, in (0, 1].
         loss: stop a frame as soon as its loss is at most this, in units of the
             selector's metric. With neither, the selector's default.
-        tiles: layout of frames on square tiles: "resize" to a whole number of them, "pad" the
-            right and bottom ones, "one" tile for all, or "COLUMNSxROWS".
-        max_tiles: bound on tiles per frame; larger sources are resized to fit.
-        fps: frames sampled per second; None for every frame.
-        start, end: seconds from the start of the video.
-        skip_corrupt: skip frames that cannot be decoded.
         generator: source of randomness, for selectors that use any.
-        stream: number of the video stream; None for the default one, see `Video`.
         keep_canvas: keep the canvas of every chunk.
         preview: keep the whole frames too, their longer side at most this.
+        video: `tiles`, `max_tiles`, `fps`, `start`, `end`, `skip_corrupt` and `stream`, see
+            `autogaze.video.ChunkReader`.
 
     Attributes:
         info: the file's size, rate and formats.
@@ -165,16 +153,10 @@ class GazeStream:
         *,
         ratio: Ratio | None = None,
         loss: float | None = None,
-        tiles: str = "resize",
-        max_tiles: int | None = None,
-        fps: float | None = None,
-        start: float | None = None,
-        end: float | None = None,
-        skip_corrupt: bool = False,
         generator: torch.Generator | None = None,
-        stream: int | None = None,
         keep_canvas: bool = False,
         preview: int | None = None,
+        **video: Unpack[VideoOptions],
     ) -> None:
         self.path, self.selector = path, selector
         _, threshold = selector.settings(ratio, loss)
@@ -186,31 +168,24 @@ class GazeStream:
         self._reader = ChunkReader(
             path,
             side=pyramid.side,
-            tiles=tiles,
-            max_tiles=max_tiles,
             chunk=CHUNK,
-            fps=fps,
-            start=start,
-            end=end,
-            skip_corrupt=skip_corrupt,
             motion_grid=pyramid.grids[-1] if selector.needs_motion else None,
             preview=preview,
-            stream=stream,
+            **video,
         )
         self.info, self.grid = self._reader.info, self._reader.tiles
-        self._fps, self._range = fps, (start or 0.0, end)
 
     @property
     def fps(self) -> float:
         """Frames sampled per second; in videos of a variable rate, on average."""
-        return min(self.info.rate, self._fps or self.info.rate)
+        return min(self.info.rate, self._reader.range.fps or self.info.rate)
 
     @property
     def num_frames(self) -> int | None:
         """Estimated number of frames to be sampled; None if the file does not tell."""
         if self.info.num_frames is None:
             return None
-        start, end = self._range
+        start, end = self._reader.range.start or 0.0, self._reader.range.end
         if (start, end) == (0.0, None) and self.fps == self.info.rate:
             return self.info.num_frames
         duration = self.info.num_frames / self.info.rate

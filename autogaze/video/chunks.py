@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -44,26 +44,39 @@ class VideoChunk:
     pixels: UInt8[np.ndarray, "T h w 3"] | None = None
 
 
+class VideoOptions(TypedDict, total=False):
+    """Which frames of a video are looked at, and how they lie on tiles; see `ChunkReader`."""
+
+    tiles: str
+    max_tiles: int | None
+    fps: float | None
+    start: float | None
+    end: float | None
+    skip_corrupt: bool
+    stream: int | None
+
+
 class ChunkReader:
     """Iterates over the chunks of one video; every loop starts from the beginning.
 
     Args:
         path: a video or an image.
         side: pixels of a tile: the side of the selector's pyramid.
-        tiles: how frames are laid out on tiles; see `plan_tiles`.
-        max_tiles: bound on tiles per frame.
         chunk: frames per chunk; the last one may have fewer.
-        start: seconds; frames from there on.
-        end: seconds; frames before that.
-        fps: frames sampled per second; see `Video.frames`.
-        skip_corrupt: skip and count damaged frames, instead of raising.
         motion_grid: cells along each side of a tile's motion map (side // patch size); None
             for no motion.
         preview: also return the whole frames, their longer side at most this.
+        tiles: layout of frames on square tiles: "resize" to a whole number of them, "pad" the
+            right and bottom ones, "one" tile for all, or "COLUMNSxROWS"; see `plan_tiles`.
+        max_tiles: bound on tiles per frame; larger sources are resized to fit.
+        fps: frames sampled per second; None for every frame.
+        start, end: seconds from the start of the video.
+        skip_corrupt: skip and count frames that cannot be decoded, instead of raising.
         stream: number of the video stream; None for the default one, see `Video`.
 
     Attributes:
         info: the video's size, rate and formats.
+        range: of its frames, and their rate.
         tiles: the tiling of its frames.
         seconds_decode: time the last loop spent decoding and converting colours.
         seconds_tile: time it spent resizing, tiling and mapping motion. Both pass in the
@@ -79,22 +92,22 @@ class ChunkReader:
         path: str | Path,
         *,
         side: int = 224,
-        tiles: str = "resize",
         chunk: int = 16,
+        motion_grid: int | None = None,
+        preview: int | None = None,
+        tiles: str = "resize",
+        max_tiles: int | None = None,
         fps: float | None = None,
         start: float | None = None,
         end: float | None = None,
         skip_corrupt: bool = False,
-        motion_grid: int | None = None,
-        max_tiles: int | None = None,
-        preview: int | None = None,
         stream: int | None = None,
     ) -> None:
         if chunk < 1:
             raise VideoError(f"chunk must be at least 1 frame, got {chunk}")
         if preview is not None and preview < 1:
             raise VideoError(f"preview must be at least 1 pixel, got {preview}")
-        self._range = FrameRange(start, end, fps=fps)
+        self.range = FrameRange(start, end, fps=fps)
         self._video = Video(path, stream=stream)
         self.info: VideoInfo = self._video.info
         if motion_grid is not None:
@@ -121,9 +134,9 @@ class ChunkReader:
         self.seconds_decode = self.seconds_tile = 0.0
         frames = self._timed(
             self._video.frames(
-                start=self._range.start,
-                end=self._range.end,
-                fps=self._range.fps,
+                start=self.range.start,
+                end=self.range.end,
+                fps=self.range.fps,
                 skip_corrupt=self._skip_corrupt,
                 motion=self._motion_grid is not None,
             )
