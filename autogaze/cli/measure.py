@@ -239,7 +239,7 @@ def draw(path: Path, frames: "Tensor", gaze: "Gaze", output: "TaskOutput") -> No
 
     picture = task_picture(frames.float() / 255, gaze, output)
     with replacing(path) as temporary:
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
+        Image.fromarray(picture).save(temporary, format="PNG")
 
 
 def check_frames(video: "GazedVideo", chunk: "GazedChunk", canvas: "Tensor") -> None:

@@ -1,10 +1,10 @@
 """Videos of a gaze: the overlay on its source, and the canvas reconstruction."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from autogaze.geometry import PatchPyramid
@@ -21,7 +21,7 @@ from autogaze.rendering.painter import (
     INK,
     PANEL,
     Colour,
-    PatchMap,
+    draw_overlay,
     font,
     patch_maps,
     percent,
@@ -56,40 +56,6 @@ class ReconstructionVideo(VideoRendering):
     def draw(self, chunk: GazedChunk) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         for index in range(chunk.gaze.num_frames):
             yield stitched(chunk.canvas_frames[:, index], chunk.source.tiles, self.size)
-
-
-def draw_overlay(
-    frame: UInt8[np.ndarray, "H W 3"],
-    chosen: Sequence[Bool[np.ndarray, " _"]],
-    maps: Sequence[PatchMap],
-    colours: UInt8[np.ndarray, "scales 3"],
-) -> UInt8[np.ndarray, "H W 3"]:
-    """One frame with its gaze drawn on it.
-
-    Args:
-        frame: the source's frame.
-        chosen: per scale, coarse to fine, which patches of all tiles were chosen.
-        maps: per scale, where those patches lie on the frame.
-        colours: per scale, of the outlines.
-    """
-    bright = np.zeros(frame.shape[:2], dtype=bool)
-    outline = np.zeros(frame.shape[:2], dtype=np.uint8)  # 1 + level of the line on a pixel
-    for level, (patches, where) in enumerate(zip(chosen, maps, strict=True)):
-        inside = where.pixels(patches)
-        bright |= inside
-        outline[inside & where.edges] = level + 1  # finest on top
-    drawn = dim(frame)
-    np.copyto(drawn, frame, where=bright[..., None])
-    lines = outline > 0
-    drawn[lines] = colours[outline[lines] - 1]
-    return drawn
-
-
-def dim(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    """The frame in grey at a quarter of its brightness, for patches not chosen."""
-    red, green, blue = (frame[..., channel].astype(np.uint16) for channel in range(3))
-    grey = (77 * red + 150 * green + 29 * blue) // 1024 + 8  # weights of BT.601
-    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
 
 
 class TextSpan(NamedTuple):

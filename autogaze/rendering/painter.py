@@ -1,10 +1,10 @@
-"""Drawing primitives of renderings: colours, font, stitched tiles, patch maps.
+"""Drawing primitives of all pictures: colours, font, stitched tiles, patch maps, overlaid gazes.
 
 A patch map is the index of the patch at every pixel. It is made once per video; drawing is then
 one look-up per scale and frame, however many patches were chosen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -163,3 +163,37 @@ def _border(number: Int[np.ndarray, " L"], line: int) -> Bool[np.ndarray, " L"]:
         border[start : start + inset] = True
         border[end - inset : end] = True
     return border
+
+
+def draw_overlay(
+    frame: UInt8[np.ndarray, "H W 3"],
+    chosen: Sequence[Bool[np.ndarray, " _"]],
+    maps: Sequence[PatchMap],
+    colours: UInt8[np.ndarray, "scales 3"],
+) -> UInt8[np.ndarray, "H W 3"]:
+    """One frame with its gaze drawn on it.
+
+    Args:
+        frame: the source's frame.
+        chosen: per scale, coarse to fine, which patches of all tiles were chosen.
+        maps: per scale, where those patches lie on the frame.
+        colours: per scale, of the outlines.
+    """
+    bright = np.zeros(frame.shape[:2], dtype=bool)
+    outline = np.zeros(frame.shape[:2], dtype=np.uint8)  # 1 + level of the line on a pixel
+    for level, (patches, where) in enumerate(zip(chosen, maps, strict=True)):
+        inside = where.pixels(patches)
+        bright |= inside
+        outline[inside & where.edges] = level + 1  # finest on top
+    drawn = dim(frame)
+    np.copyto(drawn, frame, where=bright[..., None])
+    lines = outline > 0
+    drawn[lines] = colours[outline[lines] - 1]
+    return drawn
+
+
+def dim(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """The frame in grey at a quarter of its brightness, for patches not chosen."""
+    red, green, blue = (frame[..., channel].astype(np.uint16) for channel in range(3))
+    grey = (77 * red + 150 * green + 29 * blue) // 1024 + 8  # weights of BT.601
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)

@@ -1,19 +1,30 @@
-"""Pictures of a task's output: frames, their gazes and reconstructions in a table."""
+"""Pictures of a task's output: frames, their gazes and reconstructions in a table.
 
+The contact sheet of a video (`autogaze.rendering.sheet`) shows whole frames and their canvas; this
+shows clips as the selector sees them, and what the task made of them.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from autogaze.gaze import Gaze
-from autogaze.reconstruction.canvas import squares_of
-from autogaze.reconstruction.resample import resampled_scales
-from autogaze.rendering.painter import GROUND, scale_colours
+from autogaze.geometry import PatchPyramid
+from autogaze.rendering.painter import (
+    GROUND,
+    draw_overlay,
+    patch_maps,
+    scale_colours,
+    seen_at_scales,
+)
+from autogaze.source import TileGrid
 from autogaze.tasks.base import TaskOutput
 
 GAP = 4
 """Pixels between pictures."""
-DIM = 0.2
-"""Factor on the brightness of what was not gazed at."""
 
 
 @torch.no_grad()
@@ -24,7 +35,7 @@ def task_picture(
     *,
     max_clips: int = 2,
     max_frames: int = 8,
-) -> UInt8[Tensor, "3 H W"]:
+) -> UInt8[np.ndarray, "H W 3"]:
     """A table with one column per scored frame: the frame, its gaze and its reconstruction.
 
     A gazed patch is drawn as its scale resamples it, outlined in its scale's colour (from
@@ -40,47 +51,51 @@ def task_picture(
     """
     columns = torch.linspace(0, len(output.frames) - 1, min(max_frames, len(output.frames)))
     places = columns.round().long().unique().tolist()
+    numbers = [output.frames[place] for place in places]
     rows = []
-    for clip in range(min(max_clips, frames.shape[0])):
-        numbers = [output.frames[place] for place in places]
-        real = frames[clip, numbers].cpu().float()
-        rows.append(real)
-        gazed = [
-            gazed_frame(frame, gaze.frame(clip, number), gaze)
-            for frame, number in zip(real, numbers, strict=True)
-        ]
-        rows.append(torch.stack(gazed))
+    for clip in range(min(max_clips, len(frames))):
+        real = _pixels(frames[clip, numbers])
+        masks = [mask[clip, numbers].cpu().numpy() for mask in gaze.masks()]
+        rows += [_channels_last(real), list(gazed_frames(real, masks, gaze.pyramid))]
         if output.reconstruction is not None:
-            rows.append(output.reconstruction[clip, places].cpu().float())
+            rows.append(_channels_last(_pixels(output.reconstruction[clip, places])))
     return _table(rows)
 
 
-def gazed_frame(frame: Float[Tensor, "3 S S"], ids: Tensor, gaze: Gaze) -> Float[Tensor, "3 S S"]:
-    """A frame's gazed patches on a dim grey copy of it."""
-    pyramid = gaze.pyramid
-    scales = resampled_scales(frame, pyramid)
-    colours = torch.from_numpy(scale_colours(len(pyramid.scales))).float() / 255
-    picture = (DIM * frame.mean(0)).expand(3, -1, -1).clone()
-    squares = [squares_of(pyramid)[patch] for patch in ids.sort().values.tolist()]
-    for level, rows, across in squares:  # finest on top
-        picture[:, rows, across] = scales[level, :, rows, across]
-    for level, rows, across in squares:
-        colour = colours[level][:, None]
-        for edge in (rows.start, rows.stop - 1):
-            picture[:, edge, across] = colour
-        for edge in (across.start, across.stop - 1):
-            picture[:, rows, edge] = colour
-    return picture
+def gazed_frames(
+    frames: UInt8[Tensor, "n 3 S S"],
+    masks: Sequence[Bool[np.ndarray, "n _"]],
+    pyramid: PatchPyramid,
+) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
+    """Every frame's gazed patches, given per scale, on a dim grey copy of it."""
+    side = pyramid.side
+    maps = patch_maps(pyramid, TileGrid(side, side, 1, 1, side, side, side), side, side)
+    colours = scale_colours(len(pyramid.scales))
+    scales = [_channels_last(level) for level in seen_at_scales(frames, pyramid)]
+    for number, picture in enumerate(_channels_last(frames)):
+        chosen = [mask[number] for mask in masks]
+        for patches, where, level in zip(chosen, maps, scales, strict=True):  # finest on top
+            picture = np.where(where.pixels(patches)[..., None], level[number], picture)
+        yield draw_overlay(picture, chosen, maps, colours)
 
 
-def _table(rows: list[Float[Tensor, "n 3 S S"]]) -> UInt8[Tensor, "3 H W"]:
+def _pixels(frames: Float[Tensor, "n 3 S S"]) -> UInt8[Tensor, "n 3 S S"]:
+    """8-bit frames of frames in [0, 1]."""
+    return (frames.cpu().float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _channels_last(frames: UInt8[Tensor, "n 3 S S"]) -> list[UInt8[np.ndarray, "S S 3"]]:
+    return list(frames.permute(0, 2, 3, 1).numpy())
+
+
+def _table(rows: Sequence[Sequence[UInt8[np.ndarray, "S S 3"]]]) -> UInt8[np.ndarray, "H W 3"]:
     """Rows of pictures with gaps between and around them."""
-    side = rows[0].shape[-1]
+    side = len(rows[0][0])
     step = side + GAP
-    height, width = len(rows) * step + GAP, len(rows[0]) * step + GAP
-    table = (torch.tensor(GROUND) / 255)[:, None, None].expand(3, height, width).clone()
+    table = np.empty((len(rows) * step + GAP, len(rows[0]) * step + GAP, 3), np.uint8)
+    table[:] = GROUND
     for down, row in enumerate(rows):
         for across, picture in enumerate(row):
             top, left = down * step + GAP, across * step + GAP
-            table[:, top : top + side, left : left + side] = picture
-    return (table * 255).round().clamp(0, 255).to(torch.uint8)
+            table[top : top + side, left : left + side] = picture
+    return table

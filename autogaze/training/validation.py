@@ -133,7 +133,7 @@ class Validation:
             means.add("gazing_ratio", gaze.lengths / gaze.pyramid.num_patches)
         if save_picture is not None:
             picture = task_picture(rgb, gaze, output, max_clips=most, max_frames=6)
-            save_picture(f"clips-from-{batch.indices[0]:04d}", picture.permute(1, 2, 0).numpy())
+            save_picture(f"clips-from-{batch.indices[0]:04d}", picture)
         if not self.objective.algorithm.trains_selector:
             return
         generators = [self.context.generator("random control", i) for i in batch.indices]

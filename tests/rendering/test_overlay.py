@@ -10,8 +10,8 @@ from autogaze.errors import OutputError
 from autogaze.geometry import PatchPyramid
 from autogaze.rendering import OverlayVideo, ReconstructionVideo
 from autogaze.rendering.base import FrameStats, chosen_patches, frame_stats
-from autogaze.rendering.overlay import Caption, dim, draw_overlay
-from autogaze.rendering.painter import PANEL, patch_maps, scale_colours
+from autogaze.rendering.overlay import Caption
+from autogaze.rendering.painter import PANEL, dim, draw_overlay, patch_maps, scale_colours
 from tests.rendering.chunks import GRID, PYRAMID, chunk
 
 
