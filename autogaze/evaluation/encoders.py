@@ -16,6 +16,7 @@ from autogaze.errors import AutoGazeError, EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import DeviceOptions
+from autogaze.utils.seeding import seed_weights
 from autogaze.vision_encoders import GazedVisionModel, PixelStatistics, gazed
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.checkpoint import Checkpoint
@@ -90,7 +91,7 @@ def load_encoder(
         EncoderError: unknown name, or weights that cannot be loaded.
     """
     if build := PRESETS.get(name):
-        torch.manual_seed(0)
+        seed_weights(0)
         return measured(name, build(), device_options, attn_type)
     checkpoint = _read_checkpoint(name)
     return measured(

@@ -39,6 +39,7 @@ from autogaze.training.option_names import GROUPS, with_our_names
 from autogaze.training.plugins import call, find
 from autogaze.training.rollouts import drawn_gaze, group_settings
 from autogaze.training.tasks import read_task
+from autogaze.utils.seeding import seed_weights
 
 AUTOGAZE = "autogaze"
 """Name of the model that comes with the package."""
@@ -69,7 +70,7 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
             f"algorithm {algorithm.name} needs gaze labels: set dataset.gt_gazing_pos_paths.train "
             "to a file made by `autogaze label`, or dataset.greedy_labels={}"
         )
-    torch.manual_seed(options.seed)  # of random weights, alike in all processes
+    seed_weights(options.seed)  # alike in all processes
     model = build_model(groups["model"])
     if model.config.max_num_frames < dataset.clip_len:
         model.config.max_num_frames = dataset.clip_len

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from autogaze.errors import AutoGazeError
+from autogaze.utils.seeding import seed_weights
 
 
 class UnNormalize:
@@ -88,13 +89,13 @@ def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, NumPy and PyTorch on all devices.
 
     Also makes cuDNN choose deterministic kernels, and gives Python processes that are started
-    later the seed of their hashes. Nothing in this package draws from global generators (see
-    `autogaze.utils.seeding`).
+    later the seed of their hashes. In this package only initial weights and the crops of the published
+    `VideoFolder` are drawn from global generators (see `autogaze.utils.seeding`).
     """
     random.seed(seed)
     os.environ["PYTHONHASHSEED"] = str(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    seed_weights(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 

@@ -16,6 +16,11 @@ def seeded(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(seed & (2**63 - 1))
 
 
+def seed_weights(seed: int) -> None:
+    """Seed PyTorch's global generators, which modules draw their initial weights from."""
+    torch.manual_seed(seed)
+
+
 def uniform(generator: torch.Generator, low: float, high: float) -> float:
     """One number from [low, high)."""
     return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
