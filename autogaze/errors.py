@@ -22,6 +22,10 @@ class EncoderError(AutoGazeError):
     """A vision encoder cannot encode this gaze, or its family is not supported."""
 
 
+class MLLMError(AutoGazeError):
+    """A multimodal LLM, its prompt, its videos and what was kept of them do not fit together."""
+
+
 class TrainingError(AutoGazeError):
     """Training cannot start, or go on, as it was configured."""
 
