@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from autogaze.gaze import Gaze
     from autogaze.gaze_io import GazeWriter
     from autogaze.geometry import PatchPyramid
+    from autogaze.mllm import gazed_mllm, list_mllms, register_mllm
     from autogaze.selectors.base import Selector
     from autogaze.selectors.registry import gaze_video, list_selectors, load, stream_video
     from autogaze.source import Source, TileGrid
@@ -34,10 +35,13 @@ _HOMES = {
     "TileGrid": "source",
     "gaze_video": "selectors.registry",
     "gazed": "vision_encoders",
+    "gazed_mllm": "mllm",
     "list_encoders": "vision_encoders",
+    "list_mllms": "mllm",
     "list_selectors": "selectors.registry",
     "load": "selectors.registry",
     "register_encoder": "vision_encoders",
+    "register_mllm": "mllm",
     "stream_video": "selectors.registry",
 }
 
@@ -54,10 +58,13 @@ __all__ = [
     "__version__",
     "gaze_video",
     "gazed",
+    "gazed_mllm",
     "list_encoders",
+    "list_mllms",
     "list_selectors",
     "load",
     "register_encoder",
+    "register_mllm",
     "stream_video",
 ]
 

@@ -1,1 +1,19 @@
 """Gazed multimodal LLMs: vision encoder and prompt pay only for the units that a gaze kept."""
+
+from autogaze.mllm.adapter import MLLMAdapter, VisualFeatures, VisualInput
+from autogaze.mllm.gazed import GazedMLLM, GazedPrompt, gazed_mllm
+from autogaze.mllm.registry import list_mllms, register_mllm
+from autogaze.mllm.units import KeptUnits, UnitGrid
+
+__all__ = [
+    "GazedMLLM",
+    "GazedPrompt",
+    "KeptUnits",
+    "MLLMAdapter",
+    "UnitGrid",
+    "VisualFeatures",
+    "VisualInput",
+    "gazed_mllm",
+    "list_mllms",
+    "register_mllm",
+]

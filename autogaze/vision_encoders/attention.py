@@ -36,21 +36,27 @@ def gazed_attention(
     attention_mask: Any,
     scaling: float | None = None,
     dropout: float = 0.0,
+    layout: TokenLayout | None = None,
     **options: Any,
 ) -> tuple[Float[Tensor, "one N H D"], None]:
-    """Attention function registered with transformers: packed under a layout, else dense SDPA."""
+    """Attention function registered with transformers: packed under a layout, else dense SDPA.
+
+    The layout comes as the mask, or as `layout` through models that give no mask.
+    """
     options.update(scaling=scaling, dropout=dropout)
-    if not isinstance(attention_mask, TokenLayout):
+    if isinstance(attention_mask, TokenLayout):
+        layout = attention_mask
+    if layout is None:
         dense: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return dense(module, query, key, value, attention_mask, **options)
     out = packed_attention(
         query[0],
         key[0],
         value[0],
-        attention_mask,
+        layout,
         scale=scaling,
         dropout=dropout,
-        backend=attention_mask.backend,
+        backend=layout.backend,
     )
     return out[None], None
 

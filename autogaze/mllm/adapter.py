@@ -1,0 +1,141 @@
+"""Adapters: the parts of a family of multimodal LLMs that gazed prompts use.
+
+A subclass says where the text model is, which tokens are placeholders, how positions go, how a
+dense input is cut, and how kept units are encoded, by calling the model's own modules.
+`register_mllm` makes it known (see docs/mllm.md).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autogaze.errors import MLLMError
+from autogaze.mllm.prompt import CompactPrompt, Kind, Placeholder, PositionRule
+from autogaze.mllm.units import KeptUnits, UnitGrid
+
+
+@dataclass(frozen=True, eq=False)
+class VisualInput:
+    """The kept units of one video or image, as a model's vision encoder takes them.
+
+    Args:
+        kind: what it is.
+        kept: which units.
+        pixels: normalised pixels of the patches of kept units, in the family's order.
+        interval: seconds between tubelets; None where the family does not ask.
+    """
+
+    kind: Kind
+    kept: KeptUnits
+    pixels: Float[Tensor, "N *values"]
+    interval: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class VisualFeatures:
+    """What the LLM sees of kept units.
+
+    Args:
+        embeds: (N, D) one row per placeholder.
+        deepstack: per level (N, D), added after the LLM's first layers; empty in most families.
+    """
+
+    embeds: Float[Tensor, "N D"]
+    deepstack: tuple[Float[Tensor, "N D"], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class GazedPrompt:
+    """A batch of compact prompts, and the pixels of what is kept of their videos and images.
+
+    Args:
+        prompt: token ids, positions and masks.
+        visuals: in the order in which they begin in the batch.
+    """
+
+    prompt: CompactPrompt
+    visuals: tuple[VisualInput, ...]
+
+    def to(self, device: torch.device | str) -> "GazedPrompt":
+        """The same on another device."""
+        moved = [replace(visual, pixels=visual.pixels.to(device)) for visual in self.visuals]
+        return GazedPrompt(self.prompt.to(device), tuple(moved))
+
+
+class MLLMAdapter:
+    """Interface to the parts of one multimodal LLM.
+
+    Args:
+        model: the transformers model, `...ForConditionalGeneration`.
+    """
+
+    dense_inputs: tuple[str, ...] = ()
+    """Names of the model's arguments that describe dense videos and images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model: Any = model
+        self.config: Any = model.config
+
+    @property
+    def text_model(self) -> nn.Module:
+        """The part that takes `inputs_embeds` and `position_ids`."""
+        return self.model.model.language_model
+
+    @property
+    def text_config(self) -> Any:
+        """Configuration of the LLM."""
+        return self.config.get_text_config()
+
+    @property
+    def placeholders(self) -> tuple[Placeholder, ...]:
+        """Tokens that stand for units."""
+        raise NotImplementedError
+
+    def rule(self, visuals: Sequence[VisualInput]) -> PositionRule:
+        """Positions of the units of these visuals."""
+        raise NotImplementedError
+
+    def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
+        """Grids of the videos and images of a dense input, each in reading order."""
+        raise NotImplementedError
+
+    def cut(
+        self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
+    ) -> dict[Kind, list[VisualInput]]:
+        """The kept units of a dense input."""
+        raise NotImplementedError
+
+    def encode(self, visual: VisualInput) -> VisualFeatures:
+        """Features of kept units, and of the tokens that always follow them."""
+        raise NotImplementedError
+
+    def encode_all(self, visuals: Sequence[VisualInput]) -> VisualFeatures:
+        """Features of several visuals, one after another."""
+        parts = [self.encode(visual) for visual in visuals]
+        levels = zip(*(part.deepstack for part in parts), strict=True)
+        return VisualFeatures(
+            torch.cat([part.embeds for part in parts]), tuple(map(torch.cat, levels))
+        )
+
+    def text_inputs(self, prompt: CompactPrompt) -> dict[str, Tensor]:
+        """Further arguments of the text model for every token of a prompt."""
+        return {}
+
+    def check_length(self, prompt: CompactPrompt, new_tokens: int = 0) -> None:
+        """Raise `MLLMError` where a prompt, and what is to be generated, exceeds the LLM's context."""
+        limit = getattr(self.text_config, "max_position_embeddings", None)
+        last = int(prompt.next_position.max()) + new_tokens
+        if limit is None or last <= limit:
+            return
+        real = int(prompt.attention_mask.sum(1).max())
+        units = int(prompt.visual_mask.sum(1).max())
+        room = limit - new_tokens - (real - units)
+        raise MLLMError(
+            f"the prompt has {real} tokens, {units} of them kept units, and with {new_tokens} new "
+            f"tokens its positions reach {last}; the LLM takes {limit}. Keep at most {max(0, room)} "
+            "units (a lower ratio, or max_vision_tokens), fewer frames, or compact positions"
+        )

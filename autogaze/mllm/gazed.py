@@ -1,0 +1,239 @@
+"""`autogaze.gazed_mllm(model)`: a transformers multimodal LLM that takes gazed prompts."""
+
+import copy
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autogaze.errors import MLLMError
+from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
+from autogaze.mllm.boundary import compact_positions
+from autogaze.mllm.prompt import Kind, assemble, read_rows
+from autogaze.mllm.registry import adapter_of
+from autogaze.mllm.units import KeptUnits, UnitGrid
+
+Kept = Sequence[KeptUnits | None]
+
+
+def gazed_mllm(model: nn.Module | str | Path, **options: Any) -> Any:
+    """A multimodal LLM whose vision encoder and prompt pay for kept units only.
+
+        model = autogaze.gazed_mllm(Qwen3VLForConditionalGeneration.from_pretrained(...))
+        answer = model.generate(**processor(text=..., videos=...))  # a GazedProcessor
+
+    The result is of the model's class and shares its modules and parameters; the model itself
+    stays as it is. Besides the model's own inputs, which it takes as before, `forward` and
+    `generate` take what a `GazedProcessor` makes, or a dense input with `kept=`, the units to
+    keep of every video (see `GazedMLLM`).
+
+    Args:
+        model: a transformers model of a family in `list_mllms()`, or the folder or hub id of one.
+        options: of transformers' `from_pretrained`, for a folder or hub id.
+
+    Raises:
+        MLLMError: no adapter for this model.
+    """
+    if isinstance(model, str | Path):
+        from transformers import AutoModelForImageTextToText
+
+        model = AutoModelForImageTextToText.from_pretrained(model, **options)
+    elif options:
+        raise MLLMError(
+            f"options of from_pretrained were given with a model: {', '.join(sorted(options))}"
+        )
+    adapter_of(model)  # refuses a family without one
+    if isinstance(model, GazedMLLM):
+        return model
+    gazed = copy.copy(model)
+    gazed.__class__ = gazed_class(type(model))
+    return gazed
+
+
+class GazedMLLM:
+    """Mixin of gazed models: what it adds to `forward` and `generate` of the model's own class.
+
+    Both take, besides all arguments of the model:
+
+        gazed: a `GazedPrompt`, as a `GazedProcessor` makes it.
+        kept: for a dense input (placeholders for every unit, pixels of every patch) the
+            `KeptUnits` of its videos in reading order; None keeps a video whole.
+        kept_images: likewise of its images, which are kept whole without it.
+    """
+
+    def compact(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        kept: Kept | None = None,
+        kept_images: Kept | None = None,
+        padding_side: str = "left",
+        **dense: Any,
+    ) -> GazedPrompt:
+        """A dense input without the units that are not kept.
+
+        Args:
+            input_ids: (B, L) with a placeholder for every unit.
+            attention_mask: (B, L) 0 in padding.
+            kept, kept_images: see the class.
+            padding_side: "left" or "right".
+            dense: what the model takes with it (`pixel_values_videos`, `video_grid_thw`, ...).
+
+        Raises:
+            MLLMError: kept units are of other grids than the input's, or too many or few.
+        """
+        adapter = adapter_of(self)  # type: ignore[arg-type]
+        grids = adapter.dense_grids(dense)
+        chosen: dict[Kind, list[KeptUnits]] = {
+            kind: _chosen(kind, grids[kind], given)
+            for kind, given in (("video", kept), ("image", kept_images))  # type: ignore[misc]
+            if kind in grids
+        }
+        rows, order = read_rows(input_ids, attention_mask, adapter.placeholders, chosen)
+        inputs = adapter.cut(dense, chosen)
+        visuals = tuple(inputs[kind][number] for kind, number in order)
+        prompt = assemble(
+            rows,
+            [visual.kept for visual in visuals],
+            adapter.rule(visuals),
+            pad_id=getattr(adapter.text_config, "pad_token_id", None) or 0,
+            padding_side=padding_side,
+        )
+        return GazedPrompt(prompt, visuals).to(input_ids.device)
+
+    def encode_visuals(self, gazed: GazedPrompt) -> VisualFeatures:
+        """Features of the kept units of a prompt: one row per placeholder."""
+        return adapter_of(self).encode_all(gazed.visuals)  # type: ignore[arg-type]
+
+    def _compacted(self, kwargs: dict[str, Any]) -> GazedPrompt | None:
+        """The gazed prompt of a call, whose arguments are taken out of `kwargs`; None: dense."""
+        gazed = kwargs.pop("gazed", None)
+        kept, kept_images = kwargs.pop("kept", None), kwargs.pop("kept_images", None)
+        if gazed is not None:
+            if kept is not None or kept_images is not None:
+                raise MLLMError("give either a gazed prompt or kept units of a dense input")
+            if not isinstance(gazed, GazedPrompt):
+                raise MLLMError(f"expected a GazedPrompt, got {type(gazed).__name__}")
+            return gazed
+        if kept is None and kept_images is None:
+            return None
+        adapter = adapter_of(self)  # type: ignore[arg-type]
+        dense = {name: kwargs.pop(name, None) for name in adapter.dense_inputs}
+        ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
+        if ids is None:
+            raise MLLMError("kept units need the dense prompt: give input_ids")
+        side = "right" if mask is not None and bool((mask[:, 0] > mask[:, -1]).any()) else "left"
+        gazed = self.compact(
+            ids, mask, kept=kept, kept_images=kept_images, padding_side=side, **dense
+        )
+        if kwargs.get("labels") is not None:
+            mask = torch.ones_like(ids) if mask is None else mask
+            kwargs["labels"] = gazed.prompt.gather(kwargs["labels"], mask, fill=-100)
+        return gazed
+
+    @contextmanager
+    def _answering(
+        self, gazed: GazedPrompt, kwargs: dict[str, Any], new_tokens: int = 0
+    ) -> Iterator[None]:
+        """Write a gazed prompt's embeddings into `kwargs`; calls inside have its positions."""
+        for cache in (kwargs.get("past_key_values"), kwargs.get("cache")):
+            if cache is not None and int(cache.get_seq_length()):
+                raise MLLMError(
+                    "a gazed prompt begins with an empty cache; give the whole conversation as one "
+                    "prompt"
+                )
+        if kwargs.get("inputs_embeds") is not None:
+            raise MLLMError("a gazed prompt is given as token ids, not as inputs_embeds")
+        kwargs.pop("position_ids", None)
+        adapter = adapter_of(self)  # type: ignore[arg-type]
+        prompt = gazed.prompt
+        adapter.check_length(prompt, new_tokens)
+        features = adapter.encode_all(gazed.visuals)
+        embeds = _embed(self, gazed, features)
+        kwargs["inputs_embeds"] = embeds
+        kwargs["attention_mask"] = prompt.attention_mask
+        deepstack = tuple(level.to(embeds.device, embeds.dtype) for level in features.deepstack)
+        extra = adapter.text_inputs(prompt)
+        with compact_positions(adapter.text_model, prompt, deepstack, extra):
+            yield
+
+
+def _embed(model: Any, gazed: GazedPrompt, features: VisualFeatures) -> Float[Tensor, "B L D"]:
+    """Embeddings of a prompt, with the features of kept units at their placeholders."""
+    prompt = gazed.prompt
+    count = int(prompt.visual_mask.sum())
+    if count != len(features.embeds):
+        raise MLLMError(
+            f"the prompt has {count} placeholders, the vision encoder made {len(features.embeds)} "
+            "features"
+        )
+    embeds = model.get_input_embeddings()(prompt.input_ids)
+    rows = features.embeds.to(embeds.device, embeds.dtype)
+    return embeds.masked_scatter(prompt.visual_mask[..., None].to(embeds.device), rows)
+
+
+def _chosen(kind: str, grids: Sequence[UnitGrid], given: Kept | None) -> list[KeptUnits]:
+    """Kept units of every visual of a kind; whole ones where none are given."""
+    if given is None:
+        return [KeptUnits.everything(grid) for grid in grids]
+    if len(given) != len(grids):
+        raise MLLMError(f"kept units of {len(given)} {kind}s for an input of {len(grids)} {kind}s")
+    for number, (units, grid) in enumerate(zip(given, grids, strict=True)):
+        if units is not None and units.grid != grid:
+            raise MLLMError(
+                f"{kind} {number}: the kept units are of {units.grid}, the input is of {grid}"
+            )
+    return [
+        KeptUnits.everything(grid) if units is None else units
+        for units, grid in zip(given, grids, strict=True)
+    ]
+
+
+@functools.cache
+def gazed_class(model_class: type) -> type:
+    """The model's class, with `GazedMLLM` before it; of the same name, as checkpoints write it."""
+
+    @functools.wraps(model_class.forward)  # type: ignore[attr-defined]
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if args and ("kept" in kwargs or "kept_images" in kwargs or "gazed" in kwargs):
+            raise MLLMError("give a gazed model's arguments by their names")
+        gazed = self._compacted(kwargs)
+        if gazed is None:
+            return model_class.forward(self, *args, **kwargs)  # type: ignore[attr-defined]
+        kwargs.pop("input_ids", None)
+        with self._answering(gazed, kwargs):
+            return model_class.forward(self, **kwargs)  # type: ignore[attr-defined]
+
+    @functools.wraps(model_class.generate)  # type: ignore[attr-defined]
+    def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        gazed = self._compacted(kwargs)
+        if gazed is None:
+            return model_class.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
+        # With ids beside the embeddings generate returns prompt and answer, as for a dense prompt.
+        kwargs["input_ids"] = gazed.prompt.input_ids
+        with torch.no_grad(), self._answering(gazed, kwargs, _new_tokens(kwargs)):
+            return model_class.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
+
+    members = {
+        "forward": forward,
+        "generate": generate,
+        "__module__": model_class.__module__,
+        "__qualname__": model_class.__qualname__,
+        "__doc__": model_class.__doc__,
+    }
+    return type(model_class.__name__, (GazedMLLM, model_class), members)
+
+
+def _new_tokens(kwargs: Mapping[str, Any]) -> int:
+    """How many tokens a call of `generate` asks for, where it says so."""
+    config = kwargs.get("generation_config")
+    for asked in (kwargs.get("max_new_tokens"), getattr(config, "max_new_tokens", None)):
+        if asked is not None:
+            return int(asked)
+    return 0

@@ -1,0 +1,59 @@
+"""Qwen2.5-VL: 2 x 2 patches of 2 frames per unit, window attention, time in seconds."""
+
+from collections.abc import Sequence
+
+import torch
+import transformers
+from jaxtyping import Int
+from torch import Tensor
+
+from autogaze.mllm.adapter import VisualFeatures, VisualInput
+from autogaze.mllm.prompt import MRopePositions, PositionRule
+from autogaze.mllm.qwen_tower import (
+    QwenAdapter,
+    SegmentedBlocks,
+    patches_of,
+    segment_layout,
+)
+from autogaze.mllm.units import KeptUnits
+
+_IS_TRANSFORMERS_4 = int(transformers.__version__.split(".")[0]) < 5
+
+
+class Qwen2_5VLAdapter(QwenAdapter):
+    """Adapter of `Qwen2_5_VLForConditionalGeneration`."""
+
+    def rule(self, visuals: Sequence[VisualInput]) -> PositionRule:
+        rate = self.config.vision_config.tokens_per_second
+        seconds = [1.0 if visual.interval is None else visual.interval for visual in visuals]
+        if _IS_TRANSFORMERS_4:  # which cuts them to whole seconds
+            seconds = [float(int(second)) for second in seconds]
+        intervals = tuple(second * rate for second in seconds)
+        return MRopePositions(intervals, time_advances=_IS_TRANSFORMERS_4)
+
+    def encode(self, visual: VisualInput) -> VisualFeatures:
+        tokens, index, lengths = self.project(visual)
+        cos, sin = self.rotary(visual.kept.grid, index, tokens)
+        order, windows = self._windows(visual.kept)
+        order = order.to(tokens.device)
+        by_patch = patches_of(order, self.merge)
+        tokens, rotary = tokens[by_patch], (cos[by_patch], sin[by_patch])
+        tower, blocks = self.tower, SegmentedBlocks(self.tower)
+        whole = segment_layout(lengths, tokens.device)
+        windowed = segment_layout([n * self.merge**2 for n in windows], tokens.device)
+        with blocks.attending():
+            for number, block in enumerate(tower.blocks):
+                layout = whole if number in tower.fullatt_block_indexes else windowed
+                tokens = blocks.run(block, tokens, layout, rotary)
+        return VisualFeatures(tower.merger(tokens)[order.argsort()])
+
+    def _windows(self, kept: KeptUnits) -> tuple[Int[Tensor, " K"], list[int]]:
+        """The order of kept units window by window, and how many each window has."""
+        side = self.tower.window_size // self.merge // self.tower.patch_size
+        grid, row, column = kept.places.unbind(-1)
+        # Windows row by row in a grid, grids coarse to fine in a tubelet.
+        widest = max(max(sides) for sides in kept.grid.grids) // side + 1
+        key = (kept.tubelet * len(kept.grid.grids) + grid) * widest + row // side
+        key = key * widest + column // side
+        order = key.argsort(stable=True)
+        return order, torch.unique_consecutive(key[order], return_counts=True)[1].tolist()

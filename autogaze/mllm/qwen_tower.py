@@ -1,0 +1,181 @@
+"""The vision towers of Qwen-VL on kept units: what Qwen2.5-VL and Qwen3-VL have in common.
+
+Patches of a unit stand together in a tower's input, units row by row, tubelet by tubelet. A tubelet
+is one segment of attention, so one frame's positions serve all of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from autogaze.errors import MLLMError
+from autogaze.mllm.adapter import MLLMAdapter, VisualInput
+from autogaze.mllm.prompt import Kind, Placeholder
+from autogaze.mllm.units import KeptUnits, UnitGrid
+from autogaze.vision_encoders import attention
+from autogaze.vision_encoders.layout import TokenLayout
+
+Rotary = tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]
+"""Cosines and sines."""
+
+
+class QwenAdapter(MLLMAdapter):
+    """What the adapters of Qwen2.5-VL and Qwen3-VL share: dense inputs and one tower's tables."""
+
+    dense_inputs = (
+        "pixel_values",
+        "pixel_values_videos",
+        "image_grid_thw",
+        "video_grid_thw",
+        "second_per_grid_ts",
+        "mm_token_type_ids",
+    )
+
+    @property
+    def tower(self) -> Any:
+        """The vision tower."""
+        return self.model.model.visual
+
+    @property
+    def merge(self) -> int:
+        """Patches along a side of a unit."""
+        return self.tower.spatial_merge_size
+
+    @property
+    def placeholders(self) -> tuple[Placeholder, ...]:
+        return (
+            Placeholder(self.config.video_token_id, "video"),
+            Placeholder(self.config.image_token_id, "image"),
+        )
+
+    def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
+        names: tuple[tuple[Kind, str], ...] = (
+            ("video", "video_grid_thw"),
+            ("image", "image_grid_thw"),
+        )
+        grids: dict[Kind, list[UnitGrid]] = {}
+        for kind, name in names:
+            sizes = inputs.get(name)
+            sizes = [] if sizes is None else torch.as_tensor(sizes).tolist()
+            grids[kind] = [UnitGrid(t, ((h // self.merge, w // self.merge),)) for t, h, w in sizes]
+        return grids
+
+    def cut(
+        self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
+    ) -> dict[Kind, list[VisualInput]]:
+        intervals = inputs.get("second_per_grid_ts")
+        names: tuple[tuple[Kind, str], ...] = (
+            ("video", "pixel_values_videos"),
+            ("image", "pixel_values"),
+        )
+        cut: dict[Kind, list[VisualInput]] = {"video": [], "image": []}
+        for kind, name in names:
+            first = 0
+            for number, units in enumerate(kept[kind]):
+                rows = units.dense_units * self.merge**2
+                pixels = inputs.get(name)
+                if pixels is None or len(pixels) < first + rows:
+                    have = "none" if pixels is None else f"{len(pixels)}"
+                    raise MLLMError(
+                        f"{name} needs at least {first + rows} rows for {kind} {number}, got {have}"
+                    )
+                index = units.tubelet * units.grid.num_units + units.ids
+                index = first + patches_of(index, self.merge)
+                interval = None
+                if kind == "video" and intervals is not None:
+                    interval = float(intervals[number])
+                chosen = pixels[index.to(pixels.device)]
+                cut[kind].append(VisualInput(kind, units, chosen, interval))
+                first += rows
+        return cut
+
+    def project(
+        self, visual: VisualInput
+    ) -> tuple[Float[Tensor, "N C"], Int[Tensor, " N"], tuple[int, ...]]:
+        """Projected patches, their places among a tubelet's patches, and segments' lengths."""
+        merged = self.merge**2
+        expected = visual.kept.num_units * merged
+        if len(visual.pixels) != expected:
+            raise MLLMError(
+                f"{visual.kept} needs {expected} rows of pixels, got {len(visual.pixels)}"
+            )
+        weight = self.tower.patch_embed.proj.weight
+        tokens = self.tower.patch_embed(visual.pixels.to(weight.device, weight.dtype))
+        index = patches_of(visual.kept.ids, self.merge).to(tokens.device)
+        segments = tuple(count * merged for count in visual.kept.segments if count)
+        return tokens, index, segments
+
+    def grids_thw(self, grid: UnitGrid) -> list[Int[Tensor, "one 3"]]:
+        """One frame of every grid of a tubelet, in patches, as the towers take grids."""
+        device = self.tower.patch_embed.proj.weight.device
+        merge = self.merge
+        return [
+            torch.tensor([[1, rows * merge, columns * merge]], device=device)
+            for rows, columns in grid.grids
+        ]
+
+    def rotary(self, grid: UnitGrid, index: Int[Tensor, " N"], like: Tensor) -> Rotary:
+        """Rotary positions of patches, by their places among a tubelet's patches."""
+        tables = [self._rotary_table(sizes, like) for sizes in self.grids_thw(grid)]
+        cos, sin = (torch.cat(parts)[index] for parts in zip(*tables, strict=True))
+        return cos, sin
+
+    def _rotary_table(self, grid_thw: Int[Tensor, "one 3"], like: Tensor) -> Rotary:
+        if hasattr(self.tower, "rot_pos_emb"):  # transformers 4
+            angles = self.tower.rot_pos_emb(grid_thw).flatten(1)
+            angles = torch.cat([angles, angles], dim=-1).to(like.device)
+            return angles.cos(), angles.sin()
+        from transformers.vision_utils import get_vision_position_ids
+
+        return self.tower.rotary_pos_emb(like, get_vision_position_ids(grid_thw, self.merge))
+
+
+def patches_of(units: Int[Tensor, " K"], merge: int) -> Int[Tensor, " N"]:
+    """Rows of the patches of units, those of a unit one after another."""
+    return (units[:, None] * merge**2 + torch.arange(merge**2, device=units.device)).flatten()
+
+
+class SegmentedBlocks:
+    """Blocks of a tower whose attention stays within segments.
+
+    The tower's own attention calls SDPA once per segment. While `attending`, it hands its tokens
+    on as one sequence to packed attention, which makes one call for all segments of equal
+    lengths.
+
+    Args:
+        tower: whose blocks are run.
+    """
+
+    def __init__(self, tower: Any) -> None:
+        self.tower = tower
+
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """Switch the tower's attention to packed attention, and back."""
+        config = self.tower.config
+        before = config._attn_implementation
+        config._attn_implementation = attention.NAME
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
+    def run(
+        self,
+        block: Any,
+        tokens: Float[Tensor, "N C"],
+        segments: TokenLayout,
+        rotary: Rotary,
+    ) -> Float[Tensor, "N C"]:
+        """One block; inside `attending`."""
+        whole = torch.tensor([0, len(tokens)], dtype=torch.int32, device=tokens.device)
+        return block(tokens, cu_seqlens=whole, position_embeddings=rotary, layout=segments)
+
+
+def segment_layout(lengths: Sequence[int], device: torch.device) -> TokenLayout:
+    """Segments of these lengths, each of which sees itself."""
+    return TokenLayout((tuple(lengths),), "frame_independent", device)
