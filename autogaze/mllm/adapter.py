@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autogaze.errors import MLLMError
-from autogaze.mllm.prompt import CompactPrompt, Kind, Placeholder, PositionRule
+from autogaze.mllm.dense_prompt import Kind, Placeholder
+from autogaze.mllm.prompt import CompactPrompt, PositionRule
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
 from autogaze.mllm.boundary import compact_positions
-from autogaze.mllm.prompt import Kind, assemble, read_rows
+from autogaze.mllm.dense_prompt import Kind, read_rows
+from autogaze.mllm.prompt import assemble
 from autogaze.mllm.registry import adapter_of
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
@@ -51,7 +52,7 @@ def gazed_mllm(model: nn.Module | str | Path, **options: Any) -> Any:
     if isinstance(model, GazedMLLM):
         return model
     gazed = copy.copy(model)
-    gazed.__class__ = gazed_class(type(model))
+    gazed.__class__ = gazed_class(type(model))  # type: ignore[arg-type]
     return gazed
 
 

@@ -20,7 +20,7 @@ from autogaze.mllm.units import KeptUnits
 _IS_TRANSFORMERS_4 = int(transformers.__version__.split(".")[0]) < 5
 
 
-class Qwen2_5VLAdapter(QwenAdapter):
+class Qwen25VLAdapter(QwenAdapter):
     """Adapter of `Qwen2_5_VLForConditionalGeneration`."""
 
     def rule(self, visuals: Sequence[VisualInput]) -> PositionRule:

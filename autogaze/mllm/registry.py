@@ -12,7 +12,7 @@ from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import MLLMAdapter
 
 _ADAPTERS: dict[str, tuple[str, type[MLLMAdapter] | str]] = {
-    "qwen2_5_vl": ("Qwen2.5-VL", "qwen2_5_vl:Qwen2_5VLAdapter"),
+    "qwen2_5_vl": ("Qwen2.5-VL", "qwen2_5_vl:Qwen25VLAdapter"),
     "qwen3_vl": ("Qwen3-VL", "qwen3_vl:Qwen3VLAdapter"),
     "qwen3_vl_moe": ("Qwen3-VL, mixture of experts", "qwen3_vl:Qwen3VLAdapter"),
     "qwen3_5": ("Qwen3.5", "qwen3_vl:Qwen3VLAdapter"),
