@@ -139,7 +139,7 @@ class GRPO(Algorithm):
         # Reward: by default minus the loss of each frame, repetition by repetition so that
         # frames need not be repeated.
         reconstructed = reconstructed_frames(task, T, context)
-        groups = [rows.gaze(slice(g * B, (g + 1) * B)) for g in range(G)]
+        groups = [rows.to_gaze(slice(g * B, (g + 1) * B)) for g in range(G)]
         outputs = task.of_groups(rgb, groups, reconstructed, batch.extra)
         reconstructed = outputs[0].frames  # a task may score others than it was asked for
         reward = torch.cat([output.reward for output in outputs])  # (R, F)

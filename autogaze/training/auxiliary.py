@@ -155,7 +155,7 @@ def auxiliary_loss(
     B = len(targets)
     targets = targets.repeat(R // B, 1, 1, 1)
     # Repetition by repetition, so that frames need not be repeated.
-    gazes = [batch.rows.gaze(slice(first, first + B)) for first in range(0, R, B)]
+    gazes = [batch.rows.to_gaze(slice(first, first + B)) for first in range(0, R, B)]
     canvas = torch.cat([canvas_targets(batch.rgb, gaze, grid) for gaze in gazes])  # (R, T, cells)
     return regression_loss(tokens, targets) + regression_loss(decoded, targets, canvas)
 

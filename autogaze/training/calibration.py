@@ -25,10 +25,10 @@ from autogaze.errors import TrainingError
 from autogaze.labelling.search import CanvasSearcher
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.scoring import loss_states
 from autogaze.tasks.base import Task
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
-from autogaze.training.rollouts import GazeRows
 from autogaze.utils.seeding import seeded
 
 SHARES = (0.01, 0.8)
@@ -221,13 +221,11 @@ def _samples(
     caps = frame_caps(ratios.tolist(), T, model.pyramid.num_patches)
     frames = clip[None].to(model.device).float() / 255
     video = normalise(frames)
-    rows = GazeRows.of_generation(model.generate(video, caps=caps))
+    rows = model.generate(video, caps=caps)
     states, heads = loss_states(
         model.gazing_model.gaze_decoder,
         model.gazing_model.vision_tokens(video)[0],
-        rows.ids,
-        rows.kept,
-        list(rows.slots),
+        rows,
     )
     slots, losses = _measured(task, clip, frames, rows)
     device = states.device
@@ -243,13 +241,13 @@ def _measured(
 ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
     """Slots of one clip's gaze after which losses are known, and these losses."""
     if isinstance(task, CanvasReconstruction):  # known after every patch at no cost
-        gaze = rows.gaze().to("cpu")
+        gaze = rows.to_gaze().to("cpu")
         ids = [part.tolist() for part in gaze.ids.split(gaze.lengths[0].tolist())]
         labels = CanvasSearcher(gaze.pyramid).follow(clip, ids)
         flat = [loss for frame in labels.losses for loss in frame]
         return rows.kept[0].nonzero()[:, 0], torch.tensor(flat)
     last = torch.tensor([rows.ends(frame) - 1 for frame in range(len(clip))])
-    return last, task(frames, rows.gaze(), range(len(clip))).losses[0]
+    return last, task(frames, rows.to_gaze(), range(len(clip))).losses[0]
 
 
 def _stop_losses(
@@ -264,7 +262,7 @@ def _stop_losses(
     for c, clip in enumerate(clips):
         frames = clip[None].to(model.device).float() / 255
         for t, threshold in enumerate(thresholds):
-            generation = model.generate(normalise(frames), threshold=threshold)
-            found[t, c] = task(frames, generation.to_gaze(), range(len(clip))).losses.mean()
+            gaze = model.generate(normalise(frames), threshold=threshold).to_gaze()
+            found[t, c] = task(frames, gaze, range(len(clip))).losses.mean()
             advance()
     return found

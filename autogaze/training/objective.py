@@ -117,7 +117,7 @@ class Objective:
             times = batch.num_rows // len(batch.frames)
             repeated = batch.rgb.repeat(times, 1, 1, 1, 1)
             extra = repeat_extra(batch.extra, times)
-            output = self.task(repeated, batch.rows.gaze(), batch.reconstructed, extra)
+            output = self.task(repeated, batch.rows.to_gaze(), batch.reconstructed, extra)
             found["task_loss"] = output.loss
         metrics = dict(gaze.metrics)
         if self.algorithm.samples:
@@ -142,9 +142,7 @@ class Objective:
         scores = score(
             decoder,
             tokens,
-            rows.ids,
-            rows.kept,
-            list(rows.slots),
+            rows,
             batch.targets,
             temperature=batch.temperature,
             entropy=self.algorithm.samples,

@@ -12,7 +12,6 @@ length is drawn per clip:
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -27,56 +26,10 @@ from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.limits import GazeSettings, draw_settings
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
-from autogaze.models.autogaze.streaming import Generation
 from autogaze.tasks.base import Task
 from autogaze.training.loader import StepContext
-
-
-@dataclass(frozen=True)
-class GazeRows:
-    """Gaze sequences of R rows, padded to common lengths frame by frame.
-
-    Attributes:
-        pyramid: what ids refer to.
-        ids: (R, slots) frame-relative patch ids; arbitrary where not kept.
-        kept: (R, slots) False where a slot is padding.
-        slots: number of slots of every frame.
-    """
-
-    pyramid: PatchPyramid
-    ids: Int[Tensor, "R slots"]
-    kept: Bool[Tensor, "R slots"]
-    slots: tuple[int, ...]
-
-    @classmethod
-    def of_gaze(cls, gaze: Gaze) -> "GazeRows":
-        """A gaze, each of its clips a row."""
-        padded: dict[str, Any] = gaze.padded()
-        slots = tuple(padded["num_gazing_each_frame"].tolist())
-        frame = torch.arange(len(slots)).repeat_interleave(torch.tensor(slots))
-        ids = padded["gazing_pos"] - (gaze.pyramid.num_patches * frame).to(gaze.device)
-        return cls(gaze.pyramid, ids, ~padded["if_padded_gazing"], slots)
-
-    @classmethod
-    def of_generation(cls, generation: Generation) -> "GazeRows":
-        """Gazes as the model generated them."""
-        ids = torch.cat([frame.ids for frame in generation.frames], 1)
-        kept = torch.cat([frame.kept for frame in generation.frames], 1)
-        slots = tuple(frame.ids.shape[1] for frame in generation.frames)
-        return cls(generation.pyramid, ids, kept, slots)
-
-    def ends(self, frame: int) -> int:
-        """Slots up to the end of a frame."""
-        return sum(self.slots[: frame + 1])
-
-    def counts(self) -> Int[Tensor, "R T"]:
-        """Gazes of every row in every frame."""
-        return torch.stack([part.sum(1) for part in self.kept.split(list(self.slots), 1)], 1)
-
-    def gaze(self, rows: slice = slice(None)) -> Gaze:
-        """Some rows without padding."""
-        return Gaze(self.pyramid, self.ids[rows][self.kept[rows]], self.counts()[rows])
 
 
 @dataclass(frozen=True)
@@ -186,13 +139,12 @@ def sample_groups(
     """
     caps = group_caps(model, video, indices, context)  # (B, T)
     seeds = tuple(context.seed_of("gaze", i, g) for g in range(group_size) for i in indices)
-    generation = model.generate(
+    return model.generate(
         video,
         caps=caps.repeat(group_size, 1),
         sampling=Sampling(context.temperature, row_seeds=seeds),
         repetitions=group_size,
     )
-    return GazeRows.of_generation(generation)
 
 
 @torch.no_grad()

@@ -16,7 +16,6 @@ from autogaze.training.calibration import (
     fit_line,
     num_passes,
 )
-from autogaze.training.rollouts import GazeRows
 from tests.datasets.pictures import some_frames
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
 
@@ -25,13 +24,13 @@ HEAD = "gazing_model.gaze_decoder.task_loss_prediction_head.weight"
 
 def test_the_states_that_losses_are_read_from():
     model, video = tiny_model(), tiny_video(2, 3)
-    generation = model.generate(video, caps=[9, 14, 3], threshold=threshold_of(model, video))
-    rows, decoder = GazeRows.of_generation(generation), model.gazing_model.gaze_decoder
+    rows = model.generate(video, caps=[9, 14, 3], threshold=threshold_of(model, video))
+    decoder = model.gazing_model.gaze_decoder
     with torch.no_grad():
         tokens, _ = model.gazing_model.vision_tokens(video)
-        states, heads = loss_states(decoder, tokens, rows.ids, rows.kept, list(rows.slots))
+        states, heads = loss_states(decoder, tokens, rows)
         read = (states * decoder.task_loss_prediction_head.weight[heads]).sum(-1)
-        scores = model.score(video, generation)
+        scores = model.score(video, rows)
     torch.testing.assert_close(read[rows.kept], scores.predicted_losses[rows.kept])
 
 

@@ -77,8 +77,8 @@ def test_on_policy_gazes_are_the_models_and_as_long_as_the_labels(tmp_path):
     assert torch.equal(rollouts.rows.counts(), labelled.rows.counts())
     video = normalise(clips.frames.float() / 255)
     own = model.generate(video, caps=labelled.rows.counts()).to_gaze()
-    assert torch.equal(rollouts.rows.gaze().ids, own.ids)
-    assert not torch.equal(rollouts.rows.gaze().ids, labelled.rows.gaze().ids)
+    assert torch.equal(rollouts.rows.to_gaze().ids, own.ids)
+    assert not torch.equal(rollouts.rows.to_gaze().ids, labelled.rows.to_gaze().ids)
     # The losses are those that its gazes really leave.
     last = torch.tensor([rollouts.rows.ends(frame) - 1 for frame in range(clips.frames.shape[1])])
     ends = rollouts.rows.kept[:, last]
@@ -89,15 +89,15 @@ def test_on_policy_gazes_are_the_models_and_as_long_as_the_labels(tmp_path):
 
 
 def test_some_clips_keep_their_labels_and_validation_all(tmp_path):
-    labelled = rollouts_of(tmp_path, 0.0)[0].rows.gaze()
-    own = rollouts_of(tmp_path, 1.0)[0].rows.gaze()
-    mixed = rollouts_of(tmp_path, 0.5)[0].rows.gaze()
+    labelled = rollouts_of(tmp_path, 0.0)[0].rows.to_gaze()
+    own = rollouts_of(tmp_path, 1.0)[0].rows.to_gaze()
+    mixed = rollouts_of(tmp_path, 0.5)[0].rows.to_gaze()
     from_labels = [bool(a == b) for a, b in zip(masks(mixed), masks(labelled), strict=True)]
     from_model = [bool(a == b) for a, b in zip(masks(mixed), masks(own), strict=True)]
     assert all(map(lambda a, b: a or b, from_labels, from_model))
     assert not all(from_labels)
     assert not all(from_model)
-    validated = rollouts_of(tmp_path, 1.0, training=False)[0].rows.gaze()
+    validated = rollouts_of(tmp_path, 1.0, training=False)[0].rows.to_gaze()
     assert torch.equal(validated.ids, labelled.ids)
 
 
@@ -107,8 +107,8 @@ def test_micro_batches_have_the_same_on_policy_gazes(tmp_path):
     found = []
     for place in range(4):
         part = collate([trainer.data.train[ClipKey(0, place)]], (place,))
-        found += masks(trainer.objective.rollouts(part, StepContext(0, 0)).rows.gaze())
-    assert found == masks(whole.rows.gaze())
+        found += masks(trainer.objective.rollouts(part, StepContext(0, 0)).rows.to_gaze())
+    assert found == masks(whole.rows.to_gaze())
 
 
 def test_two_units_of_losses_are_refused(tmp_path):

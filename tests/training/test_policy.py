@@ -11,6 +11,8 @@ import torch
 
 from autogaze.algorithms.grpo import has_no_spread, reward_spread
 from autogaze.errors import SelectorError, TrainingError
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import score, taken_before
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
@@ -20,7 +22,7 @@ from autogaze.training.factory import build_model
 from autogaze.training.logging import read_metrics
 from autogaze.training.objective import Objective
 from autogaze.training.resuming import read_options
-from autogaze.training.rollouts import BatchCounts, GazeRows, RolloutBatch
+from autogaze.training.rollouts import BatchCounts, RolloutBatch
 from tests.training.tiny import MODEL, tiny_trainer
 
 TEMPERATURE = 0.6
@@ -67,9 +69,8 @@ def log_probs(model, temperature=TEMPERATURE):
     """Of each of all gazes, (60, 3)."""
     batch = rollouts(model, GAZES, 1, REWARDS, None)
     tokens, _ = model.gazing_model.vision_tokens(batch.video)
-    decoder, kept = model.gazing_model.gaze_decoder, batch.rows.kept
-    tokens = tokens.expand(60, -1, -1, -1)
-    return score(decoder, tokens, GAZES, kept, [3], temperature=temperature).log_probs
+    decoder, tokens = model.gazing_model.gaze_decoder, tokens.expand(60, -1, -1, -1)
+    return score(decoder, tokens, batch.rows, temperature=temperature).log_probs
 
 
 def of_mean_reward(model):
@@ -148,7 +149,7 @@ def test_entropy_is_that_of_the_distributions_drawn_from(model):
 def test_padding_and_earlier_frames_are_not_taken():
     ids = torch.tensor([[3, 1, 3, 2, 3], [0, 0, 4, 4, 1]])
     kept = torch.tensor([[True, True, False, True, True], [True, False, True, False, True]])
-    taken = taken_before(ids, kept, [3, 2], 5)
+    taken = taken_before(GazeRows(PatchPyramid((8, 16), 8), ids, kept, (3, 2)))
     found = [[row.nonzero().flatten().tolist() for row in each] for each in taken]
     assert found == [[[], [3], [1, 3], [], [2]], [[], [0], [0], [], []]]
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from autogaze.errors import SelectorError
+from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling, sample_block
 from autogaze.training.loader import StepContext
-from autogaze.training.rollouts import GazeRows, at_last_gazes, group_caps, sample_groups
+from autogaze.training.rollouts import at_last_gazes, group_caps, sample_groups
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 from tests.training.tiny import SELF
 
@@ -86,7 +87,7 @@ def test_groups_are_of_equal_length_and_group_major():
     assert len(set(map(tuple, caps))) > 1, (
         "clips must differ in length for this test to say anything"
     )
-    gaze = rows.gaze()
+    gaze = rows.to_gaze()
     assert not torch.equal(gaze[0].ids, gaze[3].ids), "rows of a group are sampled one by one"
 
 
@@ -99,8 +100,8 @@ def test_the_ratio_caps_self_sampled_lengths():
 def test_a_clip_is_sampled_alike_in_every_batch():
     selector = self_sampling(-0.5, 0.5)
     video = tiny_video(4, 3)
-    whole = sample_groups(selector, video, (0, 1, 2, 3), 2, CONTEXT).gaze()
-    part = sample_groups(selector, video[2:], (2, 3), 2, CONTEXT).gaze()
+    whole = sample_groups(selector, video, (0, 1, 2, 3), 2, CONTEXT).to_gaze()
+    part = sample_groups(selector, video[2:], (2, 3), 2, CONTEXT).to_gaze()
     for repetition in range(2):
         for clip in range(2):
             there = whole[repetition * 4 + 2 + clip]

@@ -21,7 +21,7 @@ from autogaze.evaluation.quality.clips import QualityClip, read_batch
 from autogaze.evaluation.quality.metrics import ClipBatch, Metric
 from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.gaze import Gaze
-from autogaze.models.autogaze.streaming import Generation
+from autogaze.models.autogaze.rows import GazeRows
 from autogaze.reconstruction.canvas import reconstruct
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
@@ -160,20 +160,15 @@ def _stop(selector: Selector, clips: Clips, threshold: float) -> tuple[Gaze, Flo
             raise SelectorError(f"{selector.name} stops by loss, but returns none")
         return gaze, gaze.losses
     video = selector.preprocess(clips)
-    generation = selector.model.generate(video, threshold=threshold)
-    scores = selector.model.score(video, generation)
-    return generation.to_gaze().to("cpu"), _last_predicted(generation, scores.predicted_losses)
+    rows = selector.model.generate(video, threshold=threshold)
+    scores = selector.model.score(video, rows)
+    return rows.to_gaze().to("cpu"), _last_predicted(rows, scores.predicted_losses)
 
 
-def _last_predicted(
-    generation: Generation, predicted: Float[Tensor, "B slots"]
-) -> Float[Tensor, "B T"]:
+def _last_predicted(rows: GazeRows, predicted: Float[Tensor, "B slots"]) -> Float[Tensor, "B T"]:
     """The loss predicted after the last patch kept in every frame."""
-    columns, first = [], 0
-    for slots in generation.frames:
-        width = slots.kept.shape[1]
-        place = torch.arange(width, device=slots.kept.device)
-        last = torch.where(slots.kept, place, -1).amax(1)
-        columns.append(predicted[:, first : first + width].gather(1, last[:, None])[:, 0])
-        first += width
+    columns = []
+    for kept, losses in zip(*(x.split(rows.slots, 1) for x in (rows.kept, predicted)), strict=True):
+        last = torch.where(kept, torch.arange(kept.shape[1], device=kept.device), -1).amax(1)
+        columns.append(losses.gather(1, last[:, None])[:, 0])
     return torch.stack(columns, dim=1)

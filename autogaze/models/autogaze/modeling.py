@@ -30,11 +30,11 @@ from autogaze.models.autogaze.published import (
     PublishedAttributes,
     PublishedGazeModel,
     complete,
-    frame_relative,
 )
+from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import Scores, score
-from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, ClipStream, Generation
+from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, ClipStream
 from autogaze.utils.checkpoints import (
     check_finite,
     check_shapes,
@@ -174,7 +174,7 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
         stream: ClipStream | None = None,
         repetitions: int = 1,
-    ) -> Generation:
+    ) -> GazeRows:
         """Gaze at every frame; a row's gaze does not depend on the rest of its batch.
 
         It is computed in the weights' own precision, also under autocast.
@@ -195,21 +195,19 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
         return stream.step(video, caps=caps, threshold=threshold, sampling=sampling)
 
     def score(
-        self, video: Float[Tensor, "B T 3 H W"], gaze: dict[str, Any] | Generation | Gaze
+        self, video: Float[Tensor, "B T 3 H W"], gaze: dict[str, Any] | GazeRows | Gaze
     ) -> Scores:
         """Log-probability of given gazes and the losses predicted after them; differentiable.
 
         Args:
             gaze: a gaze, or its padded dict.
         """
-        padded: dict[str, Any]
-        if isinstance(gaze, Generation):
-            padded = gaze.to_padded()
-        else:
-            padded = gaze.padded() if isinstance(gaze, Gaze) else gaze
-        ids, kept, slots = frame_relative(padded, self.pyramid.num_patches)
+        if isinstance(gaze, Gaze):
+            gaze = GazeRows.of_gaze(gaze)
+        elif not isinstance(gaze, GazeRows):
+            gaze = GazeRows.of_padded(gaze, self.pyramid)
         tokens, _ = self.gazing_model.vision_tokens(video)
-        return score(self.gazing_model.gaze_decoder, tokens, ids, kept, slots)
+        return score(self.gazing_model.gaze_decoder, tokens, gaze)
 
     def forward(
         self,
@@ -283,26 +281,26 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
         )
         if stream is None and use_cache:
             stream = self.stream(len(clips), num_frames=max(T, self.config.max_num_frames))
-        generation = self.generate(
+        rows = self.generate(
             clips,
             caps=frame_caps(ratio, T, self.pyramid.num_patches),
             threshold=per_row(threshold, len(clips) // B),
             sampling=Sampling(temperature if samples else 0.0, generator),
             stream=stream,
         )
-        gaze = generation.to_gaze()
+        gaze = rows.to_gaze()
         if adaptation is not None:
             gaze = adaptation.stitch(gaze)
             values = {**gaze.padded(), "scales": self.scales}
         else:
-            values = generation.to_padded()
+            values = rows.to_padded()
         values["has_task_loss_requirement"] = threshold is not None
         values["task_loss_requirement"] = as_table(threshold, video)
         if use_cache and stream is not None:
             values |= PastGaze(stream, stream.num_frames).views()
         if generate_only or adaptation is not None or past_key_values is not None:
             return AutoGazeOutput(values, gaze)
-        output = AutoGazeOutput(values, gaze, lambda: self.score(video, generation))
+        output = AutoGazeOutput(values, gaze, lambda: self.score(video, rows))
         if self.training and torch.is_grad_enabled():
             output.settle()
         return output

@@ -6,7 +6,7 @@ Thin adapters: `AutoGaze` and `GazeModel` do the work.
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from autogaze.clips import Ratio
@@ -18,6 +18,7 @@ from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.gaze_model import ConvHistory, GazeModel
 from autogaze.models.autogaze.limits import Caps, draw_mean_ratio, draw_threshold, share_out
 from autogaze.models.autogaze.output import PAST, PastGaze, resume
+from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import embed_sequence
 from autogaze.models.autogaze.streaming import ClipStream
@@ -182,8 +183,8 @@ class PublishedGazeModel(GazeModel):
             sequence = tokens.flatten(1, 2)
             valid = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
         else:
-            ids, kept, slots = frame_relative(info, self.num_vision_tokens_each_frame)
-            sequence, valid = embed_sequence(self.gaze_decoder, tokens, ids, kept, slots)
+            rows = GazeRows.of_padded(info, self.selector_config.pyramid)
+            sequence, valid = embed_sequence(self.gaze_decoder, tokens, rows)
         return {
             "inputs_embeds": sequence,
             "attention_mask": valid.long(),
@@ -230,27 +231,17 @@ class PublishedGazeModel(GazeModel):
             num_frames=T,
             static_shapes=self.connector.pos_embed.device.type == "cuda",
         )
-        generation = stream.step(
+        rows = stream.step(
             video,
             caps=[caps] * T if isinstance(caps, int) else caps,
             threshold=threshold,
             sampling=Sampling(temperature if do_sample else 0.0, generator),
         )
-        padded = generation.to_padded()
+        padded = rows.to_padded()
         names = ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame", "gazing_mask")
         past = PastGaze(stream, stream.num_frames).views() if use_cache else dict.fromkeys(PAST)
         requirement = {"task_loss_requirement": as_table(threshold, video)}
         return {name: padded[name] for name in names} | requirement | past
-
-
-def frame_relative(
-    padded: Any, num_patches: int
-) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"], list[int]]:
-    """Ids of a padded dict numbered from their own frame, which of them are kept, slots per frame."""
-    slots = [int(count) for count in padded["num_gazing_each_frame"]]
-    ids = padded["gazing_pos"]
-    frame = torch.repeat_interleave(torch.arange(len(slots)), torch.tensor(slots))
-    return ids - num_patches * frame.to(ids.device), ~padded["if_padded_gazing"].bool(), slots
 
 
 def complete(gazing_info: dict[str, Any], gaze: Gaze) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.decoder import GazeDecoder
+from autogaze.models.autogaze.rows import GazeRows
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,7 @@ class Scores:
 def score(
     decoder: GazeDecoder,
     vision_tokens: Float[Tensor, "B T tokens C"],
-    ids: Int[Tensor, "B S"],
-    kept: Bool[Tensor, "B S"],
-    slots: list[int],
+    rows: GazeRows,
     targets: Float[Tensor, "B S V"] | None = None,
     *,
     temperature: float | None = None,
@@ -51,8 +50,7 @@ def score(
     *before* gaze i + 1; here the same number is the loss *after* gaze i.
 
     Args:
-        ids: patch ids numbered from the start of their own frame.
-        slots: slots per frame, S in all.
+        rows: the gazes, S slots in all.
         targets: a distribution over all patches in the place of each gaze; `log_probs` are
             then the means of the patches' own, weighted by these.
         temperature: that the gazes were sampled at, for probabilities of the policy that sampled;
@@ -63,8 +61,9 @@ def score(
         SelectorError: gazes that do not fit the video, a temperature that is not positive or one
             that comes with targets.
     """
-    sequence = _forward(decoder, vision_tokens, ids, kept, slots)
+    sequence = _forward(decoder, vision_tokens, rows)
     hidden, rank = sequence.hidden, sequence.rank  # (B, N, C), (S,)
+    ids, kept, slots = rows.ids, rows.kept, rows.slots
     K, eos = decoder.config.num_multi_token_pred, decoder.config.vocab_size - 1
     starts, block = torch.unique(sequence.before, return_inverse=True)
     # (B, blocks, K, V + 1), (B, blocks, K)
@@ -79,7 +78,7 @@ def score(
                 f"temperature={temperature} must be above 0, and has no meaning with targets"
             )
         scaled = logits[:, block, head, :eos].to(exact) / temperature  # (B, S, V)
-        taken = taken_before(ids, kept, slots, eos)
+        taken = taken_before(rows)
         policy = scaled.masked_fill(taken, -torch.inf).log_softmax(-1)
         logs = policy.gather(-1, torch.where(kept, ids, 0)[..., None])[..., 0]
         probs = policy.detach().exp()
@@ -102,14 +101,13 @@ def score(
     return Scores(logs, after, states, spread)
 
 
-def taken_before(
-    ids: Int[Tensor, "B S"], kept: Bool[Tensor, "B S"], slots: list[int], num_patches: int
-) -> Bool[Tensor, "B S V"]:
+def taken_before(rows: GazeRows) -> Bool[Tensor, "B S V"]:
     """True for the patches that were gazed at earlier in a slot's own frame."""
-    parts = []
-    for of_frame, real in zip(ids.split(slots, 1), kept.split(slots, 1), strict=True):
+    parts, V = [], rows.pyramid.num_patches
+    ids, kept = (each.split(rows.slots, 1) for each in (rows.ids, rows.kept))
+    for of_frame, real in zip(ids, kept, strict=True):
         patches = torch.where(real, of_frame, 0)[..., None]
-        chosen = torch.zeros(*patches.shape[:2], num_patches, dtype=torch.int16, device=ids.device)
+        chosen = torch.zeros(*patches.shape[:2], V, dtype=torch.int16, device=real.device)
         chosen.scatter_(2, patches, real[..., None].to(chosen.dtype))
         parts.append(chosen.cumsum(1, dtype=chosen.dtype) > chosen)
     return torch.cat(parts, 1)
@@ -118,15 +116,13 @@ def taken_before(
 def loss_states(
     decoder: GazeDecoder,
     vision_tokens: Float[Tensor, "B T tokens C"],
-    ids: Int[Tensor, "B S"],
-    kept: Bool[Tensor, "B S"],
-    slots: list[int],
+    rows: GazeRows,
 ) -> tuple[Float[Tensor, "B S C"], Int[Tensor, " S"]]:
     """The hidden states that `score` predicts losses from, and which of the K heads reads each.
 
     Arguments as of `score`; states are undefined in padded slots.
     """
-    sequence = _forward(decoder, vision_tokens, ids, kept, slots)
+    sequence = _forward(decoder, vision_tokens, rows)
     hidden, device = sequence.hidden, sequence.hidden.device
     position = torch.where(sequence.ends_block, sequence.own, sequence.before)
     heads = (sequence.rank + 1) % decoder.config.num_multi_token_pred
@@ -155,9 +151,7 @@ class _Sequence:
 def embed_sequence(
     decoder: GazeDecoder,
     vision_tokens: Float[Tensor, "B T tokens C"],
-    ids: Int[Tensor, "B S"],
-    kept: Bool[Tensor, "B S"],
-    slots: list[int],
+    rows: GazeRows,
 ) -> tuple[Float[Tensor, "B N C"], Bool[Tensor, "B N"]]:
     """Input embeddings of the decoder: each frame's vision tokens, then the patches chosen in it.
 
@@ -168,6 +162,7 @@ def embed_sequence(
         SelectorError: gazes that do not fit the video.
     """
     B, T, num_tokens = vision_tokens.shape[:3]
+    ids, kept, slots = rows.ids, rows.kept, rows.slots
     if len(slots) != T or sum(slots) != ids.shape[1] or ids.shape[0] != B:
         raise SelectorError(
             f"gazes of {ids.shape[0]} clips, {len(slots)} frames and {sum(slots)} slots "
@@ -184,18 +179,17 @@ def embed_sequence(
 def _forward(
     decoder: GazeDecoder,
     vision_tokens: Float[Tensor, "B T tokens C"],
-    ids: Int[Tensor, "B S"],
-    kept: Bool[Tensor, "B S"],
-    slots: list[int],
+    rows: GazeRows,
 ) -> _Sequence:
     T, num_tokens = vision_tokens.shape[1:3]
     K = decoder.config.num_multi_token_pred
-    sequence, valid = embed_sequence(decoder, vision_tokens, ids, kept, slots)
+    sequence, valid = embed_sequence(decoder, vision_tokens, rows)
     hidden = _run(decoder, sequence, valid)  # (B, N, C)
 
-    index = torch.arange(sum(slots))
-    first = torch.tensor(slots).cumsum(0) - torch.tensor(slots)
-    frame = torch.arange(T).repeat_interleave(torch.tensor(slots))
+    slots = torch.tensor(rows.slots)
+    index = torch.arange(sum(rows.slots))
+    first = slots.cumsum(0) - slots
+    frame = torch.arange(T).repeat_interleave(slots)
     rank = index - first[frame]
     own = index + num_tokens * (frame + 1)
     return _Sequence(hidden, own, own - rank % K - 1, rank, rank % K == K - 1)

@@ -1,90 +1,24 @@
 """Gazing at whole clips and streams, in micro-batches that fit a memory budget."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from autogaze.errors import SelectorError
-from autogaze.gaze import Gaze
-from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.cuda_graphs import StaticGazeState
-from autogaze.models.autogaze.decoding import GazeState, Slots
+from autogaze.models.autogaze.decoding import GazeState
 from autogaze.models.autogaze.gaze_model import GazeModel, resize_clip
 from autogaze.models.autogaze.hook import rules_of
 from autogaze.models.autogaze.inhibition import InhibitionOfReturn, patch_pixels
 from autogaze.models.autogaze.limits import Caps, FrameLimits, Threshold, frame_limits
+from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.utils.copying import CopiedDeeply
 from autogaze.utils.device import without_autocast
 
 DEFAULT_MEMORY_BUDGET = 1 << 30
 """Bytes that gazing at one micro-batch of clips may take."""
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Gazes at T frames of B rows, as generated, with padding.
-
-    Attributes:
-        pyramid: the patch pyramid that ids refer to.
-        frames: the slots of each frame, (B, k_t).
-    """
-
-    pyramid: PatchPyramid
-    frames: tuple[Slots, ...]
-
-    def to_gaze(self) -> Gaze:
-        """The ragged gaze, without padding."""
-        lengths = torch.stack([frame.kept.sum(1) for frame in self.frames], 1)  # (B, T)
-        ids = torch.cat([frame.ids for frame in self.frames], 1)
-        kept = torch.cat([frame.kept for frame in self.frames], 1)
-        losses = [frame.losses for frame in self.frames if frame.losses is not None]
-        known = bool(losses) and len(losses) == len(self.frames)
-        return Gaze(
-            self.pyramid,
-            ids[kept],
-            lengths,
-            predicted_losses=torch.stack(losses, 1) if known else None,
-        )
-
-    def to_padded(self) -> dict[str, Any]:
-        """The dict of `Gaze.padded`, with the slots as they were generated."""
-        V = self.pyramid.num_patches
-        positions = [
-            torch.where(frame.kept, frame.ids, V) + V * index
-            for index, frame in enumerate(self.frames)
-        ]
-        kept = torch.cat([frame.kept for frame in self.frames], 1)
-        padded = self.to_gaze().padded()
-        padded["gazing_pos"] = torch.cat(positions, 1)
-        padded["if_padded_gazing"] = ~kept
-        padded["num_gazing_each_frame"] = torch.tensor(
-            [frame.ids.shape[1] for frame in self.frames], device=kept.device
-        )
-        return padded
-
-    @classmethod
-    def cat(cls, parts: Sequence["Generation"]) -> "Generation":
-        """Join micro-batches: frames are padded to the longest among them."""
-        if len(parts) == 1:
-            return parts[0]
-        frames = []
-        for slots in zip(*(part.frames for part in parts), strict=True):
-            longest = max(slot.ids.shape[1] for slot in slots)
-            ids = [F.pad(slot.ids, (0, longest - slot.ids.shape[1])) for slot in slots]
-            kept = [F.pad(slot.kept, (0, longest - slot.kept.shape[1])) for slot in slots]
-            losses = [slot.losses for slot in slots if slot.losses is not None]
-            known = len(losses) == len(slots)
-            frames.append(
-                Slots(torch.cat(ids), torch.cat(kept), torch.cat(losses) if known else None)
-            )
-        return cls(parts[0].pyramid, tuple(frames))
 
 
 class ClipStream(CopiedDeeply):
@@ -138,7 +72,7 @@ class ClipStream(CopiedDeeply):
         caps: Caps | None = None,
         threshold: Threshold | None = None,
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
-    ) -> Generation:
+    ) -> GazeRows:
         """Gaze at the next T frames of every clip, in the weights' precision and without gradients.
 
         Args:
@@ -168,7 +102,7 @@ class ClipStream(CopiedDeeply):
                     self._add_micro_batch(rows.stop - rows.start)
                 parts.append(self._gaze(index, rows, video, limits, sampling))
         self.num_frames += T
-        return Generation.cat(parts)
+        return GazeRows.cat(parts)
 
     def _ruled(self, frame: int, limits: FrameLimits, video: Tensor) -> FrameLimits:
         """The limits of a frame, narrowed by the model's hook."""
@@ -188,7 +122,7 @@ class ClipStream(CopiedDeeply):
         video: Float[Tensor, "B T 3 H W"],
         limits: list[FrameLimits],
         sampling: Sampling,
-    ) -> Generation:
+    ) -> GazeRows:
         """Gaze at the next frames of one micro-batch."""
         state = self.states[index]
         clips, clip_of_row = self._clips_of(rows, video)  # (seen, T, 3, S, S), (rows,) or None
@@ -209,7 +143,7 @@ class ClipStream(CopiedDeeply):
             if self.inhibitions:
                 self.inhibitions[index].update(pixels, slots.ids, slots.kept)
             frames.append(slots)
-        return Generation(self.pyramid, tuple(frames))
+        return GazeRows.of_frames(self.pyramid, frames)
 
     def _clips_of(
         self, rows: slice, video: Float[Tensor, "B T 3 H W"]

@@ -1,0 +1,111 @@
+"""Gazes of several rows as the model makes, scores and trains on them: padded frame by frame."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.decoding import Slots
+
+
+@dataclass(frozen=True)
+class GazeRows:
+    """Gaze sequences of R rows at T frames, padded to common lengths frame by frame.
+
+    Attributes:
+        pyramid: what ids refer to.
+        ids: (R, S) frame-relative patch ids; arbitrary where not kept.
+        kept: (R, S) False where a slot is padding.
+        slots: number of slots of every frame, S in all.
+        losses: (R, T) predicted to be left in every frame, where the model predicted them.
+    """
+
+    pyramid: PatchPyramid
+    ids: Int[Tensor, "R S"]
+    kept: Bool[Tensor, "R S"]
+    slots: tuple[int, ...]
+    losses: Float[Tensor, "R T"] | None = None
+
+    @classmethod
+    def of_frames(cls, pyramid: PatchPyramid, frames: Sequence[Slots]) -> "GazeRows":
+        """Gazes as the model generated them, frame by frame."""
+        losses = [frame.losses for frame in frames if frame.losses is not None]
+        return cls(
+            pyramid,
+            torch.cat([frame.ids for frame in frames], 1),
+            torch.cat([frame.kept for frame in frames], 1),
+            tuple(frame.ids.shape[1] for frame in frames),
+            torch.stack(losses, 1) if len(losses) == len(frames) else None,
+        )
+
+    @classmethod
+    def of_padded(cls, padded: Mapping[str, Any], pyramid: PatchPyramid) -> "GazeRows":
+        """The gazes of a padded dict (`Gaze.padded`)."""
+        slots = tuple(int(count) for count in padded["num_gazing_each_frame"])
+        first = pyramid.num_patches * _frame_of_slot(slots)
+        ids = padded["gazing_pos"]
+        return cls(pyramid, ids - first.to(ids.device), ~padded["if_padded_gazing"].bool(), slots)
+
+    @classmethod
+    def of_gaze(cls, gaze: Gaze) -> "GazeRows":
+        """A gaze, each of its clips a row."""
+        return cls.of_padded(gaze.padded(), gaze.pyramid)
+
+    @classmethod
+    def cat(cls, parts: Sequence["GazeRows"]) -> "GazeRows":
+        """Join rows at the same frames, which are padded to the longest among the parts."""
+        if len(parts) == 1:
+            return parts[0]
+        slots = tuple(map(max, zip(*(part.slots for part in parts), strict=True)))
+
+        def widened(values: Tensor, own: tuple[int, ...]) -> Tensor:
+            frames = zip(values.split(own, 1), own, slots, strict=True)
+            return torch.cat([F.pad(each, (0, wide - width)) for each, width, wide in frames], 1)
+
+        losses = [part.losses for part in parts if part.losses is not None]
+        return cls(
+            parts[0].pyramid,
+            torch.cat([widened(part.ids, part.slots) for part in parts]),
+            torch.cat([widened(part.kept, part.slots) for part in parts]),
+            slots,
+            torch.cat(losses) if len(losses) == len(parts) else None,
+        )
+
+    def ends(self, frame: int) -> int:
+        """Slots up to the end of a frame."""
+        return sum(self.slots[: frame + 1])
+
+    def counts(self) -> Int[Tensor, "R T"]:
+        """Gazes of every row in every frame."""
+        return torch.stack([part.sum(1) for part in self.kept.split(self.slots, 1)], 1)
+
+    def to_gaze(self, rows: slice = slice(None)) -> Gaze:
+        """The ragged gaze of some rows, without padding."""
+        return Gaze(
+            self.pyramid,
+            self.ids[rows][self.kept[rows]],
+            self.counts()[rows],
+            predicted_losses=None if self.losses is None else self.losses[rows],
+        )
+
+    def to_padded(self) -> dict[str, Any]:
+        """The dict of `Gaze.padded`, with the slots as they are here."""
+        V, device = self.pyramid.num_patches, self.ids.device
+        first = V * _frame_of_slot(self.slots)
+        return {
+            **self.to_gaze().padded(),
+            "gazing_pos": torch.where(self.kept, self.ids, V) + first.to(device),
+            "if_padded_gazing": ~self.kept,
+            "num_gazing_each_frame": torch.tensor(self.slots, device=device),
+        }
+
+
+def _frame_of_slot(slots: Sequence[int]) -> Int[Tensor, " S"]:
+    """The frame that every slot belongs to."""
+    return torch.arange(len(slots)).repeat_interleave(torch.tensor(slots))
