@@ -18,6 +18,7 @@ from autogaze.reconstruction.video_mae.modeling import cells_of_frames, frames_o
 from autogaze.tasks.base import Task
 from autogaze.tasks.losses import PixelLoss
 from autogaze.tasks.video_mae import VideoMAETask
+from autogaze.utils.normalization import IMAGENET
 
 
 class Searcher(ABC):
@@ -163,7 +164,9 @@ class VideoMAESearcher(Searcher):
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         recipe = " ".join(self.task.losses.recipe.values())
         precision = str(self.dtype).removeprefix("torch.")
-        return f"VideoMAE {digest.hexdigest()}, {recipe}, {precision}"
+        pixels = self.task.statistics
+        others = "" if pixels == IMAGENET else f", pixels of {pixels.mean} and {pixels.std}"
+        return f"VideoMAE {digest.hexdigest()}, {recipe}, {precision}{others}"
 
     @torch.no_grad()
     def label(self, frames: UInt8[Tensor, "T 3 S S"], counts: Sequence[int]) -> GazeLabels:

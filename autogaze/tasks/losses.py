@@ -61,6 +61,7 @@ class FrameLosses(nn.Module):
         loss_weights: str | float,
         networks: State | None = None,
         loss_networks: Mapping[str, str] | None = None,
+        statistics: PixelStatistics = IMAGENET,
     ) -> "FrameLosses":
         """The losses of, for example, "l1+dinov2_reg+siglip2" and "1+0.3+0.3".
 
@@ -72,6 +73,7 @@ class FrameLosses(nn.Module):
                 the package that holds them.
             loss_networks: folders or hub ids of other networks, by their terms' names, in place
                 of the usual ones and of those in `networks`.
+            statistics: by which `l1` normalises pixels.
 
         Raises:
             TrainingError: an unknown or repeated term, or not one weight per term.
@@ -104,6 +106,7 @@ class FrameLosses(nn.Module):
             state = under_prefix(networks or {}, f"{name}.")
             terms[name] = LOSSES[name](sources.get(name) or state or None)
         losses = cls(terms, weights)
+        losses.normalise_by(statistics)
         losses.sources = {name: source for name, source in sources.items() if name in names}
         return losses
 
@@ -112,6 +115,12 @@ class FrameLosses(nn.Module):
         for name in self.terms:
             if part := under_prefix(networks, f"{name}."):
                 self.terms[name] = LOSSES[name](part)
+
+    def normalise_by(self, statistics: PixelStatistics) -> None:
+        """Normalise the pixels of `l1` by these statistics from now on."""
+        for term in self.terms.values():
+            if isinstance(term, PixelLoss):
+                term.statistics = statistics
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -125,12 +134,17 @@ class FrameLosses(nn.Module):
 
 
 class PixelLoss(nn.Module):
-    """`l1`: mean |difference| of pixels normalised by ImageNet's statistics."""
+    """`l1`: mean |difference| of normalised pixels."""
+
+    def __init__(self, statistics: PixelStatistics = IMAGENET) -> None:
+        super().__init__()
+        self.statistics = statistics
 
     def forward(
         self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
     ) -> Float[Tensor, " N"]:
-        return (IMAGENET.normalise(made) - IMAGENET.normalise(real)).abs().flatten(1).mean(1)
+        normalise = self.statistics.normalise
+        return (normalise(made) - normalise(real)).abs().flatten(1).mean(1)
 
 
 class FeatureLoss(nn.Module):

@@ -19,13 +19,15 @@ from autogaze.reconstruction.video_mae.checkpoint import (
     choose_config,
     load_weights,
     read_mae_config,
+    statistics_of,
     with_weights,
 )
+from autogaze.reconstruction.video_mae.pixels import PUBLISHED_PIXELS
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.tasks.losses import FrameLosses, check_terms
 from autogaze.utils.checkpoints import read_state, under_prefix
 from autogaze.utils.hub import find_checkpoint
-from autogaze.utils.normalization import IMAGENET
+from autogaze.utils.normalization import IMAGENET, PixelStatistics
 
 
 class VideoMAETask(Task):
@@ -36,9 +38,11 @@ class VideoMAETask(Task):
         losses: the terms (AutoGaze, section 3.2: l1 + 0.3 dinov2_reg + 0.3 siglip2).
         recon_sample_rate: see `Task`.
         name: of the metric, in figures.
+        statistics: by which the model's frames are normalised, and the pixels of `l1`. None for
+            a new model, which has ImageNet's.
     """
 
-    statistics = IMAGENET
+    statistics: PixelStatistics = IMAGENET
 
     def __init__(
         self,
@@ -46,11 +50,18 @@ class VideoMAETask(Task):
         losses: FrameLosses,
         recon_sample_rate: float = 0.125,
         name: str = "VideoMAE",
+        statistics: PixelStatistics | None = None,
     ) -> None:
         super().__init__(mae.config.pyramid, recon_sample_rate)
         self.metric = name
         self.mae = mae
         self.losses = losses
+        self._is_new = statistics is None
+        self._normalise_by(statistics or IMAGENET)
+
+    def _normalise_by(self, statistics: PixelStatistics) -> None:
+        self.statistics = statistics
+        self.losses.normalise_by(statistics)
 
     def forward(
         self,
@@ -81,6 +92,10 @@ class VideoMAETask(Task):
         **changes: Any,
     ) -> "VideoMAETask":
         """The task of a checkpoint.
+
+        Frames are normalised as its `preprocessor_config.json` says. Without that file they are as for the
+        published `videomae.pt` (`PUBLISHED_PIXELS`), or as this package's version 0.1.0 had them
+        if that wrote it (ImageNet's statistics).
 
         Args:
             source, config, changes: see `load_video_mae`.
@@ -113,13 +128,22 @@ class VideoMAETask(Task):
             }
         networks = under_prefix(state, PUBLISHED_PREFIX)
         losses = FrameLosses.parse(loss_type, loss_weights, networks, loss_networks)
-        return cls(mae, losses, recon_sample_rate, name)
+        pixels = statistics_of(checkpoint, state) or PUBLISHED_PIXELS
+        return cls(mae, losses, recon_sample_rate, name, pixels)
 
     def load_weights(self, source: str | Path) -> None:
-        """Replace the VideoMAE's weights, and the frozen networks' where the source has any."""
+        """Replace the VideoMAE's weights, and the frozen networks' where the source has any.
+
+        Frames are normalised as the source says from then on. If it does not say, as the published
+        `videomae.pt`, the statistics of the checkpoint that this task was made of stay.
+        """
         checkpoint = find_checkpoint(source)
         state = read_state(checkpoint)
+        pixels = statistics_of(checkpoint, state)
         load_weights(self.mae, state, checkpoint)
+        if pixels is not None or self._is_new:
+            self._normalise_by(pixels or PUBLISHED_PIXELS)
+            self._is_new = False
         self.losses.replace_networks(under_prefix(state, PUBLISHED_PREFIX))
 
     def save_pretrained(self, folder: str | Path, *, half: bool = False) -> None:
@@ -127,4 +151,6 @@ class VideoMAETask(Task):
 
         `from_checkpoint` reads the folder; for `half` see `save_video_mae`.
         """
-        save_video_mae(self.mae, folder, half=half, **self.losses.recipe)
+        save_video_mae(
+            self.mae, folder, half=half, statistics=self.statistics, **self.losses.recipe
+        )

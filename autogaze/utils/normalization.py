@@ -1,5 +1,6 @@
 """Pixel statistics: means and standard deviations with which vision models normalise RGB."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -14,6 +15,24 @@ class PixelStatistics:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @classmethod
+    def of_rescaled(
+        cls, mean: Sequence[float], std: Sequence[float], factor: float, *, offset: bool
+    ) -> "PixelStatistics":
+        """The statistics that do what an image processor does to RGB in [0, 255].
+
+            (rgb * factor - offset - mean) / std
+
+        Args:
+            mean, std: of the rescaled values, one per channel.
+            factor: above 0, such as 1 / 255.
+            offset: whether 1 is subtracted after rescaling.
+        """
+        unit = 255 * factor
+        centre = [(value + offset) / unit for value in mean]
+        spread = [value / unit for value in std]
+        return cls((centre[0], centre[1], centre[2]), (spread[0], spread[1], spread[2]))
 
     def normalise(self, rgb: Float[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:
         """(rgb - mean) / std, of RGB in [0, 1]."""

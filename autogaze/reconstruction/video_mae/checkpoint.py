@@ -21,9 +21,15 @@ from torch import Tensor
 from autogaze.errors import AutoGazeError, CheckpointError, OutputError
 from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
 from autogaze.reconstruction.video_mae.modeling import VideoMAE
+from autogaze.reconstruction.video_mae.pixels import (
+    PROCESSOR,
+    processor_settings,
+    read_statistics,
+)
 from autogaze.utils.checkpoints import (
     State,
     check_shapes,
+    config_file,
     load_strictly,
     read_config,
     read_state,
@@ -32,6 +38,7 @@ from autogaze.utils.checkpoints import (
 )
 from autogaze.utils.files import all_or_none, replacing
 from autogaze.utils.hub import CONFIG, WEIGHTS, find_checkpoint
+from autogaze.utils.normalization import IMAGENET, PixelStatistics
 
 PUBLISHED_PREFIX = "mae."
 """Prefix of the parameters in the published `videomae.pt`, a state dict of its whole task."""
@@ -141,14 +148,20 @@ def _loaded_names(own: Iterable[str], state: Container[str]) -> list[str]:
 
 
 def save_video_mae(
-    model: VideoMAE, folder: str | Path, *, half: bool = False, **recipe: Any
+    model: VideoMAE,
+    folder: str | Path,
+    *,
+    half: bool = False,
+    statistics: PixelStatistics = IMAGENET,
+    **recipe: Any,
 ) -> None:
-    """Write `config.json` and `model.safetensors`, both or neither.
+    """Write `config.json`, `preprocessor_config.json` and `model.safetensors`, all or none.
 
     Args:
         model: what to write.
         folder: made if it is not there.
         half: round weights to float16; they are loaded as float32 all the same.
+        statistics: by which the frames that it was trained on were normalised.
         recipe: further values of `config.json`, such as the `loss_type` and `loss_weights` that
             it was trained with.
 
@@ -170,14 +183,35 @@ def save_video_mae(
         for name, value in state.items():
             if value.isinf().any():
                 raise OutputError(f"{folder}: {name} is too large for float16; write float32")
+    pixels = processor_settings(statistics, model.config.pyramid.side)
     with all_or_none():
-        with replacing(folder / CONFIG) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+        for name, values in ((CONFIG, content), (PROCESSOR, pixels)):
+            with replacing(folder / name) as temporary:
+                temporary.write_text(json.dumps(values, indent=2) + "\n")
         with replacing(folder / WEIGHTS) as temporary:
             try:
                 save_file(state, temporary, metadata={"format": "pt"})
             except SafetensorError as error:  # a full disk, in safetensors' own words
                 raise OutputError(f"{folder / WEIGHTS}: cannot be written: {error}") from error
+
+
+def statistics_of(checkpoint: Path, state: State) -> PixelStatistics | None:
+    """By which statistics the frames that a checkpoint was trained on were normalised.
+
+    Args:
+        state: all tensors of the checkpoint.
+
+    Returns:
+        Those of its `preprocessor_config.json`. Without that file, which version 0.1.0 did not
+        write, this package's own checkpoints have ImageNet's statistics; of others it is None.
+
+    Raises:
+        CheckpointError: a file that cannot be read.
+    """
+    if (found := read_statistics(checkpoint)) is not None:
+        return found
+    is_own = not under_prefix(state, PUBLISHED_PREFIX) and config_file(checkpoint).is_file()
+    return IMAGENET if is_own and read_config(checkpoint).get("model_type") == OUR_TYPE else None
 
 
 def read_mae_config(checkpoint: Path) -> dict[str, Any]:

@@ -19,9 +19,14 @@ from autogaze.errors import CheckpointError, TrainingError, first_line
 from autogaze.gaze import Gaze
 from autogaze.reconstruction.video_mae import VideoMAEConfig
 from autogaze.reconstruction.video_mae.checkpoint import video_mae_state
+from autogaze.reconstruction.video_mae.pixels import (
+    PROCESSOR,
+    PUBLISHED_PIXELS,
+    processor_settings,
+)
 from autogaze.tasks.losses import LOSSES, PUBLIC_NETWORKS, FrameLosses, PixelLoss
 from autogaze.tasks.video_mae import VideoMAETask
-from autogaze.utils.checkpoints import under_prefix
+from autogaze.utils.checkpoints import config_file, under_prefix
 from autogaze.utils.hub import find_checkpoint
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
 from autogaze.utils.renaming import warn_renamed
@@ -48,8 +53,8 @@ class VideoMAEReconstruction(nn.Module):
             have the names of the published `videomae.pt`, which `load_state_dict` takes from any
             version of transformers.
         transform: the image processor that makes `video_for_task`: that of the checkpoint's
-            preprocessor_config.json. Without that file pixels in [0, 1] are normalised by ImageNet's
-            statistics, as models trained by this package have it.
+            preprocessor_config.json. Without that file it is as for the published VideoMAE: pixels in [-1, 1]
+            are normalised by ImageNet's statistics.
         gaze_model_kwargs: what a selector must be called with for gazes of these scales.
 
     Raises:
@@ -75,7 +80,7 @@ class VideoMAEReconstruction(nn.Module):
         self.recon_sample_rate = recon_sample_rate
         self.pyramid = task.pyramid
         self.scales = list(task.pyramid.scales)
-        self.transform = _image_processor(recon_model, task.pyramid.side)
+        self.transform = _image_processor(recon_model, task)
         self.mae = task.mae
         for name, term in task.losses.terms.items():
             if isinstance(network := getattr(term, "network", None), nn.Module):
@@ -273,26 +278,25 @@ def _no_revision(name: str) -> TrainingError:
     )
 
 
-def _image_processor(source: str | Path, side: int) -> VivitImageProcessor:
-    """That of a checkpoint, for square frames of this side."""
+def _image_processor(source: str | Path, task: VideoMAETask) -> VivitImageProcessor:
+    """That of a checkpoint, for square frames of the task's side."""
     checkpoint = find_checkpoint(source)
+    side, pixels = task.pyramid.side, task.statistics
     size: dict[str, Any] = {
         "size": {"shortest_edge": side},
         "crop_size": {"height": side, "width": side},
     }
-    if not (checkpoint / "preprocessor_config.json").is_file():
-        return VivitImageProcessor(
-            rescale_factor=1 / 255,
-            offset=False,
-            image_mean=list(IMAGENET.mean),
-            image_std=list(IMAGENET.std),
-            **size,
-        )
+    if not config_file(checkpoint).with_name(PROCESSOR).is_file():
+        if pixels == PUBLISHED_PIXELS:  # in the published form, whose attributes users read
+            return VivitImageProcessor(
+                image_mean=list(IMAGENET.mean), image_std=list(IMAGENET.std), **size
+            )
+        return VivitImageProcessor(**processor_settings(pixels, side))
     try:
-        return VivitImageProcessor.from_pretrained(checkpoint, **size)
+        return VivitImageProcessor.from_pretrained(config_file(checkpoint).parent, **size)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{checkpoint}: its preprocessor_config.json cannot be read ({first_line(error)})"
+            f"{checkpoint}: its {PROCESSOR} cannot be read ({first_line(error)})"
         ) from error
 
 
