@@ -185,10 +185,6 @@ class Source:
             end=self.timestamps[stop] if stop < self.num_frames else self.end,
         )
 
-    def followed_by(self, other: "Source") -> "Source":
-        """This source and the frames after it in the same video, as one."""
-        return self.joined([self, other])
-
     @classmethod
     def joined(cls, sources: "Sequence[Source]") -> "Source":
         """Sources of consecutive frames of one video, as one.

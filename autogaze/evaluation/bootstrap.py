@@ -32,7 +32,7 @@ class Estimate:
         return f" ({show(self.low)}{between}{show(self.high)})"
 
 
-def estimate(values: Tensor, video: Int[Tensor, " n"], seed: int = 0) -> Estimate:
+def estimate(values: Tensor, video: Int[Tensor, " n"]) -> Estimate:
     """Mean and interval of `values`, each of which belongs to a video."""
     values_np = values.double().numpy()
     _, which = np.unique(video.numpy(), return_inverse=True)
@@ -40,7 +40,7 @@ def estimate(values: Tensor, video: Int[Tensor, " n"], seed: int = 0) -> Estimat
     mean = float(values_np.mean())
     if len(sums) < 2:
         return Estimate(mean, None, None)
-    drawn = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
+    drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
     low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
     return Estimate(mean, float(low), float(high))
 

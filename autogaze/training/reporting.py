@@ -136,11 +136,11 @@ def _columns() -> int:
         return 80
 
 
-def wrapped(parts: Iterable[str], width: int = WIDTH) -> list[str]:
-    """Parts one after the other, as many as fit into each line."""
+def wrapped(parts: Iterable[str]) -> list[str]:
+    """Parts one after the other, as many as fit into each line of the log."""
     lines: list[str] = []
     for part in parts:
-        if lines and len(lines[-1]) + len(part) + 2 <= width:
+        if lines and len(lines[-1]) + len(part) + 2 <= WIDTH:
             lines[-1] += f"  {part}"
         else:
             lines.append(part)

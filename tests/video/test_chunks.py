@@ -27,7 +27,7 @@ def test_chunks_equal_one_pass(plain, chunk, tiles):
     assert torch.equal(torch.cat([piece.clips.frames for piece in chunks], dim=1), whole)
     source = chunks[0].source
     for piece in chunks[1:]:
-        source = source.followed_by(piece.source)
+        source = Source.joined([source, piece.source])
     assert source == Source.joined([piece.source for piece in chunks])
     assert source.frame_indices == tuple(range(20))
     assert source.timestamps == tuple(frame.timestamp for frame in frames)

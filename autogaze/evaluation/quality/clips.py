@@ -104,9 +104,7 @@ def read_batch(clips: Sequence[QualityClip]) -> Clips:
     return Clips(torch.stack([clip.read() for clip in clips]))
 
 
-def plan_clips(
-    files: ClipFiles, *, per_kind: int, side: int, seed: int = 0, clip_len: int = CLIP_LEN
-) -> list[QualityClip]:
+def plan_clips(files: ClipFiles, *, per_kind: int, side: int, seed: int = 0) -> list[QualityClip]:
     """The clips of every kind for which there are files, kind by kind.
 
     Sources are taken in an order drawn by the seed, one clip of each before any gives a
@@ -123,12 +121,12 @@ def plan_clips(
     """
     clips: list[QualityClip] = []
     if files.videos:
-        window, decoder = Window(clip_len), choose_decoder()
+        window, decoder = Window(CLIP_LEN), choose_decoder()
         videos = [_windows(path, window, side, decoder, seed) for path in files.videos]
         clips += _in_turns(videos, per_kind, seed)
     if files.photographs:
         folders = sorted({path.parent for path in files.photographs})
-        camera = CameraSettings(clip_len=clip_len, side=side)
+        camera = CameraSettings(clip_len=CLIP_LEN, side=side)
         turns = -(-per_kind // len(files.photographs))
         moving = CameraClips(folders, camera, clips_per_picture=turns, seed=seed)
         composed = ComposedClips(
