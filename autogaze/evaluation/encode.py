@@ -22,7 +22,7 @@ from autogaze.evaluation.timing import (
     Enter,
     PeakMeter,
     Stage,
-    Stopwatch,
+    StageTimer,
     Timing,
     hardware,
     memory_gauge,
@@ -279,7 +279,7 @@ def _measure(
     encoded = [run(way, silent) for way in ways]
     rounds = []
     for _ in range(repeats):
-        watches = [Stopwatch() for _ in ways]
+        watches = [StageTimer() for _ in ways]
         for way, watch in zip(ways, watches, strict=True):
             run(way, watch.enter)
         rounds.append([watch.seconds for watch in watches])

@@ -31,7 +31,7 @@ MIN_NEIGHBOUR_CLIPS = 3
 """Of two clips each is the other's nearest, whatever the features."""
 
 
-class VideoClip(NamedTuple):
+class TileClip(NamedTuple):
     """A tile of a few frames of one video.
 
     Attributes:
@@ -169,7 +169,7 @@ def bench_fidelity(
 
 def _compare(
     encoder: MeasuredEncoder,
-    clips: Sequence[VideoClip],
+    clips: Sequence[TileClip],
     dense: Sequence[Float[Tensor, "_ C"]],
     selector: MeasuredSelector,
     ratio: float,
@@ -223,7 +223,7 @@ def read_clips(
     fps: float | None = None,
     tiles: str = "one",
     motion_grid: int | None = None,
-) -> list[VideoClip]:
+) -> list[TileClip]:
     """The first clips of up to 16 frames of every video, one per tile.
 
     Args:
@@ -233,13 +233,13 @@ def read_clips(
         tiles: how frames are laid out, see `plan_tiles`.
         motion_grid: cells per side for the decoder's motion, if needed.
     """
-    found: list[VideoClip] = []
+    found: list[TileClip] = []
     for number, path in enumerate(paths):
         before = len(found)
         for chunk in ChunkReader(
             path, side=side, tiles=tiles, chunk=CHUNK, fps=fps, motion_grid=motion_grid
         ):
-            found += [VideoClip(number, clips) for clips in chunk.clips.split(1)]
+            found += [TileClip(number, clips) for clips in chunk.clips.split(1)]
             if len(found) - before >= per_video:
                 break
         del found[before + per_video :]
@@ -251,7 +251,7 @@ def read_clips(
 
 
 @torch.inference_mode()
-def dense_features(encoder: MeasuredEncoder, clip: VideoClip) -> Float[Tensor, "T C"]:
+def dense_features(encoder: MeasuredEncoder, clip: TileClip) -> Float[Tensor, "T C"]:
     """One feature per frame by the untouched model: its own pooling, else its tokens' mean."""
     frames = encoder.normalised(clip.clips.frames)[0]
     pooled = [_pooled_dense(encoder, some) for some in frames.split(16)]
@@ -283,7 +283,7 @@ def _pooled_dense(
 
 @torch.inference_mode()
 def gazed_features(
-    encoder: MeasuredEncoder, clip: VideoClip, selector: MeasuredSelector, ratio: float, seed: int
+    encoder: MeasuredEncoder, clip: TileClip, selector: MeasuredSelector, ratio: float, seed: int
 ) -> tuple[Float[Tensor, "T C"], int]:
     """One feature per frame by the gazed model, and of how many patches they were made."""
     generator = torch.Generator().manual_seed(seed)

@@ -92,7 +92,7 @@ Enter = Callable[[Stage | None], None]
 """Called when a stage begins, which ends the one before; with None when none follows."""
 
 
-class Stopwatch:
+class StageTimer:
     """Wall-clock seconds of every stage, summed over visits; waits for the GPU at every border."""
 
     def __init__(self) -> None:

@@ -71,6 +71,8 @@ class Stopwatch:
 class Progress:
     """Progress line: updated in place on a terminal, otherwise a log line at intervals.
 
+    Unlike a `ProgressBar` it shows metrics, and is there without a terminal too.
+
     Args:
         first, last: steps of this run.
         active: in the main process only.

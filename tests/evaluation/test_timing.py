@@ -7,7 +7,7 @@ from autogaze.evaluation.timing import (
     MemoryGauge,
     PeakMeter,
     Stage,
-    Stopwatch,
+    StageTimer,
     Timing,
     matrix_rate,
     memory_gauge,
@@ -17,7 +17,7 @@ from autogaze.evaluation.timing import (
 def test_a_stopwatch_adds_up_a_stage_that_comes_again(monkeypatch):
     now = iter([0.0, 1.0, 4.0, 5.5])
     monkeypatch.setattr("autogaze.evaluation.timing.time.perf_counter", lambda: next(now))
-    watch = Stopwatch()
+    watch = StageTimer()
     watch.enter(Stage.EMBED)
     watch.enter(Stage.ENCODE)
     watch.enter(Stage.EMBED)

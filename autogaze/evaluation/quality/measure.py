@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from autogaze.evaluation.quality.clips import QualityClip, read_batch
-from autogaze.evaluation.quality.metrics import ClipBatch, Metric
+from autogaze.evaluation.quality.metrics import MeasuredClips, Metric
 from autogaze.evaluation.quality.selectors import Variant, priors, shuffled, variants
 from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.gaze import Gaze
@@ -103,7 +103,7 @@ def measure(
     for start in range(0, len(clips), batch):
         members = list(range(len(clips)))[start : start + batch]
         frames = read_batch([clips[number] for number in members]).unit().to(device)
-        clip_batch = ClipBatch(frames, every, members)
+        clip_batch = MeasuredClips(frames, every, members)
         for r, row in enumerate(rows):
             step(f"measuring {row.name}")
             for b in range(len(ratios)):

@@ -29,7 +29,7 @@ NETWORK = "lite1"
 """The EfficientNet-Lite whose features are compared; nothing is trained with it."""
 
 
-class ClipBatch:
+class MeasuredClips:
     """Clips on which gazes are measured.
 
     Args:
@@ -70,7 +70,9 @@ class Metric(ABC):
     unit: str
 
     @abstractmethod
-    def losses(self, batch: ClipBatch, gaze: Gaze, canvas: Reconstruction) -> Float[Tensor, "B J"]:
+    def losses(
+        self, batch: MeasuredClips, gaze: Gaze, canvas: Reconstruction
+    ) -> Float[Tensor, "B J"]:
         """Of every measured frame; `canvas` is the reconstruction of `batch.frames` by `gaze`."""
 
 
@@ -80,7 +82,9 @@ class CanvasMetric(Metric):
     name = CANVAS
     unit = "mean |canvas - frame| of pixel values in [0, 1]"
 
-    def losses(self, batch: ClipBatch, gaze: Gaze, canvas: Reconstruction) -> Float[Tensor, "B T"]:
+    def losses(
+        self, batch: MeasuredClips, gaze: Gaze, canvas: Reconstruction
+    ) -> Float[Tensor, "B T"]:
         return canvas.losses
 
 
@@ -93,7 +97,9 @@ class VideoMAEMetric(Metric):
         self.task = task.eval()
         self.unit = unit
 
-    def losses(self, batch: ClipBatch, gaze: Gaze, canvas: Reconstruction) -> Float[Tensor, "B J"]:
+    def losses(
+        self, batch: MeasuredClips, gaze: Gaze, canvas: Reconstruction
+    ) -> Float[Tensor, "B J"]:
         measured = batch.measured.tolist()
         if batch.all_frames:
             return self.task(batch.frames, gaze, measured[0]).losses
@@ -121,9 +127,11 @@ class FeatureMetric(Metric):
         features: Callable[[Float[Tensor, "F 3 S S"]], Sequence[Float[Tensor, "F C *places"]]],
     ) -> None:
         self.features = features
-        self._cached: tuple[ClipBatch, list[tuple[Tensor, ...]]] | None = None
+        self._cached: tuple[MeasuredClips, list[tuple[Tensor, ...]]] | None = None
 
-    def losses(self, batch: ClipBatch, gaze: Gaze, canvas: Reconstruction) -> Float[Tensor, "B J"]:
+    def losses(
+        self, batch: MeasuredClips, gaze: Gaze, canvas: Reconstruction
+    ) -> Float[Tensor, "B J"]:
         # The frames' own features are the same for all gazes at them.
         if self._cached is None or self._cached[0] is not batch:
             self._cached = batch, self._directions(batch.select_frames(batch.frames))

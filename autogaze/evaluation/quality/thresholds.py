@@ -18,7 +18,7 @@ from autogaze.clips import Clips
 from autogaze.errors import SelectorError
 from autogaze.evaluation.bootstrap import Estimate, Resamples
 from autogaze.evaluation.quality.clips import QualityClip, read_batch
-from autogaze.evaluation.quality.metrics import ClipBatch, Metric
+from autogaze.evaluation.quality.metrics import MeasuredClips, Metric
 from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.rows import GazeRows
@@ -104,7 +104,7 @@ def measure_thresholds(
     for start in range(0, len(clips), batch):
         some = slice(start, start + batch)
         seen = read_batch(clips[some])
-        clip_batch = ClipBatch(seen.unit().to(device))
+        clip_batch = MeasuredClips(seen.unit().to(device))
         for s, one in enumerate(selectors):
             step(f"{one.name} stops")
             for t, threshold in enumerate(thresholds):

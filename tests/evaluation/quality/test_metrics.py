@@ -5,8 +5,8 @@ import torch
 
 from autogaze import Gaze
 from autogaze.evaluation.quality.metrics import (
-    ClipBatch,
     FeatureMetric,
+    MeasuredClips,
     Metric,
     VideoMAEMetric,
     efficientnet_metric,
@@ -17,7 +17,7 @@ from tests.evaluation.quality.tiny import PYRAMID, compared, save_video_mae_chec
 from tests.reconstruction.efficientnets import random_efficientnet
 
 
-def losses(metric: Metric, batch: ClipBatch, gaze: Gaze) -> torch.Tensor:
+def losses(metric: Metric, batch: MeasuredClips, gaze: Gaze) -> torch.Tensor:
     return metric.losses(batch, gaze, reconstruct(batch.frames, gaze))
 
 
@@ -27,7 +27,7 @@ def centre(frames: torch.Tensor, ratio: float) -> Gaze:
 
 def test_features_are_compared_place_by_place_by_their_direction():
     red = torch.tensor([1.0, 0, 0])[:, None, None].expand(2, 3, 3, 64, 64)
-    batch = ClipBatch(red)
+    batch = MeasuredClips(red)
     quarter = Gaze(PYRAMID, torch.tensor([0] * 6), torch.ones(2, 3, dtype=torch.long))
     colours = FeatureMetric(lambda pictures: [3 * (2 * pictures - 1)])
     # One patch of the coarsest scale shows red, the rest is grey, which has no direction.
@@ -43,7 +43,7 @@ def test_features_are_compared_place_by_place_by_their_direction():
 def test_unlike_features_lose_more():
     frames = torch.rand(1, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     metric = efficientnet_metric(random_efficientnet("lite1"))
-    batch = ClipBatch(frames)
+    batch = MeasuredClips(frames)
     few, many = (losses(metric, batch, centre(frames, ratio)) for ratio in (0.05, 0.8))
     assert few.shape == (1, 2)
     assert (many > 0).all()
@@ -59,11 +59,11 @@ def test_the_frames_own_features_are_computed_once():
         return [pictures]
 
     frames = torch.rand(1, 2, 3, 64, 64)
-    metric, batch = FeatureMetric(features), ClipBatch(frames)
+    metric, batch = FeatureMetric(features), MeasuredClips(frames)
     for ratio in (0.1, 0.2, 0.4):
         losses(metric, batch, centre(frames, ratio))
     assert seen == [2] * 4
-    losses(metric, ClipBatch(frames), centre(frames, 0.1))
+    losses(metric, MeasuredClips(frames), centre(frames, 0.1))
     assert seen == [2] * 6
 
 
@@ -71,7 +71,7 @@ def test_the_frames_own_features_are_computed_once():
 def test_networks_may_measure_a_part_of_the_frames(tmp_path):
     frames = torch.rand(2, 6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     gaze = compared("random").selector.select(frames, ratio=0.3)
-    whole, part = ClipBatch(frames), ClipBatch(frames, 3, (0, 4))
+    whole, part = MeasuredClips(frames), MeasuredClips(frames, 3, (0, 4))
     numbers = [[0, 3], [1, 4]]  # begins at 4 modulo 3
     features = efficientnet_metric(random_efficientnet("lite1"))
     expected = losses(features, whole, gaze)[[[0], [1]], numbers]
