@@ -6,7 +6,7 @@ such rows as token ids, positions and masks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -37,6 +37,7 @@ class VisualBlock:
 Row = Sequence[Int[Tensor, " L"] | VisualBlock]
 
 
+@runtime_checkable
 class PositionRule(Protocol):
     """How the tokens of a block are placed, and where the text after it goes on."""
 

@@ -1,0 +1,177 @@
+"""Frames as a vision tower takes them: their size, and the normalised pixels of kept units.
+
+transformers' video processors resize and normalise every pixel of a clip, and need torchvision.
+Here a clip goes through in chunks of whole tubelets, and only kept units are ever normalised: memory
+is a chunk and the rows of what is kept.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from autogaze.errors import MLLMError
+from autogaze.mllm.units import KeptUnits
+
+MAX_ASPECT = 200
+"""The most that one side of a frame may be longer than the other."""
+
+
+@dataclass(frozen=True)
+class PatchFormat:
+    """How the pixels of a unit are laid out in rows of patches.
+
+    Args:
+        patch: pixels along a patch's side.
+        merge: patches along a unit's side.
+        tubelet: frames that are encoded together.
+        mean, std: of the normalisation, per channel, of pixels in [0, 1].
+    """
+
+    patch: int
+    merge: int
+    tubelet: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def unit(self) -> int:
+        """Pixels along a unit's side."""
+        return self.patch * self.merge
+
+    @property
+    def values(self) -> int:
+        """Values of a patch: channels x frames x rows x columns."""
+        return 3 * self.tubelet * self.patch**2
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """Size of a model's frames: sides are multiples of a unit, the number of pixels has bounds.
+
+    Args:
+        unit: pixels along a unit's side.
+        min_pixels, max_pixels: bounds.
+        whole_clip: they count the pixels of all frames together (Qwen3-VL), not of one
+            (Qwen2.5-VL).
+        tubelet: clips count as whole tubelets.
+    """
+
+    unit: int
+    min_pixels: int
+    max_pixels: int
+    whole_clip: bool = False
+    tubelet: int = 1
+
+    def fit(self, height: int, width: int, num_frames: int = 1) -> tuple[int, int]:
+        """Height and width of the model's frames.
+
+        Raises:
+            MLLMError: frames with one side over 200 times as long as the other.
+        """
+        check_aspect(height, width)
+        frames, rounded = 1, 1
+        if self.whole_clip:
+            height, width = _at_least_a_unit(height, width, self.unit)
+            # A clip shorter than a tubelet is one tubelet.
+            frames = max(num_frames, self.tubelet)
+            rounded = round(frames / self.tubelet) * self.tubelet
+        rows, columns = round(height / self.unit), round(width / self.unit)
+        pixels = rounded * rows * columns * self.unit**2
+        if pixels > self.max_pixels:
+            shrink = math.sqrt(frames * height * width / self.max_pixels) * self.unit
+            rows = max(1, math.floor(height / shrink))
+            columns = max(1, math.floor(width / shrink))
+        elif pixels < self.min_pixels:
+            grow = math.sqrt(self.min_pixels / (frames * height * width)) / self.unit
+            rows, columns = math.ceil(height * grow), math.ceil(width * grow)
+        return max(1, rows) * self.unit, max(1, columns) * self.unit
+
+
+def native_size(height: int, width: int, unit: int) -> tuple[int, int]:
+    """The source's own size, in whole units."""
+    check_aspect(height, width)
+    height, width = _at_least_a_unit(height, width, unit)
+    return round(height / unit) * unit, round(width / unit) * unit
+
+
+def check_aspect(height: int, width: int) -> None:
+    """Raise `MLLMError` where one side of a frame is over 200 times as long as the other."""
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise MLLMError(
+            f"frames of {width} x {height} pixels: one side must be at most {MAX_ASPECT} times as "
+            "long as the other"
+        )
+
+
+def _at_least_a_unit(height: int, width: int, unit: int) -> tuple[int, int]:
+    """The size of a frame that is scaled up until it has a unit."""
+    if min(height, width) < unit:
+        scale = max(unit / height, unit / width)
+        height, width = int(height * scale), int(width * scale)
+    return height, width
+
+
+def resize_frames(
+    frames: UInt8[Tensor, "T 3 H W"], height: int, width: int
+) -> UInt8[Tensor, "T 3 h w"]:
+    """Frames of another size: bicubic with antialiasing, rounded to grey levels as they are read."""
+    if tuple(frames.shape[-2:]) == (height, width):
+        return frames
+    return interpolate(frames, size=(height, width), mode="bicubic", antialias=True)
+
+
+def cut_units(
+    frames: UInt8[Tensor, "T 3 H W"], kept: KeptUnits, form: PatchFormat
+) -> Float[Tensor, "N values"]:
+    """Normalised pixels of the patches of kept units.
+
+    Args:
+        frames: of all tubelets of `kept`, of any size; where the last tubelet is not full its
+            last frame stands for those missing.
+        kept: which units; each of its grids is a frame of its own size.
+        form: layout.
+
+    Returns:
+        One row per patch, (channel, frame, y, x) within it; the patches of a unit one after another,
+        row by row; units in the order of `kept`.
+
+    Raises:
+        MLLMError: more or fewer frames than `kept` has tubelets.
+    """
+    frames = _whole_tubelets(frames, kept.grid.tubelets, form.tubelet)
+    places, tubelets = kept.places, kept.tubelet
+    units = torch.empty(kept.num_units, form.tubelet, 3, form.unit, form.unit, dtype=torch.uint8)
+    for number, (rows, columns) in enumerate(kept.grid.grids):
+        chosen = (places[:, 0] == number).nonzero()[:, 0]
+        # Tubelets of which this grid keeps nothing are not resized.
+        used, tubelet = tubelets[chosen].unique(return_inverse=True)
+        if not len(used):
+            continue
+        parts = frames.unflatten(0, (-1, form.tubelet))[used].flatten(0, 1)
+        sized = resize_frames(parts, rows * form.unit, columns * form.unit)
+        cells = sized.view(-1, form.tubelet, 3, rows, form.unit, columns, form.unit)
+        cells = cells.permute(0, 3, 5, 1, 2, 4, 6)  # tubelets, rows, columns, frames, 3, y, x
+        units[chosen] = cells[tubelet, places[chosen, 1], places[chosen, 2]]
+    return _normalised(units, form)
+
+
+def _whole_tubelets(frames: Tensor, tubelets: int, length: int) -> Tensor:
+    """The same frames; the last is repeated until the last tubelet is full."""
+    missing = tubelets * length - len(frames)
+    if not 0 <= missing < length:
+        raise MLLMError(f"{len(frames)} frames are not {tubelets} tubelets of {length} frames each")
+    return torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)]) if missing else frames
+
+
+def _normalised(units: UInt8[Tensor, "K t 3 u u"], form: PatchFormat) -> Float[Tensor, "N values"]:
+    """Rows of the patches of units."""
+    scale = units.new_tensor(form.std, dtype=torch.float32).mul_(255)[:, None, None]
+    shift = units.new_tensor(form.mean, dtype=torch.float32).mul_(255)[:, None, None]
+    pixels = units.float().sub_(shift).div_(scale)
+    sides = (form.merge, form.patch)
+    patches = pixels.unflatten(4, sides).unflatten(3, sides)  # K, t, 3, m, p, m, p
+    return patches.permute(0, 3, 5, 2, 1, 4, 6).reshape(-1, form.values)
