@@ -34,7 +34,7 @@ class VisualBlock:
     trailing: int = 0
 
 
-Row = Sequence[Int[Tensor, " L"] | VisualBlock]
+Row = Sequence[Int[Tensor, " _"] | VisualBlock]
 
 
 @runtime_checkable

@@ -1,0 +1,1 @@
+"""An answer benchmark that is trained from nothing: questions about drawn videos (docs/answers.md)."""

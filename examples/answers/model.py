@@ -1,0 +1,105 @@
+"""A tiny Qwen3-VL for the benchmark, its words and its prompts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from answers.drawing import FPS, GRID, TUBELETS
+from answers.questions import ANSWERS, QUESTIONS
+
+PAD, START, VIDEO, IMAGE, END = (
+    "<|endoftext|>", "<|vision_start|>", "<|video_pad|>", "<|image_pad|>", "<|vision_end|>",
+)  # fmt: skip
+TIMES = tuple(f"<{(2 * t + 0.5) / FPS:.1f} seconds>" for t in range(TUBELETS))
+"""Qwen3-VL's timestamps, mean time of a tubelet's two frames; each is a word here."""
+SPECIAL = (PAD, START, VIDEO, IMAGE, END, *TIMES)
+_TEXT = [*QUESTIONS.values(), *(" ".join(words) for words in ANSWERS.values())]
+WORDS = {
+    word: number for number, word in enumerate(dict.fromkeys([*SPECIAL, *" ".join(_TEXT).split()]))
+}
+"""Word -> id."""
+
+
+def encode(text: str) -> list[int]:
+    """Ids of words that stand apart by spaces."""
+    return [WORDS[word] for word in text.split()]
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """The same words as a tokenizer of transformers."""
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token=PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, additional_special_tokens=list(SPECIAL[1:])
+    )
+
+
+def make_model(
+    seed: int = 0, width: int = 128, layers: int = 4, vision_width: int = 96, vision_layers: int = 3
+) -> Qwen3VLForConditionalGeneration:
+    """An untrained model; the defaults are those of the benchmark, 1.5 M parameters."""
+    torch.manual_seed(seed)
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(WORDS),
+            "hidden_size": width,
+            "intermediate_size": 3 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": width // 32,
+            "num_key_value_heads": width // 32,
+            "head_dim": 32,
+            "max_position_embeddings": 2048,
+            "initializer_range": 0.05,
+            "pad_token_id": WORDS[PAD],
+            "rope_theta": 1000.0,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1000.0,
+                "mrope_section": [6, 5, 5],
+                "mrope_interleaved": True,
+            },
+        },
+        vision_config={
+            "depth": vision_layers,
+            "hidden_size": vision_width,
+            "intermediate_size": 4 * vision_width,
+            "num_heads": vision_width // 24,
+            "out_hidden_size": width,
+            "num_position_embeddings": (2 * GRID) ** 2,
+            "deepstack_visual_indexes": [],
+            "initializer_range": 0.05,
+        },
+        image_token_id=WORDS[IMAGE],
+        video_token_id=WORDS[VIDEO],
+        vision_start_token_id=WORDS[START],
+        vision_end_token_id=WORDS[END],
+        tie_word_embeddings=False,
+    )
+    model = Qwen3VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def save(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
+    """Write a folder that transformers loads."""
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+
+
+def video_prompt(counts: Sequence[int]) -> list[int]:
+    """Ids of a video that keeps so many units of each tubelet."""
+    return [
+        number
+        for time, count in zip(TIMES, counts, strict=True)
+        for number in (WORDS[time], WORDS[START], *[WORDS[VIDEO]] * count, WORDS[END])
+    ]
+
+
+def option_ids(options: Sequence[str]) -> Int[Tensor, " options"]:
+    """Ids of the options' words."""
+    return torch.tensor([WORDS[word] for word in options])

@@ -1,0 +1,216 @@
+"""Accuracies with 95 % intervals from resampled clips: JSON, Markdown, and a plot."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from answers.evaluation import Answered, Journal
+from answers.questions import KINDS
+from autogaze.evaluation.bootstrap import Estimate, estimate
+from autogaze.rendering.plot_style import (
+    GUIDE,
+    INK,
+    LineEnd,
+    LineStyle,
+    caption,
+    clean,
+    interval_bars,
+    label_ends,
+    make_panels,
+    save,
+    selector_styles,
+)
+from autogaze.utils.files import replacing
+
+ALL = "all"
+"""All kinds together, each clip's mean over its questions."""
+DENSE_UNITS = 980
+
+
+@dataclass(frozen=True)
+class Row:
+    """One chooser at one ratio.
+
+    Attributes:
+        chooser, ratio: as in `Answered`.
+        clips: answered.
+        share: of units that were kept, mean over clips.
+        tokens: of video in the LLM's input, mean over clips.
+        accuracy: kind of question, or `ALL` -> mean and interval.
+        above_random: `ALL` minus that of random units at the same ratio, on the same clips; None
+            where there is none.
+    """
+
+    chooser: str
+    ratio: float
+    clips: int
+    share: float
+    tokens: float
+    accuracy: dict[str, Estimate]
+    above_random: Estimate | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one model answered."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+    def of(self, chooser: str) -> list[Row]:
+        """The rows of a chooser, by ratio."""
+        return sorted(
+            (row for row in self.rows if row.chooser == chooser), key=lambda row: row.ratio
+        )
+
+    @property
+    def choosers(self) -> list[str]:
+        """All but dense and blind."""
+        names = dict.fromkeys(row.chooser for row in self.rows)
+        return [name for name in names if name not in ("dense", "blind")]
+
+
+def read_runs(runs: Sequence[str]) -> list[Run]:
+    """Summaries of NAME=FILE, files of answers."""
+    pairs = [run.partition("=")[::2] for run in runs]
+    return [Run(name, summarise(Journal(Path(path)).answers)) for name, path in pairs]
+
+
+def summarise(answers: Sequence[Answered]) -> tuple[Row, ...]:
+    """Means and intervals of every chooser and ratio."""
+    groups: dict[tuple[str, float], dict[int, Answered]] = {}
+    for answer in answers:
+        groups.setdefault((answer.chooser, answer.ratio), {})[answer.clip] = answer
+    rows = []
+    for (chooser, ratio), found in groups.items():
+        clips = torch.tensor(sorted(found))
+        rights = {
+            kind: torch.tensor([float(found[clip].right[kind]) for clip in clips.tolist()])
+            for kind in KINDS
+        }
+        rights[ALL] = torch.stack(list(rights.values())).mean(0)
+        other, above = groups.get(("random", ratio), {}), None
+        if chooser != "random" and found.keys() == other.keys():
+            theirs = torch.tensor([_mean(other[clip]) for clip in clips.tolist()])
+            above = estimate(rights[ALL] - theirs, clips)
+        rows.append(
+            Row(
+                chooser,
+                ratio,
+                len(clips),
+                sum(a.units for a in found.values()) / len(found) / DENSE_UNITS,
+                sum(a.tokens for a in found.values()) / len(found),
+                {kind: estimate(right, clips) for kind, right in rights.items()},
+                above,
+            )
+        )
+    return tuple(rows)
+
+
+def _mean(answer: Answered) -> float:
+    return sum(answer.right.values()) / len(answer.right)
+
+
+def write_report(runs: Sequence[Run], out: Path) -> None:
+    """Write `out`.json, .md and .png; the plot shows the first run and, below, all of them."""
+    with replacing(f"{out}.json") as temporary:
+        temporary.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+    with replacing(f"{out}.md") as temporary:
+        temporary.write_text("\n".join(line for run in runs for line in markdown(run)) + "\n")
+    save(plot(runs), f"{out}.png")
+
+
+def markdown(run: Run) -> list[str]:
+    """A table of all kinds together, and one per kind."""
+    lines = [f"## Model: {run.name}", ""]
+    ratios = sorted({row.ratio for name in run.choosers for row in run.of(name)})
+    for kind in (ALL, *KINDS):
+        fixed = [
+            f"{name} {_percent(row.accuracy[kind])}"
+            for name in ("dense", "blind")
+            for row in run.of(name)
+        ]
+        lines += [f"**{kind}**: {', '.join(fixed)}", ""]
+        heads = [f"{ratio:.0%}" for ratio in ratios]
+        lines += [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+        for name in run.choosers:
+            rows = {row.ratio: row for row in run.of(name)}
+            cells = [_cell(rows.get(ratio), kind) for ratio in ratios]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    return lines
+
+
+def _cell(row: Row | None, kind: str) -> str:
+    if row is None:
+        return ""
+    kept = f" [{row.share:.0%}]" if abs(row.share - row.ratio) > 0.02 and kind == ALL else ""
+    return _percent(row.accuracy[kind]) + kept
+
+
+def _percent(value: Estimate) -> str:
+    return f"{value.mean:.0%}{value.brackets(lambda end: f'{100 * end:.0f}')}"
+
+
+def plot(runs: Sequence[Run]) -> object:
+    """Accuracy over the share of kept units: the first run by kind, then every run, all kinds."""
+    main, columns = runs[0], 3
+    panels = [(main, kind, kind) for kind in (ALL, *KINDS)]
+    panels += [(run, ALL, f"all, {run.name}") for run in runs[1:]]
+    rows = -(-len(panels) // columns)
+    figure, axes = make_panels(rows, columns, (13.5, 3.6 * rows))
+    styles = selector_styles([*main.choosers])
+    styles["uniform"] = LineStyle("#6b7280", "^", hollow=True, dashes=(3, 1.5))
+    for place, axis in enumerate(axes.flat):
+        if place >= len(panels):
+            axis.axis("off")
+            continue
+        run, kind, title = panels[place]
+        _panel(axis, run, kind, styles)
+        axis.set_title(title, fontsize=10, color=INK, loc="left")
+        if place % columns == 0:
+            axis.set_ylabel("right answers, %", fontsize=8.5)
+        axis.set_xlabel("units kept, % of all", fontsize=8.5)
+    clips = max(row.clips for row in main.rows)
+    caption(
+        figure,
+        [
+            f"{clips} drawn clips that were not trained on, one question of each kind; four options, the "
+            "likeliest word is the answer. Bars: 95 % intervals from resampled clips. Dashed: all units; "
+            f"dotted: no video. Panels of the model {main.name} unless named otherwise.",
+        ],
+    )
+    return figure
+
+
+def _panel(axis: object, run: Run, kind: str, styles: dict[str, LineStyle]) -> None:
+    ends = []
+    for name in run.choosers:
+        rows, style = run.of(name), styles[name]
+        shares = [100 * row.share for row in rows]
+        values = [row.accuracy[kind] for row in rows]
+        means = [100 * value.mean for value in values]
+        line = "--" if style.hollow else "-"
+        axis.plot(
+            shares, means, line, color=style.colour, marker=style.marker, markersize=4,
+            markerfacecolor=style.face, linewidth=1.3,
+        )  # fmt: skip
+        bars = [
+            (None, None) if v.low is None or v.high is None else (100 * v.low, 100 * v.high)
+            for v in values
+        ]
+        interval_bars(axis, shares, bars, style.colour)
+        ends.append(LineEnd(name, style.colour, shares[-1], means[-1]))
+    for name, dashes in (("dense", "--"), ("blind", ":")):
+        for row in run.of(name):
+            axis.axhline(100 * row.accuracy[kind].mean, color=GUIDE, linestyle=dashes, linewidth=1)
+    axis.set_xscale("log")
+    axis.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
+    axis.minorticks_off()
+    axis.set_xlim(1.2, 60)
+    axis.set_ylim(15, 103)
+    clean(axis)
+    label_ends(axis, ends)
