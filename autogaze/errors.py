@@ -30,6 +30,10 @@ class TrainingError(AutoGazeError):
     """Training cannot start, or go on, as it was configured."""
 
 
+class EvaluationError(AutoGazeError):
+    """A set of questions, or answers to it, cannot be used."""
+
+
 class CheckpointError(AutoGazeError):
     """Weights and architecture do not match, or a checkpoint cannot be read."""
 

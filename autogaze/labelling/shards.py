@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from io import FileIO
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from autogaze.checks import describe_value, is_finite, whole
 from autogaze.datasets.clip import GazeLabels
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import OutputError, TrainingError, first_line
+from autogaze.utils.journal import Journal, difference, read_journal
 
 Settings = Mapping[str, Any]
 
@@ -74,81 +75,40 @@ class ShardWriter:
         self.settings = json.loads(json.dumps(settings))
         self.done: set[str] = set()
         self.finished = False
-        self._file: FileIO | None = None
+        self._journal = Journal(self.path, "labelling this shard", TrainingError)
 
     def __enter__(self) -> "ShardWriter":
-        try:
-            self.path.parent.mkdir(exist_ok=True)
-            self._file = open(self.path, "a+b", buffering=0)
-            self._lock()
-            self._resume()
-        except OSError as error:
-            self.__exit__()
-            raise self._cannot_be_written(error) from error
-        except BaseException:
-            self.__exit__()
-            raise
+        with ExitStack() as stack:
+            self._resume(stack.enter_context(self._journal))
+            stack.pop_all()  # it began well: the file stays open
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._journal.__exit__()
 
     def add(self, name: str, labels: GazeLabels) -> None:
         """Write a clip's labels to the disk."""
-        self._write({"name": name, "ids": labels.ids, "losses": labels.losses})
+        self._journal.write({"name": name, "ids": labels.ids, "losses": labels.losses})
         self.done.add(name)
 
     def finish(self) -> None:
         """Mark the shard as done."""
-        self._write({"finished": True})
+        self._journal.write({"finished": True})
         self.finished = True
 
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        file = self._opened()
-        try:
-            line = json.dumps(entry).encode() + b"\n"
-            while line:  # unbuffered: on a full disk, closing would fail to flush a buffer again
-                line = line[file.write(line) :]
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise self._cannot_be_written(error) from error
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not on Windows
-            return
-        try:
-            fcntl.flock(self._opened(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OutputError(f"{self.path}: another process is labelling this shard") from None
-
-    def _resume(self) -> None:
-        file = self._opened()
-        entries, length = read_shard(self.path)
+    def _resume(self, journal: Journal) -> None:
+        entries = journal.entries
         if not entries:
-            file.truncate(0)
-            self._write({"settings": self.settings})
+            journal.write({"settings": self.settings})
             return
         begun = _settings(self.path, entries)
         if begun != self.settings:
             raise TrainingError(
-                f"{self.path} was begun with {_difference(begun, self.settings)}; give the same "
+                f"{self.path} was begun with {difference(begun, self.settings)}; give the same "
                 "settings, another --out, or remove that folder"
             )
-        file.truncate(length)
         self.done = {_labels(self.path, entry)[0] for entry in entries[1:] if "name" in entry}
         self.finished = any("finished" in entry for entry in entries)
-
-    def _opened(self) -> FileIO:
-        if self._file is None:
-            raise OutputError(f"{self.path}: a shard is written inside a with block")
-        return self._file
-
-    def _cannot_be_written(self, error: OSError) -> OutputError:
-        return OutputError(f"{self.path}: cannot be written: {error.strerror or error}")
 
 
 def parts_folder(out: Path) -> Path:
@@ -178,13 +138,13 @@ def merge(out: Path) -> LabelFile:
     for number in range(1, total + 1):
         shard = Shard(number, total)
         path = folder / shard.file_name
-        entries, _ = read_shard(path) if os.path.isfile(path) else ([], 0)
+        entries, _ = read_journal(path, TrainingError) if os.path.isfile(path) else ([], 0)
         if not entries or "finished" not in entries[-1]:
             raise TrainingError(f"{path}: shard {shard} is not finished; run it (again) first")
         settings = _settings(path, entries)
         first = first or settings
         if settings != first:
-            raise TrainingError(f"{path}: made with {_difference(settings, first)} in other shards")
+            raise TrainingError(f"{path}: made with {difference(settings, first)} in other shards")
         clips.update(_labels(path, entry) for entry in entries[1:-1])
     num_patches = whole((first or {}).get("num_patches"))
     if num_patches is None or num_patches < 1:
@@ -196,30 +156,6 @@ def merge(out: Path) -> LabelFile:
     folder.rename(merged)
     shutil.rmtree(merged, ignore_errors=True)
     return labels
-
-
-def read_shard(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Entries of a shard's file and their length in bytes; an unfinished last line is left out.
-
-    Raises:
-        TrainingError: a line is no JSON object.
-    """
-    content = path.read_bytes()
-    length = content.rfind(b"\n") + 1
-    entries = []
-    for number, line in enumerate(content[:length].splitlines(), 1):
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise TrainingError(
-                f"{path}: holds no labels: line {number}: {first_line(error)}"
-            ) from error
-        if not isinstance(entry, dict):
-            raise TrainingError(
-                f"{path}: holds no labels: line {number} must be a JSON object, got {describe_value(entry)}"
-            )
-        entries.append(entry)
-    return entries, length
 
 
 def _total(path: Path) -> int:
@@ -260,12 +196,6 @@ def _labels(path: Path, entry: Mapping[str, Any]) -> tuple[str, GazeLabels]:
             "remove the file to label anew"
         ) from error
     return name, GazeLabels(ids, losses)  # type: ignore[arg-type]
-
-
-def _difference(begun: Settings, now: Settings) -> str:
-    """The first setting that differs, in words."""
-    name = next(name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name))
-    return f"{name} {describe_value(begun.get(name))}, not {describe_value(now.get(name))}"
 
 
 def check_new(out: Path) -> None:
