@@ -181,7 +181,7 @@ def _read_parquet(file: Path) -> tuple[list[Row], Sequence[str]]:
 
 
 def _read_json_lines(file: Path) -> tuple[list[Row], Sequence[str]]:
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(file.read_text("utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
