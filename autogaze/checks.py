@@ -1,5 +1,6 @@
 """Checks of plain values: what counts as a whole number, a number, a path; bounds of sizes."""
 
+import errno
 import math
 import operator
 import os
@@ -50,6 +51,22 @@ def as_path(value: Any, error: type[AutoGazeError] = AutoGazeError) -> Path:
     if "\0" in text:
         raise error(f"{describe_value(text)}: a path must not hold null characters")
     return Path(text)
+
+
+def why_absent(path: str | os.PathLike[str], what: str = "file") -> str:
+    """Why there is nothing at a path: "no such file", or what is wrong with a link or a name."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "is a symbolic link that leads back to itself"
+        if os.path.islink(path):
+            return f"is a symbolic link to {os.readlink(path)}, which does not exist"
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR) and error.strerror:
+            return f"cannot be opened: {error.strerror}"
+    except ValueError as error:  # a null character in the name
+        return f"cannot be opened: {error}"
+    return f"no such {what}"
 
 
 def describe_value(value: Any, longest: int = 80) -> str:

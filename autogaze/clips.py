@@ -16,6 +16,7 @@ from torch import Tensor
 
 from autogaze.checks import describe_value, is_number
 from autogaze.errors import AutoGazeError, SelectorError
+from autogaze.utils.alpha import on_black
 from autogaze.utils.tensors import is_dense
 
 Ratio = float | Sequence[float]
@@ -97,8 +98,7 @@ def _pixels(image: Image.Image, error: type[AutoGazeError]) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         raise error(f"expected PIL images of 8 bits, got mode {image.mode!r}; scale them to 0..255")
     if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
+        return on_black(np.array(image.convert("RGBA")))
     return np.array(image.convert("RGB"))
 
 

@@ -25,7 +25,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from autogaze.checks import as_path, describe_value
+from autogaze.checks import as_path, describe_value, why_absent
 from autogaze.errors import AutoGazeError, OutputError, first_line
 from autogaze.gaze_checks import check_fields, check_losses
 from autogaze.geometry import PatchPyramid
@@ -66,7 +66,7 @@ def read_gaze(path: str | Path) -> dict[str, Any]:
     """
     path = as_path(path)
     if not os.path.isfile(path):  # unlike Path.is_file, takes names of any length
-        raise AutoGazeError(f"{path}: no such gaze file")
+        raise AutoGazeError(f"{path}: {why_absent(path, 'gaze file')}")
     try:
         with safe_open(path, framework="pt") as file:
             entries = file.metadata() or {}

@@ -11,6 +11,7 @@ The names are those of `autogaze/configs`; everything in them can be overridden 
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -77,14 +78,20 @@ def _refusal(message: str) -> SystemExit:
 
 
 def _check_groups(words: Sequence[str]) -> None:
-    """End the program where a group of options is overridden by what names no file.
+    """End the program where a group of options is overridden by what names no file, or removed.
 
-    Hydra ends in a ValueError for numbers, and drops the group for an empty list.
+    Hydra ends in a ValueError for numbers, and drops the group for an empty list. Without a group all
+    its options would silently have the defaults of the code.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     for word in words:
+        if word.startswith("~") and (group := re.split("[=@]", word[1:])[0]) in GROUPS:
+            raise _refusal(
+                f"{word}: {group} cannot be removed; name another file of configs/{group} with "
+                f"{group}=NAME, or give single options with {group}.NAME=VALUE"
+            )
         if word.lstrip("+").partition("=")[0] not in GROUPS or "=" not in word:
             continue
         try:

@@ -24,6 +24,7 @@ from autogaze.selectors.controls import Centre, Random
 from autogaze.selectors.greedy import Greedy
 from autogaze.selectors.learned import Learned
 from autogaze.selectors.run_length import RunLength
+from autogaze.video.reader import Video
 from tests.gazes import same
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 from tests.vision_encoders.families import FAMILIES, random_frames, random_gaze
@@ -139,6 +140,25 @@ def test_grey_palette_and_transparent_images() -> None:
     for mode in ("I;16", "I", "F"):
         with pytest.raises(SelectorError, match=mode):
             as_frames([Image.new(mode, (64, 64))])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_images_are_what_a_file_of_them_is(mode: str, tmp_path: Path) -> None:
+    """Every alpha and many colours."""
+    alpha, value = np.meshgrid(np.arange(256), np.arange(256))
+    rgba = np.stack([value, 255 - value, value // 2, alpha], -1).astype(np.uint8)
+    image = Image.fromarray(rgba)
+    if mode == "P":
+        image = image.quantize(200)
+        image.info["transparency"] = bytes(range(200))
+    image = image.convert(mode)
+    image.save(tmp_path / "picture.png")
+    (frame,) = Video(tmp_path / "picture.png").frames()
+    found = as_frames(Image.open(tmp_path / "picture.png"))[0, 0].permute(1, 2, 0).numpy()
+    assert np.array_equal(found, frame.pixels)
+    if mode == "RGBA":
+        wanted = np.rint(rgba[..., :3] / 255 * (rgba[..., 3:] / 255) * 255)
+        assert np.abs(found - wanted).max() == 0
 
 
 @pytest.mark.parametrize(

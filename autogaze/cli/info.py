@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from autogaze.checks import MAX_PATCHES, MAX_SCALES, MAX_SIDE
+from autogaze.checks import MAX_PATCHES, MAX_SCALES, MAX_SIDE, why_absent
 from autogaze.cli.checkpoint_facts import checkpoint_facts
 from autogaze.cli.command import Command, PrintJson
 from autogaze.cli.report import facts_table, figures_table, print_json, results_console
@@ -77,7 +77,7 @@ class InfoCommand(Command):
         elif os.path.exists(path) or "://" in self.file:  # if it is none, the error says why
             facts = _video(self.file, self.stream)
         else:
-            raise AutoGazeError(f"{self.file}: no such file or folder")
+            raise AutoGazeError(f"{self.file}: {why_absent(path, 'file or folder')}")
         facts = {"file": self.file, **facts}
         if self.json:
             print_json(facts)

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from autogaze.checks import why_absent
 from autogaze.datasets.augmentation import Augmentation, augment
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
 from autogaze.datasets.labels import LabelFile
@@ -112,7 +113,7 @@ def _header(path: Path) -> _Header:
             shape = file.get_slice("frames").get_shape()
             names = json.loads(metadata["names"])
     except FileNotFoundError:
-        raise TrainingError(f"{path}: no such file of decoded clips") from None
+        raise TrainingError(f"{path}: {why_absent(path, 'file of decoded clips')}") from None
     except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: not a file of decoded clips: {error}") from error
     if not isinstance(names, list) or len(shape) != 5 or len(names) != shape[0]:

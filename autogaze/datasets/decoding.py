@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from autogaze.checks import why_absent
 from autogaze.errors import CorruptVideoError, MissingExtraError, TrainingError, VideoError
 from autogaze.video.structure import boxes, missing_bytes, shown_frames
 
@@ -119,7 +120,7 @@ def _capture(path: Path) -> Any:
     import cv2
 
     if not os.path.isfile(path):
-        raise VideoError(f"{path}: no such file")
+        raise VideoError(f"{path}: {why_absent(path)}")
     # Absolute, since FFmpeg takes what stands before a colon for a protocol.
     capture = cv2.VideoCapture(os.path.abspath(path))
     if not capture.isOpened():

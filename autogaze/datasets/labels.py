@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from autogaze.checks import why_absent
 from autogaze.datasets.clip import GazeLabels, LabelCoverage
 from autogaze.errors import TrainingError, first_line
 from autogaze.utils.files import replacing
@@ -73,7 +74,7 @@ def read_entries(path: Path) -> dict[str, Any]:
         packed = path.read_bytes()
         content = json.loads(gzip.decompress(packed) if path.suffix == ".gz" else packed)
     except FileNotFoundError:
-        raise TrainingError(f"{path}: no such label file") from None
+        raise TrainingError(f"{path}: {why_absent(path, 'label file')}") from None
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: cannot be read as JSON: {first_line(error)}") from error
     if not isinstance(content, dict) or not content:

@@ -10,7 +10,7 @@ For whole files of any size and length see `autogaze.video` and `autogaze.gaze_v
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +125,11 @@ def transform_video_for_pytorch(
     Args:
         video: (T, H, W, 3) frames, usually uint8.
         transform: an image processor in the style of transformers (called once, with
-            all frames as `images`, returning `pixel_values`); or any function of one
-            PIL image that returns a tensor (3, h, w), an array or an image (h, w, 3);
-            or None for no change but the axes.
+            all frames as `images`, returning `pixel_values`); a function of the list of
+            frames, arrays (H, W, 3), that returns something with `pixel_values`; a function of one
+            PIL image that returns a tensor (3, h, w), an array or an image (h, w, 3); or
+            None for no change but the axes. A function of a list is known by its argument's name,
+            one of `LIST_ARGUMENTS`, or by that it cannot take one image.
 
     Returns:
         (T, 3, h, w) floats, in whatever range the transform gives.
@@ -142,8 +144,10 @@ def transform_video_for_pytorch(
         values = torch.from_numpy(np.stack(frames))
     elif _takes_images(transform):
         values = _tensor(transform(images=frames, return_tensors="pt")["pixel_values"])
+    elif _takes_list(transform):
+        values = _tensor(_pixel_values(transform(list(frames))))
     else:
-        values = torch.stack([_tensor(transform(Image.fromarray(frame))) for frame in frames])
+        values = _frame_by_frame(frames, transform)
     if values.ndim == 5 and values.shape[0] == 1:  # video processors return a batch of one
         values = values[0]
     if values.ndim == 4 and values.shape[1] != 3 and values.shape[3] == 3:
@@ -154,6 +158,49 @@ def transform_video_for_pytorch(
             f"got {tuple(values.shape)}"
         )
     return values if values.is_floating_point() else values.float()
+
+
+LIST_ARGUMENTS = ("frames", "video", "videos")
+"""Names of the first argument of functions that take all frames at once."""
+
+
+def _frame_by_frame(
+    frames: Sequence[np.ndarray], transform: Callable[..., Any]
+) -> Num[Tensor, "T ..."]:
+    """What a function of one PIL image makes of every frame; or a function of the list, of all."""
+    try:
+        first = transform(Image.fromarray(frames[0]))
+    except Exception as error:  # whatever a function of lists does with an image
+        try:
+            return _tensor(_pixel_values(transform(list(frames))))
+        except Exception:
+            raise error from None
+    if _has_pixel_values(first):
+        return _tensor(_pixel_values(transform(list(frames))))
+    others = [transform(Image.fromarray(frame)) for frame in frames[1:]]
+    return torch.stack([_tensor(values) for values in (first, *others)])
+
+
+def _has_pixel_values(result: Any) -> bool:
+    return hasattr(result, "pixel_values") or (
+        isinstance(result, Mapping) and "pixel_values" in result
+    )
+
+
+def _pixel_values(result: Any) -> Any:
+    """`pixel_values` of a mapping or of an object's attributes; else the result itself."""
+    if not _has_pixel_values(result):
+        return result
+    return result["pixel_values"] if isinstance(result, Mapping) else result.pixel_values
+
+
+def _takes_list(transform: Callable[..., Any]) -> bool:
+    """Whether the first argument's name says that all frames are taken at once."""
+    try:
+        names = list(inspect.signature(transform).parameters)
+    except (TypeError, ValueError):  # built-in callables have no signature to look at
+        return False
+    return bool(names) and names[0] in LIST_ARGUMENTS
 
 
 def _takes_images(transform: Callable[..., Any]) -> bool:

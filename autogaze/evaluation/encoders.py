@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from autogaze.checks import why_absent
 from autogaze.errors import AutoGazeError, EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -219,7 +220,7 @@ def run_adapter_files(paths: Sequence[str]) -> None:
     """
     for number, path in enumerate(paths):
         if not os.path.isfile(path):
-            raise EncoderError(f"--adapter {path}: there is no such file")
+            raise EncoderError(f"--adapter {path}: {why_absent(path)}")
         spec = importlib.util.spec_from_file_location(f"autogaze_adapter_{number}", path)
         if spec is None or spec.loader is None:
             raise EncoderError(f"--adapter {path}: the name must end in .py")

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from autogaze.checks import why_absent
 from autogaze.clips import frame_caps
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
 from autogaze.datasets.decoded import DecodedClips
@@ -110,7 +111,7 @@ def find_clips(
         if os.path.isdir(path):  # unlike Path.is_dir, takes names of any length
             videos += find_files([path], VIDEOS)
         elif not os.path.isfile(path):
-            raise TrainingError(f"{path}: no such video or folder")
+            raise TrainingError(f"{path}: {why_absent(path, 'video or folder')}")
         elif path.suffix == DECODED:
             decoded = DecodedClips([path])
             decoded.check_shape(window.clip_len, side)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from autogaze.checks import why_absent
 from autogaze.datasets.augmentation import Augmentation
 from autogaze.datasets.camera import CameraClips, CameraSettings
 from autogaze.datasets.clip import NamedClips
@@ -135,7 +136,7 @@ class FolderConfig(DatasetConfig):
             raise TrainingError("dataset.root names no folder; list one or more, comma-separated")
         for path in paths:
             if not os.path.exists(path):
-                raise TrainingError(f"dataset.root: {path} does not exist")
+                raise TrainingError(f"dataset.root: {path}: {why_absent(path, 'folder')}")
         return paths
 
     def has_split(self, split: str) -> bool:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from autogaze.checks import why_absent
 from autogaze.errors import CheckpointError, first_line
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -33,8 +34,8 @@ def find_checkpoint(source: str | Path) -> Path:
     path = Path(source)
     if os.path.exists(path):
         return path
-    if not is_hub_id(str(source)):
-        raise CheckpointError(f"{source}: no such checkpoint file or folder")
+    if os.path.islink(path) or not is_hub_id(str(source)):
+        raise CheckpointError(f"{source}: {why_absent(path, 'checkpoint file or folder')}")
     from huggingface_hub import snapshot_download
 
     try:
@@ -55,8 +56,9 @@ def load_pretrained(kind: Any, name: str, hint: str) -> Any:
     """
     from safetensors import SafetensorError
 
+    refuse_pickles(name)
     try:
-        return kind.from_pretrained(name)
+        return kind.from_pretrained(name, use_safetensors=True)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{name}: {kind.__name__} can be neither read here nor fetched from the Hugging Face hub "
@@ -78,6 +80,15 @@ def no_weights(folder: Path) -> CheckpointError:
     if not pickled:
         return CheckpointError(f"{folder}: holds no weights ({WEIGHTS})")
     return CheckpointError(f"{folder}: its weights are in {pickled[0]}. {CONVERT}")
+
+
+def refuse_pickles(source: Any, subfolder: str | None = None) -> None:
+    """Raise `CheckpointError` where a checkpoint's folder has pickled weights and no others."""
+    if not isinstance(source, str | Path) or not os.path.isdir(source):
+        return
+    folder = Path(source) / (subfolder or "")
+    if not weight_files(folder) and any(any(folder.glob(pattern)) for pattern in PICKLED):
+        raise no_weights(folder)
 
 
 CONVERT = (

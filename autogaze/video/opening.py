@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from autogaze.checks import as_path
+from autogaze.checks import as_path, why_absent
 from autogaze.errors import VideoError
 from autogaze.video.structure import boxes, heif_brand
 
@@ -36,7 +36,7 @@ def open_container(path: Path) -> InputContainer:
     if path.is_dir():
         raise VideoError(f"{path}: is a folder, expected a video file")
     if not path.exists():
-        raise VideoError(f"{path}: no such file")
+        raise VideoError(f"{path}: {why_absent(path)}")
     if not path.is_file():
         raise VideoError(
             f"{path}: is a pipe or a device, of which one cannot read twice; save it to a file first"

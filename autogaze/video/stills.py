@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from autogaze.errors import CorruptVideoError, VideoError
+from autogaze.utils.alpha import on_black
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Formats that Pillow reads, HEIF with pillow-heif."""
@@ -215,9 +216,3 @@ def _open(path: Path) -> Image.Image:
         else:
             pillow_heif.register_heif_opener()
     return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
-
-
-def on_black(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Pixels composited on black: colour times alpha, rounded."""
-    colour = rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127
-    return (colour // 255).astype(np.uint8)

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from autogaze.errors import EncoderError, first_line
+from autogaze.errors import CheckpointError, EncoderError, first_line
 from autogaze.utils.checkpoints import describe_mismatch
+from autogaze.utils.hub import refuse_pickles
 from autogaze.vision_encoders.adapter import trunk
 from autogaze.vision_encoders.registry import model_class
 
@@ -86,8 +87,12 @@ class Checkpoint:
 
         # Wrong shapes are collected with what is missing and refused below.
         asked = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        asked["use_safetensors"] = True  # a pickle is a program
         try:
+            refuse_pickles(self.name, options.get("subfolder"))
             model, info = model_class(self.config).from_pretrained(self.name, **asked)
+        except CheckpointError as error:
+            raise EncoderError(str(error)) from error
         except (OSError, ValueError, SafetensorError) as error:
             raise _unusable(self.name, error) from error
         # transformers gives a mismatch as (name, shape found, shape expected).

@@ -38,7 +38,10 @@ def test_names_without_a_file_are_bad_input_everywhere(name: str, tmp_path: Path
         ("label", path, "--max-ratio", 0.1, "--out", out),
         ("measure", tmp_path, path),
     ):
-        assert name[:40] in fails(*words).replace("\n", ""), words
+        message = fails(*words).replace("\n", "")
+        assert name[:40] in message, words
+        for link, reason in (("loop", "leads back"), ("nowhere", "gone.mp4")):
+            assert not name.startswith(link) or reason in message, words
     assert not out.exists()
 
 

@@ -1,9 +1,11 @@
 """Loss terms and their weights, and the frozen networks they compare features of."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from autogaze.errors import CheckpointError, MissingExtraError, TrainingError
@@ -293,6 +295,15 @@ def test_networks_of_terms_that_are_not_used_are_left_alone(folders):
 def test_only_transformers_can_be_named(name):
     with pytest.raises(TrainingError, match=name):
         FrameLosses.parse("l1", 1, None, {name: "somewhere"})
+
+
+@pytest.mark.parametrize("name", ["dinov2_reg", "siglip2"])
+def test_networks_in_pickles_are_refused(name, folders):
+    folder = Path(folders[name])
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin.*save_file"):
+        FrameLosses.parse(name, 1, None, folders)
 
 
 def test_a_network_that_is_not_there(tmp_path):

@@ -269,6 +269,17 @@ def test_a_group_is_given_by_a_name(group, value, monkeypatch, caplog):
     assert ended.value.code == 2
 
 
+@pytest.mark.parametrize("word", ["~trainer", "~trainer=default", "~task", "~dataset@x"])
+def test_a_group_cannot_be_removed(word, monkeypatch, caplog):
+    """Its options would silently have the defaults of the code."""
+    caplog.set_level(logging.INFO, logger="autogaze")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(sys, "argv", ["autogaze.train", word])
+    with pytest.raises(SystemExit, match=r"cannot be removed.*=NAME") as ended:
+        train.main()
+    assert ended.value.code == 2
+
+
 def test_labels_without_losses_cannot_teach_the_loss_prediction(tmp_path):
     folder = tmp_path / "videos" / "train"
     folder.mkdir(parents=True)
@@ -349,7 +360,7 @@ def test_folders_without_videos_are_named(tmp_path):
     with pytest.raises(TrainingError, match=r"no videos .*videos/train"):
         build_trainer(config)
     config["dataset"]["root"] = str(tmp_path / "nowhere")
-    with pytest.raises(TrainingError, match="nowhere does not exist"):
+    with pytest.raises(TrainingError, match="nowhere: no such folder"):
         build_trainer(config)
     config["dataset"]["root"] = None
     with pytest.raises(TrainingError, match="names no folder"):

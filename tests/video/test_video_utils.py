@@ -1,5 +1,7 @@
 """The functions AutoGaze's users import: `read_video_pyav`, `transform_video_for_pytorch`."""
 
+from types import SimpleNamespace
+
 import av
 import numpy as np
 import pytest
@@ -41,6 +43,52 @@ def test_transform_with_an_image_processor(picture):
     values = transform_video_for_pytorch(video, Processor())
     expected = torch.from_numpy(video[:, :32, :32]).permute(0, 3, 1, 2) / 255
     torch.testing.assert_close(values, expected)
+
+
+@pytest.mark.parametrize("form", ["attribute", "key", "list"])
+@pytest.mark.parametrize("name", ["frames", "video", "x"])
+def test_transform_with_a_function_of_the_list_of_frames(form, name, picture):
+    """As the published `VideoFolder` calls it: whatever its argument is called."""
+    seen = []
+
+    def made(frames):
+        assert isinstance(frames, list)
+        seen.append(len(frames))
+        values = np.stack([frame[:32, :32].transpose(2, 0, 1) / 255 for frame in frames])
+        nested = [list(values)] if form == "list" else values
+        return {"pixel_values": nested} if form == "key" else SimpleNamespace(pixel_values=nested)
+
+    functions = {
+        "frames": lambda frames: made(frames),
+        "video": lambda video: made(video),
+        "x": lambda x: made(x),
+    }
+    video = np.stack([picture(number) for number in range(4)])
+    values = transform_video_for_pytorch(video, functions[name])
+    wanted = torch.from_numpy(video[:, :32, :32]).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(values, wanted, check_dtype=False)
+    assert seen == [4]
+
+
+def test_a_function_of_an_array_that_returns_pixel_values_is_one_of_the_list(picture):
+    video = np.stack([picture(number) for number in range(4)])
+
+    def transform(x):
+        return SimpleNamespace(pixel_values=np.asarray(x).astype(np.float32) / 255)
+
+    values = transform_video_for_pytorch(video, transform)
+    torch.testing.assert_close(values, torch.from_numpy(video).permute(0, 3, 1, 2) / 255)
+
+
+def test_the_error_of_a_function_of_images_is_its_own(picture):
+    calls = []
+
+    def transform(image):
+        calls.append(image)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        transform_video_for_pytorch([picture(0)], transform)
 
 
 def test_transform_with_functions(picture):

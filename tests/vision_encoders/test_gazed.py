@@ -330,6 +330,35 @@ def test_checkpoints_in_subfolders(tmp_path, inputs):
     assert_close(again(*inputs).last_hidden_state, gazed(model)(*inputs).last_hidden_state)
 
 
+def pickled(folder):
+    """The weights of a folder as a pickle, in the place of the safetensors."""
+    model = tf.AutoModel.from_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def test_weights_in_pickles_are_refused_with_what_to_do(tmp_path):
+    for place in ("", "inner"):
+        FAMILIES["vit"].model().save_pretrained(tmp_path / place)
+        pickled(tmp_path / place)
+        options = {"subfolder": place} if place else {}
+        with pytest.raises(EncoderError, match=r"pytorch_model\.bin.*save_file"):
+            GazedVisionModel.from_pretrained(tmp_path, **options)
+
+
+def test_nothing_in_a_pickle_is_executed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "written"), "w"))
+
+    FAMILIES["vit"].model().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"x": Evil()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match=r"pytorch_model\.bin"):
+        GazedVisionModel.from_pretrained(tmp_path)
+    assert not (tmp_path / "written").exists()
+
+
 def test_saved_settings_that_are_not_known_are_named(tmp_path):
     gazed(FAMILIES["vit"].model()).save_pretrained(tmp_path)
     file = tmp_path / "config.json"

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from autogaze.checks import why_absent
 from autogaze.clips import Clips
 from autogaze.datasets.camera import CameraClips, CameraSettings
 from autogaze.datasets.clip import TrainingClip
@@ -69,7 +70,7 @@ def _find(paths: Sequence[str | Path], endings: Sequence[str], what: str) -> tup
     files: set[Path] = set()
     for path in map(Path, paths):
         if not os.path.exists(path):
-            raise VideoError(f"{path}: no such file or folder")
+            raise VideoError(f"{path}: {why_absent(path, 'file or folder')}")
         if path.is_file() and path.suffix.lower() not in endings:
             raise VideoError(f"{path}: expected {what}, which end in {' '.join(endings)}")
         files.update([path] if path.is_file() else find_files([path], endings))

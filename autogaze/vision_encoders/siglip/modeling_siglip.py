@@ -22,6 +22,7 @@ from transformers.models.siglip.modeling_siglip import (
 
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
+from autogaze.utils.hub import refuse_pickles
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.adapter import pool_by_frame
 from autogaze.vision_encoders.encode import GazedSettings, encode, encode_patches
@@ -189,10 +190,19 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **options: Any) -> Any:
-        """As transformers does; also takes the configuration's keys, such as `scales`."""
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any = None, *args: Any, **options: Any
+    ) -> Any:
+        """As transformers does; also takes the configuration's keys, such as `scales`.
+
+        Raises:
+            CheckpointError: weights in pickles, which are not read.
+        """
         options.pop("attn_implementation", None)
-        return super().from_pretrained(*args, **options)
+        options.setdefault("use_safetensors", True)
+        if options["use_safetensors"]:
+            refuse_pickles(pretrained_model_name_or_path, options.get("subfolder"))
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **options)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.embeddings.patch_embedding
