@@ -27,10 +27,13 @@ OWN = {
         "__version__",
         "gaze_video",
         "gazed",
+        "gazed_mllm",
         "list_encoders",
+        "list_mllms",
         "list_selectors",
         "load",
         "register_encoder",
+        "register_mllm",
         "stream_video",
     ],
     "autogaze.vision_encoders": [
