@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.dense_prompt import Kind, Placeholder
-from autogaze.mllm.prompt import CompactPrompt, PositionRule
+from autogaze.mllm.prompt import CompactPrompt, PositionRule, Row, assemble
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
 
@@ -56,15 +56,30 @@ class GazedPrompt:
     Args:
         prompt: token ids, positions and masks.
         visuals: in the order in which they begin in the batch.
+        rows: the text and blocks that the prompt was written from, where it was written without
+            the model.
     """
 
     prompt: CompactPrompt
     visuals: tuple[VisualInput, ...]
+    rows: tuple[Row, ...] = ()
 
-    def to(self, device: torch.device | str) -> "GazedPrompt":
-        """The same on another device."""
-        moved = [replace(visual, pixels=visual.pixels.to(device)) for visual in self.visuals]
-        return GazedPrompt(self.prompt.to(device), tuple(moved))
+    def placed(self, rule: PositionRule) -> "GazedPrompt":
+        """The same at the positions of a model's own rule."""
+        if not self.rows:
+            return self
+        mask = self.prompt.attention_mask
+        side = "right" if bool((mask[:, 0] > mask[:, -1]).any()) else "left"
+        kept = [visual.kept for visual in self.visuals]
+        written = assemble(self.rows, kept, rule, padding_side=side).to(mask.device)
+        positions, following = written.position_ids, written.next_position
+        prompt = replace(self.prompt, position_ids=positions, next_position=following)
+        return replace(self, prompt=prompt)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "GazedPrompt":
+        """The same on another device, its pixels in another precision."""
+        moved = [replace(visual, pixels=visual.pixels.to(device, dtype)) for visual in self.visuals]
+        return GazedPrompt(self.prompt.to(device), tuple(moved), self.rows)
 
 
 class MLLMAdapter:

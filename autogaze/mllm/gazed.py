@@ -121,7 +121,7 @@ class GazedMLLM:
                 raise MLLMError("give either a gazed prompt or kept units of a dense input")
             if not isinstance(gazed, GazedPrompt):
                 raise MLLMError(f"expected a GazedPrompt, got {type(gazed).__name__}")
-            return gazed
+            return gazed.placed(adapter_of(self).rule(gazed.visuals))  # type: ignore[arg-type]
         if kept is None and kept_images is None:
             return None
         adapter = adapter_of(self)  # type: ignore[arg-type]

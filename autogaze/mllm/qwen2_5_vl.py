@@ -20,16 +20,20 @@ from autogaze.mllm.units import KeptUnits
 _IS_TRANSFORMERS_4 = int(transformers.__version__.split(".")[0]) < 5
 
 
+def time_positions(visuals: Sequence[VisualInput], rate: float) -> MRopePositions:
+    """Positions of units of visuals, at `rate` positions per second."""
+    seconds = [1.0 if visual.interval is None else visual.interval for visual in visuals]
+    if _IS_TRANSFORMERS_4:  # which cuts them to whole seconds
+        seconds = [float(int(second)) for second in seconds]
+    intervals = tuple(second * rate for second in seconds)
+    return MRopePositions(intervals, time_advances=_IS_TRANSFORMERS_4)
+
+
 class Qwen25VLAdapter(QwenAdapter):
     """Adapter of `Qwen2_5_VLForConditionalGeneration`."""
 
     def rule(self, visuals: Sequence[VisualInput]) -> PositionRule:
-        rate = self.config.vision_config.tokens_per_second
-        seconds = [1.0 if visual.interval is None else visual.interval for visual in visuals]
-        if _IS_TRANSFORMERS_4:  # which cuts them to whole seconds
-            seconds = [float(int(second)) for second in seconds]
-        intervals = tuple(second * rate for second in seconds)
-        return MRopePositions(intervals, time_advances=_IS_TRANSFORMERS_4)
+        return time_positions(visuals, self.config.vision_config.tokens_per_second)
 
     def encode(self, visual: VisualInput) -> VisualFeatures:
         tokens, index, lengths = self.project(visual)

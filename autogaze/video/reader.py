@@ -11,7 +11,7 @@ Nothing stays open between two loops over `frames`.
 """
 
 import math
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from autogaze.video.timestamps import (
     Picture,
     constant_step,
     count_frames,
+    only,
     sample,
     seek,
 )
@@ -96,6 +97,7 @@ class Video:
         first: int | None = None,
         last: int | None = None,
         fps: float | None = None,
+        numbers: Collection[int] | None = None,
         skip_corrupt: bool = False,
         motion: bool = False,
     ) -> Iterator[Frame]:
@@ -108,6 +110,8 @@ class Video:
             last: number of the last frame, included.
             fps: only the frames on screen at start, start + 1/fps, ...; none twice, so no more
                 than the video has.
+            numbers: of those, only the frames with these numbers; colours of the others are not
+                converted.
             skip_corrupt: skip damaged frames and count them in `num_corrupt`, instead of raising.
             motion: fill `Frame.motion`; only some codecs can (see `video.motion`).
 
@@ -119,7 +123,7 @@ class Video:
         frame_range = FrameRange(start, end, first, last, fps)
         if motion:
             check_motion(self.info.codec, self.info.path)
-        return self._frames(frame_range, skip_corrupt, motion)
+        return self._frames(frame_range, numbers, skip_corrupt, motion)
 
     def count_frames(self) -> int:
         """Number of displayed frames, which takes reading the file where it has no index."""
@@ -128,12 +132,18 @@ class Video:
         with OpenStream.open(self._path, self.info.stream) as opened:
             return count_frames(opened)
 
-    def _frames(self, frame_range: FrameRange, skip_corrupt: bool, motion: bool) -> Iterator[Frame]:
+    def _frames(
+        self,
+        frame_range: FrameRange,
+        numbers: Collection[int] | None,
+        skip_corrupt: bool,
+        motion: bool,
+    ) -> Iterator[Frame]:
         self.num_corrupt, self.end = 0, 0.0
         frames = (
-            self._pages(frame_range, skip_corrupt)
+            self._pages(frame_range, numbers, skip_corrupt)
             if self._layout is None
-            else self._decoded(self._layout, frame_range, skip_corrupt, motion)
+            else self._decoded(self._layout, frame_range, numbers, skip_corrupt, motion)
         )
         empty = True
         for frame in frames:
@@ -146,7 +156,9 @@ class Video:
                 f"{self._path}: no frame lies in {frame_range}: the video has {frames_there}{length}"
             )
 
-    def _pages(self, frame_range: FrameRange, skip_corrupt: bool) -> Iterator[Frame]:
+    def _pages(
+        self, frame_range: FrameRange, numbers: Collection[int] | None, skip_corrupt: bool
+    ) -> Iterator[Frame]:
         """The pictures of an image file."""
 
         def pictures() -> Iterator[Picture]:
@@ -158,12 +170,17 @@ class Video:
                     return
                 yield Picture(index, page.timestamp, page.duration, page.pixels)
 
-        for picture in sample(self._until(pictures(), frame_range), frame_range):
+        for picture in only(sample(self._until(pictures(), frame_range), frame_range), numbers):
             pixels = cast("np.ndarray", picture.frame)
             yield Frame(picture.index, picture.timestamp, pixels)
 
     def _decoded(
-        self, layout: Layout, frame_range: FrameRange, skip_corrupt: bool, motion: bool
+        self,
+        layout: Layout,
+        frame_range: FrameRange,
+        numbers: Collection[int] | None,
+        skip_corrupt: bool,
+        motion: bool,
     ) -> Iterator[Frame]:
         decoding = _Decoding(self._path, self.info, layout, motion, skip_corrupt)
         to_rgb = RGBConverter(
@@ -175,7 +192,8 @@ class Video:
             decoding.pictures(frame_range.start or 0.0, frame_range.first or 0)
         ) as pictures:
             try:
-                for picture in sample(self._until(pictures, frame_range), frame_range, slack):
+                sampled = sample(self._until(pictures, frame_range), frame_range, slack)
+                for picture in only(sampled, numbers):
                     moved = picture.motion
                     if moved is not None and is_first:
                         moved = moved.all_new()

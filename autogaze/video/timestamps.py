@@ -11,7 +11,7 @@
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -334,3 +334,15 @@ def _at_rate(
         return
     if start + latest_instant / fps < min(end, latest.end) - _ROUNDING:
         yield latest
+
+
+def only(pictures: Iterable[Picture], numbers: Collection[int] | None) -> Iterator[Picture]:
+    """The pictures of these numbers, with the motion since the one before; all for None."""
+    skipped: Picture | None = None
+    for picture in pictures:
+        latest = picture if skipped is None else picture.after(skipped)
+        skipped = None
+        if numbers is None or picture.index in numbers:
+            yield latest
+        else:
+            skipped = latest

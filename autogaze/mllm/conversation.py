@@ -1,0 +1,87 @@
+"""Conversations of chat templates: their videos and images in order, and their text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from autogaze.errors import MLLMError
+from autogaze.mllm.dense_prompt import Kind
+
+Message = Mapping[str, Any]
+
+_KEYS: dict[Kind, tuple[str, ...]] = {
+    "video": ("video", "url", "path"),
+    "image": ("image", "url", "path"),
+}
+
+
+def as_batch(conversation: Sequence[Any]) -> tuple[list[Sequence[Message]], bool]:
+    """Conversations, and whether they came as a batch."""
+    if not isinstance(conversation, list | tuple) or not conversation:
+        raise MLLMError("expected a conversation, which is a list of messages, or a list of them")
+    if isinstance(conversation[0], list | tuple):
+        return list(conversation), True
+    return [conversation], False
+
+
+def visuals_of(conversations: Sequence[Sequence[Message]]) -> dict[Kind, list[Any]]:
+    """Videos and images that messages hold, in reading order.
+
+    Raises:
+        MLLMError: a video or image without a file or frames.
+    """
+    found: dict[Kind, list[Any]] = {"video": [], "image": []}
+    for messages in conversations:
+        for message in messages:
+            content = message.get("content")
+            if not isinstance(content, list | tuple):
+                continue
+            for part in content:
+                kind = part.get("type") if isinstance(part, Mapping) else None
+                if kind not in found:
+                    continue
+                value = next((part[key] for key in _KEYS[kind] if part.get(key) is not None), None)
+                if value is None:
+                    raise MLLMError(
+                        f"a message has a {kind} without its file: write "
+                        f'{{"type": "{kind}", "{kind}": path}}'
+                    )
+                found[kind].append(local(value))
+    return found
+
+
+def as_list(values: Any, kind: Kind) -> list[Any]:
+    """Videos or images as a flat list, from one, a list, or a list per prompt."""
+    if values is None:
+        return []
+    if not isinstance(values, list | tuple):
+        if isinstance(values, np.ndarray | Tensor) and values.ndim == (5 if kind == "video" else 4):
+            return list(values)
+        return [local(values)]
+    if kind == "video" and values and all(map(_is_frame, values)):
+        return [list(values)]
+    return [one for value in values for one in as_list(value, kind)]
+
+
+def _is_frame(value: Any) -> bool:
+    if isinstance(value, np.ndarray | Tensor):
+        return value.ndim == 3
+    return isinstance(value, Image.Image)
+
+
+def local(value: Any) -> Any:
+    """A path without `file://`; others as they are.
+
+    Raises:
+        MLLMError: the address of a file that is elsewhere.
+    """
+    if not isinstance(value, str):
+        return value
+    if value.startswith("file://"):
+        return value.removeprefix("file://")
+    if value.startswith(("http://", "https://")):
+        raise MLLMError(f"{value}: videos and images are read from local files; download it first")
+    return value

@@ -1,0 +1,98 @@
+"""Options of a `GazedProcessor`: which selector, how much it may keep, which frames it sees."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from autogaze.checks import describe_value, whole
+from autogaze.errors import MLLMError
+from autogaze.selectors.base import Selector
+
+Resolution = Literal["stock", "native"]
+
+
+@dataclass(frozen=True)
+class GazeSettings:
+    """How videos are sampled and what is kept of them.
+
+    Args:
+        selector: a `Selector`, or what `autogaze.load` takes; None keeps everything.
+        ratio: cap on the kept units of every tubelet, as a share of all, in (0, 1].
+        loss: stop a frame as soon as its loss is at most this, in units of the selector's metric.
+        max_vision_tokens: the most units of a whole prompt, spread over its videos and their frames
+            by what they need.
+        units: how patches become units: "finest", "scales" or "union" (see `units_of_gaze`).
+        resolution: "stock": frames as large as the checkpoint's settings bound them; "native": as
+            large as the source. None: native with `max_vision_tokens` alone, else stock.
+        num_frames: frames of every video, evenly spread.
+        fps: frames per second of every video. With neither, the checkpoint's settings.
+        skip_corrupt: a frame that cannot be decoded is replaced by the one before, instead of
+            raising.
+    """
+
+    selector: Selector | str | Path | None = "greedy"
+    ratio: float | None = None
+    loss: float | None = None
+    max_vision_tokens: int | None = None
+    units: str = "finest"
+    resolution: Resolution | None = None
+    num_frames: int | None = None
+    fps: float | None = None
+    skip_corrupt: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.selector, Selector | str | Path | None):
+            raise MLLMError(
+                "a selector is a Selector, a name, a path or None (which keeps everything), got "
+                f"{describe_value(self.selector)}"
+            )
+        most = self.max_vision_tokens
+        if most is not None and (isinstance(most, float) or (whole(most) or 0) < 1):
+            raise MLLMError(
+                f"max_vision_tokens must be a whole number of at least 1, got {describe_value(most)}"
+            )
+        if self.units not in ("finest", "scales", "union"):
+            raise MLLMError(
+                f"units must be 'finest', 'scales' or 'union', got {describe_value(self.units)}"
+            )
+        if self.resolution not in (None, "stock", "native"):
+            raise MLLMError(
+                f"resolution must be 'stock' or 'native', got {describe_value(self.resolution)}"
+            )
+
+    @property
+    def native(self) -> bool:
+        """Whether frames are as large as their source."""
+        if self.resolution is not None:
+            return self.resolution == "native"
+        return self.max_vision_tokens is not None and self.ratio is None
+
+    def updated(self, changes: dict[str, Any]) -> "GazeSettings":
+        """The same with some options changed."""
+        # A budget given in a call replaces those of other kinds that were set before.
+        budgets = ("ratio", "loss", "max_vision_tokens")
+        if any(changes.get(name) is not None for name in budgets):
+            changes = {**dict.fromkeys(budgets), **changes}
+        frames = ("num_frames", "fps")
+        if any(changes.get(name) is not None for name in frames):
+            changes = {**dict.fromkeys(frames), **changes}
+        return replace(self, **changes)
+
+    def saved(self) -> dict[str, Any]:
+        """As JSON.
+
+        Raises:
+            MLLMError: a selector that is an object, which no file can name.
+        """
+        if isinstance(self.selector, Selector):
+            raise MLLMError(
+                f"the selector {self.selector!r} is an object, which cannot be saved with a "
+                "processor: give the selector by its name or folder"
+            )
+        values = asdict(self)
+        return {**values, "selector": None if self.selector is None else str(self.selector)}
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of all options."""
+        return tuple(field.name for field in fields(cls))

@@ -1,0 +1,139 @@
+"""What a `GazedProcessor` returns: the arguments of a gazed model, and a report of their costs."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from transformers import BatchFeature
+
+from autogaze.gaze import Gaze
+from autogaze.mllm.adapter import GazedPrompt
+from autogaze.mllm.dense_prompt import Kind
+
+
+@dataclass(frozen=True)
+class PrepareTimes:
+    """Seconds spent in each stage of preparing prompts.
+
+    Args:
+        decode: reading frames and converting their colours.
+        resize: making them as large as the model takes them.
+        select: choosing units.
+        cut: normalising the pixels of kept units.
+        write: expanding and tokenising text.
+    """
+
+    decode: float = 0.0
+    resize: float = 0.0
+    select: float = 0.0
+    cut: float = 0.0
+    write: float = 0.0
+
+    def __add__(self, other: "PrepareTimes") -> "PrepareTimes":
+        return PrepareTimes(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{field.name} {getattr(self, field.name):.2f} s" for field in fields(self)
+        )
+
+
+@dataclass(frozen=True)
+class VisualReport:
+    """What became of one video or image.
+
+    Args:
+        kind: what it is.
+        width, height: of the model's frames in pixels.
+        num_frames: sampled frames.
+        dense_units: units that the untouched model would take.
+        kept_units: units that it gets.
+    """
+
+    kind: Kind
+    width: int
+    height: int
+    num_frames: int
+    dense_units: int
+    kept_units: int
+
+    def __str__(self) -> str:
+        frames = f"{self.num_frames} frames of " if self.kind == "video" else ""
+        share = self.kept_units / self.dense_units
+        return (
+            f"{self.kind}: {frames}{self.width} x {self.height} px, "
+            f"{self.kept_units:,} of {self.dense_units:,} units kept ({share:.1%})"
+        )
+
+
+@dataclass(frozen=True)
+class GazedReport:
+    """What a batch of prompts costs, dense and gazed.
+
+    Args:
+        visuals: videos and images in the order in which they begin in the batch.
+        tokens: LLM tokens of every prompt.
+        dense_tokens: LLM tokens that every prompt would have with all units.
+        seconds: of the preparation, by stage.
+    """
+
+    visuals: tuple[VisualReport, ...]
+    tokens: tuple[int, ...]
+    dense_tokens: tuple[int, ...]
+    seconds: PrepareTimes
+
+    @property
+    def ratio(self) -> float:
+        """Kept units as a share of all; 1 without videos and images."""
+        dense = sum(visual.dense_units for visual in self.visuals)
+        return sum(visual.kept_units for visual in self.visuals) / dense if dense else 1.0
+
+    def __str__(self) -> str:
+        tokens = ", ".join(
+            f"{gazed:,} LLM tokens instead of {dense:,}"
+            for gazed, dense in zip(self.tokens, self.dense_tokens, strict=True)
+        )
+        return "\n".join([*map(str, self.visuals), f"prompt: {tokens}", str(self.seconds)])
+
+
+class GazedInputs(BatchFeature):
+    """Arguments of a gazed model's `forward` and `generate`: `model.generate(**inputs)`.
+
+    Items: `input_ids` and `attention_mask`, both (B, L) and without dropped units, and `gazed`, a
+    `GazedPrompt` with positions and the pixels of kept units.
+
+    Attributes:
+        report: what the prompts cost, a `GazedReport`.
+        gazes: of every video, in the order given, the `Gaze` that was selected; None where all
+            units or given ones were kept.
+    """
+
+    report: GazedReport
+    gazes: tuple[Gaze | None, ...]
+
+    def __init__(
+        self,
+        gazed: GazedPrompt,
+        report: GazedReport,
+        gazes: tuple[Gaze | None, ...] = (),
+    ) -> None:
+        prompt = gazed.prompt
+        super().__init__(
+            {
+                "input_ids": prompt.input_ids,
+                "attention_mask": prompt.attention_mask,
+                "gazed": gazed,
+            }
+        )
+        self.report, self.gazes = report, gazes
+
+    def to(self, *args: Any, **kwargs: Any) -> "GazedInputs":
+        """The same on another device; `dtype` is that of the pixels.
+
+        Takes what `torch.Tensor.to` takes: a device, a dtype, or both.
+        """
+        prompt: GazedPrompt = self["gazed"]
+        like = torch.empty(0, device=prompt.prompt.input_ids.device).to(*args, **kwargs)
+        given = (*args, kwargs.get("dtype"))
+        dtype = next((value for value in given if isinstance(value, torch.dtype)), None)
+        return GazedInputs(prompt.to(like.device, dtype), self.report, self.gazes)

@@ -1,0 +1,116 @@
+"""From prompts as text to rows of token ids and blocks of units.
+
+The text between placeholders is tokenised as it is in the dense prompt: each block is written as one
+placeholder, which tokenizers split off as they split off a run of them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from autogaze.errors import MLLMError
+from autogaze.mllm.dense_prompt import Kind
+from autogaze.mllm.processor_adapter import Expansion, ProcessorAdapter
+from autogaze.mllm.prompt import Row, VisualBlock
+
+Place = tuple[Kind, int]
+"""A kind, and the number of a video or image among those of its kind."""
+
+
+def places_of(
+    texts: Sequence[str], adapter: ProcessorAdapter, given: Mapping[Kind, int]
+) -> list[list[Place]]:
+    """Which videos and images every prompt names, in their order.
+
+    Args:
+        texts: prompts with one placeholder for each.
+        adapter: of the family.
+        given: how many videos and images there are.
+
+    Raises:
+        MLLMError: more or fewer placeholders than videos or images.
+    """
+    tokens = {adapter.placeholder(kind): kind for kind in adapter.tokens}
+    counts: dict[Kind, int] = dict.fromkeys(adapter.tokens, 0)
+    places: list[list[Place]] = []
+    for text in texts:
+        row: list[Place] = []
+        for found in re.findall("|".join(map(re.escape, tokens)), text):
+            kind = tokens[found]
+            row.append((kind, counts[kind]))
+            counts[kind] += 1
+        places.append(row)
+    for kind in given.keys() | counts.keys():
+        named, there = counts.get(kind, 0), given.get(kind, 0)
+        if named != there:
+            token = adapter.tokens.get(kind)
+            example = f"write {token} where each belongs" if token else "this family takes none"
+            raise MLLMError(
+                f"{there} {kind}s were given, the prompts have {named} placeholders for {kind}s: "
+                f"{example}, or use apply_chat_template"
+            )
+    return places
+
+
+def write_rows(
+    texts: Sequence[str],
+    places: Sequence[Sequence[Place]],
+    expansions: Mapping[Place, Expansion],
+    adapter: ProcessorAdapter,
+    options: Mapping[str, Any],
+) -> list[Row]:
+    """Rows of prompts.
+
+    Args:
+        texts: prompts with one placeholder for every video and image.
+        places: of every prompt, see `places_of`.
+        expansions: what stands there for each of them.
+        adapter: of the family.
+        options: of the tokenizer's call.
+
+    Raises:
+        MLLMError: the tokenizer does not keep placeholders whole.
+    """
+    ids = {kind: adapter.placeholder_id(kind) for kind in {place[0] for place in expansions}}
+    rows: list[Row] = []
+    visual = 0
+    for text, row_places in zip(texts, places, strict=True):
+        expanded = ""
+        rest = text
+        for place in row_places:
+            before, _, rest = rest.partition(adapter.placeholder(place[0]))
+            expanded += before + expansions[place].text
+        expanded += rest
+        blocks = []
+        for kind, number in row_places:
+            for first, end, trailing in expansions[kind, number].blocks:
+                blocks.append(VisualBlock(visual, first, end, ids[kind], trailing))
+            visual += 1
+        tokens = torch.tensor(adapter.stock.tokenizer(expanded, **options)["input_ids"]).long()
+        rows.append(_with_blocks(tokens, blocks))
+    return rows
+
+
+def _with_blocks(tokens: torch.Tensor, blocks: Sequence[VisualBlock]) -> Row:
+    """Token ids with one placeholder per block, as text and blocks."""
+    placeholders = torch.tensor(sorted({block.token for block in blocks}), dtype=torch.long)
+    where = torch.isin(tokens, placeholders).nonzero()[:, 0].tolist()
+    if len(where) != len(blocks) or any(
+        int(tokens[at]) != block.token for at, block in zip(where, blocks, strict=True)
+    ):
+        raise MLLMError(
+            f"the tokenizer wrote {len(where)} placeholders where the prompt has {len(blocks)} "
+            "blocks of units: its special tokens are not those of the model"
+        )
+    row: list[torch.Tensor | VisualBlock] = []
+    start = 0
+    for at, block in zip(where, blocks, strict=True):
+        if at > start:
+            row.append(tokens[start:at])
+        row.append(block)
+        start = at + 1
+    if start < len(tokens):
+        row.append(tokens[start:])
+    return row

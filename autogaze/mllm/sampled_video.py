@@ -1,0 +1,226 @@
+"""Frames of one video or image, at the numbers that were sampled and the size a model takes.
+
+They come in chunks. A video that is read twice, to select and then to cut, is decoded once where
+its frames at that size fit into memory.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from autogaze.checks import describe_value
+from autogaze.clips import as_frames
+from autogaze.errors import MLLMError, VideoError
+from autogaze.mllm.frames import resize_frames
+
+if TYPE_CHECKING:
+    from autogaze.video.motion import MotionField
+    from autogaze.video.reader import Frame, Video
+
+MAX_HELD = 2**30
+"""Bytes of resized frames that a video may hold between two readings."""
+
+ASSUMED_RATE = 24.0
+"""Frames per second of decoded frames that come without a rate, as transformers assumes."""
+
+_TICK = 1e-3  # seconds by which containers round timestamps
+
+
+class FrameSource:
+    """A video file, an image file, or decoded frames.
+
+    Args:
+        frames: a path; or frames in any form of `autogaze.clips.as_frames`, 8-bit, of one video.
+        rate: frames per second of decoded frames.
+        skip_corrupt: a frame of a file that cannot be decoded is replaced by the one before.
+
+    Attributes:
+        path: of the file; None for decoded frames.
+        height, width: pixels.
+        num_frames: frames in all.
+        rate: frames per second; None where nothing tells.
+
+    Raises:
+        VideoError: no such file, or no video.
+        MLLMError: frames of another form.
+    """
+
+    def __init__(self, frames: Any, *, rate: float | None = None, skip_corrupt: bool = False):
+        self.path: Path | None = None
+        self.rate = rate
+        self._skip_corrupt = skip_corrupt
+        self._video: "Video | None" = None
+        self._frames: Tensor | None = None
+        if isinstance(frames, str | Path):
+            from autogaze.video.reader import Video  # which needs PyAV
+
+            video = Video(frames)
+            self._video = video
+            self.path = Path(frames)
+            self.height, self.width = video.info.height, video.info.width
+            self.num_frames = video.count_frames()
+            self.rate = video.info.rate if self.num_frames > 1 else rate
+            return
+        decoded = as_frames(frames, MLLMError)
+        if decoded.shape[0] != 1 or decoded.dtype != torch.uint8:
+            raise MLLMError(
+                "a decoded video or image is given as 8-bit frames (frames, 3, height, width), "
+                f"got {tuple(decoded.shape)} of {decoded.dtype}"
+            )
+        self._frames = decoded[0]
+        self.num_frames, _, self.height, self.width = self._frames.shape
+        if not self.num_frames:
+            raise MLLMError("a decoded video without frames was given")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+    def read(
+        self, numbers: Sequence[int], motion: bool = False
+    ) -> Iterator[tuple[float, UInt8[Tensor, "3 H W"], "MotionField | None"]]:
+        """Seconds, pixels and motion of the frames with these ascending numbers.
+
+        Raises:
+            VideoError: a frame that is not there.
+        """
+        if self._frames is not None:
+            if motion:
+                raise MLLMError(
+                    "decoded frames carry no motion vectors; give the video's file, or another "
+                    "selector"
+                )
+            for number in numbers:
+                yield number / (self.rate or ASSUMED_RATE), self._frames[number], None
+            return
+        for frame in self._found(numbers, motion):
+            pixels = torch.from_numpy(np.ascontiguousarray(frame.pixels)).movedim(-1, 0)
+            yield self._seconds(frame), pixels, frame.motion
+
+    def _found(self, numbers: Sequence[int], motion: bool) -> Iterator["Frame"]:
+        if self._video is None:
+            return
+        found = self._video.frames(
+            first=numbers[0],
+            last=numbers[-1],
+            numbers=None if self._skip_corrupt else frozenset(numbers),
+            skip_corrupt=self._skip_corrupt,
+            motion=motion,
+        )
+        frame = before = next(found, None)
+        for number in numbers:
+            while frame is not None and frame.index < number:
+                before, frame = frame, next(found, None)
+            if frame is not None and frame.index == number:
+                yield frame
+            elif self._skip_corrupt and before is not None:
+                yield before
+            else:
+                raise VideoError(
+                    f"{self.path}: frame {number} cannot be read; skip_corrupt=True takes the one "
+                    "before it instead"
+                )
+
+    def _seconds(self, frame: "Frame") -> float:
+        """When a frame is shown; of a constant rate by its number, not as its container rounds."""
+        if not self.rate:
+            return frame.timestamp
+        nominal = frame.index / self.rate
+        return nominal if abs(nominal - frame.timestamp) <= _TICK else frame.timestamp
+
+
+@dataclass(frozen=True, eq=False)
+class FrameChunk:
+    """Consecutive sampled frames, at the model's size.
+
+    Args:
+        frames: (n, 3, h, w).
+        motion: of every frame, if it was asked for.
+    """
+
+    frames: UInt8[Tensor, "n 3 h w"]
+    motion: "tuple[MotionField, ...]" = ()
+
+
+class SampledVideo:
+    """Iterates over the sampled frames of a video, at the model's size, in chunks.
+
+    Args:
+        source: where they come from.
+        numbers: which frames, ascending; a number may come twice.
+        height, width: the model's frames.
+        chunk: frames at a time.
+        motion: read motion vectors.
+        passes: how often it will be iterated over.
+
+    Attributes:
+        seconds: time of every frame; complete when it has been iterated over once.
+        decode_seconds, resize_seconds: spent so far.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        numbers: Sequence[int],
+        height: int,
+        width: int,
+        *,
+        chunk: int = 16,
+        motion: bool = False,
+        passes: int = 1,
+    ) -> None:
+        if not numbers or min(numbers) < 0 or max(numbers) >= source.num_frames:
+            raise MLLMError(
+                f"{source.path or 'the video'} has {source.num_frames} frames, got the numbers "
+                f"{describe_value(list(numbers))}"
+            )
+        self.source, self.numbers = source, tuple(numbers)
+        self.height, self.width, self.chunk = height, width, chunk
+        self._motion = motion
+        self.seconds: tuple[float, ...] = ()
+        self.decode_seconds = self.resize_seconds = 0.0
+        size = 3 * height * width * len(self.numbers)
+        self._hold = passes > 1 and size <= MAX_HELD
+        self._held: list[FrameChunk] = []
+
+    def __iter__(self) -> Iterator[FrameChunk]:
+        if self._held and self.seconds:
+            yield from self._held
+            return
+        self._held = []
+        seconds: list[float] = []
+        frames = self._timed()
+        for first in range(0, len(self.numbers), self.chunk):
+            count = min(self.chunk, len(self.numbers) - first)
+            parts, motion = [], []
+            for _ in range(count):
+                time, pixels, moved = next(frames)
+                began = perf_counter()
+                parts.append(resize_frames(pixels[None], self.height, self.width))
+                self.resize_seconds += perf_counter() - began
+                seconds.append(time)
+                if moved is not None:
+                    motion.append(moved)
+            chunk = FrameChunk(torch.cat(parts), tuple(motion))
+            if self._hold:
+                self._held.append(FrameChunk(chunk.frames))
+            yield chunk
+        self.seconds = tuple(seconds)
+
+    def _timed(self) -> Iterator[tuple[float, Tensor, "MotionField | None"]]:
+        frames = self.source.read(self.numbers, self._motion)
+        while True:
+            began = perf_counter()
+            frame = next(frames, None)
+            self.decode_seconds += perf_counter() - began
+            if frame is None:
+                return
+            yield frame

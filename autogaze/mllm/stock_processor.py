@@ -1,0 +1,177 @@
+"""What a family's own processor is made of: tokenizer, chat template and settings of its frames.
+
+They are read from a processor object, or from the files of a checkpoint. transformers cannot load
+its video processors without torchvision; the files alone are enough here.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autogaze.errors import MLLMError
+
+GAZE_CONFIG = "gaze_config.json"
+"""File of a `GazedProcessor`'s own options beside the stock processor's files."""
+
+_SETTINGS = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+
+
+@dataclass(frozen=True, eq=False)
+class StockProcessor:
+    """The parts of a stock processor.
+
+    Args:
+        model_type: of the family's models; None where only `processor_class` tells.
+        processor_class: name of the stock processor's class; None where only `model_type` tells.
+        tokenizer: the family's own.
+        video, image: settings of its video processor and image processor.
+        chat_template: Jinja; None for the tokenizer's own.
+        model: the model's configuration, where it was beside the processor.
+        gaze: options of a `GazedProcessor` that were saved with it.
+        original: the stock processor, if there is one.
+    """
+
+    model_type: str | None
+    processor_class: str | None
+    tokenizer: Any
+    video: Mapping[str, Any]
+    image: Mapping[str, Any]
+    chat_template: str | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    gaze: Mapping[str, Any] = field(default_factory=dict)
+    original: Any = None
+
+    def save(self, folder: str | Path) -> None:
+        """Write the files of the processor, as transformers reads them."""
+        if self.original is not None:
+            self.original.save_pretrained(folder)
+            return
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save_pretrained(folder)
+        named = {"processor_class": self.processor_class} if self.processor_class else {}
+        for name, settings in (
+            ("video_preprocessor_config.json", self.video),
+            ("preprocessor_config.json", self.image),
+        ):
+            write_json(folder / name, {**settings, **named})
+        if self.chat_template is not None:
+            (folder / "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
+
+
+def of_processor(processor: Any) -> StockProcessor:
+    """The parts of a processor object.
+
+    Raises:
+        MLLMError: it has no tokenizer.
+    """
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None:
+        raise MLLMError(
+            f"expected a processor of a multimodal LLM, which has a tokenizer, got "
+            f"{type(processor).__name__}; load one with autogaze.GazedProcessor.from_pretrained"
+        )
+    return StockProcessor(
+        model_type=None,
+        processor_class=type(processor).__name__,
+        tokenizer=tokenizer,
+        video=_settings_of(getattr(processor, "video_processor", None)),
+        image=_settings_of(getattr(processor, "image_processor", None)),
+        chat_template=getattr(processor, "chat_template", None),
+        original=processor,
+    )
+
+
+def of_checkpoint(name: str | Path, **options: Any) -> StockProcessor:
+    """The parts of the processor of a folder or hub id, by its files alone.
+
+    Args:
+        name: a folder, or a hub id, whose files are fetched if they are not in the local cache.
+        options: of transformers' `from_pretrained`: `revision`, `token`, `cache_dir`,
+            `local_files_only`.
+
+    Raises:
+        MLLMError: no processor there.
+    """
+    from transformers import AutoTokenizer
+
+    files = {found: _read(name, found, options) for found in (*_SETTINGS, *_TEMPLATES)}
+    nested = _json(files["processor_config.json"], name)
+    of_images = _json(files["preprocessor_config.json"], name)
+    of_videos = _json(files["video_preprocessor_config.json"], name) or of_images
+    if not (nested or of_images or of_videos):
+        raise MLLMError(
+            f"{name}: no processor there, which has one of {', '.join(_SETTINGS)}; give the folder "
+            "or hub id of a multimodal LLM's checkpoint"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise MLLMError(f"{name}: its tokenizer cannot be loaded: {error}") from error
+    template = files["chat_template.jinja"]
+    if template is None and files["chat_template.json"] is not None:
+        template = _json(files["chat_template.json"], name).get("chat_template")
+    model = _json(_read(name, "config.json", options), name)
+    gaze = _json(_read(name, GAZE_CONFIG, options), name)
+    classes = (found.get("processor_class") for found in (nested, of_videos, of_images))
+    return StockProcessor(
+        model_type=model.get("model_type") or gaze.get("model_type"),
+        processor_class=next(filter(None, classes), None),
+        tokenizer=tokenizer,
+        video=nested.get("video_processor") or of_videos,
+        image=nested.get("image_processor") or of_images,
+        chat_template=template,
+        model=model,
+        gaze=gaze,
+    )
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file, its keys in order."""
+    text = json.dumps(dict(values), indent=2, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _settings_of(processor: Any) -> dict[str, Any]:
+    """Settings of a video or image processor object."""
+    if processor is None:
+        return {}
+    return dict(processor.to_dict())
+
+
+def _read(name: str | Path, file: str, options: Mapping[str, Any]) -> str | None:
+    """The text of a checkpoint's file; None if there is none."""
+    folder = Path(name)
+    if folder.is_dir():
+        path: Path | None = folder / file
+    else:
+        from transformers.utils import cached_file
+
+        try:
+            found = cached_file(
+                str(name), file, **options, _raise_exceptions_for_missing_entries=False
+            )
+        except (OSError, ValueError) as error:
+            raise MLLMError(
+                f"{name}: neither a folder nor a hub id that can be read: {error}"
+            ) from error
+        path = None if found is None else Path(found)
+    if path is None or not path.is_file():
+        return None
+    return path.read_text(encoding="utf-8")
+
+
+def _json(text: str | None, name: str | Path) -> dict[str, Any]:
+    """An object in JSON; empty where there is no text."""
+    if text is None:
+        return {}
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise MLLMError(f"{name}: a file of the processor is no JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise MLLMError(f"{name}: a file of the processor holds no object, got {values!r:.40}")
+    return values

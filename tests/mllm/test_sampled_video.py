@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from autogaze.errors import MLLMError, VideoError
+from autogaze.mllm import sampled_video
+from autogaze.mllm.frames import resize_frames
+from autogaze.mllm.sampled_video import FrameSource, SampledVideo
+from autogaze.video import Video
+from tests.clips import damage, make_video
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return make_video(tmp_path_factory.mktemp("sampled") / "v.mp4", 20, 64, 48, fps=10)
+
+
+def frames_of(path):
+    return torch.stack(
+        [torch.from_numpy(frame.pixels).movedim(-1, 0) for frame in Video(path).frames()]
+    )
+
+
+def test_sampled_frames_of_a_file(path):
+    source = FrameSource(path)
+    assert (source.size, source.num_frames, source.rate) == ((64, 48), 20, 10.0)
+    video = SampledVideo(source, [1, 4, 4, 19], 24, 32, chunk=3)
+    chunks = list(video)
+    assert [len(chunk.frames) for chunk in chunks] == [3, 1]
+    expected = resize_frames(frames_of(path)[[1, 4, 4, 19]], 24, 32)
+    assert torch.equal(torch.cat([chunk.frames for chunk in chunks]), expected)
+    assert video.seconds == (0.1, 0.4, 0.4, 1.9)
+    assert video.decode_seconds > 0
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_second_reading_is_the_same(path, held, monkeypatch):
+    if not held:
+        monkeypatch.setattr(sampled_video, "MAX_HELD", 100)
+    video = SampledVideo(FrameSource(path), range(6), 48, 64, chunk=4, passes=2)
+    first = torch.cat([chunk.frames for chunk in video])
+    decoded = video.decode_seconds
+    assert torch.equal(torch.cat([chunk.frames for chunk in video]), first)
+    assert (video.decode_seconds == decoded) == held
+
+
+@pytest.mark.parametrize("form", ["last", "first", "list", "pictures"])
+def test_decoded_frames_in_any_form(form):
+    pixels = torch.randint(0, 256, (3, 8, 10, 3), dtype=torch.uint8)
+    given = {
+        "last": pixels.numpy(),
+        "first": pixels.movedim(-1, 1),
+        "list": list(pixels.numpy()),
+        "pictures": [Image.fromarray(frame.numpy()) for frame in pixels],
+    }[form]
+    source = FrameSource(given, rate=2)
+    video = SampledVideo(source, [0, 2], 8, 10)
+    assert torch.equal(next(iter(video)).frames, pixels.movedim(-1, 1)[[0, 2]])
+    assert source.size == (10, 8)
+
+
+def test_an_image_file_is_one_frame(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    source = FrameSource(tmp_path / "a.png")
+    assert (source.num_frames, source.size) == (1, (7, 9))
+    assert np.array_equal(
+        next(iter(SampledVideo(source, [0], 9, 7))).frames[0].permute(1, 2, 0), pixels
+    )
+
+
+def test_frames_that_cannot_be_decoded(tmp_path):
+    broken = damage(make_video(tmp_path / "b.mp4", 20, 64, 48), 7)
+    with pytest.raises(VideoError):
+        list(SampledVideo(FrameSource(broken), range(20), 48, 64))
+    source = FrameSource(broken, skip_corrupt=True)
+    frames = torch.cat([chunk.frames for chunk in SampledVideo(source, range(20), 48, 64)])
+    assert len(frames) == 20
+    assert torch.equal(frames[7], frames[6])
+
+
+def test_what_is_no_video():
+    with pytest.raises(VideoError, match=r"missing\.mp4"):
+        FrameSource("missing.mp4")
+    with pytest.raises(MLLMError, match="float32"):
+        FrameSource(torch.rand(2, 3, 4, 4))
+    with pytest.raises(MLLMError, match="2 frames"):
+        SampledVideo(FrameSource(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)), [0, 2], 4, 4)
