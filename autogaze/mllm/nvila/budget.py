@@ -1,0 +1,55 @@
+"""Whether a prompt fits into the LLM's context, and which ratio does."""
+
+from collections.abc import Sequence
+from math import floor
+
+from autogaze.errors import MLLMError
+from autogaze.mllm.nvila.gazed_video import GazedVideo
+
+
+def check_length(
+    length: int, limit: int | None, videos: Sequence[GazedVideo], shuffle: int
+) -> None:
+    """Raise MLLMError, with a ratio that fits, where a prompt is longer than the LLM's context.
+
+    Args:
+        length: tokens of the prompt and of the answer.
+        limit: of the LLM; None for none.
+        videos: those of the prompt.
+        shuffle: patches of a frame in a token.
+    """
+    if limit is None or length <= limit:
+        return
+    of_videos = sum(video.num_tokens(shuffle) for video in videos)
+    message = (
+        f"prompt and answer take {length:,} tokens, {of_videos:,} of them for the video, but the "
+        f"LLM's context holds {limit:,}"
+    )
+    ratio = largest_ratio(videos, shuffle, limit - (length - of_videos))
+    if ratio is not None:
+        kept = sum(video.gaze.num_patches for video in videos)
+        dense = sum(v.gaze.lengths.numel() * v.gaze.pyramid.num_patches for v in videos)
+        raise MLLMError(
+            f"{message}; gazing_ratio_tile={ratio:g} fits (these tiles kept {kept / dense:.3g})"
+        )
+    raise MLLMError(
+        f"{message}; no ratio of the tiles fits: sample fewer frames (num_video_frames), or gaze "
+        "at thumbnails too (gazing_ratio_thumbnail, num_video_frames_thumbnail)"
+    )
+
+
+def largest_ratio(videos: Sequence[GazedVideo], shuffle: int, available: int) -> float | None:
+    """The largest cap of the tiles' patches with which videos take at most `available` tokens.
+
+    Thumbnails stay as they are. Rounded down to three digits; None where none fits.
+    """
+    thumbnails = sum(v.thumbnails.num_tokens(shuffle) for v in videos if v.thumbnails)
+    for thousandths in range(1000, 0, -1):
+        tokens = thumbnails
+        for video in videos:
+            gaze = video.gaze
+            cap = max(1, floor(thousandths / 1000 * gaze.pyramid.num_patches))
+            tokens += gaze.num_frames * -(-cap * gaze.num_clips // shuffle)
+        if tokens <= available:
+            return thousandths / 1000
+    return None

@@ -1,0 +1,209 @@
+"""Frames of a video for NVILA: sampled at even distances, resized to a grid of tiles, and cut."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from autogaze.clips import as_frames
+from autogaze.errors import MLLMError
+from autogaze.source import TileGrid
+from autogaze.video.reader import Frame, Video
+
+
+def frame_numbers(num_frames: int, wanted: int) -> tuple[int, ...]:
+    """Numbers of `wanted` frames at even distances, the first and the last one included.
+
+    A shorter video gives some of its frames repeatedly.
+    """
+    return tuple(np.round(np.linspace(0, num_frames - 1, wanted)).astype(int).tolist())
+
+
+def thumbnail_places(num_frames: int, wanted: int) -> range:
+    """Which of the sampled frames are thumbnails too: every (num_frames // wanted)-th, from 0."""
+    if wanted == 0:
+        return range(0)
+    step = num_frames // wanted
+    return range(0, wanted * step, step)
+
+
+@dataclass(frozen=True, eq=False)
+class SampledVideo:
+    """Frames sampled from a video, read one by one while iterated over.
+
+    Attributes:
+        width, height: of the frames.
+        numbers: of the sampled frames, ascending, repeatedly where the video is short.
+        path: the file; None for frames that were given.
+    """
+
+    width: int
+    height: int
+    numbers: tuple[int, ...]
+    path: str | None
+    _given: UInt8[Tensor, "T 3 H W"] | None = None
+    _video: Video | None = None
+    _skip_corrupt: bool = False
+    _motion: bool = False
+
+    @classmethod
+    def open(
+        cls, video: Any, num_frames: int, *, skip_corrupt: bool = False, motion: bool = False
+    ) -> "SampledVideo":
+        """Sample a video.
+
+        Args:
+            video: path of a video or image file; or frames, (T, H, W, 3) or (T, 3, H, W), uint8 or
+                floats in [0, 1], in any form that `autogaze.clips.as_frames` takes.
+            num_frames: frames to sample.
+            skip_corrupt: a damaged frame is replaced by the last good one before it, instead of an
+                error.
+            motion: of a file, also give the motion since the sampled frame before.
+
+        Raises:
+            VideoError: a file that is no video, or whose codec gives no motion.
+            MLLMError: no frames, or more than one clip of them.
+        """
+        if isinstance(video, str | Path):
+            file = Video(video)
+            numbers = frame_numbers(file.count_frames(), num_frames)
+            info = file.info
+            return cls(
+                info.width, info.height, numbers, str(video), None, file, skip_corrupt, motion
+            )
+        frames = as_frames(video, MLLMError)
+        if frames.shape[0] != 1 or not frames.shape[1]:
+            raise MLLMError(
+                "expected the frames of one video, (T, H, W, 3) or (T, 3, H, W), got "
+                f"{tuple(frames.shape)}"
+            )
+        numbers = frame_numbers(frames.shape[1], num_frames)
+        pixels = _as_bytes(frames[0])
+        return cls(pixels.shape[3], pixels.shape[2], numbers, None, pixels)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._given is not None:
+            for number in self.numbers:
+                pixels = self._given[number].permute(1, 2, 0).contiguous().cpu().numpy()
+                yield Frame(number, float(number), pixels)
+            return
+        yield from self._decoded()
+
+    def _decoded(self) -> Iterator[Frame]:
+        video = self._video
+        if video is None:  # made by `open` only
+            raise MLLMError("this video has neither a file nor frames")
+        wanted = list(self.numbers)
+        last = moved = None
+        frames = video.frames(
+            first=wanted[0], last=wanted[-1], skip_corrupt=self._skip_corrupt, motion=self._motion
+        )
+        for frame in frames:
+            while wanted and wanted[0] < frame.index:  # damaged, and left out
+                wanted.pop(0)
+                yield _repeated(last or frame)
+            if frame.motion is not None:
+                moved = frame.motion if moved is None else moved.plus(frame.motion)
+            last = replace(frame, motion=moved)
+            if wanted and wanted[0] == frame.index:
+                wanted.pop(0)
+                yield last
+                moved = None
+            while wanted and wanted[0] == frame.index:
+                wanted.pop(0)
+                yield _repeated(last)
+        for _ in wanted:
+            if last is not None:
+                yield _repeated(last)
+
+
+def _repeated(frame: Frame) -> Frame:
+    """The same frame once more: nothing has moved."""
+    if frame.motion is None:
+        return frame
+    still = replace(frame.motion, lengths=np.zeros_like(frame.motion.lengths))
+    return replace(frame, motion=still)
+
+
+def _as_bytes(frames: Tensor) -> UInt8[Tensor, "T 3 H W"]:
+    """Frames in 8 bits."""
+    if frames.dtype == torch.uint8:
+        return frames
+    low, high = (float(value) for value in frames.float().aminmax())
+    if not (low >= -1e-4 and high <= 1 + 1e-4):
+        raise MLLMError(
+            f"frames must be uint8, or floats in [0, 1], got {low:g} to {high:g}; give them "
+            "before normalisation"
+        )
+    return (frames.float() * 255).round().clamp(0, 255).byte()
+
+
+def plan_grid(width: int, height: int, side: int, max_tiles: int) -> TileGrid:
+    """Tiles for frames of `width` x `height` pixels.
+
+    Of all grids of at most `max_tiles` tiles the one whose aspect ratio is nearest to the frame's;
+    of several with the same ratio a larger one is taken where the frame has more than half as many
+    pixels.
+    """
+    aspect, area = width / height, width * height
+    grids = sorted(
+        (columns * rows, columns, rows)
+        for columns in range(1, max_tiles + 1)
+        for rows in range(1, max_tiles // columns + 1)
+    )
+    best, columns, rows = float("inf"), 1, 1
+    for num_tiles, across, down in grids:
+        distance = abs(aspect - across / down)
+        is_larger = distance == best and area > 0.5 * side * side * num_tiles
+        if distance < best or is_larger:
+            best, columns, rows = distance, across, down
+    return TileGrid(width, height, columns, rows, side, columns * side, rows * side)
+
+
+def cut_frame(
+    pixels: UInt8[np.ndarray, "H W 3"], grid: TileGrid
+) -> UInt8[Tensor, "tiles 3 side side"]:
+    """A frame resized to its grid of tiles (bicubic, antialiased) and cut, row by row."""
+    frame = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    size = (grid.content_height, grid.content_width)
+    if tuple(frame.shape[1:]) != size:
+        frame = interpolate(frame[None], size=size, mode="bicubic", antialias=True)[0]
+    tiles = frame.unflatten(2, (grid.columns, grid.side)).unflatten(1, (grid.rows, grid.side))
+    return tiles.permute(1, 3, 0, 2, 4).flatten(0, 1)
+
+
+def is_path(video: Any) -> bool:
+    """Whether a video is given by the path of its file."""
+    return isinstance(video, str | Path)
+
+
+def as_videos(videos: Any) -> list[Any]:
+    """A list of videos from one video or several.
+
+    One video is a path, an array of up to four dimensions, or a list of frames (PIL images, or
+    arrays of three dimensions); anything else that is a list holds videos.
+    """
+    if videos is None:
+        return []
+    if isinstance(videos, Sequence) and not is_path(videos):
+        is_frame = [not is_path(video) and _num_dims(video) in (2, 3) for video in videos]
+        return [videos] if is_frame and all(is_frame) else list(videos)
+    if _num_dims(videos) == 5:
+        return list(videos)
+    return [videos]
+
+
+def _num_dims(video: Any) -> int:
+    """Dimensions of an array; 3 of a PIL image, 0 of anything else."""
+    if hasattr(video, "getbands"):
+        return 3
+    return int(getattr(video, "ndim", 0))

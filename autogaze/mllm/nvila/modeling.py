@@ -1,0 +1,263 @@
+"""NVILA-HD-Video: SigLIP on gazed patches of tiles and thumbnails, a projector, and a causal LLM."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+
+from autogaze.errors import AutoGazeError, CheckpointError, MLLMError, first_line
+from autogaze.mllm.nvila.budget import check_length
+from autogaze.mllm.nvila.checkpoint import check_complete, renaming, weight_names
+from autogaze.mllm.nvila.configuration import AutoGazeMLLMConfig, NVILAConfig
+from autogaze.mllm.nvila.gazed_video import GazedVideo
+from autogaze.mllm.nvila.projector import Projector
+from autogaze.mllm.nvila.published import KEYS, from_published
+from autogaze.mllm.nvila.tower import encode
+from autogaze.vision_encoders.siglip.modeling_siglip import SiglipVisionModel
+
+
+class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
+    """A multimodal LLM that sees gazed patches of a video.
+
+    Every tile frame and every thumbnail becomes ceil(patches / 9) tokens: second-to-last states of
+    the tower, nine patches of a frame side by side, projected to the LLM's width and written over
+    the video's placeholders. What follows is the plain LLM.
+
+    Weights have the published names: `vision_tower.vision_model.`, `mm_projector.`, `llm.`.
+    """
+
+    config_class = AutoGazeMLLMConfig
+    config: AutoGazeMLLMConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: AutoGazeMLLMConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = SiglipVisionModel(config.vision_config)
+        self.mm_projector = Projector(*config.projector_widths)
+        self.llm = AutoModelForCausalLM.from_config(config.text_config)
+        kept_whole = getattr(self.llm, "_no_split_modules", None) or []
+        self._no_split_modules = [*kept_whole, SiglipVisionModel.__name__]
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override] # the base lists its options
+        cls, pretrained_model_name_or_path: str | Path | None, *args: Any, **options: Any
+    ) -> Any:
+        """As transformers does; also takes the configuration's keys, such as `max_batch_size_siglip`.
+
+        Raises:
+            CheckpointError: weights are missing or have other shapes; they are named.
+        """
+        name = pretrained_model_name_or_path
+        if name is None or options.get("state_dict") is not None:
+            return super().from_pretrained(name, *args, **options)
+        wants_info = options.pop("output_loading_info", False)
+        options.setdefault("ignore_mismatched_sizes", True)  # they are refused below
+        try:
+            if options.get("key_mapping") is None:
+                with torch.device("meta"):
+                    own = Projector(1, 1, 1)
+                options["key_mapping"] = renaming(weight_names(name, **options), own) or None
+            options["output_loading_info"] = True
+            loaded: Any = super().from_pretrained(name, *args, **options)
+        except AutoGazeError:
+            raise
+        except (OSError, ValueError, SafetensorError) as error:  # not there, no JSON, damaged
+            raise CheckpointError(f"{name}: cannot be loaded: {first_line(error)}") from error
+        model, info = loaded
+        check_complete(name, info)
+        # It is saved under its own names, which are those of the published checkpoint.
+        model._weight_conversions = None
+        return (model, info) if wants_info else model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.llm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.llm.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.llm.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.llm.set_output_embeddings(new_embeddings)
+
+    def encode_videos(self, videos: Sequence[GazedVideo]) -> list[Float[Tensor, "tokens D"]]:
+        """Tokens of every video: tile frames first, then thumbnails.
+
+        Raises:
+            MLLMError: a gaze of another grid than the tower's.
+        """
+        self.config.check()
+        shuffle = self.config.mm_projector_shuffle_num
+        like = next(self.mm_projector.parameters())
+        every = []
+        for video in videos:
+            tokens = []
+            for part in video.parts:
+                features = encode(self.vision_tower, part, self.config.max_batch_size_siglip)
+                rows = part.token_rows(shuffle).to(features.device)
+                tokens.append(self.mm_projector(features[rows].flatten(1).to(like)))
+            every.append(torch.cat(tokens))
+        return every
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B L"] | None = None,
+        attention_mask: Tensor | None = None,
+        gazed_videos: Sequence[GazedVideo] | None = None,
+        video_token_id: int | None = None,
+        inputs_embeds: Float[Tensor, "B L D"] | None = None,
+        **options: Any,
+    ) -> Any:
+        """The LLM's output for prompts with videos.
+
+        Args:
+            input_ids: prompts, padded on the left; the places of videos hold `video_token_id`.
+            attention_mask: 1 where there is no padding; None: nowhere.
+            gazed_videos: in reading order over the batch, as the processor returns them. Or the
+                published dict's keys, among `options`.
+            video_token_id: None: the configuration's.
+            inputs_embeds: instead of `input_ids`.
+            options: of the LLM's own forward, such as `labels`, and keys of the published dict.
+
+        Raises:
+            MLLMError: videos and placeholders do not fit, or the context is too long.
+        """
+        published = {key: options.pop(key) for key in KEYS if key in options}
+        if inputs_embeds is None and input_ids is not None:
+            videos = self._videos(gazed_videos, published)
+            if videos:
+                self._check_lengths(input_ids, attention_mask, videos, video_token_id, new=0)
+                inputs_embeds = self._embed(input_ids, videos, video_token_id)
+        given = (
+            {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        )
+        if attention_mask is not None and self._counts_positions(attention_mask, options):
+            # As in `generate`: text begins at 0 behind padding.
+            options["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        return self.llm(**given, attention_mask=attention_mask, **options)
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override] # the base's first argument has another name
+        self,
+        input_ids: Int[Tensor, "B L"] | None = None,
+        attention_mask: Tensor | None = None,
+        gazed_videos: Sequence[GazedVideo] | None = None,
+        video_token_id: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Generate with the LLM; arguments as of `forward`, options as of transformers' `generate`.
+
+        Returns:
+            What the LLM's `generate` returns: ids of prompt and answer, (B, L + new).
+
+        Raises:
+            MLLMError: see `forward`.
+        """
+        published = {key: options.pop(key) for key in KEYS if key in options}
+        if input_ids is None:
+            raise MLLMError("generate needs input_ids; make them with the processor")
+        # This model's, which was saved with it, and not the one that the LLM was made with.
+        self.llm.generation_config = self.generation_config
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        videos = self._videos(gazed_videos, published)
+        input_ids, attention_mask = input_ids.to(self.device), attention_mask.to(self.device)
+        if videos:
+            asked = options.get("generation_config") or self.generation_config
+            new = options.get("max_new_tokens") or asked.max_new_tokens or 1
+            self._check_lengths(input_ids, attention_mask, videos, video_token_id, new=new)
+            options["inputs_embeds"] = self._embed(input_ids, videos, video_token_id)
+        return self.llm.generate(input_ids=input_ids, attention_mask=attention_mask, **options)
+
+    def _counts_positions(self, attention_mask: Tensor, options: dict[str, Any]) -> bool:
+        """Whether positions of padded prompts are to be given to the LLM."""
+        cache = options.get("past_key_values")
+        return (
+            attention_mask.ndim == 2
+            and options.get("position_ids") is None
+            and (cache is None or not cache.get_seq_length())
+            and "position_ids" in inspect.signature(self.llm.forward).parameters
+        )
+
+    def _videos(
+        self, videos: Sequence[GazedVideo] | None, published: dict[str, Any]
+    ) -> list[GazedVideo]:
+        given = {key: value for key, value in published.items() if value is not None}
+        if given and videos:
+            raise MLLMError(f"give gazed_videos or the published dict ({', '.join(given)})")
+        if given:
+            return from_published(given, self.config.vision_config.pyramid)
+        return list(videos or ())
+
+    def _is_video(
+        self, input_ids: Int[Tensor, "B L"], video_token_id: int | None
+    ) -> Bool[Tensor, "B L"]:
+        token = self.config.video_token_id if video_token_id is None else video_token_id
+        if token < 0:
+            raise MLLMError(
+                "which token stands for the video? config.video_token_id is not set; give "
+                "video_token_id=processor.video_token_id"
+            )
+        return input_ids == token
+
+    def _embed(
+        self, input_ids: Int[Tensor, "B L"], videos: list[GazedVideo], video_token_id: int | None
+    ) -> Float[Tensor, "B L D"]:
+        """Embeddings of prompts, videos written over their placeholders."""
+        is_video = self._is_video(input_ids, video_token_id)
+        shuffle = self.config.mm_projector_shuffle_num
+        tokens = sum(video.num_tokens(shuffle) for video in videos)
+        placeholders = int(is_video.sum())
+        if placeholders != tokens:
+            raise MLLMError(
+                f"the prompts have {placeholders:,} placeholders, but {len(videos)} videos take "
+                f"{tokens:,} tokens; let the processor make both in one call"
+            )
+        # The placeholder may lie beyond the LLM's vocabulary.
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_video, 0))
+        features = torch.cat(self.encode_videos(videos)).to(embeds)
+        return embeds.masked_scatter(is_video[..., None].to(embeds.device), features)
+
+    def _check_lengths(
+        self,
+        input_ids: Int[Tensor, "B L"],
+        attention_mask: Tensor | None,
+        videos: list[GazedVideo],
+        video_token_id: int | None,
+        new: int,
+    ) -> None:
+        """Raise MLLMError where some prompt with `new` more tokens exceeds the LLM's context."""
+        limit = getattr(self.config.text_config, "max_position_embeddings", None)
+        shuffle = self.config.mm_projector_shuffle_num
+        is_video = self._is_video(input_ids, video_token_id)
+        lengths = [input_ids.shape[1]] * len(input_ids)
+        if attention_mask is not None and attention_mask.ndim == 2:
+            lengths = attention_mask.sum(1).tolist()
+        left = list(videos)
+        for length, tokens in zip(lengths, is_video.sum(1).tolist(), strict=True):
+            own: list[GazedVideo] = []
+            while left and tokens > 0:
+                own.append(left.pop(0))
+                tokens -= own[-1].num_tokens(shuffle)
+            check_length(int(length) + new, limit, own, shuffle)
+
+
+class NVILAForConditionalGeneration(AutoGazeMLLM):
+    """The same for checkpoints whose `model_type` is "nvila"."""
+
+    config_class = NVILAConfig
+    config: NVILAConfig

@@ -1,0 +1,388 @@
+"""Processor: a video gazed at while it is decoded, and a prompt as long as what was kept.
+
+```python
+processor = AutoGazeMLLMProcessor.from_pretrained(folder)
+inputs = processor(text=processor.prompt("What happens?"), videos="video.mp4")
+answer = model.generate(**inputs, max_new_tokens=64)
+```
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+from autogaze.checks import describe_value, whole
+from autogaze.errors import MLLMError
+from autogaze.geometry import PatchPyramid
+from autogaze.mllm.nvila.frames import as_videos
+from autogaze.mllm.nvila.gazed_video import GazedVideo
+from autogaze.mllm.nvila.processor_files import CONFIG, arguments, read_arguments, read_tokenizer
+from autogaze.mllm.nvila.published import to_published
+from autogaze.mllm.nvila.selection import Budget, GazeSettings, gaze_at
+from autogaze.selectors.base import Selector
+from autogaze.selectors.registry import load
+from autogaze.utils.normalization import SIGLIP, PixelStatistics
+
+VIDEO_TOKEN = "<vila/video>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}{% if part.type == 'video' %}"
+    + VIDEO_TOKEN
+    + "\n\n{% elif part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
+    "{% endif %}{% endfor %}"
+)
+"""Videos and texts one after another: the model was trained without turns."""
+
+_GAZE_ARGUMENTS = (
+    "num_video_frames",
+    "num_video_frames_thumbnail",
+    "max_tiles_video",
+    "gazing_ratio_tile",
+    "task_loss_requirement_tile",
+    "gazing_ratio_thumbnail",
+    "task_loss_requirement_thumbnail",
+    "max_batch_size_autogaze",
+)
+"""Arguments that a single call can change."""
+_ARGUMENTS = (
+    *_GAZE_ARGUMENTS,
+    "target_scales",
+    "target_patch_size",
+    "mm_projector_shuffle_num",
+    "autogaze_model_id",
+    "image_mean",
+    "image_std",
+    "video_token",
+    "chat_template",
+)
+"""Arguments that are saved."""
+
+_UNSET: Any = object()
+
+
+class AutoGazeMLLMProcessor(ProcessorMixin):
+    """Processor of `AutoGazeMLLM`. Every argument is an attribute; most can be given to one call.
+
+    Args:
+        tokenizer: of the LLM; `video_token` must be one of its tokens.
+        num_video_frames: frames sampled at even distances, in clips of 16; the published model was
+            evaluated with 128.
+        num_video_frames_thumbnail: how many of them are also seen whole, at one tile's size; 64.
+        max_tiles_video: the most tiles of a frame; 48.
+        gazing_ratio_tile: cap on the gazed share of a tile's patches; one number, or one per frame
+            of a clip ([.2] + 15 x [.06]). None or 1 with no loss: everything, without a selector.
+        task_loss_requirement_tile: stopping threshold, in units of the selector's metric; None
+            never stops; 0.6 in the evaluation.
+        gazing_ratio_thumbnail, task_loss_requirement_thumbnail: the same for thumbnails; 1 and
+            None.
+        target_scales, target_patch_size: of the vision tower.
+        mm_projector_shuffle_num: patches per token of the LLM.
+        max_batch_size_autogaze: clips that the selector gets at a time.
+        autogaze_model_id: what `autogaze.load` takes: a selector's name, a folder, a hub id.
+        image_mean, image_std: pixel statistics of the tower.
+        video_token: stands once for each video in a prompt.
+        selector: a selector instead of `autogaze_model_id`; it is not saved.
+        chat_template: None: videos and texts one after another.
+
+    Raises:
+        MLLMError: a number out of range, or a tokenizer without the token.
+        SelectorError: a ratio or loss out of range.
+        GeometryError: scales that the patch size does not divide.
+    """
+
+    attributes = ["tokenizer"]  # noqa: RUF012 - as transformers declares it
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(
+        self,
+        tokenizer: Any = None,
+        *,
+        num_video_frames: Any = 8,
+        num_video_frames_thumbnail: Any = 8,
+        max_tiles_video: Any = 8,
+        gazing_ratio_tile: Any = 0.75,
+        task_loss_requirement_tile: Any = 0.7,
+        gazing_ratio_thumbnail: Any = 0.75,
+        task_loss_requirement_thumbnail: Any = 0.7,
+        target_scales: Any = (56, 112, 196, 392),
+        target_patch_size: Any = 14,
+        mm_projector_shuffle_num: Any = 9,
+        max_batch_size_autogaze: Any = 32,
+        autogaze_model_id: Any = "nvidia/AutoGaze",
+        image_mean: Any = SIGLIP.mean,
+        image_std: Any = SIGLIP.std,
+        video_token: Any = VIDEO_TOKEN,
+        selector: Any = None,
+        chat_template: Any = None,
+    ) -> None:
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise MLLMError(
+                f"expected the LLM's tokenizer, got {describe_value(tokenizer)}; "
+                "AutoTokenizer.from_pretrained loads it"
+            )
+        super().__init__(tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
+        self.num_video_frames = num_video_frames
+        self.num_video_frames_thumbnail = num_video_frames_thumbnail
+        self.max_tiles_video = max_tiles_video
+        self.gazing_ratio_tile = gazing_ratio_tile
+        self.task_loss_requirement_tile = task_loss_requirement_tile
+        self.gazing_ratio_thumbnail = gazing_ratio_thumbnail
+        self.task_loss_requirement_thumbnail = task_loss_requirement_thumbnail
+        self.target_scales = list(target_scales)
+        self.target_patch_size = target_patch_size
+        self.mm_projector_shuffle_num = mm_projector_shuffle_num
+        self.max_batch_size_autogaze = max_batch_size_autogaze
+        self.autogaze_model_id = autogaze_model_id
+        self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
+        self.video_token = video_token
+        self.device = torch.device("cpu")
+        self._selector: Selector | None = None if selector is None else self._load(selector)
+        self.video_token_id = self._token_id()
+        self.settings()
+
+    def _token_id(self) -> int:
+        token = self.tokenizer.convert_tokens_to_ids(self.video_token)
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        if token is None or (token == unknown and self.video_token != self.tokenizer.unk_token):
+            raise MLLMError(
+                f"the tokenizer has no token {self.video_token!r}; add it with "
+                f"tokenizer.add_special_tokens({{'additional_special_tokens': "
+                f"[{self.video_token!r}]}}), or give video_token"
+            )
+        return int(token)
+
+    @property
+    def pyramid(self) -> PatchPyramid:
+        """Patches of the vision tower."""
+        return PatchPyramid.parse(self.target_scales, self.target_patch_size, crop=False)
+
+    @property
+    def selector(self) -> Selector:
+        """The selector that `autogaze_model_id` names, loaded when it is first used."""
+        if self._selector is None:
+            self._selector = self._load(self.autogaze_model_id)
+        return self._selector
+
+    def _load(self, selector: Any) -> Selector:
+        if isinstance(selector, str | Path):
+            selector = load(selector, pyramid=self.pyramid)
+        if not isinstance(selector, Selector):
+            raise MLLMError(
+                "a selector is what autogaze.load returns, or takes, got "
+                f"{describe_value(selector)}"
+            )
+        if (model := getattr(selector, "model", None)) is not None:
+            model.to(self.device)
+        return selector
+
+    def to(self, device: torch.device | str) -> "AutoGazeMLLMProcessor":
+        """Select and cut patches on a device from now on; what is returned stays on the CPU."""
+        self.device = torch.device(device)
+        if self._selector is not None:
+            self._load(self._selector)
+        return self
+
+    def prompt(self, question: str) -> str:
+        """The prompt of a question about one video, as the published model was trained."""
+        return f"{self.video_token}\n\n{question}"
+
+    def settings(self, **changes: Any) -> GazeSettings:
+        """What the arguments say, some of them changed.
+
+        Raises:
+            MLLMError: a name that is no argument, or a number out of range.
+        """
+        unknown = sorted(set(changes) - set(_GAZE_ARGUMENTS))
+        if unknown:
+            raise MLLMError(
+                f"unknown argument {', '.join(unknown)}; known: {', '.join(_GAZE_ARGUMENTS)}, "
+                "ratio, loss, selector, generator, skip_corrupt, published"
+            )
+        own = {name: changes.get(name, getattr(self, name)) for name in _GAZE_ARGUMENTS}
+        shuffle = whole(self.mm_projector_shuffle_num)
+        if shuffle is None or shuffle < 1:
+            raise MLLMError(
+                "mm_projector_shuffle_num must be a whole number of at least 1, got "
+                f"{describe_value(self.mm_projector_shuffle_num)}"
+            )
+        return GazeSettings(
+            num_frames=own["num_video_frames"],
+            num_thumbnails=own["num_video_frames_thumbnail"],
+            max_tiles=own["max_tiles_video"],
+            tiles=Budget(own["gazing_ratio_tile"], own["task_loss_requirement_tile"]),
+            thumbnails=Budget(
+                own["gazing_ratio_thumbnail"], own["task_loss_requirement_thumbnail"]
+            ),
+            pyramid=self.pyramid,
+            statistics=PixelStatistics(self.image_mean, self.image_std),
+            clips_at_once=own["max_batch_size_autogaze"],
+        )
+
+    def __call__(  # type: ignore[override] # the base lists other arguments
+        self,
+        text: Any = None,
+        videos: Any = None,
+        *,
+        ratio: Any = _UNSET,
+        loss: Any = _UNSET,
+        selector: Any = None,
+        generator: Any = None,
+        skip_corrupt: bool = False,
+        published: bool = False,
+        return_tensors: Any = "pt",
+        **changes: Any,
+    ) -> BatchFeature:
+        """Prompts and gazed videos, as the model takes them.
+
+        Args:
+            text: a prompt or several, of any lengths; each `video_token` in them is one video.
+            videos: one video or several, in reading order: a path; frames (T, H, W, 3) or (T, 3, H,
+                W), uint8 or floats in [0, 1]; or a list of PIL images or arrays.
+            ratio, loss: `gazing_ratio_tile` and `task_loss_requirement_tile` for this call; where
+                only one is given the other one is None, as in a selector's `select`.
+            selector: for this call: a selector, or what `autogaze.load` takes.
+            generator: source of randomness, for selectors that use any.
+            skip_corrupt: replace damaged frames by the ones before them, instead of an error.
+            published: return whole tiles and padded gazes, as the published processor does.
+            return_tensors: "pt", the only kind.
+            changes: arguments of the constructor for this call, such as `num_video_frames`.
+
+        Returns:
+            `input_ids` and `attention_mask` (B, L), padded on the left; and with videos
+            `gazed_videos`, a list of `GazedVideo`, and `video_token_id`. With `published` the keys
+            of `to_published` instead of these two.
+
+        Raises:
+            MLLMError: prompts and videos that do not fit; see also `GazeSettings`.
+            VideoError: a file that is no video.
+        """
+        if return_tensors not in (None, "pt"):
+            raise MLLMError(f"return_tensors must be 'pt', got {describe_value(return_tensors)}")
+        if ratio is not _UNSET or loss is not _UNSET:
+            changes["gazing_ratio_tile"] = None if ratio is _UNSET else ratio
+            changes["task_loss_requirement_tile"] = None if loss is _UNSET else loss
+        settings = self.settings(**changes)
+        prompts = self._tokenize(text)
+        given = as_videos(videos)
+        self._check_placeholders(prompts, len(given))
+        if given and settings.runs_selector:
+            chooser = self.selector if selector is None else self._load(selector)
+        else:
+            chooser = None
+        gazed = [
+            self._gaze(video, settings, chooser, generator, skip_corrupt, published)
+            for video in given
+        ]
+        shuffle = self.mm_projector_shuffle_num
+        counts = iter([video.num_tokens(shuffle) for video in gazed])
+        expanded = [
+            [
+                token
+                for each in prompt
+                for token in ([each] * next(counts) if each == self.video_token_id else [each])
+            ]
+            for prompt in prompts
+        ]
+        ids, mask = self._padded(expanded)
+        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if gazed and published:
+            features |= to_published(gazed)
+        elif gazed:
+            features |= {"gazed_videos": gazed, "video_token_id": self.video_token_id}
+        return BatchFeature(features)
+
+    def _gaze(
+        self,
+        video: Any,
+        settings: GazeSettings,
+        selector: Selector | None,
+        generator: torch.Generator | None,
+        skip_corrupt: bool,
+        keep_frames: bool,
+    ) -> GazedVideo:
+        settings = replace(settings, skip_corrupt=skip_corrupt, keep_frames=keep_frames)
+        return gaze_at(video, settings, selector, self.device, generator)
+
+    def _tokenize(self, text: Any) -> list[list[int]]:
+        prompts = [text] if isinstance(text, str) else text
+        if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
+            raise MLLMError(
+                f"text must be a prompt or a list of prompts, got {describe_value(text)}"
+            )
+        if not prompts:
+            raise MLLMError("no prompts: got an empty list")
+        tokens = [list(self.tokenizer(prompt)["input_ids"]) for prompt in prompts]
+        empty = [number for number, prompt in enumerate(tokens) if not prompt]
+        if empty:
+            raise MLLMError(f"prompt {empty[0]} is empty")
+        return tokens
+
+    def _check_placeholders(self, prompts: list[list[int]], num_videos: int) -> None:
+        counts = [prompt.count(self.video_token_id) for prompt in prompts]
+        if sum(counts) != num_videos:
+            each = f" ({', '.join(map(str, counts))} in the {len(counts)} prompts)"
+            raise MLLMError(
+                f"the text has {sum(counts)} placeholders {self.video_token}"
+                f"{each if len(counts) > 1 else ''}, but {num_videos} videos were given; write it "
+                "once where each video belongs, as processor.prompt(question) does for one"
+            )
+
+    def _padded(self, prompts: list[list[int]]) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
+        """Ids padded on the left, and the attention mask."""
+        longest = max(map(len, prompts))
+        padding = self.tokenizer.pad_token_id
+        if padding is None:
+            padding = self.tokenizer.eos_token_id or 0  # it is masked
+        ids = torch.tensor([[padding] * (longest - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+        return ids, mask
+
+    def batch_decode(self, *args: Any, **options: Any) -> list[str]:
+        """Texts of a batch of ids, by the tokenizer."""
+        return self.tokenizer.batch_decode(*args, **options)
+
+    def decode(self, *args: Any, **options: Any) -> Any:
+        """Text of ids, by the tokenizer."""
+        return self.tokenizer.decode(*args, **options)
+
+    def to_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """The arguments as plain values, without tokenizer and selector."""
+        values = {name: getattr(self, name) for name in _ARGUMENTS}
+        if values["chat_template"] == CHAT_TEMPLATE:
+            del values["chat_template"]
+        plain = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+        return {"processor_class": type(self).__name__, **plain}
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> list[str]:  # type: ignore[override]
+        """Write `processor_config.json` and the tokenizer's files into a folder."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save_pretrained(str(folder), **options)
+        (folder / CONFIG).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        return [str(folder / CONFIG)]
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | Path, **options: Any
+    ) -> "AutoGazeMLLMProcessor":
+        """Load from a folder or the hub; arguments of the constructor replace what is stored.
+
+        Raises:
+            CheckpointError: no processor or tokenizer there.
+            MLLMError: an argument that does not exist.
+        """
+        name = str(pretrained_model_name_or_path)
+        changes, hub = arguments(options, (*_ARGUMENTS, "selector"))
+        stored = read_arguments(name, _ARGUMENTS, hub)
+        return cls(read_tokenizer(name, hub), **{**stored, **changes})
+
+
+class NVILAProcessor(AutoGazeMLLMProcessor):
+    """The same under the name that published checkpoints give."""

@@ -1,0 +1,278 @@
+"""Gazing at a video's tiles and thumbnails, chunk by chunk while it is decoded."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from autogaze.checks import describe_value, whole
+from autogaze.clips import Clips, as_loss, as_ratio
+from autogaze.errors import MLLMError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.mllm.nvila.frames import SampledVideo, cut_frame, plan_grid, thumbnail_places
+from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
+from autogaze.selectors.base import Selector
+from autogaze.source import Source, TileGrid
+from autogaze.utils.normalization import PixelStatistics
+from autogaze.video.motion import motion_map
+from autogaze.vision_encoders.patches import gazed_patches
+
+CHUNK = 16
+"""Frames of a clip of tiles."""
+
+GREY_LOSS = 0.5
+"""The canvas loss that mid grey has at most: a threshold from there on is met by any patch."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of a clip's frames is gazed at.
+
+    Args:
+        ratio: cap per frame as a share of all patches, in (0, 1]; one number, or one per frame of
+            a clip.
+        loss: stopping threshold, in units of the selector's metric; None never stops.
+
+    Raises:
+        SelectorError: a ratio or loss out of range.
+    """
+
+    ratio: Any  # these two come from users: what they are is checked, not declared
+    loss: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ratio", as_ratio(self.ratio))
+        if self.loss is not None:
+            object.__setattr__(self, "loss", as_loss(self.loss))
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether all patches are taken, for which no selector has to run."""
+        ratios = [self.ratio] if not isinstance(self.ratio, list | tuple) else self.ratio
+        return self.loss is None and all(ratio is None or ratio == 1 for ratio in ratios)
+
+    def check(self, selector: Selector, which: str) -> None:
+        """Raise MLLMError for a threshold that makes no sense for a selector's metric."""
+        if self.loss is None or self.is_everything:
+            return
+        name = f"task_loss_requirement_{which}"
+        if selector.metric is None:
+            raise MLLMError(
+                f"{name}={self.loss:g}: the selector {selector.name} cannot stop by loss; give "
+                f"{name}=None (or ratio=...), so that the ratio alone decides"
+            )
+        if selector.metric == "canvas" and self.loss >= GREY_LOSS:
+            raise MLLMError(
+                f"{name}={self.loss:g}: the selector {selector.name} stops by canvas loss, which "
+                f"lies below {GREY_LOSS} after any patch (0.7 is for the published selector's "
+                f"predicted loss); give one such as 0.05, or None so that the ratio alone decides"
+            )
+
+
+@dataclass(frozen=True)
+class GazeSettings:
+    """How a video is sampled, tiled and gazed at.
+
+    Args:
+        num_frames: sampled frames, in clips of `CHUNK` (the last clip may be shorter).
+        num_thumbnails: of these frames, shown as small whole frames too.
+        max_tiles: the most tiles of a frame.
+        tiles, thumbnails: how much of them is gazed at.
+        pyramid: patches of the tower; its side is that of a tile.
+        statistics: pixel statistics of the tower.
+        clips_at_once: clips that the selector gets at a time.
+        skip_corrupt: a damaged frame is replaced by the one before it, instead of an error.
+        keep_frames: also return whole tiles and thumbnails, for the published dict.
+
+    Raises:
+        MLLMError: a number out of range.
+    """
+
+    num_frames: Any  # numbers come from users: what they are is checked, not declared
+    num_thumbnails: Any
+    max_tiles: Any
+    tiles: Budget
+    thumbnails: Budget
+    pyramid: PatchPyramid
+    statistics: PixelStatistics
+    clips_at_once: Any = 32
+    skip_corrupt: bool = False
+    keep_frames: bool = False
+
+    def __post_init__(self) -> None:
+        least = {
+            "num_video_frames": (self.num_frames, 1),
+            "num_video_frames_thumbnail": (self.num_thumbnails, 0),
+            "max_tiles_video": (self.max_tiles, 1),
+            "max_batch_size_autogaze": (self.clips_at_once, 1),
+        }
+        for name, (value, lowest) in least.items():
+            number = whole(value)
+            if number is None or number < lowest:
+                raise MLLMError(
+                    f"{name} must be a whole number of at least {lowest}, got "
+                    f"{describe_value(value)}"
+                )
+        if self.num_thumbnails > self.num_frames:
+            raise MLLMError(
+                f"num_video_frames_thumbnail={self.num_thumbnails} is more than "
+                f"num_video_frames={self.num_frames}, of which thumbnails are made"
+            )
+
+    @property
+    def runs_selector(self) -> bool:
+        """Whether a selector is needed at all."""
+        thumbnails = self.num_thumbnails and not self.thumbnails.is_everything
+        return not self.tiles.is_everything or bool(thumbnails)
+
+    def check_selector(self, selector: Selector) -> None:
+        """Raise MLLMError for a selector of another grid, or that cannot keep the budgets."""
+        if selector.pyramid != self.pyramid:
+            raise MLLMError(
+                f"the selector {selector.name} chooses among patches of {selector.pyramid} (scales "
+                f"/ patch size), the vision tower takes those of {self.pyramid}; load it with "
+                f"pyramid=PatchPyramid({self.pyramid.scales}, {self.pyramid.patch_size})"
+            )
+        self.tiles.check(selector, "tile")
+        if self.num_thumbnails:
+            self.thumbnails.check(selector, "thumbnail")
+
+
+def gaze_at(
+    video: Any,
+    settings: GazeSettings,
+    selector: Selector | None,
+    device: torch.device | str = "cpu",
+    generator: torch.Generator | None = None,
+) -> GazedVideo:
+    """Sample a video, gaze at its tiles and thumbnails, and keep what was gazed at.
+
+    One chunk of tiles is in memory at a time, in 8 bits.
+
+    Args:
+        video: a path, or frames; see `SampledVideo.open`.
+        settings: see `GazeSettings`.
+        selector: may be None where everything is kept.
+        device: where the selector runs and patches are cut.
+        generator: source of randomness, for selectors that use any.
+
+    Raises:
+        MLLMError: see `GazeSettings`; nothing was kept.
+        VideoError: the file is no video, or damaged.
+    """
+    if settings.runs_selector:
+        if selector is None:
+            raise MLLMError("a selector is needed unless everything is kept (ratio 1, no loss)")
+        settings.check_selector(selector)
+    motion = settings.runs_selector and selector is not None and selector.needs_motion
+    frames = SampledVideo.open(
+        video, settings.num_frames, skip_corrupt=settings.skip_corrupt, motion=motion
+    )
+    side = settings.pyramid.side
+    grid = plan_grid(frames.width, frames.height, side, settings.max_tiles)
+    whole_frame = TileGrid(frames.width, frames.height, 1, 1, side, side, side)
+    shown_whole = set(thumbnail_places(settings.num_frames, settings.num_thumbnails))
+    gazer = _Gazer(settings, selector, torch.device(device), generator)
+    chunk, thumbnails = _Chunk(grid, settings), _Chunk(whole_frame, settings)
+    tiles = []
+    for place, frame in enumerate(frames):
+        chunk.add(frame)
+        if place in shown_whole:
+            thumbnails.add(frame)
+        if chunk.num_frames == CHUNK or place + 1 == settings.num_frames:
+            source = chunk.source(frames.path)
+            tiles.append(gazer.gaze(chunk.clips(), settings.tiles, tiled=True, source=source))
+            chunk = _Chunk(grid, settings)
+    small = None
+    if thumbnails.num_frames:
+        each = thumbnails.clips()
+        clips = Clips(
+            each.frames.transpose(0, 1),
+            None if each.motion is None else each.motion.transpose(0, 1),
+        )
+        small = gazer.gaze(clips, settings.thumbnails, tiled=False)
+    return GazedVideo(tuple(tiles), small)
+
+
+class _Chunk:
+    """Frames cut into tiles, gathered one by one."""
+
+    def __init__(self, grid: TileGrid, settings: GazeSettings) -> None:
+        self.grid, self.cells = grid, settings.pyramid.grids[-1]
+        self.tiles: list[UInt8[Tensor, "tiles 3 S S"]] = []
+        self.motion: list[Float[Tensor, "tiles g g"]] = []
+        self.times: list[float] = []
+        self.numbers: list[int] = []
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.tiles)
+
+    def add(self, frame: Any) -> None:
+        self.tiles.append(cut_frame(frame.pixels, self.grid))
+        self.times.append(frame.timestamp)
+        self.numbers.append(frame.index)
+        if frame.motion is not None:
+            self.motion.append(motion_map(frame.motion, self.grid, self.cells))
+
+    def clips(self) -> Clips:
+        """One clip per tile."""
+        motion = torch.stack(self.motion, dim=1) if self.motion else None
+        return Clips(torch.stack(self.tiles, dim=1), motion)
+
+    def source(self, path: str | None) -> Source | None:
+        """Where its tiles lie in the file; None of frames that came without times."""
+        if path is None:
+            return None
+        return Source(self.grid, tuple(self.times), tuple(self.numbers), CHUNK, path)
+
+
+@dataclass(frozen=True)
+class _Gazer:
+    """Gazes at clips and cuts the patches out."""
+
+    settings: GazeSettings
+    selector: Selector | None
+    device: torch.device
+    generator: torch.Generator | None
+
+    def gaze(
+        self, clips: Clips, budget: Budget, *, tiled: bool, source: Source | None = None
+    ) -> GazedClips:
+        gazes, pixels, frames = [], [], []
+        for part in clips.split(self.settings.clips_at_once):
+            gaze = self._select(part, budget)
+            gazes.append(gaze)
+            for clip, one in zip(part.split(1), gaze, strict=True):
+                normalised = self._normalise(clip)
+                pixels.append(
+                    gazed_patches(
+                        normalised[0], one.ids, one.frame_of_patch, self.settings.pyramid
+                    ).cpu()
+                )
+                if self.settings.keep_frames:
+                    frames.append(normalised.cpu())
+        gaze = replace(Gaze.cat_clips(gazes).to("cpu"), source=source)
+        kept = torch.cat(frames) if frames else None
+        return GazedClips(gaze, torch.cat(pixels), tiled, kept)
+
+    def _select(self, clips: Clips, budget: Budget) -> Gaze:
+        """The gaze, ids ascending in every frame, as the tower's tokens stand."""
+        pyramid = self.settings.pyramid
+        if budget.is_everything or self.selector is None:
+            gaze = Gaze.everything(pyramid, clips.num_clips, clips.num_frames)
+            return gaze.to(self.device)
+        ratio = budget.ratio
+        on_device = Clips(clips.frames.to(self.device), clips.motion)
+        gaze = self.selector.select(
+            on_device, ratio=ratio, loss=budget.loss, generator=self.generator
+        )
+        frame, vocabulary = gaze.frame_of_patch, pyramid.num_patches
+        ids = (frame * vocabulary + gaze.ids).sort().values % vocabulary
+        return replace(gaze, ids=ids, ordered=False).to(self.device)
+
+    def _normalise(self, clip: Clips) -> Float[Tensor, "one T 3 S S"]:
+        return self.settings.statistics.normalise(clip.frames.to(self.device).float() / 255)
