@@ -83,7 +83,12 @@ KNOWN = {
         "VisionModelConfig",
     ],
     "autogaze.models.autogaze.autogaze": ["AutoGaze"],
-    "autogaze.models.autogaze.modeling_autogaze": ["AutoGaze", "AutoGazeModel"],
+    "autogaze.models.autogaze.modeling_autogaze": [
+        "AutoGaze",
+        "AutoGazeModel",
+        "Connector",
+        "ShallowVideoConvNet",
+    ],
     "autogaze.models.autogaze.configuration_autogaze": [
         "AutoGazeConfig",
         "ConnectorConfig",
@@ -116,11 +121,17 @@ KNOWN = {
     "autogaze.utils": [
         "AverageScalarMeter",
         "UnNormalize",
+        "dump_cfg",
+        "format_kwargs",
         "get_gazing_pos_from_gazing_mask",
         "get_scheduled_temperature",
         "move_inputs_to_cuda",
+        "plot_grad_norms",
         "seed_everything",
         "seed_worker",
+        "suppress_logging",
+        "suppress_print",
+        "suppress_wandb",
         "unwrap_model",
     ],
     "autogaze.algorithms": ["GRPO", "NTP", "Dummy"],
@@ -135,9 +146,36 @@ KNOWN = {
     "autogaze.tasks.video_mae_reconstruction.task_video_mae_reconstruction": [
         "VideoMAEReconstruction"
     ],
+    "autogaze.tasks.video_mae_reconstruction.visualize_video_mae_reconstruction": [
+        "VisualizeReconstruction"
+    ],
     "autogaze.tasks.siglip_video_feature_reconstruction": ["SiglipVideoFeatureReconstruction"],
     "autogaze.trainer": ["Trainer"],
     "autogaze.train": ["main", "train"],
+}
+# Names of the published package without a counterpart, and a word of what their error says to use.
+ABSENT = {
+    "autogaze.models.autogaze.modeling_autogaze": {
+        "AutoGazeOutput": "log_action_probs",
+        "Conv3dBlockForStreaming": "CausalConv3d",
+        "NoEosTokenLogitsProcessor": "hook",
+        "NoRepeatTokensLogitsProcessor": "hook",
+    },
+    "autogaze.models.autogaze.modeling_llama_multi_token_pred": {
+        "CausalLMOutputWithPast": "GazeDecoder",
+        "LlamaForCausalLM_MultiTokenPred": "GazeDecoder",
+    },
+    "autogaze.tasks.video_mae_reconstruction.configuration_video_mae": {
+        "ViTMAEConfig": "VideoMAEConfig"
+    },
+    "autogaze.tasks.video_mae_reconstruction.modeling_video_mae": {
+        "ViTMAEDecoder": "VideoMAE",
+        "ViTMAEForPreTraining": "VideoMAEReconstruction",
+        "ViTMAEForPreTrainingOutput": "VideoMAEReconstruction",
+        "ViTMAELayer": "VideoMAE",
+        "ViTMAEModel": "VideoMAE",
+        "ViTMAEPreTrainedModel": "VideoMAE",
+    },
 }
 PUBLIC = [
     (module, name) for paths in (OWN, KNOWN) for module, names in paths.items() for name in names
@@ -147,6 +185,19 @@ PUBLIC = [
 @pytest.mark.parametrize(("module", "name"), PUBLIC)
 def test_the_name_is_there(module, name):
     assert getattr(importlib.import_module(module), name) is not None
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "instead"),
+    [(module, *names) for module, absent in ABSENT.items() for names in absent.items()],
+)
+def test_a_name_without_a_counterpart_says_what_to_use(module, name, instead):
+    with pytest.raises(ImportError, match=rf"{name} .*{instead}"):
+        exec(f"from {module} import {name}")
+    page = (ROOT / "docs" / "switching.md").read_text()
+    assert f"`{name}`" in page or f"`{module}`" in page
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = importlib.import_module(module).nonsense
 
 
 @pytest.mark.parametrize("module", ["autogaze.algorithms", "autogaze.utils"])

@@ -246,3 +246,23 @@ def test_the_former_constructor_warns(folders):
             folders / "mae", loss_type="l1", loss_weights=1
         )
     assert isinstance(task, VideoMAETask)
+
+
+def test_a_picture_of_the_reconstructed_frames(folders):
+    task = make(folders, rate=0.5)
+    video, rgb, gaze = case()
+    torch.manual_seed(3)
+    found = task({"video_for_task": video}, gaze.padded())
+    (method,) = task.visualize_methods
+    picture = method({"video_for_task": video}, gaze.padded(), found, None)
+    frames = found["outputs"]["frame_idx_to_reconstruct"].tolist()
+    shown = (rgb[0, frames[0]].permute(1, 2, 0) * 255).round().byte().numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(picture, shown.shape)[:, :, 0]
+    difference = np.abs(windows.astype(int) - shown).max((-1, -2, -3))
+    assert difference.min() <= 1  # the frame itself is somewhere in it
+    drawn = []
+    task.visualize_methods = [lambda *parts: drawn.append(parts)]
+    task.visualize({"video_for_task": video}, gaze.padded(), found)
+    assert len(drawn) == 1
+    assert drawn[0][3] is None
+    assert method.visualize_step == 1

@@ -1,24 +1,36 @@
 """The helpers that AutoGaze's users import from `autogaze.utils`."""
 
+import builtins
+import logging
 import os
 import random
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from torch import nn
 
-from autogaze.errors import AutoGazeError
+from autogaze.errors import AutoGazeError, OutputError
 from autogaze.utils import (
     AverageScalarMeter,
     UnNormalize,
+    dump_cfg,
+    format_kwargs,
     get_gazing_pos_from_gazing_mask,
     get_scheduled_temperature,
     move_inputs_to_cuda,
+    plot_grad_norms,
     seed_everything,
     seed_worker,
+    suppress_logging,
+    suppress_print,
+    suppress_wandb,
     unwrap_model,
 )
 from autogaze.utils.normalization import IMAGENET
@@ -163,3 +175,55 @@ def test_inputs_keep_their_form():
     assert isinstance(moved["extra"][1], tuple)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     assert moved["video"].device.type == moved["extra"][0].device.type == device
+
+
+def test_what_dump_cfg_writes_is_read_back(tmp_path):
+    cfg = OmegaConf.create({"b": {"lr": 1e-4, "of": "${a}"}, "a": [1, None, True, "x: y"]})
+    path = dump_cfg(cfg, str(tmp_path))
+    assert path == tmp_path / "config.yaml"
+    found = OmegaConf.load(path)
+    assert found == OmegaConf.to_container(cfg, resolve=True)
+    assert list(found) == ["b", "a"]
+    with pytest.raises(OutputError, match="nowhere"):
+        dump_cfg(cfg, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("make", [OmegaConf.create, lambda cfg: SimpleNamespace(
+    trainer=SimpleNamespace(**cfg["trainer"]))])  # fmt: skip
+def test_format_kwargs_takes_the_options_that_are_there(make):
+    cfg = make({"trainer": {"lr": 3, "seed": 0}})
+    wanted = [("rate", "trainer", "lr"), ("x", "trainer", "none"), ("y", "task", "lr"),
+              ("seed", "trainer", "seed")]  # fmt: skip
+    assert format_kwargs(cfg, wanted) == {"rate": 3, "seed": 0}
+
+
+def test_norms_of_gradients_by_name():
+    model = nn.Linear(2, 1)
+    model.weight.grad = torch.tensor([[3.0, 4.0]])
+    assert plot_grad_norms(model.named_parameters(), "gaze/") == {"gaze/weight": 5.0}
+
+
+def test_what_is_suppressed_is_silent(monkeypatch, capsys):
+    """In a process of its own in use; here everything is put back."""
+    log = logging.getLogger("autogaze")
+    monkeypatch.setattr(builtins, "print", print)
+    monkeypatch.setattr(log, "handlers", list(log.handlers))
+    monkeypatch.setattr(log, "propagate", log.propagate)
+    calls = []
+    wandb = ModuleType("wandb")
+    wandb.log, wandb.run = lambda values: calls.append(values), object()
+    wandb.__spec__ = ModuleSpec("wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    model = nn.Linear(1, 1)
+    model.weight.grad = torch.ones(1, 1)
+    plot_grad_norms(model.named_parameters())
+    assert calls == [{"weight": 1.0}]
+    suppress_print()
+    suppress_logging()
+    suppress_wandb()
+    print("seen")
+    log.error("seen")
+    wandb.log({"x": 1})
+    assert len(calls) == 1
+    found = capsys.readouterr()
+    assert "seen" not in found.out + found.err

@@ -1,5 +1,29 @@
 """Published import path of the reconstruction model (`autogaze.reconstruction.video_mae`)."""
 
 from autogaze.reconstruction.video_mae import VideoMAE, load_video_mae, save_video_mae
+from autogaze.utils.absent import refuse_names
 
 __all__ = ["VideoMAE", "load_video_mae", "save_video_mae"]
+
+_MODEL = (
+    "the model is VideoMAE here, with the same parameter names and VideoMAE(config)(video, gaze, frames); "
+    "VideoMAEReconstruction has the published arguments, losses and outputs"
+)
+
+__getattr__ = refuse_names(
+    __name__,
+    dict.fromkeys(
+        (
+            "ViTMAEDecoder",
+            "ViTMAEEmbeddings",
+            "ViTMAEEncoder",
+            "ViTMAEForPreTraining",
+            "ViTMAEForPreTrainingOutput",
+            "ViTMAELayer",
+            "ViTMAEModel",
+            "ViTMAEModelOutput",
+            "ViTMAEPreTrainedModel",
+        ),
+        _MODEL,
+    ),
+)

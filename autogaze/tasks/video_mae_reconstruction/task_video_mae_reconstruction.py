@@ -3,7 +3,7 @@
 Trainings of the package's own have `autogaze.tasks.video_mae.VideoMAETask`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from autogaze.reconstruction.video_mae.pixels import (
 )
 from autogaze.tasks.losses import LOSSES, PUBLIC_NETWORKS, FrameLosses, PixelLoss
 from autogaze.tasks.video_mae import VideoMAETask
+from autogaze.tasks.video_mae_reconstruction.visualize_video_mae_reconstruction import (
+    VisualizeReconstruction,
+)
 from autogaze.utils.checkpoints import config_file, under_prefix
 from autogaze.utils.hub import find_checkpoint
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
@@ -55,6 +58,7 @@ class VideoMAEReconstruction(nn.Module):
         transform: the image processor that makes `video_for_task`: that of the checkpoint's
             preprocessor_config.json. Without that file it is as for the published VideoMAE: pixels in [-1, 1]
             are normalised by ImageNet's statistics.
+        visualize_methods: what `visualize` calls.
         gaze_model_kwargs: what a selector must be called with for gazes of these scales.
 
     Raises:
@@ -87,6 +91,7 @@ class VideoMAEReconstruction(nn.Module):
                 self.mae.add_module(name, network)
         # Not a part of this module, so that every network has one name.
         object.__setattr__(self, "_losses", task.losses)
+        self.visualize_methods: list[Callable[..., Any]] = [VisualizeReconstruction()]
         self.gaze_model_kwargs = {
             "target_scales": self.scales,
             "target_patch_size": self.mae.config.patch_size,
@@ -205,6 +210,17 @@ class VideoMAEReconstruction(nn.Module):
             "reconstruction_loss": outputs["reconstruction_loss"].mean(),
             "avg_gazing_ratio_per_frame": gazed / (B * T * self.pyramid.num_patches),
         }
+
+    def visualize(
+        self,
+        inputs: Mapping[str, Any],
+        gaze_outputs: Mapping[str, Any],
+        task_outputs: Mapping[str, Any],
+        rl_outputs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Call each of `visualize_methods`; see `VisualizeReconstruction`."""
+        for method in self.visualize_methods:
+            method(inputs, gaze_outputs, task_outputs, rl_outputs)
 
     def _frame_losses(
         self, made: Float[Tensor, "B F 3 S S"], real: Float[Tensor, "B F 3 S S"]
