@@ -1,7 +1,7 @@
 """Drawn clips whose facts are known: a moving shape, a digit, dots and a lamp on textured ground.
 
-A clip is 10 frames of 448 x 448, 2 per second: 5 tubelets of 14 x 14 units of 32 pixels. It is
-determined by its split and number alone.
+A clip is 10 frames of 448 x 448, 2 per second: 5 tubelets of 14 x 14 units of 32 pixels. The digit
+and each dot lie inside one unit, all else anywhere. A clip is determined by its split and number.
 """
 
 import functools
@@ -122,7 +122,8 @@ def draw_facts(rng: Generator) -> Facts:
             continue
         taken.append(swept)
         num_dots = int(rng.integers(1, MAX_DOTS + 1))
-        places = [_free_place(rng, side, taken) for side in [LAMP] + [DOT] * num_dots]
+        places = [_free_place(rng, LAMP, taken)]
+        places += [_free_place(rng, DOT, taken, in_unit=True) for _ in range(num_dots)]
         if any(place is None for place in places):
             continue
         start = (low[0] + travel * (dy < 0), low[1] + travel * (dx < 0))
@@ -149,10 +150,19 @@ def _overlap(a: tuple[int, ...], b: tuple[int, ...], margin: int = 6) -> bool:
     return all(a[i] < b[i + 2] + margin and b[i] < a[i + 2] + margin for i in (0, 1))
 
 
-def _free_place(rng: Generator, side: int, taken: list[tuple[int, ...]]) -> tuple[int, int] | None:
-    """Top left corner of a square that overlaps nothing; adds it to what is taken."""
+def _free_place(
+    rng: Generator, side: int, taken: list[tuple[int, ...]], in_unit: bool = False
+) -> tuple[int, int] | None:
+    """Top left corner of a square that overlaps nothing; adds it to what is taken.
+
+    With `in_unit` the square lies inside one unit.
+    """
     for _ in range(50):
-        top, left = (int(value) for value in rng.integers(4, SIDE - side - 4, 2))
+        if in_unit:
+            corner = rng.integers(0, GRID, 2) * UNIT + rng.integers(0, UNIT - side + 1, 2)
+        else:
+            corner = rng.integers(4, SIDE - side - 4, 2)
+        top, left = (int(value) for value in corner)
         box = (top, left, top + side, left + side)
         if not any(_overlap(box, other) for other in taken):
             taken.append(box)

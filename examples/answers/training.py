@@ -50,13 +50,13 @@ class Recipe:
         seed: of weights and steps.
     """
 
-    steps: int = 1300
+    steps: int = 1400
     learning_rate: float = 1.5e-3
     units: int = 2000
     holes: str = "random"
-    shares: tuple[float, float] = (0.1, 1.0)
+    shares: tuple[float, float] = (0.1, 0.7)
     lessons: float = 0.5
-    lesson_shares: tuple[float, float] = (0.05, 0.3)
+    lesson_shares: tuple[float, float] = (0.05, 0.4)
     min_clips: int = 4
     seed: int = 0
 
