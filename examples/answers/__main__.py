@@ -7,6 +7,7 @@
 All three go on where they were stopped, if they are run again.
 """
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from transformers.utils import logging
 import autogaze
 from answers.choosing import CHOOSERS
 from answers.evaluation import RATIOS, Journal, evaluate
-from answers.model import make_model, save
+from answers.model import load, make_model, save
 from answers.report import read_runs, write_report
 from answers.training import Recipe, Training, project_linearly
+from autogaze.errors import AutoGazeError
 
 VALIDATION = (("dense", 1.0, 32), ("random", 0.2, 96))
 """Chooser, ratio and clips of the accuracies printed during training."""
@@ -116,11 +118,6 @@ def report(
     write_report(read_runs(runs), out)
 
 
-def load(folder: Path) -> Qwen3VLForConditionalGeneration:
-    """A trained model."""
-    return Qwen3VLForConditionalGeneration.from_pretrained(folder).eval()
-
-
 def validate(model: Qwen3VLForConditionalGeneration) -> str:
     """Accuracies on validation clips, by kind."""
     gazed, lines = autogaze.gazed_mllm(model.eval()), []
@@ -136,4 +133,8 @@ def validate(model: Qwen3VLForConditionalGeneration) -> str:
 
 if __name__ == "__main__":
     logging.disable_progress_bar()
-    app()
+    try:
+        app()
+    except AutoGazeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 import autogaze
 from answers.drawing import FPS, GRID, TUBELETS, Clip
@@ -104,9 +105,8 @@ def highest(keys: Float[Tensor, "tubelets U"], count: int) -> KeptUnits:
 
 
 def half_size(frames: UInt8[Tensor, "T 3 S S"]) -> UInt8[Tensor, "T 3 s s"]:
-    """Means of 2 x 2 pixels."""
-    pairs = frames.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2)).float().mean((-1, -3))
-    return pairs.round().to(torch.uint8)
+    """Frames with 16 pixels per unit."""
+    return F.interpolate(frames, PYRAMID.side, mode="bicubic", antialias=True)
 
 
 def _distinct(values: Iterable[int]) -> Iterator[int]:

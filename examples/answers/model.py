@@ -1,16 +1,15 @@
 """A tiny Qwen3-VL for the benchmark, its words and its prompts."""
 
-from collections.abc import Sequence
+import copy
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from answers.drawing import FPS, GRID, TUBELETS
 from answers.questions import ANSWERS, QUESTIONS
+from autogaze.errors import CheckpointError
 
 PAD, START, VIDEO, IMAGE, END = (
     "<|endoftext|>", "<|vision_start|>", "<|video_pad|>", "<|image_pad|>", "<|vision_end|>",
@@ -86,20 +85,17 @@ def make_model(
 
 
 def save(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
-    """Write a folder that transformers loads."""
-    model.save_pretrained(folder)
+    """Write a folder that transformers loads, in float16."""
+    copy.deepcopy(model).half().save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
 
 
-def video_prompt(counts: Sequence[int]) -> list[int]:
-    """Ids of a video that keeps so many units of each tubelet."""
-    return [
-        number
-        for time, count in zip(TIMES, counts, strict=True)
-        for number in (WORDS[time], WORDS[START], *[WORDS[VIDEO]] * count, WORDS[END])
-    ]
+def load(folder: Path) -> Qwen3VLForConditionalGeneration:
+    """A saved model, in float32.
 
-
-def option_ids(options: Sequence[str]) -> Int[Tensor, " options"]:
-    """Ids of the options' words."""
-    return torch.tensor([WORDS[word] for word in options])
+    Raises:
+        CheckpointError: no such folder, or one that holds no Qwen3-VL.
+    """
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: no config.json, so this is no folder of a model")
+    return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()

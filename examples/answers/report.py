@@ -1,6 +1,7 @@
 """Accuracies with 95 % intervals from resampled clips: JSON, Markdown, and a plot."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from answers.evaluation import Answered, Journal
 from answers.questions import KINDS
+from autogaze.errors import OutputError
 from autogaze.evaluation.bootstrap import Estimate, estimate
 from autogaze.rendering.plot_style import (
     GUIDE,
@@ -74,8 +76,17 @@ class Run:
 
 
 def read_runs(runs: Sequence[str]) -> list[Run]:
-    """Summaries of NAME=FILE, files of answers."""
+    """Summaries of NAME=FILE, files of answers.
+
+    Raises:
+        OutputError: another form, or no answers in a file.
+    """
     pairs = [run.partition("=")[::2] for run in runs]
+    for name, path in pairs:
+        if not name or not os.path.isfile(path) or not os.path.getsize(path):
+            raise OutputError(
+                f"expected NAME=FILE of answers, got {name}={path}; evaluate a model first"
+            )
     return [Run(name, summarise(Journal(Path(path)).answers)) for name, path in pairs]
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from answers.drawing import DIRECTIONS, TUBELETS, UNIT_KINDS, Clip, draw_clip, u
 from answers.model import WORDS, encode
 from answers.prompts import CLIP_GRID, gazed_prompt
 from answers.questions import KINDS, QUESTIONS, right_answer
+from autogaze.errors import TrainingError
 from autogaze.mllm.units import KeptUnits
 from autogaze.utils.files import replacing
 from autogaze.utils.seeding import seeded
@@ -86,6 +88,9 @@ class Training:
         model: is trained in place.
         recipe: must be the same when a run goes on.
         folder: of the state, `training.pt`.
+
+    Raises:
+        TrainingError: the folder holds a run of another recipe.
     """
 
     def __init__(
@@ -105,6 +110,11 @@ class Training:
         self.step, self.clips, self.seconds = 0, 0, 0.0
         if (folder / "training.pt").exists():
             state = torch.load(folder / "training.pt", weights_only=True)
+            if state["recipe"] != repr(recipe):
+                raise TrainingError(
+                    f"{folder} holds a run of {state['recipe']}, asked for is {recipe}; go on with the "
+                    "same options, or train in another folder"
+                )
             model.load_state_dict(state["model"])
             self.heads.load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -113,6 +123,7 @@ class Training:
     def save(self) -> None:
         """Write the state, whole or not at all."""
         state = {
+            "recipe": repr(self.recipe),
             "model": self.model.state_dict(),
             "heads": self.heads.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -224,10 +235,10 @@ def conversation(
 
 def project_linearly(model: Qwen3VLForConditionalGeneration) -> Qwen3VLForConditionalGeneration:
     """Project patches by a matrix product of the same weights: on a CPU, half the convolution's time."""
+
+    def forward(self: nn.Module, rows: Float[Tensor, "N pixels"]) -> Float[Tensor, "N width"]:
+        return F.linear(rows, self.proj.weight.flatten(1), self.proj.bias)
+
     embed = model.model.visual.patch_embed
-
-    def forward(rows: Float[Tensor, "N pixels"]) -> Float[Tensor, "N width"]:
-        return F.linear(rows, embed.proj.weight.flatten(1), embed.proj.bias)
-
-    embed.forward = forward
+    embed.forward = MethodType(forward, embed)  # of this object alone, in copies of the model too
     return model

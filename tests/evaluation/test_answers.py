@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import autogaze
+from autogaze.errors import OutputError, TrainingError
 
 EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples")
 sys.path.insert(0, EXAMPLES)
@@ -205,6 +206,11 @@ class TestTraining:
         for ours, theirs in zip(second.model.parameters(), whole.model.parameters(), strict=True):
             assert torch.equal(ours, theirs)
 
+    def test_a_run_of_another_recipe_is_refused(self, tmp_path):
+        Training(tiny_model(), self.recipe, tmp_path).save()
+        with pytest.raises(TrainingError, match="steps=4"):
+            Training(tiny_model(), Recipe(steps=5), tmp_path)
+
     def test_lessons_end(self, tmp_path):
         steps = list(Training(tiny_model(), self.recipe, tmp_path).run())
         assert ["units" in losses for losses in steps] == [True, True, False, False]
@@ -267,6 +273,11 @@ class TestReport:
         assert again.missing("random", 0.02, 5) == [3, 4]
         again.add(next(evaluate(gazed, "random", 0.02, [3, 4])))
         assert Journal(path).missing("random", 0.02, 5) == []
+
+    @pytest.mark.parametrize("run", ["answers.jsonl", "name=missing.jsonl"])
+    def test_files_without_answers(self, run):
+        with pytest.raises(OutputError, match="NAME=FILE"):
+            read_runs([run])
 
     def test_accuracies_and_differences(self, tmp_path, gazed):
         journal = Journal(tmp_path / "answers.jsonl")
