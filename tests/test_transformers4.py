@@ -24,6 +24,7 @@ CONCERNED = [
         )
     ),
     "tests/conformance",
+    "tests/mllm",
     "tests/test_published_code.py",
     *(
         f"tests/vision_encoders/test_{name}.py"

@@ -107,7 +107,7 @@ def read_rows(
 
 def _runs(
     ids: Int[Tensor, " L"], tokens: Mapping[int, Placeholder]
-) -> list[tuple[int | None, Int[Tensor, " n"]]]:
+) -> list[tuple[int | None, Int[Tensor, "_"]]]:
     """Runs of one placeholder token, and of text (None), in their order."""
     if not ids.numel():
         return []

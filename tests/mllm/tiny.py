@@ -1,5 +1,6 @@
 """Tiny random multimodal LLMs of the real classes, and dense inputs for them."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,3 +180,46 @@ def qwen_rows(rows: list[list[int | Video]], timestamps: bool) -> dict[str, Any]
         types = (padded == IMAGE).int() + 2 * (padded == VIDEO).int()
         inputs["mm_token_type_ids"] = types
     return inputs
+
+
+@dataclass(frozen=True)
+class Family:
+    """A tiny model and how its dense inputs are made.
+
+    Args:
+        build: makes the model.
+        rows: makes a dense input of rows of text ids and videos.
+        video, second, image: videos of different sizes, and an image, that it takes.
+    """
+
+    build: Any
+    rows: Any
+    video: Video
+    second: Video
+    image: Video | None
+
+
+FAMILIES = {
+    "qwen2_5_vl": Family(
+        qwen2_5_vl,
+        functools.partial(qwen_rows, timestamps=False),
+        Video(3, 3, 5, seconds=0.7),
+        Video(2, 4, 2, seconds=2.5),
+        Video(1, 2, 3, image=True),
+    ),
+    "qwen3_vl": Family(
+        qwen3_vl,
+        functools.partial(qwen_rows, timestamps=True),
+        Video(3, 3, 5),
+        Video(2, 4, 2),
+        Video(1, 2, 3, image=True),
+    ),
+}
+if hasattr(transformers, "Qwen3_5Config"):
+    FAMILIES["qwen3_5"] = Family(
+        qwen3_5,
+        functools.partial(qwen_rows, timestamps=True),
+        Video(3, 3, 5),
+        Video(2, 4, 2),
+        Video(1, 2, 3, image=True),
+    )
