@@ -44,12 +44,14 @@ def largest_ratio(videos: Sequence[GazedVideo], shuffle: int, available: int) ->
     Thumbnails stay as they are. Rounded down to three digits; None where none fits.
     """
     thumbnails = sum(v.thumbnails.num_tokens(shuffle) for v in videos if v.thumbnails)
+    # Frames, tiles of a frame, and patches of a tile of every video.
+    sizes = [(*reversed(v.gaze.lengths.shape), v.gaze.pyramid.num_patches) for v in videos]
     for thousandths in range(1000, 0, -1):
-        tokens = thumbnails
-        for video in videos:
-            gaze = video.gaze
-            cap = max(1, floor(thousandths / 1000 * gaze.pyramid.num_patches))
-            tokens += gaze.num_frames * -(-cap * gaze.num_clips // shuffle)
-        if tokens <= available:
-            return thousandths / 1000
+        ratio = thousandths / 1000
+        tokens = sum(
+            frames * -(-max(1, floor(ratio * patches)) * tiles // shuffle)
+            for frames, tiles, patches in sizes
+        )
+        if thumbnails + tokens <= available:
+            return ratio
     return None
