@@ -3,18 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from autogaze.clips import as_frames
 from autogaze.errors import MLLMError
+from autogaze.mllm.frames import resize_frames
+from autogaze.mllm.sampled_video import FrameSource
 from autogaze.source import TileGrid
-from autogaze.video.reader import Frame, Video
+from autogaze.video.motion import MotionField
 
 
 def frame_numbers(num_frames: int, wanted: int) -> tuple[int, ...]:
@@ -33,29 +34,33 @@ def thumbnail_places(num_frames: int, wanted: int) -> range:
     return range(0, wanted * step, step)
 
 
+class SampledFrame(NamedTuple):
+    """One sampled frame: its number, its second, its pixels, and the motion since the one before."""
+
+    number: int
+    seconds: float
+    pixels: UInt8[Tensor, "3 H W"]
+    motion: MotionField | None
+
+
 @dataclass(frozen=True, eq=False)
-class SampledVideo:
+class FrameSample:
     """Frames sampled from a video, read one by one while iterated over.
 
     Attributes:
-        width, height: of the frames.
+        source: where they come from.
         numbers: of the sampled frames, ascending, repeatedly where the video is short.
-        path: the file; None for frames that were given.
+        motion: whether they come with their motion.
     """
 
-    width: int
-    height: int
+    source: FrameSource
     numbers: tuple[int, ...]
-    path: str | None
-    _given: UInt8[Tensor, "T 3 H W"] | None = None
-    _video: Video | None = None
-    _skip_corrupt: bool = False
-    _motion: bool = False
+    motion: bool = False
 
     @classmethod
-    def open(
+    def of(
         cls, video: Any, num_frames: int, *, skip_corrupt: bool = False, motion: bool = False
-    ) -> "SampledVideo":
+    ) -> "FrameSample":
         """Sample a video.
 
         Args:
@@ -70,74 +75,28 @@ class SampledVideo:
             VideoError: a file that is no video, or whose codec gives no motion.
             MLLMError: no frames, or more than one clip of them.
         """
-        if isinstance(video, str | Path):
-            file = Video(video)
-            numbers = frame_numbers(file.count_frames(), num_frames)
-            info = file.info
-            return cls(
-                info.width, info.height, numbers, str(video), None, file, skip_corrupt, motion
-            )
-        frames = as_frames(video, MLLMError)
-        if frames.shape[0] != 1 or not frames.shape[1]:
-            raise MLLMError(
-                "expected the frames of one video, (T, H, W, 3) or (T, 3, H, W), got "
-                f"{tuple(frames.shape)}"
-            )
-        numbers = frame_numbers(frames.shape[1], num_frames)
-        pixels = _as_bytes(frames[0])
-        return cls(pixels.shape[3], pixels.shape[2], numbers, None, pixels)
+        if not is_path(video):
+            video = _as_bytes(as_frames(video, MLLMError))
+        source = FrameSource(video, skip_corrupt=skip_corrupt)
+        return cls(source, frame_numbers(source.num_frames, num_frames), motion)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __iter__(self) -> Iterator[Frame]:
-        if self._given is not None:
-            for number in self.numbers:
-                pixels = self._given[number].permute(1, 2, 0).contiguous().cpu().numpy()
-                yield Frame(number, float(number), pixels)
-            return
-        yield from self._decoded()
-
-    def _decoded(self) -> Iterator[Frame]:
-        video = self._video
-        if video is None:  # made by `open` only
-            raise MLLMError("this video has neither a file nor frames")
-        wanted = list(self.numbers)
-        last = moved = None
-        frames = video.frames(
-            first=wanted[0], last=wanted[-1], skip_corrupt=self._skip_corrupt, motion=self._motion
-        )
-        for frame in frames:
-            while wanted and wanted[0] < frame.index:  # damaged, and left out
-                wanted.pop(0)
-                yield _repeated(last or frame)
-            if frame.motion is not None:
-                moved = frame.motion if moved is None else moved.plus(frame.motion)
-            last = replace(frame, motion=moved)
-            if wanted and wanted[0] == frame.index:
-                wanted.pop(0)
-                yield last
-                moved = None
-            while wanted and wanted[0] == frame.index:
-                wanted.pop(0)
-                yield _repeated(last)
-        for _ in wanted:
-            if last is not None:
-                yield _repeated(last)
+    def __iter__(self) -> Iterator[SampledFrame]:
+        before = None
+        frames = self.source.read(self.numbers, self.motion)
+        for number, (seconds, pixels, moved) in zip(self.numbers, frames, strict=True):
+            if moved is not None and number == before:  # nothing has moved since the same frame
+                moved = replace(moved, lengths=np.zeros_like(moved.lengths))
+            before = number
+            yield SampledFrame(number, seconds, pixels, moved)
 
 
-def _repeated(frame: Frame) -> Frame:
-    """The same frame once more: nothing has moved."""
-    if frame.motion is None:
-        return frame
-    still = replace(frame.motion, lengths=np.zeros_like(frame.motion.lengths))
-    return replace(frame, motion=still)
-
-
-def _as_bytes(frames: Tensor) -> UInt8[Tensor, "T 3 H W"]:
+def _as_bytes(frames: Shaped[Tensor, "B T 3 H W"]) -> UInt8[Tensor, "B T 3 H W"]:
     """Frames in 8 bits."""
-    if frames.dtype == torch.uint8:
-        return frames
+    if frames.dtype == torch.uint8 or not frames.numel():
+        return frames.byte()
     low, high = (float(value) for value in frames.float().aminmax())
     if not (low >= -1e-4 and high <= 1 + 1e-4):
         raise MLLMError(
@@ -169,14 +128,9 @@ def plan_grid(width: int, height: int, side: int, max_tiles: int) -> TileGrid:
     return TileGrid(width, height, columns, rows, side, columns * side, rows * side)
 
 
-def cut_frame(
-    pixels: UInt8[np.ndarray, "H W 3"], grid: TileGrid
-) -> UInt8[Tensor, "tiles 3 side side"]:
+def cut_frame(pixels: UInt8[Tensor, "3 H W"], grid: TileGrid) -> UInt8[Tensor, "tiles 3 side side"]:
     """A frame resized to its grid of tiles (bicubic, antialiased) and cut, row by row."""
-    frame = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
-    size = (grid.content_height, grid.content_width)
-    if tuple(frame.shape[1:]) != size:
-        frame = interpolate(frame[None], size=size, mode="bicubic", antialias=True)[0]
+    frame = resize_frames(pixels[None].cpu(), grid.content_height, grid.content_width)[0]
     tiles = frame.unflatten(2, (grid.columns, grid.side)).unflatten(1, (grid.rows, grid.side))
     return tiles.permute(1, 3, 0, 2, 4).flatten(0, 1)
 

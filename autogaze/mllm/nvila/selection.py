@@ -1,6 +1,7 @@
 """Gazing at a video's tiles and thumbnails, chunk by chunk while it is decoded."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,13 @@ from autogaze.clips import Clips, as_loss, as_ratio
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.mllm.nvila.frames import SampledVideo, cut_frame, plan_grid, thumbnail_places
+from autogaze.mllm.nvila.frames import (
+    FrameSample,
+    SampledFrame,
+    cut_frame,
+    plan_grid,
+    thumbnail_places,
+)
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
 from autogaze.selectors.base import Selector
 from autogaze.source import Source, TileGrid
@@ -153,7 +160,7 @@ def gaze_at(
     One chunk of tiles is in memory at a time, in 8 bits.
 
     Args:
-        video: a path, or frames; see `SampledVideo.open`.
+        video: a path, or frames; see `FrameSample.of`.
         settings: see `GazeSettings`.
         selector: may be None where everything is kept.
         device: where the selector runs and patches are cut.
@@ -168,12 +175,12 @@ def gaze_at(
             raise MLLMError("a selector is needed unless everything is kept (ratio 1, no loss)")
         settings.check_selector(selector)
     motion = settings.runs_selector and selector is not None and selector.needs_motion
-    frames = SampledVideo.open(
+    frames = FrameSample.of(
         video, settings.num_frames, skip_corrupt=settings.skip_corrupt, motion=motion
     )
     side = settings.pyramid.side
-    grid = plan_grid(frames.width, frames.height, side, settings.max_tiles)
-    whole_frame = TileGrid(frames.width, frames.height, 1, 1, side, side, side)
+    grid = plan_grid(*frames.source.size, side, settings.max_tiles)
+    whole_frame = TileGrid(*frames.source.size, 1, 1, side, side, side)
     shown_whole = set(thumbnail_places(settings.num_frames, settings.num_thumbnails))
     gazer = _Gazer(settings, selector, torch.device(device), generator)
     chunk, thumbnails = _Chunk(grid, settings), _Chunk(whole_frame, settings)
@@ -183,7 +190,7 @@ def gaze_at(
         if place in shown_whole:
             thumbnails.add(frame)
         if chunk.num_frames == CHUNK or place + 1 == settings.num_frames:
-            source = chunk.source(frames.path)
+            source = chunk.source(frames.source.path)
             tiles.append(gazer.gaze(chunk.clips(), settings.tiles, tiled=True, source=source))
             chunk = _Chunk(grid, settings)
     small = None
@@ -211,10 +218,10 @@ class _Chunk:
     def num_frames(self) -> int:
         return len(self.tiles)
 
-    def add(self, frame: Any) -> None:
+    def add(self, frame: SampledFrame) -> None:
         self.tiles.append(cut_frame(frame.pixels, self.grid))
-        self.times.append(frame.timestamp)
-        self.numbers.append(frame.index)
+        self.times.append(frame.seconds)
+        self.numbers.append(frame.number)
         if frame.motion is not None:
             self.motion.append(motion_map(frame.motion, self.grid, self.cells))
 
@@ -223,11 +230,11 @@ class _Chunk:
         motion = torch.stack(self.motion, dim=1) if self.motion else None
         return Clips(torch.stack(self.tiles, dim=1), motion)
 
-    def source(self, path: str | None) -> Source | None:
+    def source(self, path: Path | None) -> Source | None:
         """Where its tiles lie in the file; None of frames that came without times."""
         if path is None:
             return None
-        return Source(self.grid, tuple(self.times), tuple(self.numbers), CHUNK, path)
+        return Source(self.grid, tuple(self.times), tuple(self.numbers), CHUNK, str(path))
 
 
 @dataclass(frozen=True)
@@ -265,10 +272,9 @@ class _Gazer:
         if budget.is_everything or self.selector is None:
             gaze = Gaze.everything(pyramid, clips.num_clips, clips.num_frames)
             return gaze.to(self.device)
-        ratio = budget.ratio
         on_device = Clips(clips.frames.to(self.device), clips.motion)
         gaze = self.selector.select(
-            on_device, ratio=ratio, loss=budget.loss, generator=self.generator
+            on_device, ratio=budget.ratio, loss=budget.loss, generator=self.generator
         )
         frame, vocabulary = gaze.frame_of_patch, pyramid.num_patches
         ids = (frame * vocabulary + gaze.ids).sort().values % vocabulary

@@ -7,7 +7,7 @@ from PIL import Image
 
 from autogaze.errors import CorruptVideoError, MLLMError
 from autogaze.mllm.nvila.frames import (
-    SampledVideo,
+    FrameSample,
     as_videos,
     cut_frame,
     frame_numbers,
@@ -80,19 +80,18 @@ def test_thumbnails_are_every_nth_frame(num_frames, data):
 
 
 def test_tiles_are_cut_row_by_row():
-    pixels = make_frames(1, height=112, width=168)[0]
+    pixels = torch.from_numpy(make_frames(1, height=112, width=168)[0]).movedim(-1, 0)
     grid = plan_grid(168, 112, 56, 6)
     tiles = cut_frame(pixels, grid)
     assert tiles.shape == (6, 3, 56, 56)
     for number, tile in enumerate(tiles):
         left, top = grid.origin(number)
-        expected = torch.from_numpy(pixels[top : top + 56, left : left + 56]).permute(2, 0, 1)
-        assert tile.equal(expected)
+        assert tile.equal(pixels[:, top : top + 56, left : left + 56])
 
 
 def test_resizing_is_bicubic_and_antialiased():
     pixels = make_frames(1, height=100, width=90)[0]
-    tile = cut_frame(pixels, plan_grid(90, 100, 56, 1))[0]
+    tile = cut_frame(torch.from_numpy(pixels).movedim(-1, 0), plan_grid(90, 100, 56, 1))[0]
     expected = Image.fromarray(pixels).resize((56, 56), Image.Resampling.BICUBIC)
     difference = tile.permute(1, 2, 0).int() - torch.from_numpy(np.array(expected)).int()
     assert difference.abs().max() <= 1
@@ -101,20 +100,20 @@ def test_resizing_is_bicubic_and_antialiased():
 def test_a_file_gives_the_readers_frames(tmp_path):
     path = make_video(tmp_path / "video.mp4", num_frames=11)
     every = {frame.index: frame for frame in Video(path).frames()}
-    sampled = SampledVideo.open(path, 4)
+    sampled = FrameSample.of(path, 4)
     assert sampled.numbers == (0, 3, 7, 10)
-    assert (sampled.width, sampled.height) == (96, 64)
+    assert sampled.source.size == (96, 64)
     frames = list(sampled)
-    assert [frame.index for frame in frames] == [0, 3, 7, 10]
+    assert [frame.number for frame in frames] == [0, 3, 7, 10]
     for frame in frames:
-        assert frame.timestamp == every[frame.index].timestamp
-        assert np.array_equal(frame.pixels, every[frame.index].pixels)
+        assert frame.seconds == pytest.approx(every[frame.number].timestamp, abs=1e-3)
+        assert np.array_equal(frame.pixels.movedim(0, -1), every[frame.number].pixels)
 
 
 def test_a_short_file_repeats_frames(tmp_path):
     path = make_video(tmp_path / "video.mp4", num_frames=3)
-    frames = list(SampledVideo.open(path, 8, motion=True))
-    assert [frame.index for frame in frames] == [0, 0, 1, 1, 1, 1, 2, 2]
+    frames = list(FrameSample.of(path, 8, motion=True))
+    assert [frame.number for frame in frames] == [0, 0, 1, 1, 1, 1, 2, 2]
     assert frames[0].motion.lengths.min() > 0  # all new
     # Nothing has moved since the same frame.
     assert all(frames[place].motion.lengths.max() == 0 for place in (1, 3, 4, 5, 7))
@@ -123,19 +122,21 @@ def test_a_short_file_repeats_frames(tmp_path):
 def test_motion_adds_up_between_sampled_frames(tmp_path):
     path = make_video(tmp_path / "video.mp4", num_frames=9)
     every = [frame.motion.lengths for frame in Video(path).frames(motion=True)]
-    last = list(SampledVideo.open(path, 3, motion=True))[1].motion.lengths
+    last = list(FrameSample.of(path, 3, motion=True))[1].motion.lengths
     assert np.allclose(last, np.minimum(sum(every[1:5]), 1e4))
 
 
 def test_a_damaged_file_is_an_error_or_repeats_the_frame_before(tmp_path):
     path = damage(make_video(tmp_path / "video.mp4", num_frames=20), 12)
     with pytest.raises(CorruptVideoError):
-        list(SampledVideo.open(path, 20))
-    frames = list(SampledVideo.open(path, 20, skip_corrupt=True))
-    assert len(frames) == 20
-    assert [frame.index for frame in frames] == sorted(frame.index for frame in frames)
-    assert [frame.index for frame in frames[:12]] == list(range(12))
-    assert frames[12].index < 12
+        list(FrameSample.of(path, 20))
+    frames = list(FrameSample.of(path, 20, skip_corrupt=True))
+    assert [frame.number for frame in frames] == list(range(20))
+    good = {f.index: f.pixels for f in Video(path).frames(skip_corrupt=True)}
+    assert 12 not in good
+    for frame in frames:
+        shown = max(index for index in good if index <= frame.number)
+        assert np.array_equal(frame.pixels.movedim(0, -1), good[shown])
 
 
 @pytest.mark.parametrize("form", ["last", "first", "floats", "tensor", "images", "clip"])
@@ -149,10 +150,12 @@ def test_frames_in_any_form(form):
         "images": [Image.fromarray(frame) for frame in frames],
         "clip": frames[None],
     }[form]
-    sampled = SampledVideo.open(given, 3)
+    sampled = FrameSample.of(given, 3)
     assert len(sampled) == 3
-    assert [frame.index for frame in sampled] == [0, 2, 4]
-    assert all(np.array_equal(frame.pixels, frames[frame.index]) for frame in sampled)
+    assert [frame.number for frame in sampled] == [0, 2, 4]
+    assert all(
+        np.array_equal(frame.pixels.movedim(0, -1), frames[frame.number]) for frame in sampled
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,12 +163,12 @@ def test_frames_in_any_form(form):
 )
 def test_no_frames_of_one_video(frames):
     with pytest.raises(ValueError):  # noqa: PT011 - VideoError or MLLMError
-        SampledVideo.open(frames, 2)
+        FrameSample.of(frames, 2)
 
 
 def test_normalised_frames_are_refused():
     with pytest.raises(MLLMError, match="-1"):
-        SampledVideo.open(np.full((2, 8, 8, 3), -1.0, np.float32), 2)
+        FrameSample.of(np.full((2, 8, 8, 3), -1.0, np.float32), 2)
 
 
 def test_one_video_or_several():

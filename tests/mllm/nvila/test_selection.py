@@ -7,7 +7,7 @@ import autogaze
 from autogaze import Gaze, PatchPyramid
 from autogaze.clips import frame_caps
 from autogaze.errors import MLLMError, SelectorError
-from autogaze.mllm.nvila.frames import SampledVideo, cut_frame, plan_grid
+from autogaze.mllm.nvila.frames import FrameSample, cut_frame, plan_grid
 from autogaze.mllm.nvila.selection import CHUNK, Budget, GazeSettings, gaze_at
 from autogaze.selectors.controls import Centre
 from autogaze.utils.normalization import SIGLIP
@@ -39,7 +39,7 @@ def test_pixels_are_those_of_the_normalised_tiles():
     frames = make_frames(20, height=64, width=128)
     video = gaze_at(frames, SETTINGS, Centre(PYRAMID))
     grid = plan_grid(128, 64, 56, 4)
-    sampled = list(SampledVideo.open(frames, 20))
+    sampled = list(FrameSample.of(frames, 20))
     tiles = torch.stack([cut_frame(frame.pixels, grid) for frame in sampled], dim=1)
     normalised = tiles.float() / 127.5 - 1
     for chunk, start in zip(video.tiles, (0, 16), strict=True):
@@ -73,7 +73,7 @@ def test_every_selector(name, tmp_path):
     if name in ("random", "codec"):  # drawn anew, or in need of more than pixels
         return
     grid = plan_grid(112, 56, 56, 4)
-    frames = [cut_frame(frame.pixels, grid) for frame in SampledVideo.open(path, 20)]
+    frames = [cut_frame(frame.pixels, grid) for frame in FrameSample.of(path, 20)]
     tiles = torch.stack(frames, dim=1)
     for chunk, start in zip(video.tiles, (0, 16), strict=True):
         own = selector.select(tiles[:, start : start + CHUNK], ratio=0.3)
@@ -94,7 +94,7 @@ def test_the_gaze_knows_its_source(tmp_path):
     path = make_video(tmp_path / "video.mp4", num_frames=40, width=112, height=56)
     gaze = gaze_at(path, SETTINGS, Centre(PYRAMID)).gaze
     assert gaze.source.path == str(path)
-    assert gaze.source.frame_indices == SampledVideo.open(path, 20).numbers
+    assert gaze.source.frame_indices == FrameSample.of(path, 20).numbers
     assert gaze.source.timestamps[1] == pytest.approx(0.2)
     assert gaze.source.chunk_starts == (0, 16)
     assert gaze.rectangles()[:, 2].max() <= 112
