@@ -1,5 +1,6 @@
 """The examples in README and docs run as they stand there."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -39,6 +40,17 @@ def workplace(tmp_path, monkeypatch, own_encoder_registry):
     sizes = {**widths, **{f"decoder_{name}": size for name, size in widths.items()}}
     config = VideoMAEConfig(num_hidden_layers=1, decoder_num_hidden_layers=1, **sizes)
     save_video_mae(VideoMAE(config), tmp_path / "video-mae", loss_type="l1", loss_weights="1")
+    (tmp_path / "questions.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {"video_path": name, "question": "Which? A. a B. b C. c D. d", "answer": "B"}
+            )
+            + "\n"
+            for name in ("video.mp4", "other.mp4")
+        )
+    )
+    (model,) = blocks(ROOT / "docs" / "evaluation.md", "python")
+    (tmp_path / "my_model.py").write_text(model)
     return tmp_path
 
 

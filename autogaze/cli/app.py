@@ -12,6 +12,7 @@ from autogaze.cli.bench_quality import BenchQuality
 from autogaze.cli.calibrate import CalibrateCommand
 from autogaze.cli.command import add_command
 from autogaze.cli.errors import EXIT_CODES, log_to_stderr
+from autogaze.cli.evaluate import EvalHLVid
 from autogaze.cli.gaze import GazeCommand
 from autogaze.cli.info import InfoCommand, SelectorsCommand
 from autogaze.cli.label import LabelCommand
@@ -59,6 +60,10 @@ add_command(bench, BenchEncode, "encode")
 add_command(bench, BenchFidelity, "fidelity")
 add_command(bench, BenchQuality, "quality")
 app.add_typer(bench, name="bench")
+
+evaluation = typer.Typer(no_args_is_help=True, help="Answer questions about videos, and measure.")
+add_command(evaluation, EvalHLVid, "hlvid")
+app.add_typer(evaluation, name="eval")
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -1,8 +1,6 @@
 """The vision encoders that are measured: architectures of real size, or anybody's checkpoints."""
 
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +10,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from autogaze.checks import why_absent
 from autogaze.errors import AutoGazeError, EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import DeviceOptions
+from autogaze.utils.modules import run_python_file
 from autogaze.utils.seeding import seed_weights
 from autogaze.vision_encoders import GazedVisionModel, PixelStatistics, gazed
 from autogaze.vision_encoders.adapter import EncoderAdapter
@@ -218,17 +216,5 @@ def run_adapter_files(paths: Sequence[str]) -> None:
     Raises:
         EncoderError: there is no such file, it is no Python, or it raises.
     """
-    for number, path in enumerate(paths):
-        if not os.path.isfile(path):
-            raise EncoderError(f"--adapter {path}: {why_absent(path)}")
-        spec = importlib.util.spec_from_file_location(f"autogaze_adapter_{number}", path)
-        if spec is None or spec.loader is None:
-            raise EncoderError(f"--adapter {path}: the name must end in .py")
-        module: Any = importlib.util.module_from_spec(spec)
-        sys.modules[module.__name__] = module  # dataclasses and pickles look there
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # anything may go wrong in a file of the user's
-            raise EncoderError(
-                f"--adapter {path}: cannot be run: {type(error).__name__}: {error}"
-            ) from error
+    for path in paths:
+        run_python_file(path, "--adapter", EncoderError)

@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autogaze.checks import is_finite
 from autogaze.errors import EvaluationError
@@ -53,6 +53,7 @@ class Answer:
     peak_memory: int | None = None
 
 
+@runtime_checkable
 class Answerer(Protocol):
     """A model that answers questions about videos, under one condition.
 

@@ -4,7 +4,7 @@ What is uncertain is which videos were taken; questions about one video are too 
 by themselves. Every draw takes as many videos as there are, with replacement, each with all its
 questions, and all figures use the same draws, so that differences between conditions are paired.
 
-The plain percentiles 2.5 and 97.5 of the draws cover too little where videos are few (89 % at 8, 92 %
+The plain percentiles 2.5 and 97.5 of the draws cover too little where videos are few (90 % at 10, 92 %
 at 20): the draws vary as if the variance were divided by V videos and not by V - 1, their tails are
 lighter than Student's, and near 0 or 1 their distribution is skewed. Therefore two corrections:
 

@@ -56,6 +56,7 @@ class AnswerJournal:
     """
 
     def __init__(self, folder: Path, condition: Condition, settings: Settings) -> None:
+        self.condition = condition
         self.path = folder / condition.file_name
         self.answers: dict[str, Answer] = {}
         self._head = {"condition": asdict(condition), "settings": dict(settings)}

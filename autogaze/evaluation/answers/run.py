@@ -1,12 +1,14 @@
 """A run over questions that a kill does not set back: what is answered already is not asked again."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from autogaze.errors import AutoGazeError, VideoError, first_line
-from autogaze.evaluation.answers.answering import Answerer
-from autogaze.evaluation.answers.journal import AnswerJournal
-from autogaze.evaluation.answers.questions import Question
+from autogaze.errors import AutoGazeError, EvaluationError, VideoError, first_line
+from autogaze.evaluation.answers.answering import Answerer, Condition
+from autogaze.evaluation.answers.journal import AnswerJournal, Run, Settings, read_run
+from autogaze.evaluation.answers.questions import Question, QuestionSet
+from autogaze.utils.journal import difference
 from autogaze.utils.progress import silent
 
 GIVE_UP = 3
@@ -19,6 +21,77 @@ class Failure:
 
     question: Question
     cause: str
+
+
+def evaluate(
+    questions: QuestionSet,
+    conditions: Sequence[Condition],
+    answerer: Callable[[Condition], Answerer],
+    folder: Path,
+    settings: Settings,
+    session: Callable[[], Mapping[str, str]],
+    step: Callable[[], object] = silent,
+) -> dict[str, list[Failure]]:
+    """Answer all questions under all conditions, a file per condition; goes on where it was killed.
+
+    Args:
+        answerer: makes the model under a condition; called only if there is something to answer.
+        folder: of the files, made if it is not there (its parent is).
+        settings: all that answers depend on, as JSON; `complete_settings` adds the set's.
+        session: hardware and versions, called when the first question is answered.
+        step: called after every question of every condition.
+
+    Returns:
+        Condition's name -> what could not be answered.
+
+    Raises:
+        EvaluationError: the folder holds answers of other settings; no video is there; nothing
+            can be answered under a condition.
+        OutputError: a file cannot be written, or another process is writing it.
+    """
+    if all(question.video is None for question in questions.questions):
+        raise EvaluationError(
+            f"{questions.name}: not one of its videos is there, such as {questions.missing[0]}; they are "
+            "looked for beside the set, in its folder videos, and anywhere below (--videos FOLDER "
+            "for another place)"
+        )
+    settings = complete_settings(settings, questions)
+    failures: dict[str, list[Failure]] = {}
+    for condition in conditions:
+
+        def make(condition: Condition = condition) -> Answerer:
+            return answerer(condition)
+
+        with AnswerJournal(folder, condition, settings) as journal:
+            failures[condition.name] = answer_questions(
+                questions.questions, journal, make, session, step
+            )
+    return failures
+
+
+def complete_settings(settings: Settings, questions: QuestionSet) -> Settings:
+    """Settings with the set that is answered."""
+    return {**settings, "set": questions.fingerprint}
+
+
+def read_runs(folder: Path, settings: Settings, questions: QuestionSet) -> list[Run]:
+    """The answers of all conditions in a folder, those of other processes too.
+
+    Raises:
+        EvaluationError: a file is damaged, or of other settings.
+    """
+    wanted = complete_settings(settings, questions)
+    runs = []
+    for path in sorted(folder.glob("*.jsonl")):
+        run, its_settings = read_run(path)
+        if its_settings != wanted:
+            raise EvaluationError(
+                f"{path}: holds answers with {difference(its_settings, wanted)}; they cannot be "
+                "compared: move the file away, or give another --out"
+            )
+        if run.answers:
+            runs.append(run)
+    return runs
 
 
 def answer_questions(
@@ -40,7 +113,7 @@ def answer_questions(
         What could not be answered; it is tried again by the next run.
 
     Raises:
-        AutoGazeError: the first `GIVE_UP` questions failed, for other reasons than their videos.
+        EvaluationError: the first `GIVE_UP` questions failed, for other reasons than their videos.
     """
     model: Answerer | None = None
     failures: list[Failure] = []
@@ -55,7 +128,10 @@ def answer_questions(
                 failures.append(Failure(question, first_line(error)))
                 hopeless = len(failures) >= GIVE_UP and not journal.answers
                 if hopeless and not isinstance(error, VideoError):
-                    raise
+                    raise EvaluationError(
+                        f"{journal.condition.name}: not one of {len(failures)} questions could be answered "
+                        f"({first_line(error)}); leave this condition out or change the options"
+                    ) from error
             else:
                 journal.add(question, answer)
         step()

@@ -15,7 +15,7 @@ from autogaze.errors import EncoderError, EvaluationError, OutputError, VideoErr
 from autogaze.evaluation.answers.answering import DENSE, Condition, plan_conditions
 from autogaze.evaluation.answers.journal import AnswerJournal, read_run, settings_hash
 from autogaze.evaluation.answers.questions import load_questions
-from autogaze.evaluation.answers.run import GIVE_UP, answer_questions
+from autogaze.evaluation.answers.run import GIVE_UP, answer_questions, evaluate, read_runs
 from tests.evaluation.answers.material import FakeAnswerer, load_set, rows
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -202,7 +202,7 @@ def test_a_run_that_cannot_succeed_stops(tmp_path: Path) -> None:
     questions = load_set(tmp_path).questions
     model = Hopeless(GREEDY)
     with (
-        pytest.raises(EncoderError),
+        pytest.raises(EvaluationError, match=r"greedy 10 %.*too long"),
         AnswerJournal(tmp_path, GREEDY, SETTINGS) as journal,
     ):
         answer_questions(questions, journal, lambda: model, session)
@@ -221,6 +221,36 @@ def test_a_run_that_cannot_succeed_stops(tmp_path: Path) -> None:
     model.error = RuntimeError
     with AnswerJournal(tmp_path, GREEDY, SETTINGS) as journal, pytest.raises(RuntimeError):
         answer_questions(questions, journal, lambda: model, session)
+
+
+def test_all_conditions_in_a_folder_are_read_together(tmp_path: Path) -> None:
+    found = load_set(tmp_path)
+    folder = tmp_path / "answers"
+    failures = evaluate(found, [Condition(DENSE), GREEDY], FakeAnswerer, folder, SETTINGS, session)
+    assert failures == {"dense": [], "greedy 10 %": []}
+    other = Condition("change", ratio=0.1)
+    evaluate(found, [other], FakeAnswerer, folder, SETTINGS, session)
+    runs = read_runs(folder, SETTINGS, found)
+    assert {run.condition for run in runs} == {Condition(DENSE), GREEDY, other}
+    assert all(len(run.answers) == len(found.questions) for run in runs)
+    with pytest.raises(EvaluationError, match="frames 8, not 9"):
+        read_runs(folder, {**SETTINGS, "frames": 9}, found)
+    changed = load_set(tmp_path, rows(4, 2))
+    with pytest.raises(EvaluationError, match=f"set '{found.fingerprint}'"):
+        read_runs(folder, SETTINGS, changed)
+    with pytest.raises(EvaluationError, match=f"set '{found.fingerprint}'"):
+        evaluate(changed, [GREEDY], FakeAnswerer, folder, SETTINGS, session)
+
+
+def test_a_set_without_any_video_is_refused(tmp_path: Path) -> None:
+    load_set(tmp_path)
+    for video in (tmp_path / "videos").iterdir():
+        video.unlink()
+    with pytest.raises(EvaluationError, match=r"clip_0\.mp4"):
+        evaluate(
+            load_questions(tmp_path), [GREEDY], FakeAnswerer, tmp_path / "a", SETTINGS, session
+        )
+    assert not (tmp_path / "a").exists()
 
 
 def test_conditions() -> None:
