@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from autogaze.gaze import Gaze
     from autogaze.gaze_io import GazeWriter
     from autogaze.geometry import PatchPyramid
-    from autogaze.mllm import gazed_mllm, list_mllms, register_mllm
+    from autogaze.mllm import GazedProcessor, gazed_mllm, list_mllms, register_mllm
     from autogaze.selectors.base import Selector
     from autogaze.selectors.registry import gaze_video, list_selectors, load, stream_video
     from autogaze.source import Source, TileGrid
@@ -28,6 +28,7 @@ _HOMES = {
     "Clips": "clips",
     "Gaze": "gaze",
     "GazeWriter": "gaze_io",
+    "GazedProcessor": "mllm",
     "GazedVisionModel": "vision_encoders",
     "PatchPyramid": "geometry",
     "Selector": "selectors.base",
@@ -50,6 +51,7 @@ __all__ = [
     "Clips",
     "Gaze",
     "GazeWriter",
+    "GazedProcessor",
     "GazedVisionModel",
     "PatchPyramid",
     "Selector",

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from autogaze.cli.app import app
 from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from tests.clips import make_video
+from tests.mllm import tiny, tiny_processor
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,6 +52,8 @@ def workplace(tmp_path, monkeypatch, own_encoder_registry):
     )
     (model,) = blocks(ROOT / "docs" / "evaluation.md", "python")
     (tmp_path / "my_model.py").write_text(model)
+    tiny_processor.checkpoint(tmp_path / "qwen3-vl", "qwen3_vl")
+    tiny.qwen3_vl().save_pretrained(tmp_path / "qwen3-vl")
     return tmp_path
 
 

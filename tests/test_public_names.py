@@ -19,6 +19,7 @@ OWN = {
         "Clips",
         "Gaze",
         "GazeWriter",
+        "GazedProcessor",
         "GazedVisionModel",
         "PatchPyramid",
         "Selector",

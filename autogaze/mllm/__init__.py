@@ -2,14 +2,21 @@
 
 from autogaze.mllm.adapter import MLLMAdapter, VisualFeatures, VisualInput
 from autogaze.mllm.gazed import GazedMLLM, GazedPrompt, gazed_mllm
+from autogaze.mllm.processor import GazedProcessor
+from autogaze.mllm.processor_adapter import ProcessorAdapter
+from autogaze.mllm.processor_output import GazedInputs, GazedReport
 from autogaze.mllm.registry import list_mllms, register_mllm
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
 __all__ = [
+    "GazedInputs",
     "GazedMLLM",
+    "GazedProcessor",
     "GazedPrompt",
+    "GazedReport",
     "KeptUnits",
     "MLLMAdapter",
+    "ProcessorAdapter",
     "UnitGrid",
     "VisualFeatures",
     "VisualInput",

@@ -131,6 +131,8 @@ class MLLMAdapter:
 
     def encode_all(self, visuals: Sequence[VisualInput]) -> VisualFeatures:
         """Features of several visuals, one after another."""
+        if not visuals:  # a prompt of text only
+            return VisualFeatures(torch.empty(0, self.text_config.hidden_size))
         parts = [self.encode(visual) for visual in visuals]
         levels = zip(*(part.deepstack for part in parts), strict=True)
         return VisualFeatures(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from autogaze.checks import describe_value, whole
 from autogaze.errors import MLLMError
+from autogaze.mllm.ranking import Mapping, check_mapping
 from autogaze.selectors.base import Selector
 
 Resolution = Literal["stock", "native"]
@@ -34,7 +35,7 @@ class GazeSettings:
     ratio: float | None = None
     loss: float | None = None
     max_vision_tokens: int | None = None
-    units: str = "finest"
+    units: Mapping = "finest"
     resolution: Resolution | None = None
     num_frames: int | None = None
     fps: float | None = None
@@ -51,10 +52,7 @@ class GazeSettings:
             raise MLLMError(
                 f"max_vision_tokens must be a whole number of at least 1, got {describe_value(most)}"
             )
-        if self.units not in ("finest", "scales", "union"):
-            raise MLLMError(
-                f"units must be 'finest', 'scales' or 'union', got {describe_value(self.units)}"
-            )
+        check_mapping(self.units)
         if self.resolution not in (None, "stock", "native"):
             raise MLLMError(
                 f"resolution must be 'stock' or 'native', got {describe_value(self.resolution)}"

@@ -1,0 +1,226 @@
+"""One video or image of a prompt: its frames sampled, its units chosen, and the kept ones cut."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from autogaze.errors import MLLMError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.mllm.adapter import VisualInput
+from autogaze.mllm.dense_prompt import Kind
+from autogaze.mllm.processor_adapter import FrameTimes, ProcessorAdapter, Sampling
+from autogaze.mllm.processor_output import PrepareTimes, VisualReport
+from autogaze.mllm.ranking import scales_grid
+from autogaze.mllm.sampled_video import ASSUMED_RATE, FrameSource, SampledVideo
+from autogaze.mllm.units import KeptUnits, UnitGrid
+
+CHUNK = 16
+"""Frames that are in memory at a time, about: chunks are whole tubelets."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedVisual:
+    """A video or image that is ready for its prompt.
+
+    Args:
+        input: the kept units.
+        times: of its frames.
+        gaze: that was selected, if any was.
+        report: what became of it.
+        seconds: by stage.
+    """
+
+    input: VisualInput
+    times: FrameTimes
+    gaze: Gaze | None
+    report: VisualReport
+    seconds: PrepareTimes
+
+
+class GazedVisual:
+    """One video or image on its way into a prompt.
+
+    Args:
+        kind: what it is.
+        source: its frames.
+        adapter: of the family.
+        sampling: which frames are taken.
+        native: frames as large as the source.
+        numbers: of the frames, instead of sampling.
+        units: (rows, columns) of units of the model's frames, instead of the family's rule.
+        scales: patches of all scales of this pyramid are units; frames become whole tiles.
+        metadata: when decoded frames are shown: `fps`, `frames_indices` and `total_num_frames` of the
+            video that they were taken from, as transformers names them.
+
+    Attributes:
+        grid: its units.
+        kept: those that are kept; set by whoever chooses, all by default.
+        gaze: that they were chosen by, if any.
+        select_seconds: spent choosing.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        source: FrameSource,
+        adapter: ProcessorAdapter,
+        sampling: Sampling,
+        *,
+        native: bool = False,
+        numbers: Sequence[int] | None = None,
+        units: tuple[int, int] | None = None,
+        scales: PatchPyramid | None = None,
+        metadata: Any = None,
+    ) -> None:
+        self.kind, self.source, self.adapter = kind, source, adapter
+        self._metadata, self._sampling = _fields(metadata), sampling
+        if kind == "image":
+            numbers = [0]
+        elif numbers is None:
+            numbers = adapter.sample(source.num_frames, source.rate, sampling)
+        self.numbers = tuple(numbers)
+        self.form = adapter.form(kind)
+        self.size = adapter.frame_size(kind, source.height, source.width, len(numbers), native)
+        tubelets = -(-len(numbers) // self.form.tubelet)
+        if units is not None:
+            self.size = units[0] * self.form.unit, units[1] * self.form.unit
+        self.grid: UnitGrid = adapter.grid(kind, tubelets, *self.size)
+        if scales is not None:
+            side = scales.grids[-1]
+            rows, columns = (max(1, round(units / side)) * side for units in self.grid.dense)
+            self.size = rows * self.form.unit, columns * self.form.unit
+            self.grid = scales_grid(tubelets, rows, columns, scales)
+        self.kept: KeptUnits | None = None
+        self.gaze: Gaze | None = None
+        self.select_seconds = 0.0
+        self._video: SampledVideo | None = None
+
+    def sampled(self, *, motion: bool = False, passes: int = 1) -> SampledVideo:
+        """The sampled frames; read `passes` times."""
+        if self._video is None:
+            chunk = max(1, CHUNK // self.form.tubelet) * self.form.tubelet
+            self._video = SampledVideo(
+                self.source, self.numbers, *self.size, chunk=chunk, motion=motion, passes=passes
+            )
+        return self._video
+
+    def prepared(self) -> PreparedVisual:
+        """Cut what is kept."""
+        video = self.sampled()
+        kept = self.kept or KeptUnits.everything(self.grid)
+        began, before = perf_counter(), video.decode_seconds + video.resize_seconds
+        rows = self._cut(video, kept)
+        cut = perf_counter() - began - (video.decode_seconds + video.resize_seconds - before)
+        times = self._times(video)
+        interval = self.adapter.interval(self.kind, times)
+        return PreparedVisual(
+            VisualInput(self.kind, kept, rows, interval),
+            times,
+            self._located(video),
+            VisualReport(
+                self.kind,
+                width=self.size[1],
+                height=self.size[0],
+                num_frames=len(self.numbers),
+                dense_units=kept.dense_units,
+                kept_units=kept.num_units,
+            ),
+            PrepareTimes(
+                decode=video.decode_seconds,
+                resize=video.resize_seconds,
+                select=self.select_seconds,
+                cut=cut,
+            ),
+        )
+
+    def _cut(self, video: SampledVideo, kept: KeptUnits) -> torch.Tensor:
+        """Rows of the kept units, chunk by chunk."""
+        parts = self._parts(video, kept)
+        cut = (self.adapter.cut(self.kind, frames, part) for part, frames in parts if part)
+        each = self.adapter.rows_per_unit(self.kind)
+        if each is None:
+            return torch.cat(list(cut))
+        rows: torch.Tensor | None = None  # written in place: what is kept is in memory once
+        filled = 0
+        for some in cut:
+            if rows is None:
+                rows = some.new_empty(each * kept.num_units, *some.shape[1:])
+            rows[filled : filled + len(some)] = some
+            filled += len(some)
+        if rows is None or filled != len(rows):
+            raise MLLMError(f"{filled} rows of pixels were cut of {kept}, {each} per unit expected")
+        return rows
+
+    def _parts(
+        self, video: SampledVideo, kept: KeptUnits
+    ) -> Iterator[tuple[KeptUnits | None, torch.Tensor]]:
+        """Kept units of every chunk (None for none) and its frames."""
+        first = 0
+        for chunk in video:
+            end = first + -(-len(chunk.frames) // self.form.tubelet)
+            some = kept.offsets[end] > kept.offsets[first]
+            yield (kept.between(first, end) if some else None), chunk.frames
+            first = end
+
+    def _times(self, video: SampledVideo) -> FrameTimes:
+        seconds, rate, total = video.seconds, self.source.rate, self.source.num_frames
+        known = self._metadata
+        if known.get("fps"):
+            rate = float(known["fps"])
+        if self.source.path is None and self.kind == "video":
+            indices = known.get("frames_indices")
+            indices = self.numbers if indices is None else [indices[n] for n in self.numbers]
+            if rate is None and len(indices) > 1:
+                warnings.warn(
+                    f"decoded frames of unknown rate: {ASSUMED_RATE:g} per second are assumed; "
+                    "give video_metadata=[{'fps': ...}], or the file",
+                    stacklevel=2,
+                )
+            seconds = tuple(float(index) / (rate or ASSUMED_RATE) for index in indices)
+            total = int(known.get("total_num_frames") or total)
+        return FrameTimes(seconds, rate, total, self._sampling.fps)
+
+    def _located(self, video: SampledVideo) -> Gaze | None:
+        """The gaze, with the frames of the video that it was made at."""
+        gaze = self.gaze
+        if gaze is None or gaze.source is None:
+            return gaze
+        width, height = self.source.size
+        path = self.source.path
+        return replace(
+            gaze,
+            source=replace(
+                gaze.source,
+                tiles=replace(gaze.source.tiles, width=width, height=height),
+                path=None if path is None else str(path),
+                timestamps=video.seconds,
+                frame_indices=self.numbers,
+            ),
+        )
+
+
+def _fields(metadata: Any) -> dict[str, Any]:
+    """Metadata of a video, given as a dict or as transformers' `VideoMetadata`."""
+    names = ("fps", "frames_indices", "total_num_frames")
+    if metadata is None:
+        return {}
+    if isinstance(metadata, dict):
+        return {name: metadata.get(name) for name in names}
+    return {name: getattr(metadata, name, None) for name in names}
+
+
+def load_gaze(gaze: Any) -> Gaze | KeptUnits:
+    """A gaze, kept units, or the gaze of a file."""
+    if isinstance(gaze, Gaze | KeptUnits):
+        return gaze
+    if isinstance(gaze, str | Path):
+        return Gaze.load(gaze)
+    raise MLLMError(
+        f"expected a Gaze, the path of a saved one, or KeptUnits, got {type(gaze).__name__}"
+    )

@@ -1,0 +1,420 @@
+"""`autogaze.GazedProcessor`: prompts with videos and images, of which only kept units are left."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from autogaze.checks import describe_value
+from autogaze.errors import MLLMError, VideoError
+from autogaze.gaze import Gaze
+from autogaze.mllm.adapter import GazedPrompt
+from autogaze.mllm.conversation import as_batch, as_list, visuals_of
+from autogaze.mllm.dense_prompt import Kind
+from autogaze.mllm.gaze_settings import GazeSettings
+from autogaze.mllm.gazed_visual import GazedVisual, PreparedVisual, load_gaze
+from autogaze.mllm.processor_adapter import Sampling
+from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
+from autogaze.mllm.prompt import assemble
+from autogaze.mllm.prompt_text import Place, places_of, write_rows
+from autogaze.mllm.ranking import Mapping, gazed_grid
+from autogaze.mllm.registry import processor_adapter_of
+from autogaze.mllm.sampled_video import FrameSource
+from autogaze.mllm.selection import unit_selector
+from autogaze.mllm.stock_processor import (
+    GAZE_CONFIG,
+    StockProcessor,
+    of_checkpoint,
+    of_processor,
+    write_json,
+)
+from autogaze.mllm.unit_choice import choose_units
+from autogaze.mllm.units import KeptUnits
+from autogaze.selectors.base import Selector
+
+MAX_SHIFT = 2.5e-3
+"""Seconds by which a frame's time may differ from that in a gaze made before."""
+
+_TEXT_OPTIONS = ("add_special_tokens",)
+_CALL_OPTIONS = (
+    *GazeSettings.names(),
+    *_TEXT_OPTIONS,
+    "gaze",
+    "generator",
+    "do_sample_frames",
+    "video_metadata",
+    "padding",
+    "padding_side",
+    "return_tensors",
+)
+
+
+class GazedProcessor:
+    """A processor of a multimodal LLM that keeps the units of videos which a selector chooses.
+
+        processor = autogaze.GazedProcessor.from_pretrained(folder, selector="greedy", ratio=0.1)
+        inputs = processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+        print(inputs.report)
+        model.generate(**inputs.to(model.device))  # a gazed_mllm
+
+    It decodes, samples, selects, cuts and writes the prompt by itself, as the family's own processor
+    would for dense videos, and needs no torchvision.
+
+    Args:
+        processor: the family's own, or parts of one (`autogaze.mllm.stock_processor`).
+        selector: a `Selector`, or what `autogaze.load` takes; None keeps everything.
+        ratio: cap on the kept units of every tubelet, in (0, 1].
+        loss: stop a frame as soon as its loss is at most this, in units of the selector's metric.
+        max_vision_tokens: the most units of a whole prompt. Frames are then as large as their
+            source, unless a ratio is given too.
+        units: how patches become units: "finest", "scales" or "union".
+        options: further ones of `autogaze.mllm.gaze_settings.GazeSettings`: `resolution`, `num_frames`,
+            `fps` and `skip_corrupt`. All options can be changed in a call.
+
+    Raises:
+        MLLMError: a family without an adapter, or options that cannot be.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        selector: Selector | str | Path | None = "greedy",
+        *,
+        ratio: float | None = None,
+        loss: float | None = None,
+        max_vision_tokens: int | None = None,
+        units: Mapping = "finest",
+        **options: Any,
+    ) -> None:
+        if isinstance(processor, str | Path):
+            raise MLLMError(
+                f"{processor}: a path or hub id; use autogaze.GazedProcessor.from_pretrained"
+            )
+        known = isinstance(processor, StockProcessor)
+        self.stock: StockProcessor = processor if known else of_processor(processor)
+        unknown = sorted(options.keys() - set(GazeSettings.names()))
+        if unknown:
+            raise MLLMError(f"unknown options: {', '.join(unknown)}")
+        self.settings = GazeSettings(selector, ratio, loss, max_vision_tokens, units, **options)
+        self._adapter = processor_adapter_of(self.stock)
+        self._selectors: dict[tuple[Any, str], Selector] = {}
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> "GazedProcessor":
+        """The processor of a folder or hub id, with the options that were saved with it, if any.
+
+        Args:
+            name: of a checkpoint of a multimodal LLM; its files are fetched if they are not there.
+            options: of the class; others are transformers' (`revision`, `token`, `cache_dir`,
+                `local_files_only`).
+
+        Raises:
+            MLLMError: no processor there, or a family without an adapter.
+        """
+        gaze = {key: value for key, value in options.items() if key in GazeSettings.names()}
+        hub = {key: value for key, value in options.items() if key not in gaze}
+        stock = of_checkpoint(name, **hub)
+        saved = {key: value for key, value in stock.gaze.items() if key in GazeSettings.names()}
+        settings = GazeSettings(**saved).updated(gaze)
+        made = cls(stock, settings.selector)
+        made.settings = settings
+        return made
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the processor's files, and the options of gazing beside them.
+
+        Raises:
+            MLLMError: the selector is an object; give it by its name.
+        """
+        saved = self.settings.saved()
+        self.stock.save(folder)
+        if self.stock.model_type is not None:
+            saved["model_type"] = self.stock.model_type
+        write_json(Path(folder) / GAZE_CONFIG, saved)
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        videos: Any = None,
+        **options: Any,
+    ) -> GazedInputs:
+        """Prompts with videos and images, as arguments of a gazed model.
+
+        Args:
+            images: files, PIL images or arrays, in reading order, or in a list per prompt.
+                They are kept whole.
+            text: a prompt or a batch of them, with the family's placeholder for every video and
+                image.
+            videos: files, or decoded 8-bit frames; likewise.
+            options: those of the class, for this call, and:
+                gaze: for every video what was chosen before: a `Gaze`, the file of one, `KeptUnits`,
+                    or None to select. A gaze that knows its frames decides which are taken.
+                do_sample_frames: False takes all frames.
+                video_metadata: for every video of decoded frames `fps`, and where they were
+                    sampled from a longer one `frames_indices` and `total_num_frames`. Decoded
+                    frames are all taken, unless num_frames or fps is given in the call.
+                generator: source of randomness of the selector.
+                padding_side: "left", as `generate` wants it, or "right".
+                add_special_tokens: of the tokenizer.
+                padding, return_tensors: as the stock processor's are; rows are always padded, and
+                    tensors PyTorch's.
+
+        Raises:
+            MLLMError: placeholders that are not as many as videos and images; a gaze of another
+                video; options that cannot be.
+            VideoError: a file that is missing or no video.
+        """
+        began = perf_counter()
+        settings = self._settings(options)
+        if text is None:
+            raise MLLMError("give text: a prompt, or a list of prompts")
+        texts = [text] if isinstance(text, str) else list(text)
+        if not texts or not all(isinstance(row, str) for row in texts):
+            raise MLLMError(f"text must be a prompt or a list of them, got {describe_value(text)}")
+        texts = [self._adapter.prepare_text(row) for row in texts]
+        files: dict[Kind, list[Any]] = {
+            "video": as_list(videos, "video"),
+            "image": as_list(images, "image"),
+        }
+        places = places_of(texts, self._adapter, {kind: len(files[kind]) for kind in files})
+        gazes = self._per_video(options.get("gaze"), len(files["video"]), "gazes")
+        metadata = self._per_video(options.get("video_metadata"), len(files["video"]), "metadata")
+        opened: dict[Place, GazedVisual] = {}
+        given: dict[Place, Gaze | KeptUnits | None] = {}
+        for place in (place for row in places for place in row):
+            kind, number = place
+            made = gazes[number] if kind == "video" else None
+            given[place] = None if made is None else load_gaze(made)
+            about = metadata[number] if kind == "video" else None
+            opened[place] = self._open(
+                kind, files[kind][number], given[place], settings, about, options
+            )
+        for row in places:  # a number of tokens is that of a prompt
+            choose_units(
+                [opened[place] for place in row],
+                [given[place] for place in row],
+                self._selector(settings),
+                settings,
+                options.get("generator"),
+            )
+        prepared = {place: opened[place].prepared() for place in opened}
+        for place, made in given.items():
+            if isinstance(made, Gaze):
+                _check_times(made, prepared[place], opened[place].source)
+        return self._written(texts, places, prepared, options, perf_counter() - began)
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Any],
+        chat_template: str | None = None,
+        *,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        processor_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """The prompt of a conversation: as text, as token ids, or as arguments of a gazed model.
+
+        Args:
+            conversation: messages; content parts {"type": "video", "video": file} and {"type":
+                "image", "image": file} (also as "path" or "url": "file://...") name what is read. Or a
+                batch of conversations.
+            chat_template: Jinja; by default the checkpoint's.
+            tokenize: prepare the videos, and not only the text.
+            return_dict: return all arguments and not only `input_ids`.
+            processor_kwargs: options of the call of this class; they may also stand among:
+            options: the template's (`add_generation_prompt`, `tools`, ...).
+
+        Raises:
+            MLLMError, VideoError: as the call of this class.
+        """
+        call = {key: options.pop(key) for key in _CALL_OPTIONS if key in options}
+        call.update(processor_kwargs or {})
+        conversations, is_batch = as_batch(conversation)
+        template = chat_template or self.chat_template
+        texts = [
+            self.tokenizer.apply_chat_template(
+                list(messages), chat_template=template, tokenize=False, **options
+            )
+            for messages in conversations
+        ]
+        if not tokenize:
+            return texts if is_batch else texts[0]
+        bos = self.tokenizer.bos_token
+        if bos is not None and texts[0].startswith(bos):
+            call.setdefault("add_special_tokens", False)
+        found = visuals_of(conversations)
+        inputs = self(found["image"], texts, found["video"], **call)
+        return inputs if return_dict else inputs["input_ids"]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The family's tokenizer."""
+        return self.stock.tokenizer
+
+    @property
+    def chat_template(self) -> str | None:
+        """The checkpoint's chat template."""
+        template = self.stock.chat_template or self.tokenizer.chat_template
+        return template.get("default") if isinstance(template, dict) else template
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Arguments of a gazed model that the processor makes."""
+        return ["input_ids", "attention_mask", "gazed"]
+
+    def decode(self, *args: Any, **kwargs: Any) -> str:
+        """The text of token ids, as the tokenizer's."""
+        return self.tokenizer.decode(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
+        """The texts of rows of token ids, as the tokenizer's."""
+        return self.tokenizer.batch_decode(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"GazedProcessor({type(self._adapter).__name__}, {self.settings})"
+
+    def _settings(self, options: dict[str, Any]) -> GazeSettings:
+        """Settings of a call, whose options are checked."""
+        unknown = sorted(options.keys() - set(_CALL_OPTIONS))
+        if unknown:
+            raise MLLMError(
+                f"unknown options: {', '.join(unknown)}; there are {', '.join(_CALL_OPTIONS)}"
+            )
+        if options.get("return_tensors") not in (None, "pt"):
+            raise MLLMError(
+                f"return_tensors must be 'pt', got {describe_value(options['return_tensors'])}"
+            )
+        if options.get("padding_side") not in (None, "left", "right"):
+            raise MLLMError(
+                f"padding_side must be left or right, got {describe_value(options['padding_side'])}"
+            )
+        names = GazeSettings.names()
+        return self.settings.updated({key: options[key] for key in options if key in names})
+
+    def _selector(self, settings: GazeSettings) -> Selector | None:
+        """The selector of a call, loaded once."""
+        named = settings.selector
+        if named is None or isinstance(named, Selector):
+            return named
+        key = (str(named), settings.units)
+        if key not in self._selectors:
+            self._selectors[key] = unit_selector(named, settings.units)
+        return self._selectors[key]
+
+    def _open(
+        self,
+        kind: Kind,
+        frames: Any,
+        made: Gaze | KeptUnits | None,
+        settings: GazeSettings,
+        metadata: Any,
+        options: dict[str, Any],
+    ) -> GazedVisual:
+        """One video or image with its frames sampled."""
+        rate = metadata.get("fps") if isinstance(metadata, dict) else getattr(metadata, "fps", None)
+        source = FrameSource(frames, rate=rate, skip_corrupt=settings.skip_corrupt)
+        every = options.get("do_sample_frames") is False
+        asked = options.get("num_frames") is not None or options.get("fps") is not None
+        if source.path is None and not asked:
+            every = True  # whoever decoded them has sampled them
+        sampling = Sampling(every=True) if every else Sampling(settings.num_frames, settings.fps)
+        selector = self._selector(settings)
+        numbers = units = None
+        pyramid = None if selector is None else selector.pyramid
+        if isinstance(made, Gaze):
+            pyramid = made.pyramid
+            if made.source is not None:
+                _check_size(made, source)
+                numbers = made.source.frame_indices
+            if settings.units != "union" and self._adapter.any_size:
+                units = gazed_grid(made)
+        scales = pyramid if settings.units == "scales" and kind == "video" else None
+        return GazedVisual(
+            kind,
+            source,
+            self._adapter,
+            sampling,
+            native=settings.native and kind == "video",
+            numbers=numbers,
+            units=units,
+            scales=scales,
+            metadata=metadata,
+        )
+
+    def _per_video(self, values: Any, count: int, what: str) -> list[Any]:
+        """A value for every video."""
+        if values is None:
+            return [None] * count
+        values = list(values) if isinstance(values, list | tuple) else [values]
+        if len(values) != count:
+            raise MLLMError(f"{len(values)} {what} were given for {count} videos")
+        return values
+
+    def _written(
+        self,
+        texts: Sequence[str],
+        places: Sequence[Sequence[Place]],
+        prepared: dict[Place, PreparedVisual],
+        options: dict[str, Any],
+        seconds: float,
+    ) -> GazedInputs:
+        """The prompts without the units that are not kept."""
+        began = perf_counter()
+        expansions = {
+            (kind, number): self._adapter.expand(kind, visual.input.kept, visual.times)
+            for (kind, number), visual in prepared.items()
+        }
+        text_options = {name: options[name] for name in _TEXT_OPTIONS if name in options}
+        rows = write_rows(texts, places, expansions, self._adapter, text_options)
+        visuals = [prepared[place] for row in places for place in row]
+        inputs = tuple(visual.input for visual in visuals)
+        tokenizer = self.tokenizer
+        pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        prompt = assemble(
+            rows,
+            [visual.kept for visual in inputs],
+            self._adapter.rule(inputs),
+            pad_id=next(pad for pad in pads if pad is not None),
+            padding_side=options.get("padding_side") or "left",
+        )
+        times = sum((visual.seconds for visual in visuals), PrepareTimes())
+        report = GazedReport(
+            visuals=tuple(visual.report for visual in visuals),
+            tokens=tuple(prompt.attention_mask.sum(1).tolist()),
+            dense_tokens=tuple(prompt.dense_lengths),
+            seconds=times + PrepareTimes(write=perf_counter() - began),
+        )
+        videos = sorted(number for kind, number in prepared if kind == "video")
+        gazes = tuple(prepared["video", number].gaze for number in videos)
+        return GazedInputs(GazedPrompt(prompt, inputs, tuple(rows)), report, gazes)
+
+
+def _check_size(gaze: Gaze, source: FrameSource) -> None:
+    """Raise `MLLMError` where a gaze was made at a video of another size."""
+    if gaze.source is None:
+        return
+    size = gaze.source.tiles.width, gaze.source.tiles.height
+    if size != source.size:
+        called = f" ({gaze.source.path})" if gaze.source.path else ""
+        raise MLLMError(
+            f"{source.path or 'the video'}: has {source.width} x {source.height} pixels, the gaze was "
+            f"made at a video of {size[0]} x {size[1]}; give that video{called}"
+        )
+
+
+def _check_times(gaze: Gaze, prepared: PreparedVisual, source: FrameSource) -> None:
+    """Raise `VideoError` where frames are shown at other times than a gaze saw them."""
+    if gaze.source is None or source.path is None:
+        return
+    for number, seen, shown in zip(
+        gaze.source.frame_indices, gaze.source.timestamps, prepared.times.seconds, strict=True
+    ):
+        if abs(seen - shown) > MAX_SHIFT:
+            raise VideoError(
+                f"{source.path}: shows frame {number} at {shown:.3f} s, the gaze saw it at "
+                f"{seen:.3f} s; give the video that it was made at"
+            )
