@@ -30,6 +30,10 @@ class TrainingError(AutoGazeError):
     """Training cannot start, or go on, as it was configured."""
 
 
+class DownloadError(AutoGazeError):
+    """Models or data cannot be fetched from the Hugging Face hub."""
+
+
 class EvaluationError(AutoGazeError):
     """A set of questions, or answers to it, cannot be used."""
 

@@ -11,6 +11,7 @@ from autogaze.cli.bench import BenchEncode, BenchFidelity, BenchSelect
 from autogaze.cli.bench_quality import BenchQuality
 from autogaze.cli.calibrate import CalibrateCommand
 from autogaze.cli.command import add_command
+from autogaze.cli.download import DownloadCommand
 from autogaze.cli.errors import EXIT_CODES, log_to_stderr
 from autogaze.cli.evaluate import EvalHLVid
 from autogaze.cli.gaze import GazeCommand
@@ -53,6 +54,7 @@ add_command(app, MeasureCommand, "measure")
 add_command(app, MeasureCommand, "judge", renamed_to="measure")
 add_command(app, LabelCommand, "label")
 add_command(app, CalibrateCommand, "calibrate")
+add_command(app, DownloadCommand, "download")
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and quality on this machine.")
 add_command(bench, BenchSelect, "select")
