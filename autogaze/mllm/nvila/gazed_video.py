@@ -13,6 +13,7 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
+from autogaze.source import TileGrid
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,7 @@ class GazedVideo:
         tiles: for every chunk of 16 frames (the last may be shorter) its tiles, row by row, each
             of them one clip.
         thumbnails: whole frames, each a clip of one frame; None without any.
+        grid: how frames were cut into tiles; None where that is not known.
 
     Raises:
         MLLMError: nothing was kept, or parts of different pyramids.
@@ -92,6 +94,7 @@ class GazedVideo:
 
     tiles: tuple[GazedClips, ...]
     thumbnails: GazedClips | None = None
+    grid: TileGrid | None = None
 
     def __post_init__(self) -> None:
         parts = self.parts
@@ -125,9 +128,17 @@ class GazedVideo:
         """
         return sum(part.num_tokens(shuffle) for part in self.parts)
 
+    def dense_tokens(self, shuffle: int) -> int:
+        """Tokens that it would take with every patch."""
+        patches = self.parts[0].gaze.pyramid.num_patches
+        return sum(
+            part.lengths.shape[1] * -(-part.lengths.shape[0] * patches // shuffle)
+            for part in self.parts
+        )
+
     def to(self, device: torch.device | str) -> "GazedVideo":
         thumbnails = None if self.thumbnails is None else self.thumbnails.to(device)
-        return GazedVideo(tuple(chunk.to(device) for chunk in self.tiles), thumbnails)
+        return GazedVideo(tuple(chunk.to(device) for chunk in self.tiles), thumbnails, self.grid)
 
     def __repr__(self) -> str:
         gaze = self.gaze

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from autogaze.checks import describe_value, whole
 from autogaze.errors import MLLMError
@@ -24,6 +24,7 @@ from autogaze.mllm.nvila.frames import as_videos
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.processor_files import CONFIG, arguments, read_arguments, read_tokenizer
 from autogaze.mllm.nvila.published import to_published
+from autogaze.mllm.nvila.report import NVILAInputs, StageClock, describe
 from autogaze.mllm.nvila.selection import Budget, GazeSettings, gaze_at
 from autogaze.selectors.base import Selector
 from autogaze.selectors.registry import load
@@ -238,7 +239,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         published: bool = False,
         return_tensors: Any = "pt",
         **changes: Any,
-    ) -> BatchFeature:
+    ) -> NVILAInputs:
         """Prompts and gazed videos, as the model takes them.
 
         Args:
@@ -257,7 +258,8 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         Returns:
             `input_ids` and `attention_mask` (B, L), padded on the left; and with videos
             `gazed_videos`, a list of `GazedVideo`, and `video_token_id`. With `published` the keys
-            of `to_published` instead of these two.
+            of `to_published` instead of these two. Its attribute `report` says what the prompts
+            cost, dense and gazed, and `gazes` holds the gaze at each video's tiles.
 
         Raises:
             MLLMError: prompts and videos that do not fit; see also `GazeSettings`.
@@ -268,21 +270,41 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         if ratio is not _UNSET or loss is not _UNSET:
             changes["gazing_ratio_tile"] = None if ratio is _UNSET else ratio
             changes["task_loss_requirement_tile"] = None if loss is _UNSET else loss
-        settings = self.settings(**changes)
-        prompts = self._tokenize(text)
+        settings = replace(
+            self.settings(**changes), skip_corrupt=skip_corrupt, keep_frames=published
+        )
+        clock = StageClock()
+        with clock.stage("write"):
+            prompts = self._tokenize(text)
         given = as_videos(videos)
         self._check_placeholders(prompts, len(given))
+        chooser = None
         if given and settings.runs_selector:
             chooser = self.selector if selector is None else self._load(selector)
-        else:
-            chooser = None
         gazed = [
-            self._gaze(video, settings, chooser, generator, skip_corrupt, published)
-            for video in given
+            gaze_at(video, settings, chooser, self.device, generator, clock) for video in given
         ]
-        shuffle = self.mm_projector_shuffle_num
-        counts = iter([video.num_tokens(shuffle) for video in gazed])
-        expanded = [
+        with clock.stage("write"):
+            expanded = self._expanded(prompts, gazed)
+            ids, mask = self._padded(expanded)
+        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if gazed and published:
+            features |= to_published(gazed)
+        elif gazed:
+            features |= {"gazed_videos": gazed, "video_token_id": self.video_token_id}
+        report = describe(
+            gazed,
+            [prompt.count(self.video_token_id) for prompt in prompts],
+            [len(prompt) for prompt in expanded],
+            self.mm_projector_shuffle_num,
+            clock.times,
+        )
+        return NVILAInputs(features, report, tuple(video.gaze for video in gazed))
+
+    def _expanded(self, prompts: list[list[int]], videos: list[GazedVideo]) -> list[list[int]]:
+        """Prompts with as many placeholders as every video has tokens."""
+        counts = iter([video.num_tokens(self.mm_projector_shuffle_num) for video in videos])
+        return [
             [
                 token
                 for each in prompt
@@ -290,25 +312,6 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             ]
             for prompt in prompts
         ]
-        ids, mask = self._padded(expanded)
-        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if gazed and published:
-            features |= to_published(gazed)
-        elif gazed:
-            features |= {"gazed_videos": gazed, "video_token_id": self.video_token_id}
-        return BatchFeature(features)
-
-    def _gaze(
-        self,
-        video: Any,
-        settings: GazeSettings,
-        selector: Selector | None,
-        generator: torch.Generator | None,
-        skip_corrupt: bool,
-        keep_frames: bool,
-    ) -> GazedVideo:
-        settings = replace(settings, skip_corrupt=skip_corrupt, keep_frames=keep_frames)
-        return gaze_at(video, settings, selector, self.device, generator)
 
     def _tokenize(self, text: Any) -> list[list[int]]:
         prompts = [text] if isinstance(text, str) else text

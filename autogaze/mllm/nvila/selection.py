@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from autogaze.checks import describe_value, whole
@@ -21,10 +21,12 @@ from autogaze.mllm.nvila.frames import (
     thumbnail_places,
 )
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
+from autogaze.mllm.nvila.report import StageClock
 from autogaze.selectors.base import Selector
 from autogaze.source import Source, TileGrid
 from autogaze.utils.normalization import PixelStatistics
 from autogaze.video.motion import motion_map
+from autogaze.video.tiling import empty_tiles
 from autogaze.vision_encoders.patches import gazed_patches
 
 CHUNK = 16
@@ -154,6 +156,7 @@ def gaze_at(
     selector: Selector | None,
     device: torch.device | str = "cpu",
     generator: torch.Generator | None = None,
+    clock: StageClock | None = None,
 ) -> GazedVideo:
     """Sample a video, gaze at its tiles and thumbnails, and keep what was gazed at.
 
@@ -165,6 +168,7 @@ def gaze_at(
         selector: may be None where everything is kept.
         device: where the selector runs and patches are cut.
         generator: source of randomness, for selectors that use any.
+        clock: adds up the seconds of each stage.
 
     Raises:
         MLLMError: see `GazeSettings`; nothing was kept.
@@ -182,44 +186,54 @@ def gaze_at(
     grid = plan_grid(*frames.source.size, side, settings.max_tiles)
     whole_frame = TileGrid(*frames.source.size, 1, 1, side, side, side)
     shown_whole = set(thumbnail_places(settings.num_frames, settings.num_thumbnails))
-    gazer = _Gazer(settings, selector, torch.device(device), generator)
-    chunk, thumbnails = _Chunk(grid, settings), _Chunk(whole_frame, settings)
+    clock = clock or StageClock()
+    gazer = _Gazer(settings, selector, torch.device(device), generator, clock)
+    num_frames, num_thumbnails = settings.num_frames, settings.num_thumbnails
+    chunk = _Chunk(grid, settings, min(CHUNK, num_frames))
+    thumbnails = _Chunk(whole_frame, settings, num_thumbnails)
     tiles = []
-    for place, frame in enumerate(frames):
-        chunk.add(frame)
-        if place in shown_whole:
-            thumbnails.add(frame)
-        if chunk.num_frames == CHUNK or place + 1 == settings.num_frames:
+    reading = iter(frames)
+    for place in range(num_frames):
+        with clock.stage("decode"):
+            frame = next(reading)
+        with clock.stage("resize"):
+            chunk.add(frame)
+            if place in shown_whole:
+                thumbnails.add(frame)
+        if chunk.num_frames == CHUNK or place + 1 == num_frames:
             source = chunk.source(frames.source.path)
             tiles.append(gazer.gaze(chunk.clips(), settings.tiles, tiled=True, source=source))
-            chunk = _Chunk(grid, settings)
+            chunk.clear()
     small = None
-    if thumbnails.num_frames:
+    if num_thumbnails:
         each = thumbnails.clips()
         clips = Clips(
             each.frames.transpose(0, 1),
             None if each.motion is None else each.motion.transpose(0, 1),
         )
         small = gazer.gaze(clips, settings.thumbnails, tiled=False)
-    return GazedVideo(tuple(tiles), small)
+    return GazedVideo(tuple(tiles), small, grid)
 
 
 class _Chunk:
-    """Frames cut into tiles, gathered one by one."""
+    """Frames cut into tiles, gathered one by one in memory that is used again."""
 
-    def __init__(self, grid: TileGrid, settings: GazeSettings) -> None:
+    def __init__(self, grid: TileGrid, settings: GazeSettings, most_frames: int) -> None:
         self.grid, self.cells = grid, settings.pyramid.grids[-1]
-        self.tiles: list[UInt8[Tensor, "tiles 3 S S"]] = []
+        self.tiles = empty_tiles(grid, most_frames)
+        self.clear()
+
+    def clear(self) -> None:
         self.motion: list[Float[Tensor, "tiles g g"]] = []
         self.times: list[float] = []
         self.numbers: list[int] = []
 
     @property
     def num_frames(self) -> int:
-        return len(self.tiles)
+        return len(self.times)
 
     def add(self, frame: SampledFrame) -> None:
-        self.tiles.append(cut_frame(frame.pixels, self.grid))
+        self.tiles[:, self.num_frames] = cut_frame(frame.pixels, self.grid)
         self.times.append(frame.seconds)
         self.numbers.append(frame.number)
         if frame.motion is not None:
@@ -228,7 +242,7 @@ class _Chunk:
     def clips(self) -> Clips:
         """One clip per tile."""
         motion = torch.stack(self.motion, dim=1) if self.motion else None
-        return Clips(torch.stack(self.tiles, dim=1), motion)
+        return Clips(self.tiles[:, : self.num_frames], motion)
 
     def source(self, path: Path | None) -> Source | None:
         """Where its tiles lie in the file; None of frames that came without times."""
@@ -245,23 +259,22 @@ class _Gazer:
     selector: Selector | None
     device: torch.device
     generator: torch.Generator | None
+    clock: StageClock
 
     def gaze(
         self, clips: Clips, budget: Budget, *, tiled: bool, source: Source | None = None
     ) -> GazedClips:
         gazes, pixels, frames = [], [], []
         for part in clips.split(self.settings.clips_at_once):
-            gaze = self._select(part, budget)
+            with self.clock.stage("select"):
+                gaze = self._select(part, budget)
             gazes.append(gaze)
-            for clip, one in zip(part.split(1), gaze, strict=True):
-                normalised = self._normalise(clip)
-                pixels.append(
-                    gazed_patches(
-                        normalised[0], one.ids, one.frame_of_patch, self.settings.pyramid
-                    ).cpu()
-                )
-                if self.settings.keep_frames:
-                    frames.append(normalised.cpu())
+            with self.clock.stage("cut"):
+                for clip, one in zip(part.split(1), gaze, strict=True):
+                    whole, cut = self._cut(clip, one)
+                    pixels.append(cut)
+                    if self.settings.keep_frames:
+                        frames.append(whole)
         gaze = replace(Gaze.cat_clips(gazes).to("cpu"), source=source)
         kept = torch.cat(frames) if frames else None
         return GazedClips(gaze, torch.cat(pixels), tiled, kept)
@@ -280,5 +293,10 @@ class _Gazer:
         ids = (frame * vocabulary + gaze.ids).sort().values % vocabulary
         return replace(gaze, ids=ids, ordered=False).to(self.device)
 
-    def _normalise(self, clip: Clips) -> Float[Tensor, "one T 3 S S"]:
-        return self.settings.statistics.normalise(clip.frames.to(self.device).float() / 255)
+    def _cut(
+        self, clip: Clips, gaze: Gaze
+    ) -> tuple[Float[Tensor, "one T 3 S S"], Float[Tensor, "n 3 p p"]]:
+        """The frames of one clip, normalised, and the pixels of its patches."""
+        frames = self.settings.statistics.normalise(clip.frames.to(self.device).float() / 255)
+        patches = gazed_patches(frames[0], gaze.ids, gaze.frame_of_patch, gaze.pyramid)
+        return frames.cpu() if self.settings.keep_frames else frames, patches.cpu()

@@ -74,8 +74,29 @@ def test_a_path_frames_and_images_are_the_same_video(processor, tmp_path):
         assert len(processor(text="<vila/video>", videos=given)["gazed_videos"]) == 1
 
 
+def test_what_the_prompts_cost(processor, tmp_path):
+    path = make_video(tmp_path / "video.mp4", num_frames=8, width=112, height=56)
+    texts = ["<vila/video> word1", "word2", "<vila/video> <vila/video>"]
+    inputs = processor(text=texts, videos=[path, make_frames(), path])
+    report, videos = inputs.report, inputs["gazed_videos"]
+    assert report.tokens == tuple(inputs["attention_mask"].sum(1).tolist())
+    everything = processor(text=texts, videos=[path, make_frames(), path], ratio=None)
+    assert report.dense_tokens == everything.report.tokens == everything.report.dense_tokens
+    assert everything.report.ratio == 1
+    assert [visual.kept_units for visual in report.visuals] == [v.num_tokens(9) for v in videos]
+    assert (report.visuals[0].width, report.visuals[0].height) == (112, 56)
+    assert report.visuals[0].num_frames == 4
+    seconds = report.seconds
+    assert min(seconds.decode, seconds.resize, seconds.select, seconds.cut, seconds.write) > 0
+    assert "tokens" in str(report)
+    assert [gaze.num_patches for gaze in inputs.gazes] == [v.gaze.num_patches for v in videos]
+    assert inputs.gazes[0].source.path == str(path)
+    assert inputs.to("cpu").report is report
+
+
 def test_text_alone(processor):
     inputs = processor(text="word1 word2")
+    assert inputs.report.tokens == inputs.report.dense_tokens == (2,)
     assert set(inputs) == {"input_ids", "attention_mask"}
     assert inputs["input_ids"].shape == (1, 2)
 
