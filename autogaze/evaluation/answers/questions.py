@@ -98,7 +98,7 @@ def load_questions(data: str | Path, videos: str | Path | None = None) -> Questi
     ]
     if not rows:
         raise EvaluationError(f"{path}: holds no questions")
-    finder = _VideoFinder(root)
+    finder = VideoFinder(root)
     questions: dict[str, Question] = {}
     for number, (where, row) in enumerate(rows, 1):
         question = _question(row, number, where, finder)
@@ -206,7 +206,7 @@ def _read_csv(file: Path) -> tuple[list[Row], Sequence[str]]:
     return list(reader), list(reader.fieldnames or ())
 
 
-def _question(row: Row, number: int, where: str, finder: "_VideoFinder") -> Question:
+def _question(row: Row, number: int, where: str, finder: "VideoFinder") -> Question:
     """The question of a row.
 
     Args:
@@ -247,7 +247,7 @@ def _id(value: Any, number: int, where: str) -> str:
     )
 
 
-class _VideoFinder:
+class VideoFinder:
     """Finds the videos of a set below a folder, whose files are listed once and only if needed."""
 
     def __init__(self, root: Path) -> None:
