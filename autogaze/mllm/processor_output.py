@@ -137,3 +137,10 @@ class GazedInputs(BatchFeature):
         given = (*args, kwargs.get("dtype"))
         dtype = next((value for value in given if isinstance(value, torch.dtype)), None)
         return GazedInputs(prompt.to(like.device, dtype), self.report, self.gazes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "report": self.report, "gazes": self.gazes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.report, self.gazes = state["report"], state["gazes"]

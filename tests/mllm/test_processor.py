@@ -1,5 +1,7 @@
 """GazedProcessor: prompts of files and frames, beside dense prompts written by hand."""
 
+import pickle
+
 import pytest
 import torch
 import transformers
@@ -238,6 +240,7 @@ def test_moving_to_a_precision(files, folder):
     assert moved["gazed"].visuals[0].pixels.dtype == torch.bfloat16
     assert inputs.to(device="cpu")["gazed"].visuals[0].pixels.dtype == torch.float32
     assert moved.report is inputs.report
+    assert pickle.loads(pickle.dumps(inputs)).report == inputs.report
 
 
 def test_saved_and_loaded_again(files, folder, tmp_path):
