@@ -145,6 +145,10 @@ class AnswersReport:
             notes.append(
                 f"Missing videos ({len(missing)}), whose questions are left out: {', '.join(missing)}."
             )
+        most = max(row.answered for row in self.rows)
+        if behind := [row for row in self.rows if row.answered < most]:
+            named = ", ".join(f"{row.condition.name} {row.answered}" for row in behind)
+            notes.append(f"Answered are {most} questions, but under {named}; run these on.")
         for name, failures in self.failures.items():
             causes = "; ".join(f"{f.question.id}: {f.cause}" for f in failures)
             if causes:

@@ -115,6 +115,7 @@ def test_only_questions_answered_under_all_conditions_are_compared(questions) ->
     assert found.num_videos == 4
     notes = "\n".join(found.notes)
     assert "26 more" in notes
+    assert "36 questions, but under greedy 10 % 10;" in notes
     assert f"{ids[10]}: too long" in notes
     assert "4 videos" in notes  # too few for intervals
     assert make_report(questions, {}, [dense, Run(GREEDY, {})]) is None
