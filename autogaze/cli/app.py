@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from autogaze import __version__
+from autogaze.cli.answer import AnswerCommand
 from autogaze.cli.bench import BenchEncode, BenchFidelity, BenchSelect
 from autogaze.cli.bench_quality import BenchQuality
 from autogaze.cli.calibrate import CalibrateCommand
@@ -51,6 +52,7 @@ add_command(app, GazeCommand, "gaze")
 add_command(app, SelectorsCommand, "selectors")
 add_command(app, InfoCommand, "info")
 add_command(app, MeasureCommand, "measure")
+add_command(app, AnswerCommand, "answer")
 add_command(app, MeasureCommand, "judge", renamed_to="measure")
 add_command(app, LabelCommand, "label")
 add_command(app, CalibrateCommand, "calibrate")

@@ -1,0 +1,206 @@
+"""`autogaze answer`: a multimodal LLM answers a question about a video, gazed, dense, or both."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autogaze.checks import is_number, whole
+from autogaze.cli.command import Command, Device, PrintJson
+from autogaze.cli.report import figures_table, print_json, results_console
+from autogaze.errors import AutoGazeError, OutputError
+from autogaze.utils.files import all_or_none, check_output
+
+if TYPE_CHECKING:  # heavy, so imported where the work begins
+    from autogaze.gaze import Gaze
+    from autogaze.mllm.answering import VideoAnswer, VideoMLLM, Viewing
+
+what_option = partial(typer.Option, rich_help_panel="What the model sees")
+
+STAGES = ("decode", "select", "encode", "prefill", "generate")
+
+
+@dataclass(frozen=True)
+class AnswerCommand(Command):
+    """Ask a multimodal LLM about a video, of which it sees what a selector chose."""
+
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="Anything that ffmpeg decodes.")]
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to answer.")]
+    model: Annotated[
+        str, typer.Option(metavar="FOLDER|HUB-ID", help="Of a multimodal LLM; see docs/mllm.md.")
+    ]
+    selector: Annotated[
+        str | None,
+        what_option(
+            metavar="NAME|FOLDER|HUB-ID",
+            help="A name from `autogaze selectors`, or weights.",
+            show_default="greedy; NVILA: its own",
+        ),
+    ] = None
+    ratio: Annotated[
+        float | None,
+        what_option(help="Keep at most this share of every tubelet's units, in (0, 1]."),
+    ] = None
+    loss: Annotated[
+        float | None,
+        what_option(help="Choose units of a frame until its loss is at most this."),
+    ] = None
+    max_vision_tokens: Annotated[
+        int | None, what_option(help="Keep at most so many units of the whole video.")
+    ] = None
+    frames: Annotated[
+        int | None,
+        what_option(help="Frames at even distances.", show_default="what the model's files say"),
+    ] = None
+    units: Annotated[
+        str, what_option(metavar="MAPPING", help="How patches become units: finest, scales, union.")
+    ] = "finest"
+    seed: Annotated[int | None, what_option(help="Seed of random choices.")] = None
+    dense: Annotated[bool, what_option("--dense", help="See everything: the untouched model.")] = (
+        False
+    )
+    compare: Annotated[
+        bool, what_option("--compare", help="Answer twice, gazed and dense, and compare the costs.")
+    ] = False
+    max_new_tokens: Annotated[int, typer.Option(help="The most tokens of the answer.")] = 128
+    overlay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A video (.mp4) of the frames seen, what was kept outlined."
+        ),
+    ] = None
+    device: Device = "cpu"
+    dtype: Annotated[
+        str, typer.Option(help="Of the model: auto (as it was saved), float32 or bfloat16.")
+    ] = "auto"
+    json: PrintJson = False
+
+    def __post_init__(self) -> None:
+        budgets = [b for b in (self.ratio, self.loss, self.max_vision_tokens) if b is not None]
+        if self.dense and (budgets or self.selector is not None or self.compare or self.overlay):
+            raise AutoGazeError(
+                "--dense sees everything: leave out --selector, --ratio, --loss, "
+                "--max-vision-tokens, --overlay and --compare"
+            )
+        if self.ratio is not None and not (is_number(self.ratio) and 0 < self.ratio <= 1):
+            raise AutoGazeError(f"--ratio must be in (0, 1], got {self.ratio}")
+        for name in ("max_vision_tokens", "frames", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and (whole(value) or 0) < 1:
+                option = "--" + name.replace("_", "-")
+                raise AutoGazeError(f"{option} must be a whole number of at least 1, got {value}")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise AutoGazeError(f"--dtype must be auto, float32 or bfloat16, got {self.dtype!r}")
+        if not self.question.strip():
+            raise AutoGazeError("the question is empty")
+        if self.overlay is not None:
+            check_output(self.overlay, ".mp4", "--overlay")
+            if os.path.realpath(self.overlay) == os.path.realpath(self.video):
+                raise OutputError(
+                    f"--overlay {self.overlay}: is the video itself, choose another file"
+                )
+
+    def run(self) -> None:
+        from autogaze.mllm.answering import VideoMLLM
+        from autogaze.utils.device import DeviceOptions
+
+        precision = "float32" if self.dtype == "auto" else self.dtype
+        place = DeviceOptions.parse(self.device, precision)
+        dtype = "auto" if self.dtype == "auto" else place.dtype
+        model = VideoMLLM.load(self.model, device=str(place.device), dtype=dtype)
+        answers = {name: self._ask(model, name, viewing) for name, viewing in self._viewings()}
+        if self.overlay is not None:
+            gaze = answers["gazed"].gaze
+            if gaze is None:
+                raise AutoGazeError(
+                    "--overlay: everything was kept, so there is nothing to outline"
+                )
+            write_overlay(self.video, gaze, self.overlay)
+        if self.json:
+            print_json({name: as_json(answer) for name, answer in answers.items()})
+        else:
+            results_console().print(costs_table(answers))
+
+    def _viewings(self) -> Iterator[tuple[str, "Viewing"]]:
+        """What is seen, by name."""
+        from autogaze.mllm.answering import Viewing
+
+        if not self.dense:
+            budgets = self.ratio, self.loss, self.max_vision_tokens
+            yield "gazed", Viewing(self.selector, *budgets, self.frames, self.units)
+        if self.dense or self.compare:
+            yield "dense", Viewing(num_frames=self.frames, dense=True)
+
+    def _ask(self, model: "VideoMLLM", name: str, viewing: "Viewing") -> "VideoAnswer":
+        """The answer, streamed unless JSON is printed."""
+        import torch
+        from transformers import TextStreamer
+
+        streamer = None
+        if not self.json:
+            if self.compare:
+                results_console().print(f"[bold]{name}[/bold]")
+            streamer = TextStreamer(
+                model.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
+            )
+        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        return model.ask(
+            self.video,
+            self.question,
+            viewing,
+            max_new_tokens=self.max_new_tokens,
+            streamer=streamer,
+            generator=generator,
+        )
+
+
+def write_overlay(video: str, gaze: "Gaze", path: Path) -> None:
+    """The frames that were seen, with the chosen patches outlined and the rest dimmed."""
+    from autogaze.pipeline import GazedVideo
+    from autogaze.rendering import OverlayVideo
+
+    shown = GazedVideo(video, gaze)
+    times = () if gaze.source is None else gaze.source.timestamps
+    lasts = times[-1] - times[0] if len(times) > 1 else 0.0
+    rate = (len(times) - 1) / lasts if lasts else 1.0
+    with all_or_none(), OverlayVideo(path, rate) as rendering:
+        for chunk in shown:
+            rendering.add(chunk)
+
+
+def as_json(answer: "VideoAnswer") -> dict[str, Any]:
+    """An answer and its costs; seconds by stage."""
+    fields = (
+        "text",
+        "num_tokens",
+        "prompt_tokens",
+        "dense_prompt_tokens",
+        "kept_units",
+        "dense_units",
+    )
+    return {
+        **{name: getattr(answer, name) for name in fields},
+        "ratio": answer.ratio,
+        "seconds": {**dataclasses.asdict(answer.seconds), "total": answer.seconds.total},
+    }
+
+
+def costs_table(answers: dict[str, "VideoAnswer"]) -> Any:
+    """Tokens and seconds by stage, a row per answer."""
+    table = figures_table("", "units kept", "share", "prompt tokens", *STAGES, "total s")
+    for name, answer in answers.items():
+        seconds = [f"{getattr(answer.seconds, stage):.2f}" for stage in STAGES]
+        table.add_row(
+            name,
+            f"{answer.kept_units:,} of {answer.dense_units:,}",
+            f"{answer.ratio:.1%}",
+            f"{answer.prompt_tokens:,} of {answer.dense_prompt_tokens:,}",
+            *seconds,
+            f"{answer.seconds.total:.2f}",
+        )
+    return table

@@ -1,0 +1,361 @@
+"""Asking a multimodal LLM about a video: model and processor together, tokens and seconds by stage."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autogaze.errors import MLLMError
+from autogaze.gaze import Gaze
+from autogaze.mllm.gazed import gazed_mllm
+from autogaze.mllm.processor import GazedProcessor
+from autogaze.mllm.registry import adapter_of
+from autogaze.selectors.base import Selector
+
+NVILA = ("autogaze_mllm", "nvila")
+"""`model_type` of NVILA-HD-Video, whose processor gazes by itself."""
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """What is seen of a video.
+
+    Args:
+        selector: a `Selector`, or what `autogaze.load` takes; None: the processor's own.
+        ratio: cap on the kept share, in (0, 1].
+        loss: stopping threshold, in units of the selector's metric.
+        max_vision_tokens: the most tokens of the video in the prompt.
+        num_frames: frames at even distances; None: what the checkpoint says.
+        units: how patches become units, see `GazedProcessor`.
+        dense: everything is seen, as by the untouched model; budgets do not count.
+    """
+
+    selector: Selector | str | Path | None = None
+    ratio: float | None = None
+    loss: float | None = None
+    max_vision_tokens: int | None = None
+    num_frames: int | None = None
+    units: str = "finest"
+    dense: bool = False
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall-clock seconds of an answer by stage.
+
+    Args:
+        decode: reading frames and making them as large as the model takes them.
+        select: choosing units, and cutting them.
+        encode: the vision encoder.
+        prefill: the LLM on the prompt.
+        generate: the LLM on the answer.
+    """
+
+    decode: float
+    select: float
+    encode: float
+    prefill: float
+    generate: float
+
+    @property
+    def total(self) -> float:
+        return self.decode + self.select + self.encode + self.prefill + self.generate
+
+
+@dataclass(frozen=True, eq=False)
+class VideoAnswer:
+    """An answer and what it cost.
+
+    Args:
+        text: the new tokens as text.
+        num_tokens: how many those are.
+        prompt_tokens: tokens of the LLM's input.
+        dense_prompt_tokens: those it would have if everything were kept.
+        kept_units, dense_units: units of the video kept, and in all; for NVILA patches.
+        seconds: by stage.
+        gaze: what was chosen of the video; None if everything was kept.
+    """
+
+    text: str
+    num_tokens: int
+    prompt_tokens: int
+    dense_prompt_tokens: int
+    kept_units: int
+    dense_units: int
+    seconds: Seconds
+    gaze: Gaze | None
+
+    @property
+    def ratio(self) -> float:
+        """Kept units as a share of all."""
+        return self.kept_units / self.dense_units
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """Arguments of `generate`, and an answer's costs so far."""
+
+    inputs: Any
+    prompt_tokens: int
+    dense_prompt_tokens: int
+    kept_units: int
+    dense_units: int
+    decode: float
+    select: float
+    gaze: Gaze | None
+
+
+class VideoMLLM:
+    """A multimodal LLM that answers questions about videos.
+
+        model = VideoMLLM.load("Qwen/Qwen3-VL-2B-Instruct", device="cuda")
+        model.ask("video.mp4", "What happens?", Viewing(ratio=0.1)).text
+
+    Args:
+        model: a gazed model (`autogaze.gazed_mllm`), or NVILA-HD-Video.
+        processor: its `GazedProcessor`, or NVILA's own.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model, self.processor = model, processor
+        self._is_nvila = model.config.model_type in NVILA
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | str = "auto",
+        **options: Any,
+    ) -> "VideoMLLM":
+        """Load model and processor of a folder or hub id.
+
+        Args:
+            name: folder or hub id of a family in `autogaze.list_mllms()`, or of NVILA-HD-Video.
+            device: where the model runs.
+            dtype: of its weights; "auto": as they were saved.
+            options: transformers' (`revision`, `token`, `local_files_only`).
+
+        Raises:
+            MLLMError: no such model, no adapter for its family, or no processor.
+        """
+        import autogaze.mllm.nvila as nvila  # registers its model type
+
+        config = _read_config(name, options)
+        if config.model_type in NVILA:
+            model = nvila.AutoGazeMLLM.from_pretrained(name, dtype=dtype, **options)
+            return cls(
+                model.to(device).eval(),
+                nvila.AutoGazeMLLMProcessor.from_pretrained(name, **options),
+            )
+        processor = GazedProcessor.from_pretrained(name, **options)
+        model = gazed_mllm(name, dtype=dtype, **options)
+        return cls(model.to(device).eval(), processor)
+
+    def ask(
+        self,
+        video: Any,
+        question: str,
+        viewing: Viewing | None = None,
+        *,
+        max_new_tokens: int = 64,
+        streamer: Any = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> VideoAnswer:
+        """Answer a question about one video; greedily, unless `options` say otherwise.
+
+        The prompt is the chat template's with video and question as the two parts of the user's
+        message; for NVILA the video, a blank line and the question.
+
+        Args:
+            video: a path, or decoded frames.
+            question: as it is.
+            viewing: what is seen; by default the processor's own settings.
+            max_new_tokens: the most tokens of the answer.
+            streamer: of transformers, gets the tokens as they come.
+            generator: source of randomness of the selector.
+            options: of transformers' `generate`.
+
+        Raises:
+            MLLMError, VideoError, SelectorError: see `GazedProcessor` and `GazedMLLM`.
+        """
+        prepare = self._prepare_nvila if self._is_nvila else self._prepare
+        prepared = prepare(video, question, viewing, generator)
+        clock = _StageClock(self.model.device)
+        with clock.watching(self._text_model):
+            ids = self.model.generate(
+                **prepared.inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=options.pop("do_sample", False),
+                streamer=streamer,
+                **options,
+            )
+            clock.stop()
+        new = ids[0, prepared.inputs["input_ids"].shape[1] :]
+        return VideoAnswer(
+            text=self.processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
+            num_tokens=len(new),
+            prompt_tokens=prepared.prompt_tokens,
+            dense_prompt_tokens=prepared.dense_prompt_tokens,
+            kept_units=prepared.kept_units,
+            dense_units=prepared.dense_units,
+            seconds=Seconds(prepared.decode, prepared.select, *clock.stages),
+            gaze=prepared.gaze,
+        )
+
+    @property
+    def _text_model(self) -> nn.Module:
+        return self.model.llm if self._is_nvila else adapter_of(self.model).text_model
+
+    def _prepare(
+        self, video: Any, question: str, viewing: Viewing | None, generator: Any
+    ) -> _Prepared:
+        """The prompt of a `GazedProcessor`."""
+        processor: GazedProcessor = self.processor
+        options: dict[str, Any] = {"generator": generator}
+        if viewing is not None:
+            if viewing.dense:
+                options |= {"selector": None, "ratio": None, "loss": None}
+                options["max_vision_tokens"] = None
+            else:
+                if viewing.selector is not None:
+                    options["selector"] = viewing.selector
+                options |= {
+                    "ratio": viewing.ratio,
+                    "loss": viewing.loss,
+                    "max_vision_tokens": viewing.max_vision_tokens,
+                    "units": viewing.units,
+                }
+            if viewing.num_frames is not None:
+                options["num_frames"] = viewing.num_frames
+        if processor.chat_template is None:
+            raise MLLMError(
+                "the checkpoint has no chat template, by which a question is asked; put one beside it "
+                "(chat_template.jinja), or write the prompt and call model and processor yourself"
+            )
+        parts = [{"type": "video", "video": video}, {"type": "text", "text": question}]
+        inputs = processor.apply_chat_template(
+            [{"role": "user", "content": parts}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            **options,
+        )
+        report, seconds = inputs.report, inputs.report.seconds
+        (visual,) = report.visuals
+        return _Prepared(
+            inputs.to(self.model.device),
+            prompt_tokens=report.tokens[0],
+            dense_prompt_tokens=report.dense_tokens[0],
+            kept_units=visual.kept_units,
+            dense_units=visual.dense_units,
+            decode=seconds.decode + seconds.resize,
+            select=seconds.select + seconds.cut + seconds.write,
+            gaze=inputs.gazes[0],
+        )
+
+    def _prepare_nvila(
+        self, video: Any, question: str, viewing: Viewing | None, generator: Any
+    ) -> _Prepared:
+        """The prompt of NVILA's own processor; decoding is not told apart from selecting."""
+        options: dict[str, Any] = {}
+        if viewing is not None:
+            if viewing.max_vision_tokens is not None:
+                raise MLLMError(
+                    "NVILA-HD-Video takes a ratio or a loss; a number of vision tokens is for the "
+                    "families of autogaze.list_mllms()"
+                )
+            if viewing.dense:
+                options |= {"ratio": None, "loss": None, "gazing_ratio_thumbnail": None}
+                options["task_loss_requirement_thumbnail"] = None
+            elif viewing.ratio is not None or viewing.loss is not None:
+                options |= {"ratio": viewing.ratio, "loss": viewing.loss}
+            if viewing.num_frames is not None:
+                options["num_video_frames"] = viewing.num_frames
+                options["num_video_frames_thumbnail"] = min(
+                    viewing.num_frames, self.processor.num_video_frames_thumbnail
+                )
+            options["selector"] = None if viewing.dense else viewing.selector
+        began = time.perf_counter()
+        inputs = self.processor(
+            text=self.processor.prompt(question), videos=[video], generator=generator, **options
+        )
+        seconds = time.perf_counter() - began
+        (gazed,) = inputs["gazed_videos"]
+        shuffle = self.processor.mm_projector_shuffle_num
+        tokens = inputs["input_ids"].shape[1]
+        dense_units = dense_tokens = 0
+        for part in gazed.parts:
+            gaze, vocabulary = part.gaze, part.gaze.pyramid.num_patches
+            dense_units += gaze.lengths.numel() * vocabulary
+            frames = part.lengths.shape[1]
+            clips = part.lengths.shape[0]
+            dense_tokens += frames * -(-clips * vocabulary // shuffle)
+        return _Prepared(
+            inputs,
+            prompt_tokens=tokens,
+            dense_prompt_tokens=tokens - gazed.num_tokens(shuffle) + dense_tokens,
+            kept_units=gazed.num_patches,
+            dense_units=dense_units,
+            decode=0.0,
+            select=seconds,
+            gaze=None if gazed.num_patches == dense_units else gazed.gaze,
+        )
+
+
+class _StageClock:
+    """When the text model is called first, when it returns, and when all is done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.marks: list[float] = []
+
+    @contextmanager
+    def watching(self, text_model: nn.Module) -> Iterator[None]:
+        """Mark the first call of the text model."""
+        self._mark()
+        handles = [
+            text_model.register_forward_pre_hook(lambda *_: self._mark(before=2)),
+            text_model.register_forward_hook(lambda *_: self._mark(before=3)),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def stop(self) -> None:
+        """Mark the end."""
+        self._mark()
+
+    @property
+    def stages(self) -> tuple[float, float, float]:
+        """Seconds until the text model was called, of its first call, and after."""
+        start, called, returned, end = self.marks
+        return called - start, returned - called, end - returned
+
+    def _mark(self, before: int = 4) -> None:
+        if len(self.marks) >= before:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.marks.append(time.perf_counter())
+
+
+def _read_config(name: str | Path, options: dict[str, Any]) -> Any:
+    """The configuration of a checkpoint."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise MLLMError(
+            f"{name}: no folder or hub id of a model that transformers knows ({error})"
+        ) from error

@@ -1,0 +1,129 @@
+"""Asking a model about a video: answers, tokens, stages."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from autogaze.errors import MLLMError, VideoError
+from autogaze.mllm.answering import VideoMLLM, Viewing
+from tests.clips import make_video
+from tests.mllm import tiny
+from tests.mllm.nvila import tiny as tiny_nvila
+from tests.mllm.tiny_processor import checkpoint
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return make_video(tmp_path_factory.mktemp("video") / "clip.mp4", 8, 64, 48, fps=4)
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("qwen")
+    tiny.qwen3_vl().save_pretrained(folder)
+    return checkpoint(folder, "qwen3_vl")
+
+
+@pytest.fixture(scope="module")
+def nvila(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nvila")
+    processor = tiny_nvila.make_processor()
+    processor.save_pretrained(folder)
+    tiny_nvila.make_model(video_token_id=processor.video_token_id).save_pretrained(folder)
+    return folder
+
+
+def test_a_gazed_answer_costs_what_was_kept(qwen, video):
+    model = VideoMLLM.load(qwen)
+    dense = model.ask(video, "What moves?", Viewing(dense=True, num_frames=6), max_new_tokens=4)
+    gazed = model.ask(video, "What moves?", Viewing("greedy", 0.25, num_frames=6), max_new_tokens=4)
+    assert (dense.ratio, dense.gaze, dense.num_tokens) == (1.0, None, 4)
+    assert dense.prompt_tokens == dense.dense_prompt_tokens == gazed.dense_prompt_tokens
+    tubelets, units = 3, dense.dense_units // 3
+    assert gazed.kept_units == tubelets * (units // 4)
+    assert gazed.prompt_tokens == dense.prompt_tokens - dense.dense_units + gazed.kept_units
+    assert gazed.gaze is not None
+    assert gazed.gaze.num_frames == 6
+    for answer in (dense, gazed):
+        seconds = dataclasses.asdict(answer.seconds)
+        assert all(seconds[stage] > 0 for stage in ("decode", "encode", "prefill", "generate"))
+        assert answer.seconds.total == pytest.approx(sum(seconds.values()))
+
+
+def test_the_answer_is_that_of_model_and_processor(qwen, video):
+    model = VideoMLLM.load(qwen)
+    answer = model.ask(video, "What moves?", Viewing("centre", 0.5, num_frames=4), max_new_tokens=5)
+    parts = [{"type": "video", "video": video}, {"type": "text", "text": "What moves?"}]
+    inputs = model.processor.apply_chat_template(
+        [{"role": "user", "content": parts}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        selector="centre",
+        ratio=0.5,
+        num_frames=4,
+    )
+    ids = model.model.generate(**inputs, max_new_tokens=5)
+    new = ids[0, inputs["input_ids"].shape[1] :]
+    assert answer.text == model.processor.decode(new, skip_special_tokens=True).strip()
+    assert answer.prompt_tokens == inputs["input_ids"].shape[1]
+
+
+def test_a_number_of_tokens_is_kept(qwen, video):
+    answer = VideoMLLM.load(qwen).ask(
+        video, "What?", Viewing("greedy", max_vision_tokens=7, num_frames=6), max_new_tokens=1
+    )
+    assert 1 <= answer.kept_units <= 7
+
+
+def test_random_choices_follow_their_generator(qwen, video):
+    model, viewing = VideoMLLM.load(qwen), Viewing("random", 0.25, num_frames=4)
+
+    def ids(seed):
+        generator = torch.Generator().manual_seed(seed)
+        answer = model.ask(video, "What?", viewing, max_new_tokens=1, generator=generator)
+        return answer.gaze.ids
+
+    assert torch.equal(ids(1), ids(1))
+    assert not torch.equal(ids(1), ids(2))
+
+
+def test_nvila_answers(nvila, video):
+    model = VideoMLLM.load(nvila)
+    dense = model.ask(video, "word1 word2", Viewing(dense=True), max_new_tokens=3)
+    gazed = model.ask(video, "word1 word2", Viewing(ratio=0.2), max_new_tokens=3)
+    own = model.ask(video, "word1 word2", max_new_tokens=3)
+    assert dense.ratio == 1.0
+    assert dense.prompt_tokens == dense.dense_prompt_tokens == gazed.dense_prompt_tokens
+    assert gazed.kept_units < own.kept_units < dense.kept_units
+    assert gazed.prompt_tokens < own.prompt_tokens < dense.prompt_tokens
+    assert (dense.num_tokens, dense.gaze is None, gazed.gaze is None) == (3, True, False)
+    with pytest.raises(MLLMError, match="NVILA-HD-Video takes a ratio or a loss"):
+        model.ask(video, "word1", Viewing(max_vision_tokens=3))
+
+
+class TestRefusals:
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        with pytest.raises(MLLMError, match="nowhere"):
+            VideoMLLM.load(tmp_path / "nowhere")
+
+    def test_a_model_without_a_processor(self, tmp_path):
+        tiny.qwen3_vl().save_pretrained(tmp_path)
+        with pytest.raises(MLLMError, match=str(tmp_path)):
+            VideoMLLM.load(tmp_path)
+
+    def test_a_family_without_an_adapter(self, tmp_path):
+        (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+        with pytest.raises(MLLMError, match="bert"):
+            VideoMLLM.load(tmp_path)
+
+    def test_a_checkpoint_without_a_template(self, qwen, video):
+        model = VideoMLLM.load(qwen)
+        model.processor.stock = dataclasses.replace(model.processor.stock, chat_template=None)
+        with pytest.raises(MLLMError, match="no chat template"):
+            model.ask(video, "What?")
+
+    def test_a_video_that_is_not_there(self, qwen, tmp_path):
+        with pytest.raises(VideoError, match=r"no\.mp4"):
+            VideoMLLM.load(qwen).ask(tmp_path / "no.mp4", "What?")
