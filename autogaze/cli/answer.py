@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -58,7 +58,7 @@ class AnswerCommand(Command):
         what_option(help="Frames at even distances.", show_default="what the model's files say"),
     ] = None
     units: Annotated[
-        str, what_option(metavar="MAPPING", help="How patches become units: finest, scales, union.")
+        Literal["finest", "scales", "union"], what_option(help="How patches become units.")
     ] = "finest"
     seed: Annotated[int | None, what_option(help="Seed of random choices.")] = None
     dense: Annotated[bool, what_option("--dense", help="See everything: the untouched model.")] = (

@@ -14,7 +14,8 @@ from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.gazed import gazed_mllm
 from autogaze.mllm.processor import GazedProcessor
-from autogaze.mllm.registry import adapter_of
+from autogaze.mllm.ranking import Mapping
+from autogaze.mllm.registry import adapter_class, adapter_of
 from autogaze.selectors.base import Selector
 
 NVILA = ("autogaze_mllm", "nvila")
@@ -40,7 +41,7 @@ class Viewing:
     loss: float | None = None
     max_vision_tokens: int | None = None
     num_frames: int | None = None
-    units: str = "finest"
+    units: Mapping = "finest"
     dense: bool = False
 
 
@@ -154,6 +155,7 @@ class VideoMLLM:
                 model.to(device).eval(),
                 nvila.AutoGazeMLLMProcessor.from_pretrained(name, **options),
             )
+        adapter_class(config)  # refuses a family without one, before weights are read
         processor = GazedProcessor.from_pretrained(name, **options)
         model = gazed_mllm(name, dtype=dtype, **options)
         return cls(model.to(device).eval(), processor)

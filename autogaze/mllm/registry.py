@@ -80,14 +80,23 @@ def adapter_of(model: nn.Module) -> MLLMAdapter:
     Raises:
         MLLMError: there is none; the message lists those there are.
     """
-    model_type: Any = getattr(getattr(model, "config", None), "model_type", None)
+    return adapter_class(getattr(model, "config", None))(model)
+
+
+def adapter_class(config: Any) -> type[MLLMAdapter]:
+    """The class of the adapter of models of this configuration.
+
+    Raises:
+        MLLMError: there is none; the message lists those there are.
+    """
+    model_type: Any = getattr(config, "model_type", None)
     if model_type not in _ADAPTERS:
         raise MLLMError(
-            f"no adapter for multimodal LLMs of type {model_type!r} ({type(model).__name__}); "
-            f"there are adapters for {', '.join(sorted(_ADAPTERS))}. Adding one takes one file: "
-            "autogaze.register_mllm, see docs/mllm.md"
+            f"no adapter for multimodal LLMs of type {model_type!r}; there are adapters for "
+            f"{', '.join(sorted(_ADAPTERS))}. Adding one takes one file: autogaze.register_mllm, "
+            "see docs/mllm.md"
         )
-    return _resolved(_ADAPTERS[model_type][1])(model)  # type: ignore[no-any-return]
+    return _resolved(_ADAPTERS[model_type][1])  # type: ignore[no-any-return]
 
 
 def processor_adapter_of(stock: StockProcessor) -> ProcessorAdapter:

@@ -19,8 +19,9 @@ def video(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("qwen")
-    tiny.qwen3_vl().save_pretrained(folder)
-    return checkpoint(folder, "qwen3_vl")
+    checkpoint(folder, "qwen3_vl")
+    tiny.qwen3_vl().save_pretrained(folder)  # its config.json is the model's
+    return folder
 
 
 def ask(video, model, *words):

@@ -320,7 +320,7 @@ def test_a_second_thread_is_refused(model, inputs):
 
 class TestRefusals:
     def test_a_family_without_an_adapter(self):
-        with pytest.raises(MLLMError, match=r"'Linear'|Linear.*qwen3_vl.*register_mllm"):
+        with pytest.raises(MLLMError, match=r"None.*qwen3_vl.*register_mllm"):
             autogaze.gazed_mllm(torch.nn.Linear(2, 2))
 
     def test_options_beside_a_model(self, model):
