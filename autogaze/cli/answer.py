@@ -18,7 +18,8 @@ from autogaze.utils.files import all_or_none, check_output
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.gaze import Gaze
-    from autogaze.mllm.answering import VideoAnswer, VideoMLLM, Viewing
+    from autogaze.mllm.answering import VideoAnswer, VideoMLLM
+    from autogaze.mllm.viewing import Viewing
 
 what_option = partial(typer.Option, rich_help_panel="What the model sees")
 
@@ -128,7 +129,7 @@ class AnswerCommand(Command):
 
     def _viewings(self) -> Iterator[tuple[str, "Viewing"]]:
         """What is seen, by name."""
-        from autogaze.mllm.answering import Viewing
+        from autogaze.mllm.viewing import Viewing
 
         if not self.dense:
             budgets = self.ratio, self.loss, self.max_vision_tokens

@@ -14,35 +14,11 @@ from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.gazed import gazed_mllm
 from autogaze.mllm.processor import GazedProcessor
-from autogaze.mllm.ranking import Mapping
 from autogaze.mllm.registry import adapter_class, adapter_of
-from autogaze.selectors.base import Selector
+from autogaze.mllm.viewing import Viewing, options_of, options_of_nvila
 
 NVILA = ("autogaze_mllm", "nvila")
 """`model_type` of NVILA-HD-Video, whose processor gazes by itself."""
-
-
-@dataclass(frozen=True)
-class Viewing:
-    """What is seen of a video.
-
-    Args:
-        selector: a `Selector`, or what `autogaze.load` takes; None: the processor's own.
-        ratio: cap on the kept share, in (0, 1].
-        loss: stopping threshold, in units of the selector's metric.
-        max_vision_tokens: the most tokens of the video in the prompt.
-        num_frames: frames at even distances; None: what the checkpoint says.
-        units: how patches become units, see `GazedProcessor`.
-        dense: everything is seen, as by the untouched model; budgets do not count.
-    """
-
-    selector: Selector | str | Path | None = None
-    ratio: float | None = None
-    loss: float | None = None
-    max_vision_tokens: int | None = None
-    num_frames: int | None = None
-    units: Mapping = "finest"
-    dense: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +53,7 @@ class VideoAnswer:
         num_tokens: how many those are.
         prompt_tokens: tokens of the LLM's input.
         dense_prompt_tokens: those it would have if everything were kept.
-        kept_units, dense_units: units of the video kept, and in all; for NVILA patches.
+        kept_units, dense_units: units of the video kept, and in all.
         seconds: by stage.
         gaze: what was chosen of the video; None if everything was kept.
     """
@@ -95,20 +71,6 @@ class VideoAnswer:
     def ratio(self) -> float:
         """Kept units as a share of all."""
         return self.kept_units / self.dense_units
-
-
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    """Arguments of `generate`, and an answer's costs so far."""
-
-    inputs: Any
-    prompt_tokens: int
-    dense_prompt_tokens: int
-    kept_units: int
-    dense_units: int
-    decode: float
-    select: float
-    gaze: Gaze | None
 
 
 class VideoMLLM:
@@ -188,127 +150,69 @@ class VideoMLLM:
         Raises:
             MLLMError, VideoError, SelectorError: see `GazedProcessor` and `GazedMLLM`.
         """
-        prepare = self._prepare_nvila if self._is_nvila else self._prepare
-        prepared = prepare(video, question, viewing, generator)
+        prepare = self._prepared_nvila if self._is_nvila else self._prepared
+        inputs = prepare(video, question, viewing, generator)
         clock = _StageClock(self.model.device)
         with clock.watching(self._text_model):
             ids = self.model.generate(
-                **prepared.inputs,
+                **inputs,
                 max_new_tokens=max_new_tokens,
                 do_sample=options.pop("do_sample", False),
                 streamer=streamer,
                 **options,
             )
             clock.stop()
-        new = ids[0, prepared.inputs["input_ids"].shape[1] :]
+        new = ids[0, inputs["input_ids"].shape[1] :]
+        report, spent = inputs.report, inputs.report.seconds
+        (visual,) = report.visuals
         return VideoAnswer(
             text=self.processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
             num_tokens=len(new),
-            prompt_tokens=prepared.prompt_tokens,
-            dense_prompt_tokens=prepared.dense_prompt_tokens,
-            kept_units=prepared.kept_units,
-            dense_units=prepared.dense_units,
-            seconds=Seconds(prepared.decode, prepared.select, *clock.stages),
-            gaze=prepared.gaze,
+            prompt_tokens=report.tokens[0],
+            dense_prompt_tokens=report.dense_tokens[0],
+            kept_units=visual.kept_units,
+            dense_units=visual.dense_units,
+            seconds=Seconds(
+                spent.decode + spent.resize,
+                spent.select + spent.cut + spent.write,
+                *clock.stages,
+            ),
+            gaze=None if visual.kept_units == visual.dense_units else inputs.gazes[0],
         )
 
     @property
     def _text_model(self) -> nn.Module:
         return self.model.llm if self._is_nvila else adapter_of(self.model).text_model
 
-    def _prepare(
-        self, video: Any, question: str, viewing: Viewing | None, generator: Any
-    ) -> _Prepared:
-        """The prompt of a `GazedProcessor`."""
+    def _prepared(self, video: Any, question: str, viewing: Viewing | None, generator: Any) -> Any:
+        """Arguments of `generate`, with a report."""
         processor: GazedProcessor = self.processor
-        options: dict[str, Any] = {"generator": generator}
-        if viewing is not None:
-            if viewing.dense:
-                options |= {"selector": None, "ratio": None, "loss": None}
-                options["max_vision_tokens"] = None
-            else:
-                if viewing.selector is not None:
-                    options["selector"] = viewing.selector
-                options |= {
-                    "ratio": viewing.ratio,
-                    "loss": viewing.loss,
-                    "max_vision_tokens": viewing.max_vision_tokens,
-                    "units": viewing.units,
-                }
-            if viewing.num_frames is not None:
-                options["num_frames"] = viewing.num_frames
         if processor.chat_template is None:
             raise MLLMError(
                 "the checkpoint has no chat template, by which a question is asked; put one beside it "
                 "(chat_template.jinja), or write the prompt and call model and processor yourself"
             )
+        options: dict[str, Any] = {"generator": generator}
+        if viewing is not None:
+            options |= options_of(viewing)
         parts = [{"type": "video", "video": video}, {"type": "text", "text": question}]
-        inputs = processor.apply_chat_template(
+        return processor.apply_chat_template(
             [{"role": "user", "content": parts}],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             **options,
-        )
-        report, seconds = inputs.report, inputs.report.seconds
-        (visual,) = report.visuals
-        return _Prepared(
-            inputs.to(self.model.device),
-            prompt_tokens=report.tokens[0],
-            dense_prompt_tokens=report.dense_tokens[0],
-            kept_units=visual.kept_units,
-            dense_units=visual.dense_units,
-            decode=seconds.decode + seconds.resize,
-            select=seconds.select + seconds.cut + seconds.write,
-            gaze=inputs.gazes[0],
-        )
+        ).to(self.model.device)
 
-    def _prepare_nvila(
+    def _prepared_nvila(
         self, video: Any, question: str, viewing: Viewing | None, generator: Any
-    ) -> _Prepared:
-        """The prompt of NVILA's own processor; decoding is not told apart from selecting."""
+    ) -> Any:
+        """The same by NVILA's own processor."""
         options: dict[str, Any] = {}
         if viewing is not None:
-            if viewing.max_vision_tokens is not None:
-                raise MLLMError(
-                    "NVILA-HD-Video takes a ratio or a loss; a number of vision tokens is for the "
-                    "families of autogaze.list_mllms()"
-                )
-            if viewing.dense:
-                options |= {"ratio": None, "loss": None, "gazing_ratio_thumbnail": None}
-                options["task_loss_requirement_thumbnail"] = None
-            elif viewing.ratio is not None or viewing.loss is not None:
-                options |= {"ratio": viewing.ratio, "loss": viewing.loss}
-            if viewing.num_frames is not None:
-                options["num_video_frames"] = viewing.num_frames
-                options["num_video_frames_thumbnail"] = min(
-                    viewing.num_frames, self.processor.num_video_frames_thumbnail
-                )
-            options["selector"] = None if viewing.dense else viewing.selector
-        began = time.perf_counter()
-        inputs = self.processor(
+            options = options_of_nvila(viewing, self.processor)
+        return self.processor(
             text=self.processor.prompt(question), videos=[video], generator=generator, **options
-        )
-        seconds = time.perf_counter() - began
-        (gazed,) = inputs["gazed_videos"]
-        shuffle = self.processor.mm_projector_shuffle_num
-        tokens = inputs["input_ids"].shape[1]
-        dense_units = dense_tokens = 0
-        for part in gazed.parts:
-            gaze, vocabulary = part.gaze, part.gaze.pyramid.num_patches
-            dense_units += gaze.lengths.numel() * vocabulary
-            frames = part.lengths.shape[1]
-            clips = part.lengths.shape[0]
-            dense_tokens += frames * -(-clips * vocabulary // shuffle)
-        return _Prepared(
-            inputs,
-            prompt_tokens=tokens,
-            dense_prompt_tokens=tokens - gazed.num_tokens(shuffle) + dense_tokens,
-            kept_units=gazed.num_patches,
-            dense_units=dense_units,
-            decode=0.0,
-            select=seconds,
-            gaze=None if gazed.num_patches == dense_units else gazed.gaze,
         )
 
 

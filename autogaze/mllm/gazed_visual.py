@@ -215,12 +215,12 @@ def _fields(metadata: Any) -> dict[str, Any]:
     return {name: getattr(metadata, name, None) for name in names}
 
 
-def load_gaze(gaze: Any) -> Gaze | KeptUnits:
-    """A gaze, kept units, or the gaze of a file."""
-    if isinstance(gaze, Gaze | KeptUnits):
+def load_gaze(gaze: Any) -> Any:
+    """A gaze, kept units or a rule as it is, or the gaze of a file."""
+    if isinstance(gaze, Gaze | KeptUnits) or callable(gaze):
         return gaze
     if isinstance(gaze, str | Path):
         return Gaze.load(gaze)
     raise MLLMError(
-        f"expected a Gaze, the path of a saved one, or KeptUnits, got {type(gaze).__name__}"
+        f"expected a Gaze, the path of a saved one, KeptUnits or a rule, got {type(gaze).__name__}"
     )

@@ -28,7 +28,7 @@ from autogaze.mllm.stock_processor import (
     of_processor,
     write_json,
 )
-from autogaze.mllm.unit_choice import choose_units
+from autogaze.mllm.unit_choice import UnitRule, choose_units
 from autogaze.mllm.units import KeptUnits
 from autogaze.selectors.base import Selector
 
@@ -151,7 +151,8 @@ class GazedProcessor:
             videos: files, or decoded 8-bit frames; likewise.
             options: those of the class, for this call, and:
                 gaze: for every video what was chosen before: a `Gaze`, the file of one, `KeptUnits`,
-                    or None to select. A gaze that knows its frames decides which are taken.
+                    a function of the video's `UnitGrid` that returns them, or None to select. A
+                    gaze that knows its frames decides which are taken.
                 do_sample_frames: False takes all frames.
                 video_metadata: for every video of decoded frames `fps`, and where they were
                     sampled from a longer one `frames_indices` and `total_num_frames`. Decoded
@@ -183,7 +184,7 @@ class GazedProcessor:
         gazes = self._per_video(options.get("gaze"), len(files["video"]), "gazes")
         metadata = self._per_video(options.get("video_metadata"), len(files["video"]), "metadata")
         opened: dict[Place, GazedVisual] = {}
-        given: dict[Place, Gaze | KeptUnits | None] = {}
+        given: dict[Place, Gaze | KeptUnits | UnitRule | None] = {}
         for place in (place for row in places for place in row):
             kind, number = place
             made = gazes[number] if kind == "video" else None
@@ -309,7 +310,7 @@ class GazedProcessor:
         self,
         kind: Kind,
         frames: Any,
-        made: Gaze | KeptUnits | None,
+        made: Gaze | KeptUnits | UnitRule | None,
         settings: GazeSettings,
         metadata: Any,
         options: dict[str, Any],

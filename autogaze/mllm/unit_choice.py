@@ -1,6 +1,6 @@
 """Choosing the units of all videos of a prompt, within a ratio, a loss or a number of tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
 
@@ -14,13 +14,16 @@ from autogaze.mllm.gazed_visual import GazedVisual
 from autogaze.mllm.ranking import RankedUnits, rank_units, units_of_gaze
 from autogaze.mllm.sampled_video import SampledVideo
 from autogaze.mllm.selection import MovingFrames, select_units
-from autogaze.mllm.units import KeptUnits
+from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.selectors.base import Selector
+
+UnitRule = Callable[[UnitGrid], KeptUnits]
+"""A rule of one's own: what is kept of a video whose units are known, and not its pixels."""
 
 
 def choose_units(
     visuals: Sequence[GazedVisual],
-    given: Sequence[Gaze | KeptUnits | None],
+    given: Sequence[Gaze | KeptUnits | UnitRule | None],
     selector: Selector | None,
     settings: GazeSettings,
     generator: torch.Generator | None = None,
@@ -29,7 +32,7 @@ def choose_units(
 
     Args:
         visuals: in their order.
-        given: for each a gaze that was made before, kept units, or None to select. Images are
+        given: for each a gaze that was made before, kept units, a rule, or None to select. Images are
             kept whole unless one is given.
         selector: chooses; None keeps everything.
         settings: units, ratio, loss and the number of tokens.
@@ -41,7 +44,9 @@ def choose_units(
     """
     open_: list[tuple[GazedVisual, Gaze | None]] = []
     for visual, made in zip(visuals, given, strict=True):
-        if isinstance(made, KeptUnits):
+        if callable(made):
+            visual.kept = _of_this(made(visual.grid), visual)
+        elif isinstance(made, KeptUnits):
             visual.kept = _of_this(made, visual)
         elif made is None and (visual.kind == "image" or selector is None):
             visual.kept = KeptUnits.everything(visual.grid)

@@ -143,6 +143,18 @@ class KeptUnits:
         flat = torch.tensor([unit for tubelet in chosen for unit in tubelet], dtype=torch.long)
         return cls(grid, flat, tuple(map(len, chosen)))
 
+    @classmethod
+    def whole_tubelets(cls, grid: UnitGrid, count: int) -> "KeptUnits":
+        """All dense units of `count` tubelets at even distances: the control `uniform`."""
+        if not 1 <= count <= grid.tubelets:
+            raise MLLMError(f"expected 1 to {grid.tubelets} whole tubelets, got {count}")
+        mask = torch.zeros(grid.tubelets, grid.num_units, dtype=torch.bool)
+        # The middles of `count` parts of equal length.
+        mask[(2 * torch.arange(count) + 1) * grid.tubelets // (2 * count), -grid.dense_units :] = (
+            True
+        )
+        return cls.from_mask(grid, mask)
+
     @property
     def num_units(self) -> int:
         """Kept units in all: as many tokens reach the LLM."""

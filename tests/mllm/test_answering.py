@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from autogaze.errors import MLLMError, VideoError
-from autogaze.mllm.answering import VideoMLLM, Viewing
+from autogaze.mllm.answering import VideoMLLM
+from autogaze.mllm.viewing import Viewing
 from tests.clips import make_video
 from tests.mllm import tiny
 from tests.mllm.nvila import tiny as tiny_nvila
@@ -97,7 +98,7 @@ def test_nvila_answers(nvila, video):
     own = model.ask(video, "word1 word2", max_new_tokens=3)
     assert dense.ratio == 1.0
     assert dense.prompt_tokens == dense.dense_prompt_tokens == gazed.dense_prompt_tokens
-    assert gazed.kept_units < own.kept_units < dense.kept_units
+    assert gazed.kept_units <= own.kept_units < dense.kept_units
     assert gazed.prompt_tokens <= own.prompt_tokens < dense.prompt_tokens
     assert (dense.num_tokens, dense.gaze is None, gazed.gaze is None) == (3, True, False)
     with pytest.raises(MLLMError, match="NVILA-HD-Video takes a ratio or a loss"):
@@ -128,3 +129,31 @@ class TestRefusals:
     def test_a_video_that_is_not_there(self, qwen, tmp_path):
         with pytest.raises(VideoError, match=r"no\.mp4"):
             VideoMLLM.load(qwen).ask(tmp_path / "no.mp4", "What?")
+
+
+class TestUniform:
+    """The control that sees whole tubelets."""
+
+    def test_a_share(self, qwen, video):
+        model = VideoMLLM.load(qwen)
+        answer = model.ask(video, "What?", Viewing("uniform", 0.5, num_frames=8), max_new_tokens=1)
+        assert answer.kept_units == answer.dense_units // 2
+        tokens = answer.dense_units // 4 + 1  # pays for one tubelet of four
+        answer = model.ask(
+            video,
+            "What?",
+            Viewing("uniform", max_vision_tokens=tokens, num_frames=8),
+            max_new_tokens=1,
+        )
+        assert answer.kept_units <= tokens
+
+    def test_of_nvila(self, nvila, video):
+        answer = VideoMLLM.load(nvila).ask(
+            video, "word1", Viewing("uniform", 0.5), max_new_tokens=1
+        )
+        assert answer.ratio == 1.0  # of two frames instead of four
+
+    @pytest.mark.parametrize("budget", [{}, {"max_vision_tokens": 1}], ids=str)
+    def test_a_budget_that_pays_for_nothing(self, qwen, video, budget):
+        with pytest.raises(MLLMError, match="uniform"):
+            VideoMLLM.load(qwen).ask(video, "What?", Viewing("uniform", **budget, num_frames=4))

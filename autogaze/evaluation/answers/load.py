@@ -4,17 +4,27 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from autogaze.errors import EvaluationError
-from autogaze.evaluation.answers.answering import MAX_NEW_TOKENS, Answerer, Condition
+from autogaze.evaluation.answers.answering import (
+    DENSE,
+    MAX_NEW_TOKENS,
+    Answer,
+    Answerer,
+    Condition,
+    StageSeconds,
+)
+from autogaze.evaluation.answers.questions import Question
 from autogaze.utils.modules import run_python_file
 
+if TYPE_CHECKING:
+    from autogaze.mllm.answering import VideoMLLM
+
 LIBRARIES = ("autogaze", "torch", "transformers", "av")
-UNITS = ("finest", "scales", "union")
 
 
 @dataclass(frozen=True)
@@ -23,12 +33,12 @@ class AnswererOptions:
 
     Attributes:
         frames: sampled from every video; None for the model's own number.
-        units: how a gaze becomes units of the model, one of `UNITS`.
+        units: how a gaze becomes units of the model.
         seed: of selectors that draw.
     """
 
     frames: int | None = None
-    units: str = "finest"
+    units: Literal["finest", "scales", "union"] = "finest"
     device: str = "cpu"
     dtype: str = "float32"
     seed: int = 0
@@ -49,12 +59,67 @@ def load_answerer(model: str, options: AnswererOptions) -> AnswererMaker:
         model: its folder or hub id.
 
     Raises:
-        EvaluationError: no model of this package answers questions yet.
+        MLLMError: no such model, no adapter for its family, or no processor.
     """
-    raise EvaluationError(
-        f"{model}: answers of multimodal LLMs are not built into this version; give a Python file that "
-        "loads the model (--answerer FILE, see docs/evaluation.md)"
-    )
+    from autogaze.mllm.answering import VideoMLLM
+    from autogaze.utils.device import DeviceOptions
+
+    place = DeviceOptions.parse(options.device, options.dtype)
+    loaded = VideoMLLM.load(model, device=str(place.device), dtype=place.dtype)
+
+    def maker(condition: Condition, max_new_tokens: int = MAX_NEW_TOKENS) -> Answerer:
+        return _VideoAnswerer(loaded, condition, options, max_new_tokens)
+
+    return maker
+
+
+@dataclass(frozen=True)
+class _VideoAnswerer:
+    """A loaded model under one condition."""
+
+    model: "VideoMLLM"
+    condition: Condition
+    options: AnswererOptions
+    max_new_tokens: int
+
+    def answer(self, question: Question) -> Answer:
+        """Answer about the question's file, greedily."""
+        import torch
+
+        from autogaze.mllm.viewing import Viewing
+
+        condition, device = self.condition, self.model.model.device
+        dense = condition.selector == DENSE
+        viewing = Viewing(
+            None if dense else condition.selector,
+            ratio=condition.ratio,
+            max_vision_tokens=condition.max_vision_tokens,
+            num_frames=self.options.frames,
+            units=self.options.units,
+            dense=dense,
+        )
+        # The same draws for a question whichever others were answered before it.
+        key = hashlib.sha256(f"{self.options.seed} {question.id}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:6], "big"))
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        found = self.model.ask(
+            question.video,
+            question.text,
+            viewing,
+            max_new_tokens=self.max_new_tokens,
+            generator=generator,
+        )
+        on_gpu = device.type == "cuda"
+        return Answer(
+            text=found.text,
+            prompt_tokens=found.prompt_tokens,
+            dense_prompt_tokens=found.dense_prompt_tokens,
+            seconds=StageSeconds(**asdict(found.seconds)),
+            kept_units=found.kept_units,
+            dense_units=found.dense_units,
+            peak_memory=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+        )
 
 
 def load_answerer_of(path: str) -> Callable[[str, AnswererOptions], AnswererMaker]:

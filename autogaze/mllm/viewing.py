@@ -1,0 +1,103 @@
+"""How much of a video a multimodal LLM sees, and the processors' options that say so."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autogaze.errors import MLLMError
+from autogaze.mllm.ranking import Mapping
+from autogaze.mllm.units import KeptUnits, UnitGrid
+from autogaze.selectors.base import Selector
+
+UNIFORM = "uniform"
+"""The control that sees whole tubelets at even distances."""
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """What is seen of a video.
+
+    Args:
+        selector: a `Selector`, or what `autogaze.load` takes; None: the processor's own. "uniform",
+            a control, sees whole tubelets at even distances, as many as the budget pays for.
+        ratio: cap on the kept share, in (0, 1].
+        loss: stopping threshold, in units of the selector's metric.
+        max_vision_tokens: the most tokens of the video in the prompt.
+        num_frames: frames at even distances; None: what the checkpoint says.
+        units: how patches become units, see `GazedProcessor`.
+        dense: everything is seen, as by the untouched model; budgets do not count.
+    """
+
+    selector: Selector | str | Path | None = None
+    ratio: float | None = None
+    loss: float | None = None
+    max_vision_tokens: int | None = None
+    num_frames: int | None = None
+    units: Mapping = "finest"
+    dense: bool = False
+
+
+def options_of(viewing: Viewing) -> dict[str, Any]:
+    """Options of a `GazedProcessor`."""
+    budget = {
+        "ratio": viewing.ratio,
+        "loss": viewing.loss,
+        "max_vision_tokens": viewing.max_vision_tokens,
+    }
+    options: dict[str, Any] = {"units": viewing.units, **budget}
+    if viewing.num_frames is not None:
+        options["num_frames"] = viewing.num_frames
+    if viewing.dense:
+        return {**options, **dict.fromkeys(budget), "selector": None}
+    if viewing.selector == UNIFORM:
+        whole = _whole_tubelets(viewing)
+        return {**options, "selector": None, "gaze": [whole]}
+    if viewing.selector is not None:
+        options["selector"] = viewing.selector
+    return options
+
+
+def _whole_tubelets(viewing: Viewing) -> Callable[[UnitGrid], KeptUnits]:
+    """The control `uniform`: as many whole tubelets as the budget pays for."""
+
+    def keep(grid: UnitGrid) -> KeptUnits:
+        if viewing.max_vision_tokens is not None:
+            count = viewing.max_vision_tokens // grid.dense_units
+            if not count:
+                raise MLLMError(
+                    f"{UNIFORM}: max_vision_tokens={viewing.max_vision_tokens} pays for no tubelet of "
+                    f"{grid.dense_units} units"
+                )
+        elif viewing.ratio is not None:
+            count = max(1, math.floor(viewing.ratio * grid.tubelets))
+        else:
+            raise MLLMError(f"{UNIFORM}: needs a ratio or a number of tokens; it measures no loss")
+        return KeptUnits.whole_tubelets(grid, min(count, grid.tubelets))
+
+    return keep
+
+
+def options_of_nvila(viewing: Viewing, processor: Any) -> dict[str, Any]:
+    """Options of NVILA's processor."""
+    if viewing.max_vision_tokens is not None:
+        raise MLLMError(
+            "NVILA-HD-Video takes a ratio or a loss; a number of vision tokens is for the families of "
+            "autogaze.list_mllms()"
+        )
+    frames = viewing.num_frames or processor.num_video_frames
+    everything = {"ratio": None, "loss": None}
+    everything |= {"gazing_ratio_thumbnail": None, "task_loss_requirement_thumbnail": None}
+    options: dict[str, Any] = {"selector": viewing.selector}
+    if viewing.dense:
+        options = dict(everything)
+    elif viewing.selector == UNIFORM:
+        if viewing.ratio is None:
+            raise MLLMError(f"{UNIFORM}: needs a ratio; it measures no loss")
+        frames = max(1, math.floor(viewing.ratio * frames))
+        options = dict(everything)
+    elif viewing.ratio is not None or viewing.loss is not None:
+        options |= {"ratio": viewing.ratio, "loss": viewing.loss}
+    thumbnails = min(frames, processor.num_video_frames_thumbnail)
+    return {**options, "num_video_frames": frames, "num_video_frames_thumbnail": thumbnails}
