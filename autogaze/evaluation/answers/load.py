@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from autogaze.errors import EvaluationError
 from autogaze.evaluation.answers.answering import (
@@ -24,6 +24,7 @@ from autogaze.utils.modules import run_python_file
 if TYPE_CHECKING:
     from autogaze.mllm.answering import VideoMLLM
 
+UNITS = ("finest", "scales", "union")
 LIBRARIES = ("autogaze", "torch", "transformers", "av")
 
 
@@ -33,15 +34,19 @@ class AnswererOptions:
 
     Attributes:
         frames: sampled from every video; None for the model's own number.
-        units: how a gaze becomes units of the model.
+        units: how a gaze becomes units of the model, one of `UNITS`.
         seed: of selectors that draw.
     """
 
     frames: int | None = None
-    units: Literal["finest", "scales", "union"] = "finest"
+    units: str = "finest"
     device: str = "cpu"
     dtype: str = "float32"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.units not in UNITS:
+            raise EvaluationError(f"units must be one of {', '.join(UNITS)}, got {self.units!r}")
 
 
 @runtime_checkable
@@ -95,7 +100,7 @@ class _VideoAnswerer:
             ratio=condition.ratio,
             max_vision_tokens=condition.max_vision_tokens,
             num_frames=self.options.frames,
-            units=self.options.units,
+            units=self.options.units,  # type: ignore[arg-type] # a name that was checked
             dense=dense,
         )
         # The same draws for a question whichever others were answered before it.

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from autogaze.errors import MLLMError
+from autogaze.errors import EvaluationError, MLLMError
 from autogaze.evaluation.answers.answering import Condition
 from autogaze.evaluation.answers.load import AnswererOptions, load_answerer
 from autogaze.evaluation.answers.questions import load_questions
@@ -70,3 +70,8 @@ def test_the_command(model, data, tmp_path):
     assert len(files) == 5  # dense, greedy and three controls
     report = next((tmp_path / "out").glob("*.md")).read_text()
     assert all(name in report for name in ("dense", "greedy", "random", "centre", "uniform"))
+
+
+def test_units_of_another_name():
+    with pytest.raises(EvaluationError, match="all"):
+        AnswererOptions(units="all")
