@@ -97,11 +97,10 @@ class MeasureCommand(Command):
         import torch
 
         from autogaze.gaze import Gaze
-        from autogaze.pipeline import GazedVideo
         from autogaze.utils.device import trim_memory
         from autogaze.utils.progress import ProgressBar
 
-        video = GazedVideo(self.video, Gaze.load(self.gaze), stream=self.stream)
+        video = self._open()
         task = None if self.metric == CANVAS else self._load_task(video)
         found = []
         num_clips = video.gaze.num_clips * video.num_chunks
@@ -126,6 +125,19 @@ class MeasureCommand(Command):
             print_json(report)
         else:
             print_report(report)
+
+    def _open(self) -> "GazedVideo":
+        """The video with its saved gaze; errors name the one of the two files that they are about."""
+        from autogaze.gaze import Gaze
+        from autogaze.pipeline import GazedVideo
+
+        gaze = Gaze.load(self.gaze)
+        try:
+            return GazedVideo(self.video, gaze, stream=self.stream)
+        except VideoError:
+            raise
+        except AutoGazeError as error:
+            raise type(error)(f"{self.gaze}: {error}") from error
 
     def _load_task(self, video: "GazedVideo") -> "VideoMAETask":
         """The VideoMAE, on its device.

@@ -195,8 +195,14 @@ def test_refuses_what_does_not_belong_together(video: Path, monkeypatch) -> None
     broken.write_bytes(gaze.read_bytes()[:100])
     assert "broken.safetensors" in refused(video, broken)
     assert "none.safetensors" in refused(video, folder / "none.safetensors")
-    replace(Gaze.load(gaze), source=None).save(broken)
-    assert "autogaze gaze VIDEO --out FILE" in refused(video, broken)
+    saved = Gaze.load(gaze)
+    for wrong in (
+        replace(saved, source=None),  # of no video
+        saved.frames(0, 0),
+        replace(saved, source=replace(saved.source, tiles=replace(saved.source.tiles, side=48))),
+    ):
+        wrong.save(broken)
+        assert "broken.safetensors" in refused(video, broken)
 
 
 def test_a_video_mae_of_shorter_clips_is_refused(video: Path, tmp_path: Path) -> None:
