@@ -97,7 +97,9 @@ def count(counts: dict[str, "collections.Counter[str]"], result: dict[str, Any])
 def run_cases(first: int, last: int, seed: int) -> Any:
     """Results of cases, one by one, each in an empty folder."""
     warnings.simplefilter("ignore")
-    from tests.fuzz.cases import KINDS, Material, WrongOutcomeError, case, seed_everything
+    from tests.fuzz.cases import KINDS, case, seed_everything
+    from tests.fuzz.material import Material
+    from tests.fuzz.outcomes import WrongOutcomeError
 
     with tempfile.TemporaryDirectory() as root:
         (Path(root) / "material").mkdir()

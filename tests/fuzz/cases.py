@@ -3,119 +3,28 @@
 import json
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import av
 import numpy as np
 import torch
-from PIL import Image
-from typer.testing import CliRunner
 
 import autogaze
-from autogaze.cli.app import app
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import AutoGazeError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.shards import Shard, ShardWriter, merge, parts_folder
-from autogaze.reconstruction.video_mae import load_video_mae, save_video_mae
-from autogaze.reconstruction.video_mae.configuration import VideoMAEConfig
-from autogaze.reconstruction.video_mae.modeling import VideoMAE
+from autogaze.reconstruction.video_mae import load_video_mae
 from autogaze.source import Source, TileGrid
 from autogaze.training.factory import build_trainer
-from tests.clips import make_video, moving_square
+from tests.fuzz.material import VIDEOS, Material
+from tests.fuzz.mllm_cases import mllm, nvila
 from tests.fuzz.mutation import VALUES, arrays, change_bytes, change_values, to_json
-from tests.models.autogaze.tiny import tiny_model
-from tests.training.tiny import VIDEO_MAE, tiny_config
-
-
-class WrongOutcomeError(Exception):
-    """An outcome that is not allowed."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """Right inputs, made once in a folder."""
-
-    folder: Path
-
-    @classmethod
-    def make(cls, folder: Path) -> "Material":
-        make_video(folder / "a.mp4", 8, 64, 64)
-        make_video(folder / "a.mkv", 6, 96, 64)
-        make_video(folder / "a.ts", 6, 64, 64)
-        frames = [Image.fromarray(frame) for frame in moving_square(4, 48, 48)]
-        frames[0].save(folder / "a.gif", save_all=True, append_images=frames[1:], duration=100)
-        frames[0].save(folder / "a.webp", save_all=True, append_images=frames[1:])
-        frames[0].save(folder / "a.png")
-        frames[0].save(folder / "a.jpg")
-        frames[0].save(folder / "a.tiff")
-        with av.open(str(folder / "a.avi"), "w") as container:
-            stream = container.add_stream("mpeg4", rate=10)
-            stream.width, stream.height, stream.pix_fmt = 48, 48, "yuv420p"
-            for frame in frames:
-                for packet in stream.encode(av.VideoFrame.from_image(frame)):
-                    container.mux(packet)
-            for packet in stream.encode(None):
-                container.mux(packet)
-        pyramid = PatchPyramid((32, 64), 16)
-        selector = autogaze.load("greedy", pyramid=pyramid)
-        autogaze.gaze_video(folder / "a.mp4", selector=selector, ratio=0.2).save(
-            folder / "gaze.safetensors"
-        )
-        tiny_model().save_pretrained(folder / "model")
-        mae = VideoMAE(VideoMAEConfig.of({"image_size": 64, **MAE}))
-        save_video_mae(mae, folder / "mae")
-        labels = {
-            "a/b/c.mp4": {"gazing_pos": [[0, 3], [21]], "task_losses": [[0.5, 0.4], [0.2]]},
-            "a/b/d.mp4#8": {"gazing_pos": [[5], [20, 22]], "task_losses": [[0.5], [0.2, 0.1]]},
-        }
-        (folder / "labels.json").write_text(json.dumps(labels))
-        return cls(folder)
-
-
-MAE = {**VIDEO_MAE["recon_model_config"], "scales": "32+64"}
-VIDEOS = ("a.mp4", "a.mkv", "a.ts", "a.gif", "a.webp", "a.png", "a.jpg", "a.tiff", "a.avi")
-
-
-def expect_named(error: BaseException, *names: str) -> None:
-    """Raise `WrongOutcomeError` unless an error is one of ours and names the file or option."""
-    if not isinstance(error, AutoGazeError):
-        raise WrongOutcomeError(
-            f"{type(error).__name__} in the place of an error of autogaze"
-        ) from error
-    if names and not any(name in str(error) for name in names):
-        raise WrongOutcomeError(f"no name in the message: {error}") from error
-
-
-def attempt(call: Callable[[], Any], *names: str) -> str:
-    """Outcome of a call: "ok" or "clean error"."""
-    try:
-        call()
-    except Exception as error:
-        expect_named(error, *names)
-        return "clean error"
-    return "ok"
-
-
-def command(*arguments: object, names: tuple[str, ...]) -> str:
-    """Outcome of a command in this process."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exit_code == 0:
-        if "NaN" in result.stdout or "Infinity" in result.stdout:
-            raise WrongOutcomeError(f"no JSON: {result.stdout[:200]}")
-        return "ok"
-    if result.exit_code not in (1, 2) or "Traceback" in result.output:
-        raise WrongOutcomeError(f"exit code {result.exit_code}: {result.output[-1500:]}")
-    if not any(name in result.output for name in names):
-        raise WrongOutcomeError(f"no name in the message: {result.output[:500]}")
-    return "clean error"
-
-
-# The kinds.
+from tests.fuzz.outcomes import WrongOutcomeError, attempt, command, one_of
+from tests.fuzz.question_cases import questions
+from tests.training.tiny import tiny_config
 
 
 def gaze_file(material: Material, folder: Path, random: Random) -> str:
@@ -332,11 +241,7 @@ def arguments(material: Material, folder: Path, random: Random) -> str:
         lambda: autogaze.gaze_video(video, selector=selector, ratio=0.1, start=value),
         lambda: autogaze.gaze_video(video, selector=selector, ratio=0.1, end=value),
     ]
-    number = random.randrange(len(calls))
-    try:
-        return attempt(calls[number])
-    except WrongOutcomeError as error:
-        raise WrongOutcomeError(f"call {number} with {repr(value)[:80]}: {error}") from error
+    return one_of(calls, value, random)
 
 
 KINDS: dict[str, Callable[[Material, Path, Random], str]] = {
@@ -346,6 +251,9 @@ KINDS: dict[str, Callable[[Material, Path, Random], str]] = {
     "checkpoint": checkpoint,
     "config": config,
     "labels": labels,
+    "questions": questions,
+    "mllm": mllm,
+    "nvila": nvila,
 }
 
 

@@ -9,7 +9,8 @@ from random import Random
 import pytest
 
 from tests.fuzz.__main__ import supervise
-from tests.fuzz.cases import KINDS, Material
+from tests.fuzz.cases import KINDS
+from tests.fuzz.material import Material
 from tests.fuzz.mutation import change_bytes, change_values
 
 ROOT = Path(__file__).parents[2]

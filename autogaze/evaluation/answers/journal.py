@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autogaze.checks import whole
+from autogaze.checks import is_finite, whole
 from autogaze.errors import AutoGazeError, EvaluationError, first_line
 from autogaze.evaluation.answers.answering import Answer, Condition, StageSeconds
 from autogaze.evaluation.answers.questions import Question
 from autogaze.utils.journal import Entry, Journal, difference, read_journal
+
+_COUNTS = ("prompt_tokens", "dense_prompt_tokens", "kept_units", "dense_units", "peak_memory")
 
 Settings = Mapping[str, Any]
 """All that answers depend on, besides the condition, as JSON."""
@@ -162,18 +164,15 @@ def _answers(path: Path, entries: Sequence[Entry], hash_: str) -> dict[str, Answ
 
 
 def _answer(entry: Entry) -> Answer:
-    seconds = StageSeconds(**{stage: float(value) for stage, value in entry["seconds"].items()})
-    counts = {}
-    for name in (
-        "prompt_tokens",
-        "dense_prompt_tokens",
-        "kept_units",
-        "dense_units",
-        "peak_memory",
-    ):
-        counts[name] = None if entry[name] is None else whole(entry[name])
+    """The answer of a line; raises KeyError or TypeError where it is none."""
     if not isinstance(entry["text"], str) or not isinstance(entry["question_id"], str):
         raise TypeError("its text or id is no text")
-    if counts["prompt_tokens"] is None or counts["dense_prompt_tokens"] is None:
-        raise TypeError("its counts of tokens are no whole numbers")
-    return Answer(entry["text"], seconds=seconds, **counts)  # type: ignore[arg-type]
+    seconds = entry["seconds"]
+    if not isinstance(seconds, dict) or not all(map(is_finite, seconds.values())):
+        raise TypeError("its seconds are no numbers by stage")
+    counts = {name: entry[name] for name in _COUNTS}
+    needed = ("prompt_tokens", "dense_prompt_tokens")
+    if any((n is not None or k in needed) and whole(n) is None for k, n in counts.items()):
+        raise TypeError("its counts are no whole numbers")
+    counts = {name: None if n is None else whole(n) for name, n in counts.items()}
+    return Answer(entry["text"], seconds=StageSeconds(**seconds), **counts)
