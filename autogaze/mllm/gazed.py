@@ -11,13 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from autogaze.checks import describe_value
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
 from autogaze.mllm.boundary import compact_positions
+from autogaze.mllm.checks import check_kind, check_prompt
 from autogaze.mllm.dense_prompt import Kind, read_rows
 from autogaze.mllm.prompt import assemble
 from autogaze.mllm.registry import adapter_of
 from autogaze.mllm.units import KeptUnits, UnitGrid
+from autogaze.utils.checkpoints import check_loaded
+from autogaze.utils.hub import load_pretrained
 
 Kept = Sequence[KeptUnits | None]
 
@@ -39,11 +43,17 @@ def gazed_mllm(model: nn.Module | str | Path, **options: Any) -> Any:
 
     Raises:
         MLLMError: no adapter for this model.
+        CheckpointError: no checkpoint there, one whose weights are missing, of other shapes, or in
+            pickles, which are not read.
     """
     if isinstance(model, str | Path):
         from transformers import AutoModelForImageTextToText
 
-        model = AutoModelForImageTextToText.from_pretrained(model, **options)
+        source, asked = str(model), {**options, "output_loading_info": True}
+        asked["ignore_mismatched_sizes"] = True  # they are refused below
+        hint = "give the folder or hub id of a multimodal LLM with safetensors weights"
+        model, info = load_pretrained(AutoModelForImageTextToText, source, hint, **asked)
+        check_loaded(source, info)
     elif options:
         raise MLLMError(
             f"options of from_pretrained were given with a model: {', '.join(sorted(options))}"
@@ -89,6 +99,11 @@ class GazedMLLM:
         Raises:
             MLLMError: kept units are of other grids than the input's, or too many or few.
         """
+        check_prompt(input_ids, attention_mask)
+        if padding_side not in ("left", "right"):
+            raise MLLMError(
+                f"padding_side must be 'left' or 'right', got {describe_value(padding_side)}"
+            )
         adapter = adapter_of(self)  # type: ignore[arg-type]
         grids = adapter.dense_grids(dense)
         chosen: dict[Kind, list[KeptUnits]] = {
@@ -129,6 +144,7 @@ class GazedMLLM:
         ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         if ids is None:
             raise MLLMError("kept units need the dense prompt: give input_ids")
+        check_prompt(ids, mask)
         side = "right" if mask is not None and bool((mask[:, 0] > mask[:, -1]).any()) else "left"
         gazed = self.compact(
             ids, mask, kept=kept, kept_images=kept_images, padding_side=side, **dense
@@ -183,10 +199,18 @@ def _chosen(kind: str, grids: Sequence[UnitGrid], given: Kept | None) -> list[Ke
     """Kept units of every visual of a kind; whole ones where none are given."""
     if given is None:
         return [KeptUnits.everything(grid) for grid in grids]
+    if not isinstance(given, list | tuple):
+        raise MLLMError(
+            f"kept units are given as a list, one KeptUnits or None per {kind}, got "
+            f"{describe_value(given)}"
+        )
     if len(given) != len(grids):
         raise MLLMError(f"kept units of {len(given)} {kind}s for an input of {len(grids)} {kind}s")
     for number, (units, grid) in enumerate(zip(given, grids, strict=True)):
-        if units is not None and units.grid != grid:
+        if units is None:
+            continue
+        check_kind(units, KeptUnits, f"what is kept of {kind} {number}")
+        if units.grid != grid:
             raise MLLMError(
                 f"{kind} {number}: the kept units are of {units.grid}, the input is of {grid}"
             )

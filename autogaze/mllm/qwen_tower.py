@@ -14,6 +14,7 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import MLLMAdapter, VisualInput
+from autogaze.mllm.checks import as_sizes, check_pixels
 from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.vision_encoders import attention
@@ -59,8 +60,7 @@ class QwenAdapter(MLLMAdapter):
         )
         grids: dict[Kind, list[UnitGrid]] = {}
         for kind, name in names:
-            sizes = inputs.get(name)
-            sizes = [] if sizes is None else torch.as_tensor(sizes).tolist()
+            sizes = as_sizes(inputs.get(name), name)
             grids[kind] = [UnitGrid(t, ((h // self.merge, w // self.merge),)) for t, h, w in sizes]
         return grids
 
@@ -72,6 +72,7 @@ class QwenAdapter(MLLMAdapter):
             ("video", "pixel_values_videos"),
             ("image", "pixel_values"),
         )
+        check_pixels(inputs, ("pixel_values_videos", "pixel_values"))
         cut: dict[Kind, list[VisualInput]] = {"video": [], "image": []}
         for kind, name in names:
             first = 0

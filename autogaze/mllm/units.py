@@ -14,7 +14,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from autogaze.checks import describe_value
 from autogaze.errors import MLLMError
+from autogaze.gaze_checks import shape
+from autogaze.mllm.checks import MOST, as_count, as_ids, as_whole_numbers, check_kind
+from autogaze.utils.tensors import is_dense
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,17 @@ class UnitGrid:
     grids: tuple[tuple[int, int], ...]
 
     def __post_init__(self) -> None:
-        grids = tuple((int(rows), int(columns)) for rows, columns in self.grids)
+        object.__setattr__(self, "tubelets", as_count(self.tubelets, "tubelets of a grid"))
+        given = self.grids if isinstance(self.grids, list | tuple) else ()
+        grids = tuple(as_whole_numbers(grid, "rows and columns of units") for grid in given)
         object.__setattr__(self, "grids", grids)
-        if self.tubelets < 1 or not grids or min(side for grid in grids for side in grid) < 1:
-            raise MLLMError(f"a grid of units has at least one unit per tubelet, got {self}")
+        if not grids or any(len(grid) != 2 or min(grid) < 1 for grid in grids):
+            raise MLLMError(
+                "a grid of units has at least one unit per tubelet: expected ((rows, columns), "
+                f"...), coarse to fine, got {describe_value(self.grids or given)}"
+            )
+        if self.tubelets * self.num_units >= MOST:
+            raise MLLMError(f"a video has less than {MOST:,} units, got {describe_value(grids)}")
 
     @property
     def dense(self) -> tuple[int, int]:
@@ -97,10 +108,12 @@ class KeptUnits:
     lengths: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", self.ids.long().cpu())
-        object.__setattr__(self, "lengths", tuple(map(int, self.lengths)))
-        grid, ids, lengths = self.grid, self.ids, self.lengths
-        if len(lengths) != grid.tubelets or sum(lengths) != ids.numel() or min(lengths) < 0:
+        check_kind(self.grid, UnitGrid, "the grid of kept units")
+        object.__setattr__(self, "ids", as_ids(self.ids, "ids of kept units"))
+        lengths = as_whole_numbers(self.lengths, "kept units of every tubelet")
+        object.__setattr__(self, "lengths", lengths)
+        grid, ids = self.grid, self.ids
+        if len(lengths) != grid.tubelets or sum(lengths) != ids.numel():
             raise MLLMError(
                 f"{ids.numel()} ids of kept units do not fit {len(lengths)} lengths that count "
                 f"{sum(lengths)}, of a video with {grid.tubelets} tubelets"
@@ -121,6 +134,7 @@ class KeptUnits:
     @classmethod
     def everything(cls, grid: UnitGrid) -> "KeptUnits":
         """All units of the dense grid: what the untouched model takes."""
+        check_kind(grid, UnitGrid, "the grid of kept units")
         first = grid.num_units - grid.dense_units
         ids = torch.arange(first, grid.num_units).repeat(grid.tubelets)
         return cls(grid, ids, (grid.dense_units,) * grid.tubelets)
@@ -128,10 +142,12 @@ class KeptUnits:
     @classmethod
     def from_mask(cls, grid: UnitGrid, mask: Bool[Tensor, "tubelets U"]) -> "KeptUnits":
         """The units that are True."""
-        if tuple(mask.shape) != (grid.tubelets, grid.num_units):
+        check_kind(grid, UnitGrid, "the grid of kept units")
+        fits = is_dense(mask) and mask.dtype == torch.bool
+        if not fits or tuple(mask.shape) != (grid.tubelets, grid.num_units):
             raise MLLMError(
-                f"expected a mask of {grid.tubelets} tubelets x {grid.num_units} units, "
-                f"got {tuple(mask.shape)}"
+                f"expected a mask of {grid.tubelets} tubelets x {grid.num_units} units, True where "
+                f"one is kept, got {shape(mask)}"
             )
         mask = mask.cpu()
         return cls(grid, mask.nonzero()[:, 1], tuple(mask.sum(1).tolist()))
@@ -139,7 +155,13 @@ class KeptUnits:
     @classmethod
     def from_lists(cls, grid: UnitGrid, ids: Iterable[Sequence[int]]) -> "KeptUnits":
         """The units named for every tubelet, in any order."""
-        chosen = [sorted(tubelet) for tubelet in ids]
+        try:
+            given = list(ids)
+        except (TypeError, RuntimeError):  # iterable in name only: arrays and tensors of one value
+            raise MLLMError(
+                f"ids of kept units are given tubelet by tubelet, got {describe_value(ids)}"
+            ) from None
+        chosen = [sorted(as_whole_numbers(units, "ids of kept units")) for units in given]
         flat = torch.tensor([unit for tubelet in chosen for unit in tubelet], dtype=torch.long)
         return cls(grid, flat, tuple(map(len, chosen)))
 
@@ -201,6 +223,11 @@ class KeptUnits:
 
     def between(self, first: int, end: int) -> "KeptUnits":
         """The kept units of tubelets [first, end), as a video of their own."""
+        begin, behind = as_whole_numbers((first, end), "the first tubelet and the one behind")
+        if not 0 <= begin < behind <= self.grid.tubelets:
+            raise MLLMError(
+                f"tubelets [{begin}, {behind}) are none of a video with {self.grid.tubelets}"
+            )
         grid = UnitGrid(end - first, self.grid.grids)
         ids = self.ids[self.offsets[first] : self.offsets[end]]
         return KeptUnits(grid, ids, self.lengths[first:end])

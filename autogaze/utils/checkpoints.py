@@ -178,6 +178,31 @@ def describe_mismatch(
     return "; ".join(parts)
 
 
+def check_loaded(source: str | Path, info: Mapping[str, Any], *, own: str | None = None) -> None:
+    """Raise CheckpointError, naming them, where transformers left weights at random.
+
+    Args:
+        source: where they come from, for errors.
+        info: transformers' loading info, with mismatched sizes ignored.
+        own: prefix of names of which none may be left over either.
+    """
+    # transformers 5 gives a mismatch as (name, shape found, shape expected), 4 by its name.
+    misshapen = {}
+    for entry in info["mismatched_keys"]:
+        key, *found = [entry] if isinstance(entry, str) else entry
+        misshapen[key] = f"{key} {' instead of '.join(str(tuple(size)) for size in found)}".strip()
+    problems = describe_mismatch(
+        missing=set(info["missing_keys"]) - set(misshapen),
+        unexpected=[k for k in info["unexpected_keys"] if own is not None and k.startswith(own)],
+        misshapen=misshapen.values(),
+    )
+    if problems:
+        raise CheckpointError(
+            f"{source}: the weights do not fit config.json: {problems}. Nothing is filled in at "
+            "random: correct config.json or take a whole checkpoint"
+        )
+
+
 def without_wrappers(state: State) -> dict[str, Tensor]:
     """The tensors under their module's own names, where it was saved inside of
     `DistributedDataParallel` or `torch.compile`.

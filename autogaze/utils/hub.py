@@ -48,17 +48,22 @@ def find_checkpoint(source: str | Path) -> Path:
     return folder
 
 
-def load_pretrained(kind: Any, name: str, hint: str) -> Any:
+def load_pretrained(kind: Any, name: str, hint: str, **options: Any) -> Any:
     """A transformers model of class `kind`, from a folder or the hub; `hint` is advice for errors.
+
+    Options are those of its `from_pretrained`. Pickled weights are read only if it is given
+    `use_safetensors=False`.
 
     Raises:
         CheckpointError: there is none, or it cannot be fetched or read.
     """
     from safetensors import SafetensorError
 
-    refuse_pickles(name)
+    options.setdefault("use_safetensors", True)
+    if options["use_safetensors"]:
+        refuse_pickles(name, options.get("subfolder"))
     try:
-        return kind.from_pretrained(name, use_safetensors=True)
+        return kind.from_pretrained(name, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{name}: {kind.__name__} can be neither read here nor fetched from the Hugging Face hub "

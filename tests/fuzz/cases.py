@@ -20,7 +20,7 @@ from autogaze.reconstruction.video_mae import load_video_mae
 from autogaze.source import Source, TileGrid
 from autogaze.training.factory import build_trainer
 from tests.fuzz.material import VIDEOS, Material
-from tests.fuzz.mllm_cases import mllm, nvila
+from tests.fuzz.mllm_cases import mllm
 from tests.fuzz.mutation import VALUES, arrays, change_bytes, change_values, to_json
 from tests.fuzz.outcomes import WrongOutcomeError, attempt, command, one_of
 from tests.fuzz.question_cases import questions
@@ -253,7 +253,6 @@ KINDS: dict[str, Callable[[Material, Path, Random], str]] = {
     "labels": labels,
     "questions": questions,
     "mllm": mllm,
-    "nvila": nvila,
 }
 
 

@@ -35,10 +35,12 @@ def test_seeded_cases() -> None:
 def test_inputs_are_right_before_they_are_changed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind == "arguments":
-        return  # has no right input
-    monkeypatch.setattr("tests.fuzz.cases.change_bytes", lambda data, random: data)
-    monkeypatch.setattr("tests.fuzz.cases.change_values", lambda tree, random: (tree, []))
+    if kind in ("arguments", "mllm"):
+        return  # have no right input
+    for module in ("cases", "mllm_cases", "question_cases"):
+        name = f"tests.fuzz.{module}"
+        monkeypatch.setattr(f"{name}.change_bytes", lambda data, random: data)
+        monkeypatch.setattr(f"{name}.change_values", lambda tree, random: (tree, []))
     monkeypatch.setattr("tests.fuzz.cases._change_header", lambda data, random: data)
     monkeypatch.setattr("tests.fuzz.cases._change_weights", lambda data, random: data)
     (tmp_path / "material").mkdir()

@@ -112,5 +112,5 @@ def test_a_mask_of_another_grid_is_refused():
 
 @pytest.mark.parametrize(("tubelets", "sides"), [(0, ((2, 2),)), (1, ()), (1, ((0, 2),))])
 def test_an_empty_grid_is_refused(tubelets, sides):
-    with pytest.raises(MLLMError, match="at least one"):
+    with pytest.raises(MLLMError):
         UnitGrid(tubelets, sides)

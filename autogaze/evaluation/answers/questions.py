@@ -225,13 +225,17 @@ def _question(row: Row, number: int, where: str, finder: "VideoFinder") -> Quest
             f"{where}: answer must be one of {', '.join(LETTERS)}, got {describe_value(texts['answer'])}"
         )
     category = row.get("category")
+    try:
+        video = finder.find(texts["video_path"])
+    except EvaluationError as error:
+        raise EvaluationError(f"{where}: {error}") from error
     return Question(
         id=_id(row.get("question_id"), number, where),
         video_path=texts["video_path"],
         text=texts["question"],
         answer=answer,
         category=None if category in (None, "") else str(category),
-        video=finder.find(texts["video_path"]),
+        video=video,
     )
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from autogaze.errors import CheckpointError
-from autogaze.utils.checkpoints import describe_mismatch
 
 PROJECTOR, TOWER = "mm_projector.", "vision_tower."
 HUB_OPTIONS = (
@@ -73,32 +72,6 @@ def renaming(names: list[str], projector: nn.Module) -> dict[str, str]:
     if any(name.startswith(tuple(f"{TOWER}{part}." for part in parts)) for name in names):
         patterns[rf"^{re.escape(TOWER)}({'|'.join(parts)})\."] = rf"{TOWER}vision_model.\1."
     return patterns
-
-
-def check_complete(name: str | Path, info: dict[str, Any]) -> None:
-    """Raise CheckpointError, naming them, where weights are missing or of another shape.
-
-    Args:
-        name: folder or hub id.
-        info: transformers' loading info.
-    """
-    # transformers 5 gives a mismatch as (name, shape found, shape expected), 4 by its name.
-    mismatched = {}
-    for entry in info["mismatched_keys"]:
-        key, *shapes = [entry] if isinstance(entry, str) else entry
-        mismatched[key] = (
-            f"{key} {' instead of '.join(str(tuple(shape)) for shape in shapes)}".strip()
-        )
-    problems = describe_mismatch(
-        missing=set(info["missing_keys"]) - set(mismatched),
-        unexpected=[key for key in info["unexpected_keys"] if key.startswith(PROJECTOR)],
-        misshapen=mismatched.values(),
-    )
-    if problems:
-        raise CheckpointError(
-            f"{name}: the weights do not fit config.json: {problems}. Nothing is filled in at "
-            "random: correct config.json or take a whole checkpoint"
-        )
 
 
 def _layer(name: str) -> str:

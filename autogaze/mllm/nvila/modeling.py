@@ -13,12 +13,14 @@ from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 
 from autogaze.errors import AutoGazeError, CheckpointError, MLLMError, first_line
 from autogaze.mllm.nvila.budget import check_length
-from autogaze.mllm.nvila.checkpoint import check_complete, renaming, weight_names
+from autogaze.mllm.nvila.checkpoint import PROJECTOR, renaming, weight_names
 from autogaze.mllm.nvila.configuration import AutoGazeMLLMConfig, NVILAConfig
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.projector import Projector
 from autogaze.mllm.nvila.published import KEYS, from_published
 from autogaze.mllm.nvila.tower import encode
+from autogaze.utils.checkpoints import check_loaded
+from autogaze.utils.hub import refuse_pickles
 from autogaze.vision_encoders.siglip.modeling_siglip import SiglipVisionModel
 
 
@@ -58,14 +60,18 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         """As transformers does; also takes the configuration's keys, such as `max_batch_size_siglip`.
 
         Raises:
-            CheckpointError: weights are missing or have other shapes; they are named.
+            CheckpointError: weights are missing or have other shapes; they are named. Or they are
+                in pickles, which are not read.
         """
         name = pretrained_model_name_or_path
         if name is None or options.get("state_dict") is not None:
             return super().from_pretrained(name, *args, **options)
         wants_info = options.pop("output_loading_info", False)
         options.setdefault("ignore_mismatched_sizes", True)  # they are refused below
+        options.setdefault("use_safetensors", True)
         try:
+            if options["use_safetensors"]:
+                refuse_pickles(name, options.get("subfolder"))
             if options.get("key_mapping") is None:
                 with torch.device("meta"):
                     own = Projector(1, 1, 1)
@@ -77,7 +83,7 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         except (OSError, ValueError, SafetensorError) as error:  # not there, no JSON, damaged
             raise CheckpointError(f"{name}: cannot be loaded: {first_line(error)}") from error
         model, info = loaded
-        check_complete(name, info)
+        check_loaded(name, info, own=PROJECTOR)
         # It is saved under its own names, which are those of the published checkpoint.
         model._weight_conversions = None
         return (model, info) if wants_info else model

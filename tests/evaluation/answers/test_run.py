@@ -153,7 +153,7 @@ def test_damaged_lines(tmp_path: Path, line: str, named: str | None) -> None:
         read_run(tmp_path / GREEDY.file_name)
 
 
-@pytest.mark.parametrize("damage", ["twice", "counts", "head", "condition"])
+@pytest.mark.parametrize("damage", ["twice", "counts", "seconds", "times", "head", "condition"])
 def test_damaged_files(tmp_path: Path, damage: str) -> None:
     questions = load_set(tmp_path).questions
     answer_all(tmp_path, questions[:2])
@@ -163,6 +163,9 @@ def test_damaged_files(tmp_path: Path, damage: str) -> None:
         lines.append(lines[-1])
     elif damage == "counts":
         lines[-1] = json.dumps({**json.loads(lines[-1]), "prompt_tokens": 1.5})
+    elif damage in ("seconds", "times"):
+        wrong = 0.5 if damage == "seconds" else {"decode": "soon"}
+        lines[-1] = json.dumps({**json.loads(lines[-1]), "seconds": wrong})
     elif damage == "head":
         lines = lines[1:]
     else:

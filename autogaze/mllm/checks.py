@@ -1,0 +1,92 @@
+"""Checks of what comes from outside: units, prompts and inputs of a model.
+
+Each raises `MLLMError` that says what came and what is taken.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autogaze.checks import describe_value, whole
+from autogaze.errors import MLLMError
+from autogaze.gaze_checks import is_integers, shape
+from autogaze.utils.tensors import is_dense
+
+MOST = 2**31
+"""Numbers of tubelets, rows and columns lie below."""
+
+
+def as_whole_numbers(values: Any, what: str) -> tuple[int, ...]:
+    """Whole numbers from 0 on, of a list, a tuple, or a flat array or tensor."""
+    given = values
+    if is_dense(values) or isinstance(values, np.ndarray):
+        given = values.tolist()
+    numbers = [whole(value) for value in given] if isinstance(given, list | tuple) else [None]
+    if not all(number is not None and 0 <= number < MOST for number in numbers):
+        raise MLLMError(f"{what} must be whole numbers of at least 0, got {describe_value(values)}")
+    return tuple(numbers)  # type: ignore[arg-type]
+
+
+def as_count(value: Any, what: str) -> int:
+    """A whole number of at least 1."""
+    number = whole(value)
+    if number is None or not 0 < number < MOST:
+        raise MLLMError(f"{what} must be a whole number of at least 1, got {describe_value(value)}")
+    return number
+
+
+def check_kind(value: Any, kind: type, what: str) -> None:
+    """Raise `MLLMError` unless a value is of a class."""
+    if not isinstance(value, kind):
+        raise MLLMError(f"{what} must be a {kind.__name__}, got {describe_value(value)}")
+
+
+def as_ids(value: Any, what: str) -> Tensor:
+    """A flat tensor of integers, as 64-bit integers on the CPU."""
+    if not (is_integers(value) and value.ndim == 1):
+        raise MLLMError(f"{what} must be a flat tensor of integers, got {shape(value)}")
+    return value.long().cpu()
+
+
+def check_prompt(input_ids: Any, attention_mask: Any) -> None:
+    """Raise `MLLMError` unless token ids and their mask are of one shape (rows, length)."""
+    if not (is_integers(input_ids) and input_ids.ndim == 2 and input_ids.numel()):
+        raise MLLMError(
+            f"input_ids must be a tensor of integers (rows, length), got {shape(input_ids)}"
+        )
+    if attention_mask is None:
+        return
+    if not (is_dense(attention_mask) and attention_mask.shape == input_ids.shape):
+        raise MLLMError(
+            f"attention_mask must be a tensor {tuple(input_ids.shape)} like input_ids, got "
+            f"{shape(attention_mask)}"
+        )
+
+
+def as_sizes(value: Any, name: str) -> list[tuple[int, int, int]]:
+    """Tubelets, rows and columns of patches of every video or image; none where nothing is given."""
+    if value is None:
+        return []
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
+        with suppress(TypeError, ValueError, RuntimeError):  # refused below
+            value = torch.as_tensor(value)
+    if not (is_integers(value) and value.ndim == 2 and value.shape[1] == 3):
+        raise MLLMError(
+            f"{name} must be whole numbers (videos or images, 3): tubelets, rows and columns of "
+            f"patches; got {shape(value)}"
+        )
+    return [(frames, rows, columns) for frames, rows, columns in value.tolist()]
+
+
+def check_pixels(inputs: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise `MLLMError` unless those of these inputs that are given are tensors of floats."""
+    for name in names:
+        pixels = inputs.get(name)
+        if pixels is None:
+            continue
+        if not (is_dense(pixels) and pixels.is_floating_point() and pixels.ndim):
+            raise MLLMError(f"{name} must be a tensor of floats, got {shape(pixels)}")
