@@ -47,13 +47,7 @@ def gazed_mllm(model: nn.Module | str | Path, **options: Any) -> Any:
             pickles, which are not read.
     """
     if isinstance(model, str | Path):
-        from transformers import AutoModelForImageTextToText
-
-        source, asked = str(model), {**options, "output_loading_info": True}
-        asked["ignore_mismatched_sizes"] = True  # they are refused below
-        hint = "give the folder or hub id of a multimodal LLM with safetensors weights"
-        model, info = load_pretrained(AutoModelForImageTextToText, source, hint, **asked)
-        check_loaded(source, info)
+        model = _load(str(model), options)
     elif options:
         raise MLLMError(
             f"options of from_pretrained were given with a model: {', '.join(sorted(options))}"
@@ -64,6 +58,18 @@ def gazed_mllm(model: nn.Module | str | Path, **options: Any) -> Any:
     gazed = copy.copy(model)
     gazed.__class__ = gazed_class(type(model))  # type: ignore[arg-type]
     return gazed
+
+
+def _load(source: str, options: dict[str, Any]) -> nn.Module:
+    """The model of a folder or hub id, all of whose weights are there."""
+    from transformers import AutoModelForImageTextToText
+
+    # Wrong shapes are collected with what is missing and refused below.
+    asked = {**options, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    hint = "give the folder or hub id of a multimodal LLM with safetensors weights"
+    loaded = load_pretrained(AutoModelForImageTextToText, source, hint, **asked)
+    check_loaded(source, loaded[1])
+    return loaded[0]  # type: ignore[no-any-return]
 
 
 class GazedMLLM:

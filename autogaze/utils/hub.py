@@ -59,6 +59,8 @@ def load_pretrained(kind: Any, name: str, hint: str, **options: Any) -> Any:
     """
     from safetensors import SafetensorError
 
+    if not os.path.isdir(name) and not is_hub_id(name):
+        raise CheckpointError(f"{name}: {why_absent(name, 'checkpoint folder')}; {hint}")
     options.setdefault("use_safetensors", True)
     if options["use_safetensors"]:
         refuse_pickles(name, options.get("subfolder"))

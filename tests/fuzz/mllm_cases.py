@@ -74,8 +74,8 @@ def mllm(material: Material, folder: Path, random: Random) -> str:
         lambda: model.compact(**{**inputs, "video_grid_thw": value}, kept=[kept]),
         lambda: model.compact(**{**inputs, "pixel_values_videos": value}, kept=[kept]),
         lambda: model(**inputs, kept=value),
-        lambda: model(gazed=value),
-        lambda: model.generate(gazed=value),
+        lambda: model(**inputs, gazed=value),
+        lambda: model.generate(**inputs, gazed=value, max_new_tokens=1),
         lambda: GazeSettings(**{option: value}),
         lambda: Sampling(**{sampling: value}),
     ]

@@ -163,7 +163,7 @@ def test_networks_of_something_else_are_refused():
 def test_no_hub_is_said_clearly(monkeypatch):
     from transformers import SiglipVisionModel
 
-    def refuse(name):
+    def refuse(name, **options):
         raise OSError("We couldn't connect\nlong story")
 
     monkeypatch.setattr(SiglipVisionModel, "from_pretrained", refuse)
