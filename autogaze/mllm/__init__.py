@@ -1,6 +1,7 @@
 """Gazed multimodal LLMs: vision encoder and prompt pay only for the units that a gaze kept."""
 
 from autogaze.mllm.adapter import MLLMAdapter, VisualFeatures, VisualInput
+from autogaze.mllm.embeddings import PromptEmbeddings, prompt_embeddings
 from autogaze.mllm.gazed import GazedMLLM, GazedPrompt, gazed_mllm
 from autogaze.mllm.processor import GazedProcessor
 from autogaze.mllm.processor_adapter import ProcessorAdapter
@@ -17,10 +18,12 @@ __all__ = [
     "KeptUnits",
     "MLLMAdapter",
     "ProcessorAdapter",
+    "PromptEmbeddings",
     "UnitGrid",
     "VisualFeatures",
     "VisualInput",
     "gazed_mllm",
     "list_mllms",
+    "prompt_embeddings",
     "register_mllm",
 ]

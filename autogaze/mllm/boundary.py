@@ -22,6 +22,21 @@ _in_use: WeakSet[nn.Module] = WeakSet()
 _lock = threading.Lock()
 
 
+def text_model_positions(
+    prompt: CompactPrompt,
+) -> tuple[Int[Tensor, "P B L"], Int[Tensor, "P B"]]:
+    """Position ids of a prompt as the text model takes them, and those of the next token.
+
+    M-RoPE has a first row more, the plain index of the token, by which masks are made.
+    """
+    positions, following = prompt.position_ids, prompt.next_position
+    if positions.shape[0] == 1:
+        return positions, following[None]
+    text = (prompt.attention_mask.cumsum(-1) - 1).clamp(min=0)
+    following = following.expand(positions.shape[0], -1)
+    return torch.cat([text[None], positions]), torch.cat([text[None, :, -1] + 1, following])
+
+
 @contextmanager
 def compact_positions(
     text_model: nn.Module,
@@ -68,15 +83,7 @@ class _Placement:
     ) -> None:
         self.prompt = prompt
         self.length = prompt.input_ids.shape[1]
-        # M-RoPE's first row is the plain index of the token: masks are made by it.
-        text = (prompt.attention_mask.cumsum(-1) - 1).clamp(min=0)
-        positions = prompt.position_ids
-        if positions.shape[0] > 1:
-            positions = torch.cat([text[None], positions])
-            following = prompt.next_position.expand(positions.shape[0] - 1, -1)
-            following = torch.cat([text[None, :, -1] + 1, following])
-        else:
-            following = prompt.next_position[None]
+        positions, following = text_model_positions(prompt)
         self.positions, self.following = positions, following
         self.deepstack = deepstack
         self.extra = extra

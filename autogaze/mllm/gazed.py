@@ -17,7 +17,7 @@ from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
 from autogaze.mllm.boundary import compact_positions
 from autogaze.mllm.checks import check_kind, check_prompt
 from autogaze.mllm.dense_prompt import Kind, read_rows
-from autogaze.mllm.prompt import assemble
+from autogaze.mllm.prompt import CompactPrompt, assemble
 from autogaze.mllm.registry import adapter_of
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.utils.checkpoints import check_loaded
@@ -178,7 +178,7 @@ class GazedMLLM:
         prompt = gazed.prompt
         adapter.check_length(prompt, new_tokens)
         features = adapter.encode_all(gazed.visuals)
-        embeds = _embed(self, gazed, features)
+        embeds = embed_prompt(self, prompt, features)
         kwargs["inputs_embeds"] = embeds
         kwargs["attention_mask"] = prompt.attention_mask
         deepstack = tuple(level.to(embeds.device, embeds.dtype) for level in features.deepstack)
@@ -187,9 +187,10 @@ class GazedMLLM:
             yield
 
 
-def _embed(model: Any, gazed: GazedPrompt, features: VisualFeatures) -> Float[Tensor, "B L D"]:
+def embed_prompt(
+    model: Any, prompt: CompactPrompt, features: VisualFeatures
+) -> Float[Tensor, "B L D"]:
     """Embeddings of a prompt, with the features of kept units at their placeholders."""
-    prompt = gazed.prompt
     count = int(prompt.visual_mask.sum())
     if count != len(features.embeds):
         raise MLLMError(
