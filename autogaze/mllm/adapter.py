@@ -28,12 +28,14 @@ class VisualInput:
         kept: which units.
         pixels: normalised pixels of the patches of kept units, in the family's order.
         interval: seconds between tubelets; None where the family does not ask.
+        size: (height, width) of an image before its preparation, where the family asks.
     """
 
     kind: Kind
     kept: KeptUnits
     pixels: Float[Tensor, "N *values"]
     interval: float | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +118,10 @@ class MLLMAdapter:
         raise NotImplementedError
 
     def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
-        """Grids of the videos and images of a dense input, each in reading order."""
+        """Grids of the videos and images of a dense input, each in reading order.
+
+        `inputs` are those of `dense_inputs`, `input_ids` and `attention_mask`.
+        """
         raise NotImplementedError
 
     def cut(

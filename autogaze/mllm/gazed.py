@@ -111,6 +111,7 @@ class GazedMLLM:
                 f"padding_side must be 'left' or 'right', got {describe_value(padding_side)}"
             )
         adapter = adapter_of(self)  # type: ignore[arg-type]
+        dense = {"input_ids": input_ids, "attention_mask": attention_mask, **dense}
         grids = adapter.dense_grids(dense)
         chosen: dict[Kind, list[KeptUnits]] = {
             kind: _chosen(kind, grids[kind], given)

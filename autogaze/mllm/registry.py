@@ -19,6 +19,9 @@ _ADAPTERS: dict[str, tuple[str, type[MLLMAdapter] | str]] = {
     "qwen3_vl_moe": ("Qwen3-VL, mixture of experts", "qwen3_vl:Qwen3VLAdapter"),
     "qwen3_5": ("Qwen3.5", "qwen3_vl:Qwen3VLAdapter"),
     "qwen3_5_moe": ("Qwen3.5, mixture of experts", "qwen3_vl:Qwen3VLAdapter"),
+    "llava_onevision": ("LLaVA-OneVision", "llava_onevision:LlavaOnevisionAdapter"),
+    "smolvlm": ("SmolVLM, SmolVLM2", "smolvlm:SmolVLMAdapter"),
+    "internvl": ("InternVL", "internvl:InternVLAdapter"),
 }
 
 _PROCESSORS: dict[str, type[ProcessorAdapter] | str] = {

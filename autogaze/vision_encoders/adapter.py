@@ -153,9 +153,14 @@ class PositionTables:
     @classmethod
     def of(cls, encoder: EncoderAdapter, pyramid: PatchPyramid) -> "PositionTables":
         """The tables of the pyramid's scales, one after another."""
-        positions = [encoder.positions(grid) for grid in pyramid.grids]
+        return cls.of_grids(encoder, pyramid.grids)
+
+    @classmethod
+    def of_grids(cls, encoder: EncoderAdapter, grids: Sequence[int]) -> "PositionTables":
+        """The tables of square grids of these sides in patches, one after another."""
+        positions = [encoder.positions(grid) for grid in grids]
         embedded = [table for table in positions if table is not None]
-        rotated = [tables for tables in _rotary(encoder, pyramid.grids) if tables is not None]
+        rotated = [tables for tables in _rotary(encoder, grids) if tables is not None]
         rotary = tuple(torch.cat(parts) for parts in zip(*rotated, strict=True)) or None
         return cls(torch.cat(embedded) if embedded else None, rotary)  # type: ignore[arg-type]
 

@@ -166,7 +166,7 @@ def encode_patches(
         patches = gazed_patches(
             frames, ids[here], cut_from[here], gaze.pyramid, settings.frames_at_once
         )
-        tokens, rotary = _embed(encoder, patches.to(encoder.dtype), ids[here], layout, tables)
+        tokens, rotary = embed_packed(encoder, patches.to(encoder.dtype), ids[here], layout, tables)
         parts.append(_run_blocks(encoder, tokens, rotary, layout, output_hidden_states))
 
     def per_frame(values: list[Tensor | None]) -> Tensor | None:
@@ -277,7 +277,7 @@ def _batches(
     yield first, tuple(batch)
 
 
-def _embed(
+def embed_packed(
     encoder: EncoderAdapter,
     patches: Float[Tensor, "n 3 p p"],
     ids: Int[Tensor, " n"],

@@ -38,6 +38,12 @@ _FAMILIES = {
     "clip_vision_model": _CLIP,
     "clip": _CLIP,
     "vit": _Family("ViT", "vit:ViTAdapter", "ViTModel"),
+    "smolvlm_vision": _Family(
+        "vision encoder of SmolVLM", "smolvlm:SmolVLMVisionAdapter", "SmolVLMVisionTransformer"
+    ),
+    "internvl_vision": _Family(
+        "vision encoder of InternVL", "internvl:InternVLVisionAdapter", "InternVLVisionModel"
+    ),
 }
 
 

@@ -1,48 +1,24 @@
-"""Tiny random multimodal LLMs of the real classes, and dense inputs for them."""
+"""Tiny random multimodal LLMs of the real classes, and dense inputs for them: Qwen's, and all."""
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
 
-VOCABULARY = 64
-START, END, IMAGE, VIDEO, PAD = 50, 51, 52, 53, 0
-
-TEXT = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 512,
-    "pad_token_id": PAD,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "tie_word_embeddings": False,
-}
-TOKENS = {
-    "image_token_id": IMAGE,
-    "video_token_id": VIDEO,
-    "vision_start_token_id": START,
-    "vision_end_token_id": END,
-}
-
-
-def random_model(model_class: Any, config: Any, seed: int = 0) -> Any:
-    """A model in which no parameter is zero, norms and biases included: zeros would hide errors."""
-    torch.manual_seed(seed)
-    model = model_class(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    model.generation_config.eos_token_id = None
-    model.generation_config.pad_token_id = PAD
-    model.generation_config.do_sample = False
-    return model
+from tests.mllm.tiny_frames import FRAME_FAMILIES
+from tests.mllm.tiny_models import (
+    END,
+    IMAGE,
+    PAD,
+    START,
+    TEXT,
+    TOKENS,
+    VIDEO,
+    Family,
+    Video,
+    random_model,
+)
 
 
 def qwen3_vl() -> Any:
@@ -129,17 +105,6 @@ def qwen3_5() -> Any:
     return random_model(transformers.Qwen3_5ForConditionalGeneration, config)
 
 
-@dataclass(frozen=True)
-class Video:
-    """A dense video or image of a prompt: tubelets, and rows and columns of units."""
-
-    tubelets: int
-    rows: int
-    columns: int
-    image: bool = False
-    seconds: float = 1.0
-
-
 def qwen_rows(rows: list[list[int | Video]], timestamps: bool) -> dict[str, Any]:
     """A dense input of a Qwen model: every row is text ids and videos."""
     generator = torch.Generator().manual_seed(1)
@@ -182,23 +147,6 @@ def qwen_rows(rows: list[list[int | Video]], timestamps: bool) -> dict[str, Any]
     return inputs
 
 
-@dataclass(frozen=True)
-class Family:
-    """A tiny model and how its dense inputs are made.
-
-    Args:
-        build: makes the model.
-        rows: makes a dense input of rows of text ids and videos.
-        video, second, image: videos of different sizes, and an image, that it takes.
-    """
-
-    build: Any
-    rows: Any
-    video: Video
-    second: Video
-    image: Video | None
-
-
 FAMILIES = {
     "qwen2_5_vl": Family(
         qwen2_5_vl,
@@ -223,3 +171,4 @@ if hasattr(transformers, "Qwen3_5Config"):
         Video(2, 4, 2),
         Video(1, 2, 3, image=True),
     )
+FAMILIES.update(FRAME_FAMILIES)

@@ -50,6 +50,9 @@ class Family:
         """What the untouched model says to images (F, 3, S, S)."""
         if isinstance(model, tf.Siglip2VisionModel):
             return model(**naflex_input(images, self.patch_size), **options)
+        if isinstance(model, tf.InternVLVisionModel):
+            # transformers 4 asks its configuration alone.
+            model.config.output_hidden_states = options.pop("output_hidden_states", False)
         if self.interpolates and images.shape[-1] != self.side:
             options["interpolate_pos_encoding"] = True
         return model(images, **options)
@@ -92,6 +95,21 @@ def _vit(pooler: bool = True, **options: Any) -> nn.Module:
     return tf.ViTModel(config, add_pooling_layer=pooler)
 
 
+def _smolvlm(**options: Any) -> nn.Module:
+    from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
+
+    config = SmolVLMVisionConfig(image_size=64, patch_size=16, **SMALL, **options)
+    return tf.SmolVLMVisionTransformer(config)
+
+
+def _internvl(**options: Any) -> nn.Module:
+    sides = {"image_size": [64, 64], "patch_size": [16, 16]}
+    config = tf.InternVLVisionConfig(
+        **sides, use_absolute_position_embeddings=True, **SMALL, **options
+    )
+    return tf.InternVLVisionModel(config)
+
+
 FAMILIES = {
     "siglip": Family(_siglip),
     # 4 cells of 14 pixels and 8 pixels left over, as SO400M/14-384 has.
@@ -108,6 +126,13 @@ FAMILIES = {
     "clip": Family(_clip),
     "vit": Family(_vit),
     "vit-without-pooler": Family(_vit, options={"pooler": False}),
+    "smolvlm": Family(_smolvlm, interpolates=False),
+    "internvl": Family(_internvl, interpolates=False),
+    "internvl-normed": Family(
+        _internvl,
+        interpolates=False,
+        options={"use_mean_pooling": False, "use_qk_norm": True, "norm_type": "rms_norm"},
+    ),
 }
 
 

@@ -40,6 +40,8 @@ def test_the_families_there_are():
         "clip",
         "clip_vision_model",
         "vit",
+        "smolvlm_vision",
+        "internvl_vision",
     }
     assert known["siglip2"] == "SigLIP2 NaFlex"
 

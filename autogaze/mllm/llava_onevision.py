@@ -1,0 +1,195 @@
+"""LLaVA-OneVision: a frame's 27 x 27 patches, interpolated to 14 x 14 units.
+
+A unit is a weighted mean of up to 2 x 2 neighbouring patches, and neighbours share patches: what is
+encoded is the union of those that kept units need. A newline token follows every video.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from autogaze.errors import MLLMError
+from autogaze.mllm.adapter import VisualFeatures, VisualInput
+from autogaze.mllm.dense_prompt import Kind, Placeholder
+from autogaze.mllm.frame_tower import FrameAdapter, FramePatches
+from autogaze.mllm.units import KeptUnits, UnitGrid
+
+
+class LlavaOnevisionAdapter(FrameAdapter):
+    """Adapter of `LlavaOnevisionForConditionalGeneration`.
+
+    Images, which it takes at many resolutions, stay whole.
+    """
+
+    dense_inputs = (
+        "pixel_values",
+        "image_sizes",
+        "pixel_values_videos",
+        "image_sizes_videos",
+        "batch_num_images",
+    )
+
+    @property
+    def placeholders(self) -> tuple[Placeholder, ...]:
+        return (
+            Placeholder(self.config.video_token_id, "video", trailing=1),
+            Placeholder(self.config.image_token_id, "image"),
+        )
+
+    @property
+    def side(self) -> int:
+        """Patches along a side of the model's frames."""
+        return self.encoder.image_size // self.encoder.patch_size
+
+    def patch_sides(self, grid: UnitGrid) -> list[int]:
+        # n patches make ceil(n / 2) units; a coarser grid has as odd or even a number of patches.
+        units = math.ceil(self.side / 2)
+        if grid.dense != (units, units) or any(rows != columns for rows, columns in grid.grids):
+            raise MLLMError(f"the model has {units} x {units} units a frame, got {grid}")
+        return [2 * rows - self.side % 2 for rows, _ in grid.grids]
+
+    def patches(self, kept: KeptUnits) -> FramePatches:
+        return self._needed(kept)[0]
+
+    def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
+        units = math.ceil(self.side / 2)
+        videos = []
+        for frames in self._videos(inputs):
+            side = self.check_frames("pixel_values_videos", frames)
+            if side != self.side:
+                raise MLLMError(
+                    f"the model takes frames of {self.side} x {self.side} patches, "
+                    f"pixel_values_videos has frames of {side} x {side}"
+                )
+            videos.append(UnitGrid(len(frames), ((units, units),)))
+        images = [UnitGrid(1, ((1, self._num_tokens(*image)),)) for image in self._images(inputs)]
+        return {"video": videos, "image": images}
+
+    def cut(
+        self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
+    ) -> dict[Kind, list[VisualInput]]:
+        videos = zip(self._videos(inputs), kept["video"], strict=True)
+        images = zip(self._images(inputs), kept["image"], strict=True)
+        return {
+            "video": [
+                VisualInput("video", units, self.cut_frames(frames, units))
+                for frames, units in videos
+            ],
+            "image": [
+                VisualInput("image", units, crops, size=size) for (crops, size), units in images
+            ],
+        }
+
+    def encode(self, visual: VisualInput) -> VisualFeatures:
+        if visual.kind == "image":
+            return self._encode_image(visual)
+        _, taps, weights = self._needed(visual.kept)
+        features = self._project(visual)
+        taps, weights = taps.to(features.device), weights.to(features.device, features.dtype)
+        # One of the four taps at a time, whose memory is that of the units.
+        units = weights[:, :1] * features[taps[:, 0]]
+        for tap in range(1, 4):
+            units = units + weights[:, tap, None] * features[taps[:, tap]]
+        newline = self.model.model.image_newline[None].to(features.device, features.dtype)
+        return VisualFeatures(torch.cat([units, newline]))
+
+    def _project(self, visual: VisualInput) -> Float[Tensor, "N D"]:
+        """Patches in the space of the LLM."""
+        chosen = self.config.vision_feature_layer
+        layers = [chosen] if isinstance(chosen, int) else list(chosen)
+        states = torch.cat(self.encode_frames(visual, layers), dim=-1)
+        return self.model.model.multi_modal_projector(states)
+
+    def _needed(
+        self, kept: KeptUnits
+    ) -> tuple[FramePatches, Int[Tensor, "K 4"], Float[Tensor, "K 4"]]:
+        """Patches that kept units are interpolated from, and where and how much each of them is."""
+        sides = torch.tensor(self.patch_sides(kept.grid))
+        starts = torch.tensor([0, *accumulate((sides**2).tolist())])
+        grid, row, column = kept.places.unbind(-1)
+        rows, row_weights = _taps(row, sides[grid])
+        columns, column_weights = _taps(column, sides[grid])
+        cells = rows[:, :, None] * sides[grid][:, None, None] + columns[:, None, :]
+        cells = cells + starts[grid][:, None, None]
+        weights = row_weights[:, :, None] * column_weights[:, None, :]
+        total = int(starts[-1])
+        wanted = kept.tubelet[:, None, None] * total + cells
+        union, taps = wanted.unique(return_inverse=True)
+        tubelet, index = union // total, union % total
+        segment = tubelet * len(sides) + torch.searchsorted(starts, index, right=True) - 1
+        lengths = segment.unique_consecutive(return_counts=True)[1].tolist()
+        return FramePatches(index, tubelet, tuple(lengths)), taps.flatten(1), weights.flatten(1)
+
+    def _videos(self, inputs: Mapping[str, Any]) -> Sequence[Tensor]:
+        """Frames (T, 3, S, S) of every video of a dense input."""
+        videos = inputs.get("pixel_values_videos")
+        return () if videos is None else list(videos)
+
+    def _images(self, inputs: Mapping[str, Any]) -> list[tuple[Tensor, tuple[int, int]]]:
+        """Crops (n, 3, S, S) and original (height, width) of every image of a dense input."""
+        from transformers.models.llava_onevision import modeling_llava_onevision as library
+
+        pixels = inputs.get("pixel_values")
+        if pixels is None:
+            return []
+        sizes = torch.as_tensor(inputs["image_sizes"]).tolist()
+        counts = inputs.get("batch_num_images")
+        # Several images of a prompt are not cut into crops.
+        single = (
+            [True] * len(sizes) if counts is None else [n == 1 for n in counts for _ in range(n)]
+        )
+        images = []
+        for crops, (height, width), is_single in zip(pixels, sizes, single, strict=True):
+            count = library.image_size_to_num_patches(
+                [height, width], self.config.image_grid_pinpoints, self.encoder.image_size
+            )
+            images.append((crops[: count if is_single else 1], (height, width)))
+        return images
+
+    def _encode_image(self, visual: VisualInput) -> VisualFeatures:
+        """An image, whole: as many features as it has placeholders."""
+        if visual.kept.num_units != visual.kept.dense_units:
+            raise MLLMError(f"images of LLaVA-OneVision are kept whole, got {visual.kept}")
+        crops, units = len(visual.pixels), math.ceil(self.side / 2)
+        whole = KeptUnits.everything(UnitGrid(crops, ((units, units),)))
+        frames = VisualInput("image", whole, self.cut_frames(visual.pixels, whole))
+        features = self._project(frames).unflatten(0, (crops, -1))
+        return VisualFeatures(self._pack(features, visual.size, self.model.model.image_newline))
+
+    def _num_tokens(self, crops: Tensor, size: tuple[int, int]) -> int:
+        """Tokens of an image, asked from the model by shapes alone."""
+        features = torch.empty(len(crops), self.side**2, 1, device="meta")
+        return len(self._pack(features, size, torch.empty(1, device="meta")))
+
+    def _pack(
+        self, features: Float[Tensor, "n cells D"], size: tuple[int, int] | None, newline: Tensor
+    ) -> Float[Tensor, "tokens D"]:
+        """The features of crops as the sequence that the model makes of them."""
+        if size is None:
+            raise MLLMError("an image of LLaVA-OneVision needs its original size")
+        rows, _ = self.model.model.pack_image_features(
+            [features],
+            [list(size)],
+            image_newline=newline,
+            vision_aspect_ratio=self.config.vision_aspect_ratio,
+        )
+        return rows[0]
+
+
+def _taps(
+    place: Int[Tensor, " K"], side: Int[Tensor, " K"]
+) -> tuple[Int[Tensor, "K 2"], Float[Tensor, "K 2"]]:
+    """Neighbours and weights of bilinear interpolation from `side` patches to ceil(side / 2)."""
+    units = (side + 1) // 2
+    # The centre (place + 1/2) side / units - 1/2 of a unit, in whole 1 / (2 units).
+    centre = ((2 * place + 1) * side - units).clamp(min=0)
+    first, rest = centre // (2 * units), centre % (2 * units)
+    # A neighbour without weight is not needed.
+    second = torch.minimum(first + (rest > 0), side - 1)
+    weight = rest / (2 * units)
+    return torch.stack([first, second], dim=1), torch.stack([1 - weight, weight], dim=1)

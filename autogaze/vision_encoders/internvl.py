@@ -1,0 +1,63 @@
+"""InternVL's vision encoder (InternViT): a class token, layer scale, blocks without a mask."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
+from autogaze.vision_encoders.layout import TokenLayout
+
+
+class InternVLVisionAdapter(EncoderAdapter):
+    """The vision encoder of InternVL: a class token, mean pooling or none."""
+
+    num_prefix = 1
+    positions_skipped = 1
+
+    @property
+    def projection(self) -> nn.Conv2d:
+        return self.model.embeddings.patch_embeddings.projection
+
+    @property
+    def layers(self) -> Iterable[nn.Module]:
+        return self.model.encoder.layer
+
+    def positions(self, grid: int) -> Float[Tensor, "cells C"] | None:
+        if self.model.embeddings.position_embeddings is None:
+            return None
+        return super().positions(grid)
+
+    def prefix(self) -> Float[Tensor, "P C"]:
+        embeddings = self.model.embeddings
+        token, table = embeddings.cls_token[0], embeddings.position_embeddings
+        return token if table is None else token + table[0, :1]
+
+    def enter(self, tokens: Float[Tensor, "one N C"]) -> Float[Tensor, "one N C"]:
+        return self.model.embeddings.dropout(tokens)
+
+    def run(
+        self,
+        layer: nn.Module,
+        tokens: Float[Tensor, "one N C"],
+        layout: TokenLayout,
+        rotary: Rotary | None,
+    ) -> Float[Tensor, "one N C"]:
+        if layer.training and getattr(layer, "gradient_checkpointing", False):
+            return checkpoint(_block, layer, tokens, layout, use_reentrant=False)  # type: ignore[no-any-return]
+        return _block(layer, tokens, layout)
+
+    def pool(
+        self, tokens: Float[Tensor, "N C"], layout: TokenLayout
+    ) -> Float[Tensor, "frames C"] | None:
+        return None
+
+
+def _block(layer: Any, tokens: Tensor, layout: TokenLayout) -> Tensor:
+    """A block; its own call has no way to hand its attention a layout."""
+    attended, _ = layer.attention(layer.layernorm_before(tokens), layout=layout)
+    tokens = tokens + layer.lambda_1 * attended
+    out = layer.dropout(layer.mlp(layer.layernorm_after(tokens)))
+    return tokens + (out if layer.lambda_2 is None else layer.lambda_2 * out)
