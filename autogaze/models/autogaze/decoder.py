@@ -221,12 +221,29 @@ class FusedLayer:
         Args:
             rotation: as of `FusedDecoder.rotations`.
         """
-        qkv = torch.mm(self._normed(x), self.qkv)
-        # Adjacent channel pairs, in float32 whatever the precision of x.
-        pairs = torch.view_as_complex(qkv.float().unflatten(1, (-1, 2)))
-        rotated = torch.view_as_real(pairs * rotation).flatten(1).to(x.dtype)
-        heads = rotated.unflatten(1, (-1, self.head_dim))  # (N, H + KV, D)
+        heads = self._heads(self._normed(x), rotation, slice(None))  # (N, H + KV, D)
         return heads[:, : self.num_heads], heads[:, self.num_heads :]
+
+    def project_last(
+        self, x: Float[Tensor, "N C"], rotation: Complex[Tensor, "N pairs"], last: Int[Tensor, " R"]
+    ) -> tuple[Float[Tensor, "R H D"], Float[Tensor, "N KV D"]]:
+        """As `project`, with the queries of tokens `last` only."""
+        width = self.num_heads * self.head_dim
+        normed = self._normed(x)
+        queries = self._heads(normed[last], rotation[last], slice(width))
+        return queries, self._heads(normed, rotation, slice(width, None))
+
+    def _heads(
+        self, normed: Float[Tensor, "N C"], rotation: Complex[Tensor, "N pairs"], channels: slice
+    ) -> Float[Tensor, "N heads D"]:
+        """Some channels of the joint projection, rotated."""
+        projected = torch.mm(normed, self.qkv[:, channels])
+        # Adjacent channel pairs, in float32 whatever the precision of the weights.
+        pairs = torch.view_as_complex(projected.float().unflatten(1, (-1, 2)))
+        first = (channels.start or 0) // 2
+        rotated = pairs * rotation[:, first : first + pairs.shape[1]]
+        rotated = torch.view_as_real(rotated).flatten(1).to(normed.dtype)
+        return rotated.unflatten(1, (-1, self.head_dim))
 
     def finish(
         self, x: Float[Tensor, "N C"], attended: Float[Tensor, "N HD"]

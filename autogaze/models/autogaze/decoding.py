@@ -198,10 +198,10 @@ class GazeState:
             x = layer.finish(x, self.cache.attend(index, feed, queries))
         # Of the last layer only each row's last token is read; the others leave keys and values.
         index, layer = last_layer
-        queries, keys_values = layer.project(x, rotation)
-        self.cache.write(index, feed, keys_values)
         last = feed.last().to(x.device)
-        attended = self.cache.attend(index, feed, queries[last], last_only=True)
+        queries, keys_values = layer.project_last(x, rotation, last)
+        self.cache.write(index, feed, keys_values)
+        attended = self.cache.attend(index, feed, queries, last_only=True)
         x = layer.finish(x[last], attended)
         self.cache.advance(feed)
         return self.decoder.norm(x)
