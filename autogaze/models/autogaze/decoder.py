@@ -178,6 +178,18 @@ def rotate_halves(
     return torch.cat([pairs.real, pairs.imag], dim=-1).to(x.dtype)
 
 
+def rotate_pairs_(x: Float[Tensor, "N channels"], rotation: Complex[Tensor, "N pairs"]) -> None:
+    """Rotate adjacent channels of `x` in place, in float32 whatever its precision.
+
+    Args:
+        rotation: of at least as many pairs; those beyond are not used.
+    """
+    pairs = torch.view_as_complex(x.float().unflatten(1, (-1, 2)))
+    pairs *= rotation[:, : pairs.shape[1]]
+    if x.dtype != torch.float32:  # otherwise `pairs` is a view of it
+        x.copy_(torch.view_as_real(pairs).flatten(1))
+
+
 class FusedLayer:
     """One Llama block with fused weights.
 
@@ -191,6 +203,7 @@ class FusedLayer:
         out: (heads * D, C).
         gate_up: (C, 2 * intermediate).
         down: (intermediate, C).
+        num_queries, num_keys: outputs of `qkv` that are channels of queries, and of keys.
         root_eps: sqrt(C * eps), see `_normed`.
     """
 
@@ -210,7 +223,8 @@ class FusedLayer:
         self.out = attn.o_proj.weight.mT.contiguous()
         self.gate_up = (gate_up * (layer.post_attention_layernorm.weight * root)).mT.contiguous()
         self.down = mlp.down_proj.weight.mT.contiguous()
-        self.num_heads, self.head_dim = config.num_attention_heads, D
+        self.head_dim = D
+        self.num_queries, self.num_keys = len(attn.q_proj.weight), len(attn.k_proj.weight)
         self.root_eps = qkv.new_tensor((config.hidden_size * config.rms_norm_eps) ** 0.5)
 
     def project(
@@ -221,29 +235,22 @@ class FusedLayer:
         Args:
             rotation: as of `FusedDecoder.rotations`.
         """
-        heads = self._heads(self._normed(x), rotation, slice(None))  # (N, H + KV, D)
-        return heads[:, : self.num_heads], heads[:, self.num_heads :]
+        qkv = torch.mm(self._normed(x), self.qkv)
+        rotate_pairs_(qkv[:, : self.num_queries + self.num_keys], rotation)
+        heads = qkv.unflatten(1, (-1, self.head_dim))  # (N, H + KV, D)
+        return heads.tensor_split((self.num_queries // self.head_dim,), 1)
 
     def project_last(
         self, x: Float[Tensor, "N C"], rotation: Complex[Tensor, "N pairs"], last: Int[Tensor, " R"]
     ) -> tuple[Float[Tensor, "R H D"], Float[Tensor, "N KV D"]]:
         """As `project`, with the queries of tokens `last` only."""
-        width = self.num_heads * self.head_dim
         normed = self._normed(x)
-        queries = self._heads(normed[last], rotation[last], slice(width))
-        return queries, self._heads(normed, rotation, slice(width, None))
-
-    def _heads(
-        self, normed: Float[Tensor, "N C"], rotation: Complex[Tensor, "N pairs"], channels: slice
-    ) -> Float[Tensor, "N heads D"]:
-        """Some channels of the joint projection, rotated."""
-        projected = torch.mm(normed, self.qkv[:, channels])
-        # Adjacent channel pairs, in float32 whatever the precision of the weights.
-        pairs = torch.view_as_complex(projected.float().unflatten(1, (-1, 2)))
-        first = (channels.start or 0) // 2
-        rotated = pairs * rotation[:, first : first + pairs.shape[1]]
-        rotated = torch.view_as_real(rotated).flatten(1).to(normed.dtype)
-        return rotated.unflatten(1, (-1, self.head_dim))
+        queries = torch.mm(normed[last], self.qkv[:, : self.num_queries])
+        keys_values = torch.mm(normed, self.qkv[:, self.num_queries :])
+        rotate_pairs_(queries, rotation[last])
+        rotate_pairs_(keys_values[:, : self.num_keys], rotation)
+        shape = (-1, self.head_dim)
+        return queries.unflatten(1, shape), keys_values.unflatten(1, shape)
 
     def finish(
         self, x: Float[Tensor, "N C"], attended: Float[Tensor, "N HD"]
@@ -275,12 +282,9 @@ class FusedDecoder:
         self.frequencies = rope_frequencies(self.config, self.lm_head.device)
 
     def rotations(self, positions: Int[Tensor, " N"]) -> Complex[Tensor, "N pairs"]:
-        """Rotations of all channel pairs of queries, keys and values; 1 for those of values."""
-        rotation = rotations(positions, self.frequencies)  # (N, D / 2)
-        num_values = self.config.num_key_value_heads
-        num_rotated = self.config.num_attention_heads + num_values
-        ones = rotation.new_ones(len(rotation), num_values * rotation.shape[1])
-        return torch.cat([*[rotation] * num_rotated, ones], 1)
+        """Rotations of all channel pairs of queries and keys: the same for every head."""
+        config, rotation = self.config, rotations(positions, self.frequencies)  # (N, D / 2)
+        return rotation.repeat(1, config.num_attention_heads + config.num_key_value_heads)
 
     def heads(
         self, hidden: Float[Tensor, "B C"]
