@@ -35,7 +35,8 @@ class InhibitionOfReturn:
             inhibited.
 
     Attributes:
-        then: pixels of all patches at their last gaze; None before the first frame.
+        then: pixels of all patches at their last gaze, and a slot for padding behind them; None
+            before the first frame.
         visible: True where a patch was gazed at and has not been covered since.
 
     Raises:
@@ -45,7 +46,7 @@ class InhibitionOfReturn:
     def __init__(self, pyramid: PatchPyramid, full_change: float) -> None:
         check_inhibition(full_change)
         self.pyramid, self.full_change = pyramid, full_change
-        self.then: Float[Tensor, "B V values"] | None = None
+        self.then: Float[Tensor, "B V1 values"] | None = None
         self.visible: Bool[Tensor, "B V"] | None = None
 
     def log_weights(self, now: Float[Tensor, "B V values"]) -> Float[Tensor, "B V"]:
@@ -56,7 +57,7 @@ class InhibitionOfReturn:
         """
         if self.then is None or self.visible is None:
             return now.new_zeros(now.shape[:2])
-        change = (now - self.then).abs_().mean(-1)
+        change = (now - self.then[:, :-1]).abs_().mean(-1)
         share = (change / self.full_change + FLOOR).clamp_(max=1)
         return torch.where(self.visible, share.log_(), 0)
 
@@ -67,12 +68,15 @@ class InhibitionOfReturn:
         kept: Bool[Tensor, "B k"],
     ) -> None:
         """Record the frame's gazes: those of `ids` that are `kept`."""
-        B, V = now.shape[:2]
-        gazed = kept.new_zeros(B, V + 1).scatter_(1, torch.where(kept, ids, V), True)[:, :V]
+        B, V, values = now.shape
         if self.then is None or self.visible is None:
-            self.then, self.visible = now.clone(), gazed
-            return
-        self.then = torch.where(gazed[..., None], now, self.then)
+            with torch.inference_mode(False):  # so that every mode may write it
+                self.then = now.new_zeros(B, V + 1, values)
+            self.visible = kept.new_zeros(B, V)
+        rows, slots = torch.arange(B, device=ids.device)[:, None], torch.where(kept, ids, V)
+        # Few patches are gazed at, so only their pixels are written.
+        self.then[rows, slots] = now[rows, slots.clamp(max=V - 1)]
+        gazed = kept.new_zeros(B, V + 1).scatter_(1, slots, True)[:, :V]
         covered = (gazed.float() @ _finer_beneath(self.pyramid, gazed.device)).bool()
         self.visible = (self.visible & ~covered) | gazed
 

@@ -69,6 +69,15 @@ def test_a_patch_counts_from_its_last_gaze():
     assert inhibition.log_weights(unit_pixels(grey))[0, 5] == 0
 
 
+def test_padding_is_no_gaze_whatever_its_ids():
+    inhibition, grey = InhibitionOfReturn(PYRAMID, 0.1), torch.full((2, 3, 64, 64), 0.5)
+    real, ids = torch.tensor([[True, False]] * 2), torch.tensor([[3, 7], [5, -99]])
+    for brightness in (0.0, 0.2):  # the first frame and a later one
+        pixels = unit_pixels(grey + brightness)
+        inhibition.update(pixels, ids, real)
+        assert (inhibition.log_weights(pixels) < -3).nonzero().tolist() == [[0, 3], [1, 5]]
+
+
 def test_patches_covered_by_a_coarser_one_are_new():
     inhibition, pixels = InhibitionOfReturn(PYRAMID, 0.1), unit_pixels(torch.rand(1, 3, 64, 64))
     beneath, beside = PYRAMID.overlapping(0, 64)[0], PYRAMID.overlapping(1, 64)[-1]
