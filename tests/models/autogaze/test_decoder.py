@@ -35,7 +35,7 @@ def _sizes(config):
     return {name: getattr(config, name) for name in names.split()}
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.2)])
 @pytest.mark.parametrize("kv_heads", [4, 2])
 @torch.no_grad()
 def test_fused_projections_are_those_of_the_layer(kv_heads, dtype, tolerance):
