@@ -1,8 +1,7 @@
-"""Gazed multimodal LLMs: wrong units, prompts, options, configurations and checkpoints."""
+"""Gazed multimodal LLMs: wrong units, prompts and options."""
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -13,20 +12,11 @@ import torch
 import autogaze
 from autogaze.mllm import KeptUnits, UnitGrid
 from autogaze.mllm.gaze_settings import GazeSettings
-from autogaze.mllm.nvila import AutoGazeMLLM, AutoGazeMLLMConfig, AutoGazeMLLMProcessor
 from autogaze.mllm.processor_adapter import Sampling
 from tests.fuzz.material import Material
-from tests.fuzz.mutation import VALUES, arrays, change_bytes, change_values, to_json
-from tests.fuzz.outcomes import attempt, one_of
+from tests.fuzz.mutation import VALUES, arrays
+from tests.fuzz.outcomes import one_of
 from tests.mllm import tiny
-from tests.mllm.nvila.tiny import (
-    LLM,
-    TOWER,
-    make_config,
-    make_frames,
-    make_model,
-    make_processor,
-)
 
 
 @functools.cache
@@ -80,70 +70,3 @@ def mllm(material: Material, folder: Path, random: Random) -> str:
         lambda: Sampling(**{sampling: value}),
     ]
     return one_of(calls, value, random)
-
-
-def nvila(material: Material, folder: Path, random: Random) -> str:
-    """A wrong configuration, argument or checkpoint of an NVILA-HD-Video model."""
-    kind = random.choice(("configuration", "configuration", "processor", "call", "checkpoint"))
-    if kind == "checkpoint":
-        return _nvila_checkpoint(folder, random)
-    if kind == "configuration":
-        values = {"text_config": LLM, "vision_config": TOWER, "max_batch_size_siglip": 4}
-        values |= {"mm_projector_shuffle_num": 9, "mm_projector_hidden_size": 40}
-        changed = change_values(values, random)[0]
-        return attempt(lambda: AutoGazeMLLM(AutoGazeMLLMConfig(**changed)))
-    value = random.choice((*arrays(), *VALUES))
-    frames = make_frames(4)
-    if kind == "processor":
-        names = [*make_processor().to_dict(), "selector"]
-        names.remove("processor_class")
-        name = random.choice(names)
-        calls: list[Callable[[], Any]] = [
-            lambda: make_processor(**{name: value}),
-            lambda: make_processor(**{name: value}).settings(),
-            lambda: AutoGazeMLLMProcessor(value),
-        ]
-        return one_of(calls, (name, value), random)
-    processor = make_processor()
-    prompt = processor.prompt("word1")
-    model = make_model()
-    inputs = processor(text=prompt, videos=frames)
-    calls = [
-        lambda: processor(text=value, videos=frames),
-        lambda: processor(text=[prompt, value], videos=frames),
-        lambda: processor(text=prompt, videos=value),
-        lambda: processor(text=[prompt] * 2, videos=[frames, value]),
-        lambda: processor(text=prompt, videos=frames, ratio=value),
-        lambda: processor(text=prompt, videos=frames, loss=value),
-        lambda: processor(text=prompt, videos=frames, selector=value),
-        lambda: processor(text=prompt, videos=frames, num_video_frames=value),
-        lambda: processor(text=prompt, videos=frames, max_tiles_video=value),
-        lambda: processor(text=prompt, videos=frames, return_tensors=value),
-        lambda: processor.prompt(value),
-        lambda: model(**{**inputs, "gazed_videos": value}),
-        lambda: model(**{**inputs, "gazed_videos": [value]}),
-        lambda: model(**{**inputs, "input_ids": value}),
-        lambda: model(**{**inputs, "video_token_id": value}),
-    ]
-    return one_of(calls, value, random)
-
-
-def _nvila_checkpoint(folder: Path, random: Random) -> str:
-    """A folder of a model and its processor, of which a file is changed or taken away."""
-    target = folder / "wrong"
-    make_model(config=make_config()).save_pretrained(target)
-    make_processor().save_pretrained(target)
-    choice = random.randrange(4)
-    if choice == 0:
-        random.choice(sorted(target.iterdir())).unlink()
-    elif choice == 1:
-        path = random.choice(sorted(target.iterdir()))
-        path.write_bytes(change_bytes(path.read_bytes(), random))
-    else:
-        path = target / random.choice(("config.json", "processor_config.json"))
-        path.write_text(to_json(change_values(json.loads(path.read_text()), random)[0]))
-    outcomes = [
-        attempt(lambda: AutoGazeMLLM.from_pretrained(target), "wrong"),
-        attempt(lambda: AutoGazeMLLMProcessor.from_pretrained(target), "wrong"),
-    ]
-    return min(outcomes)

@@ -37,7 +37,7 @@ def test_inputs_are_right_before_they_are_changed(
 ) -> None:
     if kind in ("arguments", "mllm"):
         return  # have no right input
-    for module in ("cases", "mllm_cases", "question_cases"):
+    for module in ("cases", "question_cases"):
         name = f"tests.fuzz.{module}"
         monkeypatch.setattr(f"{name}.change_bytes", lambda data, random: data)
         monkeypatch.setattr(f"{name}.change_values", lambda tree, random: (tree, []))
