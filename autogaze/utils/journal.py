@@ -110,5 +110,10 @@ def read_journal(path: Path, kind: type[AutoGazeError]) -> tuple[list[Entry], in
 
 def difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first of two unequal settings that differs, in words."""
-    name = next(name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name))
-    return f"{name} {describe_value(begun.get(name))}, not {describe_value(now.get(name))}"
+    for name in sorted({*begun, *now}):
+        if name not in begun or name not in now:  # also where the other one is null
+            given, other = ("no " if name not in part else "" for part in (begun, now))
+            return f"{given}{name}, not {other}{name}"
+        if begun[name] != now[name]:
+            return f"{name} {describe_value(begun[name])}, not {describe_value(now[name])}"
+    raise ValueError("these settings are equal")

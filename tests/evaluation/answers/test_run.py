@@ -274,3 +274,15 @@ def test_conditions() -> None:
             Condition("greedy", **options)
     with pytest.raises(EvaluationError):
         Condition(DENSE, ratio=0.1)
+
+
+def test_a_setting_that_is_not_there_is_none_that_is_null(tmp_path: Path) -> None:
+    questions = load_set(tmp_path).questions
+    answer_all(tmp_path, questions[:1])
+    path = tmp_path / GREEDY.file_name
+    head, *answers = path.read_text().splitlines()
+    values = json.loads(head)
+    del values["condition"]["max_vision_tokens"]  # which was null
+    path.write_text("".join(f"{line}\n" for line in (json.dumps(values), *answers)))
+    with pytest.raises(EvaluationError, match="max_vision_tokens"):
+        answer_all(tmp_path, questions)
