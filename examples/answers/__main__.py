@@ -18,7 +18,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from transformers.utils import logging
 
 import autogaze
-from answers.choosing import CHOOSERS
+from answers.choosing import CHOOSERS, LEAST
 from answers.evaluation import RATIOS, Journal, evaluate
 from answers.model import load, make_model, save
 from answers.report import read_runs, write_report
@@ -46,6 +46,7 @@ def train(
     units: Annotated[int, typer.Option(help="Kept units per step.")] = Recipe.units,
     lessons: Annotated[float, typer.Option(help="Part with the units' loss.")] = Recipe.lessons,
     seed: int = 0,
+    device: str = "cpu",
     every: Annotated[float, typer.Option(help="Minutes between accuracies.")] = 7,
 ) -> None:
     """Train a model from nothing, or from another one."""
@@ -53,7 +54,7 @@ def train(
     recipe = replace(
         Recipe(), holes=holes, steps=steps, learning_rate=learning_rate, units=units, lessons=lessons, seed=seed
     )  # fmt: skip
-    model = make_model(seed) if start is None else load(start)
+    model = (make_model(seed) if start is None else load(start)).to(device)
     training = Training(model, recipe, out)
     validated = saved = time.monotonic()
     losses: dict[str, list[float]] = {}
@@ -85,12 +86,18 @@ def answer(
     chooser: Annotated[list[str] | None, typer.Option(help="Repeatable; all by default.")] = None,
     ratio: Annotated[list[float] | None, typer.Option(help="Repeatable.")] = None,
     clips: Annotated[int, typer.Option(help="Unseen clips, each with five questions.")] = 400,
+    device: str = "cpu",
 ) -> None:
     """Ask the questions of the test clips."""
-    gazed, journal = autogaze.gazed_mllm(project_linearly(load(model))), Journal(out)
+    gazed, journal = autogaze.gazed_mllm(project_linearly(load(model).to(device))), Journal(out)
     names = chooser or [*FIXED, *CHOOSERS]
     settings = [(name, FIXED[name]) for name in names if name in FIXED]
-    settings += [(name, value) for value in ratio or RATIOS for name in names if name not in FIXED]
+    settings += [
+        (name, value)
+        for value in ratio or RATIOS
+        for name in names
+        if name not in FIXED and value >= LEAST.get(name, 0)
+    ]
     for name, value in settings:
         began = time.process_time()
         for answers in evaluate(gazed, name, value, journal.missing(name, value, clips)):

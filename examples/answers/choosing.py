@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +21,7 @@ from answers.prompts import CLIP_GRID
 from autogaze.clips import Clips
 from autogaze.mllm.units import KeptUnits
 from autogaze.selectors.base import Selector
+from autogaze.selectors.registry import LEARNED
 from autogaze.utils.seeding import seeded
 from autogaze.video.chunks import ChunkReader
 from autogaze.video.writer import VideoWriter
@@ -28,8 +29,10 @@ from autogaze.video.writer import VideoWriter
 NUM_UNITS = GRID**2
 PYRAMID = autogaze.PatchPyramid((16 * GRID,), 16)
 CONTROLS = ("random", "uniform", "centre")
-SELECTORS = ("greedy", "run-length", "change", "codec")
+SELECTORS = ("greedy", "run-length", "change", "codec", LEARNED)
 CHOOSERS = (*SELECTORS, *CONTROLS)
+LEAST = {LEARNED: 0.1}
+"""The least ratio of those that choose nothing at the finest scale below."""
 
 
 class Chooser(Protocol):
@@ -76,10 +79,15 @@ class Uniform:
 
 
 class BySelector:
-    """A selector of the package at the finest scale only: a patch is a unit."""
+    """A selector of the package, whose cells of the finest scale are units.
+
+    Where it takes any pyramid it gets one of that scale alone. Of the learned selector's gazes, at
+    four scales, those at the finest count: at small ratios there are few or none.
+    """
 
     def __init__(self, name: str) -> None:
-        self.selector: Selector = autogaze.load(name, pyramid=PYRAMID)
+        options = {} if name == LEARNED else {"pyramid": PYRAMID}
+        self.selector: Selector = autogaze.load(name, **options)
 
     def keep(self, clips: Sequence[Clip], ratio: float) -> list[KeptUnits]:
         return [self._keep(clip, ratio) for clip in clips]
@@ -90,18 +98,14 @@ class BySelector:
             frames = _with_motion(clip, frames)
         generator = seeded("answers", self.selector.name, clip.number)
         gaze = self.selector.select(frames, ratio=ratio, generator=generator)
+        coarse = self.selector.pyramid.offsets[-1]
         chosen = []
         for first in range(0, gaze.num_frames, 2):
-            pair = [gaze.frame(0, frame).tolist() for frame in (first, first + 1)]
-            turns = (unit for both in zip_longest(*pair) for unit in both if unit is not None)
-            chosen.append(list(islice(_distinct(turns), units_of(ratio))))
+            pair = [gaze.frame(0, frame) - coarse for frame in (first, first + 1)]
+            turns = zip_longest(*(ids[ids >= 0].tolist() for ids in pair))
+            order = (unit for both in turns for unit in both if unit is not None)
+            chosen.append(list(islice(_distinct(order), units_of(ratio))))
         return KeptUnits.from_lists(CLIP_GRID, chosen)
-
-
-def highest(keys: Float[Tensor, "tubelets U"], count: int) -> KeptUnits:
-    """The units with the highest keys of every tubelet."""
-    ids = keys.topk(count, dim=-1).indices.sort(dim=-1).values
-    return KeptUnits(CLIP_GRID, ids.flatten(), (count,) * TUBELETS)
 
 
 def half_size(frames: UInt8[Tensor, "T 3 S S"]) -> UInt8[Tensor, "T 3 s s"]:

@@ -20,7 +20,7 @@ from answers.prompts import gazed_prompt
 from answers.questions import KINDS, QUESTIONS, Question, ask
 from autogaze.mllm.units import KeptUnits
 
-RATIOS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+RATIOS = (0.1, 0.05, 0.2, 0.02, 0.3, 0.5)
 BATCH = 8
 
 
@@ -60,15 +60,15 @@ def next_words(
         model: a gazed one.
         clips, kept: the units that are kept of every clip.
     """
-    gazed = gazed_prompt([clip.frames for clip in clips], kept)
+    gazed = gazed_prompt([clip.frames for clip in clips], kept).to(model.device)
     prompt, many = gazed.prompt, len(KINDS)
     cache = model(gazed=gazed, use_cache=True, logits_to_keep=1).past_key_values
     cache.batch_repeat_interleave(many)
-    ids, last = question_ids()
+    ids, last = (x.to(model.device) for x in question_ids())
     ids, last = ids.repeat(len(clips), 1), last.repeat(len(clips))
     seen = prompt.attention_mask.repeat_interleave(many, 0)
     mask = torch.cat([seen, torch.ones_like(ids)], dim=1)
-    steps = torch.arange(ids.shape[1])
+    steps = torch.arange(ids.shape[1], device=model.device)
     place = prompt.next_position.repeat_interleave(many)[:, None] + steps
     index = seen.sum(1, keepdim=True) + steps  # in the row, as masks count
     positions = torch.stack([index, place, place, place])
@@ -76,16 +76,15 @@ def next_words(
         input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache
     )
     logits = output.logits[torch.arange(len(ids)), last].log_softmax(-1)
-    return logits.view(len(clips), many, -1), prompt.attention_mask.sum(1).tolist()
+    return logits.view(len(clips), many, -1).cpu(), prompt.attention_mask.sum(1).tolist()
 
 
 @torch.no_grad()
 def next_words_blind(model: Any) -> Float[Tensor, "kinds words"]:
     """Log-probabilities of the word after each question, without a video."""
-    rows = [
-        model(input_ids=torch.tensor([encode(text)])).logits[0, -1] for text in QUESTIONS.values()
-    ]
-    return torch.stack(rows).log_softmax(-1)
+    texts = [torch.tensor([encode(text)], device=model.device) for text in QUESTIONS.values()]
+    rows = [model(input_ids=text).logits[0, -1] for text in texts]
+    return torch.stack(rows).log_softmax(-1).cpu()
 
 
 def question_ids() -> tuple[Int[Tensor, "kinds L"], Int[Tensor, " kinds"]]:

@@ -76,7 +76,7 @@ class UnitHeads(nn.Module):
         total = units.new_zeros(())
         for head, wanted in zip((self.shows, self.moves), labels.T, strict=True):
             counts = torch.bincount(wanted[wanted >= 0], minlength=head.out_features)
-            weight = counts.clamp(min=1).float().rsqrt()
+            weight = counts.clamp(min=1).to(units.dtype).rsqrt()
             total = total + F.cross_entropy(head(units), wanted, weight, ignore_index=-1)
         return total
 
@@ -101,7 +101,7 @@ class Training:
         self.chooser = None if recipe.holes == "random" else load_chooser(recipe.holes)
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
-            self.heads = UnitHeads(model.config.text_config.hidden_size)
+            self.heads = UnitHeads(model.config.text_config.hidden_size).to(model.device)
         self.optimizer = torch.optim.AdamW(
             [*model.parameters(), *self.heads.parameters()],
             betas=(0.9, 0.98),
@@ -109,7 +109,7 @@ class Training:
         )
         self.step, self.clips, self.seconds = 0, 0, 0.0
         if (folder / "training.pt").exists():
-            state = torch.load(folder / "training.pt", weights_only=True)
+            state = torch.load(folder / "training.pt", model.device, weights_only=True)
             if state["recipe"] != repr(recipe):
                 raise TrainingError(
                     f"{folder} holds a run of {state['recipe']}, asked for is {recipe}; go on with the "
@@ -168,7 +168,7 @@ class Training:
             shown = [
                 row[:, part.tubelet, part.ids] for row, part in zip(labels, units, strict=True)
             ]
-            unit_loss = self.heads.loss(embeds, torch.cat(shown, dim=1).T)
+            unit_loss = self.heads.loss(embeds, torch.cat(shown, dim=1).T.to(embeds.device))
             loss, found["units"] = loss + lesson * unit_loss, unit_loss.item()
         warm = min(1.0, (self.step + 1) / WARMUP)
         rate = recipe.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * done))
@@ -220,12 +220,13 @@ def conversation(
             text.append(WORDS[right_answer(kind, clip.facts)])
         texts.append(text)
     answers = torch.tensor(columns)
-    wanted = torch.tensor(texts)[:, answers]
+    wanted = torch.tensor(texts)[:, answers].to(model.device)
+    prompt = gazed_prompt([clip.frames for clip in clips], kept, texts).to(model.device)
     caught: list[Tensor] = []
     merger = model.model.visual.merger
     hook = merger.register_forward_hook(lambda module, args, output: caught.append(output))
     try:
-        logits = model(gazed=gazed_prompt([c.frames for c in clips], kept, texts)).logits
+        logits = model(gazed=prompt).logits
     finally:
         hook.remove()
     logits = logits[:, answers - len(texts[0]) - 1]  # of the token before each answer
