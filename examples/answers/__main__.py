@@ -45,6 +45,7 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = Recipe.learning_rate,
     units: Annotated[int, typer.Option(help="Kept units per step.")] = Recipe.units,
     lessons: Annotated[float, typer.Option(help="Part with the units' loss.")] = Recipe.lessons,
+    until: Annotated[int | None, typer.Option(help="Stop after this step, to go on later.")] = None,
     seed: int = 0,
     device: str = "cpu",
     every: Annotated[float, typer.Option(help="Minutes between accuracies.")] = 7,
@@ -61,7 +62,7 @@ def train(
     for found in training.run():
         for name, loss in found.items():
             losses.setdefault(name, []).append(loss)
-        now, last = time.monotonic(), training.step == recipe.steps
+        now, last = time.monotonic(), training.step in (recipe.steps, until)
         if training.step % 25 == 0 or last:
             means = ", ".join(f"{name} {sum(v) / len(v):.2f}" for name, v in sorted(losses.items()))
             spent = f"{training.seconds / 60:.1f} minutes of a processor"
@@ -76,6 +77,8 @@ def train(
             print(validate(model), flush=True)
             model.train()
             validated = time.monotonic()
+        if training.step == until:
+            break
     save(model.eval(), out)
 
 

@@ -31,7 +31,7 @@ from autogaze.mllm.units import KeptUnits
 from autogaze.utils.files import replacing
 from autogaze.utils.seeding import seeded
 
-WEIGHT_DECAY, MAX_NORM, WARMUP = 0.05, 1.0, 100
+WEIGHT_DECAY, MAX_NORM, WARMUP = 0.05, 1.0, 1 / 14
 FAVOUR = 0.05
 """Power of a uniform number that chooses a unit which shows something, during the lessons."""
 
@@ -42,7 +42,7 @@ class Recipe:
 
     Attributes:
         steps: of the whole schedule.
-        learning_rate: its peak, behind a linear warm-up; a cosine then, down to 0.
+        learning_rate: its peak, behind a linear warm-up of a fourteenth of the steps; a cosine, down to 0.
         units: kept per step, in all clips together.
         holes: who chooses them: "random", "dense" (all are kept) or a selector.
         shares: least and largest share of a tubelet's units; its logarithm is uniform.
@@ -170,7 +170,7 @@ class Training:
             ]
             unit_loss = self.heads.loss(embeds, torch.cat(shown, dim=1).T.to(embeds.device))
             loss, found["units"] = loss + lesson * unit_loss, unit_loss.item()
-        warm = min(1.0, (self.step + 1) / WARMUP)
+        warm = min(1.0, (self.step + 1) / (WARMUP * recipe.steps))
         rate = recipe.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * done))
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad()
