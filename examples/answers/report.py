@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -126,12 +127,24 @@ def _mean(answer: Answered) -> float:
 
 
 def write_report(runs: Sequence[Run], out: Path) -> None:
-    """Write `out`.json, .md and .png; the plot shows the first run and, below, all of them."""
+    """Write `out`.json, a list of models, and .md and .png.
+
+    The plot shows the first model by kind of question, then the others, all kinds together.
+    """
     with replacing(f"{out}.json") as temporary:
-        temporary.write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+        temporary.write_text(json.dumps([_rounded(asdict(run)) for run in runs]) + "\n")
     with replacing(f"{out}.md") as temporary:
         temporary.write_text("\n".join(line for run in runs for line in markdown(run)) + "\n")
     save(plot(runs), f"{out}.png")
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers with four decimals, at any depth."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def markdown(run: Run) -> list[str]:
@@ -166,11 +179,11 @@ def _percent(value: Estimate) -> str:
     return f"{value.mean:.0%}{value.brackets(lambda end: f'{100 * end:.0f}')}"
 
 
-def plot(runs: Sequence[Run]) -> object:
+def plot(runs: Sequence[Run]) -> Any:
     """Accuracy over the share of kept units: the first run by kind, then every run, all kinds."""
     main, columns = runs[0], 3
-    panels = [(main, kind, kind) for kind in (ALL, *KINDS)]
-    panels += [(run, ALL, f"all, {run.name}") for run in runs[1:]]
+    panels = [(main, kind, f"{kind}: trained {main.name}") for kind in (ALL, *KINDS)]
+    panels += [(run, ALL, f"{ALL}: trained {run.name}") for run in runs[1:]]
     rows = -(-len(panels) // columns)
     figure, axes = make_panels(rows, columns, (13.5, 3.6 * rows))
     styles = selector_styles([*main.choosers])
@@ -191,13 +204,13 @@ def plot(runs: Sequence[Run]) -> object:
         [
             f"{clips} drawn clips that were not trained on, one question of each kind; four options, the "
             "likeliest word is the answer. Bars: 95 % intervals from resampled clips. Dashed: all units; "
-            f"dotted: no video. Panels of the model {main.name} unless named otherwise.",
+            "dotted: no video.",
         ],
     )
     return figure
 
 
-def _panel(axis: object, run: Run, kind: str, styles: dict[str, LineStyle]) -> None:
+def _panel(axis: Any, run: Run, kind: str, styles: dict[str, LineStyle]) -> None:
     ends = []
     for name in run.choosers:
         rows, style = run.of(name), styles[name]
@@ -222,6 +235,6 @@ def _panel(axis: object, run: Run, kind: str, styles: dict[str, LineStyle]) -> N
     axis.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
     axis.minorticks_off()
     axis.set_xlim(1.2, 60)
-    axis.set_ylim(15, 103)
+    axis.set_ylim(10, 104)
     clean(axis)
     label_ends(axis, ends)
