@@ -19,7 +19,8 @@ from transformers.utils import logging
 
 import autogaze
 from answers.choosing import CHOOSERS, LEAST
-from answers.evaluation import RATIOS, Journal, evaluate
+from answers.drawing import draw_clip, write_clip
+from answers.evaluation import RATIOS, Journal, evaluate, questions_of
 from answers.model import load, make_model, save
 from answers.report import read_runs, write_report
 from answers.training import Recipe, Training, project_linearly
@@ -112,6 +113,18 @@ def answer(
         ]
         spent = time.process_time() - began
         print(f"{name} {value:.0%}: {sum(right) / len(right):.1%}, {spent:.0f} s", flush=True)
+
+
+@app.command()
+def draw(
+    out: Annotated[Path, typer.Argument(help="MP4 file to write.")],
+    number: Annotated[int, typer.Option(help="Of the test clip.")] = 0,
+) -> None:
+    """Write a test clip, and print its questions and answers."""
+    clip = draw_clip("test", number)
+    write_clip(clip, out)
+    for question in questions_of(clip, "test"):
+        print(f"{question.text} {', '.join(question.options)}: {question.answer}")
 
 
 @app.command()

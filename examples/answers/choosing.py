@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from answers.drawing import FPS, GRID, TUBELETS, Clip
+from answers.drawing import GRID, TUBELETS, Clip, write_clip
 from answers.prompts import CLIP_GRID
 from autogaze.mllm.selection import MovingFrames, select_units, unit_selector
 from autogaze.mllm.units import KeptUnits
@@ -19,7 +19,6 @@ from autogaze.selectors.registry import LEARNED
 from autogaze.utils.seeding import seeded
 from autogaze.video.motion import MotionField
 from autogaze.video.reader import Video
-from autogaze.video.writer import VideoWriter
 
 NUM_UNITS = GRID**2
 CONTROLS = ("random", "uniform", "centre")
@@ -99,8 +98,6 @@ def motion_of(clip: Clip) -> tuple[MotionField, ...]:
     """Motion vectors of the clip's H.264 file, per frame."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "clip.mp4")
-        with VideoWriter(path, FPS, *clip.frames.shape[:1:-1]) as video:
-            for frame in clip.frames:
-                video.write(frame.permute(1, 2, 0).numpy())
+        write_clip(clip, path)
         found = [frame.motion for frame in Video(path).frames(motion=True)]
     return tuple(motion for motion in found if motion is not None)

@@ -7,6 +7,7 @@ and each dot lie inside one unit, all else anywhere. A clip is determined by its
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from jaxtyping import Float, Int, UInt8
 from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional as F
+
+from autogaze.video.writer import VideoWriter
 
 SIDE, NUM_FRAMES, FPS = 448, 10, 2.0
 UNIT = 32
@@ -98,6 +101,13 @@ def draw_clip(split: str, number: int) -> Clip:
     rng = np.random.default_rng((SPLITS[split], number))
     facts = draw_facts(rng)
     return Clip(torch.from_numpy(paint(facts, _ground(split, rng))), facts, number)
+
+
+def write_clip(clip: Clip, path: Path) -> None:
+    """Write an MP4 file."""
+    with VideoWriter(path, FPS, SIDE, SIDE) as video:
+        for frame in clip.frames:
+            video.write(frame.permute(1, 2, 0).numpy())
 
 
 def draw_facts(rng: Generator) -> Facts:

@@ -4,12 +4,13 @@ import copy
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from answers.drawing import FPS, GRID, TUBELETS
+from answers.drawing import FPS, GRID, NUM_FRAMES, SIDE, TUBELETS, UNIT
 from answers.questions import ANSWERS, QUESTIONS
 from autogaze.errors import CheckpointError
+from autogaze.mllm.stock_processor import StockProcessor
 
 PAD, START, VIDEO, IMAGE, END = (
     "<|endoftext|>", "<|vision_start|>", "<|video_pad|>", "<|image_pad|>", "<|vision_end|>",
@@ -24,15 +25,34 @@ WORDS = {
 """Word -> id."""
 
 
+FRAMES = {
+    "patch_size": UNIT // 2,
+    "merge_size": 2,
+    "temporal_patch_size": 2,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "size": {"shortest_edge": UNIT**2, "longest_edge": NUM_FRAMES * SIDE**2},
+    "fps": FPS,
+}
+"""Settings of a video processor."""
+TEMPLATE = (
+    "{% for message in messages %}{% for part in message.content %}"
+    f"{{{{ '{VIDEO}' if part.type == 'video' else part.text }}}}"
+    "{% endfor %}{% endfor %}"
+)
+"""Chat template: the video, then the question."""
+
+
 def encode(text: str) -> list[int]:
     """Ids of words that stand apart by spaces."""
     return [WORDS[word] for word in text.split()]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """The same words as a tokenizer of transformers."""
+    """The same words as a tokenizer of transformers; capitals and missing spaces do not matter."""
     tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token=PAD))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, additional_special_tokens=list(SPECIAL[1:])
     )
@@ -85,9 +105,17 @@ def make_model(
 
 
 def save(model: Qwen3VLForConditionalGeneration, folder: Path) -> None:
-    """Write a folder that transformers loads, in float16."""
+    """Write a folder of a whole checkpoint, processor included; weights in float16."""
     copy.deepcopy(model).half().save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
+    processor = StockProcessor(
+        model_type=model.config.model_type,
+        processor_class="Qwen3VLProcessor",
+        tokenizer=make_tokenizer(),
+        video=FRAMES,
+        image={},
+        chat_template=TEMPLATE,
+    )
+    processor.save(folder)
 
 
 def load(folder: Path) -> Qwen3VLForConditionalGeneration:

@@ -27,6 +27,7 @@ from answers.drawing import (  # noqa: E402
     draw_facts,
     paint,
     unit_labels,
+    write_clip,
 )
 from answers.evaluation import (  # noqa: E402
     Journal,
@@ -36,9 +37,9 @@ from answers.evaluation import (  # noqa: E402
     next_words_blind,
     questions_of,
 )
-from answers.model import WORDS, encode, make_model, make_tokenizer  # noqa: E402
+from answers.model import WORDS, encode, load, make_model, make_tokenizer  # noqa: E402
 from answers.prompts import gazed_prompt  # noqa: E402
-from answers.questions import KINDS, NUMBERS, QUESTIONS, Question, ask  # noqa: E402
+from answers.questions import KINDS, NUMBERS, QUESTIONS, Question, ask, right_answer  # noqa: E402
 from answers.report import read_runs, write_report  # noqa: E402
 from answers.training import Recipe, Training, conversation, random_units  # noqa: E402
 
@@ -57,6 +58,12 @@ def clips():
 @pytest.fixture(scope="module")
 def gazed():
     return autogaze.gazed_mllm(tiny_model())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The weights beside the benchmark."""
+    return autogaze.gazed_mllm(load(Path(EXAMPLES, "answers", "weights")))
 
 
 def pixel(clip, frame, y, x):
@@ -305,3 +312,39 @@ class TestReport:
         assert rows["dense"]["accuracy"]["digit"]["mean"] == pytest.approx(sum(right) / 4)
         assert (tmp_path / "report.png").stat().st_size > 10_000
         assert "| uniform |" in (tmp_path / "report.md").read_text()
+
+
+class TestTrainedModel:
+    """The weights beside the benchmark: what few clips can tell of the figures in docs/answers.md."""
+
+    def test_it_answers_right_when_it_sees_everything(self, trained):
+        (found,) = evaluate(trained, "dense", 1.0, range(5), "validation")
+        assert sum(sum(a.right.values()) for a in found) >= 23  # of 25
+
+    def test_a_tenth_chosen_by_greedy_is_enough_where_the_same_at_random_is_not(self, trained):
+        right = {}
+        for name in ("greedy", "random"):
+            found = [
+                a for part in evaluate(trained, name, 0.1, range(12), "validation") for a in part
+            ]
+            right[name] = {kind: sum(a.right[kind] for a in found) for kind in KINDS}
+        assert all(right["greedy"][kind] >= 11 for kind in ("digit", "colour", "direction"))
+        assert right["random"]["digit"] <= 10
+
+    def test_it_answers_about_a_file(self, trained, clips, tmp_path):
+        processor = autogaze.GazedProcessor.from_pretrained(
+            Path(EXAMPLES, "answers", "weights"), selector="greedy", ratio=0.1
+        )
+        for number, clip in enumerate(clips[:3]):
+            write_clip(clip, tmp_path / f"{number}.mp4")
+            for kind in ("digit", "colour", "direction"):
+                text = QUESTIONS[kind].replace(" ?", "?").capitalize()
+                video = {"type": "video", "video": str(tmp_path / f"{number}.mp4")}
+                inputs = processor.apply_chat_template(
+                    [{"role": "user", "content": [video, {"type": "text", "text": text}]}],
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=True,
+                )
+                ids = trained.generate(**inputs, max_new_tokens=1)
+                assert ids[0, -1] == WORDS[right_answer(kind, clip.facts)]
