@@ -198,7 +198,8 @@ def plot(runs: Sequence[Run]) -> Any:
         if place % columns == 0:
             axis.set_ylabel("right answers, %", fontsize=8.5)
         axis.set_xlabel("units kept, % of all", fontsize=8.5)
-    clips = max(row.clips for row in main.rows)
+    low, high = (bound(row.clips for run in runs for row in run.rows) for bound in (min, max))
+    clips = f"{high}" if low == high else f"{low} to {high}"
     caption(
         figure,
         [
