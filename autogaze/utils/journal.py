@@ -111,9 +111,8 @@ def read_journal(path: Path, kind: type[AutoGazeError]) -> tuple[list[Entry], in
 def difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first of two unequal settings that differs, in words."""
     for name in sorted({*begun, *now}):
-        if name not in begun or name not in now:  # also where the other one is null
-            given, other = ("no " if name not in part else "" for part in (begun, now))
-            return f"{given}{name}, not {other}{name}"
-        if begun[name] != now[name]:
-            return f"{name} {describe_value(begun[name])}, not {describe_value(now[name])}"
-    raise ValueError("these settings are equal")
+        if begun.get(name) != now.get(name):
+            return f"{name} {describe_value(begun.get(name))}, not {describe_value(now.get(name))}"
+    # Else one of them lacks what is null in the other.
+    missing = min(begun.keys() ^ now.keys())
+    return f"{'no ' * (missing in now)}{missing}, not {'no ' * (missing in begun)}{missing}"
