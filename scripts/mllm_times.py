@@ -1,6 +1,6 @@
 """Times of the vision part of multimodal LLMs: selecting and encoding, against dense encoding.
 
-    python scripts/mllm_times.py qwen3-vl-2b siglip-so400m
+    python scripts/mllm_times.py qwen3-vl-2b siglip-so400m llava-onevision
     python scripts/mllm_times.py qwen3-vl-2b --units scales --selector learned --height 448 --width 448
     python scripts/mllm_times.py siglip-so400m --device cuda --dtype bfloat16 --frames 64
 
@@ -166,8 +166,71 @@ class SiglipTower:
         return chosen.num_patches
 
 
+class LlavaTower:
+    """SigLIP-SO400M/14-384 with the projector of LLaVA-OneVision-0.5B, through its adapter."""
+
+    def __init__(self, options: argparse.Namespace, device_options: DeviceOptions) -> None:
+        from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+
+        vision = {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+            "image_size": 384,
+            "patch_size": 14,
+            "vision_use_head": False,
+        }
+        text = {"model_type": "qwen2", "vocab_size": 64, "hidden_size": 896}
+        text |= {"intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 14}
+        text |= {"num_key_value_heads": 2}
+        config = LlavaOnevisionConfig(
+            vision_config=vision,
+            text_config=text,
+            vision_feature_layer=-1,
+            video_token_id=62,
+            image_token_id=63,
+        )
+        seed_weights(0)
+        model = LlavaOnevisionForConditionalGeneration(config).eval().requires_grad_(False)
+        self.model: Any = model.to(device_options.device, device_options.dtype)
+        self.adapter = adapter_of(model)
+        self.ratio: float = options.ratio
+        self.frames = moving_texture(options.frames, 384, 384)
+        pixels = (self.frames.float()[None] / 255 - 0.5) / 0.5
+        self.pixels = pixels.to(device_options.device, device_options.dtype)
+        self.grid = UnitGrid(options.frames, ((14, 14),))
+        self.dense_tokens = options.frames * 14 * 14
+        self.title = f"LLaVA-OneVision, {options.frames} x 384 x 384"
+
+    def selector(self, name: str) -> Selector:
+        return unit_selector(name)
+
+    def dense(self) -> object:
+        return self.model.model.get_video_features(
+            self.pixels, vision_feature_layer=-1, vision_feature_select_strategy="full"
+        )
+
+    def select(self, selector: Selector) -> KeptUnits:
+        generator = torch.Generator().manual_seed(0)
+        chosen = select_units(
+            [self.frames], self.grid, 1, selector, ratio=self.ratio, generator=generator
+        )
+        return chosen.kept
+
+    def encode(self, chosen: KeptUnits) -> object:
+        inputs = {"pixel_values_videos": self.pixels}
+        cut = self.adapter.cut(inputs, {"video": [chosen], "image": []})
+        return self.adapter.encode(cut["video"][0])
+
+    def tokens(self, chosen: KeptUnits) -> int:
+        return chosen.num_units
+
+
 TOWERS: dict[str, Callable[..., Tower]] = {
     "qwen3-vl-2b": QwenTower,
+    "llava-onevision": LlavaTower,
     "siglip-so400m": SiglipTower,
 }
 
