@@ -104,7 +104,7 @@ def units_of_gaze(
             judged by those it has.
         units: "finest": cells of the finest scale are units, coarser patches do not count;
             "scales": every scale is a grid of units (see `scales_grid`); "union": every dense unit
-            that a patch of any scale overlaps, which of a gaze at several scales is nearly all.
+            that a patch of any scale overlaps, which of a gaze of coarse patches is nearly all.
         ratio: keep the first floor(ratio * dense units), at least 1, of every tubelet, in the order
             in which they were chosen: choices of its frames and tiles take turns, those of a tile
             in proportion to its units. With "union" the first floor(ratio * patches) patches of
