@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.mllm import tiny
+from tests.mllm import tiny, tiny_models
 
 SPECIAL = {
     "<|endoftext|>": tiny.PAD,
@@ -24,7 +24,7 @@ _KNOWN = {
     **{word: 3 + index for index, word in enumerate(_WORDS)},
     **{str(digit): 20 + digit for digit in range(10)},
 }
-_FREE = sorted(set(range(tiny.VOCABULARY)) - set(_KNOWN.values()))
+_FREE = sorted(set(range(tiny_models.VOCABULARY)) - set(_KNOWN.values()))
 VOCABULARY = {**_KNOWN, **{f"word{number}": number for number in _FREE}}
 
 TEMPLATE = (
