@@ -32,7 +32,7 @@ def commands(page: Path) -> list[str]:
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch, own_encoder_registry):
+def workplace(tmp_path, monkeypatch, own_encoder_registry, own_mllm_registry):
     """A folder with the files that the examples name."""
     monkeypatch.chdir(tmp_path)
     for name in ("video.mp4", "other.mp4"):

@@ -155,10 +155,9 @@ class MLLMAdapter:
         if limit is None or last <= limit:
             return
         real = int(prompt.attention_mask.sum(1).max())
-        units = int(prompt.visual_mask.sum(1).max())
-        room = limit - new_tokens - (real - units)
         raise MLLMError(
-            f"the prompt has {real} tokens, {units} of them kept units, and with {new_tokens} new "
-            f"tokens its positions reach {last}; the LLM takes {limit}. Keep at most {max(0, room)} "
-            "units (a lower ratio, or max_vision_tokens), fewer frames, or compact positions"
+            f"the prompt has {real} tokens, and with {new_tokens} new ones its positions reach "
+            f"{last}; the LLM takes {limit}. Positions are those of the prompt with every unit, "
+            "whatever is kept: take fewer frames (num_frames, fps) or smaller ones "
+            "(resolution='stock')"
         )

@@ -6,7 +6,7 @@ positions themselves and know no deepstack; `PromptEmbeddings.needs` says what i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ class PromptEmbeddings:
     next_position: Int[Tensor, "P B"]
     visual_mask: Bool[Tensor, "B L"]
     visuals: tuple[VisualFeatures, ...]
-    extra: dict[str, Tensor]
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def deepstack(self) -> tuple[Float[Tensor, "K D"], ...]:
@@ -95,13 +95,16 @@ def prompt_embeddings(model: Any, inputs: GazedPrompt | Mapping[str, Any]) -> Pr
     """Encode the kept units of prompts and write them into the prompts' embeddings.
 
     Args:
-        model: a gazed model (`autogaze.gazed_mllm`). Only its vision encoder and its token
-            embeddings are run.
-        inputs: what a `GazedProcessor` returns, or a `GazedPrompt`, as of `model.compact(...)`.
+        model: a gazed model (`autogaze.gazed_mllm`), or an NVILA of `autogaze.mllm.nvila`. Only its
+            vision encoder and its token embeddings are run.
+        inputs: what the processor returns; of a gazed model also a `GazedPrompt`, as of `model.compact(...)`.
 
     Raises:
         MLLMError: no gazed model, no gazed prompt, or a context longer than the LLM's.
     """
+    own = getattr(model, "prompt_embeddings", None)
+    if own is not None and isinstance(inputs, Mapping):
+        return own(**inputs)  # type: ignore[no-any-return]
     if not isinstance(model, GazedMLLM):
         raise MLLMError(
             f"expected a gazed model, got {type(model).__name__}; make one with "

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 
 from autogaze.errors import AutoGazeError, CheckpointError, MLLMError, first_line
+from autogaze.mllm.adapter import VisualFeatures
+from autogaze.mllm.embeddings import PromptEmbeddings
 from autogaze.mllm.nvila.budget import check_length
 from autogaze.mllm.nvila.checkpoint import PROJECTOR, renaming, weight_names
 from autogaze.mllm.nvila.configuration import AutoGazeMLLMConfig, NVILAConfig
@@ -188,6 +190,43 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
             self._check_lengths(input_ids, attention_mask, videos, video_token_id, new=new)
             options["inputs_embeds"] = self._embed(input_ids, videos, video_token_id)
         return self.llm.generate(input_ids=input_ids, attention_mask=attention_mask, **options)
+
+    @torch.no_grad()
+    def prompt_embeddings(
+        self,
+        input_ids: Int[Tensor, "B L"],
+        attention_mask: Int[Tensor, "B L"] | None = None,
+        gazed_videos: Sequence[GazedVideo] | None = None,
+        video_token_id: int | None = None,
+        **published: Any,
+    ) -> PromptEmbeddings:
+        """Prompts as embeddings for the LLM alone, served elsewhere; arguments as of `forward`.
+
+        Raises:
+            MLLMError: see `forward`.
+        """
+        input_ids = input_ids.to(self.device)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        mask, videos = mask.to(self.device), self._videos(gazed_videos, published)
+        is_video = torch.zeros_like(input_ids, dtype=torch.bool)
+        features: list[Float[Tensor, "tokens D"]] = []
+        if videos:
+            self._check_lengths(input_ids, mask, videos, video_token_id, new=0)
+            is_video = self._is_video(input_ids, video_token_id)
+            whole = self._embed(input_ids, videos, video_token_id)
+            counts = [video.num_tokens(self.config.mm_projector_shuffle_num) for video in videos]
+            features = list(whole[is_video].split(counts))
+        else:
+            whole = self.get_input_embeddings()(input_ids)
+        return PromptEmbeddings(
+            input_ids=input_ids,
+            inputs_embeds=whole,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[None],
+            next_position=mask.sum(1)[None],
+            visual_mask=is_video,
+            visuals=tuple(VisualFeatures(rows) for rows in features),
+        )
 
     def _counts_positions(self, attention_mask: Tensor, options: dict[str, Any]) -> bool:
         """Whether positions of padded prompts are to be given to the LLM."""
