@@ -84,5 +84,6 @@ class SmolVLMAdapter(ShuffledAdapter):
 def _real_frames(pixels: Tensor) -> Bool[Tensor, "B T"]:
     """Frames that are no padding, which is zero throughout, as the model finds them."""
     real = (pixels != 0).flatten(2).any(-1)
-    real[0, 0] |= not real.any()
+    if real.numel():
+        real[0, 0] |= not real.any()
     return real
