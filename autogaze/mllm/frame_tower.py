@@ -4,13 +4,12 @@ Families whose frames are images to the vision encoder share this: a frame is a 
 attention, and the position of a token is its index in the dense prompt.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,10 +17,10 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import MLLMAdapter, VisualInput
+from autogaze.mllm.packed_blocks import PackedBlocks
 from autogaze.mllm.prompt import PositionRule, SequencePositions
 from autogaze.mllm.units import KeptUnits, UnitGrid
-from autogaze.vision_encoders import attention
-from autogaze.vision_encoders.adapter import EncoderAdapter, PositionTables
+from autogaze.vision_encoders.adapter import EncoderAdapter, PositionTables, Rotary
 from autogaze.vision_encoders.encode import embed_packed
 from autogaze.vision_encoders.layout import TokenLayout
 from autogaze.vision_encoders.patches import cut_cells
@@ -108,14 +107,15 @@ class FrameAdapter(MLLMAdapter):
         tables = PositionTables.of_grids(encoder, self.patch_sides(visual.kept.grid))
         parts = []
         first = 0
-        with packed(encoder):
-            for lengths in _batches(patches.lengths):
-                here = slice(first, first + sum(lengths))
-                first = here.stop
-                layout = TokenLayout((lengths,), "frame_independent", device, encoder.num_prefix)
-                pixels = visual.pixels[here].to(device, encoder.dtype)
-                index = patches.index[here].to(device)
-                parts.append(_hidden_states(encoder, pixels, index, layout, tables, layers))
+        blocks = PackedBlocks(encoder.model)
+        for lengths in _batches(patches.lengths):
+            here = slice(first, first + sum(lengths))
+            first = here.stop
+            layout = TokenLayout((lengths,), "frame_independent", device, encoder.num_prefix)
+            pixels = visual.pixels[here].to(device, encoder.dtype)
+            index = patches.index[here].to(device)
+            tokens, rotary = embed_packed(encoder, pixels, index, layout, tables)
+            parts.append(_hidden_states(encoder, blocks, tokens, rotary, layout, layers))
         return [torch.cat(states) for states in zip(*parts, strict=True)]
 
 
@@ -153,24 +153,6 @@ class ShuffledAdapter(FrameAdapter):
         return features.unflatten(0, (-1, self.merge**2)).flatten(1)
 
 
-@contextmanager
-def packed(encoder: EncoderAdapter) -> Iterator[None]:
-    """Switch a tower's attention to packed attention, and back."""
-    configs = {id(c): c for c in map(_config, encoder.model.modules()) if c is not None}
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    try:
-        for config, _ in before:
-            config._attn_implementation = attention.NAME
-        yield
-    finally:
-        for config, implementation in before:
-            config._attn_implementation = implementation
-
-
-def _config(module: torch.nn.Module) -> Any:
-    return getattr(module, "config", None)
-
-
 def _batches(lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Lengths of segments that are encoded together."""
     limit = math.inf if torch.is_grad_enabled() else MAX_TOKENS
@@ -185,23 +167,32 @@ def _batches(lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
 
 def _hidden_states(
     encoder: EncoderAdapter,
-    pixels: Float[Tensor, "n 3 p p"],
-    index: Int[Tensor, " n"],
+    blocks: PackedBlocks,
+    tokens: Float[Tensor, "N C"],
+    rotary: Rotary | None,
     layout: TokenLayout,
-    tables: PositionTables,
     layers: Sequence[int] | None,
 ) -> list[Float[Tensor, "n C"]]:
     """The wanted hidden states of packed patches; blocks behind the last of them are not run."""
-    tokens, rotary = embed_packed(encoder, pixels, index, layout, tables)
     x = encoder.enter(tokens[None])
-    blocks = list(encoder.layers)
+    every = list(encoder.layers)
     patches = layout.patch_index
-    wanted = None if layers is None else [range(len(blocks) + 1)[layer] for layer in layers]
+    wanted = None if layers is None else [range(len(every) + 1)[layer] for layer in layers]
     states = {0: x[0, patches]} if wanted and 0 in wanted else {}
-    for number, block in enumerate(blocks[: None if wanted is None else max(wanted)], start=1):
-        x = encoder.run(block, x, layout, rotary)
+    for number, block in enumerate(every[: None if wanted is None else max(wanted)], start=1):
+        x = blocks.run(block, functools.partial(_run, encoder, block, layout, rotary), x)
         if wanted and number in wanted:
             states[number] = x[0, patches]
     if wanted is None:
         return [encoder.leave(x)[0, patches]]
     return [states[number] for number in wanted]
+
+
+def _run(
+    encoder: EncoderAdapter,
+    block: torch.nn.Module,
+    layout: TokenLayout,
+    rotary: Rotary | None,
+    tokens: Float[Tensor, "one N C"],
+) -> Float[Tensor, "one N C"]:
+    return encoder.run(block, tokens, layout, rotary)

@@ -45,10 +45,9 @@ class Qwen25VLAdapter(QwenAdapter):
         tower, blocks = self.tower, SegmentedBlocks(self.tower)
         whole = segment_layout(lengths, tokens.device)
         windowed = segment_layout([n * self.merge**2 for n in windows], tokens.device)
-        with blocks.attending():
-            for number, block in enumerate(tower.blocks):
-                layout = whole if number in tower.fullatt_block_indexes else windowed
-                tokens = blocks.run(block, tokens, layout, rotary)
+        for number, block in enumerate(tower.blocks):
+            layout = whole if number in tower.fullatt_block_indexes else windowed
+            tokens = blocks.run(block, tokens, layout, rotary)
         return VisualFeatures(tower.merger(tokens)[order.argsort()])
 
     def _windows(self, kept: KeptUnits) -> tuple[Int[Tensor, " K"], list[int]]:

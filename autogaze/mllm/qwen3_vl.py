@@ -31,12 +31,11 @@ class Qwen3VLAdapter(QwenAdapter):
         layout = segment_layout(lengths, tokens.device)
         levels = getattr(tower, "deepstack_visual_indexes", ())
         deepstack = []
-        with blocks.attending():
-            for number, block in enumerate(tower.blocks):
-                tokens = blocks.run(block, tokens, layout, rotary)
-                if number in levels:
-                    merger = tower.deepstack_merger_list[levels.index(number)]
-                    deepstack.append(merger(tokens))
+        for number, block in enumerate(tower.blocks):
+            tokens = blocks.run(block, tokens, layout, rotary)
+            if number in levels:
+                merger = tower.deepstack_merger_list[levels.index(number)]
+                deepstack.append(merger(tokens))
         return VisualFeatures(tower.merger(tokens), tuple(deepstack))
 
     def _positions(self, grid: UnitGrid, index: Int[Tensor, " N"]) -> Float[Tensor, "N C"]:

@@ -4,8 +4,8 @@ Patches of a unit stand together in a tower's input, units row by row, tubelet b
 is one segment of attention, so one frame's positions serve all of them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import MLLMAdapter, VisualInput
 from autogaze.mllm.checks import as_sizes, check_pixels
 from autogaze.mllm.dense_prompt import Kind, Placeholder
+from autogaze.mllm.packed_blocks import PackedBlocks
 from autogaze.mllm.units import KeptUnits, UnitGrid
-from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.layout import TokenLayout
 
 Rotary = tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]
@@ -143,27 +143,15 @@ def patches_of(units: Int[Tensor, " K"], merge: int) -> Int[Tensor, " N"]:
 class SegmentedBlocks:
     """Blocks of a tower whose attention stays within segments.
 
-    The tower's own attention calls SDPA once per segment. While `attending`, it hands its tokens
-    on as one sequence to packed attention, which makes one call for all segments of equal
-    lengths.
+    The tower's own attention calls SDPA once per segment. Here it hands its tokens on as one
+    sequence to packed attention, which makes one call for all segments of equal lengths.
 
     Args:
         tower: whose blocks are run.
     """
 
     def __init__(self, tower: Any) -> None:
-        self.tower = tower
-
-    @contextmanager
-    def attending(self) -> Iterator[None]:
-        """Switch the tower's attention to packed attention, and back."""
-        config = self.tower.config
-        before = config._attn_implementation
-        config._attn_implementation = attention.NAME
-        try:
-            yield
-        finally:
-            config._attn_implementation = before
+        self._packed = PackedBlocks(tower)
 
     def run(
         self,
@@ -172,9 +160,10 @@ class SegmentedBlocks:
         segments: TokenLayout,
         rotary: Rotary,
     ) -> Float[Tensor, "N C"]:
-        """One block; inside `attending`."""
+        """One block."""
         whole = torch.tensor([0, len(tokens)], dtype=torch.int32, device=tokens.device)
-        return block(tokens, cu_seqlens=whole, position_embeddings=rotary, layout=segments)
+        options = {"cu_seqlens": whole, "position_embeddings": rotary, "layout": segments}
+        return self._packed.run(block, functools.partial(block, **options), tokens)
 
 
 def segment_layout(lengths: Sequence[int], device: torch.device) -> TokenLayout:

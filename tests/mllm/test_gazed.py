@@ -248,6 +248,28 @@ def test_gradients_reach_vision_encoder_and_llm(model, inputs):
     assert all("pos" in name or "post" in name or "head" in name for name in without), without
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
+def test_checkpointed_gradients_are_those_without(family, inputs):
+    model = family.build().train()
+    gazed = autogaze.gazed_mllm(model)
+    kept = [some(grid, 0.4, seed) for seed, grid in enumerate(grids_of(model, inputs))]
+    prompt = gazed.compact(**inputs, kept=kept)
+
+    def gradients():
+        model.zero_grad(set_to_none=True)
+        gazed.encode_visuals(prompt).embeds.square().sum().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    options = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    model.gradient_checkpointing_enable(**options)
+    checkpointed = gradients()
+    assert plain.keys() == checkpointed.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, atol=1e-4, rtol=1e-3)
+    assert any(m.gradient_checkpointing for m in model.modules() if hasattr(m, "mlp"))
+
+
 @torch.no_grad()
 def test_the_vision_encoder_computes_kept_units_only(model, inputs, family):
     gazed = autogaze.gazed_mllm(model)
