@@ -13,6 +13,7 @@ the machine move less. The bound is 1.3 x ratio + 5 %.
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -327,10 +328,7 @@ def main() -> None:
     options = arguments()
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        device_options = DeviceOptions.parse(options.device, options.dtype)
-    except autogaze.AutoGazeError as error:
-        raise SystemExit(str(error)) from None
+    device_options = DeviceOptions.parse(options.device, options.dtype)
     bound = 1.3 * options.ratio + 0.05
     print(f"{hardware(device_options.device)}, {device_options}, ratio {options.ratio:g}\n")
     header = (
@@ -344,4 +342,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except autogaze.AutoGazeError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
