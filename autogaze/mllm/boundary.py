@@ -38,19 +38,8 @@ def text_model_positions(
 
 
 @contextmanager
-def compact_positions(
-    text_model: nn.Module,
-    prompt: CompactPrompt,
-    deepstack: tuple[Float[Tensor, "K D"], ...] = (),
-    extra: dict[str, Float[Tensor, "B L *rest"]] | None = None,
-) -> Iterator[None]:
-    """Run the text model on a compact prompt; its calls inside are those of this prompt.
-
-    Args:
-        text_model: takes `inputs_embeds` and `position_ids`.
-        prompt: on the device of the embeddings.
-        deepstack: per level, features that are added at the placeholders of a layer's output.
-        extra: further arguments of the prompt's tokens, by name.
+def exclusively(text_model: nn.Module) -> Iterator[None]:
+    """One gazed call of a model at a time: calls change what its modules do.
 
     Raises:
         MLLMError: the model is in use by another call, as from a second thread.
@@ -62,14 +51,36 @@ def compact_positions(
                 "batch the prompts, or load a second model"
             )
         _in_use.add(text_model)
+    try:
+        yield
+    finally:
+        with _lock:
+            _in_use.discard(text_model)
+
+
+@contextmanager
+def compact_positions(
+    text_model: nn.Module,
+    prompt: CompactPrompt,
+    deepstack: tuple[Float[Tensor, "K D"], ...] = (),
+    extra: dict[str, Float[Tensor, "B L *rest"]] | None = None,
+) -> Iterator[None]:
+    """Run the text model on a compact prompt; its calls inside are those of this prompt.
+
+    Inside `exclusively`.
+
+    Args:
+        text_model: takes `inputs_embeds` and `position_ids`.
+        prompt: on the device of the embeddings.
+        deepstack: per level, features that are added at the placeholders of a layer's output.
+        extra: further arguments of the prompt's tokens, by name.
+    """
     placement = _Placement(prompt, deepstack, extra or {})
     hook = text_model.register_forward_pre_hook(placement.replace, with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
-        with _lock:
-            _in_use.discard(text_model)
 
 
 class _Placement:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
-from autogaze.mllm.boundary import text_model_positions
+from autogaze.mllm.boundary import exclusively, text_model_positions
 from autogaze.mllm.gazed import GazedMLLM, embed_prompt
 from autogaze.mllm.registry import adapter_of
 
@@ -120,7 +120,8 @@ def prompt_embeddings(model: Any, inputs: GazedPrompt | Mapping[str, Any]) -> Pr
     gazed = gazed.placed(adapter.rule(gazed.visuals))
     prompt = gazed.prompt
     adapter.check_length(prompt)
-    visuals = tuple(adapter.encode_all([visual]) for visual in gazed.visuals)
+    with exclusively(adapter.text_model):
+        visuals = tuple(adapter.encode_all([visual]) for visual in gazed.visuals)
     joined = [features.embeds for features in visuals] or [adapter.encode_all([]).embeds]
     embeds = embed_prompt(model, prompt, VisualFeatures(torch.cat(joined)))
     positions, following = text_model_positions(prompt)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autogaze.checks import describe_value
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
-from autogaze.mllm.boundary import compact_positions
+from autogaze.mllm.boundary import compact_positions, exclusively
 from autogaze.mllm.checks import check_kind, check_prompt
 from autogaze.mllm.dense_prompt import Kind, read_rows
 from autogaze.mllm.prompt import CompactPrompt, assemble
@@ -52,6 +52,7 @@ def gazed_mllm(model: nn.Module | str | Path, **options: Any) -> Any:
         raise MLLMError(
             f"options of from_pretrained were given with a model: {', '.join(sorted(options))}"
         )
+    check_kind(model, nn.Module, "a multimodal LLM")
     adapter_of(model)  # refuses a family without one
     if isinstance(model, GazedMLLM):
         return model
@@ -132,7 +133,9 @@ class GazedMLLM:
 
     def encode_visuals(self, gazed: GazedPrompt) -> VisualFeatures:
         """Features of the kept units of a prompt: one row per placeholder."""
-        return adapter_of(self).encode_all(gazed.visuals)  # type: ignore[arg-type]
+        adapter = adapter_of(self)  # type: ignore[arg-type]
+        with exclusively(adapter.text_model):
+            return adapter.encode_all(gazed.visuals)
 
     def _compacted(self, kwargs: dict[str, Any]) -> GazedPrompt | None:
         """The gazed prompt of a call, whose arguments are taken out of `kwargs`; None: dense."""
@@ -143,6 +146,12 @@ class GazedMLLM:
                 raise MLLMError("give either a gazed prompt or kept units of a dense input")
             if not isinstance(gazed, GazedPrompt):
                 raise MLLMError(f"expected a GazedPrompt, got {type(gazed).__name__}")
+            ids = kwargs.get("input_ids")
+            if ids is not None and not torch.equal(ids, gazed.prompt.input_ids.to(ids.device)):
+                raise MLLMError(
+                    "input_ids are not those of the gazed prompt, whose positions they would not have: "
+                    "write the whole prompt before the processor is called"
+                )
             return gazed.placed(adapter_of(self).rule(gazed.visuals))  # type: ignore[arg-type]
         if kept is None and kept_images is None:
             return None
@@ -178,14 +187,15 @@ class GazedMLLM:
         adapter = adapter_of(self)  # type: ignore[arg-type]
         prompt = gazed.prompt
         adapter.check_length(prompt, new_tokens)
-        features = adapter.encode_all(gazed.visuals)
-        embeds = embed_prompt(self, prompt, features)
-        kwargs["inputs_embeds"] = embeds
-        kwargs["attention_mask"] = prompt.attention_mask
-        deepstack = tuple(level.to(embeds.device, embeds.dtype) for level in features.deepstack)
-        extra = adapter.text_inputs(prompt)
-        with compact_positions(adapter.text_model, prompt, deepstack, extra):
-            yield
+        with exclusively(adapter.text_model):
+            features = adapter.encode_all(gazed.visuals)
+            embeds = embed_prompt(self, prompt, features)
+            kwargs["inputs_embeds"] = embeds
+            kwargs["attention_mask"] = prompt.attention_mask
+            deepstack = tuple(x.to(embeds.device, embeds.dtype) for x in features.deepstack)
+            extra = adapter.text_inputs(prompt)
+            with compact_positions(adapter.text_model, prompt, deepstack, extra):
+                yield
 
 
 def embed_prompt(
@@ -245,12 +255,14 @@ def gazed_class(model_class: type) -> type:
 
     @functools.wraps(model_class.generate)  # type: ignore[attr-defined]
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if args and ("kept" in kwargs or "kept_images" in kwargs or "gazed" in kwargs):
+            raise MLLMError("give a gazed model's arguments by their names")
         gazed = self._compacted(kwargs)
         if gazed is None:
             return model_class.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
         # With ids beside the embeddings generate returns prompt and answer, as for a dense prompt.
         kwargs["input_ids"] = gazed.prompt.input_ids
-        with torch.no_grad(), self._answering(gazed, kwargs, _new_tokens(kwargs)):
+        with torch.no_grad(), self._answering(gazed, kwargs, _new_tokens(self, kwargs)):
             return model_class.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
 
     members = {
@@ -263,10 +275,13 @@ def gazed_class(model_class: type) -> type:
     return type(model_class.__name__, (GazedMLLM, model_class), members)
 
 
-def _new_tokens(kwargs: Mapping[str, Any]) -> int:
-    """How many tokens a call of `generate` asks for, where it says so."""
-    config = kwargs.get("generation_config")
-    for asked in (kwargs.get("max_new_tokens"), getattr(config, "max_new_tokens", None)):
-        if asked is not None:
-            return int(asked)
+def _new_tokens(model: Any, kwargs: Mapping[str, Any]) -> int:
+    """How many tokens a call of `generate` asks for, where it or the model's settings say so."""
+    config = kwargs.get("generation_config") or model.generation_config
+    length = kwargs["input_ids"].shape[1]
+    for source in (kwargs.get, lambda name: getattr(config, name, None)):
+        if source("max_new_tokens") is not None:
+            return int(source("max_new_tokens"))
+        if source("max_length") is not None:
+            return max(0, int(source("max_length")) - length)
     return 0

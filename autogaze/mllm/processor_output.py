@@ -136,7 +136,11 @@ class GazedInputs(BatchFeature):
         like = torch.empty(0, device=prompt.prompt.input_ids.device).to(*args, **kwargs)
         given = (*args, kwargs.get("dtype"))
         dtype = next((value for value in given if isinstance(value, torch.dtype)), None)
-        return GazedInputs(prompt.to(like.device, dtype), self.report, self.gazes)
+        moved = GazedInputs(prompt.to(like.device, dtype), self.report, self.gazes)
+        for name, value in self.items():  # such as labels
+            if name not in moved:
+                moved[name] = value.to(like.device) if isinstance(value, torch.Tensor) else value
+        return moved
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "report": self.report, "gazes": self.gazes}

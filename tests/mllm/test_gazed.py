@@ -355,6 +355,7 @@ def test_a_second_thread_is_refused(model, inputs):
         handle.remove()
     assert len(raised) == 1
     assert "one call at a time" in str(raised[0])
+    gazed(**inputs, kept=kept)  # and afterwards it is free
 
 
 class TestRefusals:
@@ -410,6 +411,22 @@ class TestRefusals:
         whole = [None] * len(grids_of(model, inputs))
         with pytest.raises(MLLMError, match="empty cache"):
             autogaze.gazed_mllm(model)(**inputs, kept=whole, past_key_values=cache)
+
+    def test_other_ids_than_those_of_the_prompt(self, model, inputs):
+        gazed = autogaze.gazed_mllm(model)
+        prompt = gazed.compact(**inputs)
+        ids = prompt.prompt.input_ids
+        with pytest.raises(MLLMError, match="input_ids"):
+            gazed.generate(gazed=prompt, input_ids=torch.cat([ids, ids[:, -1:]], 1))
+        with pytest.raises(MLLMError, match="names"):
+            gazed.generate(ids, gazed=prompt)
+
+    def test_a_length_that_is_too_long(self, model, inputs):
+        gazed = autogaze.gazed_mllm(model)
+        prompt = gazed.compact(**inputs)
+        limit = adapter_of(model).text_config.max_position_embeddings
+        with pytest.raises(MLLMError, match=str(limit)):
+            gazed.generate(gazed=prompt, max_length=prompt.prompt.input_ids.shape[1] + limit)
 
     def test_embeddings_in_place_of_ids(self, model, inputs):
         gazed = autogaze.gazed_mllm(model)
