@@ -279,9 +279,11 @@ def _new_tokens(model: Any, kwargs: Mapping[str, Any]) -> int:
     """How many tokens a call of `generate` asks for, where it or the model's settings say so."""
     config = kwargs.get("generation_config") or model.generation_config
     length = kwargs["input_ids"].shape[1]
-    for source in (kwargs.get, lambda name: getattr(config, name, None)):
-        if source("max_new_tokens") is not None:
-            return int(source("max_new_tokens"))
-        if source("max_length") is not None:
-            return max(0, int(source("max_length")) - length)
+    given = {name: getattr(config, name, None) for name in ("max_new_tokens", "max_length")}
+    for asked in (kwargs, given):
+        new, whole = asked.get("max_new_tokens"), asked.get("max_length")
+        if new is not None:
+            return int(new)
+        if whole is not None:
+            return max(0, int(whole) - length)
     return 0
