@@ -108,7 +108,14 @@ class AnswerCommand(Command):
 
     def run(self) -> None:
         from autogaze.mllm.answering import VideoMLLM
+        from autogaze.mllm.viewing import UNIFORM
         from autogaze.utils.device import DeviceOptions
+
+        if self.overlay is not None and self.selector == UNIFORM:
+            raise AutoGazeError(
+                f"--overlay: {UNIFORM} keeps whole tubelets without gazing, so there are no patches "
+                "to outline; leave --overlay out, or name another selector"
+            )
 
         precision = "float32" if self.dtype == "auto" else self.dtype
         place = DeviceOptions.parse(self.device, precision)
@@ -116,7 +123,7 @@ class AnswerCommand(Command):
         model = VideoMLLM.load(self.model, device=str(place.device), dtype=dtype)
         answers = {name: self._ask(model, name, viewing) for name, viewing in self._viewings()}
         if self.overlay is not None:
-            gaze = answers["gazed"].gaze
+            gaze = answers["gazed"].seen
             if gaze is None:
                 raise AutoGazeError(
                     "--overlay: everything was kept, so there is nothing to outline"
@@ -161,7 +168,7 @@ class AnswerCommand(Command):
 
 
 def write_overlay(video: str, gaze: "Gaze", path: Path) -> None:
-    """The frames that were seen, with the chosen patches outlined and the rest dimmed."""
+    """The frames that were seen, with what was kept outlined and the rest dimmed."""
     from autogaze.pipeline import GazedVideo
     from autogaze.rendering import OverlayVideo
 

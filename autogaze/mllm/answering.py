@@ -13,8 +13,10 @@ from torch import nn
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.gazed import gazed_mllm
+from autogaze.mllm.kept_gaze import kept_gaze
 from autogaze.mllm.processor import GazedProcessor
-from autogaze.mllm.registry import adapter_class, adapter_of
+from autogaze.mllm.registry import adapter_class, adapter_of, processor_adapter_of
+from autogaze.mllm.units import KeptUnits
 from autogaze.mllm.viewing import Viewing, options_of, options_of_nvila
 
 NVILA = ("autogaze_mllm", "nvila")
@@ -55,7 +57,9 @@ class VideoAnswer:
         dense_prompt_tokens: those it would have if everything were kept.
         kept_units, dense_units: units of the video kept, and in all.
         seconds: by stage.
-        gaze: what was chosen of the video; None if everything was kept.
+        gaze: what the selector chose of the video; None if everything was kept, or no selector chose.
+        kept: the units kept; None for NVILA-HD-Video, which keeps all that its gaze chose.
+        tubelet: frames that the model encodes together.
     """
 
     text: str
@@ -66,11 +70,24 @@ class VideoAnswer:
     dense_units: int
     seconds: Seconds
     gaze: Gaze | None
+    kept: KeptUnits | None = None
+    tubelet: int = 1
 
     @property
     def ratio(self) -> float:
         """Kept units as a share of all."""
         return self.kept_units / self.dense_units
+
+    @property
+    def seen(self) -> Gaze | None:
+        """What the model got, as a gaze to be drawn; None where `gaze` is.
+
+        Raises:
+            MLLMError: units that are no cells of the gaze.
+        """
+        if self.gaze is None or self.kept is None:
+            return self.gaze
+        return kept_gaze(self.gaze, self.kept, self.tubelet)
 
 
 class VideoMLLM:
@@ -165,6 +182,10 @@ class VideoMLLM:
         new = ids[0, inputs["input_ids"].shape[1] :]
         report, spent = inputs.report, inputs.report.seconds
         (visual,) = report.visuals
+        kept, tubelet = None, 1
+        if not self._is_nvila:
+            kept = inputs["gazed"].visuals[0].kept
+            tubelet = processor_adapter_of(self.processor.stock).form("video").tubelet
         return VideoAnswer(
             text=self.processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
             num_tokens=len(new),
@@ -178,6 +199,8 @@ class VideoMLLM:
                 *clock.stages,
             ),
             gaze=None if visual.kept_units == visual.dense_units else inputs.gazes[0],
+            kept=kept,
+            tubelet=tubelet,
         )
 
     @property

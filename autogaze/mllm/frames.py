@@ -7,9 +7,11 @@ is a chunk and the rows of what is kept.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -175,3 +177,12 @@ def _normalised(units: UInt8[Tensor, "K t 3 u u"], form: PatchFormat) -> Float[T
     sides = (form.merge, form.patch)
     patches = pixels.unflatten(4, sides).unflatten(3, sides)  # K, t, 3, m, p, m, p
     return patches.permute(0, 3, 5, 2, 1, 4, 6).reshape(-1, form.values)
+
+
+def upright(frames: Any) -> Any:
+    """Frames whose PIL images are turned as their EXIF orientation says."""
+    if isinstance(frames, Image.Image):
+        return ImageOps.exif_transpose(frames)
+    if isinstance(frames, list | tuple):
+        return [upright(frame) for frame in frames]
+    return frames

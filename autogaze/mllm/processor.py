@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from autogaze.checks import describe_value
-from autogaze.errors import MLLMError, VideoError
+from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
 from autogaze.mllm.conversation import as_batch, as_list, visuals_of
@@ -19,6 +19,7 @@ from autogaze.mllm.prompt import assemble
 from autogaze.mllm.prompt_text import Place, places_of, write_rows
 from autogaze.mllm.ranking import Mapping, gazed_grid
 from autogaze.mllm.registry import processor_adapter_of
+from autogaze.mllm.same_video import check_file, check_size, check_times
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.mllm.selection import unit_selector
 from autogaze.mllm.stock_processor import (
@@ -31,9 +32,6 @@ from autogaze.mllm.stock_processor import (
 from autogaze.mllm.unit_choice import UnitRule, choose_units
 from autogaze.mllm.units import KeptUnits
 from autogaze.selectors.base import Selector
-
-MAX_SHIFT = 2.5e-3
-"""Seconds by which a frame's time may differ from that in a gaze made before."""
 
 _TEXT_OPTIONS = ("add_special_tokens",)
 _CALL_OPTIONS = (
@@ -204,7 +202,8 @@ class GazedProcessor:
         prepared = {place: opened[place].prepared() for place in opened}
         for place, made in given.items():
             if isinstance(made, Gaze):
-                _check_times(made, prepared[place], opened[place].source)
+                check_times(made, prepared[place], opened[place].source)
+                check_file(made, opened[place].source)
         return self._written(texts, places, prepared, options, perf_counter() - began)
 
     def apply_chat_template(
@@ -329,7 +328,7 @@ class GazedProcessor:
         if isinstance(made, Gaze):
             pyramid = made.pyramid
             if made.source is not None:
-                _check_size(made, source)
+                check_size(made, source)
                 numbers = made.source.frame_indices
             if settings.units != "union" and self._adapter.any_size:
                 units = gazed_grid(made)
@@ -392,30 +391,3 @@ class GazedProcessor:
         videos = sorted(number for kind, number in prepared if kind == "video")
         gazes = tuple(prepared["video", number].gaze for number in videos)
         return GazedInputs(GazedPrompt(prompt, inputs, tuple(rows)), report, gazes)
-
-
-def _check_size(gaze: Gaze, source: FrameSource) -> None:
-    """Raise `MLLMError` where a gaze was made at a video of another size."""
-    if gaze.source is None:
-        return
-    size = gaze.source.tiles.width, gaze.source.tiles.height
-    if size != source.size:
-        called = f" ({gaze.source.path})" if gaze.source.path else ""
-        raise MLLMError(
-            f"{source.path or 'the video'}: has {source.width} x {source.height} pixels, the gaze was "
-            f"made at a video of {size[0]} x {size[1]}; give that video{called}"
-        )
-
-
-def _check_times(gaze: Gaze, prepared: PreparedVisual, source: FrameSource) -> None:
-    """Raise `VideoError` where frames are shown at other times than a gaze saw them."""
-    if gaze.source is None or source.path is None:
-        return
-    for number, seen, shown in zip(
-        gaze.source.frame_indices, gaze.source.timestamps, prepared.times.seconds, strict=True
-    ):
-        if abs(seen - shown) > MAX_SHIFT:
-            raise VideoError(
-                f"{source.path}: shows frame {number} at {shown:.3f} s, the gaze saw it at "
-                f"{seen:.3f} s; give the video that it was made at"
-            )

@@ -131,7 +131,7 @@ def rank_units(
             f"{tubelet} frames has {max(1, (grid.tubelets - 1) * tubelet + 1)} to "
             f"{grid.tubelets * tubelet}"
         )
-    tiles = _tiling(gaze, grid)
+    tiles = tiling(gaze, grid)
     pyramid = gaze.pyramid
     if units == "union":
         patch, unit = _overlapped(gaze, grid, tiles)
@@ -145,7 +145,7 @@ def rank_units(
                     "make the grid with autogaze.mllm.scales_grid"
                 )
         check_cells(gaze, grid, tiles)
-        table = _unit_table(pyramid, grid, tiles, finest_only=units == "finest")
+        table = unit_table(pyramid, grid, tiles, finest_only=units == "finest")
         clip = gaze.frame_of_patch.cpu() // gaze.num_frames
         unit = table[clip, gaze.ids.cpu()]
         patch = (unit >= 0).nonzero()[:, 0]
@@ -180,7 +180,7 @@ def _merged(
     return RankedUnits(grid, torch.from_numpy(ids), tuple(lengths.tolist()), gaze.ordered)
 
 
-def _unit_table(
+def unit_table(
     pyramid: PatchPyramid, grid: UnitGrid, tiles: TileGrid, *, finest_only: bool
 ) -> Int[Tensor, "tiles V"]:
     """The unit of every patch of every tile; -1 where there is none."""
@@ -299,7 +299,7 @@ def check_cells(gaze: Gaze, grid: UnitGrid, tiles: TileGrid) -> None:
     )
 
 
-def _tiling(gaze: Gaze, grid: UnitGrid) -> TileGrid:
+def tiling(gaze: Gaze, grid: UnitGrid) -> TileGrid:
     """How the gaze's clips lie on a frame."""
     if gaze.source is not None:
         return gaze.source.tiles

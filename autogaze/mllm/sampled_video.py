@@ -18,7 +18,7 @@ from torch import Tensor
 from autogaze.checks import describe_value
 from autogaze.clips import as_frames
 from autogaze.errors import MLLMError, VideoError
-from autogaze.mllm.frames import resize_frames
+from autogaze.mllm.frames import resize_frames, upright
 
 if TYPE_CHECKING:
     from autogaze.video.motion import MotionField
@@ -37,7 +37,8 @@ class FrameSource:
     """A video file, an image file, or decoded frames.
 
     Args:
-        frames: a path; or frames in any form of `autogaze.clips.as_frames`, 8-bit, of one video.
+        frames: a path; or frames in any form of `autogaze.clips.as_frames`, 8-bit, of one video. PIL
+            images are turned as their EXIF orientation says, as files are.
         rate: frames per second of decoded frames.
         skip_corrupt: a frame of a file that cannot be decoded is replaced by the one before.
 
@@ -68,7 +69,7 @@ class FrameSource:
             self.num_frames = video.count_frames()
             self.rate = video.info.rate if self.num_frames > 1 else rate
             return
-        decoded = as_frames(frames, MLLMError)
+        decoded = as_frames(upright(frames), MLLMError)
         if decoded.shape[0] != 1 or decoded.dtype != torch.uint8:
             raise MLLMError(
                 "a decoded video or image is given as 8-bit frames (frames, 3, height, width), "

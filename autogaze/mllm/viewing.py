@@ -21,7 +21,8 @@ class Viewing:
 
     Args:
         selector: a `Selector`, or what `autogaze.load` takes; None: the processor's own. "uniform",
-            a control, sees whole tubelets at even distances, as many as the budget pays for.
+            a control, sees whole tubelets at even distances, as many as the budget pays for; of a
+            ratio at least one.
         ratio: cap on the kept share, in (0, 1].
         loss: stopping threshold, in units of the selector's metric.
         max_vision_tokens: the most tokens of the video in the prompt.

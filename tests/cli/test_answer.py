@@ -74,6 +74,13 @@ def test_an_overlay_of_the_frames_seen(video, model, tmp_path):
         assert sum(1 for _ in file.decode(video=0)) == 4
 
 
+def test_an_overlay_without_a_gaze_is_refused_before_the_model_is_loaded(video, tmp_path):
+    words = ["--selector", "uniform", "--ratio", 0.5, "--overlay", tmp_path / "seen.mp4"]
+    told = fails("answer", video, "What?", "--model", tmp_path / "none", *words)
+    assert "uniform" in told
+    assert "none" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "value"),
     [

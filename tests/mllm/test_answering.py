@@ -79,6 +79,28 @@ def test_a_number_of_tokens_is_kept(qwen, video):
     assert 1 <= answer.kept_units <= 7
 
 
+@pytest.mark.parametrize("units", ["finest", "union", "scales"])
+def test_what_is_seen_is_what_was_kept(qwen, video, units):
+    viewing = Viewing("random", 0.25, num_frames=5, units=units)
+    answer = VideoMLLM.load(qwen).ask(video, "What?", viewing, max_new_tokens=1)
+    seen, kept = answer.seen, answer.kept
+    assert (seen.num_frames, answer.tubelet) == (5, 2)  # three tubelets, the last of one frame
+    assert seen.num_patches == sum(
+        count * frames for count, frames in zip(kept.lengths, (2, 2, 1), strict=True)
+    )
+    assert seen.source == answer.gaze.source
+    # The centres of what is drawn lie in the units that were kept.
+    tiles, boxes = seen.source.tiles, seen.rectangles()
+    owner = seen.frame_of_patch % 5 // 2
+    for tubelet in range(3):
+        centres = (boxes[owner == tubelet, :2] + boxes[owner == tubelet, 2:]) / 2
+        rows, columns = kept.grid.dense
+        row = (centres[:, 1] * rows / tiles.height).long().tolist()
+        column = (centres[:, 0] * columns / tiles.width).long().tolist()
+        places = kept.grid.dense_places[kept.ids[kept.tubelet == tubelet]].tolist()
+        assert set(zip(row, column, strict=True)) == {tuple(place) for place in places}
+
+
 def test_random_choices_follow_their_generator(qwen, video):
     model, viewing = VideoMLLM.load(qwen), Viewing("random", 0.25, num_frames=4)
 
@@ -101,6 +123,7 @@ def test_nvila_answers(nvila, video):
     assert gazed.kept_units <= own.kept_units < dense.kept_units
     assert gazed.prompt_tokens <= own.prompt_tokens < dense.prompt_tokens
     assert (dense.num_tokens, dense.gaze is None, gazed.gaze is None) == (3, True, False)
+    assert gazed.seen is gazed.gaze
     with pytest.raises(MLLMError, match="NVILA-HD-Video takes a ratio or a loss"):
         model.ask(video, "word1", Viewing(max_vision_tokens=3))
 
@@ -157,3 +180,10 @@ class TestUniform:
     def test_a_budget_that_pays_for_nothing(self, qwen, video, budget):
         with pytest.raises(MLLMError, match="uniform"):
             VideoMLLM.load(qwen).ask(video, "What?", Viewing("uniform", **budget, num_frames=4))
+
+    @pytest.mark.parametrize("ratio", [0.01, 0.2])
+    def test_a_small_share_is_one_tubelet(self, qwen, video, ratio):
+        answer = VideoMLLM.load(qwen).ask(
+            video, "What?", Viewing("uniform", ratio, num_frames=8), max_new_tokens=1
+        )
+        assert answer.kept_units == answer.dense_units // 4

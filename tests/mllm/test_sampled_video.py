@@ -87,3 +87,17 @@ def test_what_is_no_video():
         FrameSource(torch.rand(2, 3, 4, 4))
     with pytest.raises(MLLMError, match="2 frames"):
         SampledVideo(FrameSource(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)), [0, 2], 4, 4)
+
+
+def test_pictures_are_turned_as_their_file_says(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as picture:
+        picture.load()
+    expected = torch.from_numpy(np.rot90(pixels, -1).copy()).movedim(-1, 0)
+    for given in (picture, [picture], tmp_path / "turned.png"):
+        source = FrameSource(given)
+        assert source.size == (8, 12)
+        assert torch.equal(next(iter(source.read([0])))[1], expected)

@@ -75,6 +75,11 @@ def test_a_gaze_of_another_video(files, processor):
     faster = make_video(files / "faster.mp4", 12, 96, 64, fps=8)
     with pytest.raises(VideoError, match="shows frame"):
         processor(text=VIDEO, videos=faster, gaze=gaze)
+    other = make_video(files / "other.mp4", 12, 96, 64, fps=4)  # of the same size and times
+    changed = bytearray(other.read_bytes())
+    other.write_bytes(changed + b"\0" * 8)
+    with pytest.raises(MLLMError, match=r"other\.mp4.*a\.mp4"):
+        processor(text=VIDEO, videos=other, gaze=gaze)
     short = make_video(files / "short.mp4", 4, 96, 64, fps=4)
     with pytest.raises(AutoGazeError):
         processor(text=VIDEO, videos=short, gaze=gaze)

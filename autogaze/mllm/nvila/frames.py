@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autogaze.clips import as_frames
 from autogaze.errors import MLLMError
-from autogaze.mllm.frames import resize_frames
+from autogaze.mllm.frames import resize_frames, upright
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.source import TileGrid
 from autogaze.video.motion import MotionField
@@ -76,7 +76,7 @@ class FrameSample:
             MLLMError: no frames, or more than one clip of them.
         """
         if not is_path(video):
-            video = _as_bytes(as_frames(video, MLLMError))
+            video = _as_bytes(as_frames(upright(video), MLLMError))
         source = FrameSource(video, skip_corrupt=skip_corrupt)
         return cls(source, frame_numbers(source.num_frames, num_frames), motion)
 

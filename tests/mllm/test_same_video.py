@@ -1,0 +1,46 @@
+"""A gaze made before is used at its own video only."""
+
+import shutil
+
+import pytest
+
+from autogaze.errors import MLLMError
+from autogaze.gaze import Gaze
+from autogaze.geometry import PatchPyramid
+from autogaze.mllm.same_video import check_file
+from autogaze.mllm.sampled_video import FrameSource
+from autogaze.source import Source, TileGrid
+from tests.clips import make_video
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return make_video(tmp_path_factory.mktemp("same") / "v.mp4", 4, 64, 48, fps=4)
+
+
+def gaze_at(path):
+    tiles = TileGrid(64, 48, 2, 2, 32, 64, 48)
+    gaze = Gaze.everything(PatchPyramid((32,), 16), 4, 4)
+    source = Source(tiles, (0.0, 0.25, 0.5, 0.75), (0, 1, 2, 3), path=path and str(path))
+    return Gaze(gaze.pyramid, gaze.ids, gaze.lengths, source=source)
+
+
+@pytest.mark.parametrize("change", ["size", "start", "end"])
+def test_another_video(path, tmp_path, change):
+    content = bytearray(path.read_bytes())
+    if change == "size":
+        content += b"\0"
+    else:
+        content[0 if change == "start" else -1] ^= 1
+    other = tmp_path / path.name
+    other.write_bytes(content)
+    with pytest.raises(MLLMError) as error:
+        check_file(gaze_at(other), FrameSource(path))
+    assert str(other) in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_copies_moved_files_and_gazes_without_a_path(path, tmp_path):
+    copy = shutil.copy(path, tmp_path / "copy.mp4")
+    for made in (path, copy, tmp_path / "gone.mp4", None):
+        check_file(gaze_at(made), FrameSource(path))
