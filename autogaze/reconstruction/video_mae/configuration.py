@@ -22,7 +22,7 @@ class VideoMAEConfig:
         hidden_size ... layer_norm_eps: as in transformers' `ViTMAEConfig`.
 
     Raises:
-        CheckpointError: widths that heads do not divide.
+        CheckpointError: widths that heads, or 4, do not divide.
         GeometryError: scales that do not fit the patch size.
     """
 
@@ -58,6 +58,11 @@ class VideoMAEConfig:
             heads = getattr(self, f"{name}num_attention_heads")
             if width % heads:
                 raise CheckpointError(f"{name}hidden_size {width} is no multiple of {heads} heads")
+            if width % 4:
+                raise CheckpointError(
+                    f"{name}hidden_size {width} is no multiple of 4: positions are sines and cosines of "
+                    "two axes"
+                )
         _ = self.pyramid  # raises where scales and patch size disagree
         if (count := self._num_parameters()) > MAX_PARAMETERS:
             raise CheckpointError(

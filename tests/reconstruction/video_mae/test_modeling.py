@@ -108,6 +108,8 @@ def test_bad_input(mae, video, gaze, frames, message):
 def test_a_width_that_heads_do_not_divide_is_refused():
     with pytest.raises(CheckpointError, match=r"decoder_hidden_size 512.*7"):
         VideoMAEConfig(decoder_num_attention_heads=7)
+    with pytest.raises(CheckpointError, match=r"hidden_size 6 is no multiple of 4"):
+        VideoMAEConfig(hidden_size=6, num_attention_heads=2)
 
 
 @torch.no_grad()
