@@ -3,7 +3,9 @@
 Each raises `MLLMError` that says what came and what is taken.
 """
 
-from collections.abc import Mapping, Sequence
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -90,3 +92,36 @@ def check_pixels(inputs: Mapping[str, Any], names: Sequence[str]) -> None:
             continue
         if not (is_dense(pixels) and pixels.is_floating_point() and pixels.ndim):
             raise MLLMError(f"{name} must be a tensor of floats, got {shape(pixels)}")
+
+
+def refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise `MLLMError` where options are given that there are not."""
+    unknown = sorted(set(given) - set(known))
+    if not unknown:
+        return
+    close = difflib.get_close_matches(unknown[0], known, n=1)
+    suggestion = f" (did you mean {close[0]}?)" if close else ""
+    raise MLLMError(
+        f"unknown options: {', '.join(unknown)}{suggestion}; there are {', '.join(known)}"
+    )
+
+
+def refuse_misspelt(given: Iterable[str], known: Sequence[str], template: str) -> None:
+    """Raise `MLLMError` where an option that a chat template does not name is nearly a known one."""
+    for name in given:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        if close and not re.search(rf"\b{re.escape(name)}\b", template):
+            raise MLLMError(
+                f"unknown option {name}: did you mean {close[0]}? The chat template has none of "
+                "that name"
+            )
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 video", "2 videos"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def were_given(count: int, noun: str) -> str:
+    """What came: "1 video was given"."""
+    return f"{counted(count, noun)} {'was' if count == 1 else 'were'} given"

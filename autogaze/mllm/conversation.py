@@ -66,6 +66,17 @@ def as_list(values: Any, kind: Kind) -> list[Any]:
     return [one for value in values for one in as_list(value, kind)]
 
 
+def counts_per_prompt(values: Any, kind: Kind) -> list[int] | None:
+    """How many videos or images every prompt has, where they came in a list per prompt."""
+    if not isinstance(values, list | tuple) or not values:
+        return None
+    if not all(isinstance(value, list | tuple) for value in values):
+        return None
+    if kind == "video" and any(value and all(map(_is_frame, value)) for value in values):
+        return None  # a video of decoded frames
+    return [len(as_list(value, kind)) for value in values]
+
+
 def _is_frame(value: Any) -> bool:
     if isinstance(value, np.ndarray | Tensor):
         return value.ndim == 3

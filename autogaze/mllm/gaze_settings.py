@@ -4,10 +4,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from autogaze.checks import describe_value, whole
+from autogaze.checks import describe_value, is_finite, whole
 from autogaze.errors import MLLMError
-from autogaze.mllm.ranking import Mapping, check_mapping
+from autogaze.mllm.processor_adapter import Sampling
+from autogaze.mllm.ranking import Mapping, check_mapping, check_unit_ratio
 from autogaze.selectors.base import Selector
+from autogaze.selectors.registry import check_name
 
 Resolution = Literal["stock", "native"]
 
@@ -29,6 +31,10 @@ class GazeSettings:
         fps: frames per second of every video. With neither, the checkpoint's settings.
         skip_corrupt: a frame that cannot be decoded is replaced by the one before, instead of
             raising.
+
+    Raises:
+        MLLMError: a value that cannot be, or num_frames and fps together.
+        SelectorError: text that names no selector. Weights are not opened here.
     """
 
     selector: Selector | str | Path | None = "greedy"
@@ -47,6 +53,14 @@ class GazeSettings:
                 "a selector is a Selector, a name, a path or None (which keeps everything), got "
                 f"{describe_value(self.selector)}"
             )
+        if isinstance(self.selector, str | Path):
+            check_name(self.selector)
+        if self.ratio is not None:
+            check_unit_ratio(self.ratio)
+        if self.loss is not None and not (is_finite(self.loss) and self.loss >= 0):
+            raise MLLMError(
+                f"loss must be a finite number of at least 0, got {describe_value(self.loss)}"
+            )
         most = self.max_vision_tokens
         if most is not None and (isinstance(most, float) or (whole(most) or 0) < 1):
             raise MLLMError(
@@ -56,6 +70,11 @@ class GazeSettings:
         if self.resolution not in (None, "stock", "native"):
             raise MLLMError(
                 f"resolution must be 'stock' or 'native', got {describe_value(self.resolution)}"
+            )
+        Sampling(self.num_frames, self.fps)  # checks them
+        if not isinstance(self.skip_corrupt, bool):
+            raise MLLMError(
+                f"skip_corrupt must be True or False, got {describe_value(self.skip_corrupt)}"
             )
 
     @property

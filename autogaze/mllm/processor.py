@@ -1,6 +1,6 @@
 """`autogaze.GazedProcessor`: prompts with videos and images, of which only kept units are left."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -9,14 +9,15 @@ from autogaze.checks import describe_value
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
-from autogaze.mllm.conversation import as_batch, as_list, visuals_of
+from autogaze.mllm.checks import refuse_misspelt, refuse_unknown
+from autogaze.mllm.conversation import as_batch, as_list, counts_per_prompt, visuals_of
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.gaze_settings import GazeSettings
 from autogaze.mllm.gazed_visual import GazedVisual, PreparedVisual, load_gaze
 from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
 from autogaze.mllm.prompt import assemble
-from autogaze.mllm.prompt_text import Place, places_of, write_rows
+from autogaze.mllm.prompt_text import Place, check_per_prompt, places_of, write_rows
 from autogaze.mllm.ranking import Mapping, gazed_grid
 from autogaze.mllm.registry import processor_adapter_of
 from autogaze.mllm.same_video import check_file, check_size, check_times
@@ -33,6 +34,7 @@ from autogaze.mllm.unit_choice import UnitRule, choose_units
 from autogaze.mllm.units import KeptUnits
 from autogaze.selectors.base import Selector
 
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _TEXT_OPTIONS = ("add_special_tokens",)
 _CALL_OPTIONS = (
     *GazeSettings.names(),
@@ -92,9 +94,7 @@ class GazedProcessor:
             )
         known = isinstance(processor, StockProcessor)
         self.stock: StockProcessor = processor if known else of_processor(processor)
-        unknown = sorted(options.keys() - set(GazeSettings.names()))
-        if unknown:
-            raise MLLMError(f"unknown options: {', '.join(unknown)}")
+        refuse_unknown(options, GazeSettings.names())
         self.settings = GazeSettings(selector, ratio, loss, max_vision_tokens, units, **options)
         self._adapter = processor_adapter_of(self.stock)
         self._selectors: dict[tuple[Any, str], Selector] = {}
@@ -109,12 +109,15 @@ class GazedProcessor:
                 `local_files_only`).
 
         Raises:
-            MLLMError: no processor there, or a family without an adapter.
+            MLLMError: no processor there, a family without an adapter, or unknown options.
         """
         gaze = {key: value for key, value in options.items() if key in GazeSettings.names()}
         hub = {key: value for key, value in options.items() if key not in gaze}
+        refuse_unknown(hub, (*GazeSettings.names(), *_HUB_OPTIONS))
         stock = of_checkpoint(name, **hub)
         saved = {key: value for key, value in stock.gaze.items() if key in GazeSettings.names()}
+        if "selector" in gaze:  # the saved one need not be there any more
+            saved["selector"] = gaze["selector"]
         settings = GazeSettings(**saved).updated(gaze)
         made = cls(stock, settings.selector)
         made.settings = settings
@@ -170,7 +173,8 @@ class GazedProcessor:
         settings = self._settings(options)
         if text is None:
             raise MLLMError("give text: a prompt, or a list of prompts")
-        texts = [text] if isinstance(text, str) else list(text)
+        is_one = isinstance(text, str) or not isinstance(text, Iterable)
+        texts = [text] if is_one else list(text)
         if not texts or not all(isinstance(row, str) for row in texts):
             raise MLLMError(f"text must be a prompt or a list of them, got {describe_value(text)}")
         texts = [self._adapter.prepare_text(row) for row in texts]
@@ -179,6 +183,8 @@ class GazedProcessor:
             "image": as_list(images, "image"),
         }
         places = places_of(texts, self._adapter, {kind: len(files[kind]) for kind in files})
+        check_per_prompt(places, counts_per_prompt(videos, "video"), "video")
+        check_per_prompt(places, counts_per_prompt(images, "image"), "image")
         gazes = self._per_video(options.get("gaze"), len(files["video"]), "gazes")
         metadata = self._per_video(options.get("video_metadata"), len(files["video"]), "metadata")
         opened: dict[Place, GazedVisual] = {}
@@ -187,6 +193,11 @@ class GazedProcessor:
             kind, number = place
             made = gazes[number] if kind == "video" else None
             given[place] = None if made is None else load_gaze(made)
+            if isinstance(given[place], Gaze) and options.get("loss") is not None:
+                raise MLLMError(
+                    "a gaze that was made before can be cut by ratio or max_vision_tokens, not by a "
+                    "loss: give loss without gaze"
+                )
             about = metadata[number] if kind == "video" else None
             opened[place] = self._open(
                 kind, files[kind][number], given[place], settings, about, options
@@ -226,7 +237,8 @@ class GazedProcessor:
             tokenize: prepare the videos, and not only the text.
             return_dict: return all arguments and not only `input_ids`.
             processor_kwargs: options of the call of this class; they may also stand among:
-            options: the template's (`add_generation_prompt`, `tools`, ...).
+            options: the template's (`add_generation_prompt`, `tools`, ...). One that the template
+                does not name and that looks like one of this class is refused.
 
         Raises:
             MLLMError, VideoError: as the call of this class.
@@ -235,6 +247,7 @@ class GazedProcessor:
         call.update(processor_kwargs or {})
         conversations, is_batch = as_batch(conversation)
         template = chat_template or self.chat_template
+        refuse_misspelt(options, _CALL_OPTIONS, template or "")
         texts = [
             self.tokenizer.apply_chat_template(
                 list(messages), chat_template=template, tokenize=False, **options
@@ -279,11 +292,7 @@ class GazedProcessor:
 
     def _settings(self, options: dict[str, Any]) -> GazeSettings:
         """Settings of a call, whose options are checked."""
-        unknown = sorted(options.keys() - set(_CALL_OPTIONS))
-        if unknown:
-            raise MLLMError(
-                f"unknown options: {', '.join(unknown)}; there are {', '.join(_CALL_OPTIONS)}"
-            )
+        refuse_unknown(options, _CALL_OPTIONS)
         if options.get("return_tensors") not in (None, "pt"):
             raise MLLMError(
                 f"return_tensors must be 'pt', got {describe_value(options['return_tensors'])}"

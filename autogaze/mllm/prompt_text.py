@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from autogaze.errors import MLLMError
+from autogaze.mllm.checks import counted, were_given
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.processor_adapter import Expansion, ProcessorAdapter
 from autogaze.mllm.prompt import Row, VisualBlock
@@ -48,10 +49,37 @@ def places_of(
             token = adapter.tokens.get(kind)
             example = f"write {token} where each belongs" if token else "this family takes none"
             raise MLLMError(
-                f"{there} {kind}s were given, the prompts have {named} placeholders for {kind}s: "
+                f"{were_given(there, kind)}, the prompts have "
+                f"{counted(named, 'placeholder')} for {kind}s: "
                 f"{example}, or use apply_chat_template"
             )
     return places
+
+
+def check_per_prompt(
+    places: Sequence[Sequence[Place]], counts: Sequence[int] | None, kind: Kind
+) -> None:
+    """Raise `MLLMError` unless every prompt names as many videos or images as its own list holds.
+
+    Args:
+        places: of every prompt.
+        counts: of every list; None where they came in one list for all prompts.
+        kind: of which they are.
+    """
+    if counts is None:
+        return
+    if len(counts) != len(places):
+        raise MLLMError(
+            f"{kind}s came in {counted(len(counts), 'list')} for {counted(len(places), 'prompt')}: "
+            f"give one list per prompt, or one flat list"
+        )
+    for number, (row, there) in enumerate(zip(places, counts, strict=True)):
+        named = sum(place[0] == kind for place in row)
+        if named != there:
+            raise MLLMError(
+                f"prompt {number} has {counted(named, 'placeholder')} for {kind}s, and "
+                f"{were_given(there, kind)} for it"
+            )
 
 
 def write_rows(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autogaze.checks import describe_value
 from autogaze.clips import as_frames
-from autogaze.errors import MLLMError, VideoError
+from autogaze.errors import CorruptVideoError, MLLMError, VideoError
 from autogaze.mllm.frames import resize_frames, upright
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class FrameSource:
             skip_corrupt=self._skip_corrupt,
             motion=motion,
         )
+        found = _replacing(found)
         frame = before = next(found, None)
         for number in numbers:
             while frame is not None and frame.index < number:
@@ -136,6 +137,17 @@ class FrameSource:
             return frame.timestamp
         nominal = frame.index / self.rate
         return nominal if abs(nominal - frame.timestamp) <= _TICK else frame.timestamp
+
+
+def _replacing(frames: "Iterator[Frame]") -> "Iterator[Frame]":
+    """Frames, whose errors say what `skip_corrupt` does here: it replaces frames, and drops none."""
+    from autogaze.video.reader import LEAVES_OUT  # PyAV
+
+    try:
+        yield from frames
+    except CorruptVideoError as error:
+        hint = "skip_corrupt=True takes the frame before it instead"
+        raise CorruptVideoError(str(error).replace(LEAVES_OUT, hint)) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ the bottom, is mid grey; there are no units there.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -155,7 +155,11 @@ def _motion(fields: tuple["MotionField", ...], tiles: TileGrid, cells: int) -> l
         return []
     from autogaze.video.motion import motion_map  # PyAV
 
-    return [motion_map(field, tiles, cells) for field in fields]
+    # Blocks lie in source pixels; the frames beside them may have been resized.
+    return [
+        motion_map(field, replace(tiles, width=field.width, height=field.height), cells)
+        for field in fields
+    ]
 
 
 def _clips(cut: UInt8[Tensor, "tiles n 3 S S"], motion: list[Tensor]) -> Clips:

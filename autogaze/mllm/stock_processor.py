@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autogaze.checks import why_absent
 from autogaze.errors import MLLMError
+from autogaze.utils.hub import is_hub_id
 
 GAZE_CONFIG = "gaze_config.json"
 """File of a `GazedProcessor`'s own options beside the stock processor's files."""
@@ -98,13 +100,16 @@ def of_checkpoint(name: str | Path, **options: Any) -> StockProcessor:
     """
     from transformers import AutoTokenizer
 
+    if not Path(name).is_dir() and not is_hub_id(str(name)):
+        raise MLLMError(f"{name}: {why_absent(name, 'folder')}, and this is no hub id")
     files = {found: _read(name, found, options) for found in (*_SETTINGS, *_TEMPLATES)}
     nested = _json(files["processor_config.json"], name)
     of_images = _json(files["preprocessor_config.json"], name)
     of_videos = _json(files["video_preprocessor_config.json"], name) or of_images
     if not (nested or of_images or of_videos):
+        there = "" if Path(name).is_dir() else "no such folder, and as a hub id "
         raise MLLMError(
-            f"{name}: no processor there, which has one of {', '.join(_SETTINGS)}; give the folder "
+            f"{name}: {there}no processor there, which has one of {', '.join(_SETTINGS)}; give the folder "
             "or hub id of a multimodal LLM's checkpoint"
         )
     try:

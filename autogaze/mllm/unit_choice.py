@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 import torch
 
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.budget import Budget
+from autogaze.mllm.checks import check_kind, counted
 from autogaze.mllm.gaze_settings import GazeSettings
 from autogaze.mllm.gazed_visual import GazedVisual
 from autogaze.mllm.ranking import RankedUnits, rank_units, units_of_gaze
@@ -75,17 +77,19 @@ def _budget(settings: GazeSettings, fixed: int, videos: int) -> Budget:
     if most is None:
         return Budget(settings.ratio, settings.loss)
     if fixed + videos > most:
+        whole = f"what is kept whole (images among it) has {counted(fixed, 'unit')}"
+        needed = f", and {counted(videos, 'video')} may not have less than one each"
         raise MLLMError(
-            f"max_vision_tokens={most} is not enough: images and what is kept whole have {fixed} "
-            f"units, and {videos} videos need one each at least. Give more tokens, smaller or fewer "
-            "images, or a selector"
+            f"max_vision_tokens={most} is not enough: {whole}{needed if videos else ''}. Give more "
+            f"tokens, smaller or fewer images, or a selector for videos"
         )
     # Without a video nothing is left to spend.
     return Budget(settings.ratio, settings.loss, (most - fixed) if videos else None)
 
 
-def _of_this(kept: KeptUnits, visual: GazedVisual) -> KeptUnits:
+def _of_this(kept: Any, visual: GazedVisual) -> KeptUnits:
     """Kept units that were given, which must be of the video's own grid."""
+    check_kind(kept, KeptUnits, f"what a rule keeps of a {visual.kind}")
     if kept.grid != visual.grid:
         raise MLLMError(
             f"the kept units are of {kept.grid}; the {visual.kind} is of {visual.grid}, frames "

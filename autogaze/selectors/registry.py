@@ -92,8 +92,15 @@ def load(name: str | Path | None = None, **options: Any) -> "Selector":
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json, so this is no checkpoint folder")
         return _learned(folder, options)
-    if is_hub_id(name):
-        return _learned(find_checkpoint(name), options)
+    check_name(name)
+    return _learned(find_checkpoint(name), options)
+
+
+def check_name(name: str | Path) -> None:
+    """Raise `SelectorError` unless it is a selector's name, a folder or a hub id; opens none."""
+    name = str(name)
+    if name in _SELECTORS or os.path.isdir(name) or is_hub_id(name):
+        return
     close = difflib.get_close_matches(name.lower(), _SELECTORS, n=1, cutoff=0.5)
     suggestion = f" (did you mean {close[0]!r}?)" if close else ""
     raise SelectorError(

@@ -39,6 +39,8 @@ from autogaze.video.timestamps import (
     seek,
 )
 
+LEAVES_OUT = "skip_corrupt=True leaves such frames out"
+"""What errors of damaged frames advise."""
 _LARGEST_SLACK = 1e-3
 """Bound on the rounding of timestamps to the container's tick, in seconds."""
 
@@ -321,8 +323,7 @@ class _Decoding:
             short = missing_bytes(self.path)
             note = f"; {short} bytes are missing at the end of the file" if short else ""
             raise CorruptVideoError(
-                f"{self.path}: frame {index} cannot be decoded ({cause}){note}; "
-                "skip_corrupt=True leaves such frames out"
+                f"{self.path}: frame {index} cannot be decoded ({cause}){note}; " + LEAVES_OUT
             )
 
     def _check_end(self, opened: OpenStream, clock: Clock) -> None:

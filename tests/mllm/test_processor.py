@@ -2,6 +2,7 @@
 
 import pickle
 
+import jaxtyping
 import pytest
 import torch
 import transformers
@@ -9,7 +10,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from autogaze import GazedProcessor, gazed_mllm
-from autogaze.errors import MLLMError, VideoError
+from autogaze.errors import CorruptVideoError, MLLMError, SelectorError, VideoError
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.video import Video
 from tests.clips import make_video
@@ -25,6 +26,14 @@ IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
     return request.param
+
+
+@pytest.fixture
+def untyped():
+    """As for users: types of arguments are checked in tests only."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
@@ -325,11 +334,14 @@ BAD = {
     "more frames than there are": ({"text": VIDEO, "videos": ["wide.mp4"], "num_frames": 40}, MLLMError),
     "NumPy arrays": ({"text": "What ?", "return_tensors": "np"}, MLLMError),
     "an address": ({"text": VIDEO, "videos": ["https://localhost/a.mp4"]}, MLLMError),
+    "text that is a number": ({"text": 3}, MLLMError),
+    "a rule without kept units": ({"text": VIDEO, "videos": ["wide.mp4"], "gaze": [lambda _: 5]}, MLLMError),
+    "a loss below 0": ({"text": "What ?", "loss": -1.0}, MLLMError),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be(case, files, folder):
+def test_what_cannot_be(case, files, folder, untyped):
     arguments, error = BAD[case]
     arguments = {
         name: [f"{files}/{file}" if "://" not in file else file for file in value]
@@ -349,3 +361,83 @@ def test_what_is_no_processor(tmp_path, folder):
         GazedProcessor(object())
     with pytest.raises(MLLMError):
         GazedProcessor.from_pretrained(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"ratio": 0.0}, "ratio"),
+        ({"loss": float("nan")}, "loss"),
+        ({"loss": "0.1"}, "loss"),
+        ({"num_frames": 0}, "num_frames"),
+        ({"fps": -1}, "fps"),
+        ({"num_frames": 4, "fps": 1}, "not both"),
+        ({"skip_corrupt": "no"}, "skip_corrupt"),
+        ({"selector": "gredy"}, "greedy"),
+        ({"raito": 0.1}, "ratio"),
+        ({"trust_remote_code": True}, "trust_remote_code"),
+    ],
+)
+def test_settings_are_checked_where_they_are_given(options, named, folder, untyped):
+    with pytest.raises((MLLMError, SelectorError), match=named):
+        GazedProcessor.from_pretrained(folder, **options)
+
+
+def test_misspelt_options_of_conversations(folder):
+    processor = GazedProcessor.from_pretrained(folder)
+    messages = [{"role": "user", "content": "What ?"}]
+    for option, meant in (("raito", "ratio"), ("num_frame", "num_frames")):
+        with pytest.raises(MLLMError, match=f"did you mean {meant}"):
+            processor.apply_chat_template(messages, **{option: 1})
+    template = "{{ num_frame }}"  # a name of its own
+    assert processor.apply_chat_template(messages, template, num_frame=2, tools=None) == "2"
+
+
+def test_lists_per_prompt_are_of_their_prompts(files, folder):
+    processor = GazedProcessor.from_pretrained(folder, selector=None)
+    one, two = files / "wide.mp4", files / "tall.mp4"
+    texts = [VIDEO + VIDEO, "What ?"]
+    with pytest.raises(MLLMError, match=r"prompt 0 has 2 placeholders.* 1 video was given"):
+        processor(text=texts, videos=[[one], [two]])
+    with pytest.raises(MLLMError, match="1 list for 2 prompts"):
+        processor(text=texts, videos=[[one, two]])
+    nested, flat = (processor(text=texts, videos=given) for given in ([[one, two], []], [one, two]))
+    assert torch.equal(nested["input_ids"], flat["input_ids"])
+
+
+def test_a_saved_gaze_is_not_cut_by_a_loss(files, folder):
+    processor = GazedProcessor.from_pretrained(folder, selector="random", ratio=0.5)
+    gaze = processor(text=VIDEO, videos=files / "wide.mp4").gazes[0]
+    with pytest.raises(MLLMError, match="not by a loss"):
+        processor(text=VIDEO, videos=files / "wide.mp4", gaze=gaze, loss=0.1)
+
+
+@pytest.mark.parametrize("units", ["finest", "scales"])
+def test_motion_vectors_of_resized_frames(units, files, folder):
+    processor = GazedProcessor.from_pretrained(folder, selector="codec", units=units, ratio=0.25)
+    (visual,) = processor(text=VIDEO, videos=files / "wide.mp4").report.visuals
+    assert 0 < visual.kept_units <= visual.dense_units / 4
+
+
+def test_tokens_that_images_exceed(files, folder):
+    processor = GazedProcessor.from_pretrained(folder, max_vision_tokens=1)
+    with pytest.raises(MLLMError) as caught:
+        processor(text=IMAGE, images=files / "still.png")
+    assert "video may" not in str(caught.value)
+    assert "0 video" not in str(caught.value)
+
+
+def test_folders_that_do_not_exist():
+    with pytest.raises(MLLMError, match="no such folder"):
+        GazedProcessor.from_pretrained("nowhere")
+
+
+def test_damage_advises_what_is_done_here(tmp_path, folder):
+    make_video(tmp_path / "cut.mp4", 12, 48, 32, fps=4)
+    whole = (tmp_path / "cut.mp4").read_bytes()
+    middle = whole.index(b"mdat") + len(whole[whole.index(b"mdat") :]) // 3
+    damaged = whole[:middle] + bytes(200) + whole[middle + 200 :]
+    (tmp_path / "cut.mp4").write_bytes(damaged)
+    processor = GazedProcessor.from_pretrained(folder, selector=None)
+    with pytest.raises(CorruptVideoError, match="takes the frame before"):
+        processor(text=VIDEO, videos=tmp_path / "cut.mp4")
