@@ -174,7 +174,7 @@ class GazedProcessor:
         if text is None:
             raise MLLMError("give text: a prompt, or a list of prompts")
         is_one = isinstance(text, str) or not isinstance(text, Iterable)
-        texts = [text] if is_one else list(text)
+        texts: list[Any] = [text] if is_one else list(text)
         if not texts or not all(isinstance(row, str) for row in texts):
             raise MLLMError(f"text must be a prompt or a list of them, got {describe_value(text)}")
         texts = [self._adapter.prepare_text(row) for row in texts]
