@@ -170,5 +170,7 @@ def test_info_of_a_file_in_other_types_than_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\0b.safetensors", "x" * 300 + ".safetensors", "loop"])
 def test_names_that_no_file_can_have(name: str, tmp_path: Path) -> None:
     os.symlink("loop", tmp_path / "loop")
-    with pytest.raises(AutoGazeError, match=r"null character|no such gaze file"):
+    with pytest.raises(
+        AutoGazeError, match=r"null character|no such gaze file|too long|leads back"
+    ):
         Gaze.load(tmp_path / name)
