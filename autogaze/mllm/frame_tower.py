@@ -6,10 +6,11 @@ attention, and the position of a token is its index in the dense prompt.
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import MLLMAdapter, VisualInput
+from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.packed_blocks import PackedBlocks
 from autogaze.mllm.prompt import PositionRule, SequencePositions
 from autogaze.mllm.units import KeptUnits, UnitGrid
@@ -120,11 +122,41 @@ class FrameAdapter(MLLMAdapter):
 
 
 class ShuffledAdapter(FrameAdapter):
-    """Families whose unit is a square of patches side by side (pixel shuffle)."""
+    """Families whose unit is a square of patches side by side (pixel shuffle).
+
+    To them frames and images are one: all that a row of a dense input has count as one video.
+    """
 
     @property
     def merge(self) -> int:
         """Patches along a side of a unit."""
+        raise NotImplementedError
+
+    @property
+    def placeholders(self) -> tuple[Placeholder, ...]:
+        return (Placeholder(self.config.image_token_id, "video"),)
+
+    def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
+        rows = self.rows(inputs)
+        sides = [self.check_frames("pixel_values", frames) // self.merge for frames in rows]
+        grids = [
+            UnitGrid(len(frames), ((side, side),)) for frames, side in zip(rows, sides, strict=True)
+        ]
+        return {"video": grids}
+
+    def cut(
+        self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
+    ) -> dict[Kind, list[VisualInput]]:
+        rows = zip(self.rows(inputs), kept["video"], strict=True)
+        return {
+            "video": [
+                VisualInput("video", units, self.cut_frames(frames, units))
+                for frames, units in rows
+            ]
+        }
+
+    def rows(self, inputs: Mapping[str, Any]) -> list[Tensor]:
+        """Frames (T, 3, S, S) of the rows of a dense input that have some."""
         raise NotImplementedError
 
     def patch_sides(self, grid: UnitGrid) -> list[int]:

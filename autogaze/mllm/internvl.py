@@ -4,7 +4,7 @@ Frames and tiles of images reach the model in one list. Those of a row of a dens
 the frames of one video, since nothing there tells them apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,9 +12,7 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import VisualFeatures, VisualInput
-from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.frame_tower import ShuffledAdapter
-from autogaze.mllm.units import KeptUnits, UnitGrid
 
 
 class InternVLAdapter(ShuffledAdapter):
@@ -26,36 +24,13 @@ class InternVLAdapter(ShuffledAdapter):
     def merge(self) -> int:
         return round(1 / self.config.downsample_ratio)
 
-    @property
-    def placeholders(self) -> tuple[Placeholder, ...]:
-        return (Placeholder(self.config.image_token_id, "video"),)
-
-    def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
-        rows = self._rows(inputs)
-        sides = [self.check_frames("pixel_values", frames) // self.merge for frames in rows]
-        grids = [
-            UnitGrid(len(frames), ((side, side),)) for frames, side in zip(rows, sides, strict=True)
-        ]
-        return {"video": grids}
-
-    def cut(
-        self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
-    ) -> dict[Kind, list[VisualInput]]:
-        rows = zip(self._rows(inputs), kept["video"], strict=True)
-        return {
-            "video": [
-                VisualInput("video", units, self.cut_frames(frames, units))
-                for frames, units in rows
-            ]
-        }
-
     def encode(self, visual: VisualInput) -> VisualFeatures:
         layer = self.config.vision_feature_layer
         # -1 is behind the tower's last norm, as in the model.
         (features,) = self.encode_frames(visual, None if layer == -1 else [layer])
         return VisualFeatures(self.model.model.multi_modal_projector(self.units(features)))
 
-    def _rows(self, inputs: Mapping[str, Any]) -> list[Tensor]:
+    def rows(self, inputs: Mapping[str, Any]) -> list[Tensor]:
         """Frames (T, 3, S, S) of the rows of a dense input that have some."""
         frames, ids = inputs.get("pixel_values"), inputs.get("input_ids")
         if frames is None:

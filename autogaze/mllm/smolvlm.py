@@ -4,7 +4,7 @@ A unit is a square of patches side by side (pixel shuffle). The frames and image
 dense input count as the frames of one video, since nothing there tells them apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import VisualFeatures, VisualInput
-from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.frame_tower import ShuffledAdapter
-from autogaze.mllm.units import KeptUnits, UnitGrid
 
 
 class SmolVLMAdapter(ShuffledAdapter):
@@ -35,34 +33,11 @@ class SmolVLMAdapter(ShuffledAdapter):
     def merge(self) -> int:
         return self.config.scale_factor
 
-    @property
-    def placeholders(self) -> tuple[Placeholder, ...]:
-        return (Placeholder(self.config.image_token_id, "video"),)
-
-    def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
-        rows = self._rows(inputs)
-        units = [self.check_frames("pixel_values", frames) // self.merge for frames in rows]
-        grids = [
-            UnitGrid(len(frames), ((side, side),)) for frames, side in zip(rows, units, strict=True)
-        ]
-        return {"video": grids}
-
-    def cut(
-        self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
-    ) -> dict[Kind, list[VisualInput]]:
-        rows = zip(self._rows(inputs), kept["video"], strict=True)
-        return {
-            "video": [
-                VisualInput("video", units, self.cut_frames(frames, units))
-                for frames, units in rows
-            ]
-        }
-
     def encode(self, visual: VisualInput) -> VisualFeatures:
         (features,) = self.encode_frames(visual, None)
         return VisualFeatures(self.model.model.connector.modality_projection(self.units(features)))
 
-    def _rows(self, inputs: Mapping[str, Any]) -> list[Tensor]:
+    def rows(self, inputs: Mapping[str, Any]) -> list[Tensor]:
         """Frames (T, 3, S, S) of the rows of a dense input that have some."""
         pixels = inputs.get("pixel_values")
         if pixels is None:
