@@ -4,15 +4,7 @@
 """
 
 import ctypes
-import hashlib
 import logging
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,26 +18,23 @@ from torch.nn import functional as F
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.kv_cache import Feed, KVCache
+from autogaze.utils.native import (
+    NotBuiltError,
+    built_library,
+    chosen_kernel,
+    load_library,
+    parallel_address,
+)
 
 SWITCH = "AUTOGAZE_ATTENTION"
 """Environment variable: "torch", "native" (an error where it cannot be had) or not set."""
 
 SOURCE = Path(__file__).with_name("attention.c")
 
-FLAGS = (
-    *("-std=gnu11", "-O3", "-march=native", "-shared", "-fPIC"),
-    # No -ffast-math: linked into a library it changes how the whole process rounds.
-    *("-ffinite-math-only", "-fno-signed-zeros", "-fno-math-errno", "-fno-trapping-math"),
-)
-
 GROUP = 16
 """Keys that are adjacent in a cache: its capacity is a multiple of it."""
 
 log = logging.getLogger(__name__)
-
-
-class NotBuiltError(Exception):
-    """The native kernel cannot be built or used on this machine; the message says why."""
 
 
 def new_kv_cache(
@@ -85,9 +74,7 @@ def attention_kernel(like: Shaped[Tensor, "..."], head_dim: int) -> AttentionKer
         SelectorError: AUTOGAZE_ATTENTION has an unknown value, or asks for a kernel that is not
             available.
     """
-    choice = os.environ.get(SWITCH) or None
-    if choice not in (None, "native", "torch"):
-        raise SelectorError(f"{SWITCH} must be 'native' or 'torch' or not set, got {choice!r}")
+    choice = chosen_kernel(SWITCH)
     if choice == "torch":
         return AttentionKernel("torch", f"{SWITCH}=torch")
     reason = _unsuitable(like, head_dim)
@@ -105,15 +92,13 @@ def _unsuitable(like: Tensor, head_dim: int) -> str | None:
         return "ours has no gradients"
     if head_dim % 4 or head_dim > 256:
         return f"ours takes head dimensions 4, 8, ..., 256, not {head_dim}"
-    if sys.platform != "linux":
-        return f"ours is built on Linux only, not on {sys.platform}"
     return None
 
 
 @cache
 def _built(head_dim: int) -> AttentionKernel:
     try:
-        path = built_library(head_dim)
+        path = built_library(SOURCE, f"-DD={head_dim}")
         library = Library(path)
         _check(library, head_dim)
     except NotBuiltError as error:
@@ -270,11 +255,8 @@ class Library:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise NotBuiltError(f"the compiled kernel cannot be loaded: {error}") from error
-        self.parallel = _parallel()
+        library = load_library(path)
+        self.parallel = parallel_address()
         self._attend, self._store = library.attend, library.store
         pointer, integer = ctypes.c_void_p, ctypes.c_int64
         self._attend.argtypes = [pointer, pointer, pointer, integer, ctypes.c_int32, pointer]
@@ -314,100 +296,3 @@ class Library:
 def _heads_together(x: Float[Tensor, "N H D"]) -> Float[Tensor, "N H D"]:
     """`x` with the heads of each token contiguous."""
     return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
-
-
-def _parallel() -> int:
-    """Address of the GOMP_parallel that PyTorch itself calls.
-
-    A second thread pool would compete with PyTorch's for the same cores.
-    """
-    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    try:
-        function = ctypes.CDLL(str(path)).GOMP_parallel
-    except (OSError, AttributeError) as error:
-        raise NotBuiltError(f"PyTorch's threads cannot be had: {error}") from error
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-def built_library(head_dim: int) -> Path:
-    """Path of the shared library for one head dimension, compiled unless it is cached.
-
-    Raises:
-        NotBuiltError: it cannot be compiled, or not be written to the cache folder.
-    """
-    command = [*compiler(), *FLAGS, f"-DD={head_dim}"]
-    version = _run([command[0], "--version"])
-    parts = (SOURCE.read_text(), shlex.join(command), version, _processor())
-    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    path = cache_folder() / f"attention-{name}.so"
-    try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Several processes may do this at once: each writes its own file, the last wins.
-            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-                output = Path(scratch) / path.name
-                _run([*command, str(SOURCE), "-o", str(output)])
-                os.replace(output, path)
-    except OSError as error:  # full, read-only, or no folder
-        raise NotBuiltError(
-            f"the cache folder {path.parent} cannot be used ({error}); XDG_CACHE_HOME may name "
-            "another place"
-        ) from error
-    return path
-
-
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/autogaze, or ~/.cache/autogaze.
-
-    Raises:
-        NotBuiltError: neither that variable nor a home folder is set.
-    """
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "autogaze"
-    try:
-        return Path.home() / ".cache" / "autogaze"
-    except RuntimeError as error:
-        raise NotBuiltError(
-            f"there is no cache folder: {error.args[0]}; XDG_CACHE_HOME may name one"
-        ) from error
-
-
-def compiler() -> list[str]:
-    """$CC, or the first C compiler on the path.
-
-    Raises:
-        NotBuiltError: there is none, or $CC is no command.
-    """
-    given = os.environ.get("CC", "").strip()
-    if given:
-        try:
-            return shlex.split(given)
-        except ValueError as error:  # a quote that is not closed
-            raise NotBuiltError(f"CC={given!r} cannot be read as a command: {error}") from error
-    for name in ("cc", "gcc", "clang"):
-        if shutil.which(name):
-            return [name]
-    raise NotBuiltError("there is no C compiler (cc, gcc or clang)")
-
-
-def _run(command: list[str]) -> str:
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=120
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotBuiltError(f"the C compiler {command[0]!r} cannot be run: {error}") from error
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[:1] or ["it does not say why"]
-        raise NotBuiltError(f"{command[0]!r} failed: {reason[0]}")
-    return done.stdout
-
-
-def _processor() -> str:
-    """Description of the processor, on which "-march=native" depends."""
-    listing = Path("/proc/cpuinfo")
-    if not listing.is_file():
-        return f"{platform.machine()} {platform.processor()}"
-    lines = listing.read_text().split("\n\n")[0].splitlines()
-    kinds = ("model name", "flags", "Features", "CPU part")
-    return "\n".join([platform.machine(), *(line for line in lines if line.startswith(kinds))])

@@ -1,0 +1,152 @@
+"""C sources of the package, compiled on the machine that runs them and kept in a cache folder.
+
+A kernel is one C file. Whoever uses it has other code for where it cannot be built.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from autogaze.errors import SelectorError
+
+FLAGS = (
+    *("-std=gnu11", "-O3", "-march=native", "-shared", "-fPIC"),
+    # No -ffast-math: linked into a library it changes how the whole process rounds.
+    *("-ffinite-math-only", "-fno-signed-zeros", "-fno-math-errno", "-fno-trapping-math"),
+)
+
+
+class NotBuiltError(Exception):
+    """A kernel cannot be built or used on this machine; the message says why."""
+
+
+def chosen_kernel(switch: str) -> str | None:
+    """Value of an environment variable that chooses a kernel: "native", "torch", or None if not set.
+
+    Raises:
+        SelectorError: an unknown value.
+    """
+    choice = os.environ.get(switch) or None
+    if choice not in (None, "native", "torch"):
+        raise SelectorError(f"{switch} must be 'native' or 'torch' or not set, got {choice!r}")
+    return choice
+
+
+def load_library(path: Path) -> ctypes.CDLL:
+    """A compiled library; NotBuiltError where it cannot be loaded."""
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NotBuiltError(f"the compiled kernel cannot be loaded: {error}") from error
+
+
+def parallel_address() -> int:
+    """Address of the GOMP_parallel that PyTorch itself calls.
+
+    A second thread pool would compete with PyTorch's for the same cores.
+    """
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        function = ctypes.CDLL(str(path)).GOMP_parallel
+    except (OSError, AttributeError) as error:
+        raise NotBuiltError(f"PyTorch's threads cannot be had: {error}") from error
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def built_library(source: Path, *options: str) -> Path:
+    """Path of the shared library of a C file, compiled unless it is cached.
+
+    Args:
+        source: the C file.
+        options: of the compiler, besides `FLAGS`.
+
+    Raises:
+        NotBuiltError: it cannot be compiled, or not be written to the cache folder.
+    """
+    if sys.platform != "linux":
+        raise NotBuiltError(f"ours is built on Linux only, not on {sys.platform}")
+    command = [*compiler(), *FLAGS, *options]
+    version = _run([command[0], "--version"])
+    parts = (source.read_text(), shlex.join(command), version, _processor())
+    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    path = cache_folder() / f"{source.stem}-{name}.so"
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Several processes may do this at once: each writes its own file, the last wins.
+            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+                output = Path(scratch) / path.name
+                _run([*command, str(source), "-o", str(output)])
+                os.replace(output, path)
+    except OSError as error:  # full, read-only, or no folder
+        raise NotBuiltError(
+            f"the cache folder {path.parent} cannot be used ({error}); XDG_CACHE_HOME may name "
+            "another place"
+        ) from error
+    return path
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/autogaze, or ~/.cache/autogaze.
+
+    Raises:
+        NotBuiltError: neither that variable nor a home folder is set.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "autogaze"
+    try:
+        return Path.home() / ".cache" / "autogaze"
+    except RuntimeError as error:
+        raise NotBuiltError(
+            f"there is no cache folder: {error.args[0]}; XDG_CACHE_HOME may name one"
+        ) from error
+
+
+def compiler() -> list[str]:
+    """$CC, or the first C compiler on the path.
+
+    Raises:
+        NotBuiltError: there is none, or $CC is no command.
+    """
+    given = os.environ.get("CC", "").strip()
+    if given:
+        try:
+            return shlex.split(given)
+        except ValueError as error:  # a quote that is not closed
+            raise NotBuiltError(f"CC={given!r} cannot be read as a command: {error}") from error
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    raise NotBuiltError("there is no C compiler (cc, gcc or clang)")
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=120
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotBuiltError(f"the C compiler {command[0]!r} cannot be run: {error}") from error
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[:1] or ["it does not say why"]
+        raise NotBuiltError(f"{command[0]!r} failed: {reason[0]}")
+    return done.stdout
+
+
+def _processor() -> str:
+    """Description of the processor, on which "-march=native" depends."""
+    listing = Path("/proc/cpuinfo")
+    if not listing.is_file():
+        return f"{platform.machine()} {platform.processor()}"
+    lines = listing.read_text().split("\n\n")[0].splitlines()
+    kinds = ("model name", "flags", "Features", "CPU part")
+    return "\n".join([platform.machine(), *(line for line in lines if line.startswith(kinds))])
