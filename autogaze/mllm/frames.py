@@ -149,15 +149,20 @@ def cut_units(
     units = torch.empty(kept.num_units, form.tubelet, 3, form.unit, form.unit, dtype=torch.uint8)
     for number, (rows, columns) in enumerate(kept.grid.grids):
         chosen = (places[:, 0] == number).nonzero()[:, 0]
-        # Tubelets of which this grid keeps nothing are not resized.
-        used, tubelet = tubelets[chosen].unique(return_inverse=True)
-        if not len(used):
+        if not len(chosen):
             continue
-        parts = frames.unflatten(0, (-1, form.tubelet))[used].flatten(0, 1)
-        sized = resize_frames(parts, rows * form.unit, columns * form.unit)
-        cells = sized.view(-1, form.tubelet, 3, rows, form.unit, columns, form.unit)
+        size, tubelet, parts = (rows * form.unit, columns * form.unit), tubelets[chosen], frames
+        if tuple(frames.shape[-2:]) != size:
+            # Tubelets of which this grid keeps nothing are not resized.
+            used, tubelet = tubelet.unique(return_inverse=True)
+            parts = frames.unflatten(0, (-1, form.tubelet))[used].flatten(0, 1)
+            parts = resize_frames(parts, *size)
+        cells = parts.view(-1, form.tubelet, 3, rows, form.unit, columns, form.unit)
         cells = cells.permute(0, 3, 5, 1, 2, 4, 6)  # tubelets, rows, columns, frames, 3, y, x
-        units[chosen] = cells[tubelet, places[chosen, 1], places[chosen, 2]]
+        some = cells[tubelet, places[chosen, 1], places[chosen, 2]]
+        if len(chosen) == kept.num_units:
+            return _normalised(some, form)
+        units[chosen] = some
     return _normalised(units, form)
 
 
@@ -171,12 +176,13 @@ def _whole_tubelets(frames: Tensor, tubelets: int, length: int) -> Tensor:
 
 def _normalised(units: UInt8[Tensor, "K t 3 u u"], form: PatchFormat) -> Float[Tensor, "N values"]:
     """Rows of the patches of units."""
-    scale = units.new_tensor(form.std, dtype=torch.float32).mul_(255)[:, None, None]
-    shift = units.new_tensor(form.mean, dtype=torch.float32).mul_(255)[:, None, None]
-    pixels = units.float().sub_(shift).div_(scale)
     sides = (form.merge, form.patch)
-    patches = pixels.unflatten(4, sides).unflatten(3, sides)  # K, t, 3, m, p, m, p
-    return patches.permute(0, 3, 5, 2, 1, 4, 6).reshape(-1, form.values)
+    patches = units.unflatten(4, sides).unflatten(3, sides)  # K, t, 3, m, p, m, p
+    patches = patches.permute(0, 3, 5, 2, 1, 4, 6)  # K, m, m, 3, t, p, p
+    scale = units.new_tensor(form.std, dtype=torch.float32).mul_(255)[:, None]
+    shift = units.new_tensor(form.mean, dtype=torch.float32).mul_(255)[:, None]
+    channels = patches.reshape(-1, 3, form.values // 3)  # copied while a value is a byte
+    return channels.float().sub_(shift).div_(scale).flatten(1)
 
 
 def upright(frames: Any) -> Any:

@@ -101,12 +101,18 @@ class GazedVisual:
         self.select_seconds = 0.0
         self._video: SampledVideo | None = None
 
-    def sampled(self, *, motion: bool = False, passes: int = 1) -> SampledVideo:
-        """The sampled frames; read `passes` times."""
+    def sampled(self, *, motion: bool = False, passes: int = 1, waiting: int = 1) -> SampledVideo:
+        """The sampled frames; arguments as of `SampledVideo`, which is made by the first call."""
         if self._video is None:
             chunk = max(1, CHUNK // self.form.tubelet) * self.form.tubelet
             self._video = SampledVideo(
-                self.source, self.numbers, *self.size, chunk=chunk, motion=motion, passes=passes
+                self.source,
+                self.numbers,
+                *self.size,
+                chunk=chunk,
+                motion=motion,
+                passes=passes,
+                waiting=waiting,
             )
         return self._video
 

@@ -202,15 +202,20 @@ class GazedProcessor:
             opened[place] = self._open(
                 kind, files[kind][number], given[place], settings, about, options
             )
-        for row in places:  # a number of tokens is that of a prompt
+        together: Sequence[Sequence[Place]] = places  # a number of tokens is that of a prompt
+        if settings.max_vision_tokens is None:
+            together = [[place] for row in places for place in row]
+        prepared: dict[Place, PreparedVisual] = {}
+        for group in together:
             choose_units(
-                [opened[place] for place in row],
-                [given[place] for place in row],
+                [opened[place] for place in group],
+                [given[place] for place in group],
                 self._selector(settings),
                 settings,
                 options.get("generator"),
             )
-        prepared = {place: opened[place].prepared() for place in opened}
+            # Now, so that the frames of these are freed before others are read.
+            prepared |= {place: opened[place].prepared() for place in group}
         for place, made in given.items():
             if isinstance(made, Gaze):
                 check_times(made, prepared[place], opened[place].source)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autogaze.video.reader import Frame, Video
 
 MAX_HELD = 2**30
-"""Bytes of resized frames that a video may hold between two readings."""
+"""Bytes of resized frames that are held between two readings, of all videos that wait together."""
 
 ASSUMED_RATE = 24.0
 """Frames per second of decoded frames that come without a rate, as transformers assumes."""
@@ -172,7 +172,9 @@ class SampledVideo:
         height, width: the model's frames.
         chunk: frames at a time.
         motion: read motion vectors.
-        passes: how often it will be iterated over.
+        passes: how often it will be iterated over. Frames held between two passes are freed chunk by
+            chunk during the last one.
+        waiting: videos that are between two passes at the same time, this one included.
 
     Attributes:
         seconds: time of every frame; complete when it has been iterated over once.
@@ -189,6 +191,7 @@ class SampledVideo:
         chunk: int = 16,
         motion: bool = False,
         passes: int = 1,
+        waiting: int = 1,
     ) -> None:
         if not numbers or min(numbers) < 0 or max(numbers) >= source.num_frames:
             raise MLLMError(
@@ -201,12 +204,24 @@ class SampledVideo:
         self.seconds: tuple[float, ...] = ()
         self.decode_seconds = self.resize_seconds = 0.0
         size = 3 * height * width * len(self.numbers)
-        self._hold = passes > 1 and size <= MAX_HELD
+        self._hold = passes > 1 and size * waiting <= MAX_HELD
         self._held: list[FrameChunk] = []
+        self._passes_left = passes
+
+    @property
+    def bytes_held(self) -> int:
+        """Of resized frames, for the next pass."""
+        return sum(chunk.frames.nbytes for chunk in self._held)
 
     def __iter__(self) -> Iterator[FrameChunk]:
+        self._passes_left -= 1
         if self._held and self.seconds:
-            yield from self._held
+            if self._passes_left > 0:
+                yield from self._held
+                return
+            self._hold = False
+            while self._held:
+                yield self._held.pop(0)
             return
         self._held = []
         seconds: list[float] = []

@@ -64,7 +64,8 @@ def choose_units(
         elif selector is not None:
             grids = [other.grid for other, gaze in open_ if gaze is None]
             ratio, loss = budget.settings(grids, selector)
-            ranked.append(_select(visual, selector, settings, ratio, loss, generator))
+            video = visual.sampled(motion=selector.needs_motion, passes=2, waiting=len(grids))
+            ranked.append(_select(visual, video, selector, settings, ratio, loss, generator))
     if settings.units == "union":
         budget = replace(budget, ratio=None)  # which capped patches already
     for (visual, _), kept in zip(open_, budget.keep(ranked), strict=True):
@@ -109,6 +110,7 @@ def _ranked(gaze: Gaze, visual: GazedVisual, settings: GazeSettings) -> RankedUn
 
 def _select(
     visual: GazedVisual,
+    video: SampledVideo,
     selector: Selector,
     settings: GazeSettings,
     ratio: float | None,
@@ -116,7 +118,6 @@ def _select(
     generator: torch.Generator | None,
 ) -> RankedUnits:
     """What the selector chooses of one video."""
-    video = visual.sampled(motion=selector.needs_motion, passes=2)
     began = perf_counter()
     selected = select_units(
         _frames(video),

@@ -18,7 +18,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from transformers.utils import logging
 
 import autogaze
-from answers.choosing import CHOOSERS, LEAST
+from answers.choosing import CHOOSERS, MULTI_SCALE
 from answers.drawing import draw_clip, write_clip
 from answers.evaluation import RATIOS, Journal, evaluate, questions_of
 from answers.model import load, make_model, save
@@ -94,14 +94,9 @@ def answer(
 ) -> None:
     """Ask the questions of the test clips."""
     gazed, journal = autogaze.gazed_mllm(project_linearly(load(model).to(device))), Journal(out)
-    names = chooser or [*FIXED, *CHOOSERS]
+    names = chooser or [*FIXED, *CHOOSERS, *MULTI_SCALE]
     settings = [(name, FIXED[name]) for name in names if name in FIXED]
-    settings += [
-        (name, value)
-        for value in ratio or RATIOS
-        for name in names
-        if name not in FIXED and value >= LEAST.get(name, 0)
-    ]
+    settings += [(name, value) for value in ratio or RATIOS for name in names if name not in FIXED]
     for name, value in settings:
         began = time.process_time()
         for answers in evaluate(gazed, name, value, journal.missing(name, value, clips)):

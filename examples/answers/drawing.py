@@ -88,11 +88,12 @@ class Clip:
     Attributes:
         frames: (10, 3, 448, 448).
         facts: what it shows.
-        number: in its split.
+        split, number: which clip it is.
     """
 
     frames: UInt8[Tensor, "T 3 S S"]
     facts: Facts
+    split: str
     number: int
 
 
@@ -100,7 +101,7 @@ def draw_clip(split: str, number: int) -> Clip:
     """The clip of this number; splits have no clip and no texture in common."""
     rng = np.random.default_rng((SPLITS[split], number))
     facts = draw_facts(rng)
-    return Clip(torch.from_numpy(paint(facts, _ground(split, rng))), facts, number)
+    return Clip(torch.from_numpy(paint(facts, _ground(split, rng))), facts, split, number)
 
 
 def write_clip(clip: Clip, path: Path) -> None:

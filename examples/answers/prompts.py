@@ -3,28 +3,18 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from answers.drawing import GRID, TUBELETS, UNIT
 from answers.model import END, START, TIMES, VIDEO, WORDS
 from autogaze.mllm.adapter import GazedPrompt, VisualInput
+from autogaze.mllm.frames import PatchFormat, cut_units
 from autogaze.mllm.prompt import MRopePositions, Row, VisualBlock, assemble
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
 CLIP_GRID = UnitGrid(TUBELETS, ((GRID, GRID),))
-PATCH = UNIT // 2
-
-
-def cut_units(frames: UInt8[Tensor, "T 3 S S"], kept: KeptUnits) -> Float[Tensor, "patches pixels"]:
-    """Pixels of kept units in [-1, 1]: in a unit patch by patch, row by row; in a patch channel,
-    frame, y, x.
-    """
-    grid = frames.view(TUBELETS, 2, 3, GRID, UNIT, GRID, UNIT)
-    row, column = kept.dense_places.unbind(-1)
-    units = grid[kept.tubelet, :, :, row, :, column]  # (K, 2, 3, 32, 32)
-    patches = units.reshape(-1, 2, 3, 2, PATCH, 2, PATCH).permute(0, 3, 5, 2, 1, 4, 6)
-    return patches.reshape(-1, 6 * PATCH**2).float().div_(127.5).sub_(1)
+FORM = PatchFormat(patch=UNIT // 2, merge=2, tubelet=2, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def video_row(number: int) -> list[Tensor | VisualBlock]:
@@ -56,7 +46,7 @@ def gazed_prompt(
         rows = [[*row, torch.tensor(text)] for row, text in zip(rows, texts, strict=True)]
     prompt = assemble(rows, kept, MRopePositions(), pad_id=0)
     visuals = [
-        VisualInput("video", units, cut_units(clip, units))
+        VisualInput("video", units, cut_units(clip, units, FORM))
         for clip, units in zip(frames, kept, strict=True)
     ]
     return GazedPrompt(prompt, tuple(visuals))

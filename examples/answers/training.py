@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from transformers import Qwen3VLForConditionalGeneration
 
 import autogaze
-from answers.choosing import NUM_UNITS, load_chooser
+from answers.choosing import NUM_UNITS, load_chooser, mapping_of
 from answers.drawing import DIRECTIONS, TUBELETS, UNIT_KINDS, Clip, draw_clip, unit_labels
 from answers.model import WORDS, encode
 from answers.prompts import CLIP_GRID, gazed_prompt
@@ -44,7 +44,8 @@ class Recipe:
         steps: of the whole schedule.
         learning_rate: its peak, behind a linear warm-up of a fourteenth of the steps; a cosine, down to 0.
         units: kept per step, in all clips together.
-        holes: who chooses them: "random", "dense" (all are kept) or a selector.
+        holes: who chooses them: "random", "dense" (all are kept), or a chooser such as "greedy" and
+            "greedy:scales".
         shares: least and largest share of a tubelet's units; its logarithm is uniform.
         lessons: part of the steps with the loss of units; 0 without.
         lesson_shares: as `shares`, during these.
@@ -90,7 +91,7 @@ class Training:
         folder: of the state, `training.pt`.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe.
+        TrainingError: the folder holds a run of another recipe; lessons about units of several scales.
     """
 
     def __init__(
@@ -99,6 +100,11 @@ class Training:
         self.model, self.recipe, self.folder = model, recipe, folder
         self.gazed = autogaze.gazed_mllm(project_linearly(model))
         self.chooser = None if recipe.holes == "random" else load_chooser(recipe.holes)
+        if recipe.lessons and mapping_of(recipe.holes) == "scales":
+            raise TrainingError(
+                f"units of several scales ({recipe.holes}) have no labels for lessons; train without "
+                "(lessons 0), from a model that has had them"
+            )
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             self.heads = UnitHeads(model.config.text_config.hidden_size).to(model.device)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import autogaze
-from autogaze.errors import OutputError, TrainingError
+from autogaze.errors import MLLMError, OutputError, TrainingError
 
 EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples")
 sys.path.insert(0, EXAMPLES)
-from answers.choosing import CHOOSERS, LEAST, load_chooser, units_of  # noqa: E402
+from answers.choosing import CHOOSERS, MULTI_SCALE, load_chooser, units_of  # noqa: E402
 from answers.drawing import (  # noqa: E402
     COLOURS,
     DIRECTIONS,
@@ -38,7 +38,7 @@ from answers.evaluation import (  # noqa: E402
     questions_of,
 )
 from answers.model import WORDS, encode, load, make_model, make_tokenizer  # noqa: E402
-from answers.prompts import gazed_prompt  # noqa: E402
+from answers.prompts import CLIP_GRID, gazed_prompt  # noqa: E402
 from answers.questions import KINDS, NUMBERS, QUESTIONS, Question, ask, right_answer  # noqa: E402
 from answers.report import read_runs, write_report  # noqa: E402
 from answers.training import Recipe, Training, conversation, random_units  # noqa: E402
@@ -166,11 +166,37 @@ class TestQuestions:
 
 
 class TestChoosing:
-    @pytest.mark.parametrize("name", CHOOSERS)
+    @pytest.mark.parametrize("name", [*CHOOSERS, *MULTI_SCALE[:-1]])
     def test_budgets_hold_for_every_tubelet(self, name, clips):
-        for ratio in (LEAST.get(name, 0.02), 0.3):
+        for ratio in (0.02, 0.3):
             (kept,) = load_chooser(name).keep(clips[:1], ratio)
             assert max(kept.lengths) == units_of(ratio)
+
+    def test_scales_are_grids_of_units_of_their_own(self, clips, gazed):
+        (kept,) = load_chooser("greedy:scales").keep(clips[:1], 0.1)
+        sides = [(2, 2), (4, 4), (7, 7), (14, 14)]
+        assert list(kept.grid.grids) == sides
+        assert set(kept.places[:, 0].tolist()) == {0, 1, 2, 3}
+        prompt = gazed_prompt([clips[0].frames], [kept])
+        assert len(prompt.visuals[0].pixels) == 4 * kept.num_units
+        words, tokens = next_words(gazed, clips[:1], [kept])
+        assert tokens == [kept.num_units + 15]
+        assert bool(words.isfinite().all())
+
+    def test_the_union_keeps_more_than_its_cap(self, clips):
+        (kept,) = load_chooser("greedy:union").keep(clips[:1], 0.1)
+        assert kept.grid == CLIP_GRID
+        assert kept.num_units > 0.3 * 980
+
+    def test_what_is_chosen_once_is_cut_for_every_smaller_budget(self, clips):
+        chooser = load_chooser("learned")
+        few, more = (chooser.keep(clips[:1], ratio)[0] for ratio in (0.02, 0.1))
+        pairs = [set(zip(k.tubelet.tolist(), k.ids.tolist(), strict=True)) for k in (few, more)]
+        assert pairs[0] < pairs[1]
+
+    def test_a_mapping_that_does_not_exist(self):
+        with pytest.raises(MLLMError, match="finest, scales, union"):
+            load_chooser("greedy:coarse")
 
     def test_selectors_see_what_changes(self, clips):
         """At a tenth of the units, most of the moving shape and little else."""
@@ -226,6 +252,13 @@ class TestTraining:
         Training(tiny_model(), self.recipe, tmp_path).save()
         with pytest.raises(TrainingError, match="steps=4"):
             Training(tiny_model(), Recipe(steps=5), tmp_path)
+
+    def test_lessons_are_about_units_of_one_size(self, tmp_path):
+        with pytest.raises(TrainingError, match="lessons"):
+            Training(tiny_model(), Recipe(holes="greedy:scales"), tmp_path)
+        recipe = Recipe(holes="greedy:scales", steps=1, units=100, min_clips=2, lessons=0)
+        (losses,) = Training(tiny_model(), recipe, tmp_path).run()
+        assert set(losses) == set(KINDS)
 
     def test_lessons_end(self, tmp_path):
         steps = list(Training(tiny_model(), self.recipe, tmp_path).run())

@@ -11,6 +11,8 @@ from torch.nn.functional import interpolate
 
 from autogaze import GazedProcessor, gazed_mllm
 from autogaze.errors import CorruptVideoError, MLLMError, SelectorError, VideoError
+from autogaze.mllm import gazed_visual
+from autogaze.mllm.sampled_video import SampledVideo
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.video import Video
 from tests.clips import make_video
@@ -441,3 +443,30 @@ def test_damage_advises_what_is_done_here(tmp_path, folder):
     processor = GazedProcessor.from_pretrained(folder, selector=None)
     with pytest.raises(CorruptVideoError, match="takes the frame before"):
         processor(text=VIDEO, videos=tmp_path / "cut.mp4")
+
+
+@pytest.mark.parametrize("budget", [{"ratio": 0.3}, {"max_vision_tokens": 9}])
+def test_frames_are_held_until_the_units_of_their_video_are_cut(budget, files, folder, monkeypatch):
+    """Not until the call ends: of one video, or of one prompt where videos share its tokens."""
+    videos, held = [], []
+
+    class Watched(SampledVideo):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            videos.append(self)
+
+        def __iter__(self):
+            held.append(sum(video.bytes_held > 0 for video in videos))
+            return super().__iter__()
+
+    monkeypatch.setattr(gazed_visual, "SampledVideo", Watched)
+    processor = GazedProcessor.from_pretrained(folder, selector="change", **budget)
+    one, two = files / "wide.mp4", files / "tall.mp4"
+    inputs = processor(text=[VIDEO, VIDEO + VIDEO], videos=[one, two, one])
+    assert sum(video.bytes_held for video in videos) == 0
+    # Before every reading: select and cut, of the first prompt's video, then of the other two.
+    waiting = [0, 1, 0, 1, 0, 1] if "ratio" in budget else [0, 1, 0, 1, 2, 1]
+    assert held == waiting
+    alone = [processor(text=VIDEO, videos=[file]).gazed.visuals[0] for file in (one, two)]
+    for place, visual in enumerate(alone[: 2 if "ratio" in budget else 1]):
+        assert torch.equal(inputs.gazed.visuals[place].pixels, visual.pixels)

@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +103,31 @@ def test_pictures_are_turned_as_their_file_says(tmp_path):
         source = FrameSource(given)
         assert source.size == (8, 12)
         assert torch.equal(next(iter(source.read([0])))[1], expected)
+
+
+def test_held_frames_are_freed_during_the_last_reading(path):
+    video = SampledVideo(FrameSource(path), range(12), 48, 64, chunk=4, passes=2)
+    first = [chunk.frames.clone() for chunk in video]
+    assert video.bytes_held == 12 * 3 * 48 * 64
+    left, freed, before = [], [], None
+    for chunk in video:
+        left.append(video.bytes_held)
+        freed.append(before is None or before() is None)
+        before = weakref.ref(chunk.frames)
+        assert torch.equal(chunk.frames, first[len(left) - 1])
+        del chunk
+    assert left == [8 * 3 * 48 * 64, 4 * 3 * 48 * 64, 0]
+    assert all(freed)
+    decoded = video.decode_seconds
+    again = torch.cat([chunk.frames for chunk in video])  # decoded again, and not held
+    assert torch.equal(again, torch.cat(first))
+    assert video.decode_seconds > decoded
+    assert video.bytes_held == 0
+
+
+def test_videos_that_wait_together_share_what_may_be_held(path, monkeypatch):
+    monkeypatch.setattr(sampled_video, "MAX_HELD", 2 * 4 * 3 * 48 * 64)
+    for waiting, holds in ((1, True), (2, True), (3, False)):
+        video = SampledVideo(FrameSource(path), range(4), 48, 64, passes=2, waiting=waiting)
+        list(video)
+        assert (video.bytes_held > 0) == holds
