@@ -170,6 +170,14 @@ class Clips:
         motion = [None] * len(frames) if self.motion is None else self.motion.split(size)
         return [self._part(*both) for both in zip(frames, motion, strict=True)]
 
+    def to(self, device: torch.device) -> "Clips":
+        """The clips on a device; to a GPU by way of pinned memory, as the numbers they are."""
+        frames, motion = self.frames, self.motion
+        if device.type == "cuda" and frames.device.type == "cpu":
+            frames = frames.pin_memory()  # so that the copy is quick, and nobody waits for it
+        moved = None if motion is None else motion.to(device)
+        return self._part(frames.to(device, non_blocking=True), moved)
+
     def _part(self, frames: Tensor, motion: Tensor | None) -> "Clips":
         """A part of these clips, not checked again: for a frame that takes as long as choosing."""
         part = object.__new__(Clips)

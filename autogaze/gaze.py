@@ -361,6 +361,10 @@ class Gaze:
         return self.ids[self.offsets[start] : self.offsets[stop]]
 
     def to(self, device: torch.device | str) -> "Gaze":
+        """The gaze with its tensors on a device; the same one if they lie there."""
+        own = (self.ids, self.losses, self.predicted_losses)
+        if all(one is None or one.device == torch.device(device) for one in own):
+            return self
         return replace(
             self,
             ids=self.ids.to(device),

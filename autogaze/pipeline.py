@@ -211,8 +211,13 @@ class GazeStream:
 
     def _gaze(self, chunk: VideoChunk) -> GazedChunk:
         gazes, canvases = [], []
+        device = getattr(self.selector, "device", None)  # outside selectors need not have one
         for part in chunk.clips.split(MAX_TILES):
             began = time.perf_counter()
+            if device is not None:
+                part = part.to(
+                    device
+                )  # also for those that read no pixels: losses are measured there
             gaze = self.selector.select(part, **self._settings)
             chosen = time.perf_counter()
             # Losses are measured on the canvas, also for selectors that predict losses.
@@ -225,14 +230,8 @@ class GazeStream:
             else:
                 losses = canvas_losses(part.frames, gaze)
             predicted = gaze.predicted_losses
-            gazes.append(
-                replace(
-                    gaze,
-                    losses=losses.cpu(),
-                    metric="canvas",
-                    predicted_losses=None if predicted is None else predicted.cpu(),
-                )
-            )
+            gaze = replace(gaze, losses=losses, metric="canvas", predicted_losses=predicted)
+            gazes.append(gaze.to("cpu"))
             self._select += chosen - began
             self._reconstruct += time.perf_counter() - chosen
         gaze = replace(Gaze.cat_clips(gazes), source=chunk.source)

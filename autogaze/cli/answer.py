@@ -75,9 +75,10 @@ class AnswerCommand(Command):
             metavar="FILE", help="A video (.mp4) of the frames seen, what was kept outlined."
         ),
     ] = None
-    device: Device = "cpu"
+    device: Device = "auto"
     dtype: Annotated[
-        str, typer.Option(help="Of the model: auto (as it was saved), float32 or bfloat16.")
+        str,
+        typer.Option(help="Of the model: auto (as it was saved), float32, float16 or bfloat16."),
     ] = "auto"
     json: PrintJson = False
 
@@ -95,8 +96,6 @@ class AnswerCommand(Command):
             if value is not None and (whole(value) or 0) < 1:
                 option = "--" + name.replace("_", "-")
                 raise AutoGazeError(f"{option} must be a whole number of at least 1, got {value}")
-        if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise AutoGazeError(f"--dtype must be auto, float32 or bfloat16, got {self.dtype!r}")
         if not self.question.strip():
             raise AutoGazeError("the question is empty")
         if self.overlay is not None:
@@ -117,10 +116,10 @@ class AnswerCommand(Command):
                 "to outline; leave --overlay out, or name another selector"
             )
 
-        precision = "float32" if self.dtype == "auto" else self.dtype
-        place = DeviceOptions.parse(self.device, precision)
-        dtype = "auto" if self.dtype == "auto" else place.dtype
-        model = VideoMLLM.load(self.model, device=str(place.device), dtype=dtype)
+        as_saved = self.dtype == "auto"
+        place = DeviceOptions.parse(self.device, "float32" if as_saved else self.dtype)
+        dtype = self.dtype if as_saved else place.dtype
+        model = VideoMLLM.load(self.model, device=place.device, dtype=dtype)
         answers = {name: self._ask(model, name, viewing) for name, viewing in self._viewings()}
         if self.overlay is not None:
             gaze = answers["gazed"].seen

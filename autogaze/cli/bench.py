@@ -70,7 +70,7 @@ class BenchSelect(Command):
         typer.Option(help="Where clips come from.", show_default="moving textures, made here"),
     ] = None
     repeats: Annotated[int, typer.Option(min=1, help="Measured runs; the median is shown.")] = 7
-    device: command.Device = "cpu"
+    device: command.Device = "auto"
     dtype: command.Dtype = "float32"
     json: PrintJson = False
 
@@ -145,7 +145,7 @@ class BenchEncode(Command):
             min=1, help="Frames that dense encoding gets at once.", show_default="4; on a GPU 64"
         ),
     ] = None
-    device: Device = "cpu"
+    device: Device = "auto"
     dtype: Dtype = "float32"
     json: JsonFile = None
     plot: Annotated[
@@ -238,7 +238,7 @@ class BenchFidelity(Command):
         str,
         subject_option(metavar="MODE", help="How a frame is laid on tiles, as in `autogaze gaze`."),
     ] = "one"
-    device: Device = "cpu"
+    device: Device = "auto"
     dtype: Dtype = "float32"
     json: JsonFile = None
     plot: Annotated[

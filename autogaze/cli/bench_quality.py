@@ -119,7 +119,7 @@ class BenchQuality(Command):
     ] = 1
     seed: Annotated[int, method_option(help="Of clips, random gazes and intervals.")] = 0
     batch: Annotated[int, method_option(min=1, help="Clips at a time.")] = 4
-    device: Device = "cpu"
+    device: Device = "auto"
     by_kind: Annotated[bool, method_option("--by-kind", help="Print tables of every kind.")] = False
     json: JsonFile = None
     markdown: Annotated[str | None, file_option(metavar="FILE", help="All tables (.md).")] = None

@@ -75,7 +75,7 @@ class CalibrateCommand(Command):
         bool,
         typer.Option("--half", help="Round all weights to float16 first, and write them so."),
     ] = False
-    device: Device = "cpu"
+    device: Device = "auto"
     json: PrintJson = False
 
     def __post_init__(self) -> None:

@@ -25,8 +25,10 @@ from autogaze.cli.errors import EXIT_CODES, exit_codes, log
 from autogaze.errors import AutoGazeError
 from autogaze.utils.renaming import renaming
 
-Device = Annotated[str, typer.Option("--device", help="Where models run: cpu or cuda.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="Of models: float32 or bfloat16.")]
+DEVICE_HELP = "Where it is computed: auto (a CUDA GPU where there is one), cpu, cuda or mps."
+DTYPE_HELP = "Precision of models: float32, float16 or bfloat16."
+Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]
+Dtype = Annotated[str, typer.Option("--dtype", help=DTYPE_HELP)]
 PrintJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

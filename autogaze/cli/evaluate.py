@@ -103,7 +103,7 @@ class EvalHLVid(Command):
         method_option(help="How a gaze becomes units of the model."),
     ] = "finest"
     seed: Annotated[int, method_option(help="Of random gazes, and of intervals.")] = 0
-    device: Device = "cpu"
+    device: Device = "auto"
     dtype: Dtype = "float32"
     plot: Annotated[bool, method_option(help="Draw plots; needs matplotlib.")] = True
     json: PrintJson = False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autogaze.cli.command import Command
+from autogaze.cli.command import DEVICE_HELP, DTYPE_HELP, Command
 from autogaze.cli.errors import BAD_INPUT, INTERNAL, SOME_FAILED, USER_ERRORS, describe, log
 from autogaze.cli.report import Failure, Report, Summary, Tally
 from autogaze.errors import OutputError
@@ -70,6 +70,13 @@ class GazeCommand(Command):
         ),
     ] = None
     seed: Annotated[int | None, selection_option(help="Seed of random choices.")] = None
+    device: Annotated[str, selection_option(help=DEVICE_HELP)] = "auto"
+    dtype: Annotated[
+        str | None,
+        selection_option(
+            help=DTYPE_HELP, show_default="float32, or as weights of others were saved"
+        ),
+    ] = None
     fps: Annotated[
         float | None,
         range_option(help="Frames per second to look at.", show_default="all"),
@@ -136,7 +143,7 @@ class GazeCommand(Command):
 
         from autogaze.selectors import registry
 
-        selector = registry.load(self.selector)
+        selector = registry.load(self.selector, device=self.device, dtype=self.dtype)
         selector.settings(self.ratio, self.loss)
         jobs = plan_jobs(self.videos, self._outputs())
         seed = self.seed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autogaze.cli.command import Command, PrintJson, Renamed
+from autogaze.cli.command import DEVICE_HELP, Command, PrintJson, Renamed
 from autogaze.cli.errors import SOME_FAILED, log
 from autogaze.cli.report import print_json
 from autogaze.errors import OutputError, TrainingError, VideoError
@@ -59,8 +59,8 @@ class LabelCommand(Command):
         str | None,
         METRIC(help="Scales of patches.", show_default="the VideoMAE's own, else 32+64+112+224"),
     ] = None
-    device: Annotated[str, METRIC(help="Where a VideoMAE runs: cpu or cuda.")] = "cpu"
-    dtype: Annotated[str, METRIC(help="Of a VideoMAE: float32 or bfloat16.")] = "float32"
+    device: Annotated[str, METRIC(help=DEVICE_HELP)] = "auto"
+    dtype: Annotated[str, METRIC(help="Of a VideoMAE: float32, float16 or bfloat16.")] = "float32"
     batch: Annotated[
         int | None,
         METRIC(
@@ -125,7 +125,7 @@ class LabelCommand(Command):
             raise OutputError(f"--out {self.out}: the name must end in .json or .json.gz")
         check_writable(self.out)
         of_video_mae = (self.loss_type, self.loss_weights, self.device, self.dtype, self.batch)
-        if self.metric == CANVAS and of_video_mae != (None, None, "cpu", "float32", None):
+        if self.metric == CANVAS and of_video_mae != (None, None, "auto", "float32", None):
             raise TrainingError(
                 "--loss-type, --loss-weights, --device, --dtype and --batch are for a VideoMAE; the "
                 "metric is the canvas"

@@ -77,7 +77,7 @@ class MeasureCommand(Command):
             min=0,
         ),
     ] = None
-    device: Device = "cpu"
+    device: Device = "auto"
     json: PrintJson = False
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import DeviceOptions
 from autogaze.utils.modules import run_python_file
+from autogaze.utils.progress import without_loading_bars
 from autogaze.utils.seeding import seed_weights
 from autogaze.vision_encoders import GazedVisionModel, PixelStatistics, gazed
 from autogaze.vision_encoders.adapter import EncoderAdapter
@@ -93,9 +94,11 @@ def load_encoder(
         seed_weights(0)
         return measured(name, build(), device_options, attn_type)
     checkpoint = _read_checkpoint(name)
+    with without_loading_bars():  # across our own
+        model = checkpoint.load()
     return measured(
         name,
-        _load_quietly(checkpoint),
+        model,
         device_options,
         attn_type,
         scales=checkpoint.saved.get("scales"),
@@ -121,19 +124,6 @@ def _read_checkpoint(name: str) -> Checkpoint:
             "path of a checkpoint folder, or a hub id such as google/siglip2-base-patch16-224"
         )
     return Checkpoint.read(name)
-
-
-def _load_quietly(checkpoint: Checkpoint) -> Any:
-    """Without the bars that transformers draws on stderr, terminal or not, across our own."""
-    from transformers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        return checkpoint.load()
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
 
 
 def _processor_statistics(name: str) -> PixelStatistics | None:

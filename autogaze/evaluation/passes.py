@@ -18,7 +18,6 @@ from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.evaluation.timing import Enter, Stage
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK, MAX_TILES
-from autogaze.selectors.learned import Learned
 from autogaze.source import TileGrid
 from autogaze.video.motion import check_motion, motion_map
 from autogaze.video.reader import Video
@@ -116,8 +115,7 @@ def gazed_pass(
     gazes: list[Gaze] = []
     decoded: list[Gaze] = []
     for clips in sample.clips(enter, selector.motion_grid):
-        if isinstance(selector.selector, Learned):  # the others run on the CPU
-            clips = Clips(clips.frames.to(encoder.device_options.device), clips.motion)
+        clips = clips.to(encoder.device_options.device)
         frames = encoder.normalised(clips.frames)
         enter(Stage.SELECT)
         selection = selector.select(clips, ratio, generator)

@@ -116,7 +116,7 @@ def bench_select(
             At a given ratio all of one architecture take the same time.
         video: where clips come from; None makes moving textures.
         repeats: measured runs.
-        device_options: where the learned selector runs; the others run on the CPU.
+        device_options: where selectors run, and the precision of a model.
     """
     if video is not None:
         check_motion_needed(selectors, [Video(video).info])
@@ -125,17 +125,17 @@ def bench_select(
     for name in selectors:
         if name == "codec":  # reads motion, not pixels: measured with decoding
             continue
-        cases, where = OTHER_CASES, DeviceOptions(torch.device("cpu"))
+        cases = OTHER_CASES
         path = weights if name == registry.LEARNED else None
         selector = load_selector(name, None, device_options, path).selector
         if name == registry.LEARNED:
             if not isinstance(selector, Learned):
                 raise SelectorError(f"--weights {weights}: is no learned selector")
-            cases, where = LEARNED_CASES, device_options
+            cases = LEARNED_CASES
             decoder = selector.model.config.gaze_model_config.gaze_decoder_config
             like = torch.empty(0, device=device_options.device, dtype=device_options.dtype)
             attention = attention_kernel(like, decoder.head_dim)
-        costs += [_measure(selector, *case, video, repeats, where) for case in cases]
+        costs += [_measure(selector, *case, video, repeats, device_options) for case in cases]
     codec = _measure_codec(video, repeats) if "codec" in selectors else None
     return SelectReport(hardware(device_options.device), tuple(costs), codec, attention)
 
@@ -148,7 +148,7 @@ def _measure(
     repeats: int,
     device_options: DeviceOptions,
 ) -> SelectCost:
-    frames = benchmark_clips(batch, selector.pyramid.side, video)
+    frames = benchmark_clips(batch, selector.pyramid.side, video).to(device_options.device)
     caps = frame_caps(ratio, FRAMES, selector.pyramid.num_patches)
     rate = matrix_rate(device_options.device, device_options.dtype)
     generator = torch.Generator().manual_seed(0)

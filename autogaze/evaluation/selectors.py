@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -77,14 +77,13 @@ def load_selector(
     Args:
         name: in figures.
         pyramid: the patches to choose from; None for the selector's own.
-        device_options: where a learned selector runs; the others run on the CPU.
+        device_options: where it runs, and the precision of a model.
         path: what `autogaze.load` takes; None for the name.
     """
-    options = {} if pyramid is None else {"pyramid": pyramid}
-    selector = registry.load(path or name, **options)
-    if isinstance(selector, Learned):
-        selector.model.static_shapes = device_options.device.type == "cuda"
-        selector.model.to(device_options.device).to(device_options.dtype)  # type: ignore[arg-type]
+    options: dict[str, Any] = {} if pyramid is None else {"pyramid": pyramid}
+    selector = registry.load(path or name, device=device_options.device, **options)
+    if isinstance(selector, Learned):  # the others have no model to be rounded
+        selector.to(device_options.device, device_options.dtype)
     return MeasuredSelector(name, selector)
 
 

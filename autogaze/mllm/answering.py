@@ -18,6 +18,7 @@ from autogaze.mllm.processor import GazedProcessor
 from autogaze.mllm.registry import adapter_class, adapter_of, processor_adapter_of
 from autogaze.mllm.units import KeptUnits
 from autogaze.mllm.viewing import Viewing, options_of, options_of_nvila
+from autogaze.utils.device import DeviceOptions
 
 NVILA = ("autogaze_mllm", "nvila")
 """`model_type` of NVILA-HD-Video, whose processor gazes by itself."""
@@ -110,7 +111,7 @@ class VideoMLLM:
         cls,
         name: str | Path,
         *,
-        device: str = "cpu",
+        device: str | torch.device = "auto",
         dtype: torch.dtype | str = "auto",
         **options: Any,
     ) -> "VideoMLLM":
@@ -118,7 +119,7 @@ class VideoMLLM:
 
         Args:
             name: folder or hub id of a family in `autogaze.list_mllms()`, or of NVILA-HD-Video.
-            device: where the model runs.
+            device: where the model runs: "auto" (a CUDA GPU where there is one), "cpu", ...
             dtype: of its weights; "auto": as they were saved.
             options: transformers' (`revision`, `token`, `local_files_only`).
 
@@ -127,6 +128,7 @@ class VideoMLLM:
         """
         import autogaze.mllm.nvila as nvila  # registers its model type
 
+        device = DeviceOptions.parse(device).device
         config = _read_config(name, options)
         if config.model_type in NVILA:
             model = nvila.AutoGazeMLLM.from_pretrained(name, dtype=dtype, **options)

@@ -29,6 +29,7 @@ from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.copying import CopiedDeeply
+from autogaze.utils.device import DeviceOptions
 
 if TYPE_CHECKING:
     from autogaze.pipeline import GazeOptions
@@ -45,13 +46,43 @@ class Selector(ABC):
         metric: the metric of `loss` ("canvas", ...); None if it cannot stop by loss.
         default_loss: the stopping threshold when neither `ratio` nor `loss` is given.
         needs_motion: whether it needs `Clips.motion`.
+        reads_pixels: whether it looks at pixels; where not, frames stay where they are.
     """
 
     name: ClassVar[str]
     metric: str | None = None
     default_loss: float | None = None
     needs_motion: ClassVar[bool] = False
+    reads_pixels: ClassVar[bool] = True
     pyramid: PatchPyramid
+    _device: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where patches are chosen; None: where the frames are."""
+        return self._device
+
+    def to(
+        self: S, device: str | torch.device = "auto", dtype: str | torch.dtype | None = None
+    ) -> S:
+        """Choose patches on another device; gazes still lie where the frames lie.
+
+        Args:
+            device: "auto" (a CUDA GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+            dtype: precision of a model: "float32", "float16" or "bfloat16"; None: its own.
+
+        Raises:
+            AutoGazeError: no such device or precision here.
+            SelectorError: a precision for a selector without a model.
+        """
+        place = DeviceOptions.parse(device, "float32" if dtype is None else dtype)
+        if place.dtype != torch.float32:
+            raise SelectorError(
+                f"{self.name} has no model whose precision could be {place.dtype}: it computes in "
+                "float32; leave dtype out"
+            )
+        self._device = place.device
+        return self
 
     @abstractmethod
     def start(
@@ -96,10 +127,18 @@ class Selector(ABC):
         """
         clips = as_clips(clips)
         self.check(clips)
+        frames_device = clips.frames.device
+        clips = self.placed(clips)
         stream = self.stream(ratio=ratio, loss=loss, generator=generator)
         pieces = [stream.step(clips.frame(index)) for index in range(clips.num_frames)]
         last = stream.finish()
-        return Gaze.cat_frames([*pieces, last] if last is not None else pieces)
+        return Gaze.cat_frames([*pieces, last] if last is not None else pieces).to(frames_device)
+
+    def placed(self, clips: Clips) -> Clips:
+        """The clips where they are chosen from."""
+        if self.device is None or not self.reads_pixels:
+            return clips
+        return clips.to(self.device)
 
     def stream_video(self, path: str | Path, **options: Unpack["GazeOptions"]) -> Iterator[Gaze]:
         """Gaze at a video of any length, one `Gaze` per chunk; see `autogaze.stream_video`."""
@@ -156,6 +195,7 @@ class SelectionStream(CopiedDeeply, ABC, Generic[S]):
     Attributes:
         num_clips: known from the first frame on.
         num_frames: frames fed so far.
+        frames_device: where the last frame was given, and gazes are returned.
     """
 
     shared_by_copies = ("selector",)
@@ -165,6 +205,7 @@ class SelectionStream(CopiedDeeply, ABC, Generic[S]):
         self.pyramid = selector.pyramid
         self.ratio = ratio
         self.num_clips: int | None = None
+        self.frames_device = torch.device("cpu")
         self.num_frames = 0
         self.finished = False
 
@@ -183,11 +224,12 @@ class SelectionStream(CopiedDeeply, ABC, Generic[S]):
         return None
 
     def admit(self, frame: ClipsLike) -> Clips:
-        """Check and count the next frame, as every `step` does first."""
+        """Check and count the next frame, as every `step` does first; it comes on the selector's device."""
         if self.finished:
             raise SelectorError("this stream is finished; start another with selector.stream()")
         clips = as_clips(frame)
         self.selector.check(clips)
+        self.frames_device = clips.frames.device
         if clips.num_frames != 1:
             raise SelectorError(f"a stream takes one frame at a time, got {clips.num_frames}")
         if self.num_clips is not None and clips.num_clips != self.num_clips:
@@ -196,7 +238,7 @@ class SelectionStream(CopiedDeeply, ABC, Generic[S]):
             )
         self.num_clips = clips.num_clips
         self.num_frames += 1
-        return clips
+        return self.selector.placed(clips)
 
     def cap(self, frame: int) -> int:
         """Patches that a frame may take."""
@@ -212,7 +254,7 @@ class CausalStream(SelectionStream[S]):
 
     def step(self, frame: ClipsLike) -> Gaze:
         clips = self.admit(frame)
-        return self.choose(clips, self.cap(self.num_frames - 1))
+        return self.choose(clips, self.cap(self.num_frames - 1)).to(self.frames_device)
 
 
 def pyramid_or_default(pyramid: Any) -> PatchPyramid:

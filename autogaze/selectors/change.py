@@ -68,7 +68,7 @@ class _ChangeStream(SelectionStream[Change]):
             change = (picture - self.previous).abs().mean(dim=1)
             self.scores.append(cell_means(change, self.pyramid))
         self.previous = picture
-        return no_frames(self.pyramid, clips.num_clips, picture.device)
+        return no_frames(self.pyramid, clips.num_clips, self.frames_device)
 
     def finish(self) -> Gaze | None:
         """The gaze at the whole clip."""
@@ -82,7 +82,7 @@ class _ChangeStream(SelectionStream[Change]):
             ids = highest_cells(scores, threshold, self.pyramid)
             cap = self.cap(index)
             gazes.append(frame_gaze(self.pyramid, [cells[:cap] for cells in ids]))
-        return Gaze.cat_frames(gazes)
+        return Gaze.cat_frames(gazes).to(self.frames_device)
 
     def _threshold(self) -> Float[Tensor, "B 1"] | float:
         """The q-quantile of all distances of every clip."""

@@ -41,6 +41,7 @@ class Codec(Selector):
 
     name = "codec"
     needs_motion = True
+    reads_pixels = False
 
     def __init__(
         self,

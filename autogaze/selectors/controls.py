@@ -27,6 +27,7 @@ class Centre(Selector):
     """
 
     name = "centre"
+    reads_pixels = False
 
     def __init__(self, pyramid: PatchPyramid | None = None) -> None:
         self.pyramid = pyramid_or_default(pyramid)
@@ -61,6 +62,7 @@ class Random(Selector):
     """
 
     name = "random"
+    reads_pixels = False
 
     def __init__(self, pyramid: PatchPyramid | None = None) -> None:
         self.pyramid = pyramid_or_default(pyramid)

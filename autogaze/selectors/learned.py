@@ -20,6 +20,7 @@ from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.streaming import ClipStream
 from autogaze.selectors.base import SelectionStream, Selector, pyramid_or_default
+from autogaze.utils.device import DeviceOptions
 
 
 class Learned(Selector):
@@ -31,7 +32,7 @@ class Learned(Selector):
     config's threshold stops.
 
     Args:
-        model: the weights; its device and dtype decide where and how gazing runs.
+        model: the weights; their device and dtype decide where and how gazing runs.
         temperature: of sampling; 0 takes the likeliest patches.
         pyramid: patches of an encoder with another grid and as many scales; None: the model's.
             Frames then have that pyramid's side, and are gazed at tile by tile (see
@@ -60,6 +61,19 @@ class Learned(Selector):
         )
         self.temperature = temperature
         self.default_loss = usual_threshold(model.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def to(
+        self, device: str | torch.device = "auto", dtype: str | torch.dtype | None = None
+    ) -> "Learned":
+        """Move the model; see `Selector.to`."""
+        place = DeviceOptions.parse(device, "float32" if dtype is None else dtype)
+        self.model.to(device=place.device, dtype=None if dtype is None else place.dtype)
+        return self
 
     @classmethod
     def from_pretrained(
@@ -104,7 +118,9 @@ class Learned(Selector):
         first = 0 if stream is None else stream.num_frames
         caps = self.caps(ratio, first, clips.num_frames)
         gaze = self.decode(clips, caps, loss, sampling, stream)
-        return gaze if self.adaptation is None else self.adaptation.stitch(gaze, caps, first)
+        if self.adaptation is not None:
+            gaze = self.adaptation.stitch(gaze, caps, first)
+        return gaze.to(clips.frames.device)
 
     def decode(
         self,
@@ -131,7 +147,7 @@ class Learned(Selector):
 
     def preprocess(self, clips: Clips) -> Float[Tensor, "rows T 3 s s"]:
         """The model's input: the clips normalised, or their tiles."""
-        video = normalise(clips.unit().to(self.model.device)).to(self.model.dtype)
+        video = normalise(clips.to(self.device).unit()).to(self.model.dtype)
         return video if self.adaptation is None else self.adaptation.cut(video)
 
 
@@ -156,4 +172,5 @@ class LearnedStream(SelectionStream["Learned"]):
             tiles = 1 if selector.adaptation is None else selector.adaptation.tiles**2
             num_frames = selector.model.config.max_num_frames
             self.clip_stream = selector.model.stream(clips.num_clips * tiles, num_frames=num_frames)
-        return selector.gaze(clips, self.ratio, self.loss, self.sampling, self.clip_stream)
+        gaze = selector.gaze(clips, self.ratio, self.loss, self.sampling, self.clip_stream)
+        return gaze.to(self.frames_device)

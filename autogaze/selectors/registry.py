@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 from autogaze.checks import describe_value
 from autogaze.errors import AutoGazeError, CheckpointError, SelectorError, first_line
 from autogaze.utils.hub import find_checkpoint, is_hub_id
+from autogaze.utils.progress import without_loading_bars
 
 if TYPE_CHECKING:
+    import torch
+
     from autogaze.gaze import Gaze
     from autogaze.pipeline import GazeOptions
     from autogaze.selectors.base import Selector
@@ -61,16 +64,27 @@ def list_selectors() -> dict[str, str]:
     return {name: entry.description for name, entry in _SELECTORS.items()}
 
 
-def load(name: str | Path | None = None, **options: Any) -> "Selector":
+def load(
+    name: str | Path | None = None,
+    *,
+    device: "str | torch.device" = "auto",
+    dtype: "str | torch.dtype | None" = None,
+    **options: Any,
+) -> "Selector":
     """Load a selector by name.
 
     Args:
         name: one of `list_selectors()`; a folder with a `config.json` and weights; or
             a hub id such as "nvidia/AutoGaze", which is downloaded if it is not in the local
             cache (no other name uses the network). None: `DEFAULT`.
+        device: where patches are chosen: "auto" (a CUDA GPU where there is one, else the CPU),
+            "cpu", "cuda", "cuda:1" or "mps". A gaze lies where its frames were given.
+        dtype: precision of a model: "float32", "float16" or "bfloat16"; None: float32 for the
+            package's own weights, for others the one they were saved in.
         options: passed on to the selector, e.g. `pyramid=PatchPyramid(...)`.
 
     Raises:
+        AutoGazeError: no such device or precision here.
         SelectorError: no selector of this name; the known ones are listed.
         CheckpointError: a folder or hub id that holds no usable weights.
     """
@@ -82,18 +96,19 @@ def load(name: str | Path | None = None, **options: Any) -> "Selector":
 
         from autogaze.weights import SELECTOR
 
-        return _learned(SELECTOR, {"dtype": torch.float32, **options})  # stored in float16
+        stored = torch.float32  # computed in, unless asked otherwise: the file has float16
+        return _learned(SELECTOR, {"dtype": stored, **options}).to(device, dtype)
     if entry := _SELECTORS.get(name):
         module = importlib.import_module(f"autogaze.selectors.{entry.module}")
         selector: "Selector" = getattr(module, entry.class_name)(**options)
-        return selector
+        return selector.to(device, dtype)
     folder = Path(name)
     if os.path.isdir(name):  # unlike Path.is_dir, takes names of any length
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json, so this is no checkpoint folder")
-        return _learned(folder, options)
+        return _learned(folder, options).to(device, dtype)
     check_name(name)
-    return _learned(find_checkpoint(name), options)
+    return _learned(find_checkpoint(name), options).to(device, dtype)
 
 
 def check_name(name: str | Path) -> None:
@@ -113,6 +128,8 @@ def stream_video(
     path: str | Path,
     *,
     selector: "str | Path | Selector | None" = None,
+    device: "str | torch.device | None" = None,
+    dtype: "str | torch.dtype | None" = None,
     **options: Unpack["GazeOptions"],
 ) -> "Iterator[Gaze]":
     """Gaze at a video of any length: one `Gaze` per chunk of 16 frames.
@@ -120,6 +137,7 @@ def stream_video(
     Args:
         path: any video or image.
         selector: a `Selector`, or what `load` takes; None for the default.
+        device, dtype: as of `load`; a `Selector` is moved there, and stays where it is for None.
         options: see `autogaze.pipeline.GazeStream`.
 
     Yields:
@@ -129,13 +147,15 @@ def stream_video(
     Raises:
         AutoGazeError: bad settings at once; a bad video when it is read.
     """
-    return _selector(selector).stream_video(path, **options)
+    return _selector(selector, device, dtype).stream_video(path, **options)
 
 
 def gaze_video(
     path: str | Path,
     *,
     selector: "str | Path | Selector | None" = None,
+    device: "str | torch.device | None" = None,
+    dtype: "str | torch.dtype | None" = None,
     **options: Unpack["GazeOptions"],
 ) -> "Gaze":
     """Gaze at a whole video: one `Gaze` of (tiles, frames), in source pixels and seconds.
@@ -143,11 +163,19 @@ def gaze_video(
     The same arguments as `stream_video`. Ids of the whole video are kept in memory, its frames
     never are.
     """
-    return _selector(selector).gaze_video(path, **options)
+    return _selector(selector, device, dtype).gaze_video(path, **options)
 
 
-def _selector(selector: "str | Path | Selector | None") -> "Selector":
-    return load(selector) if selector is None or isinstance(selector, str | Path) else selector
+def _selector(
+    selector: "str | Path | Selector | None",
+    device: "str | torch.device | None",
+    dtype: "str | torch.dtype | None",
+) -> "Selector":
+    if selector is None or isinstance(selector, str | Path):
+        return load(selector, device="auto" if device is None else device, dtype=dtype)
+    if device is None and dtype is None:
+        return selector
+    return selector.to(selector.device or "cpu" if device is None else device, dtype)
 
 
 def _learned(folder: Path, options: dict[str, Any]) -> "Selector":
@@ -156,7 +184,8 @@ def _learned(folder: Path, options: dict[str, Any]) -> "Selector":
     from autogaze.selectors.learned import Learned  # transformers takes seconds to import
 
     try:
-        return Learned.from_pretrained(str(folder), **options)
+        with without_loading_bars():  # of weights that are read in a moment
+            return Learned.from_pretrained(str(folder), **options)
     except AutoGazeError as error:
         if str(folder) in str(error):
             raise

@@ -88,9 +88,9 @@ class _TubeletStream(SelectionStream[RunLength]):
         picture = clips.unit()[:, 0]
         if self.first is None:
             self.first = picture
-            return no_frames(self.pyramid, clips.num_clips, picture.device)
+            return no_frames(self.pyramid, clips.num_clips, self.frames_device)
         first, self.first = self.first, None
-        return self._close(first, picture, num_frames=TUBELET)
+        return self._close(first, picture, num_frames=TUBELET).to(self.frames_device)
 
     def finish(self) -> Gaze | None:
         """The gaze at the last frame of a clip of odd length."""
@@ -98,7 +98,7 @@ class _TubeletStream(SelectionStream[RunLength]):
         if self.first is None:
             return None
         first, self.first = self.first, None
-        return self._close(first, first, num_frames=1)
+        return self._close(first, first, num_frames=1).to(self.frames_device)
 
     def _close(
         self, first: Float[Tensor, "B 3 S S"], last: Float[Tensor, "B 3 S S"], num_frames: int

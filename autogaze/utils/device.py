@@ -1,6 +1,7 @@
 """Device and precision of models, as options name them; release of freed host memory."""
 
 import ctypes
+import logging
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -8,9 +9,15 @@ from typing import Any
 
 import torch
 
-from autogaze.errors import AutoGazeError
+from autogaze.checks import describe_value
+from autogaze.errors import AutoGazeError, first_line
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""Kinds of device that options name; "auto" is a CUDA GPU where there is one, else the CPU."""
 
 
 @dataclass(frozen=True)
@@ -21,27 +28,75 @@ class DeviceOptions:
     dtype: torch.dtype = torch.float32
 
     @classmethod
-    def parse(cls, device: str, dtype: str = "float32") -> "DeviceOptions":
-        """The options of names.
+    def parse(
+        cls, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
+    ) -> "DeviceOptions":
+        """The options of names, as the command line takes them, or of torch's own objects.
+
+        Args:
+            device: one of `DEVICES`, or with a number, such as "cuda:1".
+            dtype: one of `DTYPES`.
 
         Raises:
-            AutoGazeError: an unknown precision, or a device that is neither cpu nor an
-                available cuda.
+            AutoGazeError: an unknown name, a device that is not here, or a precision that it
+                lacks.
         """
-        if dtype not in DTYPES:
-            raise AutoGazeError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        if device.partition(":")[0] not in ("cpu", "cuda"):
-            raise AutoGazeError(f"device must be cpu or cuda, got {device!r}")
+        known = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+        if known is None or known not in DTYPES.values():
+            raise AutoGazeError(
+                f"dtype must be one of {', '.join(DTYPES)}, got {describe_value(dtype)}"
+            )
+        options = cls(_available(device), known)
+        if known != torch.float32:
+            options.check_precision()
+        if (options.device.type, known) == ("cpu", torch.float16):
+            log.warning("float16 is many times slower than float32 on a CPU; bfloat16 is not")
+        return options
+
+    def check_precision(self) -> None:
+        """Raise `AutoGazeError` unless the device multiplies matrices of this precision."""
         try:
-            found = torch.device(device)
-        except RuntimeError:
-            raise AutoGazeError(f"device must be cpu or cuda, got {device!r}") from None
-        if found.type == "cuda" and not torch.cuda.is_available():
-            raise AutoGazeError(f"device {device!r}: there is no CUDA device here")
-        return cls(found, DTYPES[dtype])
+            small = torch.ones(8, 8, device=self.device, dtype=self.dtype)
+            (small @ small).sum().item()
+        except (RuntimeError, TypeError) as error:
+            raise AutoGazeError(
+                f"{self.device} does not compute in {str(self.dtype).removeprefix('torch.')} "
+                f"({first_line(error)}); take float32"
+            ) from error
 
     def __str__(self) -> str:
         return f"{self.device} {str(self.dtype).removeprefix('torch.')}"
+
+
+def _available(device: str | torch.device) -> torch.device:
+    """The device of a name, which is here.
+
+    Raises:
+        AutoGazeError: an unknown name, or no such device.
+    """
+    name = str(device) if isinstance(device, str | torch.device) else None
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        if name is None or name.partition(":")[0] not in DEVICES:
+            raise ValueError
+        found = torch.device(name)
+    except (RuntimeError, ValueError):
+        raise AutoGazeError(
+            f"device must be one of {', '.join(DEVICES)}, perhaps with a number as in cuda:1, got "
+            f"{describe_value(device)}"
+        ) from None
+    if found.type == "cpu":
+        return torch.device("cpu")
+    if found.type == "mps":
+        number, kind = int(torch.backends.mps.is_available()), "GPU of Apple's"
+    else:
+        number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        kind = "CUDA GPU"
+    if (found.index or 0) >= number:
+        there = f"there is no {kind} here" if not number else f"there are {number} here, from 0"
+        raise AutoGazeError(f"device {name!r}: {there}; take auto or cpu")
+    return found
 
 
 def without_autocast(device: torch.device) -> torch.autocast:

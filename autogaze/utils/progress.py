@@ -1,5 +1,8 @@
 """Progress bar on stderr, silent where that is no terminal."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -57,6 +60,20 @@ class ProgressBar:
         """Name the step that begins, and count those before it as done."""
         self._bar.update(self._task, completed=self._begun, description=step)
         self._begun += 1
+
+
+@contextmanager
+def without_loading_bars() -> Iterator[None]:
+    """Without the bars that transformers draws on stderr while it loads weights, terminal or not."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
 
 
 def silent(*_: object) -> None:

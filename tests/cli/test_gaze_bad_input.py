@@ -340,3 +340,19 @@ def test_a_file_that_cannot_be_renamed(
 def test_a_folder_that_is_not_writable(video: Path, folder: Path) -> None:
     folder.chmod(0o500)
     assert str(folder) in fails("gaze", video, "--out", folder / "x.safetensors")
+
+
+# Devices and precisions.
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--device", "toaster"], "toaster"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--dtype", "int8", "--selector", "learned"], "int8"),
+        (["--dtype", "float16"], "float16"),  # greedy has no model
+    ],
+)
+def test_device_and_precision(options: list[str], named: str, tmp_path: Path) -> None:
+    assert named in fails("gaze", make_video(tmp_path / "square.mp4", 2), *options)

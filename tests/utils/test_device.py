@@ -62,3 +62,42 @@ def test_without_glibc_nothing_happens(platform: str, monkeypatch: pytest.Monkey
 
 def test_here_it_runs() -> None:
     trim_memory()
+
+
+@pytest.mark.parametrize(("there", "kind"), [(True, "cuda"), (False, "cpu")])
+def test_auto_takes_a_gpu_where_there_is_one(
+    there: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    assert DeviceOptions.parse().device.type == kind
+    assert DeviceOptions.parse("auto", "float32").device.type == kind
+
+
+def test_a_number_beyond_the_gpus_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert DeviceOptions.parse("cuda:1").device == torch.device("cuda:1")
+    with pytest.raises(AutoGazeError, match=r"cuda:2.*2 here"):
+        DeviceOptions.parse("cuda:2")
+
+
+def test_apples_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(AutoGazeError, match="mps"):
+        DeviceOptions.parse("mps")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert DeviceOptions.parse("mps").device == torch.device("mps")
+
+
+@pytest.mark.parametrize("device", [torch.device("cpu"), "cpu", "cpu:0"])
+def test_devices_of_torch(device: str | torch.device) -> None:
+    assert DeviceOptions.parse(device, torch.float16) == DeviceOptions(
+        torch.device("cpu"), torch.float16
+    )
+
+
+def test_slow_half_precision_on_a_cpu_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    DeviceOptions.parse("cpu", "bfloat16")
+    assert not caplog.records
+    DeviceOptions.parse("cpu", "float16")
+    assert "float16" in caplog.text

@@ -40,7 +40,7 @@ class AnswererOptions:
 
     frames: int | None = None
     units: str = "finest"
-    device: str = "cpu"
+    device: str = "auto"
     dtype: str = "float32"
     seed: int = 0
 
@@ -70,7 +70,7 @@ def load_answerer(model: str, options: AnswererOptions) -> AnswererMaker:
     from autogaze.utils.device import DeviceOptions
 
     place = DeviceOptions.parse(options.device, options.dtype)
-    loaded = VideoMLLM.load(model, device=str(place.device), dtype=place.dtype)
+    loaded = VideoMLLM.load(model, device=place.device, dtype=place.dtype)
 
     def maker(condition: Condition, max_new_tokens: int = MAX_NEW_TOKENS) -> Answerer:
         return _VideoAnswerer(loaded, condition, options, max_new_tokens)
@@ -165,11 +165,13 @@ def model_identity(model: str) -> str:
 
 def describe_session(device: str) -> dict[str, str]:
     """Hardware and versions of this process."""
-    import torch
-
     from autogaze.evaluation.timing import hardware
+    from autogaze.utils.device import DeviceOptions
 
-    session = {"hardware": hardware(torch.device(device)), "python": platform.python_version()}
+    session = {
+        "hardware": hardware(DeviceOptions.parse(device).device),
+        "python": platform.python_version(),
+    }
     for library in LIBRARIES:
         try:
             session[library] = version(library)
