@@ -4,7 +4,7 @@ It is ragged: only chosen patches are stored, clip by clip, frame by frame. Padd
 `padded()`, the format of AutoGaze's users.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -287,17 +287,17 @@ class Gaze:
     def _joined(
         cls, gazes: Sequence["Gaze"], ids: list[Tensor], dim: int, source: Source | None = None
     ) -> "Gaze":
-        losses = [gaze.losses for gaze in gazes if gaze.losses is not None]
-        predicted = [gaze.predicted_losses for gaze in gazes if gaze.predicted_losses is not None]
+        def joined(losses: list[Tensor | None]) -> Tensor | None:
+            known = [each for each in losses if each is not None]
+            return torch.cat(known, dim=dim) if len(known) == len(gazes) else None
+
         return cls(
             gazes[0].pyramid,
             torch.cat(ids) if ids else gazes[0].ids,
             torch.cat([gaze.lengths for gaze in gazes], dim=dim),
             ordered=all(gaze.ordered for gaze in gazes),
-            losses=torch.cat(losses, dim=dim) if len(losses) == len(gazes) else None,
-            predicted_losses=(
-                torch.cat(predicted, dim=dim) if len(predicted) == len(gazes) else None
-            ),
+            losses=joined([gaze.losses for gaze in gazes]),
+            predicted_losses=joined([gaze.predicted_losses for gaze in gazes]),
             metric=gazes[0].metric,
             source=source,
         )
@@ -320,14 +320,10 @@ class Gaze:
         start, stop = first, end
         clips = range(0, self.lengths.numel(), max(1, self.num_frames))
         ids = [self._ids(clip + start, clip + stop) for clip in clips]
-        return replace(
-            self,
-            ids=torch.cat(ids) if ids else self.ids,
+        return self._with(
+            torch.cat(ids) if ids else self.ids,
+            lambda losses: losses[:, start:stop],
             lengths=self.lengths[:, start:stop],
-            losses=None if self.losses is None else self.losses[:, start:stop],
-            predicted_losses=(
-                None if self.predicted_losses is None else self.predicted_losses[:, start:stop]
-            ),
             source=self.source and self.source.frames(start, stop),
         )
 
@@ -339,14 +335,10 @@ class Gaze:
     def __getitem__(self, clip: int) -> "Gaze":
         """One clip, as a gaze of its own (without the source, which spans all tiles)."""
         clip = range(self.num_clips)[clip]
-        return replace(
-            self,
-            ids=self._ids(clip * self.num_frames, (clip + 1) * self.num_frames),
+        return self._with(
+            self._ids(clip * self.num_frames, (clip + 1) * self.num_frames),
+            lambda losses: losses[clip : clip + 1],
             lengths=self.lengths[clip : clip + 1],
-            losses=None if self.losses is None else self.losses[clip : clip + 1],
-            predicted_losses=(
-                None if self.predicted_losses is None else self.predicted_losses[clip : clip + 1]
-            ),
             source=None,
         )
 
@@ -365,14 +357,15 @@ class Gaze:
         own = (self.ids, self.losses, self.predicted_losses)
         if all(one is None or one.device == torch.device(device) for one in own):
             return self
-        return replace(
-            self,
-            ids=self.ids.to(device),
-            losses=None if self.losses is None else self.losses.to(device),
-            predicted_losses=(
-                None if self.predicted_losses is None else self.predicted_losses.to(device)
-            ),
+        return self._with(self.ids.to(device), lambda losses: losses.to(device))
+
+    def _with(self, ids: Tensor, part: Callable[[Tensor], Tensor], **changes: Any) -> "Gaze":
+        """This gaze with other ids, a part of each of its losses, and other changes."""
+        losses, predicted = (
+            None if values is None else part(values)
+            for values in (self.losses, self.predicted_losses)
         )
+        return replace(self, ids=ids, losses=losses, predicted_losses=predicted, **changes)
 
     def __repr__(self) -> str:
         loss = (

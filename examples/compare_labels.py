@@ -15,10 +15,7 @@ import torch
 from autogaze import Gaze
 from autogaze.datasets.clip import GazeLabels
 from autogaze.datasets.labels import LabelFile
-from autogaze.evaluation.quality.metrics import (
-    ClipBatch,
-    efficientnet_metric,
-)
+from autogaze.evaluation.quality.metrics import MeasuredClips, efficientnet_metric
 from autogaze.labelling.label import clips_of
 from autogaze.reconstruction.canvas import reconstruct
 from autogaze.reconstruction.efficientnet import load_efficientnet
@@ -53,7 +50,7 @@ def main() -> None:
         found = (
             model(video, gaze, range(len(labels.ids))).losses,
             canvas.losses,
-            features.losses(ClipBatch(video), gaze, canvas),
+            features.losses(MeasuredClips(video), gaze, canvas),
         )
         return [float(each.mean()) for each in found]
 

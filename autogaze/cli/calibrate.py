@@ -1,8 +1,6 @@
-"""`autogaze calibrate`: weights whose predicted loss equals the measured one at stopping thresholds."""
+"""`autogaze calibrate`: a loss head whose early stopping meets its threshold on average."""
 
 import json
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import typer
 
 from autogaze.cli.command import Command, Device, PrintJson, Renamed
 from autogaze.errors import OutputError, SelectorError, TrainingError, VideoError
+from autogaze.utils.files import check_output_folder, replacing_folder
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
     from torch import Tensor
@@ -81,8 +80,7 @@ class CalibrateCommand(Command):
     def __post_init__(self) -> None:
         if self.out.exists():
             raise OutputError(f"--out {self.out}: exists; name a new folder")
-        if not self.out.parent.is_dir():
-            raise OutputError(f"--out {self.out}: the folder {self.out.parent} does not exist")
+        check_output_folder(self.out, "--out")
 
     def run(self) -> None:
         from autogaze.training.calibration import CalibrationOptions, calibrate, num_passes
@@ -178,14 +176,11 @@ class CalibrateCommand(Command):
         """
         from autogaze.training.checkpoints import SAVE_ERRORS, save_gaze
 
-        temporary = self.out.with_name(f".{self.out.name}.{secrets.token_hex(4)}.part")
         try:
-            save_gaze(model.half() if self.half else model, temporary)
-            temporary.rename(self.out)
+            with replacing_folder(self.out) as temporary:
+                save_gaze(model.half() if self.half else model, temporary)
         except SAVE_ERRORS as error:
             raise OutputError(f"--out {self.out}: cannot be written: {error}") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def _print(
         self, report: "CalibrationReport", num_clips: int, thresholds: tuple[float, ...]

@@ -15,10 +15,10 @@ from autogaze.errors import DownloadError, OutputError
 
 @dataclass(frozen=True)
 class DownloadCommand(Command):
-    """Fetch published models and data from the Hugging Face hub, by the names users know.
+    """Download published models and data from the Hugging Face hub.
 
-    Size and licence are said before anything is fetched. A fetch that was stopped goes
-    on: files that have arrived are not fetched again.
+    Size and licence are shown first. An interrupted download resumes: complete files are not
+    downloaded again.
     """
 
     name: Annotated[
@@ -27,9 +27,7 @@ class DownloadCommand(Command):
             metavar="NAME|HUB-ID", help="One of --list, or any hub id.", show_default=False
         ),
     ] = None
-    show_list: Annotated[bool, typer.Option("--list", help="Show what there is; asks nobody.")] = (
-        False
-    )
+    show_list: Annotated[bool, typer.Option("--list", help="List names; needs no network.")] = False
     out: Annotated[
         Path | None,
         typer.Option(
@@ -47,7 +45,7 @@ class DownloadCommand(Command):
             show_default="all",
         ),
     ] = None
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch without asking.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Download without asking.")] = False
     json: PrintJson = False
 
     def __post_init__(self) -> None:

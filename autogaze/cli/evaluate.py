@@ -12,6 +12,7 @@ from autogaze.cli.bench import Device, Dtype, method_option, repeated, subject_o
 from autogaze.cli.command import Command, PrintJson
 from autogaze.cli.errors import SOME_FAILED, log
 from autogaze.errors import EvaluationError, OutputError
+from autogaze.utils.files import check_output_folder
 
 if TYPE_CHECKING:
     from autogaze.evaluation.answers.answering import Answerer, Condition
@@ -112,10 +113,7 @@ class EvalHLVid(Command):
         from autogaze.rendering.plot_style import require_matplotlib
 
         self._conditions()
-        if self.out.exists() and not self.out.is_dir():
-            raise OutputError(f"--out {self.out}: is a file, expected a folder")
-        if not self.out.parent.is_dir():
-            raise OutputError(f"--out {self.out}: the folder {self.out.parent} does not exist")
+        check_output_folder(self.out, "--out")
         if self.plot:
             require_matplotlib("drawing plots (--no-plot goes without)")
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.labelling.search import Searcher
     from autogaze.labelling.shards import Shard
 
-METRIC = partial(typer.Option, rich_help_panel="Metric whose loss is lowered")
+metric_option = partial(typer.Option, rich_help_panel="Metric whose loss is lowered")
 clip_option = partial(typer.Option, rich_help_panel="Clips to label")
-WORK = partial(typer.Option, rich_help_panel="Division of the work")
+work_option = partial(typer.Option, rich_help_panel="Division of the work")
 
 CANVAS = "canvas"
 
@@ -44,26 +44,34 @@ class LabelCommand(Command):
     ] = Path("gazing_labels.json")
     metric: Annotated[
         str,
-        METRIC(metavar="canvas|FOLDER|HUB-ID", help="The canvas, or a VideoMAE's checkpoint."),
+        metric_option(
+            metavar="canvas|FOLDER|HUB-ID", help="The canvas, or a VideoMAE's checkpoint."
+        ),
         Renamed("--judge", "--metric"),
     ] = CANVAS
     loss_type: Annotated[
         str | None,
-        METRIC(
+        metric_option(
             help="Terms of a VideoMAE's loss, e.g. l1+dinov2_reg+siglip2.",
             show_default="what its config.json says, else l1",
         ),
     ] = None
-    loss_weights: Annotated[str | None, METRIC(help="One weight per term, e.g. 1+0.3+0.3.")] = None
+    loss_weights: Annotated[
+        str | None, metric_option(help="One weight per term, e.g. 1+0.3+0.3.")
+    ] = None
     scales: Annotated[
         str | None,
-        METRIC(help="Scales of patches.", show_default="the VideoMAE's own, else 32+64+112+224"),
+        metric_option(
+            help="Scales of patches.", show_default="the VideoMAE's own, else 32+64+112+224"
+        ),
     ] = None
-    device: Annotated[str, METRIC(help=DEVICE_HELP)] = "auto"
-    dtype: Annotated[str, METRIC(help="Of a VideoMAE: float32, float16 or bfloat16.")] = "float32"
+    device: Annotated[str, metric_option(help=DEVICE_HELP)] = "auto"
+    dtype: Annotated[str, metric_option(help="Of a VideoMAE: float32, float16 or bfloat16.")] = (
+        "float32"
+    )
     batch: Annotated[
         int | None,
-        METRIC(
+        metric_option(
             min=1,
             help="Candidates that a VideoMAE reconstructs together.",
             show_default="8 on a CPU, 128 on a GPU",
@@ -112,12 +120,12 @@ class LabelCommand(Command):
     ] = None
     shard: Annotated[
         str,
-        WORK(
+        work_option(
             metavar="I/N",
             help="Label only part I of N, for N processes or machines that share a disk.",
         ),
     ] = "1/1"
-    merge: Annotated[bool, WORK("--merge", help="Put finished shards together.")] = False
+    merge: Annotated[bool, work_option("--merge", help="Put finished shards together.")] = False
     json: PrintJson = False
 
     def __post_init__(self) -> None:

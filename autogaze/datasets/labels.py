@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from autogaze.checks import why_absent
+from autogaze.checks import whole, why_absent
 from autogaze.datasets.clip import GazeLabels, LabelCoverage
 from autogaze.errors import TrainingError, first_line
 from autogaze.utils.files import replacing
@@ -114,7 +114,7 @@ class LabelFile:
         path = Path(path)
         clips: dict[str, GazeLabels] = {}
         for name, entry in read_entries(path).items():
-            short, labels = shortened(name), _parse(path, name, entry, num_patches)
+            short, labels = shortened(name), parse_labels(f"{path}: {name}", entry, num_patches)
             if clips.setdefault(short, labels) != labels:
                 raise TrainingError(
                     f"{path}: {name} and another clip have different labels and the same name, "
@@ -226,40 +226,56 @@ class LabelFile:
         return len(self.clips)
 
 
-def _parse(path: Path, name: str, entry: Any, num_patches: int) -> GazeLabels:
+def parse_labels(what: str, entry: Any, num_patches: int) -> GazeLabels:
+    """A clip's labels in the form of label files: a dict of `gazing_pos` and perhaps `task_losses`.
+
+    Args:
+        what: whose they are, for errors.
+        entry: the dict.
+        num_patches: V.
+
+    Raises:
+        TrainingError: labels of another form, or of another pyramid.
+    """
     try:
-        positions, losses = entry["gazing_pos"], entry.get("task_losses", [])
         ids = tuple(
-            tuple(_whole(position) - frame * num_patches for position in chosen)
-            for frame, chosen in enumerate(positions)
+            tuple(_number(position) - frame * num_patches for position in chosen)
+            for frame, chosen in enumerate(entry["gazing_pos"])
         )
-        kept = tuple(tuple(_finite(loss) for loss in chosen) for chosen in losses)
+        losses = tuple(
+            tuple(_finite(loss) for loss in chosen) for chosen in entry.get("task_losses") or ()
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TrainingError(
-            f"{path}: the labels of {name} are not of the form gazing_pos, task_losses: {error!r}"
+            f"{what}: labels must hold gazing_pos, and perhaps task_losses, as one list of numbers "
+            f"per frame: {error!r}"
         ) from None
     if not ids:
-        raise TrainingError(f"{path}: {name} has no frames")
+        raise TrainingError(f"{what} has no frames")
     for frame, chosen in enumerate(ids):
-        if any(not 0 <= id < num_patches for id in chosen):
+        wrong = [id for id in chosen if not 0 <= id < num_patches]
+        if wrong:
             first, end = frame * num_patches, (frame + 1) * num_patches
-            found = next(id + first for id in chosen if not 0 <= id < num_patches)
             raise TrainingError(
-                f"{path}: {name} gazes at position {found} in frame {frame}, whose positions are "
-                f"[{first}, {end}): the labels were made for another pyramid than the model's, "
-                f"which has {num_patches} patches per frame"
+                f"{what} gazes at position {wrong[0] + first} in frame {frame}, whose positions, "
+                f"numbered over the clip, are [{first}, {end}): the labels were made for another "
+                f"pyramid than the model's, which has {num_patches} patches per frame"
             )
         if len(set(chosen)) != len(chosen):
-            raise TrainingError(f"{path}: {name} gazes twice at a patch of frame {frame}")
-    if kept and [len(x) for x in kept] != [len(x) for x in ids]:
-        raise TrainingError(f"{path}: {name} has not one loss for every gaze")
-    return GazeLabels(ids, kept)
+            raise TrainingError(f"{what} gazes twice at a patch of frame {frame}")
+    counts, known = [len(frame) for frame in ids], [len(frame) for frame in losses]
+    if losses and known != counts:
+        raise TrainingError(
+            f"{what} must have one loss per patch, got {counts} patches and {known} losses"
+        )
+    return GazeLabels(ids, losses)
 
 
-def _whole(position: Any) -> int:
-    if isinstance(position, bool) or not isinstance(position, int):
+def _number(position: Any) -> int:
+    number = whole(position)
+    if number is None:
         raise ValueError(f"{position!r} is no position")
-    return position
+    return number
 
 
 def _finite(loss: Any) -> float:

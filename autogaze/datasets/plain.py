@@ -14,6 +14,7 @@ from autogaze.datasets.clip import (
     TrainingClip,
     UnreadableClip,
 )
+from autogaze.datasets.labels import parse_labels
 from autogaze.errors import TrainingError
 from autogaze.utils.normalization import IMAGENET
 
@@ -99,34 +100,15 @@ class PlainClips(NamedClips):
         return TrainingClip(frames, name, labels, extra=item)
 
     def _labels(self, info: Any, what: str) -> GazeLabels | None:
-        """Labels of clip-wide ids, frame by frame, with the loss after each."""
+        """Labels in the form of label files."""
         if not info or self.num_patches is None:
             return None
-        V, T = self.num_patches, self.shape[0]
-        try:
-            ids = tuple(
-                tuple(int(patch) - V * t for patch in frame)
-                for t, frame in enumerate(info["gazing_pos"])
-            )
-            losses = tuple(tuple(map(float, frame)) for frame in info.get("task_losses") or ())
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        labels = parse_labels(f"{what}, gt_gazing_info", info, self.num_patches)
+        if len(labels.ids) != self.shape[0]:
             raise TrainingError(
-                f"{what}: 'gt_gazing_info' must hold gazing_pos, and perhaps task_losses, as one list "
-                f"of numbers per frame; got {info!r:.80}"
-            ) from error
-        counts = list(map(len, ids))
-        if len(ids) != T or (losses and list(map(len, losses)) != counts):
-            raise TrainingError(
-                f"{what}: 'gt_gazing_info' must hold {T} frames with a loss per patch, got {counts} "
-                f"patches and {list(map(len, losses))} losses"
+                f"{what}, gt_gazing_info: must hold {self.shape[0]} frames, got {len(labels.ids)}"
             )
-        wrong = [patch for frame in ids for patch in frame if not 0 <= patch < V]
-        if wrong:
-            raise TrainingError(
-                f"{what}: 'gt_gazing_info' has {len(wrong)} ids outside of their frames, of {V} "
-                "patches each; ids are numbered over the clip"
-            )
-        return GazeLabels(ids, losses)
+        return labels
 
 
 def _bytes(video: Tensor, what: str, normalised: bool) -> UInt8[Tensor, "..."]:

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from autogaze.datasets.augmentation import ResizedCrop, crop
 from autogaze.datasets.decoding import choose_decoder
 from autogaze.datasets.labels import label_paths, read_entries, short_name, shortened
+from autogaze.datasets.video_windows import named_folders
 from autogaze.errors import TrainingError, VideoError
 
 log = logging.getLogger("autogaze.datasets")
@@ -95,7 +96,7 @@ class VideoFolder(Dataset):
         self.random_sample_frame = random_sample_frame
         self.gaze_transform, self.task_transform = gaze_transform, task_transform
         self.train_data_aug = train_data_aug
-        self.roots = _roots(root)
+        self.roots = [str(folder) for folder in named_folders(root)]
         self.data = _videos(self.roots, split, video_ext)
         self.data_aug = None
         if split == "train":
@@ -203,11 +204,6 @@ class VideoFolder(Dataset):
         """Whether the first clip is the same whenever it is read, as labels need it."""
         first = self[0]["video"]
         return all(torch.equal(first, self[0]["video"]) for _ in range(5))
-
-
-def _roots(root: str | Path | Sequence[str | Path]) -> list[str]:
-    names = root.split(",") if isinstance(root, str) else [root] if isinstance(root, Path) else root
-    return [str(Path(str(name).strip()).expanduser()) for name in names if str(name).strip()]
 
 
 def _videos(roots: Sequence[str], split: str, endings: str | Sequence[str]) -> list[str]:

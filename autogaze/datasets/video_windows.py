@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -198,6 +198,13 @@ class VideoWindows(VideoClips):
             seed=seed,
             cache=cache,
         )
+
+
+def named_folders(names: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Folders, given as a list, or as one text with commas between their names."""
+    if isinstance(names, str | Path):
+        names = names.split(",") if isinstance(names, str) else [names]
+    return [Path(str(name).strip()).expanduser() for name in names if str(name).strip()]
 
 
 def find_files(roots: Sequence[str | Path], endings: Sequence[str]) -> list[Path]:

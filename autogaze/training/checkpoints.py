@@ -15,10 +15,8 @@ import filecmp
 import json
 import logging
 import os
-import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,7 @@ from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 from autogaze.selectors.registry import LEARNED
 from autogaze.tasks.base import Task
 from autogaze.utils.checkpoints import load_strictly, read_state
-from autogaze.utils.files import check_writable, replacing
+from autogaze.utils.files import check_writable, replacing, replacing_folder
 from autogaze.utils.hub import find_checkpoint
 from autogaze.weights import SELECTOR
 
@@ -106,8 +104,9 @@ class Checkpoints:
         Raises:
             OSError and others in `SAVE_ERRORS`: what was there before is untouched.
         """
+        # May be there already: a run that was resumed from before it comes here again.
         target = self.steps_folder / f"step-{state.step:08d}"
-        with _folder_aside(target) as temporary:
+        with replacing_folder(target) as temporary:
             save_gaze(model, temporary / "gaze")
             if task is not None:
                 save_task(task, temporary / "task")
@@ -258,9 +257,6 @@ def _save(state: Mapping[str, Tensor], folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-# Files.
-
-
 def check_folder(folder: Path) -> None:
     """Raise TrainingError now if nothing could be written to `folder` later."""
     try:
@@ -268,30 +264,3 @@ def check_folder(folder: Path) -> None:
         check_writable(folder / "metrics.jsonl")
     except (OSError, OutputError) as error:
         raise TrainingError(f"{folder}: experiments cannot be written there: {error}") from error
-
-
-@contextmanager
-def _folder_aside(target: Path) -> Iterator[Path]:
-    """A folder to fill, renamed to `target` if the block succeeds, else removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        temporary.mkdir()
-        yield temporary
-        for path in (*temporary.rglob("*"), temporary):
-            _flush(path)
-        if target.exists():  # a run that was resumed from before it comes here again
-            shutil.rmtree(target)
-        os.rename(temporary, target)
-        _flush(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Onto the disk, so that even a power cut leaves either nothing or all of it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

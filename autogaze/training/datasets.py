@@ -21,7 +21,7 @@ from autogaze.datasets.decoded import DecodedClips
 from autogaze.datasets.drawn import PictureClips
 from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
-from autogaze.datasets.video_windows import VideoWindows, Window
+from autogaze.datasets.video_windows import VideoWindows, Window, named_folders
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.label import GreedyLabelled, GreedyOptions
@@ -130,8 +130,7 @@ class FolderConfig(DatasetConfig):
 
     def roots(self) -> list[Path]:
         """The folders; TrainingError where none is named, or one does not exist."""
-        names = self.root.split(",") if isinstance(self.root, str) else self.root or ()
-        paths = [Path(str(name).strip()).expanduser() for name in names if str(name).strip()]
+        paths = named_folders(self.root or ())
         if not paths:
             raise TrainingError("dataset.root names no folder; list one or more, comma-separated")
         for path in paths:

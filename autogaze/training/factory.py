@@ -166,7 +166,7 @@ def build_model(options: Mapping[str, Any]) -> AutoGaze:
     Raises:
         TrainingError: an option that does not exist, or a value that does not fit.
     """
-    kind, options, _ = find("model", options, {AUTOGAZE: AutoGaze}, default=AUTOGAZE)
+    kind, options = find("model", options, {AUTOGAZE: AutoGaze}, default=AUTOGAZE)
     if not (isinstance(kind, type) and issubclass(kind, AutoGaze)):
         model = call(kind, options, {}, "model")
         if not isinstance(model, AutoGaze):

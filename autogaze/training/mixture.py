@@ -173,7 +173,7 @@ def _read_as(
     kinds: Mapping[str, type[DatasetConfig]], options: Mapping[str, Any], group: str
 ) -> DatasetConfig:
     """Options of one of `kinds` or of one from outside; errors name them as `group`."""
-    kind, options, _ = find("dataset", options, kinds, group=group, default="video_folder")
+    kind, options = find("dataset", options, kinds, group=group, default="video_folder")
     if not (isinstance(kind, type) and issubclass(kind, DatasetConfig)):
         shared = {one.name for one in fields(DatasetConfig)} & options.keys()
         common = read(DatasetConfig, {name: options.pop(name) for name in shared}, group)

@@ -40,8 +40,8 @@ def find(
     *,
     group: str = "",
     default: str | None = None,
-) -> tuple[Any, dict[str, Any], bool]:
-    """The class that a group of options names, the other options, and whether it is from outside.
+) -> tuple[Any, dict[str, Any]]:
+    """The class that a group of options names, and the other options.
 
     Args:
         kind: a key of `ENTRY_POINTS`.
@@ -56,15 +56,15 @@ def find(
     name = options.pop("name", default)
     target = options.pop(TARGET, None)
     if target is not None:
-        return load_target(target, f"{group}.{TARGET}"), options, True
+        return load_target(target, f"{group}.{TARGET}"), options
     if not isinstance(name, str):
         raise TrainingError(f"{group}.name must be text, got {describe_value(name)}")
     if name in known:
-        return known[name], options, False
+        return known[name], options
     points = plugins(kind)
     if name in points:
         try:
-            return points[name].load(), options, True
+            return points[name].load(), options
         except Exception as error:  # whatever the code of a plug-in raises
             raise TrainingError(
                 f"{group}.name={name}: {points[name].value}, an entry point of {ENTRY_POINTS[kind]}, "

@@ -167,7 +167,7 @@ TASKS: dict[str, type[TaskConfig]] = {
 
 def read_task(options: Mapping[str, Any]) -> TaskConfig:
     """The task that the options describe."""
-    kind, options, _ = find("task", options, TASKS)
+    kind, options = find("task", options, TASKS)
     if isinstance(kind, type) and issubclass(kind, TaskConfig):
         return read(kind, options, "task")
     shared = {

@@ -1,8 +1,9 @@
-"""Atomic writes: files written whole or not at all, alone or several together."""
+"""Atomic writes: files and folders written whole or not at all, alone or several files together."""
 
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -62,7 +63,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
             _unlock(lock)
             if isinstance(error, OSError):
-                raise _cannot_be_written(path, error) from error
+                raise cannot_be_written(path, error) from error
             raise
         waiting.append(Part(temporary, path, lock))
 
@@ -165,7 +166,7 @@ def _rename(parts: Sequence[Part]) -> None:
             try:
                 os.replace(part.temporary, part.path)
             except OSError as error:
-                raise _cannot_be_written(part.path, error) from error
+                raise cannot_be_written(part.path, error) from error
             renamed.append(part.path)
     except BaseException:
         for path in renamed:
@@ -179,6 +180,36 @@ def _rename(parts: Sequence[Part]) -> None:
             second.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; rename it to `path` if the block succeeds, else remove it.
+
+    A folder that was there before is removed just before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        temporary.mkdir()
+        yield temporary
+        for made in (*temporary.rglob("*"), temporary):
+            _flush(made)
+        if path.exists():
+            shutil.rmtree(path)
+        os.rename(temporary, path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Onto the disk, so that even a power cut leaves either nothing or all of it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def check_writable(path: Path) -> None:
     """Raise `OutputError` now, before long work, if `path` cannot be written later."""
     folder = path.parent
@@ -187,7 +218,7 @@ def check_writable(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:  # a name that is too long, a loop of links
-        raise _cannot_be_written(path, error) from error
+        raise cannot_be_written(path, error) from error
     if path.is_dir():
         raise OutputError(f"{path}: is a folder, expected a file name to write to")
     if path.exists() and not path.is_file():
@@ -201,7 +232,7 @@ def check_writable(path: Path) -> None:
     except FileNotFoundError:
         raise OutputError(f"{path}: no files can be made in the folder {folder}") from None
     except OSError as error:
-        raise _cannot_be_written(path, error) from error
+        raise cannot_be_written(path, error) from error
 
 
 def check_output(path: str | Path, suffix: str, option: str) -> None:
@@ -209,6 +240,14 @@ def check_output(path: str | Path, suffix: str, option: str) -> None:
     if Path(path).suffix.lower() != suffix:
         raise OutputError(f"{option} {path}: the name must end in {suffix}")
     check_writable(Path(path))
+
+
+def check_output_folder(path: Path, option: str) -> None:
+    """Raise `OutputError` now if the folder of `option` could not be made later."""
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{option} {path}: is a file, expected a folder")
+    if not path.parent.is_dir():
+        raise OutputError(f"{option} {path}: the folder {path.parent} does not exist")
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -222,5 +261,6 @@ def write_json(path: str | Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=1) + "\n")
 
 
-def _cannot_be_written(path: Path, error: OSError) -> OutputError:
+def cannot_be_written(path: Path, error: OSError) -> OutputError:
+    """The error of a file that the system refuses to write."""
     return OutputError(f"{path}: cannot be written: {error.strerror or error}")

@@ -14,6 +14,16 @@ SAFE = (WEIGHTS, "model-*-of-*.safetensors")
 PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 """Patterns of pickled weights, which are not read: a pickle is a program."""
 
+HUB_OPTIONS = (
+    "subfolder",
+    "revision",
+    "token",
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+)
+"""Options of transformers' `from_pretrained` that say where a checkpoint is."""
+
 _HUB_ID = re.compile(r"[^./~][^/]*/[^/]+(?<!\.pt)(?<!\.pth)(?<!\.bin)(?<!\.safetensors)")
 
 

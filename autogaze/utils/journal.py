@@ -13,6 +13,7 @@ from typing import Any
 
 from autogaze.checks import describe_value
 from autogaze.errors import AutoGazeError, OutputError, first_line
+from autogaze.utils.files import cannot_be_written
 
 Entry = dict[str, Any]
 
@@ -49,7 +50,7 @@ class Journal:
             self._file.truncate(length)
         except OSError as error:
             self.__exit__()
-            raise self._cannot_be_written(error) from error
+            raise cannot_be_written(self.path, error) from error
         except BaseException:
             self.__exit__()
             raise
@@ -70,7 +71,7 @@ class Journal:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise self._cannot_be_written(error) from error
+            raise cannot_be_written(self.path, error) from error
 
     def _lock(self, file: FileIO) -> None:
         try:
@@ -81,9 +82,6 @@ class Journal:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(f"{self.path}: another process is {self.work}") from None
-
-    def _cannot_be_written(self, error: OSError) -> OutputError:
-        return OutputError(f"{self.path}: cannot be written: {error.strerror or error}")
 
 
 def read_journal(path: Path, kind: type[AutoGazeError]) -> tuple[list[Entry], int]:

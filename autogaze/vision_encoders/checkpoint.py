@@ -10,20 +10,12 @@ from torch import nn
 
 from autogaze.errors import CheckpointError, EncoderError, first_line
 from autogaze.utils.checkpoints import describe_mismatch
-from autogaze.utils.hub import refuse_pickles
+from autogaze.utils.hub import HUB_OPTIONS, refuse_pickles
 from autogaze.vision_encoders.adapter import trunk
 from autogaze.vision_encoders.registry import model_class
 
-HUB_OPTIONS = (
-    "subfolder",
-    "revision",
-    "token",
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "trust_remote_code",
-)
-"""Options of `from_pretrained` that say where a checkpoint and its configuration are."""
+CONFIG_OPTIONS = (*HUB_OPTIONS, "trust_remote_code")
+"""Options of `from_pretrained` by which a checkpoint's configuration is found and read."""
 SETTINGS_KEY = "autogaze"
 """Key of the gaze options in `config.json`."""
 GAZED_OPTIONS = ("scales", "attn_type", "backend", "max_tokens", "empty_frames")
@@ -50,7 +42,7 @@ class Checkpoint:
 
         Args:
             name: folder or hub id.
-            options: of transformers' `from_pretrained`, of which `HUB_OPTIONS` are used.
+            options: of transformers' `from_pretrained`, of which `CONFIG_OPTIONS` are used.
 
         Raises:
             EncoderError: there is none, no adapter knows its family, or options of `gazed`
@@ -58,7 +50,7 @@ class Checkpoint:
         """
         from transformers import AutoConfig
 
-        where = {key: options[key] for key in HUB_OPTIONS if key in options}
+        where = {key: options[key] for key in CONFIG_OPTIONS if key in options}
         try:
             config = AutoConfig.from_pretrained(str(name), **where)
         except (OSError, ValueError) as error:  # not there, or no JSON, or of no known family

@@ -327,16 +327,21 @@ def _cat(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
 
 
+def other_scales(made: PatchPyramid, wanted: PatchPyramid) -> EncoderError:
+    """The error of a gaze on pyramid `made`, given to an encoder of pyramid `wanted`."""
+    return EncoderError(
+        f"the gaze was made for scales {made} (scales / patch size, {made.num_patches} patches per "
+        f"frame), this encoder was set up for {wanted} ({wanted.num_patches}); select with that pyramid"
+    )
+
+
 def check_fit(
     encoder: EncoderAdapter, frames: Tensor, gaze: PackedPatches, settings: GazedSettings
 ) -> None:
     """Raise EncoderError, with both values, where frames, gaze and encoder disagree."""
     pyramid, wanted = gaze.pyramid, settings.pyramid
     if wanted is not None and pyramid != wanted:
-        raise EncoderError(
-            f"the gaze was made for scales {pyramid} (scales / patch size), "
-            f"this encoder was set up for {wanted}; select with that pyramid"
-        )
+        raise other_scales(pyramid, wanted)
     if pyramid.patch_size != encoder.patch_size:
         raise EncoderError(
             f"the gaze has patches of {pyramid.patch_size} pixels, the encoder of "

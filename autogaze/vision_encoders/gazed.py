@@ -14,7 +14,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
-from autogaze.vision_encoders.encode import GazedOutput, GazedSettings, encode
+from autogaze.vision_encoders.encode import GazedOutput, GazedSettings, encode, other_scales
 from autogaze.vision_encoders.layout import AttentionType
 from autogaze.vision_encoders.registry import adapter_class
 
@@ -183,11 +183,7 @@ def as_gaze(
     made = PatchPyramid.parse(scales, patch_size, crop=True)
     # Two pyramids of as many patches number them differently.
     if pyramid is not None and made != pyramid:
-        raise EncoderError(
-            f"the gaze was made for scales {made} (scales / patch size, {made.num_patches} "
-            f"patches per frame), this encoder was set up for {pyramid} "
-            f"({pyramid.num_patches}); select with that pyramid"
-        )
+        raise other_scales(made, pyramid)
     return Gaze.from_padded(dict(gaze), made)
 
 

@@ -22,6 +22,7 @@ from autogaze.tasks.base import Task
 from autogaze.tasks.losses import DEPTHS
 from autogaze.tasks.metrics import CANVAS, check_metric
 from autogaze.tasks.video_mae import VideoMAETask
+from autogaze.utils.hub import is_hub_id
 
 VIDEO_MAE, FEATURES = "video-mae", "features"
 
@@ -171,8 +172,7 @@ def check_metrics(video_mae: str | None, features: bool) -> None:
     if video_mae is None or Path(video_mae).exists():
         return
     check_metric(video_mae)
-    owner, _, name = video_mae.partition("/")
-    if not (owner and name) or "/" in name or owner[0] in ".~":
+    if not is_hub_id(video_mae):
         raise CheckpointError(f"--metric {video_mae}: no such VideoMAE checkpoint")
 
 

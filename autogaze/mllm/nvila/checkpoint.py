@@ -14,17 +14,10 @@ from torch import nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from autogaze.errors import CheckpointError
+from autogaze.utils.hub import HUB_OPTIONS
 
 PROJECTOR, TOWER = "mm_projector.", "vision_tower."
-HUB_OPTIONS = (
-    "subfolder",
-    "revision",
-    "token",
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-)
+WHERE = (*HUB_OPTIONS, "proxies")
 """Options of `from_pretrained` that say where a checkpoint is."""
 
 
@@ -33,9 +26,9 @@ def weight_names(name: str | Path, **options: Any) -> list[str]:
 
     Args:
         name: folder or hub id.
-        options: of `from_pretrained`, of which `HUB_OPTIONS` are used.
+        options: of `from_pretrained`, of which `WHERE` are used.
     """
-    where = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
+    where = {key: options[key] for key in WHERE if options.get(key) is not None}
     quiet = {
         "_raise_exceptions_for_missing_entries": False,
         "_raise_exceptions_for_gated_repo": False,

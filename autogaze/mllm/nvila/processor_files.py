@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from autogaze.errors import CheckpointError, MLLMError, first_line
-from autogaze.mllm.nvila.checkpoint import HUB_OPTIONS
+from autogaze.mllm.nvila.checkpoint import WHERE
 
 log = logging.getLogger("autogaze.mllm")
 
@@ -32,11 +32,11 @@ def arguments(
     Raises:
         MLLMError: an option that is neither.
     """
-    hub = {key: value for key, value in options.items() if key in HUB_OPTIONS}
+    hub = {key: value for key, value in options.items() if key in WHERE}
     changes = {
         key: value
         for key, value in options.items()
-        if key not in HUB_OPTIONS and key not in _SERVICE and not key.startswith("_")
+        if key not in WHERE and key not in _SERVICE and not key.startswith("_")
     }
     unknown = sorted(set(changes) - set(known))
     if unknown:

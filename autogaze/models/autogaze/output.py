@@ -1,6 +1,6 @@
 """Output of `AutoGaze.forward`: the padded dict, with scores that are computed when first read."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +13,7 @@ from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.scoring import Scores
 from autogaze.models.autogaze.streaming import ClipStream
+from autogaze.utils.tensors import moved
 
 SCORED = ("log_action_probs", "task_loss_prediction")
 PAST = ("past_key_values", "past_input_embeds", "past_attention_mask", "past_conv_values")
@@ -88,7 +89,7 @@ class AutoGazeOutput(dict):
         if self._score is not None:
             moved_score = partial(_scores_on, device, self._score)
         return AutoGazeOutput(
-            _moved(dict(super().items()), device, non_blocking),
+            moved(dict(super().items()), device, non_blocking=non_blocking),
             self._gaze,  # follows when it is read
             moved_score,
         )
@@ -144,18 +145,7 @@ class AutoGazeOutput(dict):
 
 def _scores_on(device: torch.device | str | int, score: Callable[[], Scores]) -> Scores:
     scores = score()
-    return replace(scores, **_moved(vars(scores), device, False))
-
-
-def _moved(value: Any, device: torch.device | str | int, non_blocking: bool) -> Any:
-    """Tensors in lists, tuples and dicts on another device; all else as it is."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=non_blocking)
-    if isinstance(value, list | tuple):
-        return type(value)(_moved(each, device, non_blocking) for each in value)
-    if isinstance(value, Mapping):
-        return {key: _moved(each, device, non_blocking) for key, each in value.items()}
-    return value
+    return replace(scores, **moved(vars(scores), device))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autogaze.errors import EncoderError, GeometryError
 from autogaze.geometry import PatchPyramid
-from autogaze.vision_encoders.encode import PackedPatches
+from autogaze.vision_encoders.encode import PackedPatches, other_scales
 
 KEYS = ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame")
 
@@ -82,11 +82,7 @@ def _check(padded: Mapping[str, Any], pyramid: PatchPyramid) -> None:
     # Two pyramids of as many patches number them differently. Scales of another number of patches
     # are those that the selector looked at, before its ids were fitted to the encoder's grid.
     if made != pyramid and (count is None or made.num_patches == int(count)):
-        raise EncoderError(
-            f"the gaze was made for scales {made} (scales / patch size, {made.num_patches} "
-            f"patches per frame), this encoder was set up for {pyramid} "
-            f"({pyramid.num_patches}); select with that pyramid"
-        )
+        raise other_scales(made, pyramid)
 
 
 def _disagreeing(positions: Tensor, is_padding: Tensor, counts: Tensor) -> GeometryError:
