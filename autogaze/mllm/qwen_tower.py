@@ -105,6 +105,8 @@ class QwenAdapter(MLLMAdapter):
                 f"{visual.kept} needs {expected} rows of pixels, got {len(visual.pixels)}"
             )
         weight = self.tower.patch_embed.proj.weight
+        # The family's own convolution, and its values bit for bit. A matrix product of the same
+        # weights takes a third of its time on a CPU, which is 1 % of the whole tower of a 2B model.
         tokens = self.tower.patch_embed(visual.pixels.to(weight.device, weight.dtype))
         index = patches_of(visual.kept.ids, self.merge).to(tokens.device)
         segments = tuple(count * merged for count in visual.kept.segments if count)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from answers.choosing import CHOOSERS, MULTI_SCALE
 from answers.evaluation import Answered, Journal
 from answers.questions import KINDS
 from autogaze.errors import OutputError
@@ -45,6 +46,7 @@ class Row:
         accuracy: kind of question, or `ALL` -> mean and interval.
         above_random: `ALL` minus that of random units at the same ratio, on the same clips; None
             where there is none.
+        above_finest: of a chooser such as "greedy:scales", `ALL` minus that of "greedy", likewise.
     """
 
     chooser: str
@@ -54,6 +56,7 @@ class Row:
     tokens: float
     accuracy: dict[str, Estimate]
     above_random: Estimate | None
+    above_finest: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,16 @@ class Run:
 
     @property
     def choosers(self) -> list[str]:
-        """All but dense and blind."""
-        names = dict.fromkeys(row.chooser for row in self.rows)
-        return [name for name in names if name not in ("dense", "blind")]
+        """All but dense and blind, in the order of `CHOOSERS` and `MULTI_SCALE`."""
+        known = [*CHOOSERS, *MULTI_SCALE]
+        names = {row.chooser for row in self.rows if row.chooser not in ("dense", "blind")}
+        return sorted(names, key=known.index)
+
+    @property
+    def compared(self) -> list[str]:
+        """Those with units="scales", and the same selectors with units="finest"."""
+        names = self.choosers
+        return [n for n in names if n.endswith(":scales") or f"{n}:scales" in names]
 
 
 def read_runs(runs: Sequence[str]) -> list[Run]:
@@ -104,10 +114,6 @@ def summarise(answers: Sequence[Answered]) -> tuple[Row, ...]:
             for kind in KINDS
         }
         rights[ALL] = torch.stack(list(rights.values())).mean(0)
-        other, above = groups.get(("random", ratio), {}), None
-        if chooser != "random" and found.keys() == other.keys():
-            theirs = torch.tensor([_mean(other[clip]) for clip in clips.tolist()])
-            above = estimate(rights[ALL] - theirs, clips)
         rows.append(
             Row(
                 chooser,
@@ -116,10 +122,20 @@ def summarise(answers: Sequence[Answered]) -> tuple[Row, ...]:
                 sum(a.units for a in found.values()) / len(found) / DENSE_UNITS,
                 sum(a.tokens for a in found.values()) / len(found),
                 {kind: estimate(right, clips) for kind, right in rights.items()},
-                above,
+                _above(found, groups.get(("random", ratio))),
+                _above(found, groups.get((chooser.partition(":")[0], ratio))),
             )
         )
     return tuple(rows)
+
+
+def _above(found: dict[int, Answered], other: dict[int, Answered] | None) -> Estimate | None:
+    """How much better all kinds together are; None without other answers about the same clips."""
+    if other is None or other is found or other.keys() != found.keys():
+        return None
+    clips = sorted(found)
+    gains = [_mean(found[clip]) - _mean(other[clip]) for clip in clips]
+    return estimate(torch.tensor(gains), torch.tensor(clips))
 
 
 def _mean(answer: Answered) -> float:
@@ -182,18 +198,24 @@ def _percent(value: Estimate) -> str:
 def plot(runs: Sequence[Run]) -> Any:
     """Accuracy over the share of kept units: the first run by kind, then every run, all kinds."""
     main, columns = runs[0], 3
-    panels = [(main, kind, f"{kind}: trained {main.name}") for kind in (ALL, *KINDS)]
-    panels += [(run, ALL, f"{ALL}: trained {run.name}") for run in runs[1:]]
+    finest = [name for name in main.choosers if ":" not in name]
+    panels = [(main, kind, finest, f"{kind}: trained {main.name}") for kind in (ALL, *KINDS)]
+    if main.compared:
+        panels.append(
+            (main, ALL, main.compared, f"{ALL}, units of all scales: trained {main.name}")
+        )
+    panels += [(run, ALL, run.choosers, f"{ALL}: trained {run.name}") for run in runs[1:]]
     rows = -(-len(panels) // columns)
     figure, axes = make_panels(rows, columns, (13.5, 3.6 * rows))
-    styles = selector_styles([*main.choosers])
+    styles = selector_styles(finest)
     styles["uniform"] = LineStyle("#6b7280", "^", hollow=True, dashes=(3, 1.5))
     for place, axis in enumerate(axes.flat):
         if place >= len(panels):
             axis.axis("off")
             continue
-        run, kind, title = panels[place]
-        _panel(axis, run, kind, styles)
+        run, kind, names, title = panels[place]
+        shown = [name for name in names if not name.endswith(":union")]
+        _panel(axis, run, kind, shown, styles)
         axis.set_title(title, fontsize=10, color=INK, loc="left")
         if place % columns == 0:
             axis.set_ylabel("right answers, %", fontsize=8.5)
@@ -204,24 +226,28 @@ def plot(runs: Sequence[Run]) -> Any:
         figure,
         [
             f"{clips} drawn clips that were not trained on, one question of each kind; four options, the "
-            "likeliest word is the answer. Bars: 95 % intervals from resampled clips. Dashed: all units; "
-            "dotted: no video.",
+            "likeliest word is the answer. Bars: 95 % intervals from resampled clips. Grey lines: all units "
+            "(dashed), no video (dotted). Dotted curves: units of all scales.",
         ],
     )
     return figure
 
 
-def _panel(axis: Any, run: Run, kind: str, styles: dict[str, LineStyle]) -> None:
+def _panel(
+    axis: Any, run: Run, kind: str, names: Sequence[str], styles: dict[str, LineStyle]
+) -> None:
     ends = []
-    for name in run.choosers:
-        rows, style = run.of(name), styles[name]
+    for name in names:
+        rows, style = run.of(name), styles[name.partition(":")[0]]
         shares = [100 * row.share for row in rows]
         values = [row.accuracy[kind] for row in rows]
         means = [100 * value.mean for value in values]
-        line = "--" if style.hollow else "-"
+        line, marker, face = "--" if style.hollow else "-", style.marker, style.face
+        if ":" in name:
+            line, marker, face = ":", "s", "white"
         axis.plot(
-            shares, means, line, color=style.colour, marker=style.marker, markersize=4,
-            markerfacecolor=style.face, linewidth=1.3,
+            shares, means, line, color=style.colour, marker=marker, markersize=4,
+            markerfacecolor=face, linewidth=1.3,
         )  # fmt: skip
         bars = [
             (None, None) if v.low is None or v.high is None else (100 * v.low, 100 * v.high)

@@ -330,7 +330,7 @@ class TestReport:
 
     def test_accuracies_and_differences(self, tmp_path, gazed):
         journal = Journal(tmp_path / "answers.jsonl")
-        for name in ("dense", "blind", "uniform", "random"):
+        for name in ("dense", "blind", "uniform", "random", "random:scales"):
             fixed = {"dense": 1.0, "blind": 0.0}.get(name, 0.02)
             journal.add(next(evaluate(gazed, name, fixed, range(4))))
         write_report(read_runs([f"holes={journal.path}"]), tmp_path / "report")
@@ -341,6 +341,10 @@ class TestReport:
         assert rows["uniform"]["above_random"]["mean"] == pytest.approx(
             means["uniform"] - means["random"]
         )
+        assert rows["random:scales"]["above_finest"]["mean"] == pytest.approx(
+            means["random:scales"] - means["random"]
+        )
+        assert rows["random"]["above_random"] is rows["random"]["above_finest"] is None
         right = [a.right["digit"] for a in journal.answers if a.chooser == "dense"]
         assert rows["dense"]["accuracy"]["digit"]["mean"] == pytest.approx(sum(right) / 4)
         assert (tmp_path / "report.png").stat().st_size > 10_000
