@@ -22,7 +22,8 @@ from answers.choosing import CHOOSERS, MULTI_SCALE
 from answers.drawing import draw_clip, write_clip
 from answers.evaluation import RATIOS, Journal, evaluate, questions_of
 from answers.model import load, make_model, save
-from answers.report import read_runs, write_report
+from answers.report import write_report
+from answers.summary import read_runs
 from answers.training import Recipe, Training, project_linearly
 from autogaze.errors import AutoGazeError
 
@@ -39,13 +40,15 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 def train(
     out: Annotated[Path, typer.Argument(help="Folder of the model and of the run's state.")],
     start: Annotated[Path | None, typer.Option(help="Folder of a model to start from.")] = None,
-    holes: Annotated[
-        str, typer.Option(help="random, dense, or the name of a selector.")
+    chooser: Annotated[
+        str, typer.Option(help="Of the kept units: random, dense, a selector, or greedy:scales.")
     ] = "random",
     steps: Annotated[int, typer.Option(help="Length of the schedule.")] = Recipe.steps,
     learning_rate: Annotated[float, typer.Option(help="Its peak.")] = Recipe.learning_rate,
     units: Annotated[int, typer.Option(help="Kept units per step.")] = Recipe.units,
-    lessons: Annotated[float, typer.Option(help="Part with the units' loss.")] = Recipe.lessons,
+    auxiliary: Annotated[
+        float, typer.Option(help="Part with the auxiliary loss.")
+    ] = Recipe.auxiliary,
     until: Annotated[int | None, typer.Option(help="Stop after this step, to go on later.")] = None,
     seed: int = 0,
     device: str = "cpu",
@@ -54,7 +57,7 @@ def train(
     """Train a model from nothing, or from another one."""
     out.mkdir(parents=True, exist_ok=True)
     recipe = replace(
-        Recipe(), holes=holes, steps=steps, learning_rate=learning_rate, units=units, lessons=lessons, seed=seed
+        Recipe(), chooser=chooser, steps=steps, learning_rate=learning_rate, units=units, auxiliary=auxiliary, seed=seed
     )  # fmt: skip
     model = (make_model(seed) if start is None else load(start)).to(device)
     training = Training(model, recipe, out)

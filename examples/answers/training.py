@@ -1,9 +1,9 @@
 """Training from nothing, in steps that a run can stop after and go on from bit for bit.
 
 Every step asks all five questions of each of its clips in a random order, as one conversation, and
-has the loss of the answers' words. During the lessons, the first half of a run, a second loss, of
-linear heads that tell what each kept unit shows, teaches the vision transformer, and half of the
-clips keep units that show something first. The second half is random units and answers alone.
+has the loss of the answers' words. In the first half of a run an auxiliary loss, of linear heads
+that classify every kept unit, teaches the vision transformer, and half of the clips keep units that
+show something first. The second half is random units and answers alone.
 """
 
 import math
@@ -33,7 +33,7 @@ from autogaze.utils.seeding import seeded
 
 WEIGHT_DECAY, MAX_NORM, WARMUP = 0.05, 1.0, 1 / 14
 FAVOUR = 0.05
-"""Power of a uniform number that chooses a unit which shows something, during the lessons."""
+"""Power of a uniform number that chooses a unit which shows something, while there is the auxiliary loss."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Recipe:
         steps: of the whole schedule.
         learning_rate: its peak, behind a linear warm-up of a fourteenth of the steps; a cosine, down to 0.
         units: kept per step, in all clips together.
-        holes: who chooses them: "random", "dense" (all are kept), or a chooser such as "greedy" and
+        chooser: of these: "random", "dense" (all are kept), or one such as "greedy" and
             "greedy:scales".
         shares: least and largest share of a tubelet's units; its logarithm is uniform.
-        lessons: part of the steps with the loss of units; 0 without.
-        lesson_shares: as `shares`, during these.
+        auxiliary: part of the steps with the auxiliary loss; 0 without.
+        auxiliary_shares: as `shares`, during these.
         min_clips: per step, however many units they keep.
         seed: of weights and steps.
     """
@@ -56,10 +56,10 @@ class Recipe:
     steps: int = 1400
     learning_rate: float = 1.5e-3
     units: int = 2000
-    holes: str = "random"
+    chooser: str = "random"
     shares: tuple[float, float] = (0.1, 0.7)
-    lessons: float = 0.5
-    lesson_shares: tuple[float, float] = (0.05, 0.4)
+    auxiliary: float = 0.5
+    auxiliary_shares: tuple[float, float] = (0.05, 0.4)
     min_clips: int = 4
     seed: int = 0
 
@@ -91,7 +91,7 @@ class Training:
         folder: of the state, `training.pt`.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe; lessons about units of several scales.
+        TrainingError: the folder holds a run of another recipe; an auxiliary loss of units of all scales.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class Training:
     ) -> None:
         self.model, self.recipe, self.folder = model, recipe, folder
         self.gazed = autogaze.gazed_mllm(project_linearly(model))
-        self.chooser = None if recipe.holes == "random" else load_chooser(recipe.holes)
-        if recipe.lessons and mapping_of(recipe.holes) == "scales":
+        self.chooser = None if recipe.chooser == "random" else load_chooser(recipe.chooser)
+        if recipe.auxiliary and mapping_of(recipe.chooser) == "scales":
             raise TrainingError(
-                f"units of several scales ({recipe.holes}) have no labels for lessons; train without "
-                "(lessons 0), from a model that has had them"
+                f"units of all scales ({recipe.chooser}) have no labels for the auxiliary loss; train "
+                "without (auxiliary 0), from a model that was trained with it"
             )
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
@@ -154,28 +154,28 @@ class Training:
         """One step: draw clips, choose units, ask everything."""
         recipe, generator = self.recipe, seeded("answers", self.recipe.seed, self.step)
         done = self.step / recipe.steps
-        lesson = max(0.0, 1 - done / recipe.lessons) if recipe.lessons else 0.0
-        low, high = recipe.lesson_shares if lesson else recipe.shares
+        auxiliary = max(0.0, 1 - done / recipe.auxiliary) if recipe.auxiliary else 0.0
+        low, high = recipe.auxiliary_shares if auxiliary else recipe.shares
         share = low * (high / low) ** float(torch.rand((), generator=generator))
-        share = 1.0 if recipe.holes == "dense" else share
+        share = 1.0 if recipe.chooser == "dense" else share
         kept = max(1, int(share * NUM_UNITS))
         count = max(recipe.min_clips, round(recipe.units / (TUBELETS * kept)))
         clips = [draw_clip("train", self.clips + number) for number in range(count)]
         labels = torch.stack([torch.stack(unit_labels(clip.facts)) for clip in clips]).flatten(3)
         if self.chooser is None:
-            favoured = labels[:, 0] != 0 if lesson else None
+            favoured = labels[:, 0] != 0 if auxiliary else None
             units = random_units(count, kept, generator, favoured)
         else:
             units = self.chooser.keep(clips, share)
         kinds = [KINDS[place] for place in torch.randperm(len(KINDS), generator=generator)]
         losses, embeds = conversation(self.gazed, clips, units, kinds)
         loss, found = losses.mean(), dict(zip(kinds, losses.tolist(), strict=True))
-        if lesson:
+        if auxiliary:
             shown = [
                 row[:, part.tubelet, part.ids] for row, part in zip(labels, units, strict=True)
             ]
             unit_loss = self.heads.loss(embeds, torch.cat(shown, dim=1).T.to(embeds.device))
-            loss, found["units"] = loss + lesson * unit_loss, unit_loss.item()
+            loss, found["units"] = loss + auxiliary * unit_loss, unit_loss.item()
         warm = min(1.0, (self.step + 1) / (WARMUP * recipe.steps))
         rate = recipe.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * done))
         self.optimizer.param_groups[0]["lr"] = rate

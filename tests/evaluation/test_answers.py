@@ -40,7 +40,8 @@ from answers.evaluation import (  # noqa: E402
 from answers.model import WORDS, encode, load, make_model, make_tokenizer  # noqa: E402
 from answers.prompts import CLIP_GRID, gazed_prompt  # noqa: E402
 from answers.questions import KINDS, NUMBERS, QUESTIONS, Question, ask, right_answer  # noqa: E402
-from answers.report import read_runs, write_report  # noqa: E402
+from answers.report import write_report  # noqa: E402
+from answers.summary import read_runs  # noqa: E402
 from answers.training import Recipe, Training, conversation, random_units  # noqa: E402
 
 sys.path.remove(EXAMPLES)
@@ -232,9 +233,9 @@ class TestTraining:
             losses.append(loss.item())
         assert losses[-1] < 0.2 * losses[0]
 
-    @pytest.mark.parametrize("holes", ["random", "change"])
-    def test_a_resumed_run_is_the_same_bit_for_bit(self, holes, tmp_path):
-        recipe = Recipe(steps=4, units=100, min_clips=2, holes=holes)
+    @pytest.mark.parametrize("chooser", ["random", "change"])
+    def test_a_resumed_run_is_the_same_bit_for_bit(self, chooser, tmp_path):
+        recipe = Recipe(steps=4, units=100, min_clips=2, chooser=chooser)
         whole = Training(tiny_model(), recipe, tmp_path)
         list(whole.run())
         first = Training(tiny_model(), recipe, tmp_path)
@@ -253,14 +254,14 @@ class TestTraining:
         with pytest.raises(TrainingError, match="steps=4"):
             Training(tiny_model(), Recipe(steps=5), tmp_path)
 
-    def test_lessons_are_about_units_of_one_size(self, tmp_path):
-        with pytest.raises(TrainingError, match="lessons"):
-            Training(tiny_model(), Recipe(holes="greedy:scales"), tmp_path)
-        recipe = Recipe(holes="greedy:scales", steps=1, units=100, min_clips=2, lessons=0)
+    def test_the_auxiliary_loss_is_of_the_finest_units(self, tmp_path):
+        with pytest.raises(TrainingError, match="auxiliary"):
+            Training(tiny_model(), Recipe(chooser="greedy:scales"), tmp_path)
+        recipe = Recipe(chooser="greedy:scales", steps=1, units=100, min_clips=2, auxiliary=0)
         (losses,) = Training(tiny_model(), recipe, tmp_path).run()
         assert set(losses) == set(KINDS)
 
-    def test_lessons_end(self, tmp_path):
+    def test_the_auxiliary_loss_ends(self, tmp_path):
         steps = list(Training(tiny_model(), self.recipe, tmp_path).run())
         assert ["units" in losses for losses in steps] == [True, True, False, False]
 
@@ -333,7 +334,7 @@ class TestReport:
         for name in ("dense", "blind", "uniform", "random", "random:scales"):
             fixed = {"dense": 1.0, "blind": 0.0}.get(name, 0.02)
             journal.add(next(evaluate(gazed, name, fixed, range(4))))
-        write_report(read_runs([f"holes={journal.path}"]), tmp_path / "report")
+        write_report(read_runs([f"random={journal.path}"]), tmp_path / "report")
         (run,) = json.loads((tmp_path / "report.json").read_text())
         rows = {row["chooser"]: row for row in run["rows"]}
         means = {name: row["accuracy"]["all"]["mean"] for name, row in rows.items()}
@@ -348,7 +349,7 @@ class TestReport:
         right = [a.right["digit"] for a in journal.answers if a.chooser == "dense"]
         assert rows["dense"]["accuracy"]["digit"]["mean"] == pytest.approx(sum(right) / 4)
         assert (tmp_path / "report.png").stat().st_size > 10_000
-        assert "| uniform |" in (tmp_path / "report.md").read_text()
+        assert "| `uniform` |" in (tmp_path / "report.md").read_text()
 
 
 class TestTrainedModel:
