@@ -1,4 +1,5 @@
 # make demo | make test | make check: each sets up .venv first when there is none.
+# make gpu-check: device tests and times, with the PyTorch and transformers that $(PYTHON) has.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 TRANSFORMERS4 := $(VENV)/transformers4
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format clean gpu-check
 
 $(INSTALLED): pyproject.toml constraints.txt constraints-transformers4.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +35,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --no-header tests/test_architecture.py tests/test_docs.py
+
+gpu-check:
+	PYTHONPATH=. $(PYTHON) scripts/gpu_check.py --out gpu-check
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -10,7 +10,6 @@ from autogaze.clips import Clips
 from autogaze.errors import AutoGazeError, SelectorError
 from autogaze.gaze import Gaze
 from autogaze.selectors.learned import Learned
-from tests.clips import make_video
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 from tests.selectors.clips import random_clips
 
@@ -74,6 +73,8 @@ def test_a_precision_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", ["greedy", "learned"])
 def test_of_a_whole_video(name: str, tmp_path: Path) -> None:
+    from tests.clips import make_video  # PyAV, which not every machine with a GPU has
+
     video = make_video(tmp_path / "square.mp4", 4)
     plain = autogaze.gaze_video(video, selector=name, ratio=0.05)
     placed = autogaze.gaze_video(video, selector=name, ratio=0.05, device="cpu", dtype="float32")
