@@ -54,10 +54,8 @@ def add_command(
     """Add a command to an app.
 
     Args:
-        app: to add it to.
         command: fields annotated with `typer.Option` or `typer.Argument`; its docstring is the
             help, and errors of its checks and of `run` become exit codes.
-        name: of the command.
         renamed_to: the present name, if `name` is a former one: hidden, with a warning.
     """
     types = get_type_hints(command, include_extras=True)

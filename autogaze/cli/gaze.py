@@ -187,7 +187,6 @@ def gaze_all(
 
     Args:
         jobs: one per video.
-        selector: of the patches.
         report: called with each result as soon as it is known.
         options: of `GazeStream`.
     """
@@ -263,7 +262,6 @@ def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str]) -> list[Job]:
     """The files of every video; checks that all of them can be written.
 
     Args:
-        videos: the inputs.
         outputs: kind -> a file; a folder, for files called as `SUFFIXES` says; or a path in
             which `{name}` stands for each video's name.
 

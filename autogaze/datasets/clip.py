@@ -49,8 +49,6 @@ class LabelCoverage:
     """Number of clips (or videos) found, and of those with labels; the others are left out.
 
     Attributes:
-        file: the label file.
-        found, labelled: numbers of all and of those with labels.
         missing: the name of one without labels, if there is one.
     """
 
@@ -117,7 +115,6 @@ class ClipBatch:
 
     Attributes:
         frames: RGB.
-        names: of the clips.
         labels: of the clips, or None where a clip has none.
         unreadable: clips that are missing from the batch.
         indices: of the clips in the whole batch of a step. What is random about a clip follows

@@ -93,7 +93,6 @@ class LabelFile:
     """The labels of many clips, of one file.
 
     Attributes:
-        path: of the file.
         clips: labels by the clips' names.
     """
 
@@ -105,7 +104,6 @@ class LabelFile:
         """Read a label file, unzipped where its name ends in `.gz`.
 
         Args:
-            path: of the file.
             num_patches: V, the number of ids per frame.
 
         Raises:
@@ -231,7 +229,6 @@ def parse_labels(what: str, entry: Any, num_patches: int) -> GazeLabels:
 
     Args:
         what: whose they are, for errors.
-        entry: the dict.
         num_patches: V.
 
     Raises:

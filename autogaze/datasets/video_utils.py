@@ -253,9 +253,7 @@ def sample_frame_indices(
     one after the other, and its last again where it has too few.
 
     Args:
-        clip_len: frames of the clip, T.
         frame_sample_rate: length of the span, in frames for each of the clip.
-        seg_len: frames of the video.
         random_sample_frame: the span starts anywhere, by NumPy's global generator; else at the
             first frame.
 

@@ -87,7 +87,6 @@ class VideoClips(NamedClips):
         side: of a frame in pixels (see `square`).
         decoder: see `choose_decoder`.
         augmentation: random changes of the clips.
-        labels: of all clips.
         seed: of all random numbers.
         cache: decode all videos now and keep them in memory, 3 * side^2 bytes per frame.
     """
@@ -144,7 +143,6 @@ class VideoWindows(VideoClips):
 
     Args:
         roots: folders with `train/` and `val/`.
-        split: which of them.
         window: how clips are cut; the first of every video by default.
         side, augmentation, seed, cache: see `VideoClips`; labelled clips are not augmented.
         labels: gaze labels; the labelled clips, and no others, are used.
@@ -275,7 +273,6 @@ class CachedVideo(OpenVideo):
     """A video in memory, decoded and resized once.
 
     Attributes:
-        path: its file.
         squares: all frames that could be decoded.
         num_frames: of its header, so that random clips are the same as without a cache.
         damage: the error that ended decoding, if any.

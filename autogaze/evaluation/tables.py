@@ -15,7 +15,6 @@ class TextTable:
     """A table as text.
 
     Attributes:
-        header: of the columns.
         rows: as wide as the header.
         rules: numbers of the rows before which a line is drawn.
         names: number of the column that holds names, which is aligned to the left.

@@ -188,10 +188,6 @@ def label_clips(
     A clip's labels depend on the seed and its name, not on order or shard.
 
     Args:
-        clips: of this shard.
-        searcher: of their labels.
-        settings: see `LabelSettings`.
-        shard: an open writer.
         advance: called after every clip.
         report: called with every unreadable clip.
     """

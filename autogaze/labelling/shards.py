@@ -56,11 +56,6 @@ class Shard(NamedTuple):
 class ShardWriter:
     """Writer of one shard's labels, a context manager; continues a shard that was begun.
 
-    Args:
-        out: the label file.
-        shard: which part of it.
-        settings: that labels depend on.
-
     Attributes:
         done: names of the labelled clips.
         finished: whether the whole shard is done.

@@ -120,8 +120,6 @@ def patch_maps(
     """One map per scale, coarse to fine, for an image of `width` x `height` pixels.
 
     Args:
-        pyramid: the patches.
-        tiles: the tiling of the source.
         width, height: of the image, which shows the whole source.
         line: width of the border in pixels; thinner in patches too small for it.
     """

@@ -33,7 +33,6 @@ class BudgetPlot(Rendering):
     In long videos a point is the mean of several frames, so that memory is constant.
 
     Args:
-        path: of the PNG.
         title: a line over it; the video's file name by default.
         target: the canvas loss at which frames stop, marked if there is one.
 

@@ -21,9 +21,6 @@ class Centre(Selector):
     """The patches whose centres lie nearest the centre of the frame, the same in every frame.
 
     Of patches equally near, coarse ones come first, then the lower id.
-
-    Args:
-        pyramid: the patches to choose from.
     """
 
     name = "centre"
@@ -56,9 +53,6 @@ class Random(Selector):
 
     One seed per clip is drawn from `generator` (torch's global one if None), so that clips get
     the same patches in a batch, one after another, or frame by frame.
-
-    Args:
-        pyramid: the patches to choose from.
     """
 
     name = "random"

@@ -29,9 +29,6 @@ class Greedy(Selector):
     reconstruct the frame (but for the uncovered margin of a cropped pyramid). With `ratio`
     alone, a frame stops at its cap or when no patch lowers the loss. Every frame takes at
     least one patch.
-
-    Args:
-        pyramid: the patches to choose from.
     """
 
     name = "greedy"

@@ -44,8 +44,6 @@ def task_picture(
 
     Args:
         frames: RGB in [0, 1].
-        gaze: of these frames.
-        output: of the task, for this gaze.
         max_clips: largest number of clips, one below the other.
         max_frames: largest number of columns, spread evenly over the scored frames.
     """

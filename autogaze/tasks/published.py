@@ -49,7 +49,6 @@ class PublishedTask(Task):
     - `metrics`: figures by name, one number or (B,), whose means validation logs.
 
     Args:
-        module: with that interface.
         pyramid, recon_sample_rate: see `Task`; the latter is the module's own affair.
 
     Raises:

@@ -113,9 +113,7 @@ class FeatureDecoder(nn.Module):
     other frames with their gazed patches. Attention is block-causal over frames.
 
     Args:
-        pyramid: of the gazes.
         num_features: C, of the encoder.
-        width, num_layers, num_heads: of the decoder.
         max_num_frames: frames that have a time embedding.
 
     Raises:

@@ -30,7 +30,6 @@ class StepContext:
     """What all random numbers of a training step, or of validation, follow from.
 
     Attributes:
-        seed: of the training.
         step: from 0; validation draws the same numbers at every step.
         temperature: of sampled gazes.
         training: False in validation.

@@ -26,7 +26,6 @@ class OutsideDataset(DatasetConfig):
             signature names. One that takes no `split` has training clips alone. One of the published
             interface takes a `gaze_transform`, and gets that, the `task_transform`, and the
             `gt_gazing_pos_paths`, which it reads itself.
-        options: its own.
         task_transform: of a published task; None for those that take frames as they are.
     """
 

@@ -32,7 +32,6 @@ class Start:
     """Where a training starts.
 
     Attributes:
-        state: its progress.
         checkpoint: what it was read from, if anything.
         algorithm: of the checkpoint, where this training's is another one: only the weights
             were read.

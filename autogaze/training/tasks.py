@@ -132,7 +132,6 @@ class OutsideTask(TaskConfig):
     Args:
         target: gets its options, and of `pyramid`, `scales` and `recon_sample_rate` what its
             signature names.
-        options: its own.
     """
 
     target: Callable[..., Any] = Task

@@ -18,7 +18,6 @@ class UnNormalize:
     """Pixels in [0, 1] from normalised ones: pixels * std + mean per channel, clamped.
 
     Args:
-        mean, std: one per channel.
         rescale_factor: of the image processor. One other than 1 / 255 made values in [-1, 1]
             before they were normalised, which are halved and shifted to [0, 1].
     """

@@ -77,7 +77,6 @@ class ChunkReader:
     Attributes:
         info: the video's size, rate and formats.
         range: of its frames, and their rate.
-        tiles: the tiling of its frames.
         seconds_decode: time the last loop spent decoding and converting colours.
         seconds_tile: time it spent resizing, tiling and mapping motion. Both pass in the
             reader's own thread.

@@ -44,7 +44,6 @@ class VideoInfo:
     """Properties of a video or image file.
 
     Args:
-        path: the file.
         width, height: pixels as displayed: made square by widening or narrowing them, then
             rotated.
         rotation: degrees counter-clockwise the stored frames are turned: 0, 90, 180, 270.
@@ -105,7 +104,6 @@ def probe(path: Path, stream: int | None = None) -> tuple[VideoInfo, Layout | No
     """Properties of a file, from its header and first frame; the layout is None for an image.
 
     Args:
-        path: the file.
         stream: number of a video stream, see `video_stream`.
 
     Raises:

@@ -78,7 +78,6 @@ class RGBConverter:
     Args:
         width, height: size before `orientation` is applied, to which all frames are resized:
             pixels become square, and frames of one size.
-        orientation: for display.
         tone_map: map a high dynamic range (PQ or HLG, BT.2020) to BT.709.
     """
 

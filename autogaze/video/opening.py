@@ -84,7 +84,6 @@ def video_stream(container: InputContainer, path: Path, number: int | None = Non
     """A video stream of a file.
 
     Args:
-        container: the open file.
         path: for messages.
         number: among the video streams, from 0, cover pictures included; None for the default:
             no cover picture, marked as default, the largest one, the first one, in this order.

@@ -233,7 +233,6 @@ class _Decoding:
     """One pass over a video stream: seek, decode, timestamp the frames, and detect damage.
 
     Args:
-        info, layout: of the stream.
         motion: export motion vectors (costs a little decoding time).
         skip_corrupt: count damaged frames instead of raising.
 

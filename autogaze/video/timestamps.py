@@ -95,7 +95,6 @@ class Clock:
         """The next frame with its number and timestamp.
 
         Args:
-            frame: the decoded frame.
             failed_packets: packets since the frame before that gave none; None if the stream has
                 been intact so far.
         """
@@ -182,7 +181,6 @@ def _frame_number(
     """How many frames are shown before the one at `pts`; None if it cannot be known.
 
     Args:
-        opened: the stream.
         pts: of the frame, in ticks.
         position: byte at which its packet begins: in joined recordings others have its time.
         origin: seconds of the first frame.
@@ -287,7 +285,6 @@ def sample(
 
     Args:
         pictures: all frames from the one shown at `frame_range.start` on, or earlier.
-        frame_range: the range and rate.
         slack: seconds by which the container may have rounded a timestamp up; a
             frame counts as on screen that much before its timestamp.
     """

@@ -105,10 +105,8 @@ def encode(
     """Features of the gazed patches of every clip.
 
     Args:
-        encoder: of the model.
         frames: (B, T, 3, S, S) floats in the encoder's own normalisation, of the pyramid's side,
             in any form that `autogaze.clips.as_frames` takes.
-        gaze: the patches to encode.
         settings: see `GazedSettings`.
         output_hidden_states: also return the embeddings and every block's output.
 

@@ -23,8 +23,6 @@ def gazed_patches(
     Args:
         frames: square frames of the pyramid's side; of another size they are resized to it too.
         ids: frame-relative patch ids.
-        frame_of_patch: the frame of every patch.
-        pyramid: of the ids.
         frames_at_once: frames resized together, which bounds memory.
     """
     p = pyramid.patch_size

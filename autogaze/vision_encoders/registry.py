@@ -56,7 +56,6 @@ def register_encoder(
 
     Args:
         model_type: `model.config.model_type` of the family; a known one is replaced.
-        adapter: of the family.
         model_class: the class that `GazedVisionModel.from_pretrained` loads; None: `AutoModel`.
 
     Raises:

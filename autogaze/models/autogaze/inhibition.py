@@ -30,7 +30,6 @@ class InhibitionOfReturn:
     """Weights on patch probabilities of B rows, from every patch's pixels at its last gaze.
 
     Args:
-        pyramid: the patches.
         full_change: mean difference of pixel values in [0, 1] from which on a patch is not
             inhibited.
 

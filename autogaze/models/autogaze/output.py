@@ -42,7 +42,6 @@ class AutoGazeOutput(dict):
 
     Args:
         values: the keys that were computed.
-        gaze: the same gaze, ragged.
         score: computes the scores; None: there are none.
     """
 

@@ -27,8 +27,6 @@ class ClipStream(CopiedDeeply):
     A copy goes on by itself, with the same weights.
 
     Args:
-        model: the network.
-        config: of the selector.
         num_clips: B; every step brings the same clips' next frames.
         num_frames: frames to allocate caches for; more may come.
         cap: patches per frame to allocate caches for; None for all.
