@@ -1,6 +1,5 @@
 """`autogaze bench`: measurements of speed and quality that anybody can repeat."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,6 @@ import typer
 
 from autogaze.cli import command
 from autogaze.cli.command import Command, PrintJson
-from autogaze.errors import VideoError
 
 subject_option = partial(typer.Option, rich_help_panel="What to measure")
 method_option = partial(typer.Option, rich_help_panel="How to measure")
@@ -161,10 +159,10 @@ class BenchEncode(Command):
         from autogaze.evaluation.selectors import check_motion_needed, check_selectors
         from autogaze.utils.device import DeviceOptions
         from autogaze.video.reader import Video
+        from autogaze.video.timestamps import FrameRange
 
         for rate in self.fps:
-            if not (math.isfinite(rate) and rate > 0):
-                raise VideoError(f"fps must be finite and greater than 0, got {rate:g}")
+            FrameRange(fps=rate)  # checks it
         check_ratio(self.ratio)
         run_adapter_files(self.adapters)
         check_encoders(self.encoders)

@@ -15,7 +15,7 @@ from autogaze.cli.command import DEVICE_HELP, DTYPE_HELP, Command
 from autogaze.cli.errors import BAD_INPUT, INTERNAL, SOME_FAILED, USER_ERRORS, describe, log
 from autogaze.cli.report import Failure, Report, Summary, Tally
 from autogaze.errors import OutputError
-from autogaze.utils.files import all_or_none, check_writable
+from autogaze.utils.files import all_or_none, check_writable, make_folder
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.pipeline import GazeStream
@@ -315,8 +315,5 @@ def _path(kind: str, value: str, video: str, num_videos: int) -> Path:
     path = Path(value)
     if not _is_folder(value, num_videos):
         return path
-    try:
-        path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be made a folder: {error.strerror or error}") from error
+    make_folder(path)
     return path / f"{name}{SUFFIXES[kind]}"

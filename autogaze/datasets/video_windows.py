@@ -172,8 +172,7 @@ class VideoWindows(VideoClips):
         folders = [Path(root) / split for root in roots]
         paths = find_files([folder for folder in folders if os.path.isdir(folder)], VIDEOS)
         if not paths:
-            places = ", ".join(map(str, folders))
-            raise TrainingError(f"no videos ({' '.join(VIDEOS)}) in {places or 'no folder'}")
+            raise no_videos(folders)
         chosen = choose_decoder(decoder, stream)
         if labels is None:
             clips = find_windows(paths, window, chosen)
@@ -214,6 +213,12 @@ def find_files(roots: Sequence[str | Path], endings: Sequence[str]) -> list[Path
         if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
     }
     return sorted(found)
+
+
+def no_videos(places: Iterable[str | Path]) -> TrainingError:
+    """The error of files and folders that hold none."""
+    names = ", ".join(map(str, places)) or "no folder"
+    return TrainingError(f"no videos ({' '.join(VIDEOS)}) in {names}")
 
 
 def find_windows(paths: Sequence[Path], window: Window, decoder: Decoder) -> list[VideoClip]:

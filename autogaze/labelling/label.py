@@ -18,7 +18,14 @@ from autogaze.clips import frame_caps
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
 from autogaze.datasets.decoded import DecodedClips
 from autogaze.datasets.decoding import choose_decoder
-from autogaze.datasets.video_windows import VIDEOS, VideoClips, Window, find_files, find_windows
+from autogaze.datasets.video_windows import (
+    VIDEOS,
+    VideoClips,
+    Window,
+    find_files,
+    find_windows,
+    no_videos,
+)
 from autogaze.errors import TrainingError, VideoError
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.search import CanvasSearcher, Searcher
@@ -123,9 +130,7 @@ def find_clips(
         clips = find_windows(videos, window, chosen)
         found.append(VideoClips(clips, window=window, side=side, decoder=chosen))
     if not found:
-        raise TrainingError(
-            f"no videos ({' '.join(VIDEOS)}) in {', '.join(map(str, paths)) or 'no folder'}"
-        )
+        raise no_videos(paths)
     return clips_of(found)
 
 

@@ -228,8 +228,7 @@ def read(kind: type[Options], values: Any, group: str) -> Options:
     Raises:
         TrainingError: an option that does not exist, or a value of another type.
     """
-    if not isinstance(values, Mapping):
-        raise TrainingError(f"{group} must be a group of options, got {describe_value(values)}")
+    check_group(values, group)
     check_depth(values, group)
     plain, read_groups = dict(values), {}
     for name, hint in get_type_hints(kind).items():
@@ -250,6 +249,12 @@ def read(kind: type[Options], values: Any, group: str) -> Options:
             raise TrainingError(f"{group}.{name} must be at most {MAX_NUMBER}, got {value}")
     lists = {name: tuple(value) for name, value in checked.items() if isinstance(value, list)}
     return kind(**(checked | lists | read_groups))
+
+
+def check_group(values: Any, group: str) -> None:
+    """Raise TrainingError unless this is a group of options."""
+    if not isinstance(values, Mapping):
+        raise TrainingError(f"{group} must be a group of options, got {describe_value(values)}")
 
 
 def check_depth(values: Any, group: str) -> None:

@@ -8,7 +8,6 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PretrainedConfig
 
-from autogaze.checks import describe_value
 from autogaze.datasets.clip import NamedClips
 from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.mixture import MixedClips
@@ -28,6 +27,7 @@ from autogaze.training.config import (
     AlgorithmOptions,
     TrainerOptions,
     check_depth,
+    check_group,
     read,
     unknown,
     unknown_option,
@@ -115,10 +115,11 @@ def build_trainer(config: Mapping[str, Any]) -> Trainer:
 def _group(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The options of a group; none where it is missing or null."""
     values = config.get(name)
-    if not isinstance(values, Mapping | None):
-        raise TrainingError(f"{name} must be a group of options, got {describe_value(values)}")
-    check_depth(values or {}, name)
-    return dict(values or {})
+    if values is None:
+        return {}
+    check_group(values, name)
+    check_depth(values, name)
+    return dict(values)
 
 
 def _check_task(task: Task, dataset: DatasetConfig, algorithm: AlgorithmOptions) -> None:
@@ -216,8 +217,7 @@ def _check_names(options: Mapping[str, Any], known: Mapping[str, Any], group: st
             raise TrainingError(unknown_option(group, str(name), known))
         if known[name] is None or value is None:
             continue
-        if not isinstance(value, Mapping):
-            raise TrainingError(f"{group}.{name} must be a group of options, got {value!r}")
+        check_group(value, f"{group}.{name}")
         _check_names(value, known[name], f"{group}.{name}")
 
 

@@ -15,7 +15,7 @@ from autogaze.checks import is_finite
 from autogaze.datasets.mixture import MixedClips
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
-from autogaze.training.config import TrainerOptions, read
+from autogaze.training.config import TrainerOptions, check_group, read
 from autogaze.training.datasets import DATASETS, DatasetConfig, LabelPaths
 from autogaze.training.option_names import with_our_names
 from autogaze.training.outside_datasets import OutsideDataset
@@ -94,8 +94,7 @@ class MixtureConfig(DatasetConfig):
 
     def _read_part(self, name: str, given: Any) -> tuple[str, float, DatasetConfig]:
         group = f"dataset.parts.{name}"
-        if not isinstance(given, Mapping):
-            raise TrainingError(f"{group} must be a group of options, got {given!r}")
+        check_group(given, group)
         options = dict(given)
         weight = options.pop("weight", 1.0)
         if not (is_finite(weight) and weight >= 0):

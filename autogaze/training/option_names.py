@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autogaze.errors import TrainingError
+from autogaze.training.config import check_group
 from autogaze.utils.renaming import renaming
 
 GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
@@ -162,8 +163,8 @@ def _convert_augmentation(dataset: Any) -> None:
     if not isinstance(dataset, dict) or "train_data_aug" not in dataset:
         return
     given = dataset.pop("train_data_aug")
-    if given is not None and not isinstance(given, Mapping):
-        raise TrainingError(f"dataset.train_data_aug must be a group of options, got {given!r}")
+    if given is not None:
+        check_group(given, "dataset.train_data_aug")
     kind = (given or {}).get("aug_type")
     if kind in (None, ""):
         return
@@ -184,8 +185,8 @@ def _convert_loss_networks(task: Any) -> None:
         return
     for name in [name for name in config if name.endswith("_loss_config")]:
         given, path = config.pop(name), f"task.recon_model_config.{name}"
-        if given is not None and not isinstance(given, Mapping):
-            raise TrainingError(f"{path} must be a group of options, got {given!r}")
+        if given is not None:
+            check_group(given, path)
         for option, value in (given or {}).items():
             if option != "model":
                 raise TrainingError(f"unknown option {path}.{option}: known is model")

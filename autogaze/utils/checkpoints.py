@@ -40,13 +40,25 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or it is no JSON object.
     """
-    file = config_file(checkpoint)
     try:
-        values = json.loads(file.read_text())
+        return read_json(config_file(checkpoint))
     except FileNotFoundError:
         raise CheckpointError(
             f"{checkpoint}: no {CONFIG} says what shape the model has; give its configuration"
         ) from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The values of one of a checkpoint's JSON files.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CheckpointError: it is no JSON object.
+    """
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read as JSON: {first_line(error)}") from error
     if not isinstance(values, dict):
@@ -186,21 +198,32 @@ def check_loaded(source: str | Path, info: Mapping[str, Any], *, own: str | None
         info: transformers' loading info, with mismatched sizes ignored.
         own: prefix of names of which none may be left over either.
     """
-    # transformers 5 gives a mismatch as (name, shape found, shape expected), 4 by its name.
-    misshapen = {}
-    for entry in info["mismatched_keys"]:
-        key, *found = [entry] if isinstance(entry, str) else entry
-        misshapen[key] = f"{key} {' instead of '.join(str(tuple(size)) for size in found)}".strip()
+    misshapen = misshapen_weights(info)
     problems = describe_mismatch(
         missing=set(info["missing_keys"]) - set(misshapen),
         unexpected=[k for k in info["unexpected_keys"] if own is not None and k.startswith(own)],
         misshapen=misshapen.values(),
     )
     if problems:
-        raise CheckpointError(
-            f"{source}: the weights do not fit config.json: {problems}. Nothing is filled in at "
-            "random: correct config.json or take a whole checkpoint"
-        )
+        raise CheckpointError(unfit(source, problems))
+
+
+def misshapen_weights(info: Mapping[str, Any]) -> dict[str, str]:
+    """By their names, the weights of another shape in transformers' loading info, with both shapes."""
+    # transformers 5 gives a mismatch as (name, shape found, shape expected), 4 by its name.
+    described = {}
+    for entry in info["mismatched_keys"]:
+        key, *found = [entry] if isinstance(entry, str) else entry
+        described[key] = f"{key} {' instead of '.join(str(tuple(size)) for size in found)}".strip()
+    return described
+
+
+def unfit(source: str | Path, problems: str) -> str:
+    """The message about a checkpoint whose weights are not those of its `config.json`."""
+    return (
+        f"{source}: the weights do not fit config.json: {problems}. Nothing is filled in at "
+        "random: correct config.json or take a whole checkpoint"
+    )
 
 
 def without_wrappers(state: State) -> dict[str, Tensor]:

@@ -250,6 +250,14 @@ def check_output_folder(path: Path, option: str) -> None:
         raise OutputError(f"{option} {path}: the folder {path.parent} does not exist")
 
 
+def make_folder(path: Path, *, parents: bool = False) -> None:
+    """Make a folder where there is none; `OutputError` where that cannot be."""
+    try:
+        path.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made a folder: {error.strerror or error}") from error
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as temporary:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from autogaze.errors import CheckpointError, EncoderError, first_line
-from autogaze.utils.checkpoints import describe_mismatch
+from autogaze.utils.checkpoints import describe_mismatch, misshapen_weights, unfit
 from autogaze.utils.hub import HUB_OPTIONS, refuse_pickles
 from autogaze.vision_encoders.adapter import trunk
 from autogaze.vision_encoders.registry import model_class
@@ -87,25 +87,18 @@ class Checkpoint:
             raise EncoderError(str(error)) from error
         except (OSError, ValueError, SafetensorError) as error:
             raise _unusable(self.name, error) from error
-        # transformers gives a mismatch as (name, shape found, shape expected).
-        shapes = {name: (tuple(found), tuple(own)) for name, found, own in info["mismatched_keys"]}
-        missing = set(info["missing_keys"]) - set(shapes)
+        misshapen = misshapen_weights(info)
+        missing = set(info["missing_keys"]) - set(misshapen)
         if _is_poolerless(model, missing):
             model.pooler = None
             missing = {name for name in missing if not name.startswith(_POOLER)}
         problems = describe_mismatch(
             missing=_used(model, missing),
             unexpected=(),
-            misshapen=[
-                f"{name} {shapes[name][0]} instead of {shapes[name][1]}"
-                for name in _used(model, shapes)
-            ],
+            misshapen=[misshapen[name] for name in _used(model, misshapen)],
         )
         if problems:
-            raise EncoderError(
-                f"{self.name}: the weights do not fit config.json: {problems}. Nothing is filled in "
-                "at random: correct config.json or take a whole checkpoint"
-            )
+            raise EncoderError(unfit(self.name, problems))
         return model
 
 

@@ -1,10 +1,10 @@
 """Gazed encoding: gazed patches to packed tokens, through a model's blocks, to features."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -323,6 +323,24 @@ def _run_blocks(
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def padded_pyramid(padded: Any, patch_size: int) -> PatchPyramid | None:
+    """The pyramid that AutoGaze's padded dict was made for; None where it names no scales.
+
+    Raises:
+        EncoderError: no dict.
+    """
+    if not isinstance(padded, Mapping):
+        raise EncoderError(
+            f"expected a Gaze, or the padded dict that AutoGaze returns, got {type(padded).__name__}"
+        )
+    scales = padded.get("scales")
+    if scales is None:
+        return None
+    if not isinstance(scales, str):  # numbers, also as tensors
+        scales = [int(scale) for scale in scales]
+    return PatchPyramid.parse(scales, patch_size, crop=True)
 
 
 def other_scales(made: PatchPyramid, wanted: PatchPyramid) -> EncoderError:

@@ -1,7 +1,6 @@
 """`autogaze.gazed(model)`: a transformers vision model that encodes gazed patches only."""
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,13 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
-from autogaze.vision_encoders.encode import GazedOutput, GazedSettings, encode, other_scales
+from autogaze.vision_encoders.encode import (
+    GazedOutput,
+    GazedSettings,
+    encode,
+    other_scales,
+    padded_pyramid,
+)
 from autogaze.vision_encoders.layout import AttentionType
 from autogaze.vision_encoders.registry import adapter_class
 
@@ -166,21 +171,14 @@ def as_gaze(
     """
     if isinstance(gaze, Gaze):
         return gaze
-    if not isinstance(gaze, Mapping):
-        raise EncoderError(
-            f"expected a Gaze, or the padded dict that AutoGaze returns, got {type(gaze).__name__}"
-        )
-    scales = gaze.get("scales")
-    if scales is None:
+    made = padded_pyramid(gaze, patch_size)
+    if made is None:
         if pyramid is None:
             raise EncoderError(
                 f"the padded gaze has no 'scales', only {sorted(gaze)}; "
                 "give them by gazed(model, scales=...)"
             )
         return Gaze.from_padded(dict(gaze), pyramid)
-    if not isinstance(scales, str):  # numbers, also as tensors
-        scales = tuple(int(scale) for scale in scales)
-    made = PatchPyramid.parse(scales, patch_size, crop=True)
     # Two pyramids of as many patches number them differently.
     if pyramid is not None and made != pyramid:
         raise other_scales(made, pyramid)

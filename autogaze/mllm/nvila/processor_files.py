@@ -1,6 +1,5 @@
 """Files of a processor: its own and the published checkpoint's, in a folder or on the hub."""
 
-import json
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from transformers.utils import cached_file
 
 from autogaze.errors import CheckpointError, MLLMError, first_line
 from autogaze.mllm.nvila.checkpoint import WHERE
+from autogaze.utils.checkpoints import read_json
 
 log = logging.getLogger("autogaze.mllm")
 
@@ -97,12 +97,4 @@ def _read(name: str, file: str, hub: Mapping[str, Any]) -> dict[str, Any] | None
             f"{name}: there is no such folder here, and it cannot be fetched from the Hugging Face "
             f"hub ({first_line(error)})"
         ) from error
-    if path is None:
-        return None
-    try:
-        values = json.loads(Path(path).read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {first_line(error)}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: holds {type(values).__name__}, expected an object")
-    return values
+    return None if path is None else read_json(Path(path))

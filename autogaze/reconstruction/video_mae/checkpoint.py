@@ -36,7 +36,7 @@ from autogaze.utils.checkpoints import (
     shapes,
     under_prefix,
 )
-from autogaze.utils.files import all_or_none, replacing
+from autogaze.utils.files import all_or_none, make_folder, replacing
 from autogaze.utils.hub import CONFIG, WEIGHTS, find_checkpoint
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
 
@@ -170,12 +170,7 @@ def save_video_mae(
             checkpoint stays.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be made a folder: {error.strerror or error}"
-        ) from error
+    make_folder(folder, parents=True)
     content = {"model_type": OUR_TYPE, **asdict(model.config), **recipe}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:

@@ -10,13 +10,12 @@ says nothing, saw
 about -6.5 to 2.6, and its `l1` is twice that of [0, 1] normalised by the same mean and deviation.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from autogaze.checks import describe_value, is_finite
-from autogaze.errors import CheckpointError, first_line
-from autogaze.utils.checkpoints import config_file
+from autogaze.errors import CheckpointError
+from autogaze.utils.checkpoints import config_file, read_json
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
 
 PROCESSOR = "preprocessor_config.json"
@@ -59,13 +58,7 @@ def processor_settings(statistics: PixelStatistics, side: int) -> dict[str, Any]
 
 def _read(file: Path) -> PixelStatistics:
     """The statistics of RGB in [0, 1]; what the file leaves out is as in `VivitImageProcessor`."""
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: cannot be read as JSON: {first_line(error)}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file}: holds {type(values).__name__}, expected an object")
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in read_json(file).items() if value is not None}
     factor, offset = 1.0, False  # pixels as they are, 0 to 255
     if _flag(file, given, "do_rescale"):
         factor, offset = given.get("rescale_factor", 1 / 127.5), _flag(file, given, "offset")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autogaze.errors import EncoderError, GeometryError
 from autogaze.geometry import PatchPyramid
-from autogaze.vision_encoders.encode import PackedPatches, other_scales
+from autogaze.vision_encoders.encode import PackedPatches, other_scales, padded_pyramid
 
 KEYS = ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame")
 
@@ -58,10 +58,7 @@ def read_padded(
 
 
 def _check(padded: Mapping[str, Any], pyramid: PatchPyramid) -> None:
-    if not isinstance(padded, Mapping):
-        raise EncoderError(
-            f"expected a Gaze, or the padded dict that AutoGaze returns, got {type(padded).__name__}"
-        )
+    made = padded_pyramid(padded, pyramid.patch_size)
     missing = [key for key in KEYS if key not in padded]
     if missing:
         raise GeometryError(
@@ -73,15 +70,11 @@ def _check(padded: Mapping[str, Any], pyramid: PatchPyramid) -> None:
             f"the gaze has {int(count)} patches per frame, this encoder was set up for {pyramid} "
             f"(scales / patch size), which has {pyramid.num_patches}; select with that pyramid"
         )
-    scales = padded.get("scales")
-    if scales is None:
+    if made is None or made == pyramid:
         return
-    if not isinstance(scales, str):  # numbers, also as tensors
-        scales = [int(scale) for scale in scales]
-    made = PatchPyramid.parse(scales, pyramid.patch_size, crop=True)
     # Two pyramids of as many patches number them differently. Scales of another number of patches
     # are those that the selector looked at, before its ids were fitted to the encoder's grid.
-    if made != pyramid and (count is None or made.num_patches == int(count)):
+    if count is None or made.num_patches == int(count):
         raise other_scales(made, pyramid)
 
 
