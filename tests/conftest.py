@@ -13,6 +13,11 @@ hypothesis.settings.load_profile("untimed")
 install_import_hook("autogaze", "tests.typechecker.check")
 
 
+def pytest_collectstart():
+    """Imports the largest libraries before the hook can: what a module under it imports is compiled again."""
+    import transformers.modeling_utils  # noqa: F401
+
+
 @pytest.fixture
 def own_encoder_registry(monkeypatch):
     """Encoders registered by a test are forgotten after it."""

@@ -63,7 +63,9 @@ def same(some, others):
 
 @every_kind
 def test_clips_have_their_shape(kind, folder):
-    for frames in frames_of(build(kind, folder), 0):
+    found = frames_of(build(kind, folder), 0)
+    assert found
+    for frames in found:
         assert frames.shape == (T, 3, SIDE, SIDE)
         assert frames.dtype == torch.uint8
 

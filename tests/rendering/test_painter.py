@@ -44,7 +44,9 @@ def test_picked_pixels_lie_in_the_rectangle(pyramid: PatchPyramid, padded: bool)
 
 def test_a_scale_covers_every_pixel_once() -> None:
     tiles = TileGrid(200, 100, 2, 1, 224, 448, 224)
-    for map_ in patch_maps(PatchPyramid(), tiles, 200, 100):
+    maps = patch_maps(PatchPyramid(), tiles, 200, 100)
+    assert len(maps) == len(PatchPyramid().scales)
+    for map_ in maps:
         assert map_.cells.min() == 0
         assert set(np.unique(map_.cells)) == set(range(map_.num_cells))
 

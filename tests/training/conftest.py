@@ -13,6 +13,12 @@ def fresh_accelerate():
 
 
 @pytest.fixture
-def no_curves(monkeypatch):
-    """They are drawn in tests of their own, and take longer than a tiny training."""
-    monkeypatch.setattr("autogaze.training.logging.draw_curves", lambda *_: False)
+def curves():
+    """What a test asks for to have the curves of its trainings drawn."""
+
+
+@pytest.fixture(autouse=True)
+def no_curves(request, monkeypatch):
+    """Drawing them takes several times as long as a tiny training."""
+    if "curves" not in request.fixturenames:
+        monkeypatch.setattr("autogaze.training.logging.draw_curves", lambda *_: False)

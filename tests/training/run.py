@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+import autogaze.training.logging
 from tests.training.tiny import tiny_trainer
 
 
@@ -31,6 +32,8 @@ def die_at_save(number: int) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
+    # As in all tests of training but those of the curves: they take longer than the rest.
+    autogaze.training.logging.draw_curves = lambda *_: False
     folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     if number := options.pop("die_while_saving", 0):
         die_at_save(number)

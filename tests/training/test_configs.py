@@ -30,7 +30,6 @@ from tests.training.tiny import MODEL, VIDEO_MAE
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "autogaze" / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "base")
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 @pytest.fixture(scope="module")

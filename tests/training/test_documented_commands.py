@@ -29,7 +29,6 @@ HEADING = re.compile(r"^##+ (.*)$", re.MULTILINE)
 BLOCK = re.compile(r"^```(?:bash)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^.*?\bautogaze(\.train| label)\b([^&\n]*)", re.MULTILINE)
 SHAPE = VIDEO_MAE["recon_model_config"]
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def documented(page):

@@ -18,7 +18,6 @@ from tests.training.composed import SHORT, SMALL
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 WIDTHS = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
 GROUPS = ["algorithm.group_size=2", "trainer.val_pictures=1", "trainer.val_nsteps=2"]
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def test_a_loss_and_its_controls_are_one_panel(tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_validation_writes_metrics_pictures_and_curves(tmp_path):
+def test_validation_writes_metrics_pictures_and_curves(tmp_path, curves):
     tiny_trainer("ntp", tmp_path, val_nsteps=3, val_pictures=2).fit()
     folder = tmp_path / "tiny"
     validated = [entry for entry in metrics_of(tmp_path) if "val/loss" in entry]

@@ -29,7 +29,6 @@ from tests.training.tiny import MODEL, tiny_config
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plugins.md"
 HERE = __name__
 PYRAMID = PatchPyramid((32, 64))
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 class Labelled(torch.utils.data.Dataset):

@@ -24,8 +24,6 @@ from tests.clips import make_video
 from tests.tasks.material import tiny_dinov2, tiny_siglip
 from tests.training.tiny import MODEL, VIDEO_MAE, tiny_config
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
 MAE = {**VIDEO_MAE["recon_model_config"], "image_size": 224}
 
 # The two commands with the sizes of batches as they are, and the paths of this test.

@@ -29,7 +29,6 @@ from tests.training.tiny import VIDEO_MAE, tiny_config
 HERE = __name__
 PYRAMID = PatchPyramid((32, 64))
 V = PYRAMID.num_patches
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 class MeanColour(nn.Module):

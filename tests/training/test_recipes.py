@@ -27,7 +27,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "default"
 STAGES = sorted(path.stem for path in RECIPE.glob("[0-9]_*.yaml"))
 WEIGHTS = "checkpoint_latest_gaze"
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def commands_of(title):
@@ -191,8 +190,3 @@ def test_the_overrides_for_gpus_train(checkout, options_of):
     assert all(f"`{override}`" in text for override in further)
     videos = options_of([*words, *further])["dataset"]["parts"]["videos"]
     assert (videos["decoder"], videos["cache"]) == ("opencv", False)
-
-
-def test_links_lead_somewhere():
-    for part in (RECIPE / "README.md").read_text().split("](")[1:]:
-        assert (RECIPE / part.split(")")[0].split("#")[0]).exists()

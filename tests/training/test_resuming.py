@@ -29,7 +29,6 @@ from tests.training.tiny import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def start(folder, **options):

@@ -14,7 +14,6 @@ from autogaze.training.logging import TRACKERS, Tracker, published_metrics
 from tests.training.tiny import tiny_trainer
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 class Notebook:

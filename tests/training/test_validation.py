@@ -16,7 +16,6 @@ from tests.tasks.material import some_gaze
 from tests.training.tiny import SELF, assert_same, tiny_config, tiny_trainer
 
 CONTROLS = {"val/shuffled_loss", "val/random_loss"}
-pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def validation(kind, folder, **options):

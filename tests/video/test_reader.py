@@ -91,7 +91,9 @@ def test_transparency_is_composited_on_black(folder, encode, picture, name, code
     alpha[:, 32:] = 255
     frames = [np.concatenate([picture(number), alpha], axis=2) for number in range(4)]
     path = encode(folder / name, frames, codec=codec, pixel_format=pixel_format)
-    for frame in Video(path).frames():
+    decoded = list(Video(path).frames())
+    assert len(decoded) == len(frames)
+    for frame in decoded:
         assert frame.pixels[:, :30].max() < 8
         difference = np.abs(frame.pixels.astype(int) - picture(frame.index))[:, 34:]
         assert difference.mean() < 12
