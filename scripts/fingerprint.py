@@ -1,4 +1,4 @@
-"""Fingerprints of gazes: one hash per video, selector and setting.
+"""Fingerprints of gazes: per video, selector and setting one hash of the patches, one of the losses.
 
 Run it before and after a change that should change no gaze, and compare the lines:
 
@@ -31,10 +31,10 @@ def sample_videos() -> list[Path]:
     return [folder / "bikes.mp4", folder / "bigbuckbunny.mp4"]
 
 
-def fingerprint(gaze: autogaze.Gaze) -> str:
-    """A hash of a gaze's ids, counts and losses, bit for bit."""
+def fingerprint(*tensors: torch.Tensor | None) -> str:
+    """A hash of tensors, bit for bit."""
     digest = hashlib.sha256()
-    for tensor in (gaze.ids, gaze.lengths, gaze.losses):
+    for tensor in tensors:
         if tensor is not None:
             digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
             digest.update(tensor.contiguous().numpy().tobytes())
@@ -56,7 +56,8 @@ def main() -> None:
                 except autogaze.AutoGazeError:
                     continue  # a selector that cannot stop by loss
                 options = " ".join(f"{key}={value}" for key, value in settings.items())
-                print(f"{video.name:18} {name:10} {options:22} {fingerprint(gaze)}", flush=True)
+                patches, losses = fingerprint(gaze.ids, gaze.lengths), fingerprint(gaze.losses)
+                print(f"{video.name:18} {name:10} {options:22} {patches} {losses}", flush=True)
 
 
 if __name__ == "__main__":

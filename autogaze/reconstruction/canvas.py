@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -21,6 +22,7 @@ from autogaze.clips import FramesLike, as_frames
 from autogaze.errors import GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.reconstruction.native_canvas import canvas_kernel, new_canvases
 from autogaze.reconstruction.resample import resampled_scales
 
 GREY = 0.5
@@ -140,12 +142,20 @@ def reconstruct(frames: FramesLike, gaze: Gaze) -> Reconstruction:
 
 
 def canvas_losses(frames: FramesLike, gaze: Gaze) -> Float[Tensor, "B T"]:
-    """The losses of `reconstruct`, without keeping the pictures."""
-    frames = as_frames(frames, GeometryError)
-    losses = [loss for _, loss in replay(frames, gaze)]
-    if not losses:
+    """The losses of `reconstruct`, without keeping the pictures.
+
+    On a CPU, losses of 8-bit frames are measured by a kernel of our own, where there is a C compiler
+    (`native_canvas`). They differ from those of `reconstruct` by less than 1e-6.
+    """
+    frames = _frames_of(frames, gaze)
+    if not frames.shape[0] * frames.shape[1]:
         return frames.new_zeros(frames.shape[:2]).float()
-    return torch.stack(losses, dim=1)
+    if (library := canvas_kernel(frames).library) is not None:
+        restarts = np.zeros(gaze.num_frames, np.uint8)
+        restarts[sorted(_restarts(gaze))] = 1
+        canvases = new_canvases(gaze.pyramid, gaze.num_clips)
+        return library.measure(gaze.pyramid, frames, gaze.mask.cpu(), restarts, canvases)
+    return torch.stack([loss for _, loss in replay(frames, gaze)], dim=1)
 
 
 def replay(frames: FramesLike, gaze: Gaze) -> Iterator[tuple[Canvas, Float[Tensor, " B"]]]:
@@ -154,15 +164,9 @@ def replay(frames: FramesLike, gaze: Gaze) -> Iterator[tuple[Canvas, Float[Tenso
     Only one frame's resampled scales are in memory at a time. The next frame is painted over
     the canvas that was yielded. There are no gradients.
     """
-    frames = as_frames(frames, GeometryError).detach()
-    if not isinstance(gaze, Gaze):
-        raise GeometryError(f"expected a Gaze, got {describe_value(gaze)}")
-    side = gaze.pyramid.side
-    expected = (gaze.num_clips, gaze.num_frames, 3, side, side)
-    if tuple(frames.shape) != expected:
-        raise GeometryError(f"the gaze is at frames {expected}, got {tuple(frames.shape)}")
+    frames = _frames_of(frames, gaze)
     mask = gaze.mask.to(frames.device)
-    restarts = set(gaze.source.chunk_starts if gaze.source else ())
+    restarts = _restarts(gaze)
     canvas = Canvas(gaze.pyramid, gaze.num_clips, frames.device)
     for index in range(gaze.num_frames):
         if index and index in restarts:
@@ -170,6 +174,23 @@ def replay(frames: FramesLike, gaze: Gaze) -> Iterator[tuple[Canvas, Float[Tenso
         frame = _unit(frames[:, index])
         canvas.paint(resampled_scales(frame, gaze.pyramid), mask[:, index])
         yield canvas, canvas.losses(frame)
+
+
+def _frames_of(frames: FramesLike, gaze: Gaze) -> Shaped[Tensor, "B T 3 S S"]:
+    """The frames of a gaze; GeometryError for others."""
+    frames = as_frames(frames, GeometryError).detach()
+    if not isinstance(gaze, Gaze):
+        raise GeometryError(f"expected a Gaze, got {describe_value(gaze)}")
+    side = gaze.pyramid.side
+    expected = (gaze.num_clips, gaze.num_frames, 3, side, side)
+    if tuple(frames.shape) != expected:
+        raise GeometryError(f"the gaze is at frames {expected}, got {tuple(frames.shape)}")
+    return frames
+
+
+def _restarts(gaze: Gaze) -> set[int]:
+    """Frames before which the canvas is grey."""
+    return {0} | set(gaze.source.chunk_starts if gaze.source else ())
 
 
 def _unit(frame: Shaped[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
