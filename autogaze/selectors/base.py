@@ -6,6 +6,7 @@ work: a `CausalStream` if every frame is decided as it arrives, else a `Selectio
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
 
@@ -144,7 +145,8 @@ class Selector(ABC):
         """Gaze at a video of any length, one `Gaze` per chunk; see `autogaze.stream_video`."""
         from autogaze.pipeline import GazeStream  # which needs PyAV
 
-        return (chunk.gaze for chunk in GazeStream(path, self, **options))
+        # No name keeps a chunk's frames while the next one is made.
+        return map(attrgetter("gaze"), GazeStream(path, self, **options))
 
     def gaze_video(self, path: str | Path, **options: Unpack["GazeOptions"]) -> Gaze:
         """Gaze at a whole video; see `autogaze.gaze_video`."""

@@ -1,17 +1,16 @@
 """Reading a video of any length as chunks of clips, in constant memory.
 
 Frames are decoded one by one into a chunk's tensor of tiles, in a thread that is one chunk ahead
-of the consumer.
+of the consumer, or part of one where a chunk is large: at 4K it takes 413 MiB.
 """
 
-import queue
-import threading
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 from time import perf_counter
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -22,11 +21,13 @@ from autogaze.errors import VideoError
 from autogaze.source import Source, TileGrid
 from autogaze.video.container import VideoInfo
 from autogaze.video.motion import check_motion, motion_map
+from autogaze.video.prefetch import Demand, ahead
 from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles, plan_tiles, resize
 from autogaze.video.timestamps import FrameRange
 
-Item = TypeVar("Item")
+MAX_AHEAD = 2**26
+"""Bytes of the next chunk's tiles that are made while the consumer still has the one before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +128,10 @@ class ChunkReader:
         return self._video.num_corrupt
 
     def __iter__(self) -> Iterator[VideoChunk]:
-        return ahead(self._chunks())
+        demand = Demand()
+        return ahead(self._chunks(demand), demand)
 
-    def _chunks(self) -> Generator[VideoChunk, None, None]:
+    def _chunks(self, demand: Demand) -> Generator[VideoChunk, None, None]:
         self.seconds_decode = self.seconds_tile = 0.0
         frames = self._timed(
             self._video.frames(
@@ -140,11 +142,12 @@ class ChunkReader:
                 motion=self._motion_grid is not None,
             )
         )
-        following = next(frames, None)
-        while following is not None:
-            chunk, following = self._read(following, frames)
-            yield chunk
-            del chunk  # free its memory while the next one is read
+        upcoming = _Upcoming(frames)
+        for number in count():
+            if upcoming.frame is None:
+                return
+            # No name keeps a chunk while the next one is read.
+            yield self._read(upcoming, partial(demand.wait, number))
 
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         while True:
@@ -154,15 +157,17 @@ class ChunkReader:
             if frame is None:
                 return
             yield frame
+            del frame  # at 4K it has 24 MiB
 
-    def _read(self, first: Frame, frames: Iterator[Frame]) -> tuple[VideoChunk, Frame | None]:
-        """Tile the next chunk, which begins with `first`; also the frame behind it, if any."""
+    def _read(self, upcoming: "_Upcoming", until_wanted: Callable[[], None]) -> VideoChunk:
+        """Tile the next chunk."""
+        # The system gives memory as it is written to.
         cut = empty_tiles(self.tiles, self._chunk)
+        ahead_of_demand = max(1, MAX_AHEAD // cut[:, 0].nbytes)
         previews = None
         motion = []
         seen: list[tuple[float, int]] = []
-        following: Frame | None = first
-        while (frame := following) is not None and len(seen) < self._chunk:
+        while len(seen) < self._chunk and (frame := upcoming.take()) is not None:
             began = perf_counter()
             cut_frame(frame.pixels, self.tiles, cut[:, len(seen)])
             if frame.motion is not None and self._motion_grid is not None:
@@ -174,7 +179,10 @@ class ChunkReader:
                 previews[len(seen)] = small
             seen.append((frame.timestamp, frame.index))
             self.seconds_tile += perf_counter() - began
-            following = next(frames, None)
+            del frame
+            if len(seen) == ahead_of_demand:
+                until_wanted()
+            upcoming.advance()
         timestamps, indices = zip(*seen, strict=True)
         info = self.info
         source = Source(
@@ -184,9 +192,9 @@ class ChunkReader:
             self._chunk,
             info.path,
             stream=None if info.by_default else info.stream,
-            end=self._video.end if following is None else following.timestamp,
+            end=self._video.end if upcoming.frame is None else upcoming.frame.timestamp,
         )
-        chunk = VideoChunk(
+        return VideoChunk(
             Clips(
                 cut[:, : len(seen)].contiguous(),
                 torch.stack(motion, dim=1) if motion else None,  # tiles, T, g, g
@@ -194,7 +202,27 @@ class ChunkReader:
             source,
             None if previews is None else previews[: len(seen)],
         )
-        return chunk, following
+
+
+class _Upcoming:
+    """Frames of a video, of which one is looked ahead at.
+
+    Attributes:
+        frame: the one to be taken next; None at the end, and when it has been taken.
+    """
+
+    def __init__(self, frames: Iterator[Frame]) -> None:
+        self._frames = frames
+        self.advance()
+
+    def advance(self) -> None:
+        """Look at the next frame."""
+        self.frame = next(self._frames, None)
+
+    def take(self) -> Frame | None:
+        """The frame, which is not kept here."""
+        frame, self.frame = self.frame, None
+        return frame
 
 
 def _scaled_down(pixels: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -203,41 +231,3 @@ def _scaled_down(pixels: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.n
     scale = min(1.0, longest / max(width, height))
     small = resize(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
     return small.permute(1, 2, 0).numpy()
-
-
-def ahead(items: Generator[Item, None, None]) -> Iterator[Item]:
-    """Prefetch one item of `items` in a thread; its errors are raised here.
-
-    The thread ends with the consumer, also early or with an error, at the latest when the
-    current item is made.
-    """
-    made: queue.SimpleQueue[tuple[Item | None, BaseException | None]] = queue.SimpleQueue()
-    wanted = threading.Semaphore(1)
-    stop = threading.Event()
-
-    def produce() -> None:
-        try:
-            with closing(items):
-                while wanted.acquire() and not stop.is_set():
-                    made.put((next(items), None))
-        except StopIteration:
-            made.put((None, None))
-        except BaseException as error:  # raised in the consumer
-            made.put((None, error))
-
-    thread = threading.Thread(target=produce, name="autogaze-prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = made.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            wanted.release()
-            yield item
-            del item  # free its memory while waiting for the next one
-    finally:
-        stop.set()
-        wanted.release()
-        thread.join()

@@ -151,6 +151,7 @@ class Video:
         for frame in frames:
             empty = False
             yield frame
+            del frame  # free its memory before the next one is decoded
         if empty:
             length = "" if self.info.duration is None else f"; it lasts {self.info.duration:g} s"
             frames_there = f"{self.info.num_frames or 'an unknown number of'} frames"
@@ -207,6 +208,7 @@ class Video:
                         continue
                     self.num_corrupt = decoding.num_corrupt
                     yield Frame(picture.index, picture.timestamp, pixels, moved)
+                    del picture, pixels, moved
             finally:
                 self.num_corrupt = decoding.num_corrupt
         if decoding.end is not None and self.end == decoding.last_end:  # nothing came behind

@@ -26,10 +26,9 @@ BYTES = torch.zeros(1, dtype=torch.uint8)
 
 @pytest.fixture(autouse=True)
 def chosen_here(monkeypatch):
-    """The kernel is not chosen from outside, and there is work for more than one thread."""
+    """The kernel is not chosen from outside."""
     monkeypatch.delenv(kernel.SWITCH, raising=False)
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
 

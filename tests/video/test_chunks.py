@@ -9,10 +9,11 @@ import torch
 
 from autogaze.errors import CorruptVideoError, GeometryError, VideoError
 from autogaze.source import Source
-from autogaze.video.chunks import ChunkReader, ahead
+from autogaze.video.chunks import ChunkReader
 from autogaze.video.motion import motion_map
+from autogaze.video.prefetch import ahead
 from autogaze.video.reader import Video
-from autogaze.video.tiling import cut_tiles
+from autogaze.video.tiling import cut_frame, cut_tiles
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10, 16, 64])
@@ -118,6 +119,36 @@ def test_ahead_by_one_and_errors_come_through():
     assert [next(iterator) for _ in range(4)] == [2, 3, 4, 5]
     with pytest.raises(KeyError, match="broken"):
         next(iterator)
+    assert not threads()
+
+
+def test_of_a_large_chunk_only_a_few_frames_are_made_ahead(plain, monkeypatch):
+    reader = ChunkReader(plain, side=32, chunk=8)
+    tiles = reader.tiles.num_tiles * 3 * 32 * 32
+    monkeypatch.setattr("autogaze.video.chunks.MAX_AHEAD", 3 * tiles)
+    cut = []
+
+    def counted(pixels, plan, out):
+        cut.append(pixels.shape)
+        cut_frame(pixels, plan, out)
+
+    monkeypatch.setattr("autogaze.video.chunks.cut_frame", counted)
+    chunks = iter(reader)
+    assert next(chunks).clips.num_frames == 8
+    deadline = time.monotonic() + 5
+    while len(cut) < 11 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.05)
+    assert len(cut) == 11
+    assert sum(chunk.clips.num_frames for chunk in chunks) == 12
+    assert not threads()
+
+
+def test_a_chunk_made_in_part_is_given_up_early(plain, monkeypatch):
+    monkeypatch.setattr("autogaze.video.chunks.MAX_AHEAD", 1)
+    chunks = iter(ChunkReader(plain, side=32, chunk=4))
+    next(chunks)
+    chunks.close()
     assert not threads()
 
 
