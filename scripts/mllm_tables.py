@@ -81,7 +81,7 @@ class Stock:
         title: as the tables name it.
         llm: of the checkpoint.
         model_type: of the registry.
-        video, model: of `StockProcessor`.
+        video, own, model: of `StockProcessor`.
         native: frames as large as the video's.
     """
 
@@ -89,11 +89,14 @@ class Stock:
     llm: LLM
     model_type: str
     video: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     native: bool = False
 
     def encode(self, video: Video) -> Encoded:
-        stock = StockProcessor(self.model_type, None, None, self.video, {}, model=self.model)
+        stock = StockProcessor(
+            self.model_type, None, None, self.video, {}, own=self.own, model=self.model
+        )
         adapter = processor_adapter_of(stock)
         height, width = adapter.frame_size(
             "video", video.height, video.width, video.num_frames, self.native
@@ -109,8 +112,11 @@ class Stock:
         costs = {}
         for ratio in RATIOS:
             units = tubelets * frame_cap(ratio, 0, grid.dense_units)
-            # Where units share patches, every patch of the frames is an upper bound for them.
-            patches = units * (form.merge**2 if rows is None else rows)
+            if rows is None:  # units share patches: at most 4 each, and those of the frames
+                every = tubelets * (height // form.patch) * (width // form.patch)
+                patches = min(4 * units, every)
+            else:
+                patches = units * rows
             costs[ratio] = Cost(units + always, patches * form.values * 4)
         return Encoded(f"{width} x {height}", costs)
 
@@ -147,12 +153,21 @@ QWEN2_7B = LLM("Qwen2.5-VL-7B", layers=28, kv_heads=4, head_size=128)
 QWEN3_8B = LLM("Qwen3-VL-8B", layers=36, kv_heads=8, head_size=128)
 QWEN3_VIDEO = {"size": {"shortest_edge": 4096, "longest_edge": 25_165_824}}
 
+LLAVA_7B = LLM("LLaVA-OneVision-7B", layers=28, kv_heads=4, head_size=128)
+SMOLVLM2_500M = LLM("SmolVLM2-500M", layers=32, kv_heads=5, head_size=64)
+INTERNVL3_8B = LLM("InternVL3-8B", layers=28, kv_heads=4, head_size=128)
+SMOLVLM2_VIDEO = {"max_image_size": {"longest_edge": 512}}
+INTERNVL3_VIDEO = {"size": {"height": 448, "width": 448}}
+
 VIDEOS = (Video(128, 1920, 1080), Video(256, 3840, 2160), Video(1024, 3584, 3584))
 FAMILIES: tuple[Stock | Tiles, ...] = (
     Stock("Qwen2.5-VL, native", QWEN2_7B, "qwen2_5_vl", native=True),
     Stock("Qwen2.5-VL, 768 units a frame", QWEN2_7B, "qwen2_5_vl", {"max_pixels": 768 * 28**2}),
     Stock("Qwen3-VL, native", QWEN3_8B, "qwen3_vl", QWEN3_VIDEO, native=True),
     Stock("Qwen3-VL, stock", QWEN3_8B, "qwen3_vl", QWEN3_VIDEO),
+    Stock("LLaVA-OneVision", LLAVA_7B, "llava_onevision", own={"num_image_tokens": 729}),
+    Stock("SmolVLM2", SMOLVLM2_500M, "smolvlm", SMOLVLM2_VIDEO, own={"image_seq_len": 64}),
+    Stock("InternVL3", INTERNVL3_8B, "internvl", INTERNVL3_VIDEO, own={"image_seq_length": 256}),
     Tiles("NVILA-HD-Video, 48 tiles", LLM("NVILA-8B", layers=28, kv_heads=4, head_size=128)),
 )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import transformers
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,6 +18,9 @@ from autogaze.errors import MLLMError
 from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.prompt import CompactPrompt, PositionRule, Row, assemble
 from autogaze.mllm.units import KeptUnits, UnitGrid
+
+IS_TRANSFORMERS_4 = int(transformers.__version__.split(".")[0]) < 5
+"""Whether the library is of the last version but one, whose processors and positions differ."""
 
 
 @dataclass(frozen=True, eq=False)

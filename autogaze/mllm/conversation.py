@@ -1,6 +1,6 @@
 """Conversations of chat templates: their videos and images in order, and their text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,30 +27,40 @@ def as_batch(conversation: Sequence[Any]) -> tuple[list[Sequence[Message]], bool
     return [conversation], False
 
 
-def visuals_of(conversations: Sequence[Sequence[Message]]) -> dict[Kind, list[Any]]:
-    """Videos and images that messages hold, in reading order.
+def visuals_of(conversations: Sequence[Sequence[Message]]) -> dict[Kind, list[list[Any]]]:
+    """Videos and images that messages hold, in reading order; a list per conversation.
 
     Raises:
         MLLMError: a video or image without a file or frames.
     """
-    found: dict[Kind, list[Any]] = {"video": [], "image": []}
+    found: dict[Kind, list[list[Any]]] = {"video": [], "image": []}
     for messages in conversations:
-        for message in messages:
-            content = message.get("content")
-            if not isinstance(content, list | tuple):
-                continue
-            for part in content:
-                kind = part.get("type") if isinstance(part, Mapping) else None
-                if kind not in found:
-                    continue
-                value = next((part[key] for key in _KEYS[kind] if part.get(key) is not None), None)
-                if value is None:
-                    raise MLLMError(
-                        f"a message has a {kind} without its file: write "
-                        f'{{"type": "{kind}", "{kind}": path}}'
-                    )
-                found[kind].append(local(value))
+        for of_kind in found.values():
+            of_kind.append([])
+        for kind, part in _parts(messages):
+            value = next((part[key] for key in _KEYS[kind] if part.get(key) is not None), None)
+            if value is None:
+                raise MLLMError(
+                    f"a message has a {kind} without its file: write "
+                    f'{{"type": "{kind}", "{kind}": path}}'
+                )
+            found[kind][-1].append(local(value))
     return found
+
+
+def has_video(conversations: Sequence[Sequence[Message]]) -> bool:
+    """Whether a message has a video, with a file or not."""
+    return any(kind == "video" for messages in conversations for kind, _ in _parts(messages))
+
+
+def _parts(messages: Sequence[Message]) -> Iterator[tuple[Kind, Mapping[str, Any]]]:
+    """The videos and images among the parts of messages."""
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list | tuple) else ():
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            if kind in _KEYS:
+                yield kind, part
 
 
 def as_list(values: Any, kind: Kind) -> list[Any]:

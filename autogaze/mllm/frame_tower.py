@@ -7,7 +7,7 @@ attention, and the position of a token is its index in the dense prompt.
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -100,10 +100,12 @@ class FrameAdapter(MLLMAdapter):
                 last; None for one feature, behind the tower's last norm.
         """
         encoder, patches = self.encoder, self.patches(visual.kept)
-        if len(visual.pixels) != len(patches.index):
+        each = (3, encoder.patch_size, encoder.patch_size)
+        got = tuple(visual.pixels.shape)
+        if got != (len(patches.index), *each):
             raise MLLMError(
-                f"{visual.kept} needs the pixels of {len(patches.index)} patches, "
-                f"got {len(visual.pixels)}"
+                f"{visual.kept} needs the pixels of {len(patches.index)} patches, {each} each, "
+                f"got {got[0]} of {got[1:]}"
             )
         device = encoder.projection.weight.device
         tables = PositionTables.of_grids(encoder, self.patch_sides(visual.kept.grid))
@@ -125,6 +127,8 @@ class ShuffledAdapter(FrameAdapter):
     """Families whose unit is a square of patches side by side (pixel shuffle).
 
     To them frames and images are one: all that a row of a dense input has count as one video.
+    Pixels are those of patches, (N, 3, p, p), or of whole units, (K, 3, u, u): a processor does not
+    know into how many patches its model cuts a unit.
     """
 
     @property
@@ -180,9 +184,17 @@ class ShuffledAdapter(FrameAdapter):
             tuple(count * merge**2 for count in kept.segments if count),
         )
 
-    def units(self, features: Float[Tensor, "N C"]) -> Float[Tensor, "K units"]:
-        """The features of every unit's patches side by side."""
-        return features.unflatten(0, (-1, self.merge**2)).flatten(1)
+    def encode_units(
+        self, visual: VisualInput, layers: Sequence[int] | None
+    ) -> Float[Tensor, "K units"]:
+        """The features of every kept unit's patches side by side; `layers` names one, or is None."""
+        merge, patch, pixels = self.merge, self.encoder.patch_size, visual.pixels
+        if merge > 1 and pixels.shape[1:] == (3, merge * patch, merge * patch):
+            sides = (merge, patch)
+            cells = pixels.unflatten(3, sides).unflatten(2, sides)  # K, 3, m, p, m, p
+            visual = replace(visual, pixels=cells.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))
+        (features,) = self.encode_frames(visual, layers)
+        return features.unflatten(0, (-1, merge**2)).flatten(1)
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:

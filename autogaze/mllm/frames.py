@@ -6,17 +6,19 @@ is a chunk and the rows of what is kept.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.units import KeptUnits
+from autogaze.vision_encoders.patches import cut_cells
 
 MAX_ASPECT = 200
 """The most that one side of a frame may be longer than the other."""
@@ -118,12 +120,12 @@ def _at_least_a_unit(height: int, width: int, unit: int) -> tuple[int, int]:
 
 
 def resize_frames(
-    frames: UInt8[Tensor, "T 3 H W"], height: int, width: int
+    frames: UInt8[Tensor, "T 3 H W"], height: int, width: int, mode: str = "bicubic"
 ) -> UInt8[Tensor, "T 3 h w"]:
-    """Frames of another size: bicubic with antialiasing, rounded to grey levels as they are read."""
+    """Frames of another size, with antialiasing, rounded to grey levels as they are read."""
     if tuple(frames.shape[-2:]) == (height, width):
         return frames
-    return interpolate(frames, size=(height, width), mode="bicubic", antialias=True)
+    return interpolate(frames, size=(height, width), mode=mode, antialias=True)
 
 
 def cut_units(
@@ -161,9 +163,39 @@ def cut_units(
         cells = cells.permute(0, 3, 5, 1, 2, 4, 6)  # tubelets, rows, columns, frames, 3, y, x
         some = cells[tubelet, places[chosen, 1], places[chosen, 2]]
         if len(chosen) == kept.num_units:
-            return _normalised(some, form)
+            return _rows(some, form)
         units[chosen] = some
-    return _normalised(units, form)
+    return _rows(units, form)
+
+
+def cut_squares(
+    frames: UInt8[Tensor, "T 3 S S"],
+    sides: Sequence[int],
+    tubelet: Int[Tensor, " N"],
+    index: Int[Tensor, " N"],
+    form: PatchFormat,
+) -> Float[Tensor, "N 3 p p"]:
+    """Normalised pixels of patches of square frames that are encoded one by one.
+
+    Args:
+        frames: as large as the model takes them; pixels beyond their last whole patch are not used.
+        sides: patches along the side of every grid, coarse to fine. The last is that of the frames;
+            for the others they are resized.
+        tubelet: the frame of every patch.
+        index: its place among the patches of a frame, grid by grid.
+        form: layout.
+    """
+    patch = form.patch
+    pixels = torch.empty(len(index), 3, patch, patch, dtype=torch.uint8)
+    first = 0
+    for number, side in enumerate(sides):
+        here = ((index >= first) & (index < first + side**2)).nonzero()[:, 0]
+        if len(here):
+            is_last = number + 1 == len(sides)
+            sized = frames if is_last else resize_frames(frames, side * patch, side * patch)
+            pixels[here] = cut_cells(sized, tubelet[here], index[here] - first, patch)
+        first += side**2
+    return normalised(pixels.flatten(2), form).view(pixels.shape)
 
 
 def _whole_tubelets(frames: Tensor, tubelets: int, length: int) -> Tensor:
@@ -174,15 +206,20 @@ def _whole_tubelets(frames: Tensor, tubelets: int, length: int) -> Tensor:
     return torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)]) if missing else frames
 
 
-def _normalised(units: UInt8[Tensor, "K t 3 u u"], form: PatchFormat) -> Float[Tensor, "N values"]:
+def _rows(units: UInt8[Tensor, "K t 3 u u"], form: PatchFormat) -> Float[Tensor, "N values"]:
     """Rows of the patches of units."""
     sides = (form.merge, form.patch)
     patches = units.unflatten(4, sides).unflatten(3, sides)  # K, t, 3, m, p, m, p
     patches = patches.permute(0, 3, 5, 2, 1, 4, 6)  # K, m, m, 3, t, p, p
-    scale = units.new_tensor(form.std, dtype=torch.float32).mul_(255)[:, None]
-    shift = units.new_tensor(form.mean, dtype=torch.float32).mul_(255)[:, None]
     channels = patches.reshape(-1, 3, form.values // 3)  # copied while a value is a byte
-    return channels.float().sub_(shift).div_(scale).flatten(1)
+    return normalised(channels, form).flatten(1)
+
+
+def normalised(pixels: UInt8[Tensor, "n 3 m"], form: PatchFormat) -> Float[Tensor, "n 3 m"]:
+    """Pixels as a model takes them."""
+    scale = pixels.new_tensor(form.std, dtype=torch.float32).mul_(255)[:, None]
+    shift = pixels.new_tensor(form.mean, dtype=torch.float32).mul_(255)[:, None]
+    return pixels.float().sub_(shift).div_(scale)
 
 
 def upright(frames: Any) -> Any:

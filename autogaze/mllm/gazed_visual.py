@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,7 +15,12 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.adapter import VisualInput
 from autogaze.mllm.dense_prompt import Kind
-from autogaze.mllm.processor_adapter import FrameTimes, ProcessorAdapter, Sampling
+from autogaze.mllm.processor_adapter import (
+    Expansion,
+    FrameTimes,
+    ProcessorAdapter,
+    Sampling,
+)
 from autogaze.mllm.processor_output import PrepareTimes, VisualReport
 from autogaze.mllm.ranking import scales_grid
 from autogaze.mllm.sampled_video import ASSUMED_RATE, FrameSource, SampledVideo
@@ -31,6 +37,7 @@ class PreparedVisual:
     Args:
         input: the kept units.
         times: of its frames.
+        expansion: what stands in the prompt.
         gaze: that was selected, if any was.
         report: what became of it.
         seconds: by stage.
@@ -38,6 +45,7 @@ class PreparedVisual:
 
     input: VisualInput
     times: FrameTimes
+    expansion: Expansion
     gaze: Gaze | None
     report: VisualReport
     seconds: PrepareTimes
@@ -55,8 +63,8 @@ class GazedVisual:
         numbers: of the frames, instead of sampling.
         units: (rows, columns) of units of the model's frames, instead of the family's rule.
         scales: patches of all scales of this pyramid are units; frames become whole tiles.
-        metadata: when decoded frames are shown: `fps`, `frames_indices` and `total_num_frames` of the
-            video that they were taken from, as transformers names them.
+        metadata: when decoded frames are shown: `fps`, `frames_indices`, `total_num_frames` and
+            `duration` of the video that they were taken from, as transformers names them.
 
     Attributes:
         grid: its units.
@@ -91,7 +99,9 @@ class GazedVisual:
         if units is not None:
             self.size = units[0] * self.form.unit, units[1] * self.form.unit
         self.grid: UnitGrid = adapter.grid(kind, tubelets, *self.size)
-        if scales is not None:
+        if scales is not None and not adapter.any_size:
+            self.grid = scales_grid(tubelets, *self.grid.dense, scales)
+        elif scales is not None:
             side = scales.grids[-1]
             rows, columns = (max(1, round(units / side)) * side for units in self.grid.dense)
             self.size = rows * self.form.unit, columns * self.form.unit
@@ -113,6 +123,7 @@ class GazedVisual:
                 motion=motion,
                 passes=passes,
                 waiting=waiting,
+                resize=partial(self.adapter.resize, self.kind),
             )
         return self._video
 
@@ -128,6 +139,7 @@ class GazedVisual:
         return PreparedVisual(
             VisualInput(self.kind, kept, rows, interval),
             times,
+            self.adapter.expand(self.kind, kept, times),
             self._located(video),
             VisualReport(
                 self.kind,
@@ -190,7 +202,10 @@ class GazedVisual:
                 )
             seconds = tuple(float(index) / (rate or ASSUMED_RATE) for index in indices)
             total = int(known.get("total_num_frames") or total)
-        return FrameTimes(seconds, rate, total, self._sampling.fps)
+            duration = known.get("duration")
+        else:
+            duration = total / rate if rate else None
+        return FrameTimes(seconds, rate, total, self._sampling.fps, duration)
 
     def _located(self, video: SampledVideo) -> Gaze | None:
         """The gaze, with the frames of the video that it was made at."""
@@ -211,9 +226,53 @@ class GazedVisual:
         )
 
 
+class GazedImage:
+    """An image that its family cuts into crops on its way into a prompt; all of it is kept.
+
+    Args:
+        source: its pixels.
+        adapter: of the family.
+        together: images in the list that it was given in; 1 without lists per prompt.
+
+    Attributes:
+        kind, grid, kept: as those of a `GazedVisual`.
+    """
+
+    kind: Kind = "image"
+
+    def __init__(self, source: FrameSource, adapter: ProcessorAdapter, together: int) -> None:
+        began = perf_counter()
+        _, pixels, _ = next(source.read([0]))
+        read = perf_counter()
+        self.source, self._image = source, adapter.image(pixels, together)
+        self._seconds = PrepareTimes(decode=read - began, cut=perf_counter() - read)
+        self.grid = self._image.grid
+        self.kept: KeptUnits | None = None
+
+    def prepared(self) -> PreparedVisual:
+        """The whole of it."""
+        image, (width, height) = self._image, self.source.size
+        kept = KeptUnits.everything(self.grid)
+        return PreparedVisual(
+            VisualInput(self.kind, kept, image.pixels, size=(height, width)),
+            FrameTimes((0.0,)),
+            image.expansion,
+            None,
+            VisualReport(
+                self.kind,
+                width=image.side,
+                height=image.side,
+                num_frames=image.num_crops,
+                dense_units=kept.dense_units,
+                kept_units=kept.num_units,
+            ),
+            self._seconds,
+        )
+
+
 def _fields(metadata: Any) -> dict[str, Any]:
     """Metadata of a video, given as a dict or as transformers' `VideoMetadata`."""
-    names = ("fps", "frames_indices", "total_num_frames")
+    names = ("fps", "frames_indices", "total_num_frames", "duration")
     if metadata is None:
         return {}
     if isinstance(metadata, dict):

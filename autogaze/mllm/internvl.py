@@ -27,8 +27,8 @@ class InternVLAdapter(ShuffledAdapter):
     def encode(self, visual: VisualInput) -> VisualFeatures:
         layer = self.config.vision_feature_layer
         # -1 is behind the tower's last norm, as in the model.
-        (features,) = self.encode_frames(visual, None if layer == -1 else [layer])
-        return VisualFeatures(self.model.model.multi_modal_projector(self.units(features)))
+        units = self.encode_units(visual, None if layer == -1 else [layer])
+        return VisualFeatures(self.model.model.multi_modal_projector(units))
 
     def rows(self, inputs: Mapping[str, Any]) -> list[Tensor]:
         """Frames (T, 3, S, S) of the rows of a dense input that have some."""

@@ -47,14 +47,10 @@ class LlavaOnevisionAdapter(FrameAdapter):
         return self.encoder.image_size // self.encoder.patch_size
 
     def patch_sides(self, grid: UnitGrid) -> list[int]:
-        # n patches make ceil(n / 2) units; a coarser grid has as odd or even a number of patches.
-        units = math.ceil(self.side / 2)
-        if grid.dense != (units, units) or any(rows != columns for rows, columns in grid.grids):
-            raise MLLMError(f"the model has {units} x {units} units a frame, got {grid}")
-        return [2 * rows - self.side % 2 for rows, _ in grid.grids]
+        return patch_sides(grid, self.side)
 
     def patches(self, kept: KeptUnits) -> FramePatches:
-        return self._needed(kept)[0]
+        return needed_patches(kept, self.side)[0]
 
     def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
         units = math.ceil(self.side / 2)
@@ -88,7 +84,7 @@ class LlavaOnevisionAdapter(FrameAdapter):
     def encode(self, visual: VisualInput) -> VisualFeatures:
         if visual.kind == "image":
             return self._encode_image(visual)
-        _, taps, weights = self._needed(visual.kept)
+        _, taps, weights = needed_patches(visual.kept, self.side)
         features = self._project(visual)
         taps, weights = taps.to(features.device), weights.to(features.device, features.dtype)
         # One of the four taps at a time, whose memory is that of the units.
@@ -104,26 +100,6 @@ class LlavaOnevisionAdapter(FrameAdapter):
         layers = [chosen] if isinstance(chosen, int) else list(chosen)
         states = torch.cat(self.encode_frames(visual, layers), dim=-1)
         return self.model.model.multi_modal_projector(states)
-
-    def _needed(
-        self, kept: KeptUnits
-    ) -> tuple[FramePatches, Int[Tensor, "K 4"], Float[Tensor, "K 4"]]:
-        """Patches that kept units are interpolated from, and where and how much each of them is."""
-        sides = torch.tensor(self.patch_sides(kept.grid))
-        starts = torch.tensor([0, *accumulate((sides**2).tolist())])
-        grid, row, column = kept.places.unbind(-1)
-        rows, row_weights = _taps(row, sides[grid])
-        columns, column_weights = _taps(column, sides[grid])
-        cells = rows[:, :, None] * sides[grid][:, None, None] + columns[:, None, :]
-        cells = cells + starts[grid][:, None, None]
-        weights = row_weights[:, :, None] * column_weights[:, None, :]
-        total = int(starts[-1])
-        wanted = kept.tubelet[:, None, None] * total + cells
-        union, taps = wanted.unique(return_inverse=True)
-        tubelet, index = union // total, union % total
-        segment = tubelet * len(sides) + torch.searchsorted(starts, index, right=True) - 1
-        lengths = segment.unique_consecutive(return_counts=True)[1].tolist()
-        return FramePatches(index, tubelet, tuple(lengths)), taps.flatten(1), weights.flatten(1)
 
     def _videos(self, inputs: Mapping[str, Any]) -> Sequence[Tensor]:
         """Frames (T, 3, S, S) of every video of a dense input."""
@@ -179,6 +155,40 @@ class LlavaOnevisionAdapter(FrameAdapter):
             vision_aspect_ratio=self.config.vision_aspect_ratio,
         )
         return rows[0]
+
+
+def patch_sides(grid: UnitGrid, side: int) -> list[int]:
+    """Patches along a side of every grid, where the model's frames have `side`.
+
+    Raises:
+        MLLMError: a grid of other frames.
+    """
+    # n patches make ceil(n / 2) units; a coarser grid has as odd or even a number of patches.
+    units = math.ceil(side / 2)
+    if grid.dense != (units, units) or any(rows != columns for rows, columns in grid.grids):
+        raise MLLMError(f"the model has {units} x {units} units a frame, got {grid}")
+    return [2 * rows - side % 2 for rows, _ in grid.grids]
+
+
+def needed_patches(
+    kept: KeptUnits, side: int
+) -> tuple[FramePatches, Int[Tensor, "K 4"], Float[Tensor, "K 4"]]:
+    """Patches that kept units are interpolated from, and where and how much each of them is."""
+    sides = torch.tensor(patch_sides(kept.grid, side))
+    starts = torch.tensor([0, *accumulate((sides**2).tolist())])
+    grid, row, column = kept.places.unbind(-1)
+    rows, row_weights = _taps(row, sides[grid])
+    columns, column_weights = _taps(column, sides[grid])
+    cells = rows[:, :, None] * sides[grid][:, None, None] + columns[:, None, :]
+    cells = cells + starts[grid][:, None, None]
+    weights = row_weights[:, :, None] * column_weights[:, None, :]
+    total = int(starts[-1])
+    wanted = kept.tubelet[:, None, None] * total + cells
+    union, taps = wanted.unique(return_inverse=True)
+    tubelet, index = union // total, union % total
+    segment = tubelet * len(sides) + torch.searchsorted(starts, index, right=True) - 1
+    lengths = segment.unique_consecutive(return_counts=True)[1].tolist()
+    return FramePatches(index, tubelet, tuple(lengths)), taps.flatten(1), weights.flatten(1)
 
 
 def _taps(

@@ -10,10 +10,16 @@ from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
 from autogaze.mllm.checks import refuse_misspelt, refuse_unknown
-from autogaze.mllm.conversation import as_batch, as_list, counts_per_prompt, visuals_of
+from autogaze.mllm.conversation import (
+    as_batch,
+    as_list,
+    counts_per_prompt,
+    has_video,
+    visuals_of,
+)
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.gaze_settings import GazeSettings
-from autogaze.mllm.gazed_visual import GazedVisual, PreparedVisual, load_gaze
+from autogaze.mllm.gazed_visual import GazedImage, GazedVisual, PreparedVisual, load_gaze
 from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
 from autogaze.mllm.prompt import assemble
@@ -33,8 +39,8 @@ from autogaze.mllm.stock_processor import (
 from autogaze.mllm.unit_choice import UnitRule, choose_units
 from autogaze.mllm.units import KeptUnits
 from autogaze.selectors.base import Selector
+from autogaze.utils.hub import HUB_OPTIONS
 
-_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _TEXT_OPTIONS = ("add_special_tokens",)
 _CALL_OPTIONS = (
     *GazeSettings.names(),
@@ -106,14 +112,19 @@ class GazedProcessor:
         Args:
             name: of a checkpoint of a multimodal LLM; its files are fetched if they are not there.
             options: of the class; others are transformers' (`revision`, `token`, `cache_dir`,
-                `local_files_only`).
+                `local_files_only`, `subfolder`, `force_download`, `proxies`).
 
         Raises:
             MLLMError: no processor there, a family without an adapter, or unknown options.
         """
+        if options.pop("trust_remote_code", None):
+            raise MLLMError(
+                "trust_remote_code=True: a GazedProcessor reads a checkpoint's files and never runs "
+                "its code; leave the option out"
+            )
         gaze = {key: value for key, value in options.items() if key in GazeSettings.names()}
         hub = {key: value for key, value in options.items() if key not in gaze}
-        refuse_unknown(hub, (*GazeSettings.names(), *_HUB_OPTIONS))
+        refuse_unknown(hub, (*GazeSettings.names(), *HUB_OPTIONS))
         stock = of_checkpoint(name, **hub)
         saved = {key: value for key, value in stock.gaze.items() if key in GazeSettings.names()}
         if "selector" in gaze:  # the saved one need not be there any more
@@ -184,12 +195,15 @@ class GazedProcessor:
         }
         places = places_of(texts, self._adapter, {kind: len(files[kind]) for kind in files})
         check_per_prompt(places, counts_per_prompt(videos, "video"), "video")
-        check_per_prompt(places, counts_per_prompt(images, "image"), "image")
+        together = counts_per_prompt(images, "image")
+        check_per_prompt(places, together, "image")
         gazes = self._per_video(options.get("gaze"), len(files["video"]), "gazes")
         metadata = self._per_video(options.get("video_metadata"), len(files["video"]), "metadata")
-        opened: dict[Place, GazedVisual] = {}
+        opened: dict[Place, GazedVisual | GazedImage] = {}
         given: dict[Place, Gaze | KeptUnits | UnitRule | None] = {}
-        for place in (place for row in places for place in row):
+        for prompt, place in (
+            (prompt, place) for prompt, row in enumerate(places) for place in row
+        ):
             kind, number = place
             made = gazes[number] if kind == "video" else None
             given[place] = None if made is None else load_gaze(made)
@@ -199,6 +213,11 @@ class GazedProcessor:
                     "loss: give loss without gaze"
                 )
             about = metadata[number] if kind == "video" else None
+            if kind == "image" and self._adapter.crops_images:
+                picture = FrameSource(files[kind][number], skip_corrupt=settings.skip_corrupt)
+                siblings = 1 if together is None else together[prompt]
+                opened[place] = GazedImage(picture, self._adapter, siblings)
+                continue
             opened[place] = self._open(
                 kind, files[kind][number], given[place], settings, about, options
             )
@@ -252,6 +271,8 @@ class GazedProcessor:
         call.update(processor_kwargs or {})
         conversations, is_batch = as_batch(conversation)
         template = chat_template or self.chat_template
+        if chat_template is None and has_video(conversations):
+            template = self._adapter.video_template or template
         refuse_misspelt(options, _CALL_OPTIONS, template or "")
         texts = [
             self.tokenizer.apply_chat_template(
@@ -264,6 +285,8 @@ class GazedProcessor:
         bos = self.tokenizer.bos_token
         if bos is not None and texts[0].startswith(bos):
             call.setdefault("add_special_tokens", False)
+        if self._adapter.chat_samples:
+            call.setdefault("do_sample_frames", True)
         found = visuals_of(conversations)
         inputs = self(found["image"], texts, found["video"], **call)
         return inputs if return_dict else inputs["input_ids"]
@@ -331,11 +354,14 @@ class GazedProcessor:
         """One video or image with its frames sampled."""
         rate = metadata.get("fps") if isinstance(metadata, dict) else getattr(metadata, "fps", None)
         source = FrameSource(frames, rate=rate, skip_corrupt=settings.skip_corrupt)
-        every = options.get("do_sample_frames") is False
+        sampled = options.get("do_sample_frames")
         asked = options.get("num_frames") is not None or options.get("fps") is not None
         if source.path is None and not asked:
-            every = True  # whoever decoded them has sampled them
-        sampling = Sampling(every=True) if every else Sampling(settings.num_frames, settings.fps)
+            sampled = False  # whoever decoded them has sampled them
+        sampling = Sampling(every=True)
+        if sampled is not False:
+            every = None if sampled is None else False
+            sampling = Sampling(settings.num_frames, settings.fps, every)
         selector = self._selector(settings)
         numbers = units = None
         pyramid = None if selector is None else selector.pyramid
@@ -378,10 +404,7 @@ class GazedProcessor:
     ) -> GazedInputs:
         """The prompts without the units that are not kept."""
         began = perf_counter()
-        expansions = {
-            (kind, number): self._adapter.expand(kind, visual.input.kept, visual.times)
-            for (kind, number), visual in prepared.items()
-        }
+        expansions = {place: visual.expansion for place, visual in prepared.items()}
         text_options = {name: options[name] for name in _TEXT_OPTIONS if name in options}
         rows = write_rows(texts, places, expansions, self._adapter, text_options)
         visuals = [prepared[place] for row in places for place in row]

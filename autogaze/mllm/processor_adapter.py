@@ -15,7 +15,7 @@ from autogaze.checks import describe_value, is_number, whole
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import VisualInput
 from autogaze.mllm.dense_prompt import Kind
-from autogaze.mllm.frames import PatchFormat, cut_units
+from autogaze.mllm.frames import PatchFormat, cut_units, resize_frames
 from autogaze.mllm.prompt import PositionRule, SequencePositions
 from autogaze.mllm.stock_processor import StockProcessor
 from autogaze.mllm.units import KeptUnits, UnitGrid
@@ -28,12 +28,13 @@ class Sampling:
     Args:
         num_frames: so many, evenly over the video.
         fps: so many per second.
-        every: all of them. With none of the three, what the checkpoint's settings say.
+        every: True: all of them; False: not all, even where the checkpoint's settings say so. With none
+            of the three, what they say.
     """
 
     num_frames: int | None = None
     fps: float | None = None
-    every: bool = False
+    every: bool | None = None
 
     def __post_init__(self) -> None:
         number = None if self.num_frames is None else whole(self.num_frames)
@@ -54,12 +55,14 @@ class FrameTimes:
         rate: frames per second of the source; None where nothing tells.
         source_frames: frames of the source in all.
         fps: the rate that was asked for; None if none was.
+        duration: seconds of the source; None where nothing tells.
     """
 
     seconds: tuple[float, ...]
     rate: float | None = None
     source_frames: int | None = None
     fps: float | None = None
+    duration: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,32 @@ class Expansion:
     """What stands in a prompt for one video or image.
 
     Args:
-        text: replaces the placeholder; it holds the placeholder once for every block.
+        text: replaces the placeholder; it holds the token of a unit once for every block.
         blocks: tubelets [first, end) whose units stand at each of them, and how many placeholders
             that are always kept follow them.
     """
 
     text: str
     blocks: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class WholeImage:
+    """An image as a family's own image processor prepares it: cut into crops, all of which are kept.
+
+    Args:
+        grid: its units.
+        pixels: of all of them, as `MLLMAdapter.encode` takes them.
+        expansion: what stands in the prompt.
+        num_crops: frames that the vision encoder sees.
+        side: pixels along the side of one.
+    """
+
+    grid: UnitGrid
+    pixels: Float[Tensor, "N *values"]
+    expansion: Expansion
+    num_crops: int
+    side: int
 
 
 class ProcessorAdapter:
@@ -92,6 +114,15 @@ class ProcessorAdapter:
     any_size: ClassVar[bool] = True
     """Whether frames may have any number of whole units, or only the one of `frame_size`."""
 
+    crops_images: ClassVar[bool] = False
+    """Whether images are prepared by `image`, and not as a frame of a video is."""
+
+    chat_samples: ClassVar[bool] = False
+    """Whether videos of conversations are sampled where the settings say that videos are not."""
+
+    video_template: ClassVar[str | None] = None
+    """Chat template of conversations with a video, where it is not the checkpoint's."""
+
     def __init__(self, stock: StockProcessor) -> None:
         self.stock = stock
 
@@ -103,13 +134,17 @@ class ProcessorAdapter:
         """The token that stands for a video or image in a prompt's text."""
         return self.tokens[kind]
 
-    def placeholder_id(self, kind: Kind) -> int:
+    def unit_token(self, kind: Kind) -> str:
+        """The token that stands for a unit in what replaces the placeholder; the same by default."""
+        return self.placeholder(kind)
+
+    def unit_id(self, kind: Kind) -> int:
         """Its id.
 
         Raises:
             MLLMError: the tokenizer does not know it.
         """
-        token, tokenizer = self.placeholder(kind), self.stock.tokenizer
+        token, tokenizer = self.unit_token(kind), self.stock.tokenizer
         found = tokenizer.convert_tokens_to_ids(token)
         if found is None or found == getattr(tokenizer, "unk_token_id", None):
             raise MLLMError(f"the tokenizer has no token {token!r}, the placeholder of a {kind}")
@@ -147,6 +182,21 @@ class ProcessorAdapter:
         """How pixels are laid out: sides of a patch and a unit, frames of a tubelet."""
         raise NotImplementedError
 
+    def resize(
+        self, kind: Kind, frames: UInt8[Tensor, "T 3 H W"], height: int, width: int
+    ) -> UInt8[Tensor, "T 3 h w"]:
+        """Frames as large as the model's."""
+        return resize_frames(frames, height, width)
+
+    def image(self, pixels: UInt8[Tensor, "3 H W"], together: int) -> WholeImage:
+        """An image, where `crops_images`.
+
+        Args:
+            pixels: of the image.
+            together: images in the list that it was given in, its own prompt's; 1 without such lists.
+        """
+        raise NotImplementedError
+
     def cut(
         self, kind: Kind, frames: UInt8[Tensor, "T 3 H W"], kept: KeptUnits
     ) -> Float[Tensor, "N *values"]:
@@ -172,6 +222,19 @@ class ProcessorAdapter:
     def rule(self, visuals: Sequence[VisualInput]) -> PositionRule:
         """Positions of the units; the model places them again by its own configuration."""
         return SequencePositions()
+
+
+def check_count(count: int, num_frames: int) -> None:
+    """Raise `MLLMError` where more frames were asked for than a video has."""
+    if count > num_frames:
+        raise MLLMError(
+            f"{count} frames were asked for, the video has {num_frames}; ask for fewer, or for fps"
+        )
+
+
+def channels(value: float | Sequence[float]) -> tuple[float, ...]:
+    """A value per channel."""
+    return (float(value),) * 3 if isinstance(value, int | float) else tuple(map(float, value))
 
 
 def setting(settings: Mapping[str, Any], name: str, default: Any) -> Any:

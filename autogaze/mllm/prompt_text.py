@@ -1,7 +1,7 @@
 """From prompts as text to rows of token ids and blocks of units.
 
-The text between placeholders is tokenised as it is in the dense prompt: each block is written as one
-placeholder, which tokenizers split off as they split off a run of them.
+The text between blocks of units is tokenised as it is in the dense prompt: each block is written as
+one token, which tokenizers split off as they split off a run of them.
 """
 
 import re
@@ -46,7 +46,7 @@ def places_of(
     for kind in given.keys() | counts.keys():
         named, there = counts.get(kind, 0), given.get(kind, 0)
         if named != there:
-            token = adapter.tokens.get(kind)
+            token = adapter.placeholder(kind) if kind in adapter.tokens else None
             example = f"write {token} where each belongs" if token else "this family takes none"
             raise MLLMError(
                 f"{were_given(there, kind)}, the prompts have "
@@ -101,7 +101,7 @@ def write_rows(
     Raises:
         MLLMError: the tokenizer does not keep placeholders whole.
     """
-    ids = {kind: adapter.placeholder_id(kind) for kind in {place[0] for place in expansions}}
+    ids = {kind: adapter.unit_id(kind) for kind in {place[0] for place in expansions}}
     rows: list[Row] = []
     visual = 0
     for text, row_places in zip(texts, places, strict=True):
@@ -122,9 +122,9 @@ def write_rows(
 
 
 def _with_blocks(tokens: torch.Tensor, blocks: Sequence[VisualBlock]) -> Row:
-    """Token ids with one placeholder per block, as text and blocks."""
-    placeholders = torch.tensor(sorted({block.token for block in blocks}), dtype=torch.long)
-    where = torch.isin(tokens, placeholders).nonzero()[:, 0].tolist()
+    """Token ids with one token of a unit per block, as text and blocks."""
+    units = torch.tensor(sorted({block.token for block in blocks}), dtype=torch.long)
+    where = torch.isin(tokens, units).nonzero()[:, 0].tolist()
     if len(where) != len(blocks) or any(
         int(tokens[at]) != block.token for at, block in zip(where, blocks, strict=True)
     ):

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import transformers
 from jaxtyping import Int
 from torch import Tensor
 
-from autogaze.mllm.adapter import VisualFeatures, VisualInput
+from autogaze.mllm.adapter import IS_TRANSFORMERS_4, VisualFeatures, VisualInput
 from autogaze.mllm.prompt import MRopePositions, PositionRule
 from autogaze.mllm.qwen_tower import (
     QwenAdapter,
@@ -17,16 +16,14 @@ from autogaze.mllm.qwen_tower import (
 )
 from autogaze.mllm.units import KeptUnits
 
-_IS_TRANSFORMERS_4 = int(transformers.__version__.split(".")[0]) < 5
-
 
 def time_positions(visuals: Sequence[VisualInput], rate: float) -> MRopePositions:
     """Positions of units of visuals, at `rate` positions per second."""
     seconds = [1.0 if visual.interval is None else visual.interval for visual in visuals]
-    if _IS_TRANSFORMERS_4:  # which cuts them to whole seconds
+    if IS_TRANSFORMERS_4:  # which cuts them to whole seconds
         seconds = [float(int(second)) for second in seconds]
     intervals = tuple(second * rate for second in seconds)
-    return MRopePositions(intervals, time_advances=_IS_TRANSFORMERS_4)
+    return MRopePositions(intervals, time_advances=IS_TRANSFORMERS_4)
 
 
 class Qwen25VLAdapter(QwenAdapter):

@@ -6,10 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import transformers
 
-from autogaze.errors import MLLMError
-from autogaze.mllm.adapter import VisualInput
+from autogaze.mllm.adapter import IS_TRANSFORMERS_4, VisualInput
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.frames import PatchFormat, SizeRule, native_size
 from autogaze.mllm.processor_adapter import (
@@ -17,14 +15,14 @@ from autogaze.mllm.processor_adapter import (
     FrameTimes,
     ProcessorAdapter,
     Sampling,
+    channels,
+    check_count,
     setting,
 )
 from autogaze.mllm.prompt import MRopePositions, PositionRule
 from autogaze.mllm.qwen2_5_vl import time_positions
 from autogaze.mllm.sampled_video import ASSUMED_RATE
 from autogaze.mllm.units import KeptUnits
-
-_IS_TRANSFORMERS_4 = int(transformers.__version__.split(".")[0]) < 5
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -44,7 +42,7 @@ class QwenProcessorAdapter(ProcessorAdapter):
     def form(self, kind: Kind) -> PatchFormat:
         settings = self.settings(kind)
         mean, std = (
-            _channels(setting(settings, name, default))
+            channels(setting(settings, name, default))
             for name, default in (("image_mean", self.mean), ("image_std", self.std))
         )
         return PatchFormat(
@@ -93,11 +91,7 @@ class QwenProcessorAdapter(ProcessorAdapter):
             count = settings.get("num_frames")
             fps = None if count is not None else setting(settings, "fps", self.default_fps)
         if count is not None:
-            if count > num_frames:
-                raise MLLMError(
-                    f"{count} frames were asked for, the video has {num_frames}; ask for fewer, or "
-                    "for fps"
-                )
+            check_count(count, num_frames)
             return self.spread(num_frames, self.counted(count, num_frames))
         wanted = num_frames / (rate or ASSUMED_RATE) * (fps or self.default_fps)
         least, most = setting(settings, "min_frames", 4), setting(settings, "max_frames", 768)
@@ -146,7 +140,7 @@ class Qwen25VLProcessorAdapter(QwenProcessorAdapter):
         if kind == "image":
             return None
         tubelet = self.form(kind).tubelet
-        if _IS_TRANSFORMERS_4:  # which goes by what was asked for, whatever the video's rate
+        if IS_TRANSFORMERS_4:  # which goes by what was asked for, whatever the video's rate
             return tubelet / (times.fps or 2.0)
         rate = times.rate or ASSUMED_RATE
         share = len(times.seconds) / (times.source_frames or len(times.seconds))
@@ -191,12 +185,7 @@ class Qwen3VLProcessorAdapter(QwenProcessorAdapter):
     def prepare_text(self, text: str) -> str:
         token = self.placeholder("video")
         # Each tubelet brings its own start and end; transformers 5 leaves those around them.
-        return text.replace(f"{_START}{token}{_END}", token) if _IS_TRANSFORMERS_4 else text
+        return text.replace(f"{_START}{token}{_END}", token) if IS_TRANSFORMERS_4 else text
 
     def rule(self, visuals: Sequence[VisualInput]) -> PositionRule:
         return MRopePositions()
-
-
-def _channels(value: float | Sequence[float]) -> tuple[float, ...]:
-    """A value per channel."""
-    return (float(value),) * 3 if isinstance(value, int | float) else tuple(map(float, value))

@@ -30,9 +30,18 @@ _PROCESSORS: dict[str, type[ProcessorAdapter] | str] = {
     "qwen3_vl_moe": "qwen_processor:Qwen3VLProcessorAdapter",
     "qwen3_5": "qwen_processor:Qwen3VLProcessorAdapter",
     "qwen3_5_moe": "qwen_processor:Qwen3VLProcessorAdapter",
+    "llava_onevision": "llava_processor:LlavaOnevisionProcessorAdapter",
+    "smolvlm": "smolvlm_processor:SmolVLMProcessorAdapter",
+    "internvl": "internvl_processor:InternVLProcessorAdapter",
 }
 
-_STOCK_PROCESSORS = {"Qwen2_5_VLProcessor": "qwen2_5_vl", "Qwen3VLProcessor": "qwen3_vl"}
+_STOCK_PROCESSORS = {
+    "Qwen2_5_VLProcessor": "qwen2_5_vl",
+    "Qwen3VLProcessor": "qwen3_vl",
+    "LlavaOnevisionProcessor": "llava_onevision",
+    "SmolVLMProcessor": "smolvlm",
+    "InternVLProcessor": "internvl",
+}
 """Classes of stock processors: one of the model types that have them."""
 
 

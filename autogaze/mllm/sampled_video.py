@@ -4,7 +4,7 @@ They come in chunks. A video that is read twice, to select and then to cut, is d
 its frames at that size fit into memory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -175,6 +175,7 @@ class SampledVideo:
         passes: how often it will be iterated over. Frames held between two passes are freed chunk by
             chunk during the last one.
         waiting: videos that are between two passes at the same time, this one included.
+        resize: makes frames of that height and width.
 
     Attributes:
         seconds: time of every frame; complete when it has been iterated over once.
@@ -192,6 +193,7 @@ class SampledVideo:
         motion: bool = False,
         passes: int = 1,
         waiting: int = 1,
+        resize: Callable[[Tensor, int, int], Tensor] = resize_frames,
     ) -> None:
         if not numbers or min(numbers) < 0 or max(numbers) >= source.num_frames:
             raise MLLMError(
@@ -200,7 +202,7 @@ class SampledVideo:
             )
         self.source, self.numbers = source, tuple(numbers)
         self.height, self.width, self.chunk = height, width, chunk
-        self._motion = motion
+        self._motion, self._resize = motion, resize
         self.seconds: tuple[float, ...] = ()
         self.decode_seconds = self.resize_seconds = 0.0
         size = 3 * height * width * len(self.numbers)
@@ -232,7 +234,7 @@ class SampledVideo:
             for _ in range(count):
                 time, pixels, moved = next(frames)
                 began = perf_counter()
-                parts.append(resize_frames(pixels[None], self.height, self.width))
+                parts.append(self._resize(pixels[None], self.height, self.width))
                 self.resize_seconds += perf_counter() - began
                 seconds.append(time)
                 if moved is not None:

@@ -34,8 +34,8 @@ class SmolVLMAdapter(ShuffledAdapter):
         return self.config.scale_factor
 
     def encode(self, visual: VisualInput) -> VisualFeatures:
-        (features,) = self.encode_frames(visual, None)
-        return VisualFeatures(self.model.model.connector.modality_projection(self.units(features)))
+        units = self.encode_units(visual, None)
+        return VisualFeatures(self.model.model.connector.modality_projection(units))
 
     def rows(self, inputs: Mapping[str, Any]) -> list[Tensor]:
         """Frames (T, 3, S, S) of the rows of a dense input that have some."""

@@ -31,6 +31,7 @@ class StockProcessor:
         tokenizer: the family's own.
         video, image: settings of its video processor and image processor.
         chat_template: Jinja; None for the tokenizer's own.
+        own: settings of the processor itself: names of tokens, units of a frame.
         model: the model's configuration, where it was beside the processor.
         gaze: options of a `GazedProcessor` that were saved with it.
         original: the stock processor, if there is one.
@@ -42,6 +43,7 @@ class StockProcessor:
     video: Mapping[str, Any]
     image: Mapping[str, Any]
     chat_template: str | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     gaze: Mapping[str, Any] = field(default_factory=dict)
     original: Any = None
@@ -56,6 +58,7 @@ class StockProcessor:
         self.tokenizer.save_pretrained(folder)
         named = {"processor_class": self.processor_class} if self.processor_class else {}
         for name, settings in (
+            ("processor_config.json", self.own),
             ("video_preprocessor_config.json", self.video),
             ("preprocessor_config.json", self.image),
         ):
@@ -83,6 +86,7 @@ def of_processor(processor: Any) -> StockProcessor:
         video=_settings_of(getattr(processor, "video_processor", None)),
         image=_settings_of(getattr(processor, "image_processor", None)),
         chat_template=getattr(processor, "chat_template", None),
+        own=_plain(getattr(processor, "__dict__", {})),
         original=processor,
     )
 
@@ -92,14 +96,15 @@ def of_checkpoint(name: str | Path, **options: Any) -> StockProcessor:
 
     Args:
         name: a folder, or a hub id, whose files are fetched if they are not in the local cache.
-        options: of transformers' `from_pretrained`: `revision`, `token`, `cache_dir`,
-            `local_files_only`.
+        options: of transformers' `from_pretrained`, see `autogaze.utils.hub.HUB_OPTIONS`.
 
     Raises:
         MLLMError: no processor there.
     """
     from transformers import AutoTokenizer
 
+    if Path(name).is_dir():  # of a folder, whose parts are folders
+        name = Path(name) / (options.pop("subfolder", None) or "")
     if not Path(name).is_dir() and not is_hub_id(str(name)):
         raise MLLMError(f"{name}: {why_absent(name, 'folder')}, and this is no hub id")
     files = {found: _read(name, found, options) for found in (*_SETTINGS, *_TEMPLATES)}
@@ -129,6 +134,7 @@ def of_checkpoint(name: str | Path, **options: Any) -> StockProcessor:
         video=nested.get("video_processor") or of_videos,
         image=nested.get("image_processor") or of_images,
         chat_template=template,
+        own=_plain(nested),
         model=model,
         gaze=gaze,
     )
@@ -138,6 +144,15 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file, its keys in order."""
     text = json.dumps(dict(values), indent=2, sort_keys=True, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are numbers and names, and no parts of the processor."""
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, str | int | float) and name not in ("chat_template", "processor_class")
+    }
 
 
 def _settings_of(processor: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from autogaze.gaze import Gaze
 from autogaze.mllm.budget import Budget
 from autogaze.mllm.checks import check_kind, counted
 from autogaze.mllm.gaze_settings import GazeSettings
-from autogaze.mllm.gazed_visual import GazedVisual
+from autogaze.mllm.gazed_visual import GazedImage, GazedVisual
 from autogaze.mllm.ranking import RankedUnits, rank_units, units_of_gaze
 from autogaze.mllm.sampled_video import SampledVideo
 from autogaze.mllm.selection import MovingFrames, select_units
@@ -24,7 +24,7 @@ UnitRule = Callable[[UnitGrid], KeptUnits]
 
 
 def choose_units(
-    visuals: Sequence[GazedVisual],
+    visuals: Sequence[GazedVisual | GazedImage],
     given: Sequence[Gaze | KeptUnits | UnitRule | None],
     selector: Selector | None,
     settings: GazeSettings,
@@ -46,7 +46,9 @@ def choose_units(
     """
     open_: list[tuple[GazedVisual, Gaze | None]] = []
     for visual, made in zip(visuals, given, strict=True):
-        if callable(made):
+        if isinstance(visual, GazedImage):
+            visual.kept = KeptUnits.everything(visual.grid)
+        elif callable(made):
             visual.kept = _of_this(made(visual.grid), visual)
         elif isinstance(made, KeptUnits):
             visual.kept = _of_this(made, visual)

@@ -21,6 +21,7 @@ HUB_OPTIONS = (
     "cache_dir",
     "force_download",
     "local_files_only",
+    "proxies",
 )
 """Options of transformers' `from_pretrained` that say where a checkpoint is."""
 

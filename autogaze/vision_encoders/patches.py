@@ -4,7 +4,7 @@ A frame is resized only to the scales of its gazed patches (bicubic, not antiali
 published encoder was trained), and of each scale only the gazed cells are copied.
 """
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -51,11 +51,11 @@ def resize(frames: Float[Tensor, "F 3 H W"], scale: int) -> Float[Tensor, "F 3 s
 
 
 def cut_cells(
-    frames: Float[Tensor, "F 3 s s"],
+    frames: Shaped[Tensor, "F 3 s s"],
     frame: Int[Tensor, " n"],
     cell: Int[Tensor, " n"],
     patch_size: int,
-) -> Float[Tensor, "n 3 p p"]:
+) -> Shaped[Tensor, "n 3 p p"]:
     """Cells of frames, numbered row by row; a remainder at the border belongs to none."""
     grid = frames.shape[-1] // patch_size
     covered = frames[..., : grid * patch_size, : grid * patch_size]

@@ -17,8 +17,6 @@ from autogaze.errors import CheckpointError
 from autogaze.utils.hub import HUB_OPTIONS
 
 PROJECTOR, TOWER = "mm_projector.", "vision_tower."
-WHERE = (*HUB_OPTIONS, "proxies")
-"""Options of `from_pretrained` that say where a checkpoint is."""
 
 
 def weight_names(name: str | Path, **options: Any) -> list[str]:
@@ -26,9 +24,9 @@ def weight_names(name: str | Path, **options: Any) -> list[str]:
 
     Args:
         name: folder or hub id.
-        options: of `from_pretrained`, of which `WHERE` are used.
+        options: of `from_pretrained`, of which `HUB_OPTIONS` are used.
     """
-    where = {key: options[key] for key in WHERE if options.get(key) is not None}
+    where = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
     quiet = {
         "_raise_exceptions_for_missing_entries": False,
         "_raise_exceptions_for_gated_repo": False,

@@ -9,8 +9,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from autogaze.errors import CheckpointError, MLLMError, first_line
-from autogaze.mllm.nvila.checkpoint import WHERE
 from autogaze.utils.checkpoints import read_json
+from autogaze.utils.hub import HUB_OPTIONS
 
 log = logging.getLogger("autogaze.mllm")
 
@@ -32,11 +32,11 @@ def arguments(
     Raises:
         MLLMError: an option that is neither.
     """
-    hub = {key: value for key, value in options.items() if key in WHERE}
+    hub = {key: value for key, value in options.items() if key in HUB_OPTIONS}
     changes = {
         key: value
         for key, value in options.items()
-        if key not in WHERE and key not in _SERVICE and not key.startswith("_")
+        if key not in HUB_OPTIONS and key not in _SERVICE and not key.startswith("_")
     }
     unknown = sorted(set(changes) - set(known))
     if unknown:
