@@ -195,15 +195,13 @@ class GazedProcessor:
         }
         places = places_of(texts, self._adapter, {kind: len(files[kind]) for kind in files})
         check_per_prompt(places, counts_per_prompt(videos, "video"), "video")
-        together = counts_per_prompt(images, "image")
-        check_per_prompt(places, together, "image")
+        images_per_prompt = counts_per_prompt(images, "image")
+        check_per_prompt(places, images_per_prompt, "image")
         gazes = self._per_video(options.get("gaze"), len(files["video"]), "gazes")
         metadata = self._per_video(options.get("video_metadata"), len(files["video"]), "metadata")
         opened: dict[Place, GazedVisual | GazedImage] = {}
         given: dict[Place, Gaze | KeptUnits | UnitRule | None] = {}
-        for prompt, place in (
-            (prompt, place) for prompt, row in enumerate(places) for place in row
-        ):
+        for place in (place for row in places for place in row):
             kind, number = place
             made = gazes[number] if kind == "video" else None
             given[place] = None if made is None else load_gaze(made)
@@ -212,12 +210,13 @@ class GazedProcessor:
                     "a gaze that was made before can be cut by ratio or max_vision_tokens, not by a "
                     "loss: give loss without gaze"
                 )
-            about = metadata[number] if kind == "video" else None
             if kind == "image" and self._adapter.crops_images:
                 picture = FrameSource(files[kind][number], skip_corrupt=settings.skip_corrupt)
-                siblings = 1 if together is None else together[prompt]
+                prompt = next(at for at, row in enumerate(places) if place in row)
+                siblings = images_per_prompt[prompt] if images_per_prompt else 1
                 opened[place] = GazedImage(picture, self._adapter, siblings)
                 continue
+            about = metadata[number] if kind == "video" else None
             opened[place] = self._open(
                 kind, files[kind][number], given[place], settings, about, options
             )
