@@ -14,6 +14,7 @@ from torch import nn
 
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.reconstruction.resample import source_level
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
 from autogaze.vision_encoders.adapter import EncoderAdapter
@@ -60,15 +61,18 @@ def learned_flops(config: AutoGazeConfig, lengths: Sequence[int]) -> int:
 def canvas_flops(pyramid: PatchPyramid, frames: int) -> int:
     """FLOP of what `greedy` must know of a clip: how well every cell could be painted.
 
-    Per frame the picture is resized to every coarser scale and back (a product with a
-    resizing matrix per direction), and each is compared with the frame, as the canvas is.
-    The search itself only adds up and compares a few hundred numbers per patch.
+    Per frame the picture is reduced to every coarser scale and enlarged again, and each is
+    compared with the frame, as the canvas is: along each axis every pixel is a sum of those that
+    it covers, or of 4. The search itself only adds up and compares a few hundred numbers per patch.
+    At the default pyramid and 16 frames: 0.12 GFLOP.
     """
-    side = pyramid.side
-    resizing = sum(
-        2 * 2 * 3 * scale * side * (side + scale) for scale in pyramid.scales if scale != side
-    )
-    comparing = 2 * 3 * side * side * len(pyramid.scales)
+    side, finest = pyramid.side, len(pyramid.scales) - 1
+    resizing = 0
+    for level, scale in enumerate(pyramid.scales[:-1]):
+        source = pyramid.scales[source_level(pyramid, level)]
+        reducing = source * source + scale * source
+        resizing += 2 * 3 * (reducing + 4 * side * (scale + side))
+    comparing = 3 * 3 * side * side * (finest + 1)
     return frames * (resizing + comparing)
 
 

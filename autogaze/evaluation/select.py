@@ -24,6 +24,7 @@ from autogaze.evaluation.selectors import check_motion_needed, load_selector
 from autogaze.evaluation.tables import TextTable, print_tables
 from autogaze.evaluation.timing import Timing, hardware, matrix_rate, timed
 from autogaze.models.autogaze.native.attention import AttentionKernel, attention_kernel
+from autogaze.reconstruction.native_search import SearchKernel, search_kernel
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
@@ -84,18 +85,22 @@ class CodecCost:
 
 @dataclass(frozen=True)
 class SelectReport:
-    """All that one run measured; `attention` is the kernel of the learned selector."""
+    """All that one run measured; `attention` is the kernel of the learned selector, `search` greedy's."""
 
     hardware: str
     costs: tuple[SelectCost, ...]
     codec: CodecCost | None
     attention: AttentionKernel | None
+    search: SearchKernel | None = None
 
     def to_json(self) -> str:
         rows = [{**asdict(cost), "over_floor": cost.over_floor} for cost in self.costs]
         codec = self.codec and asdict(self.codec)
-        attention = self.attention and {"name": self.attention.name, "why": self.attention.why}
-        report = {"hardware": self.hardware, "attention": attention, "select": rows, "codec": codec}
+        kernels = {
+            name: kernel and {"name": kernel.name, "why": kernel.why}
+            for name, kernel in (("attention", self.attention), ("search", self.search))
+        }
+        report = {"hardware": self.hardware, **kernels, "select": rows, "codec": codec}
         return json.dumps(report, indent=1)
 
 
@@ -121,7 +126,7 @@ def bench_select(
     if video is not None:
         check_motion_needed(selectors, [Video(video).info])
     costs = []
-    attention = None
+    attention, search = None, None
     for name in selectors:
         if name == "codec":  # reads motion, not pixels: measured with decoding
             continue
@@ -135,9 +140,11 @@ def bench_select(
             decoder = selector.model.config.gaze_model_config.gaze_decoder_config
             like = torch.empty(0, device=device_options.device, dtype=device_options.dtype)
             attention = attention_kernel(like, decoder.head_dim)
+        if name == "greedy":
+            search = search_kernel(selector.pyramid, device_options.device)
         costs += [_measure(selector, *case, video, repeats, device_options) for case in cases]
     codec = _measure_codec(video, repeats) if "codec" in selectors else None
-    return SelectReport(hardware(device_options.device), tuple(costs), codec, attention)
+    return SelectReport(hardware(device_options.device), tuple(costs), codec, attention, search)
 
 
 def _measure(
@@ -251,6 +258,8 @@ def print_report(report: SelectReport, console: Console) -> None:
         print_tables(console, [TextTable(title, header, rows, caption=caption)])
     if report.attention:
         console.print(f"attention: {report.attention.name} ({report.attention.why})")
+    if report.search:
+        console.print(f"greedy search: {report.search.name} ({report.search.why})")
     if codec := report.codec:
         console.print(
             f"codec, 16 frames of {codec.video}: decoding {codec.decode.median * 1e3:.1f} ms; "

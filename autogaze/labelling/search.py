@@ -12,7 +12,8 @@ from torch import Tensor
 from autogaze.datasets.clip import GazeLabels
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.greedy_search import CanvasSearch
+from autogaze.reconstruction.greedy_search import SearchedFrame
+from autogaze.reconstruction.native_search import new_canvas_search
 from autogaze.reconstruction.video_mae.candidates import CandidateReconstruction
 from autogaze.reconstruction.video_mae.modeling import cells_of_frames, frames_of_cells
 from autogaze.tasks.base import Task
@@ -96,23 +97,30 @@ class CanvasSearcher(Searcher):
             The same gaze with its losses; the target of each of its patches is that of the search
             after the patches before it.
         """
-        canvas = CanvasSearch(self.pyramid)
-        chosen: list[tuple[int, ...]] = []
-        losses: list[tuple[float, ...]] = []
-        targets: list[Float[np.ndarray, " V"]] = []
-        for frame, patches in zip(frames.float().div_(255), ids, strict=True):
-            search = canvas.start(frame)
-            after = []
-            for patch in patches:
-                if self.softness > 0:
-                    targets.append(gain_shares(search.gains[:-1], self.softness))
-                search.take(search.best()[0] if patch is None else patch)
-                after.append(search.loss)
-            canvas.finish(search.chosen)
-            chosen.append(tuple(search.chosen))
-            losses.append(tuple(after))
-        soft = torch.from_numpy(np.stack(targets)).float() if targets else None
-        return GazeLabels(tuple(chosen), tuple(losses), soft)
+        return self.follow_clips(frames[None], [ids])[0]
+
+    def follow_clips(
+        self,
+        frames: UInt8[Tensor, "B T 3 S S"],
+        ids: Sequence[Sequence[Sequence[int | None]]],
+    ) -> list[GazeLabels]:
+        """`follow` for several clips at once, which CPU threads share; ids of every clip and frame."""
+        canvases = new_canvas_search(self.pyramid, len(frames))
+        with_gains = self.softness > 0
+        found = [
+            canvases.search(frames[:, index], [clip[index] for clip in ids], with_gains=with_gains)
+            for index in range(frames.shape[1])
+        ]
+        return [self._labels([frame[clip] for frame in found]) for clip in range(len(frames))]
+
+    def _labels(self, frames: Sequence[SearchedFrame]) -> GazeLabels:
+        soft = None
+        gains = [row for frame in frames if frame.gains is not None for row in frame.gains]
+        if gains:
+            targets = np.stack([gain_shares(row, self.softness) for row in gains])
+            soft = torch.from_numpy(targets).float()
+        ids = tuple(frame.ids for frame in frames)
+        return GazeLabels(ids, tuple(frame.losses for frame in frames), soft)
 
 
 def gain_shares(gains: Float[np.ndarray, " V"], softness: float) -> Float[np.ndarray, " V"]:

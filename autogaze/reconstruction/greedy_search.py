@@ -6,18 +6,21 @@ of patches follows from one error sum per search cell and scale: pixels are read
 and taking a patch updates only those that overlap it.
 
 Used by the greedy selector, for labels of next-token pre-training, and for targets of on-policy
-rollouts.
+rollouts, through `autogaze.reconstruction.native_search.new_canvas_search`: on CPUs the same search
+is done in C.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from autogaze.errors import GeometryError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import Canvas
 from autogaze.reconstruction.resample import resampled_scales
@@ -29,8 +32,75 @@ from autogaze.utils.device import without_autocast
 UNITS = 2.0**24
 
 
-class CanvasSearch:
-    """Greedy searches on the canvases of B clips, one frame of one clip at a time.
+@dataclass(frozen=True)
+class SearchedFrame:
+    """What a search chose in one frame of one clip.
+
+    Args:
+        ids: in the order chosen.
+        losses: the canvas loss after each of them: mean |canvas - frame|, in [0, 1].
+        gains: the drop in error that every patch would have brought before each of them, in units
+            of 1 / `UNITS`; -inf for what was taken. Only where it was asked for.
+    """
+
+    ids: tuple[int, ...]
+    losses: tuple[float, ...]
+    gains: Float[np.ndarray, "n V"] | None = None
+
+
+class CanvasSearch(ABC):
+    """Greedy searches on the canvases of B clips, frame by frame.
+
+    Attributes:
+        pyramid: the patches to choose from.
+        num_clips: B.
+    """
+
+    pyramid: PatchPyramid
+    num_clips: int
+
+    @abstractmethod
+    def search(
+        self,
+        frames: Shaped[Tensor, "B 3 S S"],
+        ids: Sequence[Sequence[int | None]],
+        *,
+        threshold: float | None = None,
+        needs_gain: bool = False,
+        with_gains: bool = False,
+    ) -> list[SearchedFrame]:
+        """Choose patches of the next frame of every clip, and paint them.
+
+        Args:
+            frames: of the pyramid's side; uint8, or floats in [0, 1].
+            ids: the patches that each clip takes, none twice; None for the best one.
+            threshold: a frame takes no more when its loss, in float32, is at most this.
+            needs_gain: a frame takes no more when the next patch would not lower its loss.
+                Both after its first patch.
+            with_gains: whether to keep gains.
+
+        Raises:
+            GeometryError: frames of another number or size, or ids that are no patches or repeated.
+        """
+
+    def check(self, frames: Shaped[Tensor, "..."], ids: Sequence[Sequence[int | None]]) -> None:
+        """Raise the errors of `search`."""
+        side, V = self.pyramid.side, self.pyramid.num_patches
+        if tuple(frames.shape) != (self.num_clips, 3, side, side) or len(ids) != self.num_clips:
+            raise GeometryError(
+                f"expected {self.num_clips} frames of side {side} and ids of each, got "
+                f"{tuple(frames.shape)} and {len(ids)}"
+            )
+        for each in ids:
+            known = [patch for patch in each if patch is not None]
+            if len(each) > V or len(set(known)) < len(known):
+                raise GeometryError(f"a frame takes each of {V} patches once, got {list(each)}")
+            if known and not 0 <= min(known) <= max(known) < V:
+                raise GeometryError(f"ids must be from 0 to {V - 1}, got {list(each)}")
+
+
+class TorchCanvasSearch(CanvasSearch):
+    """A `CanvasSearch` in PyTorch and numpy.
 
     `start` a frame, `take` patches from the `Search` that it returns, `finish` the frame.
     Clips do not wait for each other: a frame's resampled scales fit in a CPU's cache, those
@@ -45,13 +115,46 @@ class CanvasSearch:
     def __init__(
         self, pyramid: PatchPyramid, num_clips: int = 1, device: torch.device | str = "cpu"
     ) -> None:
-        self.pyramid = pyramid
+        self.pyramid, self.num_clips = pyramid, num_clips
         self.cells = search_cells(pyramid)
         self.canvases = [Canvas(pyramid, 1, device) for _ in range(num_clips)]
         # Made once: new memory for every frame would cost as much as what is done in it.
         side = pyramid.side
         with torch.inference_mode(False):  # so that every mode may write it
             self._buffer = torch.empty(2, len(pyramid.scales), 3, side, side, device=device)
+
+    def search(
+        self,
+        frames: Shaped[Tensor, "B 3 S S"],
+        ids: Sequence[Sequence[int | None]],
+        *,
+        threshold: float | None = None,
+        needs_gain: bool = False,
+        with_gains: bool = False,
+    ) -> list[SearchedFrame]:
+        self.check(frames, ids)
+        found = []
+        for clip, (frame, given) in enumerate(zip(frames, ids, strict=True)):
+            if frame.dtype == torch.uint8:
+                frame = frame.float().div_(255)
+            search = self.start(frame, clip)
+            least = -np.inf if threshold is None else np.float32(threshold)
+            losses, gains = [], []
+            for patch in given:
+                patch = search.best() if patch is None else patch
+                if search.chosen and needs_gain and search.gains[patch] <= 0:
+                    break
+                # Rounded to float32 as it is reported, so that a reported loss is never above.
+                if search.chosen and np.float32(search.loss) <= least:
+                    break
+                if with_gains:
+                    gains.append(search.gains[:-1].copy())
+                search.take(patch)
+                losses.append(search.loss)
+            self.finish(search.chosen, clip)
+            kept = np.array(gains).reshape(-1, self.pyramid.num_patches) if with_gains else None
+            found.append(SearchedFrame(tuple(search.chosen), tuple(losses), kept))
+        return found
 
     def start(self, frame: Float[Tensor, "3 S S"], clip: int = 0) -> "Search":
         """The search in the next frame of a clip.
@@ -60,24 +163,26 @@ class CanvasSearch:
             frame: RGB in [0, 1], of the pyramid's side.
             clip: which of the B.
         """
-        scales, differences = self._buffer
-        resampled_scales(frame, self.pyramid, out=scales)
-        # The errors of the coarser scales, and of the canvas as it is: summed in one go.
-        # The finest scale is the frame itself, so its place is free.
-        torch.sub(scales[:-1], frame, out=differences[:-1])
-        torch.sub(self.canvases[clip].frames[0], frame, out=differences[-1])
-        sums = self.cells.sums(differences.abs_()).cpu().double().numpy()  # (levels, cells)
-        errors = np.rint(sums.T * UNITS)
+        errors = self.errors(frame, clip)
         stale, errors[:, -1] = errors[:, -1].copy(), 0
         return Search(self.cells, errors, stale)
 
-    def finish(self, chosen: Sequence[int], clip: int = 0) -> Int[Tensor, " n"]:
-        """Paint what was chosen in the frame that was started last; the ids on its device."""
-        ids = torch.tensor(chosen, device=self._buffer.device)
+    def errors(self, frame: Float[Tensor, "3 S S"], clip: int) -> Float[np.ndarray, "cells levels"]:
+        """Errors of the coarser scales, and last of the canvas as it is, in units of 1 / `UNITS`."""
+        scales, differences = self._buffer
+        resampled_scales(frame, self.pyramid, out=scales)
+        # Summed in one go. The finest scale is the frame itself, so its place is free.
+        torch.sub(scales[:-1], frame, out=differences[:-1])
+        torch.sub(self.canvases[clip].frames[0], frame, out=differences[-1])
+        sums = self.cells.sums(differences.abs_()).cpu().double().numpy()  # (levels, cells)
+        return np.rint(sums.T * UNITS)
+
+    def finish(self, chosen: Sequence[int], clip: int = 0) -> None:
+        """Paint what was chosen in the frame that was started last."""
+        ids = torch.tensor(chosen, device=self._buffer.device, dtype=torch.long)
         mask = torch.zeros(1, self.pyramid.num_patches, dtype=torch.bool, device=ids.device)
         mask[0, ids] = True
         self.canvases[clip].paint(self._buffer[:1], mask)
-        return ids
 
 
 class Search:
@@ -119,10 +224,9 @@ class Search:
         """The canvas loss left: mean |canvas - frame|, in [0, 1]."""
         return self._error / self._units
 
-    def best(self) -> tuple[int, float]:
-        """The patch that lowers the error most (the lowest id of several), and by how much."""
-        patch = int(self.gains.argmax())
-        return patch, float(self.gains[patch])
+    def best(self) -> int:
+        """The patch that lowers the error most (the lowest id of several)."""
+        return int(self.gains.argmax())
 
     def take(self, patch: int) -> None:
         """Paint a patch; the gains of patches that share its search cells change."""

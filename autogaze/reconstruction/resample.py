@@ -52,14 +52,21 @@ def resampled_scales(
     resampled[..., -1, :, :, :] = frames
     # Losses are compared to 1e-6, for which half precision is too coarse.
     with without_autocast(frames.device):
-        sources = [frames]
+        sources = {len(pyramid.scales) - 1: frames}
         for level in range(len(pyramid.scales) - 2, -1, -1):
-            scale = pyramid.scales[level]
-            # Averages of averages are exact where squares nest: 32 from 64, say.
-            nearest = next(x for x in reversed(sources) if x is frames or x.shape[-1] % scale == 0)
-            sources.append(shrink(nearest, scale))
-            enlarge(sources[-1], side, out=resampled[..., level, :, :, :])
+            sources[level] = shrink(sources[source_level(pyramid, level)], pyramid.scales[level])
+            enlarge(sources[level], side, out=resampled[..., level, :, :, :])
     return resampled
+
+
+def source_level(pyramid: PatchPyramid, level: int) -> int:
+    """The level that a coarser one is reduced from: the next whose squares nest, or the frame.
+
+    Averages of averages are exact where they do: 32 from 64, say.
+    """
+    scale, finest = pyramid.scales[level], len(pyramid.scales) - 1
+    nested = (i for i in range(level + 1, finest) if pyramid.scales[i] % scale == 0)
+    return next(nested, finest)
 
 
 def shrink(frames: Float[Tensor, "*batch 3 S S"], scale: int) -> Float[Tensor, "*batch 3 s s"]:

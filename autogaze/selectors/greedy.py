@@ -5,13 +5,13 @@ selector. Exact: every patch brings the largest drop in loss there is, ties goin
 (`autogaze.reconstruction.greedy_search`).
 """
 
-import numpy as np
 import torch
 
 from autogaze.clips import Clips, Ratio
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.greedy_search import CanvasSearch, Search
+from autogaze.reconstruction.greedy_search import CanvasSearch
+from autogaze.reconstruction.native_search import new_canvas_search
 from autogaze.selectors.base import (
     CausalStream,
     SelectionStream,
@@ -55,25 +55,16 @@ class _GreedyStream(CausalStream[Greedy]):
         self.search: CanvasSearch | None = None
 
     def choose(self, frame: Clips, cap: int) -> Gaze:
-        pictures = frame.unit()[:, 0]
+        pictures = frame.frames if frame.frames.dtype == torch.uint8 else frame.unit()
+        pictures = pictures[:, 0]
         if self.search is None:
-            self.search = CanvasSearch(self.pyramid, len(pictures), pictures.device)
-        ids, losses = [], []
-        for clip, picture in enumerate(pictures):
-            search = self.search.start(picture, clip)
-            while len(search.chosen) < cap:
-                patch, drop = search.best()
-                if search.chosen and self._is_done(search, drop):
-                    break
-                search.take(patch)
-            ids.append(self.search.finish(search.chosen, clip))
-            losses.append(search.loss)
-        column = torch.tensor(losses, device=pictures.device)[:, None]
-        return frame_gaze(self.pyramid, ids, losses=column, metric=self.selector.metric)
-
-    def _is_done(self, search: Search, drop: float) -> bool:
-        """Whether the threshold is reached, or, without one, the best patch lowers the loss no more."""
-        if self.loss is None:
-            return drop <= 0
-        # Rounded to float32 as it is reported, so that a reported loss is never above.
-        return bool(np.float32(search.loss) <= self.loss)
+            self.search = new_canvas_search(self.pyramid, len(pictures), pictures.device)
+        found = self.search.search(
+            pictures,
+            [[None] * cap] * len(pictures),
+            threshold=self.loss,
+            needs_gain=self.loss is None,
+        )
+        ids = [torch.tensor(each.ids, device=pictures.device) for each in found]
+        losses = torch.tensor([each.losses[-1:] for each in found], device=pictures.device)
+        return frame_gaze(self.pyramid, ids, losses=losses, metric=self.selector.metric)

@@ -123,9 +123,10 @@ def on_policy_labels(
     gaze = model.generate(video, caps=caps).to_gaze().to("cpu")
     searcher = CanvasSearcher(model.pyramid, options.on_policy_softness)
     replaced = list(labels)
-    for clip, pixels, each in zip(chosen, frames[chosen].cpu(), gaze, strict=True):
-        ids = each.ids.split(each.lengths[0].tolist())
-        replaced[clip] = searcher.follow(pixels, [part.tolist() for part in ids])
+    ids = [[part.tolist() for part in each.ids.split(each.lengths[0].tolist())] for each in gaze]
+    followed = searcher.follow_clips(frames[chosen].cpu(), ids)
+    for clip, labels_of_clip in zip(chosen, followed, strict=True):
+        replaced[clip] = labels_of_clip
     return tuple(replaced)
 
 

@@ -135,6 +135,7 @@ def test_attention_grows_with_the_square_of_the_length():
 
 def test_greedy_counts_every_frame_alike():
     assert canvas_flops(PatchPyramid(), 16) == 16 * canvas_flops(PatchPyramid(), 1)
+    assert canvas_flops(PatchPyramid(), 16) / 1e9 == pytest.approx(0.12, abs=0.005)
 
 
 def test_selection_is_counted_by_who_selects():

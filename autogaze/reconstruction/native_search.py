@@ -1,0 +1,239 @@
+"""The greedy search in C for CPUs: `greedy_search.c`, compiled on the machine that runs it.
+
+`new_canvas_search` gives it where it is available and equals PyTorch's bit for bit, else PyTorch's.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from autogaze.errors import SelectorError
+from autogaze.geometry import PatchPyramid
+from autogaze.reconstruction.canvas import GREY
+from autogaze.reconstruction.greedy_search import (
+    CanvasSearch,
+    SearchedFrame,
+    TorchCanvasSearch,
+    search_cells,
+)
+from autogaze.reconstruction.native_plan import Job, Library, W, plan_of
+from autogaze.utils.native import NotBuiltError, built_library, chosen_kernel
+
+SWITCH = "AUTOGAZE_SEARCH"
+"""Environment variable: "torch", "native" (an error where it cannot be had) or not set."""
+
+SOURCE = Path(__file__).with_name("greedy_search.c")
+
+BLOCKS = (0, 192, 256, 320, 384)
+"""Blocks to try: matrix products of long rows add up blocks of them, as long as suits the processor."""
+TAKEN = -1e299
+"""Gains below this are those of patches that were taken."""
+
+log = logging.getLogger(__name__)
+
+
+def new_canvas_search(
+    pyramid: PatchPyramid, num_clips: int = 1, device: torch.device | str = "cpu"
+) -> CanvasSearch:
+    """Searches on the canvases of B clips: in C where that is available, else in PyTorch."""
+    kernel = search_kernel(pyramid, device)
+    if kernel.library is None:
+        return TorchCanvasSearch(pyramid, num_clips, device)
+    return NativeCanvasSearch(pyramid, num_clips, kernel.library, kernel.block)
+
+
+@dataclass(frozen=True)
+class SearchKernel:
+    """Choice of the code that searches.
+
+    Attributes:
+        name: "native" is greedy_search.c, compiled here; "torch" is PyTorch and numpy.
+        why: the reason for the choice, in words.
+        library: greedy_search.c, compiled.
+        block: see `Plan`.
+    """
+
+    name: Literal["native", "torch"]
+    why: str
+    library: Library | None = field(default=None, repr=False, compare=False)
+    block: int = 0
+
+
+def search_kernel(pyramid: PatchPyramid, device: torch.device | str = "cpu") -> SearchKernel:
+    """The kernel for a pyramid; the native one is compiled at first use.
+
+    Raises:
+        SelectorError: AUTOGAZE_SEARCH has an unknown value, or asks for a kernel that is not
+            available.
+    """
+    choice = chosen_kernel(SWITCH)
+    if choice == "torch":
+        return SearchKernel("torch", f"{SWITCH}=torch")
+    device = torch.device(device)
+    if device.type == "cpu":
+        kernel = _suitable(pyramid)
+    else:
+        kernel = SearchKernel("torch", f"ours is for a CPU, not {device}")
+    if choice == "native" and kernel.library is None:
+        raise SelectorError(f"{SWITCH}=native, but it cannot be had: {kernel.why}")
+    return kernel
+
+
+@lru_cache(maxsize=64)
+def _suitable(pyramid: PatchPyramid) -> SearchKernel:
+    kernel = _built()
+    if kernel.library is not None:
+        for block in BLOCKS:
+            if _equals(NativeCanvasSearch(pyramid, 1, kernel.library, block)):
+                kernel = replace(kernel, block=block)
+                break
+        else:  # with very small matrices, say
+            kernel = SearchKernel("torch", f"sums of {pyramid} are not rounded here as ours are")
+    log.debug("greedy search: %s (%s)", kernel.name, kernel.why)
+    return kernel
+
+
+@cache
+def _built() -> SearchKernel:
+    try:
+        path = built_library(SOURCE)
+        return SearchKernel("native", f"compiled here: {path}", Library(path))
+    except NotBuiltError as error:
+        return SearchKernel("torch", str(error))
+
+
+def _equals(ours: "NativeCanvasSearch") -> bool:
+    """Whether two frames of noise have the same errors and gazes as in PyTorch, bit for bit."""
+    pyramid, noise = ours.pyramid, np.random.default_rng(0)
+    frames = noise.random((2, 1, 3, pyramid.side, pyramid.side), np.float32)
+    ids = [[None] * min(pyramid.num_patches, 64)]
+    theirs = TorchCanvasSearch(pyramid)
+    for frame in map(torch.from_numpy, frames):
+        errors = theirs.errors(frame[0], 0)
+        found, wanted = ours.search(frame, ids), theirs.search(frame, ids)
+        if found != wanted or not np.array_equal(ours.errors[0], errors):
+            return False
+    return True
+
+
+class NativeCanvasSearch(CanvasSearch):
+    """A `CanvasSearch` in C: a frame of every clip is one call, with threads across clips.
+
+    With fewer clips than threads, threads share the channels of each clip.
+
+    Attributes:
+        errors: (B, cells, levels) of the last frame; see `TorchCanvasSearch.errors`.
+    """
+
+    errors: Float[np.ndarray, "B cells levels"]
+
+    def __init__(
+        self, pyramid: PatchPyramid, num_clips: int, library: Library, block: int = 0
+    ) -> None:
+        self.pyramid, self.num_clips = pyramid, num_clips
+        self.block = block
+        self._library = library
+        row = -(-pyramid.side // W) * W
+        with torch.inference_mode(False):  # so that every mode may write it
+            # Transposed, in rows of whole vectors.
+            shape = num_clips, 3, pyramid.side, row
+            self._canvases = torch.full(shape, GREY, dtype=torch.float32, device="cpu")
+        cells = len(search_cells(pyramid).owners)
+        self.errors = np.zeros((num_clips, cells, len(pyramid.scales)))
+        self._scratch = np.empty(0, np.float32)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what belongs to this process, or is written anew for every frame."""
+        kept = {name: value for name, value in vars(self).items() if name != "_library"}
+        return {**kept, "_scratch": np.empty(0, np.float32)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Raises SelectorError where the kernel cannot be had."""
+        vars(self).update(state)
+        kernel = _built()
+        if kernel.library is None:
+            raise SelectorError(
+                f"this stream was made with the native greedy search: {kernel.why}; make it with "
+                f"{SWITCH}=torch to continue it here"
+            )
+        self._library = kernel.library
+
+    def search(
+        self,
+        frames: Shaped[Tensor, "B 3 S S"],
+        ids: Sequence[Sequence[int | None]],
+        *,
+        threshold: float | None = None,
+        needs_gain: bool = False,
+        with_gains: bool = False,
+    ) -> list[SearchedFrame]:
+        self.check(frames, ids)
+        given, counts = self._given(ids)
+        frames = self._contiguous(frames)
+        V, threads = self.pyramid.num_patches, torch.get_num_threads()
+        chosen, losses = np.empty_like(given), np.empty(given.shape)
+        num_chosen = np.empty_like(counts)
+        gains = np.empty((*given.shape, V)) if with_gains else None
+        plan = plan_of(self.pyramid, self.block)
+        needed = self._library.scratch_size(plan) * threads
+        if len(self._scratch) < needed:
+            self._scratch = np.zeros(needed, np.float32)
+        self._library.search(
+            Job(
+                pyramid=plan.address,
+                parallel=self._library.parallel,
+                threads=threads,
+                num_clips=len(given),
+                most=given.shape[1],
+                is_bytes=frames.dtype == torch.uint8,
+                needs_gain=needs_gain,
+                has_threshold=threshold is not None,
+                threshold=threshold or 0.0,
+                frames=frames.data_ptr(),
+                stride=frames.stride(0),
+                canvases=self._canvases.data_ptr(),
+                scratch=self._scratch.ctypes.data,
+                counts=counts.ctypes.data,
+                given=given.ctypes.data,
+                chosen=chosen.ctypes.data,
+                num_chosen=num_chosen.ctypes.data,
+                losses=losses.ctypes.data,
+                gains=None if gains is None else gains.ctypes.data,
+                errors=self.errors.ctypes.data,
+            )
+        )
+        found = []
+        for clip, n in enumerate(num_chosen.tolist()):
+            kept = None if gains is None else gains[clip, :n]
+            if kept is not None:
+                kept[kept < TAKEN] = -np.inf
+            numbers = tuple(chosen[clip, :n].tolist()), tuple(losses[clip, :n].tolist())
+            found.append(SearchedFrame(*numbers, kept))
+        return found
+
+    def _given(
+        self, ids: Sequence[Sequence[int | None]]
+    ) -> tuple[Int[np.ndarray, "B most"], Int[np.ndarray, " B"]]:
+        """Ids as the kernel takes them, -1 for the best one, and their numbers."""
+        counts = np.array([len(each) for each in ids], np.int32)
+        given = np.full((self.num_clips, max(1, counts.max(initial=0))), -1, np.int64)
+        for row, each in zip(given, ids, strict=True):
+            row[: len(each)] = [-1 if patch is None else patch for patch in each]
+        return given, counts
+
+    def _contiguous(self, frames: Shaped[Tensor, "B 3 S S"]) -> Shaped[Tensor, "B 3 S S"]:
+        """Frames of uint8 or float32, every one of them contiguous."""
+        side = self.pyramid.side
+        if frames.dtype != torch.uint8:
+            frames = frames.float()
+        if frames.stride()[1:] != (side * side, side, 1):
+            frames = frames.contiguous()
+        return frames
