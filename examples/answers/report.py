@@ -113,7 +113,7 @@ def _panel(
     axis.set_xscale("log")
     axis.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
     axis.minorticks_off()
-    axis.set_xlim(1.2, 60)
+    axis.set_xlim(1.05, 60)
     axis.set_ylim(10, 104)
     clean(axis)
     label_ends(axis, ends)

@@ -65,9 +65,10 @@ class Run:
 
     @property
     def compared(self) -> list[str]:
-        """Those with units="scales", and the same selectors with units="finest"."""
+        """Those with units="scales", each behind the same selector with units="finest"."""
         names = self.choosers
-        return [n for n in names if n.endswith(":scales") or f"{n}:scales" in names]
+        pairs = [(name, f"{name}:scales") for name in names if f"{name}:scales" in names]
+        return [name for pair in pairs for name in pair]
 
 
 def read_runs(runs: Sequence[str]) -> list[Run]:

@@ -54,7 +54,8 @@ def by_kind(runs: Sequence[Run], choosers: Sequence[str], base: str) -> str:
     """A row per model and chooser at `RATIO`, a column per kind.
 
     Args:
-        base: "random" or "finest": what the last column compares with, on the same clips.
+        base: "random", or "finest" scale of the same selector: what the last column compares with, on
+            the same clips.
     """
     head = ["trained with", "chosen by", "tokens", *(f"`{kind}`" for kind in KINDS), "all"]
     body = []
@@ -65,9 +66,15 @@ def by_kind(runs: Sequence[Run], choosers: Sequence[str], base: str) -> str:
                     continue
                 kinds = [_percent(row.accuracy[kind]) for kind in (*KINDS, ALL)]
                 gain = row.above_random if base == "random" else row.above_finest
-                cells = [f"`{run.name}`", f"`{name}`", f"{row.tokens:.0f}", *kinds, _points(gain)]
+                cells = [
+                    f"`{run.name}`",
+                    f"`{name}`",
+                    f"{round(row.tokens, 4):.0f}",
+                    *kinds,
+                    _points(gain),
+                ]
                 body.append(cells)
-    return _table([*head, f"all, minus `{base}`"], body, drop_first=len(runs) == 1)
+    return _table([*head, f"all, minus {base}"], body, drop_first=len(runs) == 1)
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]], *, drop_first: bool) -> str:
@@ -79,19 +86,24 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]], *, drop_first: bo
 def _cell(row: Row, kind: str) -> str:
     """Accuracy; with all kinds the share of kept units in brackets, where it is not the ratio."""
     is_other = kind == ALL and abs(row.share - row.ratio) > 0.02
-    return _percent(row.accuracy[kind]) + (f" [{100 * row.share:.0f}]" if is_other else "")
+    return _percent(row.accuracy[kind]) + (f" [{_hundred(row.share):.0f}]" if is_other else "")
 
 
 def _percent(value: Estimate) -> str:
-    return f"{100 * value.mean:.0f}{value.brackets(lambda end: f'{100 * end:.0f}')}"
+    return f"{_hundred(value.mean):.0f}{value.brackets(lambda end: f'{_hundred(end):.0f}')}"
 
 
 def _points(value: Estimate | None) -> str:
     if value is None:
         return ""
-    shown = f"{100 * value.mean:+.0f}{value.brackets(lambda end: f'{100 * end:+.0f}')}"
+    shown = f"{_hundred(value.mean):+.0f}{value.brackets(lambda end: f'{_hundred(end):+.0f}')}"
     return shown.replace("-", "−")
 
 
 def _share(ratio: float) -> str:
     return f"{100 * ratio:g} %"
+
+
+def _hundred(share: float) -> float:
+    """In per cent; of the four decimals that the JSON has, so that its tables are these."""
+    return 100 * round(share, 4)

@@ -11,6 +11,7 @@ import torch
 
 import autogaze
 from autogaze.errors import MLLMError, OutputError, TrainingError
+from autogaze.evaluation.bootstrap import Estimate
 
 EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples")
 sys.path.insert(0, EXAMPLES)
@@ -41,7 +42,8 @@ from answers.model import WORDS, encode, load, make_model, make_tokenizer  # noq
 from answers.prompts import CLIP_GRID, gazed_prompt  # noqa: E402
 from answers.questions import KINDS, NUMBERS, QUESTIONS, Question, ask, right_answer  # noqa: E402
 from answers.report import write_report  # noqa: E402
-from answers.summary import read_runs  # noqa: E402
+from answers.summary import Row, Run, read_runs  # noqa: E402
+from answers.tables import tables  # noqa: E402
 from answers.training import Recipe, Training, conversation, random_units  # noqa: E402
 
 sys.path.remove(EXAMPLES)
@@ -350,6 +352,22 @@ class TestReport:
         assert rows["dense"]["accuracy"]["digit"]["mean"] == pytest.approx(sum(right) / 4)
         assert (tmp_path / "report.png").stat().st_size > 10_000
         assert "| `uniform` |" in (tmp_path / "report.md").read_text()
+
+
+def test_the_page_has_the_tables_of_its_figures():
+    docs = Path(EXAMPLES).parent / "docs"
+    runs = [
+        Run(run["name"], tuple(row_of(row) for row in run["rows"]))
+        for run in json.loads((docs / "answers.json").read_text())
+    ]
+    page = (docs / "answers.md").read_text()
+    assert [title for title, table in tables(runs) if table not in page] == []
+
+
+def row_of(row):
+    gains = {name: row[name] and Estimate(**row[name]) for name in ("above_random", "above_finest")}
+    accuracy = {kind: Estimate(**value) for kind, value in row["accuracy"].items()}
+    return Row(**{**row, **gains, "accuracy": accuracy})
 
 
 class TestTrainedModel:
