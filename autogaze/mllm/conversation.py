@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from autogaze.checks import describe_value
 from autogaze.errors import MLLMError
 from autogaze.mllm.dense_prompt import Kind
 
@@ -19,12 +20,51 @@ _KEYS: dict[Kind, tuple[str, ...]] = {
 
 
 def as_batch(conversation: Sequence[Any]) -> tuple[list[Sequence[Message]], bool]:
-    """Conversations, and whether they came as a batch."""
+    """Conversations, and whether they came as a batch.
+
+    Raises:
+        MLLMError: anything but messages, each a dict with a role and a content.
+    """
     if not isinstance(conversation, list | tuple) or not conversation:
         raise MLLMError("expected a conversation, which is a list of messages, or a list of them")
-    if isinstance(conversation[0], list | tuple):
-        return list(conversation), True
-    return [conversation], False
+    is_batch = isinstance(conversation[0], list | tuple)
+    conversations = list(conversation) if is_batch else [conversation]
+    for messages in conversations:
+        if not isinstance(messages, list | tuple) or not messages:
+            raise MLLMError(
+                f"expected a conversation, a list of messages, got {describe_value(messages)}"
+            )
+        for message in messages:
+            _check_message(message)
+    return conversations, is_batch
+
+
+def _check_message(message: Any) -> None:
+    """Raise MLLMError unless this is a dict with a role and a content: text, or parts of it."""
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise MLLMError(
+            'a message is a dict such as {"role": "user", "content": "What moves?"}, got '
+            f"{describe_value(message)}"
+        )
+    content = message.get("content")
+    if isinstance(content, str | None):  # none where tools are called
+        return
+    if not isinstance(content, list | tuple):
+        raise MLLMError(
+            f"the content of a message is text or a list of parts, got {describe_value(content)}"
+        )
+    for part in content:
+        if isinstance(part, str):
+            continue
+        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+            raise MLLMError(
+                'a part of a message is a dict such as {"type": "text", "text": "What moves?"}, got '
+                f"{describe_value(part)}"
+            )
+        if part["type"] == "text" and not isinstance(part.get("text"), str):
+            raise MLLMError(
+                f'the "text" of a part must be text, got {describe_value(part.get("text"))}'
+            )
 
 
 def visuals_of(conversations: Sequence[Sequence[Message]]) -> dict[Kind, list[list[Any]]]:

@@ -22,6 +22,7 @@ from autogaze.training.factory import build_trainer
 from tests.fuzz.material import VIDEOS, Material
 from tests.fuzz.mllm_cases import mllm
 from tests.fuzz.mutation import VALUES, arrays, change_bytes, change_values, to_json
+from tests.fuzz.nvila_cases import nvila
 from tests.fuzz.outcomes import WrongOutcomeError, attempt, command, one_of
 from tests.fuzz.question_cases import questions
 from tests.training.tiny import tiny_config
@@ -253,6 +254,7 @@ KINDS: dict[str, Callable[[Material, Path, Random], str]] = {
     "labels": labels,
     "questions": questions,
     "mllm": mllm,
+    "nvila": nvila,
 }
 
 

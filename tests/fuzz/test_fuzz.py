@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from tests.fuzz import nvila_cases
 from tests.fuzz.__main__ import supervise
 from tests.fuzz.cases import KINDS
 from tests.fuzz.material import Material
@@ -31,13 +32,19 @@ def test_seeded_cases() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind", KINDS)
+PARTS = {
+    "configuration": nvila_cases._configuration,
+    "model folder": nvila_cases._checkpoint,
+}
+"""Of kinds that also have parts without any right input."""
+NONE_RIGHT = ("arguments", "mllm", "nvila")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in (*KINDS, *PARTS) if kind not in NONE_RIGHT])
 def test_inputs_are_right_before_they_are_changed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind in ("arguments", "mllm"):
-        return  # have no right input
-    for module in ("cases", "question_cases"):
+    for module in ("cases", "question_cases", "nvila_cases"):
         name = f"tests.fuzz.{module}"
         monkeypatch.setattr(f"{name}.change_bytes", lambda data, random: data)
         monkeypatch.setattr(f"{name}.change_values", lambda tree, random: (tree, []))
@@ -48,7 +55,7 @@ def test_inputs_are_right_before_they_are_changed(
     for seed in range(4):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        outcomes.append(KINDS[kind](material, folder, Random(seed)))
+        outcomes.append({**KINDS, **PARTS}[kind](material, folder, Random(seed)))
     # Files may be taken away all the same, and seconds asked for that a video does not have.
     assert outcomes.count("ok") >= 2
 

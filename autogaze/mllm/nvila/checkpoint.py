@@ -6,6 +6,8 @@ How the projector's layers are numbered is the checkpoint's affair: they are tak
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,29 @@ from safetensors import safe_open
 from torch import nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from autogaze.errors import CheckpointError
+from autogaze.errors import AutoGazeError, CheckpointError, first_line
 from autogaze.utils.hub import HUB_OPTIONS
 
 PROJECTOR, TOWER = "mm_projector.", "vision_tower."
+
+
+@contextmanager
+def naming(name: str | Path) -> Iterator[None]:
+    """Errors of what is loaded inside name the checkpoint.
+
+    Raises:
+        CheckpointError: whatever else transformers raises.
+    """
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:  # what transformers raises depends on what is wrong
+        if not isinstance(error, AutoGazeError):
+            raise CheckpointError(f"{name}: cannot be loaded: {first_line(error)}") from error
+        if str(name) in str(error):
+            raise
+        raise type(error)(f"{name}: {error}") from error
 
 
 def weight_names(name: str | Path, **options: Any) -> list[str]:
@@ -26,20 +47,43 @@ def weight_names(name: str | Path, **options: Any) -> list[str]:
         name: folder or hub id.
         options: of `from_pretrained`, of which `HUB_OPTIONS` are used.
     """
+    index = _file(name, SAFE_WEIGHTS_INDEX_NAME, options)
+    if index is not None:
+        return list(_weight_map(index))
+    single = _file(name, SAFE_WEIGHTS_NAME, options)
+    if single is None:
+        return []
+    with safe_open(single, framework="pt") as file:
+        return list(file.keys())
+
+
+def weight_bytes(name: str | Path, **options: Any) -> int:
+    """Bytes of a checkpoint's weights; 0 if it has no safetensors. Arguments as of `weight_names`."""
+    index = _file(name, SAFE_WEIGHTS_INDEX_NAME, options)
+    shards = [SAFE_WEIGHTS_NAME] if index is None else sorted(set(_weight_map(index).values()))
+    files = [_file(name, shard, options) for shard in shards]
+    return sum(file.stat().st_size for file in files if file is not None)
+
+
+def _file(name: str | Path, file: str, options: dict[str, Any]) -> Path | None:
+    """The path of one of a checkpoint's files, fetched if it is on the hub; None without it."""
     where = {key: options[key] for key in HUB_OPTIONS if options.get(key) is not None}
     quiet = {
         "_raise_exceptions_for_missing_entries": False,
         "_raise_exceptions_for_gated_repo": False,
         "_raise_exceptions_for_connection_errors": False,
     }
-    index = cached_file(str(name), SAFE_WEIGHTS_INDEX_NAME, **where, **quiet)
-    if index is not None:
-        return list(json.loads(Path(index).read_text()).get("weight_map", ()))
-    single = cached_file(str(name), SAFE_WEIGHTS_NAME, **where, **quiet)
-    if single is None:
-        return []
-    with safe_open(single, framework="pt") as file:
-        return list(file.keys())
+    found = cached_file(str(name), file, **where, **quiet)
+    return None if found is None else Path(found)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The file of every weight, as an index names them."""
+    values = json.loads(index.read_text())
+    files = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise CheckpointError(f"{index}: no index of weights: it has no weight_map of file names")
+    return files
 
 
 def renaming(names: list[str], projector: nn.Module) -> dict[str, str]:

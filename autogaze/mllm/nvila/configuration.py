@@ -1,12 +1,13 @@
 """Configuration of an NVILA-HD-Video model: a gazed SigLIP, a projector and any causal LLM."""
 
-from typing import Any
+from typing import Any, cast
 
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from autogaze.checks import describe_value, whole
-from autogaze.errors import MLLMError
+from autogaze.errors import AutoGazeError, MLLMError
+from autogaze.mllm.nvila.sizes import check_counts
 from autogaze.vision_encoders.siglip.configuration_siglip import SiglipVisionConfig
 
 TEXT_MODEL = "qwen2"
@@ -29,7 +30,8 @@ class AutoGazeMLLMConfig(PretrainedConfig):
         mm_projector_hidden_size: width between the projector's layers; None: 3 times the tower's.
 
     Raises:
-        MLLMError: configurations of another kind, or numbers below 1.
+        MLLMError: configurations of another kind or with values of other types, or numbers out of
+            range.
     """
 
     model_type = "autogaze_mllm"
@@ -58,7 +60,7 @@ class AutoGazeMLLMConfig(PretrainedConfig):
         super().__init__(**options)
 
     def check(self) -> None:
-        """Raise MLLMError for numbers that are not at least 1.
+        """Raise MLLMError for numbers that are none, or out of range.
 
         Called again where the model is used, since transformers sets the keys given to
         `from_pretrained` afterwards.
@@ -72,9 +74,16 @@ class AutoGazeMLLMConfig(PretrainedConfig):
             if name == "mm_projector_hidden_size" and value is None:
                 continue
             number = whole(value)
-            if number is None or number < 1:
+            if number is None or not 1 <= number < 2**31:
                 raise MLLMError(
                     f"{name} must be a whole number of at least 1, got {describe_value(value)}"
+                )
+        for name in ("image_token_id", "video_token_id"):
+            value = getattr(self, name)
+            number = whole(value)
+            if number is None or not -1 <= number < 2**31:
+                raise MLLMError(
+                    f"{name} must be the id of a token, or -1, got {describe_value(value)}"
                 )
 
     @property
@@ -99,15 +108,11 @@ class NVILAConfig(AutoGazeMLLMConfig):
 def _text_config(config: Any) -> PretrainedConfig:
     if isinstance(config, PretrainedConfig):
         return config
-    if not isinstance(config, dict | None):
-        raise MLLMError(
-            f"text_config must be a configuration or its values, got {describe_value(config)}"
-        )
-    values = dict(config or {})
+    values = _values(config, "text_config")
     family = values.pop("model_type", TEXT_MODEL)
-    if family not in CONFIG_MAPPING:
+    if not isinstance(family, str) or family not in CONFIG_MAPPING:
         raise MLLMError(f"text_config: transformers knows no model_type {describe_value(family)}")
-    return CONFIG_MAPPING[family](**values)
+    return _made(CONFIG_MAPPING[family], values, "text_config")
 
 
 def _vision_config(config: Any) -> SiglipVisionConfig:
@@ -115,8 +120,30 @@ def _vision_config(config: Any) -> SiglipVisionConfig:
         return config
     if isinstance(config, PretrainedConfig):
         config = config.to_dict()
+    made = _made(SiglipVisionConfig, _values(config, "vision_config"), "vision_config")
+    return cast(SiglipVisionConfig, made)
+
+
+def _values(config: Any, name: str) -> dict[str, Any]:
     if not isinstance(config, dict | None):
         raise MLLMError(
-            f"vision_config must be a configuration or its values, got {describe_value(config)}"
+            f"{name} must be a configuration or its values, got {describe_value(config)}"
         )
-    return SiglipVisionConfig(**(config or {}))
+    return dict(config or {})
+
+
+def _made(family: type[PretrainedConfig], values: dict[str, Any], name: str) -> PretrainedConfig:
+    """A configuration of a class of transformers.
+
+    Raises:
+        MLLMError: values that the class does not take.
+    """
+    check_counts(values, name)  # first: some classes make a list of all layers
+    try:
+        return family(**values)
+    except AutoGazeError:
+        raise
+    except Exception as error:  # every family has checks of its own, and many have none
+        raise MLLMError(
+            f"{name} is no {family.__name__}: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from error

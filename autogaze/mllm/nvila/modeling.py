@@ -7,19 +7,27 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationMixin,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
-from autogaze.errors import AutoGazeError, CheckpointError, MLLMError, first_line
+from autogaze.checks import whole
+from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import VisualFeatures
+from autogaze.mllm.checks import check_prompt
 from autogaze.mllm.embeddings import PromptEmbeddings
 from autogaze.mllm.nvila.budget import check_length
-from autogaze.mllm.nvila.checkpoint import PROJECTOR, renaming, weight_names
+from autogaze.mllm.nvila.checkpoint import PROJECTOR, naming, renaming, weight_bytes, weight_names
+from autogaze.mllm.nvila.checks import as_gazed_videos, as_token, check_ids, check_text
 from autogaze.mllm.nvila.configuration import AutoGazeMLLMConfig, NVILAConfig
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.projector import Projector
 from autogaze.mllm.nvila.published import KEYS, from_published
+from autogaze.mllm.nvila.sizes import built_on_meta, check_counts, check_memory, check_stored
 from autogaze.mllm.nvila.tower import encode
 from autogaze.utils.checkpoints import check_loaded
 from autogaze.utils.hub import refuse_pickles
@@ -48,9 +56,14 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: AutoGazeMLLMConfig) -> None:
         super().__init__(config)
-        self.vision_tower = SiglipVisionModel(config.vision_config)
-        self.mm_projector = Projector(*config.projector_widths)
-        self.llm = AutoModelForCausalLM.from_config(config.text_config)
+        config.check()
+        check_counts(config.text_config.to_dict(), "text_config")
+        check_counts(config.vision_config.to_dict(), "vision_config")
+        parts = built_on_meta(lambda: _parts(config))
+        if torch.get_default_device().type != "meta":  # as where weights are loaded into it
+            check_memory(parts)
+            parts = _parts(config)
+        self.vision_tower, self.mm_projector, self.llm = parts
         kept_whole = getattr(self.llm, "_no_split_modules", None) or []
         self._no_split_modules = [*kept_whole, SiglipVisionModel.__name__]
         self.post_init()
@@ -71,24 +84,34 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         wants_info = options.pop("output_loading_info", False)
         options.setdefault("ignore_mismatched_sizes", True)  # they are refused below
         options.setdefault("use_safetensors", True)
-        try:
+        with naming(name):
             if options["use_safetensors"]:
                 refuse_pickles(name, options.get("subfolder"))
             if options.get("key_mapping") is None:
                 with torch.device("meta"):
                     own = Projector(1, 1, 1)
                 options["key_mapping"] = renaming(weight_names(name, **options), own) or None
+            cls._check_stored(name, options)
             options["output_loading_info"] = True
             loaded: Any = super().from_pretrained(name, *args, **options)
-        except AutoGazeError:
-            raise
-        except (OSError, ValueError, SafetensorError) as error:  # not there, no JSON, damaged
-            raise CheckpointError(f"{name}: cannot be loaded: {first_line(error)}") from error
         model, info = loaded
         check_loaded(name, info, own=PROJECTOR)
         # It is saved under its own names, which are those of the published checkpoint.
         model._weight_conversions = None
         return (model, info) if wants_info else model
+
+    @classmethod
+    def _check_stored(cls, name: str | Path, options: dict[str, Any]) -> None:
+        """Raise CheckpointError where a checkpoint holds less than its config.json describes.
+
+        A config.json may ask for any sizes, and what is missing would be made at random.
+        """
+        config: Any = options.get("config")
+        if not isinstance(config, PretrainedConfig):
+            others = {key: value for key, value in options.items() if key != "config"}
+            config = cls.config_class.from_pretrained(config or name, **others)
+        if stored := weight_bytes(name, **options):
+            check_stored(name, built_on_meta(lambda: [cls(config)]), stored)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.llm.get_input_embeddings()
@@ -147,6 +170,7 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         published = {key: options.pop(key) for key in KEYS if key in options}
         if inputs_embeds is None and input_ids is not None:
             videos = self._videos(gazed_videos, published)
+            self._check_prompt(input_ids, attention_mask, videos)
             if videos:
                 self._check_lengths(input_ids, attention_mask, videos, video_token_id, new=0)
                 inputs_embeds = self._embed(input_ids, videos, video_token_id)
@@ -178,11 +202,12 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         published = {key: options.pop(key) for key in KEYS if key in options}
         if input_ids is None:
             raise MLLMError("generate needs input_ids; make them with the processor")
+        videos = self._videos(gazed_videos, published)
+        self._check_prompt(input_ids, attention_mask, videos)
         # This model's, which was saved with it, and not the one that the LLM was made with.
         self.llm.generation_config = self.generation_config
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        videos = self._videos(gazed_videos, published)
         input_ids, attention_mask = input_ids.to(self.device), attention_mask.to(self.device)
         if videos:
             asked = options.get("generation_config") or self.generation_config
@@ -205,9 +230,11 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         Raises:
             MLLMError: see `forward`.
         """
+        videos = self._videos(gazed_videos, published)
+        check_prompt(input_ids, attention_mask)
         input_ids = input_ids.to(self.device)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        mask, videos = mask.to(self.device), self._videos(gazed_videos, published)
+        mask = mask.to(self.device)
         is_video = torch.zeros_like(input_ids, dtype=torch.bool)
         features: list[Float[Tensor, "tokens D"]] = []
         if videos:
@@ -242,22 +269,34 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         self, videos: Sequence[GazedVideo] | None, published: dict[str, Any]
     ) -> list[GazedVideo]:
         given = {key: value for key, value in published.items() if value is not None}
-        if given and videos:
+        own = as_gazed_videos(videos)
+        if given and own:
             raise MLLMError(f"give gazed_videos or the published dict ({', '.join(given)})")
         if given:
             return from_published(given, self.config.vision_config.pyramid)
-        return list(videos or ())
+        return own
+
+    def _check_prompt(
+        self, input_ids: Any, attention_mask: Any, videos: Sequence[GazedVideo]
+    ) -> None:
+        """Raise MLLMError for ids and a mask that cannot be a prompt's."""
+        if videos:
+            check_prompt(input_ids, attention_mask)
+            return
+        check_text(input_ids, attention_mask)
+        if not input_ids.is_cuda:  # which would have to be waited for
+            check_ids(input_ids, self._vocabulary)
+
+    @property
+    def _vocabulary(self) -> int:
+        """Ids that have an embedding."""
+        weight = getattr(self.get_input_embeddings(), "weight", None)
+        return 2**63 if weight is None else len(weight)
 
     def _is_video(
         self, input_ids: Int[Tensor, "B L"], video_token_id: int | None
     ) -> Bool[Tensor, "B L"]:
-        token = self.config.video_token_id if video_token_id is None else video_token_id
-        if token < 0:
-            raise MLLMError(
-                "which token stands for the video? config.video_token_id is not set; give "
-                "video_token_id=processor.video_token_id"
-            )
-        return input_ids == token
+        return input_ids == as_token(video_token_id, self.config.video_token_id)
 
     def _embed(
         self, input_ids: Int[Tensor, "B L"], videos: list[GazedVideo], video_token_id: int | None
@@ -273,7 +312,9 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
                 f"{tokens:,} tokens; let the processor make both in one call"
             )
         # The placeholder may lie beyond the LLM's vocabulary.
-        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_video, 0))
+        text = input_ids.masked_fill(is_video, 0)
+        check_ids(text, self._vocabulary)
+        embeds = self.get_input_embeddings()(text)
         features = torch.cat(self.encode_videos(videos)).to(embeds)
         return embeds.masked_scatter(is_video[..., None].to(embeds.device), features)
 
@@ -286,7 +327,7 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         new: int,
     ) -> None:
         """Raise MLLMError where some prompt with `new` more tokens exceeds the LLM's context."""
-        limit = getattr(self.config.text_config, "max_position_embeddings", None)
+        limit = whole(getattr(self.config.text_config, "max_position_embeddings", None))
         shuffle = self.config.mm_projector_shuffle_num
         is_video = self._is_video(input_ids, video_token_id)
         lengths = [input_ids.shape[1]] * len(input_ids)
@@ -299,6 +340,15 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
                 own.append(left.pop(0))
                 tokens -= own[-1].num_tokens(shuffle)
             check_length(int(length) + new, limit, own, shuffle)
+
+
+def _parts(config: AutoGazeMLLMConfig) -> tuple[SiglipVisionModel, Projector, Any]:
+    """Tower, projector and LLM."""
+    return (
+        SiglipVisionModel(config.vision_config),
+        Projector(*config.projector_widths),
+        AutoModelForCausalLM.from_config(config.text_config),
+    )
 
 
 class NVILAForConditionalGeneration(AutoGazeMLLM):

@@ -17,9 +17,13 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from autogaze.checks import describe_value, whole
+from autogaze.checks import describe_value
+from autogaze.clips import check_generator
 from autogaze.errors import MLLMError
 from autogaze.geometry import PatchPyramid
+from autogaze.mllm.conversation import as_batch
+from autogaze.mllm.nvila.arguments import as_device, as_shuffle, as_statistics, as_text
+from autogaze.mllm.nvila.checkpoint import naming
 from autogaze.mllm.nvila.frames import as_videos
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.processor_files import CONFIG, arguments, read_arguments, read_tokenizer
@@ -28,7 +32,7 @@ from autogaze.mllm.nvila.report import NVILAInputs, StageClock, describe
 from autogaze.mllm.nvila.selection import Budget, GazeSettings, gaze_at
 from autogaze.selectors.base import Selector
 from autogaze.selectors.registry import load
-from autogaze.utils.normalization import SIGLIP, PixelStatistics
+from autogaze.utils.normalization import SIGLIP
 
 VIDEO_TOKEN = "<vila/video>"
 CHAT_TEMPLATE = (
@@ -128,6 +132,8 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
                 f"expected the LLM's tokenizer, got {describe_value(tokenizer)}; "
                 "AutoTokenizer.from_pretrained loads it"
             )
+        if chat_template is not None:
+            chat_template = as_text(chat_template, "chat_template")
         super().__init__(tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
         self.num_video_frames = num_video_frames
         self.num_video_frames_thumbnail = num_video_frames_thumbnail
@@ -136,13 +142,14 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         self.task_loss_requirement_tile = task_loss_requirement_tile
         self.gazing_ratio_thumbnail = gazing_ratio_thumbnail
         self.task_loss_requirement_thumbnail = task_loss_requirement_thumbnail
-        self.target_scales = list(target_scales)
-        self.target_patch_size = target_patch_size
+        pyramid = PatchPyramid.parse(target_scales, target_patch_size, crop=False)
+        self.target_scales, self.target_patch_size = list(pyramid.scales), pyramid.patch_size
         self.mm_projector_shuffle_num = mm_projector_shuffle_num
         self.max_batch_size_autogaze = max_batch_size_autogaze
         self.autogaze_model_id = autogaze_model_id
-        self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
-        self.video_token = video_token
+        statistics = as_statistics(image_mean, image_std)
+        self.image_mean, self.image_std = statistics.mean, statistics.std
+        self.video_token = as_text(video_token, "video_token")
         self.device = torch.device("cpu")
         self._selector: Selector | None = None if selector is None else self._load(selector)
         self.video_token_id = self._token_id()
@@ -185,14 +192,23 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
 
     def to(self, device: torch.device | str) -> "AutoGazeMLLMProcessor":
         """Select and cut patches on a device from now on; what is returned stays on the CPU."""
-        self.device = torch.device(device)
+        self.device = as_device(device)
         if self._selector is not None:
             self._load(self._selector)
         return self
 
     def prompt(self, question: str) -> str:
         """The prompt of a question about one video, as the published model was trained."""
-        return f"{self.video_token}\n\n{question}"
+        return f"{self.video_token}\n\n{as_text(question, 'the question')}"
+
+    def apply_chat_template(self, conversation: Any, *args: Any, **options: Any) -> Any:
+        """The prompt of messages in transformers' form; options as transformers'.
+
+        Raises:
+            MLLMError: anything but messages, each a dict with a role and a content.
+        """
+        as_batch(conversation)
+        return super().apply_chat_template(conversation, *args, **options)
 
     def settings(self, **changes: Any) -> GazeSettings:
         """What the arguments say, some of them changed.
@@ -207,12 +223,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
                 "ratio, loss, selector, generator, skip_corrupt, published"
             )
         own = {name: changes.get(name, getattr(self, name)) for name in _GAZE_ARGUMENTS}
-        shuffle = whole(self.mm_projector_shuffle_num)
-        if shuffle is None or shuffle < 1:
-            raise MLLMError(
-                "mm_projector_shuffle_num must be a whole number of at least 1, got "
-                f"{describe_value(self.mm_projector_shuffle_num)}"
-            )
+        as_shuffle(self.mm_projector_shuffle_num)  # checked here, as every attribute can be set
         return GazeSettings(
             num_frames=own["num_video_frames"],
             num_thumbnails=own["num_video_frames_thumbnail"],
@@ -222,7 +233,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
                 own["gazing_ratio_thumbnail"], own["task_loss_requirement_thumbnail"]
             ),
             pyramid=self.pyramid,
-            statistics=PixelStatistics(self.image_mean, self.image_std),
+            statistics=as_statistics(self.image_mean, self.image_std),
             clips_at_once=own["max_batch_size_autogaze"],
         )
 
@@ -273,6 +284,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         settings = replace(
             self.settings(**changes), skip_corrupt=skip_corrupt, keep_frames=published
         )
+        check_generator(generator)
         clock = StageClock()
         with clock.stage("write"):
             prompts = self._tokenize(text)
@@ -383,8 +395,9 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         """
         name = str(pretrained_model_name_or_path)
         changes, hub = arguments(options, (*_ARGUMENTS, "selector"))
-        stored = read_arguments(name, _ARGUMENTS, hub)
-        return cls(read_tokenizer(name, hub), **{**stored, **changes})
+        with naming(name):
+            stored = read_arguments(name, _ARGUMENTS, hub)
+            return cls(read_tokenizer(name, hub), **{**stored, **changes})
 
 
 class NVILAProcessor(AutoGazeMLLMProcessor):

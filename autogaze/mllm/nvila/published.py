@@ -11,9 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from autogaze.checks import describe_value
 from autogaze.errors import GeometryError, MLLMError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.mllm.checks import as_whole_numbers
+from autogaze.mllm.nvila.checks import check_clips, check_lists
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
 from autogaze.vision_encoders.patches import gazed_patches
 
@@ -94,19 +97,21 @@ def from_published(values: Mapping[str, Any], pyramid: PatchPyramid) -> list[Gaz
     if missing:
         raise MLLMError(f"the published dict lacks {', '.join(missing)}; it has {', '.join(KEYS)}")
     info = values["gazing_info"]
+    if not isinstance(info, Mapping):
+        raise MLLMError(f"gazing_info must be a dict, got {describe_value(info)}")
     names = [f"{key}_{name}" for name in PIXELS for key in GAZE_KEYS]
     absent = [name for name in names if name not in info]
     if absent:
         raise MLLMError(f"gazing_info lacks {', '.join(absent)}; it has {', '.join(names)}")
-    tiles_each = [int(count) for count in values["num_spatial_tiles_each_video"]]
-    lists = {
-        "num_spatial_tiles_each_video": tiles_each,
-        **{key: values[key] for key in PIXELS.values()},
-        **{name: info[name] for name in names},
-    }
-    counts = {key: len(entries) for key, entries in lists.items()}
-    if len(set(counts.values())) > 1:
-        raise MLLMError(f"the published dict has one entry per video in each list, got {counts}")
+    name = "num_spatial_tiles_each_video"
+    tiles_each = as_whole_numbers(values[name], name)
+    check_lists(
+        {
+            name: tiles_each,
+            **{key: values[key] for key in PIXELS.values()},
+            **{name: info[name] for name in names},
+        }
+    )
     videos = []
     for index, num_tiles in enumerate(tiles_each):
         tiles, thumbnails = (
@@ -137,13 +142,9 @@ def _clips(
     tiled: bool,
 ) -> GazedClips:
     """Gazed patches, cut from whole frames."""
-    side = pyramid.side
-    if frames.ndim != 5 or frames.shape[-2:] != (side, side):
-        raise MLLMError(
-            f"expected frames (clips, T, 3, {side}, {side}) for scales {pyramid.scales}, got "
-            f"{tuple(frames.shape)}"
-        )
-    if counts.ndim != 2 or len({len(frames), len(positions), len(is_padding), len(counts)}) > 1:
+    name = "tiles" if tiled else "thumbnails"
+    check_clips(frames, positions, counts, is_padding, pyramid.side, name)
+    if len({len(frames), len(positions), len(counts)}) > 1:
         raise GeometryError(
             f"{len(frames)} clips have gazing_pos of {tuple(positions.shape)}, if_padded_gazing of "
             f"{tuple(is_padding.shape)} and num_gazing_each_frame of {tuple(counts.shape)}"

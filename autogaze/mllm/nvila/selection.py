@@ -32,6 +32,12 @@ from autogaze.vision_encoders.patches import gazed_patches
 CHUNK = 16
 """Frames of a clip of tiles."""
 
+MAX_FRAMES, MAX_TILES = 2**16, 2**10
+"""The most sampled frames of a video, and the most tiles of a frame."""
+
+MAX_CHUNK = 2**33
+"""The most bytes of the 8-bit pixels of a chunk of tiles, or of all thumbnails."""
+
 GREY_LOSS = 0.5
 """The canvas loss that mid grey has at most: a threshold from there on is met by any patch."""
 
@@ -112,19 +118,22 @@ class GazeSettings:
     keep_frames: bool = False
 
     def __post_init__(self) -> None:
-        least = {
-            "num_video_frames": (self.num_frames, 1),
-            "num_video_frames_thumbnail": (self.num_thumbnails, 0),
-            "max_tiles_video": (self.max_tiles, 1),
-            "max_batch_size_autogaze": (self.clips_at_once, 1),
+        bounds = {
+            "num_video_frames": (self.num_frames, 1, MAX_FRAMES),
+            "num_video_frames_thumbnail": (self.num_thumbnails, 0, MAX_FRAMES),
+            "max_tiles_video": (self.max_tiles, 1, MAX_TILES),
+            "max_batch_size_autogaze": (self.clips_at_once, 1, 2**31),
         }
-        for name, (value, lowest) in least.items():
+        for name, (value, least, most) in bounds.items():
             number = whole(value)
-            if number is None or number < lowest:
+            if number is None or not least <= number <= most:
                 raise MLLMError(
-                    f"{name} must be a whole number of at least {lowest}, got "
+                    f"{name} must be a whole number from {least} to {most:,}, got "
                     f"{describe_value(value)}"
                 )
+        for name, value in (("skip_corrupt", self.skip_corrupt), ("published", self.keep_frames)):
+            if not isinstance(value, bool):
+                raise MLLMError(f"{name} must be True or False, got {describe_value(value)}")
         if self.num_thumbnails > self.num_frames:
             raise MLLMError(
                 f"num_video_frames_thumbnail={self.num_thumbnails} is more than "
@@ -220,6 +229,13 @@ class _Chunk:
 
     def __init__(self, grid: TileGrid, settings: GazeSettings, most_frames: int) -> None:
         self.grid, self.cells = grid, settings.pyramid.grids[-1]
+        size = 3 * grid.side**2 * grid.num_tiles * most_frames
+        if size > MAX_CHUNK:
+            raise MLLMError(
+                f"{most_frames} frames of {grid.num_tiles} tiles of {grid.side} pixels are "
+                f"{size / 2**30:.1f} GiB, at most {MAX_CHUNK / 2**30:.0f} GiB are taken; give fewer "
+                "tiles (max_tiles_video) or thumbnails (num_video_frames_thumbnail)"
+            )
         self.tiles = empty_tiles(grid, most_frames)
         self.clear()
 
