@@ -236,7 +236,7 @@ class GazedProcessor:
             prepared |= {place: opened[place].prepared() for place in group}
         for place, made in given.items():
             if isinstance(made, Gaze):
-                check_times(made, prepared[place], opened[place].source)
+                check_times(made, prepared[place].times.seconds, opened[place].source)
                 check_file(made, opened[place].source)
         return self._written(texts, places, prepared, options, perf_counter() - began)
 

@@ -1,11 +1,11 @@
 """Whether a gaze that was made before was made at the video that is given with it."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from autogaze.errors import MLLMError, VideoError
 from autogaze.gaze import Gaze
-from autogaze.mllm.gazed_visual import PreparedVisual
 from autogaze.mllm.sampled_video import FrameSource
 
 MAX_SHIFT = 2.5e-3
@@ -61,12 +61,12 @@ def check_size(gaze: Gaze, source: FrameSource) -> None:
         )
 
 
-def check_times(gaze: Gaze, prepared: PreparedVisual, source: FrameSource) -> None:
+def check_times(gaze: Gaze, seconds: Sequence[float], source: FrameSource) -> None:
     """Raise `VideoError` where frames are shown at other times than a gaze saw them."""
     if gaze.source is None or source.path is None:
         return
     for number, seen, shown in zip(
-        gaze.source.frame_indices, gaze.source.timestamps, prepared.times.seconds, strict=True
+        gaze.source.frame_indices, gaze.source.timestamps, seconds, strict=True
     ):
         if abs(seen - shown) > MAX_SHIFT:
             raise VideoError(

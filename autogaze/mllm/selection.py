@@ -231,7 +231,7 @@ class _Chooser:
         if ratio is not None:
             ratio = min(1.0, ratio)
         gaze = self.selector.select(clips, ratio=ratio, loss=self.loss, generator=self.generator)
-        return _with_whole_frames_spread(gaze, ratio)
+        return with_whole_frames_spread(gaze, ratio)
 
 
 def _part(clips: Clips, tiles: list[int]) -> Clips:
@@ -267,7 +267,7 @@ def _lost_to_padding(gaze: Gaze, real: Bool[Tensor, "B cells"], cap: int) -> boo
     return bool(((lost > 0) & (gaze.lengths.flatten() >= cap)).any())
 
 
-def _with_whole_frames_spread(gaze: Gaze, ratio: float | None) -> Gaze:
+def with_whole_frames_spread(gaze: Gaze, ratio: float | None) -> Gaze:
     """The gaze in which frames that were taken whole have an order of which any beginning will do.
 
     Selectors take the first frame of a chunk whole, or its cells evenly spread, row by row. The

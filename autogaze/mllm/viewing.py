@@ -82,23 +82,24 @@ def _whole_tubelets(viewing: Viewing) -> Callable[[UnitGrid], KeptUnits]:
 
 def options_of_nvila(viewing: Viewing, processor: Any) -> dict[str, Any]:
     """Options of NVILA's processor."""
-    if viewing.max_vision_tokens is not None:
-        raise MLLMError(
-            "NVILA-HD-Video takes a ratio or a loss; a number of vision tokens is for the families of "
-            "autogaze.list_mllms()"
-        )
     frames = viewing.num_frames or processor.num_video_frames
-    everything = {"ratio": None, "loss": None}
+    everything = {"ratio": None, "loss": None, "max_vision_tokens": None}
     everything |= {"gazing_ratio_thumbnail": None, "task_loss_requirement_thumbnail": None}
     options: dict[str, Any] = {"selector": viewing.selector}
     if viewing.dense:
         options = dict(everything)
     elif viewing.selector == UNIFORM:
-        if viewing.ratio is None:
-            raise MLLMError(f"{UNIFORM}: needs a ratio; it measures no loss")
+        if viewing.ratio is None or viewing.max_vision_tokens is not None:
+            raise MLLMError(
+                f"{UNIFORM}: of NVILA-HD-Video needs a ratio alone; it measures no loss, and whole "
+                "frames are as many tokens as their tiles"
+            )
         frames = max(1, math.floor(viewing.ratio * frames))
         options = dict(everything)
-    elif viewing.ratio is not None or viewing.loss is not None:
-        options |= {"ratio": viewing.ratio, "loss": viewing.loss}
+    else:
+        if viewing.ratio is not None or viewing.loss is not None:
+            options |= {"ratio": viewing.ratio, "loss": viewing.loss}
+        if viewing.max_vision_tokens is not None:
+            options["max_vision_tokens"] = viewing.max_vision_tokens
     thumbnails = min(frames, processor.num_video_frames_thumbnail)
     return {**options, "num_video_frames": frames, "num_video_frames_thumbnail": thumbnails}

@@ -124,8 +124,12 @@ def test_nvila_answers(nvila, video):
     assert gazed.prompt_tokens <= own.prompt_tokens < dense.prompt_tokens
     assert (dense.num_tokens, dense.gaze is None, gazed.gaze is None) == (3, True, False)
     assert gazed.seen is gazed.gaze
-    with pytest.raises(MLLMError, match="NVILA-HD-Video takes a ratio or a loss"):
-        model.ask(video, "word1", Viewing(max_vision_tokens=3))
+    few = model.ask(
+        video, "word1", Viewing("centre", max_vision_tokens=dense.kept_units - 1), max_new_tokens=1
+    )
+    assert few.kept_units <= dense.kept_units - 1
+    with pytest.raises(MLLMError, match="max_vision_tokens=1 is not enough"):
+        model.ask(video, "word1", Viewing(max_vision_tokens=1))
 
 
 class TestRefusals:

@@ -10,7 +10,7 @@ from autogaze.mllm.nvila.gazed_video import GazedVideo
 def check_length(
     length: int, limit: int | None, videos: Sequence[GazedVideo], shuffle: int
 ) -> None:
-    """Raise MLLMError, with a ratio that fits, where a prompt is longer than the LLM's context.
+    """Raise MLLMError, with a ratio and a number of tokens that fit, where a prompt is longer than the LLM's context.
 
     Args:
         length: tokens of the prompt and of the answer.
@@ -25,13 +25,18 @@ def check_length(
         f"prompt and answer take {length:,} tokens, {of_videos:,} of them for the video, but the "
         f"LLM's context holds {limit:,}"
     )
-    ratio = largest_ratio(videos, shuffle, limit - (length - of_videos))
+    available = limit - (length - of_videos)
+    fits = []
+    ratio = largest_ratio(videos, shuffle, available)
     if ratio is not None:
         kept = sum(video.gaze.num_patches for video in videos)
         dense = sum(v.gaze.lengths.numel() * v.gaze.pyramid.num_patches for v in videos)
-        raise MLLMError(
-            f"{message}; gazing_ratio_tile={ratio:g} fits (these tiles kept {kept / dense:.3g})"
-        )
+        fits.append(f"gazing_ratio_tile={ratio:g} fits (these tiles kept {kept / dense:.3g})")
+    whole = sum(video.thumbnails.num_tokens(shuffle) for video in videos if video.thumbnails)
+    if available >= whole + len(videos):
+        fits.append(f"max_vision_tokens={available} fits")
+    if fits:
+        raise MLLMError(f"{message}; {', and '.join(fits)}")
     raise MLLMError(
         f"{message}; no ratio of the tiles fits: sample fewer frames (num_video_frames), or gaze "
         "at thumbnails too (gazing_ratio_thumbnail, num_video_frames_thumbnail)"

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from autogaze.clips import as_frames
 from autogaze.errors import MLLMError
+from autogaze.gaze import Gaze
 from autogaze.mllm.frames import resize_frames, upright
+from autogaze.mllm.nvila.saved_gaze import frames_of
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.source import TileGrid
 from autogaze.video.motion import MotionField
@@ -59,7 +61,13 @@ class FrameSample:
 
     @classmethod
     def of(
-        cls, video: Any, num_frames: int, *, skip_corrupt: bool = False, motion: bool = False
+        cls,
+        video: Any,
+        num_frames: int,
+        *,
+        skip_corrupt: bool = False,
+        motion: bool = False,
+        made: Gaze | None = None,
     ) -> "FrameSample":
         """Sample a video.
 
@@ -70,6 +78,7 @@ class FrameSample:
             skip_corrupt: a damaged frame is replaced by the last good one before it, instead of an
                 error.
             motion: of a file, also give the motion since the sampled frame before.
+            made: a gaze at the video, whose frames are taken.
 
         Raises:
             VideoError: a file that is no video, or whose codec gives no motion.
@@ -78,7 +87,10 @@ class FrameSample:
         if not is_path(video):
             video = _as_bytes(as_frames(upright(video), MLLMError))
         source = FrameSource(video, skip_corrupt=skip_corrupt)
-        return cls(source, frame_numbers(source.num_frames, num_frames), motion)
+        numbers = frame_numbers(source.num_frames, num_frames)
+        if made is not None:
+            numbers = frames_of(made, numbers, source.num_frames)
+        return cls(source, numbers, motion)
 
     def __len__(self) -> int:
         return len(self.numbers)

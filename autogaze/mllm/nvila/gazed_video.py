@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autogaze.errors import MLLMError
@@ -26,6 +26,8 @@ class GazedClips:
         tiled: whether the clips are tiles of the same frames, which share tokens; else every
             clip has frames of its own, as thumbnails have.
         frames: (B, T, 3, S, S) the whole frames, for the published dict only.
+        order: (N,) how many patches of its frame and clip were chosen before each; None where that
+            is not known.
 
     Raises:
         MLLMError: another number of patches than the gaze has.
@@ -35,6 +37,7 @@ class GazedClips:
     pixels: Float[Tensor, "N 3 p p"]
     tiled: bool = True
     frames: Float[Tensor, "B T 3 S S"] | None = None
+    order: Int[Tensor, " N"] | None = None
 
     def __post_init__(self) -> None:
         if len(self.pixels) != self.gaze.num_patches:
@@ -47,6 +50,38 @@ class GazedClips:
     def lengths(self) -> Int[Tensor, "clips frames"]:
         """Patches of the clips' frames, where clips of one column share tokens."""
         return self.gaze.lengths if self.tiled else self.gaze.lengths.view(1, -1)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all patches were taken, and none of them before another one."""
+        return self.order is None and bool(
+            (self.gaze.lengths == self.gaze.pyramid.num_patches).all()
+        )
+
+    @property
+    def chosen(self) -> Gaze:
+        """The gaze in the order of choice, where that is known."""
+        if self.order is None:
+            return self.gaze
+        frame = self.gaze.frame_of_patch
+        by_turn = (frame * self.gaze.pyramid.num_patches + self.order).argsort()
+        return replace(self.gaze, ids=self.gaze.ids[by_turn], ordered=True)
+
+    def where(self, kept: Bool[Tensor, " N"]) -> "GazedClips":
+        """The same with some of the patches only."""
+        gaze = self.gaze
+        counts = torch.zeros(gaze.lengths.numel(), dtype=gaze.lengths.dtype)
+        counts.index_add_(0, gaze.frame_of_patch[kept], torch.ones_like(gaze.ids[kept]).to(counts))
+        # Losses are those of a whole frame's choice.
+        fewer = replace(
+            gaze,
+            ids=gaze.ids[kept],
+            lengths=counts.view_as(gaze.lengths),
+            losses=None,
+            predicted_losses=None,
+        )
+        order = None if self.order is None else self.order[kept]
+        return replace(self, gaze=fewer, pixels=self.pixels[kept], order=order)
 
     def split(self, num_clips: int) -> "Iterator[GazedClips]":
         """The same, at most so many clips at a time; a clip keeps its frames together."""
@@ -75,7 +110,9 @@ class GazedClips:
 
     def to(self, device: torch.device | str) -> "GazedClips":
         frames = None if self.frames is None else self.frames.to(device)
-        return GazedClips(self.gaze.to(device), self.pixels.to(device), self.tiled, frames)
+        return GazedClips(
+            self.gaze.to(device), self.pixels.to(device), self.tiled, frames, self.order
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +152,11 @@ class GazedVideo:
     def gaze(self) -> Gaze:
         """The gaze at the tiles of all frames, (tiles, frames)."""
         return Gaze.cat_frames([chunk.gaze for chunk in self.tiles])
+
+    @property
+    def chosen(self) -> Gaze:
+        """The same in the order of choice, where that is known: to be saved, and cut later."""
+        return Gaze.cat_frames([chunk.chosen for chunk in self.tiles])
 
     @property
     def num_patches(self) -> int:

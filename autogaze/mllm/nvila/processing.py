@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from autogaze.checks import describe_value
@@ -25,11 +23,15 @@ from autogaze.mllm.conversation import as_batch
 from autogaze.mllm.nvila.arguments import as_device, as_shuffle, as_statistics, as_text
 from autogaze.mllm.nvila.checkpoint import naming
 from autogaze.mllm.nvila.frames import as_videos
+from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings, one_kind_of_budget
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.processor_files import CONFIG, arguments, read_arguments, read_tokenizer
+from autogaze.mllm.nvila.prompts import padded, tokenized
 from autogaze.mllm.nvila.published import to_published
 from autogaze.mllm.nvila.report import NVILAInputs, StageClock, describe
-from autogaze.mllm.nvila.selection import Budget, GazeSettings, gaze_at
+from autogaze.mllm.nvila.saved_gaze import as_gazes
+from autogaze.mllm.nvila.selection import gaze_at
+from autogaze.mllm.nvila.token_budget import capped, fit, without_order
 from autogaze.selectors.base import Selector
 from autogaze.selectors.registry import load
 from autogaze.utils.normalization import SIGLIP
@@ -54,6 +56,7 @@ _GAZE_ARGUMENTS = (
     "gazing_ratio_thumbnail",
     "task_loss_requirement_thumbnail",
     "max_batch_size_autogaze",
+    "max_vision_tokens",
 )
 """Arguments that a single call can change."""
 _ARGUMENTS = (
@@ -90,6 +93,8 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         target_scales, target_patch_size: of the vision tower.
         mm_projector_shuffle_num: patches per token of the LLM.
         max_batch_size_autogaze: clips that the selector gets at a time.
+        max_vision_tokens: the most tokens of the videos of a prompt, spread over their frames by
+            what is chosen of each; thumbnails at ratio 1 stay whole.
         autogaze_model_id: what `autogaze.load` takes: a selector's name, a folder, a hub id.
         image_mean, image_std: pixel statistics of the tower.
         video_token: stands once for each video in a prompt.
@@ -120,6 +125,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         target_patch_size: Any = 14,
         mm_projector_shuffle_num: Any = 9,
         max_batch_size_autogaze: Any = 32,
+        max_vision_tokens: Any = None,
         autogaze_model_id: Any = "nvidia/AutoGaze",
         image_mean: Any = SIGLIP.mean,
         image_std: Any = SIGLIP.std,
@@ -146,6 +152,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         self.target_scales, self.target_patch_size = list(pyramid.scales), pyramid.patch_size
         self.mm_projector_shuffle_num = mm_projector_shuffle_num
         self.max_batch_size_autogaze = max_batch_size_autogaze
+        self.max_vision_tokens = max_vision_tokens
         self.autogaze_model_id = autogaze_model_id
         statistics = as_statistics(image_mean, image_std)
         self.image_mean, self.image_std = statistics.mean, statistics.std
@@ -220,10 +227,9 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         if unknown:
             raise MLLMError(
                 f"unknown argument {', '.join(unknown)}; known: {', '.join(_GAZE_ARGUMENTS)}, "
-                "ratio, loss, selector, generator, skip_corrupt, published"
+                "ratio, loss, gaze, selector, generator, skip_corrupt, published"
             )
         own = {name: changes.get(name, getattr(self, name)) for name in _GAZE_ARGUMENTS}
-        as_shuffle(self.mm_projector_shuffle_num)  # checked here, as every attribute can be set
         return GazeSettings(
             num_frames=own["num_video_frames"],
             num_thumbnails=own["num_video_frames_thumbnail"],
@@ -235,6 +241,8 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             pyramid=self.pyramid,
             statistics=as_statistics(self.image_mean, self.image_std),
             clips_at_once=own["max_batch_size_autogaze"],
+            max_tokens=own["max_vision_tokens"],
+            shuffle=as_shuffle(self.mm_projector_shuffle_num),
         )
 
     def __call__(  # type: ignore[override] # the base lists other arguments
@@ -244,6 +252,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         *,
         ratio: Any = _UNSET,
         loss: Any = _UNSET,
+        gaze: Any = None,
         selector: Any = None,
         generator: Any = None,
         skip_corrupt: bool = False,
@@ -258,7 +267,11 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             videos: one video or several, in reading order: a path; frames (T, H, W, 3) or (T, 3, H,
                 W), uint8 or floats in [0, 1]; or a list of PIL images or arrays.
             ratio, loss: `gazing_ratio_tile` and `task_loss_requirement_tile` for this call; where
-                only one is given the other one is None, as in a selector's `select`.
+                only one is given the other one is None, as in a selector's `select`. So are both
+                where `max_vision_tokens` alone is given, and that where one of them is.
+            gaze: for every video what was chosen of its tiles before: a `Gaze`, the file of one, or
+                None to select. A gaze that knows its video decides which frames are taken and how
+                they are tiled; `ratio` and `max_vision_tokens` of the call keep its first patches.
             selector: for this call: a selector, or what `autogaze.load` takes.
             generator: source of randomness, for selectors that use any.
             skip_corrupt: replace damaged frames by the ones before them, instead of an error.
@@ -273,7 +286,8 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             cost, dense and gazed, and `gazes` holds the gaze at each video's tiles.
 
         Raises:
-            MLLMError: prompts and videos that do not fit; see also `GazeSettings`.
+            MLLMError: prompts and videos that do not fit, a gaze of another video; see also
+                `GazeSettings`.
             VideoError: a file that is no video.
         """
         if return_tensors not in (None, "pt"):
@@ -281,24 +295,46 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         if ratio is not _UNSET or loss is not _UNSET:
             changes["gazing_ratio_tile"] = None if ratio is _UNSET else ratio
             changes["task_loss_requirement_tile"] = None if loss is _UNSET else loss
+        changes = one_kind_of_budget(changes)
         settings = replace(
             self.settings(**changes), skip_corrupt=skip_corrupt, keep_frames=published
         )
         check_generator(generator)
         clock = StageClock()
         with clock.stage("write"):
-            prompts = self._tokenize(text)
+            prompts = tokenized(text, self.tokenizer)
         given = as_videos(videos)
         self._check_placeholders(prompts, len(given))
+        gazes = as_gazes(gaze, len(given))
+        if any(gazes) and changes.get("task_loss_requirement_tile") is not None:
+            raise MLLMError(
+                "a gaze that was made before can be cut by ratio or max_vision_tokens, not by a "
+                "loss: give loss without gaze"
+            )
         chooser = None
-        if given and settings.runs_selector:
+        selects = settings.runs_selector if None in gazes else settings.gazes_at_thumbnails
+        if given and selects:
             chooser = self.selector if selector is None else self._load(selector)
-        gazed = [
-            gaze_at(video, settings, chooser, self.device, generator, clock) for video in given
-        ]
+        gazed: list[GazedVideo] = []
+        left = iter(zip(given, gazes, strict=True))
+        for prompt in prompts:
+            own = [next(left) for _ in range(prompt.count(self.video_token_id))]
+            share = settings.of_videos(len(own))
+            chosen = [
+                gaze_at(video, share, chooser, self.device, generator, clock, made=made)
+                for video, made in own
+            ]
+            if "gazing_ratio_tile" in changes:
+                chosen = [
+                    capped(video, settings.tiles.ratio) if made is not None else video
+                    for video, (_, made) in zip(chosen, own, strict=True)
+                ]
+            gazed += fit(chosen, settings.max_tokens, settings.shuffle)
+        chosen_gazes = tuple(video.chosen for video in gazed)
+        gazed = [without_order(video) for video in gazed]
         with clock.stage("write"):
             expanded = self._expanded(prompts, gazed)
-            ids, mask = self._padded(expanded)
+            ids, mask = padded(expanded, self.tokenizer)
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if gazed and published:
             features |= to_published(gazed)
@@ -311,7 +347,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             self.mm_projector_shuffle_num,
             clock.times,
         )
-        return NVILAInputs(features, report, tuple(video.gaze for video in gazed))
+        return NVILAInputs(features, report, chosen_gazes)
 
     def _expanded(self, prompts: list[list[int]], videos: list[GazedVideo]) -> list[list[int]]:
         """Prompts with as many placeholders as every video has tokens."""
@@ -325,20 +361,6 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             for prompt in prompts
         ]
 
-    def _tokenize(self, text: Any) -> list[list[int]]:
-        prompts = [text] if isinstance(text, str) else text
-        if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
-            raise MLLMError(
-                f"text must be a prompt or a list of prompts, got {describe_value(text)}"
-            )
-        if not prompts:
-            raise MLLMError("no prompts: got an empty list")
-        tokens = [list(self.tokenizer(prompt)["input_ids"]) for prompt in prompts]
-        empty = [number for number, prompt in enumerate(tokens) if not prompt]
-        if empty:
-            raise MLLMError(f"prompt {empty[0]} is empty")
-        return tokens
-
     def _check_placeholders(self, prompts: list[list[int]], num_videos: int) -> None:
         counts = [prompt.count(self.video_token_id) for prompt in prompts]
         if sum(counts) != num_videos:
@@ -348,16 +370,6 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
                 f"{each if len(counts) > 1 else ''}, but {num_videos} videos were given; write it "
                 "once where each video belongs, as processor.prompt(question) does for one"
             )
-
-    def _padded(self, prompts: list[list[int]]) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
-        """Ids padded on the left, and the attention mask."""
-        longest = max(map(len, prompts))
-        padding = self.tokenizer.pad_token_id
-        if padding is None:
-            padding = self.tokenizer.eos_token_id or 0  # it is masked
-        ids = torch.tensor([[padding] * (longest - len(p)) + p for p in prompts])
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        return ids, mask
 
     def batch_decode(self, *args: Any, **options: Any) -> list[str]:
         """Texts of a batch of ids, by the tokenizer."""

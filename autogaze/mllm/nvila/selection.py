@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from autogaze.checks import describe_value, whole
-from autogaze.clips import Clips, as_loss, as_ratio
+from autogaze.clips import Clips
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
-from autogaze.geometry import PatchPyramid
 from autogaze.mllm.nvila.frames import (
     FrameSample,
     SampledFrame,
@@ -20,11 +18,14 @@ from autogaze.mllm.nvila.frames import (
     plan_grid,
     thumbnail_places,
 )
+from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
 from autogaze.mllm.nvila.report import StageClock
+from autogaze.mllm.nvila.saved_gaze import check_gaze, tiles_of
+from autogaze.mllm.same_video import check_times
+from autogaze.mllm.selection import with_whole_frames_spread
 from autogaze.selectors.base import Selector
 from autogaze.source import Source, TileGrid
-from autogaze.utils.normalization import PixelStatistics
 from autogaze.video.motion import motion_map
 from autogaze.video.tiling import empty_tiles
 from autogaze.vision_encoders.patches import gazed_patches
@@ -32,131 +33,8 @@ from autogaze.vision_encoders.patches import gazed_patches
 CHUNK = 16
 """Frames of a clip of tiles."""
 
-MAX_FRAMES, MAX_TILES = 2**16, 2**10
-"""The most sampled frames of a video, and the most tiles of a frame."""
-
 MAX_CHUNK = 2**33
 """The most bytes of the 8-bit pixels of a chunk of tiles, or of all thumbnails."""
-
-GREY_LOSS = 0.5
-"""The canvas loss that mid grey has at most: a threshold from there on is met by any patch."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much of a clip's frames is gazed at.
-
-    Args:
-        ratio: cap per frame as a share of all patches, in (0, 1]; one number, or one per frame of
-            a clip.
-        loss: stopping threshold, in units of the selector's metric; None never stops.
-
-    Raises:
-        SelectorError: a ratio or loss out of range.
-    """
-
-    ratio: Any  # these two come from users: what they are is checked, not declared
-    loss: Any
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ratio", as_ratio(self.ratio))
-        if self.loss is not None:
-            object.__setattr__(self, "loss", as_loss(self.loss))
-
-    @property
-    def is_everything(self) -> bool:
-        """Whether all patches are taken, for which no selector has to run."""
-        ratios = [self.ratio] if not isinstance(self.ratio, list | tuple) else self.ratio
-        return self.loss is None and all(ratio is None or ratio == 1 for ratio in ratios)
-
-    def check(self, selector: Selector, which: str) -> None:
-        """Raise MLLMError for a threshold that makes no sense for a selector's metric."""
-        if self.loss is None or self.is_everything:
-            return
-        name = f"task_loss_requirement_{which}"
-        if selector.metric is None:
-            raise MLLMError(
-                f"{name}={self.loss:g}: the selector {selector.name} cannot stop by loss; give "
-                f"{name}=None (or ratio=...), so that the ratio alone decides"
-            )
-        if selector.metric == "canvas" and self.loss >= GREY_LOSS:
-            raise MLLMError(
-                f"{name}={self.loss:g}: the selector {selector.name} stops by canvas loss, which "
-                f"lies below {GREY_LOSS} after any patch (0.7 is for the published selector's "
-                f"predicted loss); give one such as 0.05, or None so that the ratio alone decides"
-            )
-
-
-@dataclass(frozen=True)
-class GazeSettings:
-    """How a video is sampled, tiled and gazed at.
-
-    Args:
-        num_frames: sampled frames, in clips of `CHUNK` (the last clip may be shorter).
-        num_thumbnails: of these frames, shown as small whole frames too.
-        max_tiles: the most tiles of a frame.
-        tiles, thumbnails: how much of them is gazed at.
-        pyramid: patches of the tower; its side is that of a tile.
-        statistics: pixel statistics of the tower.
-        clips_at_once: clips that the selector gets at a time.
-        skip_corrupt: a damaged frame is replaced by the one before it, instead of an error.
-        keep_frames: also return whole tiles and thumbnails, for the published dict.
-
-    Raises:
-        MLLMError: a number out of range.
-    """
-
-    num_frames: Any  # numbers come from users: what they are is checked, not declared
-    num_thumbnails: Any
-    max_tiles: Any
-    tiles: Budget
-    thumbnails: Budget
-    pyramid: PatchPyramid
-    statistics: PixelStatistics
-    clips_at_once: Any = 32
-    skip_corrupt: bool = False
-    keep_frames: bool = False
-
-    def __post_init__(self) -> None:
-        bounds = {
-            "num_video_frames": (self.num_frames, 1, MAX_FRAMES),
-            "num_video_frames_thumbnail": (self.num_thumbnails, 0, MAX_FRAMES),
-            "max_tiles_video": (self.max_tiles, 1, MAX_TILES),
-            "max_batch_size_autogaze": (self.clips_at_once, 1, 2**31),
-        }
-        for name, (value, least, most) in bounds.items():
-            number = whole(value)
-            if number is None or not least <= number <= most:
-                raise MLLMError(
-                    f"{name} must be a whole number from {least} to {most:,}, got "
-                    f"{describe_value(value)}"
-                )
-        for name, value in (("skip_corrupt", self.skip_corrupt), ("published", self.keep_frames)):
-            if not isinstance(value, bool):
-                raise MLLMError(f"{name} must be True or False, got {describe_value(value)}")
-        if self.num_thumbnails > self.num_frames:
-            raise MLLMError(
-                f"num_video_frames_thumbnail={self.num_thumbnails} is more than "
-                f"num_video_frames={self.num_frames}, of which thumbnails are made"
-            )
-
-    @property
-    def runs_selector(self) -> bool:
-        """Whether a selector is needed at all."""
-        thumbnails = self.num_thumbnails and not self.thumbnails.is_everything
-        return not self.tiles.is_everything or bool(thumbnails)
-
-    def check_selector(self, selector: Selector) -> None:
-        """Raise MLLMError for a selector of another grid, or that cannot keep the budgets."""
-        if selector.pyramid != self.pyramid:
-            raise MLLMError(
-                f"the selector {selector.name} chooses among patches of {selector.pyramid} (scales "
-                f"/ patch size), the vision tower takes those of {self.pyramid}; load it with "
-                f"pyramid=PatchPyramid({self.pyramid.scales}, {self.pyramid.patch_size})"
-            )
-        self.tiles.check(selector, "tile")
-        if self.num_thumbnails:
-            self.thumbnails.check(selector, "thumbnail")
 
 
 def gaze_at(
@@ -166,6 +44,8 @@ def gaze_at(
     device: torch.device | str = "cpu",
     generator: torch.Generator | None = None,
     clock: StageClock | None = None,
+    *,
+    made: Gaze | None = None,
 ) -> GazedVideo:
     """Sample a video, gaze at its tiles and thumbnails, and keep what was gazed at.
 
@@ -178,41 +58,58 @@ def gaze_at(
         device: where the selector runs and patches are cut.
         generator: source of randomness, for selectors that use any.
         clock: adds up the seconds of each stage.
+        made: a gaze at the tiles that was made before, instead of selecting. One that knows its
+            video says which frames are taken and how they are tiled.
 
     Raises:
-        MLLMError: see `GazeSettings`; nothing was kept.
+        MLLMError: see `GazeSettings`; nothing was kept; a gaze of another video.
         VideoError: the file is no video, or damaged.
     """
-    if settings.runs_selector:
+    runs_selector = settings.runs_selector if made is None else settings.gazes_at_thumbnails
+    if runs_selector:
         if selector is None:
             raise MLLMError("a selector is needed unless everything is kept (ratio 1, no loss)")
         settings.check_selector(selector)
-    motion = settings.runs_selector and selector is not None and selector.needs_motion
+    motion = runs_selector and selector is not None and selector.needs_motion
     frames = FrameSample.of(
-        video, settings.num_frames, skip_corrupt=settings.skip_corrupt, motion=motion
+        video, settings.num_frames, skip_corrupt=settings.skip_corrupt, motion=motion, made=made
     )
     side = settings.pyramid.side
     grid = plan_grid(*frames.source.size, side, settings.max_tiles)
+    if made is not None:
+        check_gaze(made, frames.source, settings.pyramid)
+        grid = tiles_of(made, grid)
     whole_frame = TileGrid(*frames.source.size, 1, 1, side, side, side)
-    shown_whole = set(thumbnail_places(settings.num_frames, settings.num_thumbnails))
+    num_frames = len(frames)
+    num_thumbnails = min(settings.num_thumbnails, num_frames)
+    shown_whole = set(thumbnail_places(num_frames, num_thumbnails))
     clock = clock or StageClock()
+    tiles_budget = settings.tile_budget(selector, grid.num_tiles * num_frames)
     gazer = _Gazer(settings, selector, torch.device(device), generator, clock)
-    num_frames, num_thumbnails = settings.num_frames, settings.num_thumbnails
     chunk = _Chunk(grid, settings, min(CHUNK, num_frames))
     thumbnails = _Chunk(whole_frame, settings, num_thumbnails)
-    tiles = []
+    tiles: list[GazedClips] = []
+    seconds: list[float] = []
     reading = iter(frames)
     for place in range(num_frames):
         with clock.stage("decode"):
             frame = next(reading)
+        seconds.append(frame.seconds)
         with clock.stage("resize"):
             chunk.add(frame)
             if place in shown_whole:
                 thumbnails.add(frame)
         if chunk.num_frames == CHUNK or place + 1 == num_frames:
+            part = None
+            if made is not None:
+                part = made.frames(place + 1 - chunk.num_frames, place + 1)
             source = chunk.source(frames.source.path)
-            tiles.append(gazer.gaze(chunk.clips(), settings.tiles, tiled=True, source=source))
+            tiles.append(
+                gazer.gaze(chunk.clips(), tiles_budget, tiled=True, source=source, made=part)
+            )
             chunk.clear()
+    if made is not None:
+        check_times(made, seconds, frames.source)
     small = None
     if num_thumbnails:
         each = thumbnails.clips()
@@ -278,13 +175,27 @@ class _Gazer:
     clock: StageClock
 
     def gaze(
-        self, clips: Clips, budget: Budget, *, tiled: bool, source: Source | None = None
+        self,
+        clips: Clips,
+        budget: Budget,
+        *,
+        tiled: bool,
+        source: Source | None = None,
+        made: Gaze | None = None,
     ) -> GazedClips:
-        gazes, pixels, frames = [], [], []
+        gazes, orders, pixels, frames = [], [], [], []
+        first = 0
         for part in clips.split(self.settings.clips_at_once):
             with self.clock.stage("select"):
-                gaze = self._select(part, budget)
+                if made is None:
+                    gaze, order = self._select(part, budget, is_cut=tiled)
+                else:
+                    own = [made[clip] for clip in range(first, first + part.num_clips)]
+                    gaze, order = _ascending(Gaze.cat_clips(own))
+                    gaze = gaze.to(self.device)
+                    first += part.num_clips
             gazes.append(gaze)
+            orders.append(order)
             with self.clock.stage("cut"):
                 for clip, one in zip(part.split(1), gaze, strict=True):
                     whole, cut = self._cut(clip, one)
@@ -292,22 +203,28 @@ class _Gazer:
                     if self.settings.keep_frames:
                         frames.append(whole)
         gaze = replace(Gaze.cat_clips(gazes).to("cpu"), source=source)
+        known = [order for order in orders if order is not None]
+        order = torch.cat(known) if len(known) == len(orders) else None
         kept = torch.cat(frames) if frames else None
-        return GazedClips(gaze, torch.cat(pixels), tiled, kept)
+        return GazedClips(gaze, torch.cat(pixels), tiled, kept, order)
 
-    def _select(self, clips: Clips, budget: Budget) -> Gaze:
-        """The gaze, ids ascending in every frame, as the tower's tokens stand."""
-        pyramid = self.settings.pyramid
-        if budget.is_everything or self.selector is None:
+    def _select(
+        self, clips: Clips, budget: Budget, *, is_cut: bool
+    ) -> tuple[Gaze, Int[Tensor, " N"] | None]:
+        """The gaze, ids ascending in every frame, as the tower's tokens stand; and their order."""
+        pyramid, settings = self.settings.pyramid, self.settings
+        everything = budget.is_everything and not (is_cut and settings.max_tokens is not None)
+        if everything or self.selector is None:
             gaze = Gaze.everything(pyramid, clips.num_clips, clips.num_frames)
-            return gaze.to(self.device)
+            return gaze.to(self.device), None
         on_device = Clips(clips.frames.to(self.device), clips.motion)
         gaze = self.selector.select(
             on_device, ratio=budget.ratio, loss=budget.loss, generator=self.generator
         )
-        frame, vocabulary = gaze.frame_of_patch, pyramid.num_patches
-        ids = (frame * vocabulary + gaze.ids).sort().values % vocabulary
-        return replace(gaze, ids=ids, ordered=False).to(self.device)
+        if settings.max_tokens is not None:
+            gaze = with_whole_frames_spread(gaze, budget.ratio)
+        gaze, order = _ascending(gaze)
+        return gaze.to(self.device), order
 
     def _cut(
         self, clip: Clips, gaze: Gaze
@@ -316,3 +233,15 @@ class _Gazer:
         frames = self.settings.statistics.normalise(clip.frames.to(self.device).float() / 255)
         patches = gazed_patches(frames[0], gaze.ids, gaze.frame_of_patch, gaze.pyramid)
         return frames.cpu() if self.settings.keep_frames else frames, patches.cpu()
+
+
+def _ascending(gaze: Gaze) -> tuple[Gaze, Int[Tensor, " N"] | None]:
+    """The gaze with ids ascending in every frame, and how many patches were chosen before each."""
+    frame, vocabulary = gaze.frame_of_patch, gaze.pyramid.num_patches
+    sorted_ids = (frame * vocabulary + gaze.ids).sort()
+    order = None
+    if gaze.ordered:
+        starts = torch.tensor(gaze.offsets, device=frame.device)[frame]
+        place = torch.arange(len(frame), device=frame.device) - starts
+        order = place[sorted_ids.indices].cpu()
+    return replace(gaze, ids=sorted_ids.values % vocabulary, ordered=False), order

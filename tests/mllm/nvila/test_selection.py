@@ -8,7 +8,8 @@ from autogaze import Gaze, PatchPyramid
 from autogaze.clips import frame_caps
 from autogaze.errors import MLLMError, SelectorError
 from autogaze.mllm.nvila.frames import FrameSample, cut_frame, plan_grid
-from autogaze.mllm.nvila.selection import CHUNK, Budget, GazeSettings, gaze_at
+from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings
+from autogaze.mllm.nvila.selection import CHUNK, gaze_at
 from autogaze.selectors.controls import Centre
 from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.patches import gazed_patches

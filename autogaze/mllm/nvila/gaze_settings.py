@@ -1,0 +1,186 @@
+"""How a video is sampled, tiled and gazed at for NVILA."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autogaze.checks import describe_value, whole
+from autogaze.clips import as_loss, as_ratio
+from autogaze.errors import MLLMError
+from autogaze.geometry import PatchPyramid
+from autogaze.mllm.budget import MOST
+from autogaze.selectors.base import Selector
+from autogaze.utils.normalization import PixelStatistics
+
+MAX_FRAMES, MAX_TILES = 2**16, 2**10
+"""The most sampled frames of a video, and the most tiles of a frame."""
+
+GREY_LOSS = 0.5
+"""The canvas loss that mid grey has at most: a threshold from there on is met by any patch."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of a clip's frames is gazed at.
+
+    Args:
+        ratio: cap per frame as a share of all patches, in (0, 1]; one number, or one per frame of
+            a clip.
+        loss: stopping threshold, in units of the selector's metric; None never stops.
+
+    Raises:
+        SelectorError: a ratio or loss out of range.
+    """
+
+    ratio: Any  # these two come from users: what they are is checked, not declared
+    loss: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ratio", as_ratio(self.ratio))
+        if self.loss is not None:
+            object.__setattr__(self, "loss", as_loss(self.loss))
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether all patches are taken, for which no selector has to run."""
+        ratios = [self.ratio] if not isinstance(self.ratio, list | tuple) else self.ratio
+        return self.loss is None and all(ratio is None or ratio == 1 for ratio in ratios)
+
+    def check(self, selector: Selector, which: str) -> None:
+        """Raise MLLMError for a threshold that makes no sense for a selector's metric."""
+        if self.loss is None or self.is_everything:
+            return
+        name = f"task_loss_requirement_{which}"
+        if selector.metric is None:
+            raise MLLMError(
+                f"{name}={self.loss:g}: the selector {selector.name} cannot stop by loss; give "
+                f"{name}=None (or ratio=...), so that the ratio alone decides"
+            )
+        if selector.metric == "canvas" and self.loss >= GREY_LOSS:
+            raise MLLMError(
+                f"{name}={self.loss:g}: the selector {selector.name} stops by canvas loss, which "
+                f"lies below {GREY_LOSS} after any patch (0.7 is for the published selector's "
+                f"predicted loss); give one such as 0.05, or None so that the ratio alone decides"
+            )
+
+
+@dataclass(frozen=True)
+class GazeSettings:
+    """How a video is sampled, tiled and gazed at.
+
+    Args:
+        num_frames: sampled frames, in clips of `CHUNK` (the last clip may be shorter).
+        num_thumbnails: of these frames, shown as small whole frames too.
+        max_tiles: the most tiles of a frame.
+        tiles, thumbnails: how much of them is gazed at.
+        pyramid: patches of the tower; its side is that of a tile.
+        statistics: pixel statistics of the tower.
+        clips_at_once: clips that the selector gets at a time.
+        skip_corrupt: a damaged frame is replaced by the one before it, instead of an error.
+        keep_frames: also return whole tiles and thumbnails, for the published dict.
+        max_tokens: of the LLM that the video will be cut to, `shuffle` patches each: a frame's
+            tiles may ask for `MOST` times its even share. None: they are not cut.
+        shuffle: patches of a frame in a token.
+
+    Raises:
+        MLLMError: a number out of range.
+    """
+
+    num_frames: Any  # numbers come from users: what they are is checked, not declared
+    num_thumbnails: Any
+    max_tiles: Any
+    tiles: Budget
+    thumbnails: Budget
+    pyramid: PatchPyramid
+    statistics: PixelStatistics
+    clips_at_once: Any = 32
+    skip_corrupt: bool = False
+    keep_frames: bool = False
+    max_tokens: Any = None
+    shuffle: int = 9
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "num_video_frames": (self.num_frames, 1, MAX_FRAMES),
+            "num_video_frames_thumbnail": (self.num_thumbnails, 0, MAX_FRAMES),
+            "max_tiles_video": (self.max_tiles, 1, MAX_TILES),
+            "max_batch_size_autogaze": (self.clips_at_once, 1, 2**31),
+        }
+        for name, (value, least, most) in bounds.items():
+            number = whole(value)
+            if number is None or not least <= number <= most:
+                raise MLLMError(
+                    f"{name} must be a whole number from {least} to {most:,}, got "
+                    f"{describe_value(value)}"
+                )
+        most_tokens = self.max_tokens
+        if most_tokens is not None and (
+            isinstance(most_tokens, float) or (whole(most_tokens) or 0) < 1
+        ):
+            raise MLLMError(
+                "max_vision_tokens must be a whole number of at least 1, got "
+                f"{describe_value(most_tokens)}"
+            )
+        for name, value in (("skip_corrupt", self.skip_corrupt), ("published", self.keep_frames)):
+            if not isinstance(value, bool):
+                raise MLLMError(f"{name} must be True or False, got {describe_value(value)}")
+        if self.num_thumbnails > self.num_frames:
+            raise MLLMError(
+                f"num_video_frames_thumbnail={self.num_thumbnails} is more than "
+                f"num_video_frames={self.num_frames}, of which thumbnails are made"
+            )
+
+    @property
+    def runs_selector(self) -> bool:
+        """Whether a selector is needed at all."""
+        return (
+            not self.tiles.is_everything or self.max_tokens is not None or self.gazes_at_thumbnails
+        )
+
+    @property
+    def gazes_at_thumbnails(self) -> bool:
+        """Whether a selector is needed for thumbnails."""
+        return bool(self.num_thumbnails) and not self.thumbnails.is_everything
+
+    def of_videos(self, count: int) -> "GazeSettings":
+        """The settings of each of so many videos that share the tokens of one prompt."""
+        if self.max_tokens is None or count < 2:
+            return self
+        return replace(self, max_tokens=-(-self.max_tokens // count))
+
+    def tile_budget(self, selector: Selector | None, num_clip_frames: int) -> Budget:
+        """What is gazed at of each of so many frames of tiles: less where tokens are few."""
+        if self.max_tokens is None or selector is None:
+            return self.tiles
+        dense = num_clip_frames * self.pyramid.num_patches
+        most = min(1.0, MOST * self.max_tokens * self.shuffle / dense)
+        ratio, loss = self.tiles.ratio, self.tiles.loss
+        if isinstance(ratio, list | tuple):
+            ratio = [min(each, most) for each in ratio]
+        else:
+            ratio = most if ratio is None else min(ratio, most)
+        if loss is None and selector.metric is not None:
+            loss = selector.default_loss
+        return Budget(ratio, loss)
+
+    def check_selector(self, selector: Selector) -> None:
+        """Raise MLLMError for a selector of another grid, or that cannot keep the budgets."""
+        if selector.pyramid != self.pyramid:
+            raise MLLMError(
+                f"the selector {selector.name} chooses among patches of {selector.pyramid} (scales "
+                f"/ patch size), the vision tower takes those of {self.pyramid}; load it with "
+                f"pyramid=PatchPyramid({self.pyramid.scales}, {self.pyramid.patch_size})"
+            )
+        self.tiles.check(selector, "tile")
+        if self.num_thumbnails:
+            self.thumbnails.check(selector, "thumbnail")
+
+
+def one_kind_of_budget(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes of a call, in which a budget replaces those of other kinds that were set before."""
+    of_tiles = ("gazing_ratio_tile", "task_loss_requirement_tile")
+    by_tokens = changes.get("max_vision_tokens") is not None
+    if by_tokens and not any(name in changes for name in of_tiles):
+        return {**changes, **dict.fromkeys(of_tiles)}
+    if any(changes.get(name) is not None for name in of_tiles):
+        return {"max_vision_tokens": None, **changes}
+    return changes

@@ -1,0 +1,140 @@
+"""A number of tokens for the videos of a prompt, spread over frames by what they need."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from autogaze.clips import Ratio, frame_caps
+from autogaze.errors import MLLMError
+from autogaze.mllm.budget import shares
+from autogaze.mllm.checks import counted
+from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
+
+
+def fit(videos: Sequence[GazedVideo], most: int | None, shuffle: int) -> list[GazedVideo]:
+    """The videos of one prompt with at most so many tokens.
+
+    What a frame needs is what was chosen of it. If all need more than there are, each keeps the
+    same share of its need, the patches chosen first of all its tiles; what is kept whole, as
+    thumbnails are at ratio 1, stays whole. A video keeps at least one token more than that.
+
+    Args:
+        videos: of one prompt.
+        most: tokens; None for any number.
+        shuffle: patches of a frame in a token.
+
+    Raises:
+        MLLMError: more tokens that are kept whatever is chosen than there are; a gaze that has to
+            be cut and does not know its order.
+    """
+    if most is None or not videos or sum(v.num_tokens(shuffle) for v in videos) <= most:
+        return list(videos)
+    fixed = sum(
+        part.num_tokens(shuffle) for video in videos for part in video.parts if part.is_whole
+    )
+    open_ = [video for video in videos if not all(part.is_whole for part in video.parts)]
+    if fixed + len(open_) > most:
+        raise MLLMError(
+            f"max_vision_tokens={most} is not enough: what is kept whole (thumbnails among it) has "
+            f"{counted(fixed, 'token')}, and {counted(len(open_), 'video')} may not have less than "
+            "one each. Give more tokens, fewer thumbnails (num_video_frames_thumbnail), or gaze at "
+            "them too (gazing_ratio_thumbnail below 1)"
+        )
+    needs = [_needs(video, shuffle) for video in open_]
+    totals = shares([sum(own) - 1 for own in needs], most - fixed - len(open_))
+    cut = {
+        id(video): _first(video, shares(own, 1 + total), shuffle)
+        for video, own, total in zip(open_, needs, totals, strict=True)
+    }
+    return [cut.get(id(video), video) for video in videos]
+
+
+def _needs(video: GazedVideo, shuffle: int) -> list[int]:
+    """Tokens of every frame of the parts that can be cut."""
+    counts = [part.lengths.sum(0) for part in video.parts if not part.is_whole]
+    return (-(-torch.cat(counts) // shuffle)).tolist()  # type: ignore[no-any-return]
+
+
+def _first(video: GazedVideo, tokens: Sequence[int], shuffle: int) -> GazedVideo:
+    """The video with so many tokens of every frame that can be cut."""
+    left = list(tokens)
+    parts = []
+    for part in video.parts:
+        if not part.is_whole:
+            num_frames = part.lengths.shape[1]
+            part = first_patches(part, torch.tensor(left[:num_frames]) * shuffle)
+            del left[:num_frames]
+        parts.append(part)
+    tiles, small = parts[: len(video.tiles)], parts[len(video.tiles) :]
+    return GazedVideo(tuple(tiles), small[0] if small else None, video.grid)
+
+
+def first_patches(clips: GazedClips, most: Int[Tensor, " frames"]) -> GazedClips:
+    """The patches of every frame that were chosen first, of all its tiles together.
+
+    Args:
+        clips: of which the tiles of a frame take turns.
+        most: patches of every frame that has tokens of its own.
+
+    Raises:
+        MLLMError: patches have to go, and the order of choice is not known.
+    """
+    gaze, lengths = clips.gaze, clips.lengths
+    if bool((lengths.sum(0) <= most).all()):
+        return clips
+    order = _order_of(clips)
+    num_frames = lengths.shape[1]
+    frame = gaze.frame_of_patch % num_frames
+    clip = gaze.frame_of_patch // num_frames
+    # Frame by frame, in the order of choice; then each patch's place in its frame.
+    turn = (frame * (int(order.max()) + 1) + order) * len(lengths) + clip
+    by_turn = turn.argsort()
+    counts = lengths.sum(0)
+    starts = counts.cumsum(0) - counts
+    place = torch.empty_like(turn)
+    place[by_turn] = torch.arange(len(turn)) - starts[frame[by_turn]]
+    return clips.where(place < most[frame])
+
+
+def capped(video: GazedVideo, ratio: Ratio | None) -> GazedVideo:
+    """The first patches of every tile of every frame, as many as a ratio allows; all for None.
+
+    Raises:
+        MLLMError: patches have to go, and the order of choice is not known.
+    """
+    if ratio is None:
+        return video
+    tiles = []
+    for chunk in video.tiles:
+        gaze = chunk.gaze
+        most = torch.tensor(frame_caps(ratio, gaze.num_frames, gaze.pyramid.num_patches))
+        if not bool((gaze.lengths <= most).all()):
+            order = _order_of(chunk)
+            chunk = chunk.where(order < most[gaze.frame_of_patch % gaze.num_frames])
+        tiles.append(chunk)
+    return replace(video, tiles=tuple(tiles))
+
+
+def _order_of(clips: GazedClips) -> Int[Tensor, " N"]:
+    """How many patches were chosen before each; see `GazedClips`.
+
+    Raises:
+        MLLMError: that is not known.
+    """
+    if clips.order is None:
+        raise MLLMError(
+            "this gaze does not know in which order its patches were chosen, so no part of them "
+            "comes first; keep all of them (no ratio), or gaze again"
+        )
+    return clips.order
+
+
+def without_order(video: GazedVideo) -> GazedVideo:
+    """The video without the order of choice, which its model does not ask for."""
+    small = None if video.thumbnails is None else replace(video.thumbnails, order=None)
+    return replace(
+        video, tiles=tuple(replace(chunk, order=None) for chunk in video.tiles), thumbnails=small
+    )
