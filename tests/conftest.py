@@ -1,16 +1,18 @@
 """Shapes written in signatures are checked while tests run; fixtures of several rooms."""
 
 import hypothesis
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
-import tests.typechecker  # noqa: F401 - the hook looks it up by name
+from tests.typechecker import typed
 
 # How long an example takes says more about the machine's other work than about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-install_import_hook("autogaze", "tests.typechecker.check")
+# The hook writes `@jaxtyping.jaxtyped(...)` in front of every function and class.
+jaxtyping.jaxtyped = lambda *, typechecker: typed
+jaxtyping.install_import_hook("autogaze", None)
 
 
 def pytest_collectstart():

@@ -1,0 +1,69 @@
+"""The checks of annotations that run in all tests."""
+
+import dataclasses
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tests.typechecker import typed
+
+
+@typed
+def gather(
+    values: Float[Tensor, "n c"], places: Int[Tensor, " k"], scale: float = 1
+) -> Float[Tensor, "k c"]:
+    return values[places] * scale if scale else values
+
+
+@typed
+def table(rows: int) -> Float[np.ndarray, "{rows} 3"]:
+    return np.zeros((2, 3), np.float32)
+
+
+@typed
+@dataclasses.dataclass
+class Pair:
+    first: int
+    names: tuple[str, ...] = ()
+
+    @typed
+    def other(self, like: "Pair") -> "Pair":
+        return like
+
+
+VALUES, PLACES = torch.zeros(3, 4), torch.tensor([0, 2])
+
+
+def test_what_is_annotated_passes():
+    assert gather(VALUES, PLACES, scale=2).shape == (2, 4)
+    assert table(2).shape == (2, 3)
+    assert Pair(1, ("a",)).other(Pair(2)).first == 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: gather(VALUES[0], PLACES),
+        lambda: gather(VALUES, places=PLACES.float()),
+        lambda: gather(VALUES, PLACES, scale="2"),
+        lambda: gather(VALUES, PLACES, 0),  # a result of other rows than there are places
+        lambda: table(3),
+        lambda: Pair(1.5),
+        lambda: Pair(1, (2,)),
+        lambda: Pair(1).other(1),
+    ],
+)
+def test_what_is_not_is_refused(call):
+    with pytest.raises(jaxtyping.TypeCheckError):
+        call()
+
+
+def test_the_package_is_checked():
+    from autogaze.geometry import PatchPyramid
+
+    with pytest.raises(jaxtyping.TypeCheckError, match="scales"):
+        PatchPyramid(scales=[3.5])
