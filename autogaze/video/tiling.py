@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 from autogaze.checks import describe_value, whole
 from autogaze.errors import GeometryError
 from autogaze.source import TileGrid
+from autogaze.video.native_tiling import tile_cutter
 
 MOST_TILES = 4096
 """The most tiles per frame that may be asked for by number: 16 frames of them take 10 GB."""
@@ -141,12 +142,15 @@ def empty_tiles(tiles: TileGrid, num_frames: int) -> UInt8[Tensor, "tiles T 3 S 
 def cut_frame(
     pixels: UInt8[np.ndarray, "H W 3"], tiles: TileGrid, out: UInt8[Tensor, "tiles 3 S S"]
 ) -> None:
-    """Cut one frame into `out`."""
+    """Cut one frame into `out`, on the CPU."""
     if pixels.shape != (tiles.height, tiles.width, 3):
         raise GeometryError(
             f"expected frames of {tiles.width} x {tiles.height} pixels as planned, got an array of "
             f"{tuple(pixels.shape)}"
         )
+    if pixels.flags.c_contiguous and out[0].is_contiguous() and (cutter := tile_cutter(tiles)):
+        cutter(pixels, out)
+        return
     content = resize(pixels, tiles.content_width, tiles.content_height)
     grid = out.view(tiles.rows, tiles.columns, 3, tiles.side, tiles.side)
     if not tiles.padded:
