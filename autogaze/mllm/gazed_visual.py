@@ -100,7 +100,14 @@ class GazedVisual:
             self.size = units[0] * self.form.unit, units[1] * self.form.unit
         self.grid: UnitGrid = adapter.grid(kind, tubelets, *self.size)
         if scales is not None and not adapter.any_size:
-            self.grid = scales_grid(tubelets, *self.grid.dense, scales)
+            tile, (rows, columns) = scales.grids[-1], self.grid.dense
+            if rows % tile or columns % tile:
+                raise MLLMError(
+                    f"units='scales' takes frames of whole tiles, {tile} x {tile} units each; this "
+                    f"model's have {rows} x {columns} units, whatever the video's size: use "
+                    "units='finest'"
+                )
+            self.grid = scales_grid(tubelets, rows, columns, scales)
         elif scales is not None:
             side = scales.grids[-1]
             rows, columns = (max(1, round(units / side)) * side for units in self.grid.dense)

@@ -13,6 +13,7 @@ import autogaze
 from autogaze.errors import MLLMError
 from autogaze.mllm import GazedProcessor, KeptUnits, UnitGrid
 from autogaze.mllm.answering import VideoMLLM
+from autogaze.mllm.frames import PatchFormat, cut_squares, resize_frames
 from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.registry import adapter_of, processor_adapter_of
 from autogaze.mllm.smolvlm_processor import spelt
@@ -291,7 +292,7 @@ class TestRefusals:
 
     def test_several_sizes_of_units(self, root, folder):
         processor = GazedProcessor.from_pretrained(folder, units="scales")
-        with pytest.raises(MLLMError, match="whole tiles"):
+        with pytest.raises(MLLMError, match=r"whole tiles.*units='finest'"):
             processor(text="<video>", videos=root / "wide.mp4")
 
     @pytest.mark.parametrize(
@@ -355,6 +356,17 @@ def test_sampled_frames_are_the_stock_ones(root, total, asked):
         return
     usual = types.SimpleNamespace(num_frames=3, fps=1)
     assert found == SmolVLMVideoProcessor.sample_frames(usual, about, **asked).tolist()
+
+
+def test_coarser_patches_are_cut_from_smaller_frames():
+    frames = torch.randint(0, 256, (2, 3, 22, 22), dtype=torch.uint8)
+    form = PatchFormat(patch=4, merge=1, tubelet=1, mean=(0.0, 0.0, 0.0), std=(1.0, 0.5, 1.0))
+    tubelet, index = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1 + 7])
+    pixels = cut_squares(frames, [1, 5], tubelet, index, form)
+    small = resize_frames(frames, 4, 4)
+    expected = torch.stack([small[0], small[1], frames[1, :, 4:8, 8:12]]) / 255
+    expected[:, 1] *= 2
+    torch.testing.assert_close(pixels, expected)
 
 
 def test_numbers_in_words():
