@@ -104,6 +104,23 @@ def without_autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on a device, without waiting for what the device is doing."""
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU that PyTorch could still allocate; None for a CPU, whose memory is shared."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    # What PyTorch holds and nobody uses is as good as free.
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + unused
+
+
 def trim_memory() -> None:
     """Return free pages of the heap to the system, where the C library is glibc.
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.device import sent
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
 from autogaze.vision_encoders.layout import TokenLayout
 
@@ -202,7 +203,7 @@ def pool_by_frame(
     like = pooled[0] if pooled else tokens
     frames = like.new_full((num_frames, tokens.shape[-1]), float("nan"))  # NaN: empty frames
     for group, rows in zip(groups, pooled, strict=True):
-        frames[list(group.segments)] = rows
+        frames[sent(torch.tensor(group.segments), frames.device)] = rows
     return frames
 
 

@@ -16,6 +16,7 @@ from autogaze.clips import FramesLike, as_frames
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.device import sent
 from autogaze.vision_encoders.adapter import EncoderAdapter, PositionTables, Rotary
 from autogaze.vision_encoders.attention import AttentionBackend
 from autogaze.vision_encoders.layout import AttentionType, TokenLayout, check_attention_type
@@ -76,17 +77,19 @@ class PackedPatches:
         ids: frame-relative patch ids.
         frame_of_patch: clip * T + frame that each of them is cut from.
         lengths: patches of every frame, on the CPU; they say which patches see each other.
+        checked: whether ids are known to lie in the pyramid, as those of a `Gaze` are.
     """
 
     pyramid: PatchPyramid
     ids: Int[Tensor, " N"]
     frame_of_patch: Int[Tensor, " N"]
     lengths: Int[Tensor, "B T"]
+    checked: bool = False
 
     @classmethod
     def of(cls, gaze: Gaze) -> "PackedPatches":
         """The patches of a gaze."""
-        return cls(gaze.pyramid, gaze.ids, gaze.frame_of_patch, gaze.lengths)
+        return cls(gaze.pyramid, gaze.ids, gaze.frame_of_patch, gaze.lengths, checked=True)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
@@ -175,7 +178,7 @@ def encode_patches(
     if pooled is not None and settings.empty_frames == "hold":
         pooled = carry_forward(pooled, gaze.lengths)
     if pooled is not None and settings.empty_frames == "zero":
-        is_empty = (gaze.lengths == 0).to(pooled.device)
+        is_empty = sent(gaze.lengths == 0, pooled.device)
         pooled = pooled.masked_fill(is_empty[..., None], 0.0)
     return Features(
         _cat([part.patches for part in parts]),
@@ -250,7 +253,7 @@ def carry_forward(
 ) -> Float[Tensor, "B T C"]:
     """Frames without patches take the feature of the last frame that had some."""
     steps = torch.arange(lengths.shape[1]).expand(lengths.shape)
-    last = torch.where(lengths > 0, steps, 0).cummax(dim=1).values.to(pooled.device)
+    last = sent(torch.where(lengths > 0, steps, 0).cummax(dim=1).values, pooled.device)
     return pooled.gather(1, last[..., None].expand_as(pooled))
 
 
@@ -386,7 +389,7 @@ def check_fit(
             f"frames are {height} x {width}, the largest scale of the gaze is "
             f"{pyramid.side} x {pyramid.side}; resize or tile them to it"
         )
-    if gaze.ids.numel():
+    if gaze.ids.numel() and not gaze.checked:
         least, most = int(gaze.ids.min()), int(gaze.ids.max())
         if least < 0 or most >= pyramid.num_patches:
             raise EncoderError(

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from autogaze.errors import EncoderError
+from autogaze.utils.device import sent
 
 AttentionType = Literal["block_causal", "causal", "bidirectional", "frame_independent"]
 """Which tokens a token sees: those of its own and earlier frames; itself and earlier ones;
@@ -92,22 +93,27 @@ class TokenLayout:
 
         Under causal attention the last, since a token sees only those before it.
         """
+        return sent(self._prefix_positions, self.device)
+
+    @cached_property
+    def _prefix_positions(self) -> Int[Tensor, "frames P"]:
+        """`prefix_index` on the host."""
         edges = torch.tensor([0, *accumulate(self.frame_lengths)])
         starts = edges[1:] - self.num_prefix if self.attn_type == "causal" else edges[:-1]
-        return (starts[:, None] + torch.arange(self.num_prefix)).to(self.device)
+        return starts[:, None] + torch.arange(self.num_prefix)
 
     @cached_property
     def frame_of_patch(self) -> Int[Tensor, " N"]:
         """The frame of every patch token, ascending."""
         counts = torch.tensor([n for clip in self.lengths for n in clip])
-        return torch.arange(len(counts)).repeat_interleave(counts).to(self.device)
+        return sent(torch.arange(len(counts)).repeat_interleave(counts), self.device)
 
     @cached_property
     def patch_index(self) -> Int[Tensor, " N"]:
         """Positions of the patch tokens, in the order of the gaze."""
         is_patch = torch.ones(self.num_tokens, dtype=torch.bool)
-        is_patch[self.prefix_index.cpu().flatten()] = False
-        return is_patch.nonzero()[:, 0].to(self.device)
+        is_patch[self._prefix_positions.flatten()] = False
+        return sent(is_patch.nonzero()[:, 0], self.device)
 
     @cached_property
     def frame_groups(self) -> tuple[SegmentGroup, ...]:
@@ -142,5 +148,5 @@ class TokenLayout:
                 index = slice(starts[numbers[0]], starts[numbers[-1] + 1])
             else:
                 parts = [torch.arange(starts[number], starts[number + 1]) for number in numbers]
-                index = torch.cat(parts).to(self.device)
+                index = sent(torch.cat(parts), self.device)
             yield SegmentGroup(index, frames, tuple(numbers))

@@ -1,9 +1,11 @@
 """Pixels of gazed patches, cut from the frames at the patches' scales.
 
 A frame is resized only to the scales of its gazed patches (bicubic, not antialiased, as the
-published encoder was trained), and of each scale only the gazed cells are copied.
+published encoder was trained), and of each scale only the gazed cells are copied. A GPU would have to
+be waited for to learn which cells these are: there all cells are cut, and one index takes the gazed.
 """
 
+import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,6 +27,8 @@ def gazed_patches(
         ids: frame-relative patch ids.
         frames_at_once: frames resized together, which bounds memory.
     """
+    if not _may_wait(frames.device):
+        return _by_index(frames, ids, frame_of_patch, pyramid, frames_at_once)
     p = pyramid.patch_size
     patches = frames.new_empty(len(ids), 3, p, p)
     levels = pyramid.levels.to(ids.device)[ids]
@@ -45,6 +49,35 @@ def gazed_patches(
     return patches
 
 
+def _may_wait(device: torch.device) -> bool:
+    """Whether values of a tensor can be read without waiting for a queue of operators."""
+    return device.type == "cpu"
+
+
+def _by_index(
+    frames: Float[Tensor, "F 3 H W"],
+    ids: Int[Tensor, " N"],
+    frame_of_patch: Int[Tensor, " N"],
+    pyramid: PatchPyramid,
+    frames_at_once: int,
+) -> Float[Tensor, "N 3 p p"]:
+    """As `gazed_patches`, from all cells of all frames, with shapes known beforehand."""
+    p = pyramid.patch_size
+    patches = frames.new_empty(len(ids), 3, p, p)
+    for start in range(0, len(frames), frames_at_once):
+        some = frames[start : start + frames_at_once]
+        parts = []
+        for scale in pyramid.scales:
+            small = some if some.shape[-2:] == (scale, scale) else resize(some, scale)
+            parts.append(_cells(small, p).movedim((2, 4), (0, 1)).flatten(0, 1))
+        cells = torch.cat(parts)  # (V, f, 3, p, p)
+        frame = frame_of_patch - start
+        here = cells[ids, frame.clamp(0, len(some) - 1)]
+        inside = (frame >= 0) & (frame < len(some))
+        patches = torch.where(inside[:, None, None, None], here, patches)
+    return patches
+
+
 def resize(frames: Float[Tensor, "F 3 H W"], scale: int) -> Float[Tensor, "F 3 s s"]:
     """Frames at another scale: bicubic, not antialiased."""
     return F.interpolate(frames, size=(scale, scale), mode="bicubic", align_corners=False)
@@ -58,6 +91,13 @@ def cut_cells(
 ) -> Shaped[Tensor, "n 3 p p"]:
     """Cells of frames, numbered row by row; a remainder at the border belongs to none."""
     grid = frames.shape[-1] // patch_size
+    return _cells(frames, patch_size)[frame, :, cell // grid, :, cell % grid]
+
+
+def _cells(
+    frames: Float[Tensor, "F 3 s s"], patch_size: int
+) -> Float[Tensor, "F 3 grid p grid2 p2"]:
+    """A view of all whole cells, by row and column."""
+    grid = frames.shape[-1] // patch_size
     covered = frames[..., : grid * patch_size, : grid * patch_size]
-    cells = covered.unflatten(-1, (grid, patch_size)).unflatten(-3, (grid, patch_size))
-    return cells[frame, :, cell // grid, :, cell % grid]
+    return covered.unflatten(-1, (grid, patch_size)).unflatten(-3, (grid, patch_size))

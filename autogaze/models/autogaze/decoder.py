@@ -28,7 +28,7 @@ class GazeDecoder(nn.Module):
         self.model = DecoderModel(config)
         self.lm_head = nn.Linear(config.hidden_size, K * config.vocab_size, bias=False)
         self.task_loss_prediction_head = nn.Linear(config.hidden_size, K, bias=False)
-        self._fused: tuple[list[Tensor], FusedDecoder] | None = None
+        self._fused: tuple[list[Tensor], FusedDecoder] | None = None  # and the weights it is of
 
     def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """Final hidden states of whole sequences, with causal attention."""
@@ -55,10 +55,12 @@ class GazeDecoder(nn.Module):
         Values are compared, at a third of the cost of fusing: neither an address nor a version
         tells of `parameter.data.copy_(average)`.
         """
-        weights = list(self.parameters())
-        if self._fused is None or not _equal(weights, self._fused[0]):
-            copies = [weight.detach().clone() for weight in weights]
-            self._fused = copies, FusedDecoder(self)
+        weights: list[Tensor] = list(self.parameters())
+        with torch.no_grad():
+            values = _to_compare(weights)
+        if self._fused is None or not _equal(values, self._fused[0]):
+            copies = values if values is not weights else [weight.clone() for weight in weights]
+            self._fused = [copy.detach() for copy in copies], FusedDecoder(self)
         return self._fused[1]
 
 
@@ -128,6 +130,13 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def _to_compare(weights: list[Tensor]) -> list[Tensor]:
+    """The weights; those on a GPU one after the other in one tensor: one wait compares them all."""
+    if weights[0].device.type == "cpu" or len({(w.dtype, w.device) for w in weights}) > 1:
+        return weights
+    return [torch.cat([weight.flatten() for weight in weights])]
 
 
 def _equal(weights: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
@@ -204,7 +213,7 @@ class FusedLayer:
         gate_up: (C, 2 * intermediate).
         down: (intermediate, C).
         num_queries, num_keys: outputs of `qkv` that are channels of queries, and of keys.
-        root_eps: sqrt(C * eps), see `_normed`.
+        root_eps: sqrt(C * eps), see `_normed`; in float32 at least, as norms are computed.
     """
 
     def __init__(self, layer: DecoderLayer, config: GazeDecoderConfig) -> None:
@@ -225,7 +234,11 @@ class FusedLayer:
         self.down = mlp.down_proj.weight.mT.contiguous()
         self.head_dim = D
         self.num_queries, self.num_keys = len(attn.q_proj.weight), len(attn.k_proj.weight)
-        self.root_eps = qkv.new_tensor((config.hidden_size * config.rms_norm_eps) ** 0.5)
+        self.root_eps = torch.tensor(
+            (config.hidden_size * config.rms_norm_eps) ** 0.5,
+            dtype=exact(qkv.dtype),
+            device=qkv.device,
+        )
 
     def project(
         self, x: Float[Tensor, "N C"], rotation: Complex[Tensor, "N pairs"]
@@ -266,20 +279,45 @@ class FusedLayer:
         x / sqrt(mean(x^2) + eps)  =  sqrt(C) * x / sqrt(|x|^2 + C eps)
         """
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x / torch.hypot(length, self.root_eps)
+        return (x / torch.hypot(length, self.root_eps)).to(self.qkv.dtype)
 
 
 class FusedDecoder:
-    """The gaze decoder with a fused copy of its weights, without gradients."""
+    """The gaze decoder with a fused copy of its weights, without gradients.
+
+    Tokens between layers, norms, logits and predicted losses are float32 in half precision too:
+    patches of nearly equal probability are told apart by digits that a half does not have.
+
+    Attributes:
+        dtype: of the weights, and so of keys and values.
+        exact: the precision of all else.
+        layers: the blocks.
+        embed_tokens: the decoder's own embedding.
+        embedding, gain, lm_head, loss_head: the weights of these in exact precision.
+        frequencies: of rotary positions.
+    """
 
     @torch.no_grad()
     def __init__(self, decoder: GazeDecoder) -> None:
         self.config = decoder.config
-        self.embed_tokens, self.norm = decoder.model.embed_tokens, decoder.model.norm
-        self.task_loss_prediction_head = decoder.task_loss_prediction_head
+        self.embed_tokens = decoder.model.embed_tokens
+        self.dtype = self.embed_tokens.weight.dtype
+        self.device = self.embed_tokens.weight.device
+        self.exact = exact(self.dtype)
         self.layers = [FusedLayer(layer, self.config) for layer in decoder.model.layers]  # type: ignore[arg-type]
-        self.lm_head = decoder.lm_head.weight.mT.contiguous()  # (C, K (V + 1))
-        self.frequencies = rope_frequencies(self.config, self.lm_head.device)
+        self.embedding = self.embed_tokens.weight.detach().to(self.exact)
+        self.gain = decoder.model.norm.weight.detach().to(self.exact)
+        self.lm_head = decoder.lm_head.weight.to(self.exact).mT.contiguous()  # (C, K (V + 1))
+        self.loss_head = decoder.task_loss_prediction_head.weight.detach().to(self.exact)
+        self.frequencies = rope_frequencies(self.config, self.device)
+
+    def embed(self, ids: Int[Tensor, "*N"]) -> Float[Tensor, "*N C"]:
+        """Input tokens of patches."""
+        return F.embedding(ids, self.embedding)
+
+    def norm(self, x: Float[Tensor, "*N C"]) -> Float[Tensor, "*N C"]:
+        """The final norm."""
+        return F.rms_norm(x, self.gain.shape, self.gain, self.config.rms_norm_eps)
 
     def rotations(self, positions: Int[Tensor, " N"]) -> Complex[Tensor, "N pairs"]:
         """Rotations of all channel pairs of queries and keys: the same for every head."""
@@ -291,7 +329,12 @@ class FusedDecoder:
     ) -> tuple[Float[Tensor, "B K V1"], Float[Tensor, "B K"]]:
         """As `GazeDecoder.heads`."""
         logits = torch.mm(hidden, self.lm_head).unflatten(-1, (-1, self.config.vocab_size))
-        return logits, self.task_loss_prediction_head(hidden)
+        return logits, F.linear(hidden, self.loss_head)
+
+
+def exact(dtype: torch.dtype) -> torch.dtype:
+    """The precision of what must not be rounded to a half: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _pairs_adjacent(weight: Float[Tensor, "out C"], head_dim: int) -> Float[Tensor, "out C"]:

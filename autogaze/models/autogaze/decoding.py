@@ -17,11 +17,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autogaze.models.autogaze.decoder import FusedDecoder
-from autogaze.models.autogaze.gaze_model import ConvHistory
 from autogaze.models.autogaze.kv_cache import Feed
 from autogaze.models.autogaze.limits import FrameLimits, loss_left, stopped_slots
 from autogaze.models.autogaze.native.attention import new_kv_cache
 from autogaze.models.autogaze.sampling import FrameSampling, sample_block
+
+ConvHistory = list[Tensor]
+"""Streaming state of the vision stem: each block's last two input frames, (B, C, 2, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,18 @@ class Slots:
         ids: (B, k) patch ids, undefined where not kept.
         kept: (B, k) True where the patch is gazed at, False in padding.
         losses: (B,) the loss predicted to be left in the frame (`limits.loss_left`).
+        used: (1,) how many blocks some row needed, on the rows' device; slots behind them are
+            padding that no row needs (`static_shapes.trimmed`). None: all of them.
     """
 
     ids: Int[Tensor, "B k"]
     kept: Bool[Tensor, "B k"]
     losses: Float[Tensor, " B"] | None = None
+    used: Int[Tensor, " 1"] | None = None
+
+    def first(self, count: int) -> "Slots":
+        """The first so many slots, or all that there are."""
+        return Slots(self.ids[:, :count], self.kept[:, :count], self.losses)
 
 
 class GazeState:
@@ -57,7 +66,7 @@ class GazeState:
     def __init__(
         self, decoder: FusedDecoder, num_rows: int, capacity: int, decode_positions: str
     ) -> None:
-        config, like = decoder.config, decoder.lm_head
+        config, like = decoder.config, decoder.layers[0].qkv
         self.decoder = decoder
         self.num_rows = num_rows
         self.sequential = decode_positions == "sequential"
@@ -151,7 +160,7 @@ class GazeState:
         num_tokens = vision_tokens.shape[1]
         parts = []
         for ids, frame in zip(self.unfed_ids, vision_tokens, strict=True):
-            parts += [self.decoder.embed_tokens(ids), frame]
+            parts += [self.decoder.embed(ids), frame]
         counts = tuple(len(ids) + num_tokens for ids in self.unfed_ids)
         starts = self.cache.lengths
         ends = [start + count - 1 for start, count in zip(starts, counts, strict=True)]
@@ -178,7 +187,7 @@ class GazeState:
             self.unfed_ids[row] = self.unfed_ids[row][:0]
         everyone = len(active) == self.num_rows
         fed = ids if everyone else ids[active]
-        tokens = self.decoder.embed_tokens(fed.flatten())
+        tokens = self.decoder.embed(fed.flatten())
         feed = Feed(tuple(active), (size,) * len(active))
         updated = self._feed(tokens, positions.flatten(), feed)  # (active, C)
         if everyone:

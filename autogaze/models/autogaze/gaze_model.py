@@ -1,5 +1,7 @@
 """The network: vision stem, position embedding and gaze decoder, under the checkpoint's names."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,10 +13,9 @@ from autogaze.models.autogaze.configuration import (
     VisionModelConfig,
 )
 from autogaze.models.autogaze.decoder import GazeDecoder
+from autogaze.models.autogaze.decoding import ConvHistory
 from autogaze.models.autogaze.hook import GazingHook
-
-ConvHistory = list[Tensor]
-"""Streaming state of the vision stem: each block's last two input frames, (B, C, 2, h, w)."""
+from autogaze.models.autogaze.static_states import StaticStates
 
 
 class GazeModel(nn.Module):
@@ -23,6 +24,8 @@ class GazeModel(nn.Module):
     Attributes:
         hook: rules for what is chosen (`autogaze.models.autogaze.hook`); None: no more than the
             call's own limits.
+        static_states: what gazing with shapes that never change allocates once; not part of the
+            weights, and dropped when these move to another device or precision.
     """
 
     def __init__(self, config: GazeModelConfig) -> None:
@@ -32,6 +35,11 @@ class GazeModel(nn.Module):
         self.vision_model = VisionStem(config.vision_model_config)
         self.connector = Connector(config.connector_config)
         self.gaze_decoder = GazeDecoder(config.gaze_decoder_config)
+        self.static_states = StaticStates(config.connector_config.num_tokens)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.static_states.clear()
+        return super()._apply(fn, recurse)
 
     def vision_tokens(
         self, video: Float[Tensor, "B T 3 H W"], history: ConvHistory | None = None

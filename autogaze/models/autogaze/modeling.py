@@ -34,7 +34,7 @@ from autogaze.models.autogaze.published import (
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import Scores, score
-from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, ClipStream
+from autogaze.models.autogaze.streaming import ClipStream
 from autogaze.utils.checkpoints import (
     check_finite,
     check_shapes,
@@ -55,7 +55,8 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
 
     Attributes:
         gazing_model: the network; its `hook` can rule what is chosen (`autogaze.models.autogaze.hook`).
-        memory_budget: bytes that gazing at one micro-batch of clips may take.
+        memory_budget: bytes that gazing at one micro-batch of clips may take; None: 1 GiB on a
+            CPU, on a GPU half of what is free (`streaming.memory_budget`).
         static_shapes: gaze with shapes that never change, which a GPU replays as CUDA graphs
             (`autogaze.models.autogaze.cuda_graphs`); None: on a GPU. The gazes are the same.
     """
@@ -69,9 +70,21 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
     def __init__(self, config: AutoGazeConfig) -> None:
         super().__init__(config)
         self.gazing_model = PublishedGazeModel(config)
-        self.memory_budget = DEFAULT_MEMORY_BUDGET
+        self.memory_budget: int | None = None
         self.static_shapes: bool | None = None
         self.post_init()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the steps of gazing with fixed shapes go through `torch.compile`.
+
+        Off unless it is set. It saves launches, and the first call of every shape takes minutes.
+        """
+        return self.gazing_model.static_states.compiled
+
+    @compiled.setter
+    def compiled(self, value: bool) -> None:
+        self.gazing_model.static_states.compiled = value
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -151,8 +164,13 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
         num_frames: int = 1,
         cap: int | None = None,
         repetitions: int = 1,
+        once: bool = False,
     ) -> ClipStream:
-        """Start gazing at `num_clips` clips whose frames arrive one by one or all at once."""
+        """Start gazing at `num_clips` clips whose frames arrive one by one or all at once.
+
+        Args:
+            once: all frames come in one step, so that nothing is kept for a next one.
+        """
         on_gpu = self.device.type == "cuda"
         return ClipStream(
             self.gazing_model,
@@ -163,6 +181,7 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
             memory_budget=self.memory_budget,
             repetitions=repetitions,
             static_shapes=on_gpu if self.static_shapes is None else self.static_shapes,
+            once=once,
         )
 
     def generate(
@@ -191,7 +210,9 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
         _check_video(video)
         B, T = video.shape[:2]
         if stream is None:
-            stream = self.stream(B, num_frames=T, cap=_mean_cap(caps), repetitions=repetitions)
+            stream = self.stream(
+                B, num_frames=T, cap=_mean_cap(caps), repetitions=repetitions, once=True
+            )
         return stream.step(video, caps=caps, threshold=threshold, sampling=sampling)
 
     def score(

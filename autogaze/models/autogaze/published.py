@@ -15,7 +15,8 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.call import as_table, read_gazing_info, read_requirement
 from autogaze.models.autogaze.configuration import AutoGazeConfig
-from autogaze.models.autogaze.gaze_model import ConvHistory, GazeModel
+from autogaze.models.autogaze.decoding import ConvHistory
+from autogaze.models.autogaze.gaze_model import GazeModel
 from autogaze.models.autogaze.limits import Caps, draw_mean_ratio, draw_threshold, share_out
 from autogaze.models.autogaze.output import PAST, PastGaze, resume
 from autogaze.models.autogaze.rows import GazeRows
@@ -230,6 +231,7 @@ class PublishedGazeModel(GazeModel):
             B,
             num_frames=T,
             static_shapes=self.connector.pos_embed.device.type == "cuda",
+            once=past_key_values is None and not use_cache,
         )
         rows = stream.step(
             video,

@@ -1,12 +1,13 @@
 """Gazing at whole clips and streams, in micro-batches that fit a memory budget."""
 
+from weakref import finalize
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.configuration import AutoGazeConfig
-from autogaze.models.autogaze.cuda_graphs import StaticGazeState
 from autogaze.models.autogaze.decoding import GazeState
 from autogaze.models.autogaze.gaze_model import GazeModel, resize_clip
 from autogaze.models.autogaze.hook import rules_of
@@ -14,11 +15,20 @@ from autogaze.models.autogaze.inhibition import InhibitionOfReturn, patch_pixels
 from autogaze.models.autogaze.limits import Caps, FrameLimits, Threshold, frame_limits
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
+from autogaze.models.autogaze.static_shapes import (
+    StaticGazeState,
+    power_of_two,
+    trimmed,
+    window_of,
+)
 from autogaze.utils.copying import CopiedDeeply
-from autogaze.utils.device import without_autocast
+from autogaze.utils.device import free_memory, without_autocast
 
 DEFAULT_MEMORY_BUDGET = 1 << 30
-"""Bytes that gazing at one micro-batch of clips may take."""
+"""Bytes that gazing at one micro-batch of clips may take on a CPU, and at least on a GPU."""
+
+SHARE_OF_FREE_MEMORY = 0.5
+"""Of a GPU's free memory that one micro-batch may take: its use is estimated, and others come."""
 
 
 class ClipStream(CopiedDeeply):
@@ -30,12 +40,13 @@ class ClipStream(CopiedDeeply):
         num_clips: B; every step brings the same clips' next frames.
         num_frames: frames to allocate caches for; more may come.
         cap: patches per frame to allocate caches for; None for all.
-        memory_budget: bytes a micro-batch may take.
+        memory_budget: bytes a micro-batch may take; None: `memory_budget` of the model's device.
         repetitions: rows per clip; row = repetition * B + clip.
-        static_shapes: see `autogaze.models.autogaze.cuda_graphs`.
+        static_shapes: see `autogaze.models.autogaze.static_shapes`.
+        once: there will be one step only; its states are given back, one micro-batch after another.
     """
 
-    shared_by_copies = ("model", "config", "decoder")
+    shared_by_copies = ("model", "config", "decoder", "static_states")
 
     def __init__(
         self,
@@ -45,9 +56,10 @@ class ClipStream(CopiedDeeply):
         *,
         num_frames: int = 1,
         cap: int | None = None,
-        memory_budget: int = DEFAULT_MEMORY_BUDGET,
+        memory_budget: int | None = None,
         repetitions: int = 1,
         static_shapes: bool = False,
+        once: bool = False,
     ) -> None:
         self.model, self.config, self.pyramid = model, config, config.pyramid
         self.decoder = model.gaze_decoder.fused()
@@ -55,11 +67,21 @@ class ClipStream(CopiedDeeply):
         self.num_clips = num_clips
         self.num_rows = num_clips * repetitions
         self.num_frames = 0
-        self.static_shapes = static_shapes
+        self.static_shapes, self.once = static_shapes, once
+        self.static_states = model.static_states
         tokens = model.connector.pos_embed.shape[0] + (cap or self.pyramid.num_patches)
         self.capacity = tokens * num_frames
-        dtype = model.connector.pos_embed.dtype
-        self.batch = micro_batch(config, dtype, self.capacity, num_frames, memory_budget)
+        positions = model.connector.pos_embed
+        if memory_budget is None:
+            memory_budget = budget_of(positions.device, model.static_states.num_bytes)
+        self.batch = micro_batch(
+            config,
+            positions.dtype,
+            self.capacity,
+            num_frames,
+            memory_budget,
+            static_shapes=static_shapes,
+        )
         self.states: list[GazeState | StaticGazeState] = []  # one per micro-batch
         self.inhibitions: list[InhibitionOfReturn] = []  # likewise, if the config asks for it
 
@@ -96,9 +118,14 @@ class ClipStream(CopiedDeeply):
         with torch.no_grad(), without_autocast(video.device):
             for index, start in enumerate(range(0, self.num_rows, self.batch)):
                 rows = slice(start, min(start + self.batch, self.num_rows))
+                if self.once:
+                    self._drop_micro_batches()
+                    index = 0
                 if index == len(self.states):
                     self._add_micro_batch(rows.stop - rows.start)
                 parts.append(self._gaze(index, rows, video, limits, sampling))
+        if self.once:
+            self._drop_micro_batches()
         self.num_frames += T
         return GazeRows.cat(parts)
 
@@ -135,12 +162,17 @@ class ClipStream(CopiedDeeply):
                 _of_rows(tokens[:, t], clip_of_row),
                 limit,
                 sampling.for_frame(
-                    self.num_frames + t, rows, self.num_rows, limit.log_weights(log_weights)
+                    self.num_frames + t,
+                    rows,
+                    self.num_rows,
+                    limit.log_weights(log_weights),
+                    device=video.device,
                 ),
             )
             if self.inhibitions:
                 self.inhibitions[index].update(pixels, slots.ids, slots.kept)
             frames.append(slots)
+        frames = trimmed(frames, self.decoder.config.num_multi_token_pred)
         return GazeRows.of_frames(self.pyramid, frames)
 
     def _clips_of(
@@ -166,18 +198,26 @@ class ClipStream(CopiedDeeply):
         if not self.static_shapes:
             self.states.append(GazeState(self.decoder, num_rows, self.capacity, positions))
             return
-        # Fused weights of a model in training change before a graph could be replayed.
-        graphs = self.decoder.lm_head.device.type == "cuda" and not self.model.training
-        self.states.append(
-            StaticGazeState(
-                self.decoder,
-                num_rows,
-                self.capacity,
-                positions,
-                self.model.connector.pos_embed.shape[0],
-                graphs=graphs,
-            )
+        state = self.static_states.lend(
+            self.decoder,
+            num_rows,
+            self.capacity,
+            sequential=positions == "sequential",
+            # Fused weights of a model in training change before a graph could be replayed.
+            record=not self.model.training,
         )
+        state.reset(num_rows)
+        self.states.append(state)
+        if not self.once:  # others may have it as soon as nobody can go on with this stream
+            finalize(self, self.static_states.give_back, state).atexit = False
+
+    def _drop_micro_batches(self) -> None:
+        """Give the states back that there are."""
+        for state in self.states:
+            if isinstance(state, StaticGazeState):
+                self.static_states.give_back(state)
+        self.states.clear()
+        self.inhibitions.clear()
 
 
 def _of_rows(parts: Tensor, clip_of_row: Int[Tensor, " rows"] | None) -> Tensor:
@@ -185,23 +225,47 @@ def _of_rows(parts: Tensor, clip_of_row: Int[Tensor, " rows"] | None) -> Tensor:
     return parts if clip_of_row is None else parts[clip_of_row]
 
 
+def budget_of(device: torch.device, reusable: int = 0) -> int:
+    """Bytes that one micro-batch may take on a device.
+
+    Args:
+        reusable: bytes that are allocated already, and free for it.
+    """
+    free = free_memory(device)
+    if free is None:
+        return DEFAULT_MEMORY_BUDGET
+    return max(DEFAULT_MEMORY_BUDGET, int(SHARE_OF_FREE_MEMORY * (free + reusable)))
+
+
 def micro_batch(
-    config: AutoGazeConfig, dtype: torch.dtype, capacity: int, num_frames: int, memory_budget: int
+    config: AutoGazeConfig,
+    dtype: torch.dtype,
+    capacity: int,
+    num_frames: int,
+    memory_budget: int,
+    *,
+    static_shapes: bool = False,
 ) -> int:
     """Clips that can be gazed at together within `memory_budget` bytes, at least 1.
 
     Counts the cache, the resized frames, the stem's feature maps, and the pixels that inhibition
-    of return compares: together nearly all that a clip needs.
+    of return compares: together nearly all that a clip needs. With static shapes also the widest
+    mask and the activations under it, and the batch is a power of two.
     """
     model = config.gaze_model_config
     decoder, stem = model.gaze_decoder_config, model.vision_model_config
-    cache = (
-        2 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_dim * capacity
-    )
+    slots = power_of_two(capacity) if static_shapes else capacity
+    cache = 2 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_dim * slots
     frame = 3 * model.input_img_size**2
     features = model.connector_config.num_tokens * stem.hidden_dim * (3 + 2 * stem.depth)
     clip = (cache + num_frames * (2 * frame + features)) * dtype.itemsize
     if config.inhibition_of_return is not None:
         # Last gaze, current frame, and their difference, at every scale.
         clip += 3 * 3 * sum(scale**2 for scale in config.pyramid.scales) * torch.float32.itemsize
-    return max(1, memory_budget // clip)
+    if not static_shapes:
+        return max(1, memory_budget // clip)
+    tokens = model.connector_config.num_tokens + decoder.num_multi_token_pred
+    widths = 8 * decoder.hidden_size + 4 * decoder.intermediate_size
+    clip += tokens * (2 * window_of(capacity, slots) * dtype.itemsize + widths * 4)
+    clips = max(1, memory_budget // clip)
+    return 1 << (clips.bit_length() - 1)

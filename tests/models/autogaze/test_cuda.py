@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from autogaze.gaze import Gaze
-from autogaze.models.autogaze import AutoGaze
+from autogaze.models.autogaze import AutoGaze, static_shapes
+from autogaze.models.autogaze.cuda_graphs import CudaGraphs
+from autogaze.models.autogaze.sampling import Sampling
+from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, budget_of
 from autogaze.selectors.learned import Learned
+from autogaze.utils.device import free_memory
 from tests.models.autogaze.tiny import still_video, threshold_of, tiny_model, tiny_video
 
 pytestmark = [
@@ -57,7 +61,7 @@ def test_return_is_inhibited_as_on_the_cpu(static: bool) -> None:
     assert same(gaze.to("cpu"), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("stop", [False, True])
 def test_bounds_hold_in_every_precision(dtype: torch.dtype, stop: bool) -> None:
     model, video = tiny_model(), tiny_video(3, 4)
@@ -93,6 +97,51 @@ def test_a_batch_equals_its_rows() -> None:
     for row in range(3):
         alone = model.generate(video[row : row + 1], threshold=threshold).to_gaze()
         assert same(together[row], alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_second_call_of_equal_shape_records_no_graph(dtype: torch.dtype) -> None:
+    model = on_gpu(tiny_model(), dtype)
+    recorded = []
+    for _ in range(2):
+        for clips in (3, 4, 6):
+            model.generate(tiny_video(clips, 3).to("cuda", dtype), caps=[9, 5, 9])
+        recorder = model.gazing_model.static_states.recorder
+        assert isinstance(recorder, CudaGraphs)
+        recorded.append(recorder.num_recorded)
+    assert recorded[0] == recorded[1] > 0
+    assert recorder.num_replayed > recorded[0]
+
+
+def test_rows_that_are_left_go_on_in_a_smaller_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_shapes, "ASK_EVERY", 1)
+    model, video = tiny_model(K=2), tiny_video(9, 3)
+    thresholds = torch.full((9, 3), 1e9)
+    thresholds[4] = thresholds[7, 1] = -1e9
+    expected = model.generate(video, threshold=thresholds).to_gaze()
+    model = on_gpu(model)
+    for _ in range(2):
+        gaze = model.generate(video.cuda(), threshold=thresholds).to_gaze()
+        assert same(gaze.to("cpu"), expected)
+
+
+def test_a_sampled_batch_equals_its_rows() -> None:
+    model, video = on_gpu(tiny_model()), tiny_video(3, 3).cuda()
+    together = model.generate(
+        video, caps=[9, 5, 9], sampling=Sampling(2.0, row_seeds=(5, 6, 7))
+    ).to_gaze()
+    for row, seed in enumerate((5, 6, 7)):
+        sampling = Sampling(2.0, row_seeds=(seed,))
+        alone = model.generate(video[row : row + 1], caps=[9, 5, 9], sampling=sampling).to_gaze()
+        assert same(together[row], alone)
+
+
+def test_batches_follow_the_free_memory() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    free = free_memory(device)
+    assert free is not None
+    assert 0 < free <= torch.cuda.get_device_properties(device).total_memory
+    assert budget_of(device) >= DEFAULT_MEMORY_BUDGET
 
 
 def test_scores_are_the_cpus() -> None:

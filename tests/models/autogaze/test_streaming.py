@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autogaze import Gaze
+from autogaze.models.autogaze import streaming
 from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
 from tests.models.autogaze.tiny import POSITIONS, threshold_of, tiny_model, tiny_video
@@ -50,6 +51,21 @@ def test_the_memory_budget_decides_the_micro_batch():
     stream = model.stream(6, num_frames=2, cap=5)
     assert stream.batch == 1
     assert same(model.generate(video, caps=[5, 5], stream=stream).to_gaze(), whole)
+
+
+def test_on_a_gpu_the_free_memory_decides(monkeypatch):
+    monkeypatch.setattr(streaming, "free_memory", lambda device: None)
+    cpu = torch.device("cpu")
+    assert streaming.budget_of(cpu) == streaming.DEFAULT_MEMORY_BUDGET
+    model = tiny_model()
+    batches = []
+    for free in (0, 1 << 32, 1 << 36):
+        monkeypatch.setattr(streaming, "free_memory", lambda device, free=free: free)
+        assert streaming.budget_of(cpu, 1 << 30) == max(1 << 30, (free + (1 << 30)) // 2)
+        model.static_shapes = True
+        batches.append(model.stream(1, num_frames=16).batch)
+        assert batches[-1].bit_count() == 1, "rows come in powers of two"
+    assert batches == sorted(set(batches))
 
 
 @pytest.mark.parametrize("static", [False, True])

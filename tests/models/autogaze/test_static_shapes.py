@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autogaze import Gaze
-from autogaze.models.autogaze import cuda_graphs
+from autogaze.models.autogaze import static_shapes
 from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
@@ -33,7 +33,7 @@ def test_static_shapes_change_no_gaze(positions, kv_heads, seed, K, stop):
 
 
 def test_static_streams_grow_and_equal_the_whole_clip(monkeypatch):
-    monkeypatch.setattr(cuda_graphs, "WINDOW", 16)
+    monkeypatch.setattr(static_shapes, "WINDOW", 16)
     model, video = tiny_model(), tiny_video(2, 5)
     whole = model.generate(video, caps=[9] * 5).to_gaze()
     model.static_shapes = True

@@ -1,0 +1,103 @@
+"""How many operators gazing and encoding launch, and how often they wait: they must not grow.
+
+On a GPU each launch and each wait costs microseconds that no arithmetic can win back.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import autogaze
+from autogaze.models.autogaze.limits import FrameLimits
+from autogaze.models.autogaze.sampling import FrameSampling
+from autogaze.vision_encoders import patches
+from autogaze.vision_encoders.layout import AttentionType
+from tests.models.autogaze.tiny import tiny_model, tiny_video
+from tests.operators import Operators, count
+from tests.vision_encoders.families import FAMILIES, random_frames, random_gaze
+
+LAYERS, K = 2, 4
+"""Of the tiny model."""
+
+PROPOSE = 25 + 2 * K
+PREFILL, FEED = 17 + 11 * LAYERS, 14 + 11 * LAYERS
+FRAME = 7
+"""Launches that propose a block, feed a frame or a block, and those of a frame besides."""
+
+KEEP = 2
+"""Launches that keep a block's ids."""
+
+
+def frame_of(cap: int, threshold: float | None = None) -> Operators:
+    """What the second frame of a clip launches on the static path."""
+    model, video = tiny_model(), tiny_video(1, 3)
+    model.static_shapes = True
+    stream = model.stream(1, num_frames=3)
+    stream.step(video[:, :1], caps=[cap])
+    state = stream.states[0]
+    limits, sampling = FrameLimits((cap,), threshold), FrameSampling()
+    tokens = torch.randn(1, 16, 48)
+    with torch.no_grad():
+        return count(
+            lambda: state.gaze_frame(tokens, limits, sampling), tokens, state, state.decoder
+        )
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_a_frame_launches_no_more_than_it_did(blocks):
+    counted = frame_of(blocks * K)
+    expected = FRAME + PREFILL + blocks * (PROPOSE + KEEP) + (blocks - 1) * FEED
+    assert counted.launches <= expected, counted.names
+
+
+def test_a_frame_waits_for_nothing_unless_rows_may_stop():
+    assert frame_of(3 * K).waits == 0
+    assert frame_of(3 * K, threshold=-1e9).waits <= 1
+
+
+@pytest.mark.parametrize("threshold", [None, -1e9])
+def test_a_clip_waits_only_for_its_weights_and_its_lengths(threshold):
+    model, video = tiny_model(), tiny_video(2, 4)
+    model.static_shapes = True
+    model.generate(video, caps=[12] * 4, threshold=threshold)
+    counted = count(
+        lambda: model.generate(video, caps=[12] * 4, threshold=threshold).to_gaze(), model, video
+    )
+    counted.waiting.pop("equal")  # a wait for each weight; on a GPU, one for all
+    assert counted.waits <= (1 + 3 if threshold is None else 1 + 3 + 4), counted.waiting
+
+
+def test_an_operator_that_waits_is_found():
+    on_device, on_host = torch.arange(4.0), torch.arange(4.0)
+    calls: dict[str, Callable[[Tensor], object]] = {
+        "_local_scalar_dense": lambda x: float(x.sum()),
+        "nonzero": lambda x: x.nonzero(),
+        "index by a mask": lambda x: x[x > 1],
+        "tolist": lambda x: (x + 1).tolist(),
+        "equal": lambda x: torch.equal(x, x),
+    }
+    for name, call in calls.items():
+        assert count(lambda call=call: call(on_device), on_device).waiting[name] == 1
+        assert count(lambda call=call: call(on_host)).waits == 0
+    assert count(lambda: on_device[1:].view(3, 1)).launches == 0
+    assert count(lambda: (on_device + 1).relu()).launches == 2
+
+
+@pytest.mark.parametrize(("attn_type", "most"), [("block_causal", 153), ("frame_independent", 154)])
+def test_an_encoder_waits_for_nothing(
+    attn_type: AttentionType, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = FAMILIES["siglip"]
+    pyramid = family.pyramid()
+    encoder = autogaze.gazed(family.model(0), attn_type=attn_type)
+    frames, gaze = random_frames(2, 3, pyramid.side), random_gaze(pyramid, 2, 3)
+    with torch.no_grad():
+        expected = encoder(frames, gaze).last_hidden_state
+        monkeypatch.setattr(patches, "_may_wait", lambda device: False)  # as on a GPU
+        assert encoder(frames, gaze).last_hidden_state.equal(expected)
+        counted = count(lambda: encoder(frames, gaze), encoder, frames, gaze.ids)
+    # Whether frames have a NaN is asked on a CPU only.
+    assert counted.waiting == {"_local_scalar_dense": 1}
+    assert counted.launches <= most
