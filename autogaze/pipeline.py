@@ -215,9 +215,7 @@ class GazeStream:
         for part in chunk.clips.split(MAX_TILES):
             began = time.perf_counter()
             if device is not None:
-                part = part.to(
-                    device
-                )  # also for those that read no pixels: losses are measured there
+                part = part.to(device)  # whoever chooses: losses are measured there
             gaze = self.selector.select(part, **self._settings)
             chosen = time.perf_counter()
             # Losses are measured on the canvas, also for selectors that predict losses.

@@ -1,5 +1,8 @@
 """The package keeps to docs/architecture.md: the order of its rooms, no circles, light imports."""
 
+import ast
+import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -183,3 +186,21 @@ def test_a_file_belongs_to_the_closest_room():
     assert house.room_of("models/native/a.py", rooms) == 1
     assert house.room_of("models/b.py", rooms) == 0
     assert house.room_of("modelsque.py", rooms) is None
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*sorted(house.ROOT.glob("examples/**/*.py")), *sorted(house.ROOT.glob("scripts/*.py"))],
+    ids=lambda file: file.name,
+)
+def test_scripts_import_what_there_is(file):
+    """Names that examples and scripts import from the package, which most tests never run."""
+    missing = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("autogaze"):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                submodule = f"{node.module}.{name.name}"
+                if not hasattr(module, name.name) and importlib.util.find_spec(submodule) is None:
+                    missing.append(submodule)
+    assert missing == []

@@ -28,10 +28,8 @@ from autogaze.mllm.processor_adapter import (
 from autogaze.mllm.sampled_video import ASSUMED_RATE
 from autogaze.mllm.stock_processor import StockProcessor
 from autogaze.mllm.units import KeptUnits, UnitGrid
+from autogaze.utils.normalization import CLIP
 from autogaze.vision_encoders.patches import cut_cells
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """By Pillow's number, as settings name them."""
@@ -52,8 +50,8 @@ class FrameProcessorAdapter(ProcessorAdapter):
     crops_images = True
     tokens: ClassVar[Mapping[Kind, str]] = {"video": "<video>", "image": "<image>"}
     size: ClassVar[int] = 384
-    mean: ClassVar[tuple[float, ...]] = CLIP_MEAN
-    std: ClassVar[tuple[float, ...]] = CLIP_STD
+    mean: ClassVar[tuple[float, ...]] = CLIP.mean
+    std: ClassVar[tuple[float, ...]] = CLIP.std
     resample: ClassVar[int] = 3
     image_class: ClassVar[str]
     """Class of the family's image processor in transformers."""
@@ -84,7 +82,8 @@ class FrameProcessorAdapter(ProcessorAdapter):
     def frame_side(self, kind: Kind) -> int:
         """Pixels along a side of a frame."""
         size = setting(self.settings(kind), "size", {"height": self.size, "width": self.size})
-        height, width = size.get("height"), size.get("width")
+        known = size if isinstance(size, Mapping) else {}
+        height, width = known.get("height"), known.get("width")
         if not height or height != width:
             raise MLLMError(f"frames of this family are squares, its settings say size={size}")
         return int(height)

@@ -23,9 +23,8 @@ from autogaze.mllm.prompt import MRopePositions, PositionRule
 from autogaze.mllm.qwen2_5_vl import time_positions
 from autogaze.mllm.sampled_video import ASSUMED_RATE
 from autogaze.mllm.units import KeptUnits
+from autogaze.utils.normalization import CLIP
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _START, _END = "<|vision_start|>", "<|vision_end|>"
 
 
@@ -34,8 +33,8 @@ class QwenProcessorAdapter(ProcessorAdapter):
 
     tokens: ClassVar[Mapping[Kind, str]] = {"video": "<|video_pad|>", "image": "<|image_pad|>"}
     patch: ClassVar[int]
-    mean: ClassVar[tuple[float, ...]] = CLIP_MEAN
-    std: ClassVar[tuple[float, ...]] = CLIP_STD
+    mean: ClassVar[tuple[float, ...]] = CLIP.mean
+    std: ClassVar[tuple[float, ...]] = CLIP.std
     whole_clip: ClassVar[bool] = False
     default_fps: ClassVar[float] = 2.0
 

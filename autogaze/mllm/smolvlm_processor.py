@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
+from autogaze.errors import MLLMError
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.frame_processor import ShuffledProcessorAdapter
 from autogaze.mllm.processor_adapter import Expansion, FrameTimes, Sampling, WholeImage, setting
@@ -47,9 +48,10 @@ class SmolVLMProcessorAdapter(ShuffledProcessorAdapter):
     )
 
     def frame_side(self, kind: Kind) -> int:
-        return int(
-            setting(self.settings(kind), "max_image_size", {"longest_edge": 364})["longest_edge"]
-        )
+        size = setting(self.settings(kind), "max_image_size", {"longest_edge": 364})
+        if not (isinstance(size, Mapping) and size.get("longest_edge")):
+            raise MLLMError(f"frames are squares of max_image_size, a longest_edge, got {size}")
+        return int(size["longest_edge"])
 
     def resize(
         self, kind: Kind, frames: UInt8[Tensor, "T 3 H W"], height: int, width: int
