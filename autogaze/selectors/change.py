@@ -6,7 +6,7 @@ of all its distances, so that busy frames get more patches than quiet ones.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from autogaze.checks import describe_value, is_finite
@@ -21,7 +21,13 @@ from autogaze.selectors.base import (
     no_frames,
     pyramid_or_default,
 )
-from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_frame
+from autogaze.selectors.finest_cells import (
+    cell_means,
+    highest_cells,
+    kept_frame,
+    mean_change,
+    whole_frame,
+)
 
 
 class Change(Selector):
@@ -56,16 +62,16 @@ class _ChangeStream(SelectionStream[Change]):
 
     def __init__(self, selector: Change, ratio: Ratio | None) -> None:
         super().__init__(selector, ratio)
-        self.previous: Float[Tensor, "B 3 S S"] | None = None
+        self.previous: Shaped[Tensor, "B 3 S S"] | None = None
         self.scores: list[Float[Tensor, "B cells"]] = []
 
     def step(self, frame: ClipsLike) -> Gaze:
         """A gaze at no frames: the threshold is not known yet."""
         clips = self.admit(frame)
         self.cap(self.num_frames - 1)  # a missing ratio is an error now, not at the end
-        picture = clips.unit()[:, 0]
+        picture = kept_frame(clips)
         if self.previous is not None:
-            change = (picture - self.previous).abs().mean(dim=1)
+            change = mean_change(picture, self.previous)
             self.scores.append(cell_means(change, self.pyramid))
         self.previous = picture
         return no_frames(self.pyramid, clips.num_clips, self.frames_device)

@@ -7,9 +7,10 @@ whole, at the finest scale whose cells all fit the cap.
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from autogaze.clips import Clips
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import without_autocast
 
@@ -21,6 +22,36 @@ def cell_means(
     average = _averaging(pyramid, images.device)  # (g, S)
     with without_autocast(images.device):  # thresholds are compared in float32
         return (average @ (images @ average.mT)).flatten(-2)
+
+
+def kept_frame(clips: Clips) -> Shaped[Tensor, "B 3 S S"]:
+    """One frame of every clip to be compared later, bytes as bytes: a quarter of the memory."""
+    bytes_in = clips.frames.dtype == torch.uint8
+    return clips.frames[:, 0].clone() if bytes_in else clips.unit()[:, 0]
+
+
+def mean_change(
+    frames: Shaped[Tensor, "B 3 S S"],
+    others: Shaped[Tensor, "B 3 S S"],
+    std: Float[Tensor, "3 1 1"] | None = None,
+) -> Float[Tensor, "B S S"]:
+    """Mean over the channels of |frame - other|, divided by `std` first; uint8 or floats in [0, 1]."""
+    if frames.device.type != "cpu":
+        return _change(frames, others, std).mean(dim=1)
+    change = torch.empty(frames.shape[0], *frames.shape[2:])
+    for frame, other, out in zip(frames, others, change, strict=True):  # one stays in the cache
+        torch.mean(_change(frame, other, std), dim=0, out=out)
+    return change
+
+
+def _change(
+    frame: Shaped[Tensor, "*batch 3 S S"],
+    other: Shaped[Tensor, "*batch 3 S S"],
+    std: Float[Tensor, "3 1 1"] | None,
+) -> Float[Tensor, "*batch 3 S S"]:
+    pictures = (x.float().div(255) if x.dtype == torch.uint8 else x for x in (frame, other))
+    change = torch.sub(*pictures).abs_()
+    return change if std is None else change.div_(std)
 
 
 def highest_cells(

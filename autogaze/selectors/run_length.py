@@ -9,11 +9,11 @@ in ImageNet-normalised pixels; the first tubelet is kept whole.
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from autogaze.checks import describe_value, is_finite
-from autogaze.clips import ClipsLike, Ratio
+from autogaze.clips import Clips, ClipsLike, Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -24,7 +24,13 @@ from autogaze.selectors.base import (
     no_frames,
     pyramid_or_default,
 )
-from autogaze.selectors.finest_cells import cell_means, highest_cells, whole_frame
+from autogaze.selectors.finest_cells import (
+    cell_means,
+    highest_cells,
+    kept_frame,
+    mean_change,
+    whole_frame,
+)
 from autogaze.utils.normalization import IMAGENET
 
 TUBELET = 2
@@ -79,13 +85,13 @@ class _TubeletStream(SelectionStream[RunLength]):
 
     def __init__(self, selector: RunLength, ratio: Ratio | None) -> None:
         super().__init__(selector, ratio)
-        self.first: Float[Tensor, "B 3 S S"] | None = None
-        self.reference: Float[Tensor, "B 3 S S"] | None = None
+        self.first: Shaped[Tensor, "B 3 S S"] | None = None
+        self.reference: Shaped[Tensor, "B 3 S S"] | None = None
 
     def step(self, frame: ClipsLike) -> Gaze:
         """Nothing after the first frame of a tubelet, both frames after the second."""
         clips = self.admit(frame)
-        picture = clips.unit()[:, 0]
+        picture = self._kept(clips)
         if self.first is None:
             self.first = picture
             return no_frames(self.pyramid, clips.num_clips, self.frames_device)
@@ -100,8 +106,12 @@ class _TubeletStream(SelectionStream[RunLength]):
         first, self.first = self.first, None
         return self._close(first, first, num_frames=1).to(self.frames_device)
 
+    def _kept(self, clips: Clips) -> Shaped[Tensor, "B 3 S S"]:
+        """The frame as it is kept; floats where references are put together of several frames."""
+        return clips.unit()[:, 0] if self.selector.since == "kept" else kept_frame(clips)
+
     def _close(
-        self, first: Float[Tensor, "B 3 S S"], last: Float[Tensor, "B 3 S S"], num_frames: int
+        self, first: Shaped[Tensor, "B 3 S S"], last: Shaped[Tensor, "B 3 S S"], num_frames: int
     ) -> Gaze:
         """The gaze at the tubelet from `first` to `last`."""
         start = self.num_frames - num_frames
@@ -111,8 +121,8 @@ class _TubeletStream(SelectionStream[RunLength]):
             self.reference = first
             return Gaze.cat_frames([frame_gaze(self.pyramid, [ids] * len(first)) for ids in whole])
 
-        std = first.new_tensor(IMAGENET.std).view(3, 1, 1)
-        change = ((last - self.reference).abs() / std).mean(dim=1)  # the mean cancels
+        std = torch.tensor(IMAGENET.std, device=first.device).view(3, 1, 1)
+        change = mean_change(last, self.reference, std)  # the statistics' mean cancels
         scores = cell_means(change, self.pyramid)
         kept = highest_cells(scores, self.selector.threshold, self.pyramid)
         if self.selector.since == "previous":
