@@ -59,7 +59,8 @@ def plot(runs: Sequence[Run]) -> Any:
     panels += [(run, ALL, run.choosers, f"{ALL}: trained {run.name}") for run in runs[1:]]
     rows = -(-len(panels) // columns)
     figure, axes = make_panels(rows, columns, (13.5, 3.6 * rows))
-    styles = selector_styles(finest)
+    asked = [name.partition(":")[0] for run in runs for name in run.choosers]
+    styles = selector_styles(list(dict.fromkeys([*finest, *asked])))
     styles["uniform"] = LineStyle("#6b7280", "^", hollow=True, dashes=(3, 1.5))
     for place, axis in enumerate(axes.flat):
         if place >= len(panels):

@@ -61,7 +61,9 @@ class Run:
         """All but dense and blind, in the order of `CHOOSERS` and `MULTI_SCALE`."""
         known = [*CHOOSERS, *MULTI_SCALE]
         names = {row.chooser for row in self.rows if row.chooser not in ("dense", "blind")}
-        return sorted(names, key=known.index)
+        return sorted(
+            names, key=lambda name: (known.index(name) if name in known else len(known), name)
+        )
 
     @property
     def compared(self) -> list[str]:

@@ -331,6 +331,17 @@ class TestReport:
         with pytest.raises(OutputError, match="NAME=FILE"):
             read_runs([run])
 
+    def test_choosers_of_one_model_alone(self, tmp_path, gazed):
+        runs = {"one": ("dense", 1.0), "two": ("change:scales", 0.02)}
+        for name, (chooser, ratio) in runs.items():
+            Journal(tmp_path / name).add(next(evaluate(gazed, chooser, ratio, range(2))))
+        write_report(read_runs([f"{name}={tmp_path / name}" for name in runs]), tmp_path / "report")
+        one, two = json.loads((tmp_path / "report.json").read_text())
+        assert [row["chooser"] for row in (*one["rows"], *two["rows"])] == [
+            "dense",
+            "change:scales",
+        ]
+
     def test_accuracies_and_differences(self, tmp_path, gazed):
         journal = Journal(tmp_path / "answers.jsonl")
         for name in ("dense", "blind", "uniform", "random", "random:scales"):
