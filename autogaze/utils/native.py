@@ -66,7 +66,7 @@ def built_library(source: Path, *options: str) -> Path:
     """Path of the shared library of a C file, compiled unless it is cached.
 
     Args:
-        source: the C file.
+        source: the C file; headers that it includes lie beside it.
         options: of the compiler, besides `FLAGS`.
 
     Raises:
@@ -76,7 +76,8 @@ def built_library(source: Path, *options: str) -> Path:
         raise NotBuiltError(f"ours is built on Linux only, not on {sys.platform}")
     command = [*compiler(), *FLAGS, *options]
     version = _run([command[0], "--version"])
-    parts = (source.read_text(), shlex.join(command), version, _processor())
+    headers = [path.read_text() for path in sorted(source.parent.glob("*.h"))]
+    parts = (source.read_text(), *headers, shlex.join(command), version, _processor())
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     path = cache_folder() / f"{source.stem}-{name}.so"
     try:

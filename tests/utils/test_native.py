@@ -43,8 +43,10 @@ def test_a_file_is_compiled_once_per_options(source):
     assert sorted(path.name for path in cache_folder().iterdir()) == sorted(
         path.name for path in paths[:2]
     )
-    source.write_text("int number(void) { return 1 + NUMBER; }\n")
-    assert ctypes.CDLL(str(built_library(source, "-DNUMBER=3"))).number() == 4
+    source.write_text('#include "number.h"\nint number(void) { return ONE + NUMBER; }\n')
+    for one in (1, 2):  # a change of a header is noticed
+        source.with_name("number.h").write_text(f"#define ONE {one}\n")
+        assert ctypes.CDLL(str(built_library(source, "-DNUMBER=3"))).number() == 3 + one
 
 
 def test_what_is_no_library_cannot_be_loaded(tmp_path):
