@@ -26,6 +26,11 @@ def whole(value: Any) -> int | None:
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
+def is_one_of(value: Any, known: tuple[str | None, ...]) -> bool:
+    """Whether a value is one of these names; of arrays and tensors `in` would compare the elements."""
+    return isinstance(value, str | None) and value in known
+
+
 def is_number(value: object) -> bool:
     """Whether a value is a real number; True is none."""
     return isinstance(value, Real) and not isinstance(value, bool)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from autogaze.checks import describe_value, is_finite, whole
+from autogaze.checks import describe_value, is_finite, is_one_of, whole
 from autogaze.errors import MLLMError
 from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.ranking import Mapping, check_mapping, check_unit_ratio
@@ -67,7 +67,7 @@ class GazeSettings:
                 f"max_vision_tokens must be a whole number of at least 1, got {describe_value(most)}"
             )
         check_mapping(self.units)
-        if self.resolution not in (None, "stock", "native"):
+        if not is_one_of(self.resolution, (None, "stock", "native")):
             raise MLLMError(
                 f"resolution must be 'stock' or 'native', got {describe_value(self.resolution)}"
             )

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.checks import describe_value
+from autogaze.checks import describe_value, is_one_of
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
 from autogaze.mllm.boundary import compact_positions, exclusively
@@ -107,7 +107,7 @@ class GazedMLLM:
             MLLMError: kept units are of other grids than the input's, or too many or few.
         """
         check_prompt(input_ids, attention_mask)
-        if padding_side not in ("left", "right"):
+        if not is_one_of(padding_side, ("left", "right")):
             raise MLLMError(
                 f"padding_side must be 'left' or 'right', got {describe_value(padding_side)}"
             )

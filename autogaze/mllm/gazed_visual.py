@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from autogaze.checks import describe_value, is_finite
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.adapter import VisualInput
+from autogaze.mllm.checks import as_count, as_whole_numbers
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.processor_adapter import (
     Expansion,
@@ -200,6 +202,11 @@ class GazedVisual:
             rate = float(known["fps"])
         if self.source.path is None and self.kind == "video":
             indices = known.get("frames_indices")
+            if indices is not None and len(indices) <= max(self.numbers):
+                raise MLLMError(
+                    f"frames_indices in video_metadata has {len(indices)} numbers, the video "
+                    f"{self.source.num_frames} frames"
+                )
             indices = self.numbers if indices is None else [indices[n] for n in self.numbers]
             if rate is None and len(indices) > 1:
                 warnings.warn(
@@ -283,8 +290,29 @@ def _fields(metadata: Any) -> dict[str, Any]:
     if metadata is None:
         return {}
     if isinstance(metadata, dict):
-        return {name: metadata.get(name) for name in names}
-    return {name: getattr(metadata, name, None) for name in names}
+        found = {name: metadata.get(name) for name in names}
+    else:
+        found = {name: getattr(metadata, name, None) for name in names}
+        if all(value is None for value in found.values()):
+            raise MLLMError(
+                f"video_metadata must be a dict with some of {', '.join(names)}, or transformers' "
+                f"VideoMetadata, got {describe_value(metadata)}"
+            )
+    for name in ("fps", "duration"):
+        value = found[name]
+        if value is not None and not (is_finite(value) and value >= 0):
+            raise MLLMError(
+                f"{name} in video_metadata must be a number of at least 0, got {describe_value(value)}"
+            )
+    if found["frames_indices"] is not None:
+        found["frames_indices"] = as_whole_numbers(
+            found["frames_indices"], "frames_indices in video_metadata"
+        )
+    if found["total_num_frames"] is not None:
+        found["total_num_frames"] = as_count(
+            found["total_num_frames"], "total_num_frames in video_metadata"
+        )
+    return found
 
 
 def load_gaze(gaze: Any) -> Any:

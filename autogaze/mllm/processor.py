@@ -5,7 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from autogaze.checks import describe_value
+from autogaze.checks import as_path, describe_value, is_one_of
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
@@ -125,7 +125,7 @@ class GazedProcessor:
         gaze = {key: value for key, value in options.items() if key in GazeSettings.names()}
         hub = {key: value for key, value in options.items() if key not in gaze}
         refuse_unknown(hub, (*GazeSettings.names(), *HUB_OPTIONS))
-        stock = of_checkpoint(name, **hub)
+        stock = of_checkpoint(as_path(name) if not isinstance(name, str) else name, **hub)
         saved = {key: value for key, value in stock.gaze.items() if key in GazeSettings.names()}
         if "selector" in gaze:  # the saved one need not be there any more
             saved["selector"] = gaze["selector"]
@@ -140,11 +140,11 @@ class GazedProcessor:
         Raises:
             MLLMError: the selector is an object; give it by its name.
         """
-        saved = self.settings.saved()
+        folder, saved = as_path(folder), self.settings.saved()
         self.stock.save(folder)
         if self.stock.model_type is not None:
             saved["model_type"] = self.stock.model_type
-        write_json(Path(folder) / GAZE_CONFIG, saved)
+        write_json(folder / GAZE_CONFIG, saved)
 
     def __call__(
         self,
@@ -320,11 +320,11 @@ class GazedProcessor:
     def _settings(self, options: dict[str, Any]) -> GazeSettings:
         """Settings of a call, whose options are checked."""
         refuse_unknown(options, _CALL_OPTIONS)
-        if options.get("return_tensors") not in (None, "pt"):
+        if not is_one_of(options.get("return_tensors"), (None, "pt")):
             raise MLLMError(
                 f"return_tensors must be 'pt', got {describe_value(options['return_tensors'])}"
             )
-        if options.get("padding_side") not in (None, "left", "right"):
+        if not is_one_of(options.get("padding_side"), (None, "left", "right")):
             raise MLLMError(
                 f"padding_side must be left or right, got {describe_value(options['padding_side'])}"
             )

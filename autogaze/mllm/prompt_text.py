@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from autogaze.errors import MLLMError
+from autogaze.checks import describe_value
+from autogaze.errors import MLLMError, first_line
 from autogaze.mllm.checks import counted, were_given
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.processor_adapter import Expansion, ProcessorAdapter
@@ -116,9 +117,23 @@ def write_rows(
             for first, end, trailing in expansions[kind, number].blocks:
                 blocks.append(VisualBlock(visual, first, end, ids[kind], trailing))
             visual += 1
-        tokens = torch.tensor(adapter.stock.tokenizer(expanded, **options)["input_ids"]).long()
+        tokens = _tokens(adapter.stock.tokenizer, expanded, options)
         rows.append(_with_blocks(tokens, blocks))
     return rows
+
+
+def _tokens(tokenizer: Any, text: str, options: Mapping[str, Any]) -> torch.Tensor:
+    """Token ids of a text.
+
+    Raises:
+        MLLMError: the tokenizer cannot read it, as where it is no valid Unicode.
+    """
+    try:
+        return torch.tensor(tokenizer(text, **options)["input_ids"]).long()
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise MLLMError(
+            f"the tokenizer cannot read the prompt {describe_value(text)}: {first_line(error)}"
+        ) from error
 
 
 def _with_blocks(tokens: torch.Tensor, blocks: Sequence[VisualBlock]) -> Row:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from autogaze.checks import describe_value, is_number
+from autogaze.checks import describe_value, is_number, is_one_of
 from autogaze.clips import frame_cap
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
@@ -341,7 +341,7 @@ def _nothing_kept(gaze: Gaze, units: Mapping) -> str:
 
 def check_mapping(units: object) -> None:
     """Raise `MLLMError` unless it is one of `MAPPINGS`."""
-    if units not in MAPPINGS:
+    if not is_one_of(units, MAPPINGS):
         raise MLLMError(f"units must be one of {', '.join(MAPPINGS)}, got {describe_value(units)}")
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autogaze.checks import why_absent
+from autogaze.checks import describe_value, why_absent
 from autogaze.errors import MLLMError
+from autogaze.mllm.stock_settings import check_name, check_settings
 from autogaze.utils.hub import is_hub_id
 
 GAZE_CONFIG = "gaze_config.json"
@@ -47,6 +48,21 @@ class StockProcessor:
     model: Mapping[str, Any] = field(default_factory=dict)
     gaze: Mapping[str, Any] = field(default_factory=dict)
     original: Any = None
+
+    def __post_init__(self) -> None:
+        check_name(self.model_type, "model_type")
+        check_name(self.processor_class, "processor_class")
+        if not isinstance(self.chat_template, Mapping):  # several, by name
+            check_name(self.chat_template, "chat_template")
+        check_settings(self.video, "settings of the video processor")
+        check_settings(self.image, "settings of the image processor")
+        vision = self.model.get("vision_config")
+        if vision is not None and not isinstance(vision, Mapping):
+            raise MLLMError(
+                f"vision_config in config.json must be an object, got {describe_value(vision)}"
+            )
+        rate = (vision or {}).get("tokens_per_second")  # all that is read of it
+        check_settings({"tokens_per_second": rate}, "vision_config in config.json")
 
     def save(self, folder: str | Path) -> None:
         """Write the files of the processor, as transformers reads them."""
@@ -119,7 +135,7 @@ def of_checkpoint(name: str | Path, **options: Any) -> StockProcessor:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # tokenizers raises kinds of its own, among them Exception itself
         raise MLLMError(f"{name}: its tokenizer cannot be loaded: {error}") from error
     template = files["chat_template.jinja"]
     if template is None and files["chat_template.json"] is not None:
@@ -181,7 +197,10 @@ def _read(name: str | Path, file: str, options: Mapping[str, Any]) -> str | None
         path = None if found is None else Path(found)
     if path is None or not path.is_file():
         return None
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # no UTF-8 among them
+        raise MLLMError(f"{path}: cannot be read as text: {error}") from error
 
 
 def _json(text: str | None, name: str | Path) -> dict[str, Any]:
@@ -190,7 +209,7 @@ def _json(text: str | None, name: str | Path) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MLLMError(f"{name}: a file of the processor is no JSON: {error}") from error
     if not isinstance(values, dict):
         raise MLLMError(f"{name}: a file of the processor holds no object, got {values!r:.40}")

@@ -24,6 +24,7 @@ from tests.fuzz.mllm_cases import mllm
 from tests.fuzz.mutation import VALUES, arrays, change_bytes, change_values, to_json
 from tests.fuzz.nvila_cases import nvila
 from tests.fuzz.outcomes import WrongOutcomeError, attempt, command, one_of
+from tests.fuzz.processor_cases import gazed_processor
 from tests.fuzz.question_cases import questions
 from tests.training.tiny import tiny_config
 
@@ -255,6 +256,7 @@ KINDS: dict[str, Callable[[Material, Path, Random], str]] = {
     "questions": questions,
     "mllm": mllm,
     "nvila": nvila,
+    "processor": gazed_processor,
 }
 
 

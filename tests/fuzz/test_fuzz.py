@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from tests.fuzz import nvila_cases
+from tests.fuzz import nvila_cases, processor_cases
 from tests.fuzz.__main__ import supervise
 from tests.fuzz.cases import KINDS
 from tests.fuzz.material import Material
@@ -35,16 +35,19 @@ def test_seeded_cases() -> None:
 PARTS = {
     "configuration": nvila_cases._configuration,
     "model folder": nvila_cases._checkpoint,
+    "conversation": processor_cases._conversation,
+    "processor's files": processor_cases._files,
+    "video of a prompt": processor_cases._video,
 }
 """Of kinds that also have parts without any right input."""
-NONE_RIGHT = ("arguments", "mllm", "nvila")
+NONE_RIGHT = ("arguments", "mllm", "nvila", "processor")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in (*KINDS, *PARTS) if kind not in NONE_RIGHT])
 def test_inputs_are_right_before_they_are_changed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("cases", "question_cases", "nvila_cases"):
+    for module in ("cases", "question_cases", "nvila_cases", "processor_cases"):
         name = f"tests.fuzz.{module}"
         monkeypatch.setattr(f"{name}.change_bytes", lambda data, random: data)
         monkeypatch.setattr(f"{name}.change_values", lambda tree, random: (tree, []))

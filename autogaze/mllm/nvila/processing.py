@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from autogaze.checks import describe_value
+from autogaze.checks import describe_value, is_one_of
 from autogaze.clips import check_generator
 from autogaze.errors import MLLMError
 from autogaze.geometry import PatchPyramid
@@ -290,7 +290,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
                 `GazeSettings`.
             VideoError: a file that is no video.
         """
-        if return_tensors not in (None, "pt"):
+        if not is_one_of(return_tensors, (None, "pt")):
             raise MLLMError(f"return_tensors must be 'pt', got {describe_value(return_tensors)}")
         if ratio is not _UNSET or loss is not _UNSET:
             changes["gazing_ratio_tile"] = None if ratio is _UNSET else ratio

@@ -44,7 +44,7 @@ class InhibitionOfReturn:
 
     def __init__(self, pyramid: PatchPyramid, full_change: float) -> None:
         check_inhibition(full_change)
-        self.pyramid, self.full_change = pyramid, full_change
+        self.pyramid, self.full_change = pyramid, float(full_change)
         self.then: Float[Tensor, "B V1 values"] | None = None
         self.visible: Bool[Tensor, "B V"] | None = None
 

@@ -120,6 +120,7 @@ def test_files_of_other_values_are_named(change, tmp_path, model, processor):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("input_ids", None),
         ("input_ids", "text"),
         ("input_ids", [[1, 2]]),
         ("input_ids", torch.zeros(1, 4)),
