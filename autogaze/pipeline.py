@@ -24,7 +24,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses, reconstruct
 from autogaze.source import Source
-from autogaze.utils.device import trim_memory
+from autogaze.utils.device import free_memory, trim_memory
 from autogaze.video.chunks import ChunkReader, VideoChunk, VideoOptions
 from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles
@@ -33,7 +33,13 @@ CHUNK = 16
 """Frames per chunk; every chunk is gazed at independently of the others."""
 
 MAX_TILES = 16
-"""Tiles of a chunk that are processed at once."""
+"""Tiles of a chunk that are processed at once on a CPU, and at least on a GPU."""
+
+GPU_SHARE = 0.25
+"""Of a GPU's free memory that tiles may take as floats, before what selectors take besides."""
+
+COPIES = 6
+"""Floats of a tile's every pixel, at most, while it is gazed at and reconstructed."""
 
 MAX_CHUNK = 2**30
 """Bytes of a chunk's tiles that may be asked for by a saved gaze, whatever its video's size."""
@@ -163,6 +169,9 @@ class GazeStream:
         self.target = threshold if selector.metric == "canvas" else None
         self._settings: dict[str, Any] = {"ratio": ratio, "loss": loss, "generator": generator}
         self._keep_canvas = keep_canvas
+        # Selectors from outside need not have a device.
+        self._device: torch.device | None = getattr(selector, "device", None)
+        self._halved: int | None = None  # tiles at once, after memory was too small for more
         self._select = self._reconstruct = 0.0
         pyramid = selector.pyramid
         self._reader = ChunkReader(
@@ -210,31 +219,62 @@ class GazeStream:
             trim_memory()  # or the heap of a long video grows by its fragments
 
     def _gaze(self, chunk: VideoChunk) -> GazedChunk:
-        gazes, canvases = [], []
-        device = getattr(self.selector, "device", None)  # outside selectors need not have one
-        for part in chunk.clips.split(MAX_TILES):
-            began = time.perf_counter()
-            if device is not None:
-                part = part.to(device)  # whoever chooses: losses are measured there
-            gaze = self.selector.select(part, **self._settings)
-            chosen = time.perf_counter()
-            # Losses are measured on the canvas, also for selectors that predict losses.
-            if self._keep_canvas:
-                canvas = reconstruct(part.frames, gaze)
-                losses = canvas.losses
-                canvases.append(canvas.frames.mul_(255).round_().to(torch.uint8).cpu())
-            elif gaze.metric == "canvas" and gaze.losses is not None:
-                losses = gaze.losses  # the selector has just measured it
-            else:
-                losses = canvas_losses(part.frames, gaze)
-            predicted = gaze.predicted_losses
-            gaze = replace(gaze, losses=losses, metric="canvas", predicted_losses=predicted)
-            gazes.append(gaze.to("cpu"))
-            self._select += chosen - began
-            self._reconstruct += time.perf_counter() - chosen
-        gaze = replace(Gaze.cat_clips(gazes), source=chunk.source)
-        kept = torch.cat(canvases) if canvases else None
-        return GazedChunk(chunk.clips.frames, gaze, kept, chunk.pixels)
+        at_once = self._halved or tiles_at_once(self._device, chunk.clips)
+        parts = [one for part in chunk.clips.split(at_once) for one in self._gaze_tiles(part)]
+        gaze = replace(Gaze.cat_clips([gaze for gaze, _ in parts]), source=chunk.source)
+        kept = [canvas for _, canvas in parts if canvas is not None]
+        return GazedChunk(chunk.clips.frames, gaze, torch.cat(kept) if kept else None, chunk.pixels)
+
+    def _gaze_tiles(self, tiles: Clips) -> "list[tuple[Gaze, UInt8[Tensor, 'B T 3 S S'] | None]]":
+        """`_gaze_part` of the tiles, or of each half where the device has no memory for all at once."""
+        generator = self._settings["generator"]
+        state = None if generator is None else generator.get_state()
+        try:
+            return [self._gaze_part(tiles)]
+        except torch.OutOfMemoryError as error:
+            if self._halved or tiles.num_clips == 1:
+                raise AutoGazeError(
+                    f"{self._device}: no memory for {tiles.num_clips} tiles of {tiles.num_frames} frames "
+                    "at once; take fewer tiles (max_tiles, --max-tiles), a lower ratio or another "
+                    "device, or free its memory"
+                ) from error
+        torch.cuda.empty_cache()
+        if generator is not None:
+            generator.set_state(state)  # so that the same patches are drawn
+        self._halved = -(-tiles.num_clips // 2)  # also of the chunks to come
+        return [one for half in tiles.split(self._halved) for one in self._gaze_tiles(half)]
+
+    def _gaze_part(self, part: Clips) -> "tuple[Gaze, UInt8[Tensor, 'B T 3 S S'] | None]":
+        """The gaze at some tiles with its canvas losses, and the canvas if it is to be kept."""
+        began = time.perf_counter()
+        if self._device is not None:
+            part = part.to(self._device)  # whoever chooses: losses are measured there
+        gaze = self.selector.select(part, **self._settings)
+        chosen = time.perf_counter()
+        kept = None
+        # Losses are measured on the canvas, also for selectors that predict losses.
+        if self._keep_canvas:
+            canvas = reconstruct(part.frames, gaze)
+            losses = canvas.losses
+            kept = canvas.frames.mul_(255).round_().to(torch.uint8).cpu()
+        elif gaze.metric == "canvas" and gaze.losses is not None:
+            losses = gaze.losses  # the selector has just measured it
+        else:
+            losses = canvas_losses(part.frames, gaze)
+        predicted = gaze.predicted_losses
+        gaze = replace(gaze, losses=losses, metric="canvas", predicted_losses=predicted).to("cpu")
+        self._select += chosen - began
+        self._reconstruct += time.perf_counter() - chosen
+        return gaze, kept
+
+
+def tiles_at_once(device: torch.device | None, clips: Clips) -> int:
+    """Tiles that are processed together: `MAX_TILES`, or what a GPU's free memory holds."""
+    free = None if device is None else free_memory(device)
+    if free is None:
+        return MAX_TILES
+    floats = clips.frames[:1].numel() * torch.float32.itemsize
+    return max(MAX_TILES, int(GPU_SHARE * free) // (COPIES * floats))
 
 
 class GazedVideo:

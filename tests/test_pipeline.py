@@ -234,3 +234,62 @@ def test_public_names() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = autogaze.nothing
     assert issubclass(Greedy, Selector)
+
+
+class Crowded(Greedy):
+    """A selector whose device holds at most so many tiles at once."""
+
+    def __init__(self, holds: int) -> None:
+        super().__init__(SMALL)
+        self.holds, self.asked = holds, list[int]()
+
+    def select(self, clips: Clips, **options: object) -> Gaze:  # type: ignore[override]
+        self.asked.append(clips.num_clips)
+        if clips.num_clips > self.holds:
+            raise torch.OutOfMemoryError("out of memory")
+        return super().select(clips, **options)  # type: ignore[arg-type]
+
+
+def test_tiles_are_halved_once_where_memory_is_too_small(video: Path) -> None:
+    selector = Crowded(holds=4)
+    gaze = gaze_video(video, selector=selector, ratio=0.1, tiles="3x2")
+    assert selector.asked == [6, 3, 3, 3, 3]  # of two chunks
+    expected = gaze_video(video, selector=Greedy(SMALL), ratio=0.1, tiles="3x2")
+    assert gaze.ids.equal(expected.ids)
+
+
+@pytest.mark.parametrize(("holds", "tiles"), [(2, "3x2"), (0, "1x1")])
+def test_memory_that_is_too_small_for_half_is_an_error(video: Path, holds: int, tiles: str) -> None:
+    with pytest.raises(AutoGazeError, match=r"memory .*max.tiles"):
+        gaze_video(video, selector=Crowded(holds), ratio=0.1, tiles=tiles)
+
+
+def test_random_patches_are_the_same_after_halving(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gazed(selector: Selector) -> Gaze:
+        generator = torch.Generator().manual_seed(3)
+        return gaze_video(video, selector=selector, ratio=0.1, tiles="3x2", generator=generator)
+
+    expected = gazed(autogaze.load("random", pyramid=SMALL))
+    select = Selector.select
+    failed: list[bool] = []
+
+    def fails_once(self: Selector, clips: Clips, **options: object) -> Gaze:
+        gaze = select(self, clips, **options)  # type: ignore[arg-type]
+        if not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("out of memory")
+        return gaze
+
+    monkeypatch.setattr(Selector, "select", fails_once)
+    assert gazed(autogaze.load("random", pyramid=SMALL)).ids.equal(expected.ids)
+
+
+def test_a_gpu_takes_as_many_tiles_as_its_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = Clips(torch.zeros(1, 16, 3, 32, 32, dtype=torch.uint8))
+    gpu = torch.device("cuda")
+    for free, expected in ((2**10, 16), (2**34, 3640), (None, 16)):
+        monkeypatch.setattr(pipeline, "free_memory", lambda _, free=free: free)
+        assert pipeline.tiles_at_once(gpu, clips) == expected
+    assert pipeline.tiles_at_once(None, clips) == 16
