@@ -31,7 +31,8 @@ def main() -> None:
         with closing(video.frames(fps=FPS)) as decoded:  # type: ignore[type-var]
             pixels = [torch.from_numpy(frame.pixels) for frame in islice(decoded, FRAMES)]
     except autogaze.AutoGazeError as error:
-        raise SystemExit(str(error)) from None
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None  # as the commands do where input is bad
     frames = torch.stack(pixels).permute(0, 3, 1, 2)
     height, width = frames.shape[-2:]
     rows, columns = max(1, round(height / UNIT)), max(1, round(width / UNIT))

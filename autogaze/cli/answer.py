@@ -120,13 +120,16 @@ class AnswerCommand(Command):
         place = DeviceOptions.parse(self.device, "float32" if as_saved else self.dtype)
         dtype = self.dtype if as_saved else place.dtype
         model = VideoMLLM.load(self.model, device=place.device, dtype=dtype)
+        if self.overlay is not None and self.selector is None and not model.selects:
+            raise AutoGazeError(
+                f"--overlay: the processor of {self.model} was saved without a selector and keeps "
+                "everything, so there is nothing to outline; name one with --selector"
+            )
         answers = {name: self._ask(model, name, viewing) for name, viewing in self._viewings()}
         if self.overlay is not None:
             gaze = answers["gazed"].seen
             if gaze is None:
-                raise AutoGazeError(
-                    "--overlay: everything was kept, so there is nothing to outline"
-                )
+                raise AutoGazeError("--overlay: no selector ran, so there is nothing to outline")
             write_overlay(self.video, gaze, self.overlay)
         if self.json:
             print_json({name: as_json(answer) for name, answer in answers.items()})

@@ -58,7 +58,7 @@ class VideoAnswer:
         dense_prompt_tokens: those it would have if everything were kept.
         kept_units, dense_units: units of the video kept, and in all.
         seconds: by stage.
-        gaze: what the selector chose of the video; None if everything was kept, or no selector chose.
+        gaze: what the selector chose of the video; None if no selector chose.
         kept: the units kept; None for NVILA-HD-Video, which keeps all that its gaze chose.
         tubelet: frames that the model encodes together.
     """
@@ -200,10 +200,15 @@ class VideoMLLM:
                 spent.select + spent.cut + spent.write,
                 *clock.stages,
             ),
-            gaze=None if visual.kept_units == visual.dense_units else inputs.gazes[0],
+            gaze=None if viewing is not None and viewing.dense else inputs.gazes[0],
             kept=kept,
             tubelet=tubelet,
         )
+
+    @property
+    def selects(self) -> bool:
+        """Whether a selector chooses where none is named: NVILA's own, or that of the processor."""
+        return self._is_nvila or self.processor.settings.selector is not None
 
     @property
     def _text_model(self) -> nn.Module:

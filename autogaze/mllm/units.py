@@ -228,9 +228,9 @@ class KeptUnits:
             raise MLLMError(
                 f"tubelets [{begin}, {behind}) are none of a video with {self.grid.tubelets}"
             )
-        grid = UnitGrid(end - first, self.grid.grids)
-        ids = self.ids[self.offsets[first] : self.offsets[end]]
-        return KeptUnits(grid, ids, self.lengths[first:end])
+        grid = UnitGrid(behind - begin, self.grid.grids)
+        ids = self.ids[self.offsets[begin] : self.offsets[behind]]
+        return KeptUnits(grid, ids, self.lengths[begin:behind])
 
     def __repr__(self) -> str:
         rows, columns = self.grid.dense

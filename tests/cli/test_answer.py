@@ -74,6 +74,13 @@ def test_an_overlay_of_the_frames_seen(video, model, tmp_path):
         assert sum(1 for _ in file.decode(video=0)) == 4
 
 
+def test_an_overlay_where_everything_is_kept(video, model, tmp_path):
+    path = tmp_path / "all.mp4"
+    result = ask(video, model, "--ratio", 1, "--selector", "centre", "--overlay", path)
+    assert result.exit_code == 0, result.output
+    assert path.stat().st_size
+
+
 def test_an_overlay_without_a_gaze_is_refused_before_the_model_is_loaded(video, tmp_path):
     words = ["--selector", "uniform", "--ratio", 0.5, "--overlay", tmp_path / "seen.mp4"]
     told = fails("answer", video, "What?", "--model", tmp_path / "none", *words)

@@ -100,18 +100,20 @@ class GazeSettings:
 
     def __post_init__(self) -> None:
         bounds = {
-            "num_video_frames": (self.num_frames, 1, MAX_FRAMES),
-            "num_video_frames_thumbnail": (self.num_thumbnails, 0, MAX_FRAMES),
-            "max_tiles_video": (self.max_tiles, 1, MAX_TILES),
-            "max_batch_size_autogaze": (self.clips_at_once, 1, 2**31),
+            "num_video_frames": ("num_frames", 1, MAX_FRAMES),
+            "num_video_frames_thumbnail": ("num_thumbnails", 0, MAX_FRAMES),
+            "max_tiles_video": ("max_tiles", 1, MAX_TILES),
+            "max_batch_size_autogaze": ("clips_at_once", 1, 2**31),
         }
-        for name, (value, least, most) in bounds.items():
+        for name, (field, least, most) in bounds.items():
+            value = getattr(self, field)
             number = whole(value)
             if number is None or not least <= number <= most:
                 raise MLLMError(
                     f"{name} must be a whole number from {least} to {most:,}, got "
                     f"{describe_value(value)}"
                 )
+            object.__setattr__(self, field, number)  # 3.0 is 3
         most_tokens = self.max_tokens
         if most_tokens is not None and (
             isinstance(most_tokens, float) or (whole(most_tokens) or 0) < 1

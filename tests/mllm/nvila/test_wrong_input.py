@@ -220,3 +220,12 @@ def test_more_pixels_than_a_chunk_may_have(monkeypatch):
     monkeypatch.setattr("autogaze.mllm.nvila.selection.MAX_CHUNK", 2**16)
     with pytest.raises(MLLMError, match="max_tiles_video"):
         make_processor()(text="<vila/video>", videos=make_frames(4))
+
+
+def test_whole_numbers_of_other_types():
+    """3.0, as some JSON has it, and NumPy's 3 are 3."""
+    plain = make_processor(num_video_frames=3, num_video_frames_thumbnail=0)
+    for three, none in ((3.0, 0.0), (np.int64(3), np.int32(0))):
+        made = make_processor(num_video_frames=three, num_video_frames_thumbnail=none)
+        one, other = (each(text="<vila/video>", videos=make_frames()) for each in (plain, made))
+        assert one["input_ids"].equal(other["input_ids"])
