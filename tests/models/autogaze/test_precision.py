@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 
+import autogaze
 from autogaze.models.autogaze import AutoGaze
+from tests.clips import moving_square
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -39,6 +41,37 @@ def test_bfloat16_gives_the_gazes_of_float32(device: str) -> None:
         total += int(counted.sum())
     assert total > 150, "too few gazes for this test to say anything"
     assert equal >= 0.99 * total
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norms_logits_and_predicted_losses_are_not_halves(dtype: torch.dtype, static: bool) -> None:
+    """They differ from float32's by what rounded weights make, not by what rounded sums would."""
+    model, video = tiny_model(), tiny_video(2, 2)
+    half = copy.deepcopy(model).to(dtype)
+    # The same values in both: only the arithmetic differs.
+    model.load_state_dict({name: weight.float() for name, weight in half.state_dict().items()})
+    half.static_shapes = static
+    exact = model.generate(video.to(dtype).float(), caps=[1, 1]).losses
+    found = half.generate(video.to(dtype), caps=[1, 1]).losses
+    assert found is not None
+    assert exact is not None
+    assert found.dtype == torch.float32
+    step = torch.finfo(dtype).eps
+    assert (found - exact).abs().max() < 10 * step * exact.abs().max()
+    on_grid = found.to(dtype).float() == found  # what a head in half precision would give
+    assert not on_grid.all()
+
+
+@pytest.mark.slow
+def test_float16_gives_the_patches_of_float32() -> None:
+    """The weights that come with the package; a CPU is slow in this precision."""
+    selector = autogaze.load("learned")
+    clips = torch.from_numpy(moving_square(3, 224, 224)).permute(0, 3, 1, 2)[None]
+    expected = selector.select(clips, ratio=0.1).mask
+    selector.model.to(torch.float16)  # type: ignore[attr-defined]
+    found = selector.select(clips, ratio=0.1).mask
+    assert int((found & expected).sum()) >= 0.99 * int(expected.sum())
 
 
 def test_scoring_under_autocast_keeps_the_residual_stream_in_float32() -> None:
