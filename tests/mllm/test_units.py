@@ -114,8 +114,3 @@ def test_a_mask_of_another_grid_is_refused():
 def test_an_empty_grid_is_refused(tubelets, sides):
     with pytest.raises(MLLMError):
         UnitGrid(tubelets, sides)
-
-
-def test_a_part_by_whole_numbers_of_other_types():
-    kept = KeptUnits.from_lists(UnitGrid(3, ((2, 2),)), [[0, 3], [1], []])
-    assert kept.between(0.0, 2.0).ids.equal(kept.between(0, 2).ids)

@@ -8,6 +8,7 @@ import pytest
 
 from autogaze import GazedProcessor
 from autogaze.errors import AutoGazeError, MLLMError
+from autogaze.mllm import KeptUnits, UnitGrid
 from tests.mllm.tiny_processor import checkpoint
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|> What moves ?"
@@ -114,3 +115,9 @@ def test_files_that_are_no_text(tmp_path, file):
     (folder / file).write_bytes(b"\xff\xfe\xd0{")
     with pytest.raises(AutoGazeError):
         GazedProcessor.from_pretrained(folder, selector=None)
+
+
+def test_a_part_of_kept_units_by_whole_numbers_of_other_types():
+    kept = KeptUnits.from_lists(UnitGrid(3, ((2, 2),)), [[0, 3], [1], []])
+    for none, two in ((0.0, 2.0), (np.int64(0), np.int32(2))):
+        assert kept.between(none, two).ids.equal(kept.between(0, 2).ids)
