@@ -1,0 +1,82 @@
+"""Peak memory at 4K, and memory over a long run, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, as Linux has it"),
+]
+
+RUN = """
+import json, os, resource, sys
+# A decoder holds frames for every core: count those of two.
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+import autogaze
+from autogaze.gaze_io import GazeWriter
+
+def resident():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+video, selector, out = sys.argv[1:]
+after = []
+with GazeWriter(out) as writer:
+    for gaze in autogaze.stream_video(video, selector=selector):
+        writer.add(gaze)
+        after.append(resident())
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"after": after, "peak": peak}))
+"""
+
+
+def write_video(path: Path, width: int, height: int, num_frames: int) -> Path:
+    """Noise that moves, as H.264 with B-frames."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (height // 8 + 8, width // 8 + 8, 3), np.uint8)
+    scene = small.repeat(8, 0).repeat(8, 1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"preset": "ultrafast", "bf": "2", "g": "30", "threads": "2"}
+        for number in range(num_frames):
+            shift = 2 * number % 64
+            pixels = np.ascontiguousarray(scene[:height, shift : shift + width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def memory(video: Path, selector: str, folder: Path) -> tuple[float, list[float]]:
+    """Peak memory of a process that gazes at a video, and its memory after every chunk, in MiB."""
+    command = [sys.executable, "-c", RUN, str(video), selector, str(folder / "gaze.safetensors")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found["peak"], found["after"]
+
+
+def test_4k_takes_little_more_than_one_chunk(tmp_path):
+    """A chunk has 413 MiB; two of them, as before, took 1.5 GiB more than a small video."""
+    small, _ = memory(write_video(tmp_path / "small.mp4", 64, 64, 4), "codec", tmp_path)
+    large, _ = memory(write_video(tmp_path / "4k.mp4", 3840, 2160, 24), "codec", tmp_path)
+    assert 413 < large - small < 800
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    num_frames = 3000
+    video = write_video(tmp_path / "long.mp4", 64, 64, num_frames)
+    peak, after = memory(video, "codec", tmp_path)
+    assert len(after) == -(-num_frames // 16)
+    tenth = len(after) // 10
+    assert max(after[-tenth:]) - max(after[:tenth]) < 8
+    assert peak - max(after[:tenth]) < 24
