@@ -147,7 +147,9 @@ def config(material: Material, folder: Path, random: Random) -> str:
     changed, _ = change_values({group: base[group]}, random)
     if not isinstance(changed, Mapping):
         changed = {}
-    return attempt(lambda: build_trainer({**base, **changed}), *GROUPS, "num_clips", str(folder))
+    return attempt(
+        lambda: build_trainer({**base, **changed}), *GROUPS, "num_clips", "experiments", str(folder)
+    )
 
 
 def labels(material: Material, folder: Path, random: Random) -> str:
