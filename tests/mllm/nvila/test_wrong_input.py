@@ -57,8 +57,10 @@ def published(processor):
 )
 def test_configurations_of_other_types(name, value):
     given = {"text_config": LLM, "vision_config": None, name: value}
-    with pytest.raises(MLLMError, match=name):
-        AutoGazeMLLMConfig(**given)
+    # transformers 4 does not look at the types of a configuration: then building a model does.
+    words = None if isinstance(value, dict) else name
+    with pytest.raises(MLLMError, match=words):
+        AutoGazeMLLM(AutoGazeMLLMConfig(**given))
 
 
 @pytest.mark.parametrize(
