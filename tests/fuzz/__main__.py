@@ -36,8 +36,10 @@ def main() -> int:
         print(json.dumps(list(run_cases(options.only, options.only + 1, options.seed)), indent=1))
         return 0
     if options.worker:
-        for result in run_cases(options.first, options.first + options.cases, options.seed):
-            print(json.dumps(result), flush=True)
+        results = sys.stdout
+        with contextlib.redirect_stdout(None):  # cases may print, as `print` given as a rule does
+            for result in run_cases(options.first, options.first + options.cases, options.seed):
+                print(json.dumps(result), file=results, flush=True)
         return 0
     return supervise(options.first, options.first + options.cases, options.seed)
 
