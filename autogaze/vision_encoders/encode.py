@@ -389,7 +389,8 @@ def check_fit(
             f"frames are {height} x {width}, the largest scale of the gaze is "
             f"{pyramid.side} x {pyramid.side}; resize or tile them to it"
         )
-    if gaze.ids.numel() and not gaze.checked:
+    on_cpu = gaze.ids.device.type == "cpu"  # elsewhere reading them would wait for the device
+    if gaze.ids.numel() and (on_cpu or not gaze.checked):
         least, most = int(gaze.ids.min()), int(gaze.ids.max())
         if least < 0 or most >= pyramid.num_patches:
             raise EncoderError(

@@ -95,8 +95,8 @@ def cut_cells(
 
 
 def _cells(
-    frames: Float[Tensor, "F 3 s s"], patch_size: int
-) -> Float[Tensor, "F 3 grid p grid2 p2"]:
+    frames: Shaped[Tensor, "F 3 s s"], patch_size: int
+) -> Shaped[Tensor, "F 3 grid p grid2 p2"]:
     """A view of all whole cells, by row and column."""
     grid = frames.shape[-1] // patch_size
     covered = frames[..., : grid * patch_size, : grid * patch_size]

@@ -7,7 +7,6 @@ import torch
 
 import autogaze
 from autogaze.models.autogaze import AutoGaze
-from tests.clips import moving_square
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -66,6 +65,8 @@ def test_norms_logits_and_predicted_losses_are_not_halves(dtype: torch.dtype, st
 @pytest.mark.slow
 def test_float16_gives_the_patches_of_float32() -> None:
     """The weights that come with the package; a CPU is slow in this precision."""
+    from tests.clips import moving_square  # PyAV, which not every machine with a GPU has
+
     selector = autogaze.load("learned")
     clips = torch.from_numpy(moving_square(3, 224, 224)).permute(0, 3, 1, 2)[None]
     expected = selector.select(clips, ratio=0.1).mask

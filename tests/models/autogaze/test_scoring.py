@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from autogaze.models.autogaze.decoder import FusedDecoder
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
 
 
@@ -20,14 +21,21 @@ def test_padding_and_batch_change_no_score():
 
 
 @pytest.mark.parametrize("threshold", [None, "median"])
-def test_scoring_sees_the_states_that_sequential_decoding_proposed_from(threshold):
+def test_scoring_sees_the_states_that_sequential_decoding_proposed_from(threshold, monkeypatch):
     model, video = tiny_model(decode_positions="sequential"), tiny_video(1, 3)
     if threshold is not None:
         threshold = threshold_of(model, video)
-    loss_head, seen = model.gazing_model.gaze_decoder.task_loss_prediction_head, []
-    loss_head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    seen, heads = [], FusedDecoder.heads
+
+    def recorded(self, hidden):
+        seen.append(hidden)
+        return heads(self, hidden)
+
+    monkeypatch.setattr(FusedDecoder, "heads", recorded)
     generation = model.generate(video, caps=[9, 14, 3], threshold=threshold)
     decoded = torch.cat(seen)
     seen.clear()
+    loss_head = model.gazing_model.gaze_decoder.task_loss_prediction_head
+    loss_head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     model.score(video, generation)
     torch.testing.assert_close(decoded, seen[0][0], rtol=1e-4, atol=1e-4)
