@@ -5,7 +5,7 @@ its frames at that size fit into memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -117,14 +117,17 @@ class FrameSource:
             motion=motion,
         )
         found = _replacing(found)
-        frame = before = next(found, None)
+        following = before = next(found, None)  # of a video that begins behind the first number
         for number in numbers:
-            while frame is not None and frame.index < number:
-                before, frame = frame, next(found, None)
-            if frame is not None and frame.index == number:
-                yield frame
-            elif self._skip_corrupt and before is not None:
-                yield before
+            moved: MotionField | None = None  # since the frame that was taken before
+            while following is not None and following.index <= number:
+                before, following = following, next(found, None)
+                if before.motion is not None:
+                    moved = before.motion if moved is None else moved.plus(before.motion)
+            if before is not None and (before.index == number or self._skip_corrupt):
+                if moved is None and before.motion is not None:
+                    moved = before.motion.still()
+                yield replace(before, motion=moved)
             else:
                 raise VideoError(
                     f"{self.path}: frame {number} cannot be read; skip_corrupt=True takes the one "

@@ -95,6 +95,10 @@ class MotionField:
             return self.all_new()
         return replace(self, lengths=np.minimum(self.lengths + other.lengths, NEW_CONTENT))
 
+    def still(self) -> "MotionField":
+        """The motion of the same frame again."""
+        return replace(self, lengths=np.zeros_like(self.lengths))
+
     def all_new(self) -> "MotionField":
         """The motion of a frame whose blocks are all new."""
         return replace(self, lengths=np.full_like(self.lengths, NEW_CONTENT))

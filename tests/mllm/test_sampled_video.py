@@ -131,3 +131,21 @@ def test_videos_that_wait_together_share_what_may_be_held(path, monkeypatch):
         video = SampledVideo(FrameSource(path), range(4), 48, 64, passes=2, waiting=waiting)
         list(video)
         assert (video.bytes_held > 0) == holds
+
+
+def test_motion_counts_from_the_frame_taken_before(tmp_path):
+    """Also where frames that cannot be decoded are replaced, and so every frame is decoded."""
+    path = make_video(tmp_path / "a.mp4", 20, 64, 48)
+    numbers = [1, 4, 5, 11, 11]
+    plain, skipping = (
+        [moved for _, _, moved in FrameSource(path, skip_corrupt=skip).read(numbers, motion=True)]
+        for skip in (False, True)
+    )
+    for one, other in zip(plain, skipping, strict=True):
+        assert np.array_equal(one.lengths, other.lengths)
+    assert not plain[-1].lengths.any()  # the same frame again
+    assert plain[1].lengths.any()
+    broken = FrameSource(damage(path, 7), skip_corrupt=True)
+    frames = list(broken.read([6, 7, 9], motion=True))
+    assert torch.equal(frames[1][1], frames[0][1])
+    assert not frames[1][2].lengths.any()
