@@ -24,7 +24,12 @@ from autogaze.mllm.ranking import (
     scales_grid,
     units_of_gaze,
 )
-from autogaze.mllm.selection_frames import MovingFrames, real_cells, selection_clips
+from autogaze.mllm.selection_frames import (
+    PADDING_LOSS,
+    MovingFrames,
+    real_cells,
+    selection_clips,
+)
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.pipeline import CHUNK, MAX_TILES
 from autogaze.selectors.base import Selector
@@ -129,7 +134,9 @@ def select_units(
         ratio: cap on the kept units of every tubelet, as a share of its dense units. The selector
             may choose that many in each frame; the first of them are kept. With "union" the
             selector's own cap, on patches per frame.
-        loss: stop a frame as soon as its loss is at most this, in units of the selector's metric.
+        loss: stop a tile of a frame as soon as its loss is at most this, in units of the
+            selector's metric. Of canvas loss the mean over pixels of the frame, whatever the tile
+            has beyond it (`_of_padded`); of a model's predicted loss, what it predicts of the tile.
             With neither, the selector's default.
         generator: source of randomness, for selectors that use any.
 
@@ -215,22 +222,35 @@ class _Chooser:
         pyramid, ratio = self.selector.pyramid, self.ratio
         # With "finest" patches of other scales do not count, so they are given no budget of units.
         of_patches = self.units == "finest" and len(pyramid.scales) > 1
-        if ratio is None or self.units == "union" or of_patches:
-            return self._select(clips, ratio)
         count = int(real[0].sum())
+        loss = self._of_padded(count / pyramid.cells[-1])
+        if ratio is None or self.units == "union" or of_patches:
+            return self._select(clips, ratio, loss)
         # Rounded up, so that all tiles together have floor(ratio * units) of a tubelet.
         cap = math.ceil(ratio * count)
-        gaze = self._select(clips, (cap + 0.5) / pyramid.num_patches)
+        gaze = self._select(clips, (cap + 0.5) / pyramid.num_patches, loss)
         padding = pyramid.cells[-1] - count
         if padding and _lost_to_padding(gaze, real, cap):
-            gaze = self._select(clips, (padding + cap + 0.5) / pyramid.num_patches)
+            gaze = self._select(clips, (padding + cap + 0.5) / pyramid.num_patches, loss)
         return gaze
 
-    def _select(self, clips: Clips, ratio: float | None) -> Gaze:
+    def _of_padded(self, share: float) -> float | None:
+        """The loss of a whole tile, of which a `share` is on the frame and has the loss asked for.
+
+        Canvas loss is a mean over the tile, padding among it, which would count as met. Padding is
+        a little off the canvas, and left so: a loss below that is asked of padding too, so that a
+        loss of 0 leaves no unit out. What a model predicts is no mean that could be converted.
+        """
+        loss = self.selector.settings(self.ratio, self.loss)[1]  # with neither, the default
+        if loss is None or self.selector.metric != "canvas" or share == 1:
+            return self.loss
+        return share * loss + (1 - share) * min(loss, PADDING_LOSS)
+
+    def _select(self, clips: Clips, ratio: float | None, loss: float | None) -> Gaze:
         """The selector's gaze under a cap on patches per frame."""
         if ratio is not None:
             ratio = min(1.0, ratio)
-        gaze = self.selector.select(clips, ratio=ratio, loss=self.loss, generator=self.generator)
+        gaze = self.selector.select(clips, ratio=ratio, loss=loss, generator=self.generator)
         return with_whole_frames_spread(gaze, ratio)
 
 

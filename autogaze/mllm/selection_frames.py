@@ -17,11 +17,15 @@ from autogaze.checks import describe_value
 from autogaze.clips import Clips
 from autogaze.errors import MLLMError
 from autogaze.geometry import PatchPyramid
+from autogaze.reconstruction.canvas import GREY
 from autogaze.source import TileGrid
 from autogaze.video.tiling import PADDING, empty_tiles
 
 if TYPE_CHECKING:
     from autogaze.video.motion import MotionField
+
+PADDING_LOSS = abs(PADDING / 255 - GREY)
+"""Canvas loss of padding that was not looked at: half a level of 255."""
 
 
 @dataclass(frozen=True, eq=False)

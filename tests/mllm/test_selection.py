@@ -101,6 +101,76 @@ def test_what_moves_is_found():
     assert [2, 4] in kept.between(1, 2).dense_places.tolist()
 
 
+def noise(frames: int, rows: int, columns: int) -> torch.Tensor:
+    """New noise in every frame, in squares of 8 pixels: every unit of 16 is equally complex."""
+    generator = torch.Generator().manual_seed(rows * 100 + columns)
+    shape = (frames, 3, 2 * rows, 2 * columns)
+    squares = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return squares.repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.sampled_from([0.02, 0.04, 0.1]))
+@settings(max_examples=12, deadline=None)
+def test_a_loss_is_that_of_pixels_on_the_frame(rows, columns, loss):
+    video = noise(2, rows, columns)
+    kept = select_units([video], UnitGrid(2, ((rows, columns),)), 1, "greedy", loss=loss).kept
+    looked = torch.zeros(2, rows, columns, dtype=torch.bool)
+    looked[kept.tubelet, kept.places[:, 1], kept.places[:, 2]] = True
+    pixels = looked.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, None]
+    canvas = torch.full(video.shape[1:], 0.5)
+    for frame, seen in zip(video / 255, pixels, strict=True):
+        canvas = torch.where(seen, frame, canvas)
+        error = (canvas - frame).abs().mean(0)
+        for part in (part for band in error.split(224) for part in band.split(224, 1)):
+            cell = 0.5 / (part.numel() / 256)  # the most that one more unit may bring
+            assert loss - cell < part.mean() <= loss + 1e-3
+
+
+@pytest.mark.parametrize("dense", [(16, 16), (8, 8), (34, 60), (1, 15)])
+@pytest.mark.parametrize("loss", [None, 0.04])
+def test_units_at_edges_are_kept_as_those_in_the_middle(dense, loss):
+    rows, columns = dense
+    video = noise(4, rows, columns)
+    kept = select_units([video], UnitGrid(4, (dense,)), 1, "greedy", loss=loss).kept
+    share = torch.zeros(dense)
+    share.index_put_(tuple(kept.places[:, 1:].mT), torch.tensor(0.25), accumulate=True)
+    for part in (part for band in share.split(14) for part in band.split(14, 1)):
+        wanted = 0.91 if loss is None else 0.82
+        assert part.mean() == pytest.approx(wanted, abs=0.05 + 1 / part.numel())
+
+
+def test_a_loss_of_nothing_keeps_every_unit():
+    for dense in ((8, 8), (15, 15)):
+        grid = UnitGrid(2, (dense,))
+        assert select_units([noise(2, *dense)], grid, 1, "greedy", loss=0).kept.ratio == 1
+
+
+def test_a_number_of_units_is_spent_at_the_edges_too():
+    grid = UnitGrid(4, ((8, 8),))
+    selector = unit_selector("greedy")
+    for most, asked, wanted in ((200, None, 200), (220, None, 220), (250, 0, 250), (400, 0, 256)):
+        budget = Budget(loss=asked, max_units=most)
+        ratio, loss = budget.settings([grid], selector)
+        chosen = select_units([noise(4, 8, 8)], grid, 1, selector, ratio=ratio, loss=loss)
+        assert budget.keep([chosen.ranked])[0].num_units == wanted
+
+
+def test_a_predicted_loss_is_taken_as_it_is(monkeypatch):
+    selector = unit_selector("greedy")
+    asked = []
+    select = selector.select
+
+    def recorded(clips, **options):
+        asked.append(options["loss"])
+        return select(clips, **options)
+
+    monkeypatch.setattr(selector, "select", recorded)
+    for metric in ("canvas", "predicted"):
+        monkeypatch.setattr(selector, "metric", metric)
+        select_units([noise(1, 7, 14)], UnitGrid(1, ((7, 14),)), 1, selector, loss=0.5)
+    assert asked == [pytest.approx(0.5 / 2 + 0.5 / 255 / 2), 0.5]
+
+
 def test_scales_are_grids_of_units():
     grid = scales_grid(1, 4, 8, SMALL)
     assert grid.grids == ((2, 4), (4, 8))
