@@ -23,6 +23,7 @@ from autogaze.mllm.processor_adapter import (
     Sampling,
     channels,
     check_count,
+    check_steps,
     setting,
 )
 from autogaze.mllm.sampled_video import ASSUMED_RATE
@@ -58,13 +59,7 @@ class FrameProcessorAdapter(ProcessorAdapter):
 
     def __init__(self, stock: StockProcessor) -> None:
         super().__init__(stock)
-        settings = self.settings("video")
-        for name, expected in _STEPS.items():
-            if bool(setting(settings, name, expected)) != expected:
-                raise MLLMError(
-                    f"{name}={settings[name]} of the video processor is not supported: frames are "
-                    "resized, and normalised, as the family's published checkpoints do"
-                )
+        check_steps(self.settings("video"), "video processor", _STEPS)
 
     def own(self, name: str, default: Any = None) -> Any:
         """A setting of the processor itself: the tokenizer's, or that of its file, if there is one."""

@@ -19,6 +19,9 @@ from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.frame_tower import FrameAdapter, FramePatches
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
+STRATEGY = "vision_feature_select_strategy"
+"""Setting of models and processors: whether the vision encoder's first patch is dropped."""
+
 
 class LlavaOnevisionAdapter(FrameAdapter):
     """Adapter of `LlavaOnevisionForConditionalGeneration`.
@@ -33,6 +36,10 @@ class LlavaOnevisionAdapter(FrameAdapter):
         "image_sizes_videos",
         "batch_num_images",
     )
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__(model)
+        check_strategy(getattr(self.config, STRATEGY, None), "model")
 
     @property
     def placeholders(self) -> tuple[Placeholder, ...]:
@@ -155,6 +162,15 @@ class LlavaOnevisionAdapter(FrameAdapter):
             vision_aspect_ratio=self.config.vision_aspect_ratio,
         )
         return rows[0]
+
+
+def check_strategy(value: Any, where: str) -> None:
+    """Raise `MLLMError` where a setting asks to drop patches."""
+    if value not in (None, "full"):
+        raise MLLMError(
+            f"{STRATEGY}={value!r} of the {where} is not supported: all patches of a frame are taken; "
+            "published checkpoints say 'full'"
+        )
 
 
 def patch_sides(grid: UnitGrid, side: int) -> list[int]:

@@ -9,8 +9,9 @@ from autogaze.errors import MLLMError
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.frame_processor import FrameProcessorAdapter
 from autogaze.mllm.frames import cut_squares
-from autogaze.mllm.llava_onevision import needed_patches, patch_sides
+from autogaze.mllm.llava_onevision import STRATEGY, check_strategy, needed_patches, patch_sides
 from autogaze.mllm.processor_adapter import Expansion, FrameTimes, WholeImage, setting
+from autogaze.mllm.stock_processor import StockProcessor
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
 
@@ -18,6 +19,11 @@ class LlavaOnevisionProcessorAdapter(FrameProcessorAdapter):
     """Units share patches, and what is cut are the patches that some kept unit needs."""
 
     image_class = "LlavaOnevisionImageProcessor"
+
+    def __init__(self, stock: StockProcessor) -> None:
+        super().__init__(stock)
+        check_strategy(stock.own.get(STRATEGY), "processor")
+        check_strategy(stock.model.get(STRATEGY), "model")
 
     @property
     def patches(self) -> int:

@@ -26,7 +26,7 @@ from autogaze.mllm.prompt import assemble
 from autogaze.mllm.prompt_text import Place, check_per_prompt, places_of, write_rows
 from autogaze.mllm.ranking import Mapping, gazed_grid
 from autogaze.mllm.registry import processor_adapter_of
-from autogaze.mllm.same_video import check_file, check_size, check_times
+from autogaze.mllm.same_video import check_file, check_sampling, check_size, check_times
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.mllm.selection import unit_selector
 from autogaze.mllm.stock_processor import (
@@ -164,7 +164,8 @@ class GazedProcessor:
             options: those of the class, for this call, and:
                 gaze: for every video what was chosen before: a `Gaze`, the file of one, `KeptUnits`,
                     a function of the video's `UnitGrid` that returns them, or None to select. A
-                    gaze that knows its frames decides which are taken.
+                    gaze that knows its frames decides which are taken; num_frames, fps and
+                    do_sample_frames=False are errors with it, unless they say the same.
                 do_sample_frames: False takes all frames.
                 video_metadata: for every video of decoded frames `fps`, and where they were
                     sampled from a longer one `frames_indices` and `total_num_frames`. Decoded
@@ -369,6 +370,7 @@ class GazedProcessor:
             if made.source is not None:
                 check_size(made, source)
                 numbers = made.source.frame_indices
+                check_sampling(options, numbers, source, self._adapter)
             if settings.units != "union" and self._adapter.any_size:
                 units = gazed_grid(made)
         scales = pyramid if settings.units == "scales" and kind == "video" else None

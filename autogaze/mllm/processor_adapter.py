@@ -224,6 +224,34 @@ class ProcessorAdapter:
         return SequencePositions()
 
 
+def check_steps(
+    settings: Mapping[str, Any], where: str, steps: Mapping[str, Any], resample: int | None = None
+) -> None:
+    """Raise `MLLMError` where settings ask for other steps than are done to every frame.
+
+    Args:
+        settings: of a video or image processor.
+        where: of which.
+        steps: switches, by name.
+        resample: Pillow's number of the only filter; None where others are supported.
+    """
+    for name, expected in steps.items():
+        if bool(setting(settings, name, expected)) != expected:
+            raise MLLMError(
+                f"{name}={settings[name]} of the {where} is not supported: frames are "
+                "resized, and normalised, as the family's published checkpoints do"
+            )
+    factor = setting(settings, "rescale_factor", 1 / 255)
+    if abs(255 * factor - 1) > 1e-4:  # as files round it
+        raise MLLMError(
+            f"rescale_factor={factor} of the {where} is not supported: grey levels become [0, 1], by 1/255"
+        )
+    if resample is not None and int(setting(settings, "resample", resample)) != resample:
+        raise MLLMError(
+            f"resample={settings['resample']} of the {where} is not supported; {resample} is"
+        )
+
+
 def check_count(count: int, num_frames: int) -> None:
     """Raise `MLLMError` where more frames were asked for than a video has."""
     if count > num_frames:

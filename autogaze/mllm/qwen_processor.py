@@ -17,15 +17,22 @@ from autogaze.mllm.processor_adapter import (
     Sampling,
     channels,
     check_count,
+    check_steps,
     setting,
 )
 from autogaze.mllm.prompt import MRopePositions, PositionRule
 from autogaze.mllm.qwen2_5_vl import time_positions
 from autogaze.mllm.sampled_video import ASSUMED_RATE
+from autogaze.mllm.stock_processor import StockProcessor
 from autogaze.mllm.units import KeptUnits
 from autogaze.utils.normalization import CLIP
 
 _START, _END = "<|vision_start|>", "<|vision_end|>"
+
+_STEPS = {"do_resize": True, "do_rescale": True, "do_normalize": True}
+"""What is done to every frame and image; settings that ask for something else are refused."""
+
+_BICUBIC = 3  # Pillow's number
 
 
 class QwenProcessorAdapter(ProcessorAdapter):
@@ -37,6 +44,14 @@ class QwenProcessorAdapter(ProcessorAdapter):
     std: ClassVar[tuple[float, ...]] = CLIP.std
     whole_clip: ClassVar[bool] = False
     default_fps: ClassVar[float] = 2.0
+    is_sampled: ClassVar[bool] = False
+    """Whether the stock class samples where settings do not say; only then they may say that it does
+    not. Without, they say so in every file that the stock class writes, which means nothing."""
+
+    def __init__(self, stock: StockProcessor) -> None:
+        super().__init__(stock)
+        check_steps(self.settings("video"), "video processor", _STEPS, _BICUBIC)
+        check_steps(self.settings("image"), "image processor", _STEPS, _BICUBIC)
 
     def form(self, kind: Kind) -> PatchFormat:
         settings = self.settings(kind)
@@ -84,7 +99,10 @@ class QwenProcessorAdapter(ProcessorAdapter):
     def sample(self, num_frames: int, rate: float | None, sampling: Sampling) -> list[int]:
         settings = self.settings("video")
         count, fps = sampling.num_frames, sampling.fps
-        if sampling.every:
+        every = sampling.every
+        if every is None and count is None and fps is None and self.is_sampled:
+            every = not setting(settings, "do_sample_frames", True)
+        if every:
             return list(range(num_frames))
         if count is None and fps is None:
             count = settings.get("num_frames")
@@ -156,6 +174,7 @@ class Qwen3VLProcessorAdapter(QwenProcessorAdapter):
     patch = 16
     mean = std = (0.5, 0.5, 0.5)
     whole_clip = True
+    is_sampled = True
 
     def capped(self, smallest: int, largest: int, num_frames: int, form: PatchFormat) -> int:
         tokens = setting(self.settings("video"), "max_video_tokens", 768)

@@ -1,11 +1,14 @@
 """Whether a gaze that was made before was made at the video that is given with it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from autogaze.errors import MLLMError, VideoError
+from autogaze.errors import AutoGazeError, MLLMError, VideoError
 from autogaze.gaze import Gaze
+from autogaze.mllm.processor_adapter import ProcessorAdapter, Sampling
 from autogaze.mllm.sampled_video import FrameSource
 
 MAX_SHIFT = 2.5e-3
@@ -16,18 +19,53 @@ ENDS = 2**16
 
 
 def check_file(gaze: Gaze, source: FrameSource) -> None:
-    """Raise `MLLMError` where a gaze names a file of other content than the one given.
+    """Raise `MLLMError` where a gaze was made at a file of other content than the one given.
 
-    Copies, and files that are gone (moved, renamed), are fine.
+    Copies, and files that are gone (moved, renamed), are fine. A name that leads to the given file says
+    nothing: it may have been written in another folder, or at another time. The video has to be
+    one that the gaze's frames can be of.
     """
     if gaze.source is None or gaze.source.path is None or source.path is None:
         return
     made = Path(gaze.source.path)
-    if _differ(made, source.path):
+    if not _can_be_of(gaze, source):
+        raise MLLMError(
+            f"{source.path}: has {source.num_frames} frames, the gaze was made at {made}, whose frames "
+            f"it took up to number {gaze.source.frame_indices[-1]}, of a shorter video; give that one, "
+            "or gaze at this one"
+        )
+    if _differ(made, source.path) and (made.is_absolute() or _is_origin(gaze, made)):
         raise MLLMError(
             f"{source.path}: the gaze was made at another video, {made}; give that one or a copy "
             "of it, or gaze at this one"
         )
+
+
+def _can_be_of(gaze: Gaze, source: FrameSource) -> bool:
+    """Whether a video has as many frames as the one that a gaze's frames were sampled from.
+
+    That number is not in a gaze. But frames are sampled over a whole video: behind the last there is no
+    more than between two of them, or a second (SmolVLM). A gaze that was cut knows its end.
+    """
+    known = gaze.source
+    if known is None or not known.frame_indices:
+        return True
+    left = source.num_frames - 1 - known.frame_indices[-1]
+    step = max((after - one for one, after in pairwise(known.frame_indices)), default=0)
+    if known.end is not None or step < 2:  # frames in a row may be any part
+        return left >= 0
+    return 0 <= left <= max(step, source.rate or 0) + 1
+
+
+def _is_origin(gaze: Gaze, path: Path) -> bool:
+    """Whether a file that a relative name leads to can be the one that a gaze was made at."""
+    try:
+        found = FrameSource(path)
+    except AutoGazeError:
+        return False
+    known = gaze.source
+    size = None if known is None else (known.tiles.width, known.tiles.height)
+    return size == found.size and _can_be_of(gaze, found)
 
 
 def _differ(one: Path, other: Path) -> bool:
@@ -58,6 +96,40 @@ def check_size(gaze: Gaze, source: FrameSource) -> None:
         raise MLLMError(
             f"{source.path or 'the video'}: has {source.width} x {source.height} pixels, the gaze was "
             f"made at a video of {size[0]} x {size[1]}; give that video{called}"
+        )
+
+
+def check_sampling(
+    options: Mapping[str, Any],
+    numbers: Sequence[int],
+    source: FrameSource,
+    adapter: ProcessorAdapter,
+) -> None:
+    """Raise `MLLMError` where a call asks for other frames than a gaze that it gives is at.
+
+    Args:
+        options: of the call.
+        numbers: of the gaze's frames.
+        source: the video.
+        adapter: of the family, which samples it.
+    """
+    names = ("num_frames", "fps")
+    asked = {name: options[name] for name in names if options.get(name) is not None}
+    every = True if options.get("do_sample_frames") is False else None
+    if every:
+        asked["do_sample_frames"] = False
+    if not asked or asked.get("num_frames") == len(numbers):
+        return
+    sampling = Sampling(asked.get("num_frames"), asked.get("fps"), every)
+    try:
+        sampled = adapter.sample(source.num_frames, source.rate, sampling)
+    except MLLMError:  # more than the video has
+        sampled = []
+    if list(sampled) != list(numbers):
+        given = ", ".join(f"{name}={value}" for name, value in asked.items())
+        raise MLLMError(
+            f"{given} with a gaze that was made before: it decides which frames are taken, "
+            f"{len(numbers)} here; leave {' and '.join(asked)} out, or select anew without gaze"
         )
 
 

@@ -68,6 +68,10 @@ class SmolVLMProcessorAdapter(ShuffledProcessorAdapter):
         size = setting(settings, "size", default)
         longest = size.get("longest_edge")
         if not longest:
+            if not (size.get("height") and size.get("width")):
+                raise MLLMError(
+                    f"size of the video processor must be a longest_edge, or height and width, got {size}"
+                )
             return int(size["height"]), int(size["width"])
         longest = min(_MAX_SIDE, int(longest))
         if width >= height:
@@ -76,8 +80,14 @@ class SmolVLMProcessorAdapter(ShuffledProcessorAdapter):
 
     def default_sampling(self, settings: Mapping[str, Any]) -> tuple[int | None, float | None]:
         own = settings.get("video_sampling") or {}
-        most, fps = own.get("max_frames"), own.get("fps")
-        return setting(settings, "num_frames", most), setting(settings, "fps", fps)
+        older = own.get("max_frames"), own.get("fps")
+        usual = settings.get("num_frames"), settings.get("fps")
+        # When it is made, the stock processor writes the older settings over the others.
+        first, second = (older, usual) if self.stock.original is None else (usual, older)
+        most, fps = (
+            other if one is None else one for one, other in zip(first, second, strict=True)
+        )
+        return most, fps
 
     def sample(self, num_frames: int, rate: float | None, sampling: Sampling) -> list[int]:
         count, fps = self.asked(sampling)

@@ -1,5 +1,6 @@
 """GazedProcessor for families to which frames are images, beside their untouched processors."""
 
+import json
 import os
 import subprocess
 import sys
@@ -381,3 +382,46 @@ def test_numbers_in_words():
         20000: "twenty thousand",
     }
     assert {number: spelt(number) for number in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rescale_factor", 1 / 127.5), ("do_normalize", False), ("do_center_crop", True)],
+)
+def test_settings_that_are_not_honoured(tmp_path, family, name, value):
+    folder = checkpoint(tmp_path / family, family, rescale_factor=0.00392156862745098)
+    GazedProcessor.from_pretrained(folder)
+    with pytest.raises(MLLMError, match=name):
+        GazedProcessor.from_pretrained(checkpoint(folder, family, **{name: value}))
+
+
+def test_older_settings_of_smolvlm_come_first(tmp_path):
+    folder = checkpoint(tmp_path / "smolvlm", "smolvlm", num_frames=7, fps=5)
+    adapter = processor_adapter_of(of_checkpoint(folder))
+    assert adapter.default_sampling(adapter.settings("video")) == (3, 1)
+    checkpoint(folder, "smolvlm", num_frames=7, fps=5, video_sampling=None)
+    adapter = processor_adapter_of(of_checkpoint(folder))
+    assert adapter.default_sampling(adapter.settings("video")) == (7, 5)
+
+
+@pytest.mark.parametrize("size", [{"height": 64}, {"width": 64}, {"shortest_edge": 64}])
+def test_sizes_of_smolvlm_that_are_none(tmp_path, root, size):
+    folder = checkpoint(tmp_path / "smolvlm", "smolvlm", size=size)
+    with pytest.raises(MLLMError, match="size of the video processor"):
+        GazedProcessor.from_pretrained(folder)(text="<video>", videos=root / "wide.mp4")
+
+
+@pytest.mark.parametrize("file", ["config.json", "processor_config.json"])
+def test_patches_that_llava_drops(tmp_path, file):
+    folder = checkpoint(tmp_path / "llava", "llava_onevision")
+    values = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**values, "vision_feature_select_strategy": "default"}))
+    with pytest.raises(MLLMError, match="vision_feature_select_strategy"):
+        GazedProcessor.from_pretrained(folder)
+
+
+def test_models_of_llava_that_drop_patches():
+    model = FRAME_FAMILIES["llava_onevision"].build()
+    model.config.vision_feature_select_strategy = "default"
+    with pytest.raises(MLLMError, match="vision_feature_select_strategy"):
+        adapter_of(model)

@@ -414,6 +414,20 @@ def test_a_saved_gaze_is_not_cut_by_a_loss(files, folder):
         processor(text=VIDEO, videos=files / "wide.mp4", gaze=gaze, loss=0.1)
 
 
+@pytest.mark.parametrize("asked", [{"num_frames": 8}, {"fps": 4}, {"do_sample_frames": False}])
+def test_a_saved_gaze_is_at_its_own_frames(asked, files, folder):
+    processor = GazedProcessor.from_pretrained(folder, selector="random", ratio=0.5)
+    first = processor(text=VIDEO, videos=files / "wide.mp4", num_frames=4)
+    call = {"text": VIDEO, "videos": files / "wide.mp4", "gaze": first.gazes[0]}
+    with pytest.raises(MLLMError, match=rf"{next(iter(asked))}=.* 4 here"):
+        processor(**call, **asked)
+    for same in ({}, {"num_frames": 4}, {"do_sample_frames": True}):
+        assert torch.equal(processor(**call, **same)["input_ids"], first["input_ids"])
+    first = processor(text=VIDEO, videos=files / "wide.mp4", **asked)
+    again = processor(text=VIDEO, videos=files / "wide.mp4", gaze=first.gazes[0], **asked)
+    assert torch.equal(again["input_ids"], first["input_ids"])
+
+
 @pytest.mark.parametrize("units", ["finest", "scales"])
 def test_motion_vectors_of_resized_frames(units, files, folder):
     processor = GazedProcessor.from_pretrained(folder, selector="codec", units=units, ratio=0.25)

@@ -49,6 +49,14 @@ def test_sampled_frames_of_qwen2_5_vl(adapters):
         sample(7, 1.0, Sampling(num_frames=8))
 
 
+def test_a_file_may_say_that_frames_are_not_sampled(tmp_path):
+    folder = checkpoint(tmp_path / "qwen3", "qwen3_vl", do_sample_frames=False)
+    sample = processor_adapter_of(of_checkpoint(folder)).sample
+    assert sample(30, 10.0, Sampling()) == list(range(30))
+    assert len(sample(30, 10.0, Sampling(every=False))) == 6
+    assert len(sample(30, 10.0, Sampling(num_frames=5))) == 5
+
+
 @pytest.mark.parametrize("bad", [{"num_frames": 0}, {"fps": 0}, {"num_frames": 2, "fps": 1.0}])
 def test_sampling_that_cannot_be(bad):
     with pytest.raises(MLLMError):

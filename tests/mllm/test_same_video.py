@@ -44,3 +44,38 @@ def test_copies_moved_files_and_gazes_without_a_path(path, tmp_path):
     copy = shutil.copy(path, tmp_path / "copy.mp4")
     for made in (path, copy, tmp_path / "gone.mp4", None):
         check_file(gaze_at(made), FrameSource(path))
+
+
+def sampled(path, numbers, rate=4, size=(64, 48), end=None):
+    tiles = TileGrid(*size, 2, 2, 32, 64, 48)
+    gaze = Gaze.everything(PatchPyramid((32,), 16), 4, len(numbers))
+    seconds = tuple(number / rate for number in numbers)
+    source = Source(tiles, seconds, tuple(numbers), path=str(path), end=end)
+    return Gaze(gaze.pyramid, gaze.ids, gaze.lengths, source=source)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    return make_video(tmp_path_factory.mktemp("long") / "v.mp4", 60, 64, 48, fps=4)
+
+
+@pytest.mark.parametrize("numbers", [(2, 7, 12, 17), (0, 6, 13, 19), (0, 5, 10, 15), (4, 15)])
+def test_a_name_in_another_folder_is_no_proof(numbers, long, tmp_path, monkeypatch):
+    gaze = sampled("v.mp4", numbers)
+    monkeypatch.chdir(long.parent)
+    for name in ("v.mp4", long):
+        with pytest.raises(MLLMError, match="has 60 frames"):
+            check_file(gaze, FrameSource(name))
+    check_file(sampled("v.mp4", numbers, end=5.0), FrameSource(long))  # a part
+    short = make_video(tmp_path / "short.mp4", 20, 64, 48, fps=4)
+    check_file(gaze, FrameSource(short))  # of which "v.mp4" here cannot be the original
+    with pytest.raises(MLLMError, match="another video"):
+        check_file(sampled(long, numbers), FrameSource(short))
+
+
+def test_a_relative_name_that_leads_to_another_candidate(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    other = tmp_path / "other.mp4"
+    other.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(MLLMError, match="another video"):
+        check_file(gaze_at("v.mp4"), FrameSource(other))

@@ -109,6 +109,28 @@ def test_files_of_other_values(tmp_path, file, name, value):
         GazedProcessor.from_pretrained(folder, selector=None)
 
 
+@pytest.mark.parametrize("file", ["preprocessor_config.json", "video_preprocessor_config.json"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rescale_factor", 1 / 127.5),
+        ("resample", 2),
+        ("do_resize", False),
+        ("do_rescale", False),
+        ("do_normalize", False),
+    ],
+)
+def test_settings_that_qwen_does_not_honour(tmp_path, file, name, value):
+    folder = checkpoint(tmp_path / "qwen3", "qwen3_vl")
+    values = json.loads((folder / file).read_text())
+    usual = {"rescale_factor": 0.00392156862745098, "resample": 3, "do_resize": True}
+    (folder / file).write_text(json.dumps({**values, **usual}))
+    GazedProcessor.from_pretrained(folder, selector=None)
+    (folder / file).write_text(json.dumps({**values, name: value}))
+    with pytest.raises(MLLMError, match=name):
+        GazedProcessor.from_pretrained(folder, selector=None)
+
+
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "tokenizer.json"])
 def test_files_that_are_no_text(tmp_path, file):
     folder = checkpoint(tmp_path / "qwen3", "qwen3_vl")
