@@ -56,7 +56,10 @@ class AnswerCommand(Command):
     ] = None
     frames: Annotated[
         int | None,
-        what_option(help="Frames at even distances.", show_default="what the model's files say"),
+        what_option(
+            help="At most so many frames, at even distances; all of a shorter video.",
+            show_default="what the model's files say; LLaVA-OneVision, InternVL: 32",
+        ),
     ] = None
     units: Annotated[
         Literal["finest", "scales", "union"], what_option(help="How patches become units.")
@@ -131,10 +134,14 @@ class AnswerCommand(Command):
             if gaze is None:
                 raise AutoGazeError("--overlay: no selector ran, so there is nothing to outline")
             write_overlay(self.video, gaze, self.overlay)
+        notes = notes_on(answers)
         if self.json:
-            print_json({name: as_json(answer) for name, answer in answers.items()})
+            printed = {name: as_json(answer) for name, answer in answers.items()}
+            print_json({**printed, **({"notes": notes} if notes else {})})
         else:
             results_console().print(costs_table(answers))
+            for note in notes:
+                results_console().print(f"Note: {note}", highlight=False)
 
     def _viewings(self) -> Iterator[tuple[str, "Viewing"]]:
         """What is seen, by name."""
@@ -196,8 +203,22 @@ def as_json(answer: "VideoAnswer") -> dict[str, Any]:
     return {
         **{name: getattr(answer, name) for name in fields},
         "ratio": answer.ratio,
+        "frame_size": answer.frame_size,
         "seconds": {**dataclasses.asdict(answer.seconds), "total": answer.seconds.total},
     }
+
+
+def notes_on(answers: dict[str, "VideoAnswer"]) -> list[str]:
+    """What has to be known before answers are compared."""
+    sizes = {name: answer.frame_size for name, answer in answers.items()}
+    if None in sizes.values() or len(set(sizes.values())) < 2:
+        return []
+    told = ", ".join(f"{name} {size[0]} x {size[1]}" for name, size in sizes.items() if size)
+    return [
+        f"the model's frames differ in size ({told} pixels): with --max-vision-tokens alone they are "
+        "as large as the video's, else as the checkpoint's settings bound them. Units, tokens and "
+        "seconds are not of the same frames; with --ratio too, both are of the checkpoint's size."
+    ]
 
 
 def costs_table(answers: dict[str, "VideoAnswer"]) -> Any:

@@ -97,7 +97,11 @@ class EvalHLVid(Command):
     ] = True
     frames: Annotated[
         int | None,
-        method_option(min=1, help="Frames of every video.", show_default="the model's own number"),
+        method_option(
+            min=1,
+            help="At most so many frames of every video, at even distances; all of a shorter one.",
+            show_default="the model's own number; LLaVA-OneVision, InternVL: 32",
+        ),
     ] = None
     units: Annotated[
         Literal["finest", "scales", "union"],
@@ -213,11 +217,13 @@ class EvalHLVid(Command):
 
     def _tell(self, questions: "QuestionSet", failures: "Mapping[str, list[Failure]]") -> None:
         """What is missing or failed, on stderr."""
+        from autogaze.evaluation.answers.run import group_failures
+
         for video in questions.missing:
             log.error("error: %s: there is no such video; its questions are left out", video)
-        for name, failed in failures.items():
-            for one in failed:
-                log.error("error: %s: question %s: %s", name, one.question.id, one.cause)
+        for group in group_failures(failures):
+            where = group.where(len(failures))
+            log.error("error: %s: question %s", where, group.told)
 
     def _write(self, report: "AnswersReport") -> None:
         """The report's files, together or not at all; then the tables, or JSON, on stdout."""

@@ -14,9 +14,16 @@ import transformers
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.errors import MLLMError
+from autogaze.mllm.context import Context
 from autogaze.mllm.dense_prompt import Kind, Placeholder
-from autogaze.mllm.prompt import CompactPrompt, PositionRule, Row, assemble
+from autogaze.mllm.prompt import (
+    CompactPrompt,
+    PositionRule,
+    Row,
+    SequencePositions,
+    assemble,
+    sequence_lengths,
+)
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
 IS_TRANSFORMERS_4 = int(transformers.__version__.split(".")[0]) < 5
@@ -95,6 +102,9 @@ class MLLMAdapter:
         model: the transformers model, `...ForConditionalGeneration`.
     """
 
+    any_size: bool = True
+    """Whether frames may be of other sizes, or only of one."""
+
     dense_inputs: tuple[str, ...] = ()
     """Names of the model's arguments that describe dense videos and images."""
 
@@ -152,16 +162,22 @@ class MLLMAdapter:
         """Further arguments of the text model for every token of a prompt."""
         return {}
 
-    def check_length(self, prompt: CompactPrompt, new_tokens: int = 0) -> None:
+    def check_length(self, gazed: GazedPrompt, new_tokens: int = 0) -> None:
         """Raise `MLLMError` where a prompt, and what is to be generated, exceeds the LLM's context."""
         limit = getattr(self.text_config, "max_position_embeddings", None)
-        last = int(prompt.next_position.max()) + new_tokens
-        if limit is None or last <= limit:
+        if limit is None:
             return
-        real = int(prompt.attention_mask.sum(1).max())
-        raise MLLMError(
-            f"the prompt has {real} tokens, and with {new_tokens} new ones its positions reach "
-            f"{last}; the LLM takes {limit}. Positions are those of the prompt with every unit, "
-            "whatever is kept: take fewer frames (num_frames, fps) or smaller ones "
-            "(resolution='stock')"
+        prompt, frames, per_frame = gazed.prompt, None, 1.0
+        in_sequence = isinstance(self.rule(gazed.visuals), SequencePositions)
+        if in_sequence and [visual.kind for visual in gazed.visuals] == ["video"]:
+            grid = gazed.visuals[0].kept.grid
+            frames, per_frame = grid.tubelets, float(grid.dense_units)
+            if gazed.rows:
+                per_frame = sequence_lengths(gazed.rows[0], grid)[1]
+        Context(limit, new_tokens).check(
+            int(prompt.next_position.max()),
+            tokens=int(prompt.attention_mask.sum(1).max()),
+            frames=frames,
+            per_frame=per_frame,
+            any_size=self.any_size,
         )

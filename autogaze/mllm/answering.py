@@ -10,15 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from autogaze.errors import MLLMError
+from autogaze.checks import describe_value, why_absent
+from autogaze.errors import MLLMError, first_line
 from autogaze.gaze import Gaze
+from autogaze.mllm.context import Context
 from autogaze.mllm.gazed import gazed_mllm
 from autogaze.mllm.kept_gaze import kept_gaze
 from autogaze.mllm.processor import GazedProcessor
 from autogaze.mllm.registry import adapter_class, adapter_of, processor_adapter_of
 from autogaze.mllm.units import KeptUnits
-from autogaze.mllm.viewing import Viewing, options_of, options_of_nvila
+from autogaze.mllm.viewing import FRAMES, Viewing, options_of, options_of_nvila
 from autogaze.utils.device import DeviceOptions
+from autogaze.utils.hub import is_hub_id
 
 NVILA = ("autogaze_mllm", "nvila")
 """`model_type` of NVILA-HD-Video, whose processor gazes by itself."""
@@ -61,6 +64,8 @@ class VideoAnswer:
         gaze: what the selector chose of the video; None if no selector chose.
         kept: the units kept; None for NVILA-HD-Video, which keeps all that its gaze chose.
         tubelet: frames that the model encodes together.
+        frame_size: width and height in pixels of the frames that the model got; None where they
+            are not known.
     """
 
     text: str
@@ -73,6 +78,7 @@ class VideoAnswer:
     gaze: Gaze | None
     kept: KeptUnits | None = None
     tubelet: int = 1
+    frame_size: tuple[int, int] | None = None
 
     @property
     def ratio(self) -> float:
@@ -167,10 +173,14 @@ class VideoMLLM:
             options: of transformers' `generate`.
 
         Raises:
+            MLLMError: the question holds a token that stands for a video or image.
             MLLMError, VideoError, SelectorError: see `GazedProcessor` and `GazedMLLM`.
         """
-        prepare = self._prepared_nvila if self._is_nvila else self._prepared
-        inputs = prepare(video, question, viewing, generator)
+        self._check_question(question)
+        if self._is_nvila:
+            inputs = self._prepared_nvila(video, question, viewing, generator)
+        else:
+            inputs = self._prepared(video, question, viewing, generator, max_new_tokens)
         clock = _StageClock(self.model.device)
         with clock.watching(self._text_model):
             ids = self.model.generate(
@@ -203,6 +213,7 @@ class VideoMLLM:
             gaze=None if viewing is not None and viewing.dense else inputs.gazes[0],
             kept=kept,
             tubelet=tubelet,
+            frame_size=(visual.width, visual.height),
         )
 
     @property
@@ -214,7 +225,34 @@ class VideoMLLM:
     def _text_model(self) -> nn.Module:
         return self.model.llm if self._is_nvila else adapter_of(self.model).text_model
 
-    def _prepared(self, video: Any, question: str, viewing: Viewing | None, generator: Any) -> Any:
+    def _check_question(self, question: Any) -> None:
+        """Raise `MLLMError` where a question holds what stands for a video or image in prompts."""
+        if not isinstance(question, str):
+            raise MLLMError(f"the question must be text, got {describe_value(question)}")
+        if self._is_nvila:
+            tokens = {self.processor.video_token}
+        else:
+            adapter = processor_adapter_of(self.processor.stock)
+            tokens = {
+                name(kind)
+                for kind in adapter.tokens
+                for name in (adapter.placeholder, adapter.unit_token)
+            }
+        found = sorted(token for token in tokens if token in question)
+        if found:
+            raise MLLMError(
+                f"the question holds {', '.join(found)}, a special token of the model that stands for "
+                "a video or image; write it in other words"
+            )
+
+    def _prepared(
+        self,
+        video: Any,
+        question: str,
+        viewing: Viewing | None,
+        generator: Any,
+        new_tokens: int,
+    ) -> Any:
         """Arguments of `generate`, with a report."""
         processor: GazedProcessor = self.processor
         if processor.chat_template is None:
@@ -225,6 +263,19 @@ class VideoMLLM:
         options: dict[str, Any] = {"generator": generator}
         if viewing is not None:
             options |= options_of(viewing)
+        settings = processor.settings
+        unasked = (
+            options.get("max_frames"),
+            settings.num_frames,
+            settings.fps,
+            settings.max_frames,
+        )
+        takes_all = processor_adapter_of(processor.stock).takes_all_frames
+        if takes_all and isinstance(video, str | Path) and not any(unasked):
+            options["max_frames"] = FRAMES
+        limit = getattr(adapter_of(self.model).text_config, "max_position_embeddings", None)
+        if limit is not None:
+            options["context"] = Context(limit, new_tokens)
         parts = [{"type": "video", "video": video}, {"type": "text", "text": question}]
         return processor.apply_chat_template(
             [{"role": "user", "content": parts}],
@@ -289,9 +340,16 @@ def _read_config(name: str | Path, options: dict[str, Any]) -> Any:
     """The configuration of a checkpoint."""
     from transformers import AutoConfig
 
+    is_folder = Path(name).is_dir()
+    if not is_folder and not is_hub_id(str(name)):
+        raise MLLMError(f"{name}: {why_absent(name, 'folder')}, and this is no hub id")
     try:
         return AutoConfig.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise MLLMError(
-            f"{name}: no folder or hub id of a model that transformers knows ({error})"
-        ) from error
+        if is_folder:
+            what = "its config.json is of no model that transformers knows"
+        else:
+            what = (
+                "there is no such folder here, so it was taken for a hub id, and no model is found"
+            )
+        raise MLLMError(f"{name}: {what} ({first_line(error)})") from error

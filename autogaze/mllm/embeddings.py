@@ -119,7 +119,7 @@ def prompt_embeddings(model: Any, inputs: GazedPrompt | Mapping[str, Any]) -> Pr
     adapter = adapter_of(model)  # type: ignore[arg-type] # a model that has the mixin
     gazed = gazed.placed(adapter.rule(gazed.visuals))
     prompt = gazed.prompt
-    adapter.check_length(prompt)
+    adapter.check_length(gazed)
     with exclusively(adapter.text_model):
         visuals = tuple(adapter.encode_all([visual]) for visual in gazed.visuals)
     joined = [features.embeds for features in visuals] or [adapter.encode_all([]).embeds]

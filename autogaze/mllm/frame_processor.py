@@ -138,6 +138,11 @@ class FrameProcessorAdapter(ProcessorAdapter):
         check_count(count, num_frames)
         return self.spread(num_frames, count)
 
+    @property
+    def takes_all_frames(self) -> bool:
+        every = False if self.chat_samples else None
+        return self.asked(Sampling(every=every)) == (None, None)
+
     def asked(self, sampling: Sampling) -> tuple[int | None, float | None]:
         """Number and rate of frames, of which the call's count first; all frames where both are None."""
         if sampling.num_frames is not None or sampling.fps is not None:

@@ -50,6 +50,8 @@ class FramePatches:
 class FrameAdapter(MLLMAdapter):
     """What adapters of families share whose tower encodes square frames one by one."""
 
+    any_size = False
+
     @property
     def tower(self) -> torch.nn.Module:
         """The vision transformer."""

@@ -28,12 +28,14 @@ class GazeSettings:
         resolution: "stock": frames as large as the checkpoint's settings bound them; "native": as
             large as the source. None: native with `max_vision_tokens` alone, else stock.
         num_frames: frames of every video, evenly spread.
-        fps: frames per second of every video. With neither, the checkpoint's settings.
+        fps: frames per second of every video.
+        max_frames: as num_frames, but all frames of a shorter video, and whatever rate the settings say.
+            With none of the three, the checkpoint's settings.
         skip_corrupt: a frame that cannot be decoded is replaced by the one before, instead of
             raising.
 
     Raises:
-        MLLMError: a value that cannot be, or num_frames and fps together.
+        MLLMError: a value that cannot be, or two of num_frames, fps and max_frames.
         SelectorError: text that names no selector. Weights are not opened here.
     """
 
@@ -46,6 +48,7 @@ class GazeSettings:
     num_frames: int | None = None
     fps: float | None = None
     skip_corrupt: bool = False
+    max_frames: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.selector, Selector | str | Path | None):
@@ -71,7 +74,7 @@ class GazeSettings:
             raise MLLMError(
                 f"resolution must be 'stock' or 'native', got {describe_value(self.resolution)}"
             )
-        Sampling(self.num_frames, self.fps)  # checks them
+        Sampling(self.num_frames, self.fps, max_frames=self.max_frames)  # checks them
         if not isinstance(self.skip_corrupt, bool):
             raise MLLMError(
                 f"skip_corrupt must be True or False, got {describe_value(self.skip_corrupt)}"
@@ -90,7 +93,7 @@ class GazeSettings:
         budgets = ("ratio", "loss", "max_vision_tokens")
         if any(changes.get(name) is not None for name in budgets):
             changes = {**dict.fromkeys(budgets), **changes}
-        frames = ("num_frames", "fps")
+        frames = ("num_frames", "fps", "max_frames")
         if any(changes.get(name) is not None for name in frames):
             changes = {**dict.fromkeys(frames), **changes}
         return replace(self, **changes)

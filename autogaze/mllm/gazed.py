@@ -186,7 +186,7 @@ class GazedMLLM:
         kwargs.pop("position_ids", None)
         adapter = adapter_of(self)  # type: ignore[arg-type]
         prompt = gazed.prompt
-        adapter.check_length(prompt, new_tokens)
+        adapter.check_length(gazed, new_tokens)
         with exclusively(adapter.text_model):
             features = adapter.encode_all(gazed.visuals)
             embeds = embed_prompt(self, prompt, features)

@@ -93,7 +93,11 @@ class GazedVisual:
         if kind == "image":
             numbers = [0]
         elif numbers is None:
-            numbers = adapter.sample(source.num_frames, source.rate, sampling)
+            numbers = (
+                adapter.sample(source.num_frames, source.rate, sampling)
+                if sampling.max_frames is None
+                else adapter.sample_most(source.num_frames, sampling.max_frames)
+            )
         self.numbers = tuple(numbers)
         self.form = adapter.form(kind)
         self.size = adapter.frame_size(kind, source.height, source.width, len(numbers), native)
@@ -135,6 +139,14 @@ class GazedVisual:
                 resize=partial(self.adapter.resize, self.kind),
             )
         return self._video
+
+    def expected_expansion(self) -> Expansion:
+        """What will stand in the prompt with everything kept, by nominal times; reads no frame."""
+        rate = self.source.rate or ASSUMED_RATE
+        total = self.source.num_frames
+        seconds = tuple(number / rate for number in self.numbers)
+        times = FrameTimes(seconds, rate, total, self._sampling.fps, total / rate)
+        return self.adapter.expand(self.kind, KeptUnits.everything(self.grid), times)
 
     def prepared(self) -> PreparedVisual:
         """Cut what is kept."""

@@ -9,7 +9,8 @@ from autogaze.checks import as_path, describe_value, is_one_of
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
-from autogaze.mllm.checks import refuse_misspelt, refuse_unknown
+from autogaze.mllm.checks import check_kind, refuse_misspelt, refuse_unknown
+from autogaze.mllm.context import Context
 from autogaze.mllm.conversation import (
     as_batch,
     as_list,
@@ -23,6 +24,7 @@ from autogaze.mllm.gazed_visual import GazedImage, GazedVisual, PreparedVisual, 
 from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
 from autogaze.mllm.prompt import assemble
+from autogaze.mllm.prompt_length import check_before_reading
 from autogaze.mllm.prompt_text import Place, check_per_prompt, places_of, write_rows
 from autogaze.mllm.ranking import Mapping, gazed_grid
 from autogaze.mllm.registry import processor_adapter_of
@@ -45,6 +47,7 @@ _TEXT_OPTIONS = ("add_special_tokens",)
 _CALL_OPTIONS = (
     *GazeSettings.names(),
     *_TEXT_OPTIONS,
+    "context",
     "gaze",
     "generator",
     "do_sample_frames",
@@ -77,7 +80,7 @@ class GazedProcessor:
             source, unless a ratio is given too.
         units: how patches become units: "finest", "scales" or "union".
         options: further ones of `autogaze.mllm.gaze_settings.GazeSettings`: `resolution`, `num_frames`,
-            `fps` and `skip_corrupt`. All options can be changed in a call.
+            `fps`, `max_frames` and `skip_corrupt`. All options can be changed in a call.
 
     Raises:
         MLLMError: a family without an adapter, or options that cannot be.
@@ -169,7 +172,9 @@ class GazedProcessor:
                 do_sample_frames: False takes all frames.
                 video_metadata: for every video of decoded frames `fps`, and where they were
                     sampled from a longer one `frames_indices` and `total_num_frames`. Decoded
-                    frames are all taken, unless num_frames or fps is given in the call.
+                    frames are all taken, unless a number or rate is given in the call.
+                context: an `autogaze.mllm.context.Context`, into which prompts must fit; checked
+                    before frames are decoded.
                 generator: source of randomness of the selector.
                 padding_side: "left", as `generate` wants it, or "right".
                 add_special_tokens: of the tokenizer.
@@ -221,6 +226,10 @@ class GazedProcessor:
             opened[place] = self._open(
                 kind, files[kind][number], given[place], settings, about, options
             )
+        text_options = {name: options[name] for name in _TEXT_OPTIONS if name in options}
+        if (context := options.get("context")) is not None:
+            check_kind(context, Context, "context")
+            check_before_reading(context, texts, places, opened, self._adapter, text_options)
         together: Sequence[Sequence[Place]] = places  # a number of tokens is that of a prompt
         if settings.max_vision_tokens is None:
             together = [[place] for row in places for place in row]
@@ -239,7 +248,7 @@ class GazedProcessor:
             if isinstance(made, Gaze):
                 check_times(made, prepared[place].times.seconds, opened[place].source)
                 check_file(made, opened[place].source)
-        return self._written(texts, places, prepared, options, perf_counter() - began)
+        return self._written(texts, places, prepared, options, text_options, perf_counter() - began)
 
     def apply_chat_template(
         self,
@@ -355,13 +364,13 @@ class GazedProcessor:
         rate = metadata.get("fps") if isinstance(metadata, dict) else getattr(metadata, "fps", None)
         source = FrameSource(frames, rate=rate, skip_corrupt=settings.skip_corrupt)
         sampled = options.get("do_sample_frames")
-        asked = options.get("num_frames") is not None or options.get("fps") is not None
+        asked = any(options.get(n) is not None for n in ("num_frames", "fps", "max_frames"))
         if source.path is None and not asked:
             sampled = False  # whoever decoded them has sampled them
         sampling = Sampling(every=True)
         if sampled is not False:
             every = None if sampled is None else False
-            sampling = Sampling(settings.num_frames, settings.fps, every)
+            sampling = Sampling(settings.num_frames, settings.fps, every, settings.max_frames)
         selector = self._selector(settings)
         numbers = units = None
         pyramid = None if selector is None else selector.pyramid
@@ -401,12 +410,12 @@ class GazedProcessor:
         places: Sequence[Sequence[Place]],
         prepared: dict[Place, PreparedVisual],
         options: dict[str, Any],
+        text_options: dict[str, Any],
         seconds: float,
     ) -> GazedInputs:
         """The prompts without the units that are not kept."""
         began = perf_counter()
         expansions = {place: visual.expansion for place, visual in prepared.items()}
-        text_options = {name: options[name] for name in _TEXT_OPTIONS if name in options}
         rows = write_rows(texts, places, expansions, self._adapter, text_options)
         visuals = [prepared[place] for row in places for place in row]
         inputs = tuple(visual.input for visual in visuals)

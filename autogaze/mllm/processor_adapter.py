@@ -30,20 +30,25 @@ class Sampling:
         fps: so many per second.
         every: True: all of them; False: not all, even where the checkpoint's settings say so. With none
             of the three, what they say.
+        max_frames: as `num_frames`, all of a shorter video, and whatever rate the settings say.
     """
 
     num_frames: int | None = None
     fps: float | None = None
     every: bool | None = None
+    max_frames: int | None = None
 
     def __post_init__(self) -> None:
-        number = None if self.num_frames is None else whole(self.num_frames)
-        if self.num_frames is not None and (number is None or number < 1):
-            raise MLLMError(f"num_frames must be at least 1, got {describe_value(self.num_frames)}")
+        for name in ("num_frames", "max_frames"):
+            value = getattr(self, name)
+            if value is not None and (whole(value) or 0) < 1:
+                raise MLLMError(f"{name} must be at least 1, got {describe_value(value)}")
         if self.fps is not None and not (is_number(self.fps) and 0 < self.fps < float("inf")):
             raise MLLMError(f"fps must be a number above 0, got {describe_value(self.fps)}")
         if self.num_frames is not None and self.fps is not None:
             raise MLLMError("give num_frames or fps, not both")
+        if self.max_frames is not None and (self.num_frames or self.fps) is not None:
+            raise MLLMError("give max_frames alone, or num_frames or fps")
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,15 @@ class ProcessorAdapter:
         """
         raise NotImplementedError
 
+    def sample_most(self, num_frames: int, most: int) -> list[int]:
+        """Numbers of at most so many frames, at even distances; of all where there are no more."""
+        return self.sample(num_frames, None, Sampling(num_frames=min(most, num_frames)))
+
+    @property
+    def takes_all_frames(self) -> bool:
+        """Whether all frames of a conversation's video are taken where nothing else is asked for."""
+        return False
+
     def frame_size(
         self, kind: Kind, height: int, width: int, num_frames: int, native: bool
     ) -> tuple[int, int]:
@@ -256,7 +270,8 @@ def check_count(count: int, num_frames: int) -> None:
     """Raise `MLLMError` where more frames were asked for than a video has."""
     if count > num_frames:
         raise MLLMError(
-            f"{count} frames were asked for, the video has {num_frames}; ask for fewer, or for fps"
+            f"{count} frames were asked for, the video has {num_frames}; ask for fewer, "
+            "for fps, or for max_frames"
         )
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from autogaze.errors import MLLMError
-from autogaze.mllm.units import KeptUnits
+from autogaze.mllm.units import KeptUnits, UnitGrid
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,23 @@ class PositionRule(Protocol):
     ) -> tuple[Int[Tensor, "P K"], int]:
         """Positions of the kept units of a block that begins at `start`, and the next position."""
         ...
+
+
+def sequence_lengths(row: Row, grid: UnitGrid) -> tuple[int, float]:
+    """Length of a prompt with one video of this grid, all of it kept, and how much of it a tubelet is.
+
+    A tubelet's text counts, where it has any. Both are in tokens of the dense prompt.
+    """
+    length, starts = 0, []
+    for part in row:
+        if isinstance(part, VisualBlock):
+            starts.append(length)
+            length += (part.end - part.first) * grid.dense_units + part.trailing
+        else:
+            length += len(part)
+    if len(starts) < 2:  # all in one block
+        return length, float(grid.dense_units)
+    return length, (starts[-1] - starts[0]) / (len(starts) - 1)
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,11 @@ class SmolVLMProcessorAdapter(ShuffledProcessorAdapter):
             first, last = 0, num_frames - 1
         return np.unique(np.linspace(first, last, max(1, min(wanted)), dtype=int)).tolist()
 
+    def sample_most(self, num_frames: int, most: int) -> list[int]:
+        # The settings' rate is no bound here, as it is on `num_frames`.
+        numbers = np.linspace(0, num_frames - 1, min(most, num_frames), dtype=int)
+        return np.unique(numbers).tolist()
+
     def expand(self, kind: Kind, kept: KeptUnits, times: FrameTimes) -> Expansion:
         # The file's length, or the time of the last frame of those that were given decoded.
         seconds = times.seconds[-1] if times.duration is None else times.duration

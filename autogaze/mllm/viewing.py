@@ -11,6 +11,9 @@ from autogaze.mllm.ranking import Mapping
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.selectors.base import Selector
 
+FRAMES = 32
+"""Of a file, where nobody says how many and the family would take all (LLaVA-OneVision, InternVL)."""
+
 UNIFORM = "uniform"
 """The control that sees whole tubelets at even distances."""
 
@@ -26,7 +29,8 @@ class Viewing:
         ratio: cap on the kept share, in (0, 1].
         loss: stopping threshold, in units of the selector's metric.
         max_vision_tokens: the most tokens of the video in the prompt.
-        num_frames: frames at even distances; None: what the checkpoint says.
+        num_frames: at most so many frames, at even distances; all of a video that has no more. None: what
+            the checkpoint says; of families that would take all of a file, at most `FRAMES`.
         units: how patches become units, see `GazedProcessor`.
         dense: everything is seen, as by the untouched model; budgets do not count.
     """
@@ -49,7 +53,7 @@ def options_of(viewing: Viewing) -> dict[str, Any]:
     }
     options: dict[str, Any] = {"units": viewing.units, **budget}
     if viewing.num_frames is not None:
-        options["num_frames"] = viewing.num_frames
+        options["max_frames"] = viewing.num_frames
     if viewing.dense:
         return {**options, **dict.fromkeys(budget), "selector": None}
     if viewing.selector == UNIFORM:

@@ -1,6 +1,7 @@
 """`autogaze answer`: text, JSON, comparison and overlay."""
 
 import json
+import shutil
 
 import av
 import pytest
@@ -114,3 +115,24 @@ def test_bad_inputs(video, model, tmp_path):
     assert "no.mp4" in fails("answer", tmp_path / "no.mp4", "What?", "--model", model)
     assert "none" in fails("answer", video, "What?", "--model", tmp_path / "none")
     assert "empty" in fails("answer", video, " ", "--model", model)
+
+
+def test_frames_of_different_sizes_are_told(video, model, tmp_path):
+    """A number of tokens alone sees frames as large as the video's, `dense` the checkpoint's."""
+    bounded = shutil.copytree(model, tmp_path / "bounded")
+    path = bounded / "video_preprocessor_config.json"
+    size = {"shortest_edge": 256, "longest_edge": 4 * 32 * 24}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "size": size}))
+    found = json.loads(ask(video, bounded, "--max-vision-tokens", 8, "--compare", "--json").stdout)
+    sizes = [found[name]["frame_size"] for name in ("gazed", "dense")]
+    assert sizes == [[64, 48], [32, 24]]
+    (note,) = found["notes"]
+    printed = " ".join(ask(video, bounded, "--max-vision-tokens", 8, "--compare").stdout.split())
+    for told in ("gazed 64 x 48", "dense 32 x 24"):
+        assert told in note
+        assert told in printed
+
+
+def test_frames_of_one_size_need_no_note(video, model):
+    result = ask(video, model, "--ratio", 0.25, "--max-vision-tokens", 8, "--compare", "--json")
+    assert "notes" not in json.loads(result.stdout)

@@ -94,6 +94,7 @@ def test_missing_and_broken_videos_are_told(words: list[str]) -> None:
     assert result.exit_code == 1
     assert "clip_1.mp4" in result.stderr
     assert "question 200" in result.stderr
+    assert result.stderr.count("nothing in it") == 1
     report = json.loads(result.stdout)
     assert len(report["compared"]) == 20
     assert report["missing_videos"] == ["clip_1.mp4"]

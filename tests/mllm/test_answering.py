@@ -147,6 +147,28 @@ class TestRefusals:
         with pytest.raises(MLLMError, match="bert"):
             VideoMLLM.load(tmp_path)
 
+    def test_a_name_that_is_no_folder(self):
+        with pytest.raises(MLLMError, match="no such folder") as told:
+            VideoMLLM.load("nofolder")
+        assert "huggingface.co" not in str(told.value)
+
+    def test_a_name_of_the_hub_s_form(self, monkeypatch):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(MLLMError) as told:
+            VideoMLLM.load("no/folder", local_files_only=True)
+        first, _, rest = str(told.value).partition("(")
+        assert "no such folder here" in first
+        assert "hub id" in first
+        assert "\n" not in rest
+
+    @pytest.mark.parametrize("family", ["qwen", "nvila"])
+    def test_a_question_with_a_placeholder(self, request, video, family):
+        model = VideoMLLM.load(request.getfixturevalue(family))
+        token = "<|image_pad|>" if family == "qwen" else model.processor.video_token
+        with pytest.raises(MLLMError, match="special token") as told:
+            model.ask(video, f"What {token} moves?")
+        assert token in str(told.value)
+
     def test_a_checkpoint_without_a_template(self, qwen, video):
         model = VideoMLLM.load(qwen)
         model.processor.stock = dataclasses.replace(model.processor.stock, chat_template=None)

@@ -42,6 +42,8 @@ class Answer:
         kept_units, dense_units: units (patches that become one token) kept, and in all; None
             where the family has none.
         peak_memory: bytes; None where it was not measured.
+        frame_size: width and height in pixels of the frames that the model got; None where they
+            are not known.
     """
 
     text: str
@@ -51,6 +53,7 @@ class Answer:
     kept_units: int | None = None
     dense_units: int | None = None
     peak_memory: int | None = None
+    frame_size: tuple[int, int] | None = None
 
 
 @runtime_checkable

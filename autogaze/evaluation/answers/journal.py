@@ -175,4 +175,10 @@ def _answer(entry: Entry) -> Answer:
     if any((n is not None or k in needed) and whole(n) is None for k, n in counts.items()):
         raise TypeError("its counts are no whole numbers")
     counts = {name: None if n is None else whole(n) for name, n in counts.items()}
-    return Answer(entry["text"], seconds=StageSeconds(**seconds), **counts)
+    size = entry.get("frame_size")  # which older files do not have
+    if size is not None:
+        sides = [whole(side) for side in size] if isinstance(size, list) else []
+        if len(sides) != 2 or None in sides:
+            raise TypeError("its frame_size is no width and height")
+        size = tuple(sides)
+    return Answer(entry["text"], seconds=StageSeconds(**seconds), frame_size=size, **counts)

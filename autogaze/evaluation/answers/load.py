@@ -124,6 +124,7 @@ class _VideoAnswerer:
             kept_units=found.kept_units,
             dense_units=found.dense_units,
             peak_memory=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+            frame_size=found.frame_size,
         )
 
 

@@ -12,7 +12,7 @@ from autogaze.evaluation.answers.intervals import FEW_VIDEOS, VideoDraws
 from autogaze.evaluation.answers.journal import Run, Settings
 from autogaze.evaluation.answers.letters import find_letter
 from autogaze.evaluation.answers.questions import Question, QuestionSet
-from autogaze.evaluation.answers.run import Failure
+from autogaze.evaluation.answers.run import Failure, group_failures
 from autogaze.evaluation.bootstrap import ALL, Estimate
 
 NO_CATEGORY = "no category"
@@ -140,6 +140,18 @@ class AnswersReport:
                 + "; ".join(uneven)
                 + ". Compare these by tokens, not by budget."
             )
+        if sizes := self._frame_sizes():
+            notes.append(
+                "Not at equal resolution: the model's frames are, in pixels, "
+                + "; ".join(sizes)
+                + ". Differences between these conditions are of resolution too"
+                + (
+                    " (with a number of tokens alone frames are as large as the video's, else as the "
+                    "checkpoint's settings bound them)."
+                    if any(row.condition.max_vision_tokens for row in self.rows)
+                    else "."
+                )
+            )
         if self.questions.missing:
             missing = self.questions.missing
             notes.append(
@@ -149,10 +161,9 @@ class AnswersReport:
         if behind := [row for row in self.rows if row.answered < most]:
             named = ", ".join(f"{row.condition.name} {row.answered}" for row in behind)
             notes.append(f"Answered are {most} questions, but under {named}; run these on.")
-        for name, failures in self.failures.items():
-            causes = "; ".join(f"{f.question.id}: {f.cause}" for f in failures)
-            if causes:
-                notes.append(f"Not answered under {name}: {causes}.")
+        for group in group_failures(self.failures):
+            where = group.where(len(self.failures))
+            notes.append(f"Not answered under {where}: {group.told}.")
         if len(self.sessions) > 1:
             notes.append("Answers were made in sessions of different hardware or versions.")
         return tuple(notes)
@@ -172,6 +183,21 @@ class AnswersReport:
                     f"at {budget} {low} took {spent[low]:.0f} tokens, {high} {spent[high]:.0f}"
                 )
         return uneven
+
+    def _frame_sizes(self) -> list[str]:
+        """Sizes of frames by condition, of the first question whose conditions saw different ones."""
+        for question in self.compared:
+            named: dict[tuple[int, int], list[str]] = {}
+            for row in self.rows:
+                size = self.runs[row.condition.name].answers[question.id].frame_size
+                if size is not None:
+                    named.setdefault(size, []).append(row.condition.name)
+            if len(named) > 1:
+                return [
+                    f"{width} x {height} under {', '.join(names)} (question {question.id})"
+                    for (width, height), names in named.items()
+                ]
+        return []
 
     def to_json(self) -> dict[str, Any]:
         """Everything, with every answer."""

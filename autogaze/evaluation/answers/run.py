@@ -23,6 +23,45 @@ class Failure:
     cause: str
 
 
+@dataclass(frozen=True)
+class FailureGroup:
+    """Questions that could not be answered under the same conditions, for one cause.
+
+    Attributes:
+        questions: their ids.
+        conditions: names.
+    """
+
+    cause: str
+    questions: tuple[str, ...]
+    conditions: tuple[str, ...]
+
+    def where(self, conditions: int) -> str:
+        """The conditions in words, of so many in all."""
+        if len(self.conditions) == conditions > 1:
+            return f"all {conditions} conditions"
+        return ", ".join(self.conditions)
+
+    @property
+    def told(self) -> str:
+        """The first question, the cause, and the other questions."""
+        first, *others = self.questions
+        also = f" (also {', '.join(others)})" if others else ""
+        return f"{first}: {self.cause}{also}"
+
+
+def group_failures(failures: Mapping[str, Sequence[Failure]]) -> list[FailureGroup]:
+    """What could not be answered, every cause once, in the order in which they came."""
+    under: dict[tuple[str, str], list[str]] = {}
+    for name, failed in failures.items():
+        for one in failed:
+            under.setdefault((one.cause, one.question.id), []).append(name)
+    groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (cause, question), names in under.items():
+        groups.setdefault((cause, tuple(names)), []).append(question)
+    return [FailureGroup(cause, tuple(ids), names) for (cause, names), ids in groups.items()]
+
+
 def evaluate(
     questions: QuestionSet,
     conditions: Sequence[Condition],
@@ -57,6 +96,7 @@ def evaluate(
         )
     settings = complete_settings(settings, questions)
     failures: dict[str, list[Failure]] = {}
+    unreadable: dict[Path, str] = {}
     for condition in conditions:
 
         def make(condition: Condition = condition) -> Answerer:
@@ -64,7 +104,7 @@ def evaluate(
 
         with AnswerJournal(folder, condition, settings) as journal:
             failures[condition.name] = answer_questions(
-                questions.questions, journal, make, session, step
+                questions.questions, journal, make, session, step, unreadable
             )
     return failures
 
@@ -100,6 +140,7 @@ def answer_questions(
     answerer: Callable[[], Answerer],
     session: Callable[[], Mapping[str, str]],
     step: Callable[[], object] = silent,
+    unreadable: dict[Path, str] | None = None,
 ) -> list[Failure]:
     """Answer what is not answered yet, one question after the other.
 
@@ -108,6 +149,8 @@ def answer_questions(
         answerer: makes the model, called once and only if there is something to answer.
         session: hardware and versions, likewise.
         step: called after every question.
+        unreadable: files that cannot be opened as videos, and why: questions about them are not
+            asked. Files that are found to be such are added.
 
     Returns:
         What could not be answered; it is tried again by the next run.
@@ -118,7 +161,12 @@ def answer_questions(
     model: Answerer | None = None
     failures: list[Failure] = []
     for question in questions:
-        if question.id not in journal.answers and question.video is not None:
+        known = {} if unreadable is None else unreadable
+        if question.id in journal.answers or question.video is None:
+            pass
+        elif question.video in known:
+            failures.append(Failure(question, known[question.video]))
+        else:
             if model is None:
                 model = answerer()
                 journal.begin_session(session())
@@ -126,6 +174,8 @@ def answer_questions(
                 answer = model.answer(question)
             except AutoGazeError as error:
                 failures.append(Failure(question, first_line(error)))
+                if isinstance(error, VideoError) and not _opens(question.video):
+                    known[question.video] = first_line(error)
                 hopeless = len(failures) >= GIVE_UP and not journal.answers
                 if hopeless and not isinstance(error, VideoError):
                     raise EvaluationError(
@@ -136,3 +186,14 @@ def answer_questions(
                 journal.add(question, answer)
         step()
     return failures
+
+
+def _opens(path: Path) -> bool:
+    """Whether a file can be opened as a video, whichever frames are asked of it then."""
+    from autogaze.video.reader import Video  # which needs PyAV
+
+    try:
+        Video(path)
+    except VideoError:
+        return False
+    return True

@@ -1,6 +1,7 @@
 """The figures of an evaluation, its tables, JSON and plots."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,23 @@ def test_unequal_tokens_at_one_budget_are_told(questions) -> None:
     (note,) = (n for n in make_report(questions, {}, unequal).notes if "equal tokens" in n)
     assert "greedy took 100" in note
     assert "random 106" in note
+
+
+def test_unequal_resolutions_are_told(questions) -> None:
+    few = Condition("greedy", max_vision_tokens=100)
+
+    def seen(condition: Condition, size: tuple[int, int] | None) -> Run:
+        run = said(questions, condition, {})
+        return Run(condition, {key: replace(a, frame_size=size) for key, a in run.answers.items()})
+
+    def notes(*sizes: tuple[int, int] | None) -> list[str]:
+        runs = [seen(c, size) for c, size in zip((Condition("dense"), few), sizes, strict=True)]
+        return [n for n in make_report(questions, {}, runs).notes if "equal resolution" in n]
+
+    (note,) = notes((416, 224), (1920, 1088))
+    assert "416 x 224 under dense" in note
+    assert f"1920 x 1088 under {few.name}" in note
+    assert notes((416, 224), (416, 224)) == notes(None, (416, 224)) == []
 
 
 def test_files(report, tmp_path: Path) -> None:

@@ -15,7 +15,16 @@ from autogaze.errors import EncoderError, EvaluationError, OutputError, VideoErr
 from autogaze.evaluation.answers.answering import DENSE, Condition, plan_conditions
 from autogaze.evaluation.answers.journal import AnswerJournal, read_run, settings_hash
 from autogaze.evaluation.answers.questions import load_questions
-from autogaze.evaluation.answers.run import GIVE_UP, answer_questions, evaluate, read_runs
+from autogaze.evaluation.answers.report import make_report
+from autogaze.evaluation.answers.run import (
+    GIVE_UP,
+    Failure,
+    answer_questions,
+    evaluate,
+    group_failures,
+    read_runs,
+)
+from tests.clips import make_video
 from tests.evaluation.answers.material import FakeAnswerer, load_set, rows
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -286,3 +295,55 @@ def test_a_setting_that_is_not_there_is_none_that_is_null(tmp_path: Path) -> Non
     path.write_text("".join(f"{line}\n" for line in (json.dumps(values), *answers)))
     with pytest.raises(EvaluationError, match="max_vision_tokens"):
         answer_all(tmp_path, questions)
+
+
+def test_a_file_that_is_no_video_is_asked_about_once_and_told_once(tmp_path: Path) -> None:
+    found = load_set(tmp_path)
+    conditions = plan_conditions(["greedy"], [0.1, 0.5])
+    models = {c.name: FakeAnswerer(c, broken=["clip_2.mp4"]) for c in conditions}
+    failures = evaluate(
+        found, conditions, lambda c: models[c.name], tmp_path / "answers", SETTINGS, session
+    )
+    about = [q.id for q in found.questions if q.video_path == "clip_2.mp4"]
+    first, *others = models.values()
+    assert [key for key in first.asked if key in about] == about[:1]
+    assert all(not set(about) & set(model.asked) for model in others)
+    assert all([f.question.id for f in failed] == about for failed in failures.values())
+    (group,) = group_failures(failures)
+    assert group.questions == tuple(about)
+    assert group.conditions == tuple(models)
+    assert "nothing in it" in group.cause
+    report = make_report(
+        found, SETTINGS, read_runs(tmp_path / "answers", SETTINGS, found), failures
+    )
+    (note,) = (note for note in report.notes if "Not answered" in note)
+    assert f"all {len(conditions)} conditions" in note
+    assert all(key in note for key in about)
+
+
+def test_a_video_that_opens_is_tried_under_every_condition(tmp_path: Path) -> None:
+    """Damage on the way may lie where other conditions do not read."""
+    found = load_set(tmp_path)
+    for question in found.questions:
+        make_video(question.video, 2, 32, 32)
+    conditions = plan_conditions(["greedy"], [0.1], controls=())
+    models = {c.name: FakeAnswerer(c, broken=["clip_2.mp4"]) for c in conditions}
+    evaluate(found, conditions, lambda c: models[c.name], tmp_path / "answers", SETTINGS, session)
+    about = {q.id for q in found.questions if q.video_path == "clip_2.mp4"}
+    assert all(about <= set(model.asked) for model in models.values())
+
+
+def test_failures_of_other_causes_and_conditions_stand_apart(tmp_path: Path) -> None:
+    first, second = load_set(tmp_path).questions[:2]
+    groups = group_failures(
+        {
+            "dense": [Failure(first, "too long"), Failure(second, "too long")],
+            "greedy": [Failure(first, "too long"), Failure(second, "other")],
+        }
+    )
+    assert [(g.cause, g.questions, g.conditions) for g in groups] == [
+        ("too long", (first.id,), ("dense", "greedy")),
+        ("too long", (second.id,), ("dense",)),
+        ("other", (second.id,), ("greedy",)),
+    ]
+    assert groups[1].where(2) == "dense"
