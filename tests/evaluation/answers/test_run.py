@@ -347,3 +347,20 @@ def test_failures_of_other_causes_and_conditions_stand_apart(tmp_path: Path) -> 
         ("other", (second.id,), ("greedy",)),
     ]
     assert groups[1].where(2) == "dense"
+
+
+def test_sizes_of_frames_are_kept_and_older_files_have_none(tmp_path: Path) -> None:
+    questions = load_set(tmp_path).questions[:1]
+    answer_all(tmp_path, questions)
+    path = tmp_path / GREEDY.file_name
+    *before, last = path.read_text().splitlines()
+    entry = json.loads(last)
+    older = {key: value for key, value in entry.items() if key != "frame_size"}
+    sizes = [({**entry, "frame_size": [64, 48]}, (64, 48)), (entry, None), (older, None)]
+    for line, size in sizes:
+        path.write_text("\n".join([*before, json.dumps(line)]) + "\n")
+        assert read_run(path)[0].answers[questions[0].id].frame_size == size
+    for size in ([64], [64, "48"], "64", 64):
+        path.write_text("\n".join([*before, json.dumps({**entry, "frame_size": size})]) + "\n")
+        with pytest.raises(EvaluationError, match="frame_size"):
+            read_run(path)
