@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autogaze.errors import MLLMError
+from autogaze.mllm.nvila.whole_frames import WholeFrames
 from autogaze.mllm.ranking import Mapping
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.selectors.base import Selector
@@ -85,25 +86,33 @@ def _whole_tubelets(viewing: Viewing) -> Callable[[UnitGrid], KeptUnits]:
 
 
 def options_of_nvila(viewing: Viewing, processor: Any) -> dict[str, Any]:
-    """Options of NVILA's processor."""
+    """Options of NVILA's processor.
+
+    Raises:
+        MLLMError: `units`, which NVILA-HD-Video has not: it takes patches as they were chosen; or a
+            budget that the control `uniform` cannot keep.
+    """
+    if viewing.units != "finest":
+        raise MLLMError(
+            f"units={viewing.units!r}: NVILA-HD-Video takes patches of all scales as they were "
+            "chosen, and makes no units of them; leave units (--units) out"
+        )
     frames = viewing.num_frames or processor.num_video_frames
-    everything = {"ratio": None, "loss": None, "max_vision_tokens": None}
-    everything |= {"gazing_ratio_thumbnail": None, "task_loss_requirement_thumbnail": None}
-    options: dict[str, Any] = {"selector": viewing.selector}
-    if viewing.dense:
-        options = dict(everything)
-    elif viewing.selector == UNIFORM:
-        if viewing.ratio is None or viewing.max_vision_tokens is not None:
-            raise MLLMError(
-                f"{UNIFORM}: of NVILA-HD-Video needs a ratio alone; it measures no loss, and whole "
-                "frames are as many tokens as their tiles"
-            )
-        frames = max(1, math.floor(viewing.ratio * frames))
-        options = dict(everything)
-    else:
-        if viewing.ratio is not None or viewing.loss is not None:
-            options |= {"ratio": viewing.ratio, "loss": viewing.loss}
-        if viewing.max_vision_tokens is not None:
-            options["max_vision_tokens"] = viewing.max_vision_tokens
     thumbnails = min(frames, processor.num_video_frames_thumbnail)
-    return {**options, "num_video_frames": frames, "num_video_frames_thumbnail": thumbnails}
+    sampled = {"num_video_frames": frames, "num_video_frames_thumbnail": thumbnails}
+    everything: dict[str, Any] = {"ratio": None, "loss": None, "max_vision_tokens": None}
+    everything |= {"gazing_ratio_thumbnail": None, "task_loss_requirement_thumbnail": None}
+    if viewing.dense:
+        return everything | sampled
+    if viewing.selector == UNIFORM:
+        if viewing.loss is not None:
+            raise MLLMError(f"{UNIFORM}: needs a ratio or a number of tokens; it measures no loss")
+        whole = WholeFrames(viewing.ratio, viewing.max_vision_tokens)
+        del everything["ratio"], everything["loss"]  # these would cut the gaze
+        return everything | sampled | {"gaze": [whole]}
+    options: dict[str, Any] = {"selector": viewing.selector, **sampled}
+    if viewing.ratio is not None or viewing.loss is not None:
+        options |= {"ratio": viewing.ratio, "loss": viewing.loss}
+    if viewing.max_vision_tokens is not None:
+        options["max_vision_tokens"] = viewing.max_vision_tokens
+    return options

@@ -133,6 +133,12 @@ def test_nvila_answers(nvila, video):
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("units", ["scales", "union"])
+    @pytest.mark.parametrize("seen", [{"ratio": 0.1}, {"dense": True}], ids=str)
+    def test_units_of_nvila(self, nvila, video, units, seen):
+        with pytest.raises(MLLMError, match=units):
+            VideoMLLM.load(nvila).ask(video, "word1", Viewing(units=units, **seen))
+
     def test_a_folder_that_is_not_there(self, tmp_path):
         with pytest.raises(MLLMError, match="nowhere"):
             VideoMLLM.load(tmp_path / "nowhere")
@@ -196,11 +202,32 @@ class TestUniform:
         )
         assert answer.kept_units <= tokens
 
-    def test_of_nvila(self, nvila, video):
-        answer = VideoMLLM.load(nvila).ask(
-            video, "word1", Viewing("uniform", 0.5), max_new_tokens=1
-        )
-        assert answer.ratio == 1.0  # of two frames instead of four
+    @pytest.mark.parametrize("budget", [{"ratio": 0.5}, {"max_vision_tokens": 14}], ids=str)
+    def test_of_nvila(self, nvila, video, budget):
+        """Two of four frames; thumbnails stay, and the costs are beside those of everything."""
+        model = VideoMLLM.load(nvila)
+        dense = model.ask(video, "word1", Viewing(dense=True), max_new_tokens=1)
+        answer = model.ask(video, "word1", Viewing("uniform", **budget), max_new_tokens=1)
+        assert answer.dense_prompt_tokens == dense.prompt_tokens
+        assert answer.dense_units == dense.kept_units == 4 * 3 + 2 * 3  # of 20 patches
+        assert answer.kept_units == 2 * 3 + 2 * 3
+        assert (answer.gaze.lengths.sum(0) > 0).tolist() == [False, True, False, True]
+        assert answer.gaze.ratio == 0.5
+
+    @pytest.mark.parametrize(
+        "budget",
+        [{}, {"max_vision_tokens": 7}, {"ratio": 0.5, "max_vision_tokens": 20}, {"loss": 0.1}],
+        ids=str,
+    )
+    def test_budgets_that_are_none_of_nvila(self, nvila, video, budget):
+        with pytest.raises(MLLMError, match="uniform"):
+            VideoMLLM.load(nvila).ask(video, "word1", Viewing("uniform", **budget))
+
+    def test_nvila_of_many_frames(self, nvila, video):
+        """Chunks of 16 frames without any patch cost nothing."""
+        model, viewing = VideoMLLM.load(nvila), Viewing("uniform", 0.001, num_frames=40)
+        answer = model.ask(video, "word1", viewing, max_new_tokens=1)
+        assert answer.gaze.lengths.sum(0).nonzero().flatten().tolist() == [20]
 
     @pytest.mark.parametrize("budget", [{}, {"max_vision_tokens": 1}], ids=str)
     def test_a_budget_that_pays_for_nothing(self, qwen, video, budget):

@@ -53,6 +53,11 @@ def as_shuffle(value: Any) -> int:
     return number
 
 
+def is_nothing(value: Any) -> bool:
+    """Whether this is None, or a list of nothing, as transformers gives what a prompt has not."""
+    return value is None or (isinstance(value, list | tuple) and all(map(is_nothing, value)))
+
+
 def as_text(value: Any, name: str) -> str:
     """Text that is not empty.
 

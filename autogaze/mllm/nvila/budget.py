@@ -31,15 +31,18 @@ def check_length(
     if ratio is not None:
         kept = sum(video.gaze.num_patches for video in videos)
         dense = sum(v.gaze.lengths.numel() * v.gaze.pyramid.num_patches for v in videos)
-        fits.append(f"gazing_ratio_tile={ratio:g} fits (these tiles kept {kept / dense:.3g})")
+        fits.append(
+            f"gazing_ratio_tile={ratio:g} (on the command line --ratio {ratio:g}) fits "
+            f"(these tiles kept {kept / dense:.3g})"
+        )
     whole = sum(video.thumbnails.num_tokens(shuffle) for video in videos if video.thumbnails)
     if available >= whole + len(videos):
-        fits.append(f"max_vision_tokens={available} fits")
+        fits.append(f"max_vision_tokens={available} (--max-vision-tokens {available}) fits")
     if fits:
         raise MLLMError(f"{message}; {', and '.join(fits)}")
     raise MLLMError(
-        f"{message}; no ratio of the tiles fits: sample fewer frames (num_video_frames), or gaze "
-        "at thumbnails too (gazing_ratio_thumbnail, num_video_frames_thumbnail)"
+        f"{message}; no ratio of the tiles fits: sample fewer frames (num_video_frames, "
+        "on the command line --frames), or gaze at thumbnails too (gazing_ratio_thumbnail, num_video_frames_thumbnail)"
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from autogaze.checks import describe_value, whole
 from autogaze.errors import MLLMError
 from autogaze.gaze_checks import is_integers, shape
-from autogaze.mllm.checks import check_prompt
+from autogaze.mllm.checks import check_prompt, counted
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.utils.tensors import is_dense
 
@@ -32,6 +32,43 @@ def as_gazed_videos(videos: Any) -> list[GazedVideo]:
             f"{describe_value(found)}"
         )
     return list(videos)
+
+
+def videos_of_rows(
+    placeholders: Sequence[int], videos: Sequence[GazedVideo], shuffle: int
+) -> list[list[GazedVideo]]:
+    """The videos of every row, in reading order.
+
+    Args:
+        placeholders: of every row.
+        videos: of all rows.
+        shuffle: patches of a frame in a token.
+
+    Raises:
+        MLLMError: a row has other placeholders than its videos have tokens, so that features of one
+            video would stand in the place of another.
+    """
+    tokens = [video.num_tokens(shuffle) for video in videos]
+    if sum(placeholders) != sum(tokens):
+        raise MLLMError(
+            f"the prompts have {sum(placeholders):,} placeholders, but {counted(len(videos), 'video')} "
+            f"take {sum(tokens):,} tokens; let the processor make both in one call"
+        )
+    rows: list[list[GazedVideo]] = []
+    taken = 0
+    for row, wanted in enumerate(placeholders):
+        first, held = taken, 0
+        while held < wanted:
+            held += tokens[taken]
+            taken += 1
+        if held != wanted:
+            raise MLLMError(
+                f"row {row} has {wanted:,} placeholders, but the videos from number {first} on take "
+                f"{' + '.join(f'{count:,}' for count in tokens[first:taken])} tokens; give "
+                "gazed_videos in reading order over the rows, as the processor returns them"
+            )
+        rows.append(list(videos[first:taken]))
+    return rows
 
 
 def as_token(video_token_id: Any, configured: int) -> int:

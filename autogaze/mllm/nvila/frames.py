@@ -156,16 +156,41 @@ def as_videos(videos: Any) -> list[Any]:
     """A list of videos from one video or several.
 
     One video is a path, an array of up to four dimensions, or a list of frames (PIL images, or
-    arrays of three dimensions); anything else that is a list holds videos.
+    arrays of three dimensions); anything else that is a list holds videos, or for every prompt a
+    list of its videos.
     """
     if videos is None:
         return []
     if isinstance(videos, Sequence) and not is_path(videos):
-        is_frame = [not is_path(video) and _num_dims(video) in (2, 3) for video in videos]
-        return [videos] if is_frame and all(is_frame) else list(videos)
+        if _are_frames(videos):
+            return [videos]
+        if videos_per_prompt(videos) is not None:
+            return [video for own in videos for video in own]
+        return list(videos)
     if _num_dims(videos) == 5:
         return list(videos)
     return [videos]
+
+
+def videos_per_prompt(videos: Any) -> list[int] | None:
+    """How many videos every prompt has, where they came as a list for each prompt."""
+    if not isinstance(videos, list | tuple):
+        return None
+    if not videos or not all(isinstance(own, list | tuple) for own in videos):
+        return None
+    members = [video for own in videos for video in own]
+    if not members or not all(map(_is_video, members)):
+        return None  # videos of decoded frames
+    return [len(own) for own in videos]
+
+
+def _is_video(value: Any) -> bool:
+    is_list = isinstance(value, list | tuple)
+    return is_path(value) or _num_dims(value) == 4 or (is_list and _are_frames(value))
+
+
+def _are_frames(values: Sequence[Any]) -> bool:
+    return bool(values) and all(not is_path(one) and _num_dims(one) in (2, 3) for one in values)
 
 
 def _num_dims(video: Any) -> int:

@@ -22,7 +22,13 @@ from autogaze.mllm.checks import check_prompt
 from autogaze.mllm.embeddings import PromptEmbeddings
 from autogaze.mllm.nvila.budget import check_length
 from autogaze.mllm.nvila.checkpoint import PROJECTOR, naming, renaming, weight_bytes, weight_names
-from autogaze.mllm.nvila.checks import as_gazed_videos, as_token, check_ids, check_text
+from autogaze.mllm.nvila.checks import (
+    as_gazed_videos,
+    as_token,
+    check_ids,
+    check_text,
+    videos_of_rows,
+)
 from autogaze.mllm.nvila.configuration import AutoGazeMLLMConfig, NVILAConfig
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.projector import Projector
@@ -174,7 +180,7 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
             videos = self._videos(gazed_videos, published)
             self._check_prompt(input_ids, attention_mask, videos)
             if videos:
-                self._check_lengths(input_ids, attention_mask, videos, video_token_id, new=0)
+                self._check_rows(input_ids, attention_mask, videos, video_token_id, new=0)
                 inputs_embeds = self._embed(input_ids, videos, video_token_id)
         given = (
             {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
@@ -214,7 +220,7 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         if videos:
             asked = options.get("generation_config") or self.generation_config
             new = options.get("max_new_tokens") or asked.max_new_tokens or 1
-            self._check_lengths(input_ids, attention_mask, videos, video_token_id, new=new)
+            self._check_rows(input_ids, attention_mask, videos, video_token_id, new=new)
             options["inputs_embeds"] = self._embed(input_ids, videos, video_token_id)
         return self.llm.generate(input_ids=input_ids, attention_mask=attention_mask, **options)
 
@@ -240,7 +246,7 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         is_video = torch.zeros_like(input_ids, dtype=torch.bool)
         features: list[Float[Tensor, "tokens D"]] = []
         if videos:
-            self._check_lengths(input_ids, mask, videos, video_token_id, new=0)
+            self._check_rows(input_ids, mask, videos, video_token_id, new=0)
             is_video = self._is_video(input_ids, video_token_id)
             whole = self._embed(input_ids, videos, video_token_id)
             counts = [video.num_tokens(self.config.mm_projector_shuffle_num) for video in videos]
@@ -305,14 +311,6 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
     ) -> Float[Tensor, "B L D"]:
         """Embeddings of prompts, videos written over their placeholders."""
         is_video = self._is_video(input_ids, video_token_id)
-        shuffle = self.config.mm_projector_shuffle_num
-        tokens = sum(video.num_tokens(shuffle) for video in videos)
-        placeholders = int(is_video.sum())
-        if placeholders != tokens:
-            raise MLLMError(
-                f"the prompts have {placeholders:,} placeholders, but {len(videos)} videos take "
-                f"{tokens:,} tokens; let the processor make both in one call"
-            )
         # The placeholder may lie beyond the LLM's vocabulary.
         text = input_ids.masked_fill(is_video, 0)
         check_ids(text, self._vocabulary)
@@ -320,7 +318,7 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         features = torch.cat(self.encode_videos(videos)).to(embeds)
         return embeds.masked_scatter(is_video[..., None].to(embeds.device), features)
 
-    def _check_lengths(
+    def _check_rows(
         self,
         input_ids: Int[Tensor, "B L"],
         attention_mask: Tensor | None,
@@ -328,19 +326,17 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         video_token_id: int | None,
         new: int,
     ) -> None:
-        """Raise MLLMError where some prompt with `new` more tokens exceeds the LLM's context."""
+        """Raise MLLMError for a row whose videos do not fill its placeholders, or that with `new`
+        more tokens exceeds the LLM's context.
+        """
         limit = whole(getattr(self.config.text_config, "max_position_embeddings", None))
         shuffle = self.config.mm_projector_shuffle_num
         is_video = self._is_video(input_ids, video_token_id)
         lengths = [input_ids.shape[1]] * len(input_ids)
         if attention_mask is not None and attention_mask.ndim == 2:
             lengths = attention_mask.sum(1).tolist()
-        left = list(videos)
-        for length, tokens in zip(lengths, is_video.sum(1).tolist(), strict=True):
-            own: list[GazedVideo] = []
-            while left and tokens > 0:
-                own.append(left.pop(0))
-                tokens -= own[-1].num_tokens(shuffle)
+        rows = videos_of_rows(is_video.sum(1).tolist(), videos, shuffle)
+        for length, own in zip(lengths, rows, strict=True):
             check_length(int(length) + new, limit, own, shuffle)
 
 

@@ -20,9 +20,15 @@ from autogaze.clips import check_generator
 from autogaze.errors import MLLMError
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.conversation import as_batch
-from autogaze.mllm.nvila.arguments import as_device, as_shuffle, as_statistics, as_text
+from autogaze.mllm.nvila.arguments import (
+    as_device,
+    as_shuffle,
+    as_statistics,
+    as_text,
+    is_nothing,
+)
 from autogaze.mllm.nvila.checkpoint import naming
-from autogaze.mllm.nvila.frames import as_videos
+from autogaze.mllm.nvila.frames import as_videos, videos_per_prompt
 from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings, one_kind_of_budget
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.processor_files import CONFIG, arguments, read_arguments, read_tokenizer
@@ -258,6 +264,8 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         skip_corrupt: bool = False,
         published: bool = False,
         return_tensors: Any = "pt",
+        images: Any = None,
+        audio: Any = None,
         **changes: Any,
     ) -> NVILAInputs:
         """Prompts and gazed videos, as the model takes them.
@@ -265,18 +273,19 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         Args:
             text: a prompt or several, of any lengths; each `video_token` in them is one video.
             videos: one video or several, in reading order: a path; frames (T, H, W, 3) or (T, 3, H,
-                W), uint8 or floats in [0, 1]; or a list of PIL images or arrays.
+                W), uint8 or floats in [0, 1]; or a list of PIL images or arrays. Or for every prompt a list.
             ratio, loss: `gazing_ratio_tile` and `task_loss_requirement_tile` for this call; where
                 only one is given the other one is None, as in a selector's `select`. So are both
                 where `max_vision_tokens` alone is given, and that where one of them is.
             gaze: for every video what was chosen of its tiles before: a `Gaze`, the file of one, or
-                None to select. A gaze that knows its video decides which frames are taken and how
+                None to select; or `WholeFrames`, the control `uniform`. A gaze that knows its video decides which frames are taken and how
                 they are tiled; `ratio` and `max_vision_tokens` of the call keep its first patches.
             selector: for this call: a selector, or what `autogaze.load` takes.
             generator: source of randomness, for selectors that use any.
             skip_corrupt: replace damaged frames by the ones before them, instead of an error.
             published: return whole tiles and padded gazes, as the published processor does.
             return_tensors: "pt", the only kind.
+            images, audio: none: transformers' chat templates name them; the model sees videos only.
             changes: arguments of the constructor for this call, such as `num_video_frames`.
 
         Returns:
@@ -292,6 +301,12 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         """
         if not is_one_of(return_tensors, (None, "pt")):
             raise MLLMError(f"return_tensors must be 'pt', got {describe_value(return_tensors)}")
+        for name, value in (("images", images), ("audio", audio)):
+            if not is_nothing(value):
+                raise MLLMError(
+                    f"{name}: NVILA-HD-Video takes text and videos only, got {describe_value(value)}; "
+                    "leave it out"
+                )
         if ratio is not _UNSET or loss is not _UNSET:
             changes["gazing_ratio_tile"] = None if ratio is _UNSET else ratio
             changes["task_loss_requirement_tile"] = None if loss is _UNSET else loss
@@ -304,7 +319,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         with clock.stage("write"):
             prompts = tokenized(text, self.tokenizer)
         given = as_videos(videos)
-        self._check_placeholders(prompts, len(given))
+        self._check_placeholders(prompts, len(given), videos_per_prompt(videos))
         gazes = as_gazes(gaze, len(given))
         if any(gazes) and changes.get("task_loss_requirement_tile") is not None:
             raise MLLMError(
@@ -361,7 +376,9 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             for prompt in prompts
         ]
 
-    def _check_placeholders(self, prompts: list[list[int]], num_videos: int) -> None:
+    def _check_placeholders(
+        self, prompts: list[list[int]], num_videos: int, each_has: list[int] | None
+    ) -> None:
         counts = [prompt.count(self.video_token_id) for prompt in prompts]
         if sum(counts) != num_videos:
             each = f" ({', '.join(map(str, counts))} in the {len(counts)} prompts)"
@@ -369,6 +386,11 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
                 f"the text has {sum(counts)} placeholders {self.video_token}"
                 f"{each if len(counts) > 1 else ''}, but {num_videos} videos were given; write it "
                 "once where each video belongs, as processor.prompt(question) does for one"
+            )
+        if each_has is not None and each_has != counts:
+            raise MLLMError(
+                f"the prompts have {counts} placeholders {self.video_token}, but the lists of videos "
+                f"hold {each_has}; give every prompt the list of its videos"
             )
 
     def batch_decode(self, *args: Any, **options: Any) -> list[str]:

@@ -7,13 +7,14 @@ from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.gazed_visual import load_gaze
+from autogaze.mllm.nvila.whole_frames import WholeFrames
 from autogaze.mllm.same_video import check_file, check_size
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.source import TileGrid
 
 
-def as_gazes(gaze: Any, num_videos: int) -> list[Gaze | None]:
-    """A gaze, or None, for every video; files are loaded.
+def as_gazes(gaze: Any, num_videos: int) -> list[Gaze | WholeFrames | None]:
+    """A gaze, the control `uniform`, or None, for every video; files are loaded.
 
     Raises:
         MLLMError: anything else, or another number of them.
@@ -23,9 +24,11 @@ def as_gazes(gaze: Any, num_videos: int) -> list[Gaze | None]:
         return [None] * num_videos
     if len(given) != num_videos:
         raise MLLMError(f"{len(given)} gazes were given for {num_videos} videos")
-    loaded = [None if one is None else load_gaze(one) for one in given]
+    loaded = [
+        one if one is None or isinstance(one, WholeFrames) else load_gaze(one) for one in given
+    ]
     for one in loaded:
-        if one is not None and not isinstance(one, Gaze):
+        if one is not None and not isinstance(one, Gaze | WholeFrames):
             raise MLLMError(
                 f"NVILA-HD-Video takes a Gaze or the file of one, got a {type(one).__name__}"
             )

@@ -22,6 +22,7 @@ from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
 from autogaze.mllm.nvila.report import StageClock
 from autogaze.mllm.nvila.saved_gaze import check_gaze, tiles_of
+from autogaze.mllm.nvila.whole_frames import WholeFrames
 from autogaze.mllm.same_video import check_times
 from autogaze.mllm.selection import with_whole_frames_spread
 from autogaze.selectors.base import Selector
@@ -45,7 +46,7 @@ def gaze_at(
     generator: torch.Generator | None = None,
     clock: StageClock | None = None,
     *,
-    made: Gaze | None = None,
+    made: Gaze | WholeFrames | None = None,
 ) -> GazedVideo:
     """Sample a video, gaze at its tiles and thumbnails, and keep what was gazed at.
 
@@ -59,7 +60,7 @@ def gaze_at(
         generator: source of randomness, for selectors that use any.
         clock: adds up the seconds of each stage.
         made: a gaze at the tiles that was made before, instead of selecting. One that knows its
-            video says which frames are taken and how they are tiled.
+            video says which frames are taken and how they are tiled. Or the control `uniform`.
 
     Raises:
         MLLMError: see `GazeSettings`; nothing was kept; a gaze of another video.
@@ -72,10 +73,16 @@ def gaze_at(
         settings.check_selector(selector)
     motion = runs_selector and selector is not None and selector.needs_motion
     frames = FrameSample.of(
-        video, settings.num_frames, skip_corrupt=settings.skip_corrupt, motion=motion, made=made
+        video,
+        settings.num_frames,
+        skip_corrupt=settings.skip_corrupt,
+        motion=motion,
+        made=made if isinstance(made, Gaze) else None,
     )
     side = settings.pyramid.side
     grid = plan_grid(*frames.source.size, side, settings.max_tiles)
+    if isinstance(made, WholeFrames):
+        made = made.gaze(settings, grid.num_tiles, len(frames))
     if made is not None:
         check_gaze(made, frames.source, settings.pyramid)
         grid = tiles_of(made, grid)

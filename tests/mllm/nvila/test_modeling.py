@@ -266,6 +266,31 @@ def test_placeholders_that_are_not_the_videos(model, processor, inputs):
         model(**published, gazed_videos=inputs["gazed_videos"], video_token_id=2)
 
 
+def test_videos_in_the_order_of_other_rows(model, processor):
+    """As many placeholders in all, but features would run from one row into the next."""
+    text = ["<vila/video> word1", "<vila/video> word2 <vila/video>"]
+    videos = [make_frames(20, *size) for size in ((112, 112), (56, 56), (56, 112))]
+    inputs = processor(text=text, videos=videos, ratio=1.0)
+    model(**inputs)
+    first, second, third = inputs["gazed_videos"]
+    tokens = [video.num_tokens(9) for video in (first, second, third)]
+    assert len(set(tokens)) == 3
+    swapped = {**inputs, "gazed_videos": [second, first, third]}
+    with pytest.raises(MLLMError, match=f"row 0 has {tokens[0]} placeholders.* {tokens[1]} "):
+        model.generate(**swapped, max_new_tokens=1)
+    with pytest.raises(MLLMError, match="row 0"):
+        model(**swapped)
+    with pytest.raises(MLLMError, match="row 0"):
+        model.prompt_embeddings(**swapped)
+    published = dict(processor(text=text, videos=videos, ratio=1.0, published=True))
+    for name, values in published["gazing_info"].items():
+        published["gazing_info"][name] = [values[1], values[0], values[2]]
+    for name in set(published) - {"input_ids", "attention_mask", "gazing_info"}:
+        published[name] = [published[name][video] for video in (1, 0, 2)]
+    with pytest.raises(MLLMError, match="row 0"):
+        model(**published, video_token_id=processor.video_token_id)
+
+
 @pytest.mark.parametrize(("frames", "tiles", "limit"), [(12, 4, 100), (16, 9, 120), (20, 1, 60)])
 def test_too_long_for_the_llm_and_the_ratio_that_fits(processor, frames, tiles, limit):
     model = make_model(text_config={"max_position_embeddings": limit})
@@ -278,6 +303,7 @@ def test_too_long_for_the_llm_and_the_ratio_that_fits(processor, frames, tiles, 
     with pytest.raises(MLLMError):
         model(**dense)
     ratio = float(str(error.value).partition("gazing_ratio_tile=")[2].split()[0])
+    assert f"--ratio {ratio:g}" in str(error.value)
     fits = processor(text=text, videos=video, ratio=ratio, **settings)
     assert model.generate(**fits, max_new_tokens=5).shape[1] <= limit
     more = processor(text=text, videos=video, ratio=min(1, ratio + 0.06), **settings)

@@ -1,0 +1,63 @@
+"""The control `uniform` of NVILA: whole frames, whatever they show."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from autogaze.checks import describe_value, is_number, whole
+from autogaze.errors import MLLMError
+from autogaze.gaze import Gaze
+from autogaze.mllm.nvila.gaze_settings import GazeSettings
+
+
+@dataclass(frozen=True)
+class WholeFrames:
+    """All tiles of frames at even distances, as many as a budget pays for; no pixel is looked at.
+
+    Args:
+        ratio: of the frames, in (0, 1]; at least one frame is kept.
+        max_tokens: of tiles and of thumbnails, which are kept whole.
+
+    Raises:
+        MLLMError: not exactly one of them, or one out of range.
+    """
+
+    ratio: Any = None  # these two come from users: what they are is checked, not declared
+    max_tokens: Any = None
+
+    def __post_init__(self) -> None:
+        ratio, most = self.ratio, self.max_tokens
+        if (ratio is None) == (most is None):
+            raise MLLMError("uniform: needs either a ratio or a number of tokens")
+        if ratio is not None and not (is_number(ratio) and 0 < ratio <= 1):
+            raise MLLMError(f"uniform: ratio must be in (0, 1], got {describe_value(ratio)}")
+        if most is not None and (isinstance(most, float) or (whole(most) or 0) < 1):
+            raise MLLMError(
+                "uniform: max_vision_tokens must be a whole number of at least 1, got "
+                f"{describe_value(most)}"
+            )
+
+    def gaze(self, settings: GazeSettings, num_tiles: int, num_frames: int) -> Gaze:
+        """The gaze at so many tiles of so many frames.
+
+        Raises:
+            MLLMError: too few tokens for one frame.
+        """
+        patches = settings.pyramid.num_patches
+        count = math.floor(num_frames * (self.ratio or 0)) or 1
+        if self.max_tokens is not None:
+            each = -(-num_tiles * patches // settings.shuffle)
+            thumbnails = min(settings.num_thumbnails, num_frames) * -(-patches // settings.shuffle)
+            count = min(num_frames, (self.max_tokens - thumbnails) // each)
+            if count < 1:
+                raise MLLMError(
+                    f"uniform: max_vision_tokens={self.max_tokens} pays for no frame of {each:,} "
+                    f"tokens beside {thumbnails:,} of thumbnails"
+                )
+        lengths = torch.zeros(num_tiles, num_frames, dtype=torch.long)
+        # The middles of `count` parts of equal length.
+        lengths[:, (2 * torch.arange(count) + 1) * num_frames // (2 * count)] = patches
+        ids = torch.arange(patches).repeat(num_tiles * count)
+        return Gaze(settings.pyramid, ids, lengths, ordered=False)
