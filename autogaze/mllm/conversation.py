@@ -1,10 +1,11 @@
 """Conversations of chat templates: their videos and images in order, and their text."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from autogaze.checks import describe_value
@@ -71,7 +72,7 @@ def visuals_of(conversations: Sequence[Sequence[Message]]) -> dict[Kind, list[li
     """Videos and images that messages hold, in reading order; a list per conversation.
 
     Raises:
-        MLLMError: a video or image without a file or frames.
+        MLLMError: a video or image without a file or frames, or frames in files that are no images.
     """
     found: dict[Kind, list[list[Any]]] = {"video": [], "image": []}
     for messages in conversations:
@@ -84,8 +85,35 @@ def visuals_of(conversations: Sequence[Sequence[Message]]) -> dict[Kind, list[li
                     f"a message has a {kind} without its file: write "
                     f'{{"type": "{kind}", "{kind}": path}}'
                 )
-            found[kind][-1].append(local(value))
+            found[kind][-1].append(_frames(value) if kind == "video" else local(value))
     return found
+
+
+def _frames(video: Any) -> Any:
+    """The video of a message, whose frames may be the files of images."""
+    if not isinstance(video, list | tuple) or len(video) < 2:
+        return local(video)
+    frames = [_frame(one) for one in video]
+    sizes = {frame.size for frame in frames if isinstance(frame, Image.Image)}
+    if len(sizes) > 1:
+        named = ", ".join(f"{width} x {height}" for width, height in sorted(sizes))
+        raise MLLMError(f"the frames of a video are of one size, got images of {named} pixels")
+    return frames
+
+
+def _frame(frame: Any) -> Any:
+    """A decoded frame as it is, or the image of a file."""
+    if not isinstance(frame, str | Path):
+        return frame
+    path = local(frame)
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise MLLMError(
+            f"{path}: cannot be read as an image: {error}; a list as the video of a message holds its "
+            "frames, and each video is a part of its own"
+        ) from error
 
 
 def has_video(conversations: Sequence[Sequence[Message]]) -> bool:

@@ -25,7 +25,7 @@ from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
 from autogaze.mllm.prompt import assemble
 from autogaze.mllm.prompt_length import check_before_reading
-from autogaze.mllm.prompt_text import Place, check_per_prompt, places_of, write_rows
+from autogaze.mllm.prompt_text import Place, check_per_prompt, per_video, places_of, write_rows
 from autogaze.mllm.ranking import Mapping, gazed_grid
 from autogaze.mllm.registry import processor_adapter_of
 from autogaze.mllm.same_video import check_file, check_sampling, check_size, check_times
@@ -169,6 +169,7 @@ class GazedProcessor:
                     a function of the video's `UnitGrid` that returns them, or None to select. A
                     gaze that knows its frames decides which are taken; num_frames, fps and
                     do_sample_frames=False are errors with it, unless they say the same.
+                    Like video_metadata in a flat list, or in a list per prompt.
                 do_sample_frames: False takes all frames.
                 video_metadata: for every video of decoded frames `fps`, and where they were
                     sampled from a longer one `frames_indices` and `total_num_frames`. Decoded
@@ -203,8 +204,9 @@ class GazedProcessor:
         check_per_prompt(places, counts_per_prompt(videos, "video"), "video")
         images_per_prompt = counts_per_prompt(images, "image")
         check_per_prompt(places, images_per_prompt, "image")
-        gazes = self._per_video(options.get("gaze"), len(files["video"]), "gazes")
-        metadata = self._per_video(options.get("video_metadata"), len(files["video"]), "metadata")
+        gazes, metadata = (
+            per_video(options.get(name), places, name) for name in ("gaze", "video_metadata")
+        )
         opened: dict[Place, GazedVisual | GazedImage] = {}
         given: dict[Place, Gaze | KeptUnits | UnitRule | None] = {}
         for place in (place for row in places for place in row):
@@ -264,9 +266,9 @@ class GazedProcessor:
 
         Args:
             conversation: messages; content parts {"type": "video", "video": file} and {"type":
-                "image", "image": file} (also as "path" or "url": "file://...") name what is read. Or a
-                batch of conversations.
-            chat_template: Jinja; by default the checkpoint's.
+                "image", "image": file} (also as "path" or "url": "file://...") name what is read. A list
+                of images is a video's frames. Or a batch of conversations.
+            chat_template: Jinja, or the name of one of the checkpoint's; by default its own.
             tokenize: prepare the videos, and not only the text.
             return_dict: return all arguments and not only `input_ids`.
             processor_kwargs: options of the call of this class; they may also stand among:
@@ -279,9 +281,17 @@ class GazedProcessor:
         call = {key: options.pop(key) for key in _CALL_OPTIONS if key in options}
         call.update(processor_kwargs or {})
         conversations, is_batch = as_batch(conversation)
+        named = self.stock.chat_template or self.tokenizer.chat_template
         template = chat_template or self.chat_template
+        if isinstance(named, dict):
+            template = named.get(template, template)
         if chat_template is None and has_video(conversations):
             template = self._adapter.video_template or template
+        if template is None and isinstance(named, dict):
+            raise MLLMError(
+                "none of the chat templates is the default: give chat_template, one of "
+                f"{', '.join(named)}"
+            )
         refuse_misspelt(options, _CALL_OPTIONS, template or "")
         texts = [
             self.tokenizer.apply_chat_template(
@@ -394,15 +404,6 @@ class GazedProcessor:
             scales=scales,
             metadata=metadata,
         )
-
-    def _per_video(self, values: Any, count: int, what: str) -> list[Any]:
-        """A value for every video."""
-        if values is None:
-            return [None] * count
-        values = list(values) if isinstance(values, list | tuple) else [values]
-        if len(values) != count:
-            raise MLLMError(f"{len(values)} {what} were given for {count} videos")
-        return values
 
     def _written(
         self,

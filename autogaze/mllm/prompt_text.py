@@ -83,6 +83,34 @@ def check_per_prompt(
             )
 
 
+def per_video(values: Any, places: Sequence[Sequence[Place]], what: str) -> list[Any]:
+    """A value for every video, from one, a flat list, or a list per prompt; None where none is given.
+
+    Args:
+        values: what came.
+        places: of every prompt.
+        what: name of the option.
+
+    Raises:
+        MLLMError: more or fewer than there are videos, of all prompts or of one.
+    """
+    counts = [sum(kind == "video" for kind, _ in row) for row in places]
+    if values is None:
+        return [None] * sum(counts)
+    given = list(values) if isinstance(values, list | tuple) else [values]
+    if given and all(isinstance(value, list | tuple) for value in given):
+        found = [len(value) for value in given]
+        if found != counts:
+            raise MLLMError(
+                f"{what} came in lists of {', '.join(map(str, found))}, the prompts have "
+                f"{', '.join(map(str, counts))} videos: give a list per prompt, or a flat list"
+            )
+        return [one for value in given for one in value]
+    if len(given) != sum(counts):
+        raise MLLMError(f"{len(given)} of {what} were given for {counted(sum(counts), 'video')}")
+    return given
+
+
 def write_rows(
     texts: Sequence[str],
     places: Sequence[Sequence[Place]],

@@ -44,17 +44,17 @@ def check_file(gaze: Gaze, source: FrameSource) -> None:
 def _can_be_of(gaze: Gaze, source: FrameSource) -> bool:
     """Whether a video has as many frames as the one that a gaze's frames were sampled from.
 
-    That number is not in a gaze. But frames are sampled over a whole video: behind the last there is no
-    more than between two of them, or a second (SmolVLM). A gaze that was cut knows its end.
+    That number is not in a gaze. But frames are sampled over a whole video: behind the last there are no
+    more than between two of them, or before the first. A gaze at a part knows its end.
     """
     known = gaze.source
     if known is None or not known.frame_indices:
         return True
     left = source.num_frames - 1 - known.frame_indices[-1]
     step = max((after - one for one, after in pairwise(known.frame_indices)), default=0)
-    if known.end is not None or step < 2:  # frames in a row may be any part
+    if known.end is not None or not step:
         return left >= 0
-    return 0 <= left <= max(step, source.rate or 0) + 1
+    return 0 <= left <= max(step, known.frame_indices[0]) + 1
 
 
 def _is_origin(gaze: Gaze, path: Path) -> bool:

@@ -5,6 +5,7 @@ its video processors without torchvision; the files alone are enough here.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ GAZE_CONFIG = "gaze_config.json"
 
 _SETTINGS = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
+_MORE = "additional_chat_templates"
+"""Folder of those with other names than `_DEFAULT`, as transformers writes several."""
+_DEFAULT = "default"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,8 @@ class StockProcessor:
         processor_class: name of the stock processor's class; None where only `model_type` tells.
         tokenizer: the family's own.
         video, image: settings of its video processor and image processor.
-        chat_template: Jinja; None for the tokenizer's own.
+        chat_template: Jinja; several by name, or a list of {"name", "template"}, which becomes one;
+            None for the tokenizer's own.
         own: settings of the processor itself: names of tokens, units of a frame.
         model: the model's configuration, where it was beside the processor.
         gaze: options of a `GazedProcessor` that were saved with it.
@@ -43,7 +48,7 @@ class StockProcessor:
     tokenizer: Any
     video: Mapping[str, Any]
     image: Mapping[str, Any]
-    chat_template: str | None = None
+    chat_template: Any = None
     own: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     gaze: Mapping[str, Any] = field(default_factory=dict)
@@ -52,8 +57,7 @@ class StockProcessor:
     def __post_init__(self) -> None:
         check_name(self.model_type, "model_type")
         check_name(self.processor_class, "processor_class")
-        if not isinstance(self.chat_template, Mapping):  # several, by name
-            check_name(self.chat_template, "chat_template")
+        object.__setattr__(self, "chat_template", _templates(self.chat_template))
         check_settings(self.video, "settings of the video processor")
         check_settings(self.image, "settings of the image processor")
         vision = self.model.get("vision_config")
@@ -79,8 +83,13 @@ class StockProcessor:
             ("preprocessor_config.json", self.image),
         ):
             write_json(folder / name, {**settings, **named})
-        if self.chat_template is not None:
-            (folder / "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")
+        if self.chat_template is None:
+            return
+        named = self.chat_template
+        for name, text in ({_DEFAULT: named} if isinstance(named, str) else named).items():
+            path = folder / ("chat_template.jinja" if name == _DEFAULT else f"{_MORE}/{name}.jinja")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
 
 
 def of_processor(processor: Any) -> StockProcessor:
@@ -137,9 +146,13 @@ def of_checkpoint(name: str | Path, **options: Any) -> StockProcessor:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except Exception as error:  # tokenizers raises kinds of its own, among them Exception itself
         raise MLLMError(f"{name}: its tokenizer cannot be loaded: {error}") from error
-    template = files["chat_template.jinja"]
+    template: Any = files["chat_template.jinja"]
     if template is None and files["chat_template.json"] is not None:
         template = _json(files["chat_template.json"], name).get("chat_template")
+    more = {path.stem: path.name for path in sorted((Path(name) / _MORE).glob("*.jinja"))}
+    if more and (template is None or isinstance(template, str)):
+        others = {one: _read(name, f"{_MORE}/{file}", options) for one, file in more.items()}
+        template = others if template is None else {**others, _DEFAULT: template}
     model = _json(_read(name, "config.json", options), name)
     gaze = _json(_read(name, GAZE_CONFIG, options), name)
     classes = (found.get("processor_class") for found in (nested, of_videos, of_images))
@@ -160,6 +173,29 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file, its keys in order."""
     text = json.dumps(dict(values), indent=2, sort_keys=True, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _templates(value: Any) -> str | dict[str, str] | None:
+    """A chat template, or several by name.
+
+    Raises:
+        MLLMError: of another form, or names that are no names of files.
+    """
+    named = value
+    if isinstance(value, list | tuple) and value:
+        parts = [part if isinstance(part, Mapping) else {} for part in value]
+        named = {str(part.get("name", "")): part.get("template") for part in parts}
+    if not isinstance(named, Mapping):
+        check_name(named, "chat_template")
+        return named  # type: ignore[no-any-return]
+    for name, text in named.items():
+        is_file = isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*", name)
+        if not (is_file and isinstance(text, str)):
+            raise MLLMError(
+                'chat_template must be text, several by name, or a list of {"name": ..., "template": ...}, '
+                f"got {describe_value(value)}"
+            )
+    return dict(named)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

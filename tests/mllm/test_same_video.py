@@ -1,16 +1,22 @@
 """A gaze made before is used at its own video only."""
 
+import itertools
 import shutil
+import types
 
 import pytest
 
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.mllm.processor_adapter import Sampling
+from autogaze.mllm.registry import processor_adapter_of
 from autogaze.mllm.same_video import check_file
 from autogaze.mllm.sampled_video import FrameSource
+from autogaze.mllm.stock_processor import of_checkpoint
 from autogaze.source import Source, TileGrid
 from tests.clips import make_video
+from tests.mllm import tiny_frame_processors, tiny_processor
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,9 @@ def long(tmp_path_factory):
     return make_video(tmp_path_factory.mktemp("long") / "v.mp4", 60, 64, 48, fps=4)
 
 
-@pytest.mark.parametrize("numbers", [(2, 7, 12, 17), (0, 6, 13, 19), (0, 5, 10, 15), (4, 15)])
+@pytest.mark.parametrize(
+    "numbers", [(2, 7, 12, 17), (0, 6, 13, 19), (0, 5, 10, 15), (4, 15), range(20)]
+)
 def test_a_name_in_another_folder_is_no_proof(numbers, long, tmp_path, monkeypatch):
     gaze = sampled("v.mp4", numbers)
     monkeypatch.chdir(long.parent)
@@ -79,3 +87,21 @@ def test_a_relative_name_that_leads_to_another_candidate(path, tmp_path, monkeyp
     other.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(MLLMError, match="another video"):
         check_file(gaze_at("v.mp4"), FrameSource(other))
+
+
+@pytest.mark.parametrize("family", ["llava_onevision", "smolvlm", "internvl", "qwen3_vl"])
+def test_whatever_a_family_samples_is_of_its_video(family, tmp_path):
+    make = tiny_processor.checkpoint if family == "qwen3_vl" else tiny_frame_processors.checkpoint
+    sample = processor_adapter_of(of_checkpoint(make(tmp_path / family, family))).sample
+    for total, rate in itertools.product((1, 2, 3, 7, 59, 60, 61, 300, 1999), (4.0, 23.976, 29.97)):
+        video = types.SimpleNamespace(
+            path=tmp_path / "v.mp4", num_frames=total, rate=rate, size=(64, 48)
+        )
+        counts = [{"num_frames": count} for count in (1, 2, 3, 5, 8, 33, 256) if count <= total]
+        rates = [{"fps": fps} for fps in (0.3, 1.0, 2.0, 24.0)]
+        for asked in ({}, {"every": False}, {"every": True}, *counts, *rates):
+            try:
+                numbers = sample(total, rate, Sampling(**asked))
+            except MLLMError:  # at more than the video's own rate
+                continue
+            check_file(sampled(tmp_path / "gone.mp4", numbers, rate), video)
