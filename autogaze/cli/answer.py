@@ -92,6 +92,8 @@ class AnswerCommand(Command):
                 "--dense sees everything: leave out --selector, --ratio, --loss, "
                 "--max-vision-tokens, --overlay and --compare"
             )
+        if self.dense and self.units != "finest":
+            raise AutoGazeError(f"--dense sees everything: leave out --units {self.units}")
         if self.ratio is not None and not (is_number(self.ratio) and 0 < self.ratio <= 1):
             raise AutoGazeError(f"--ratio must be in (0, 1], got {self.ratio}")
         for name in ("max_vision_tokens", "frames", "max_new_tokens"):

@@ -58,6 +58,7 @@ def options_of(viewing: Viewing) -> dict[str, Any]:
     if viewing.dense:
         return {**options, **dict.fromkeys(budget), "selector": None}
     if viewing.selector == UNIFORM:
+        _refuse_loss(viewing)
         whole = _whole_tubelets(viewing)
         return {**options, "selector": None, "gaze": [whole]}
     if viewing.selector is not None:
@@ -79,10 +80,17 @@ def _whole_tubelets(viewing: Viewing) -> Callable[[UnitGrid], KeptUnits]:
         elif viewing.ratio is not None:
             count = max(1, math.floor(viewing.ratio * grid.tubelets))
         else:
-            raise MLLMError(f"{UNIFORM}: needs a ratio or a number of tokens; it measures no loss")
+            raise MLLMError(f"{UNIFORM}: needs a ratio or a number of tokens")
         return KeptUnits.whole_tubelets(grid, min(count, grid.tubelets))
 
     return keep
+
+
+def _refuse_loss(viewing: Viewing) -> None:
+    if viewing.loss is not None:
+        raise MLLMError(
+            f"{UNIFORM}: measures no loss; give a ratio or a number of tokens in its place"
+        )
 
 
 def options_of_nvila(viewing: Viewing, processor: Any) -> dict[str, Any]:
@@ -105,8 +113,7 @@ def options_of_nvila(viewing: Viewing, processor: Any) -> dict[str, Any]:
     if viewing.dense:
         return everything | sampled
     if viewing.selector == UNIFORM:
-        if viewing.loss is not None:
-            raise MLLMError(f"{UNIFORM}: needs a ratio or a number of tokens; it measures no loss")
+        _refuse_loss(viewing)
         whole = WholeFrames(viewing.ratio, viewing.max_vision_tokens)
         del everything["ratio"], everything["loss"]  # these would cut the gaze
         return everything | sampled | {"gaze": [whole]}
