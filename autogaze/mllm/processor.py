@@ -167,8 +167,8 @@ class GazedProcessor:
             options: those of the class, for this call, and:
                 gaze: for every video what was chosen before: a `Gaze`, the file of one, `KeptUnits`,
                     a function of the video's `UnitGrid` that returns them, or None to select. A
-                    gaze that knows its frames decides which are taken; num_frames, fps and
-                    do_sample_frames=False are errors with it, unless they say the same.
+                    gaze that knows its frames decides which are taken; num_frames, fps,
+                    max_frames and do_sample_frames=False are errors with it, unless they say the same.
                     Like video_metadata in a flat list, or in a list per prompt.
                 do_sample_frames: False takes all frames.
                 video_metadata: for every video of decoded frames `fps`, and where they were

@@ -113,16 +113,21 @@ def check_sampling(
         source: the video.
         adapter: of the family, which samples it.
     """
-    names = ("num_frames", "fps")
+    names = ("num_frames", "fps", "max_frames")
     asked = {name: options[name] for name in names if options.get(name) is not None}
     every = True if options.get("do_sample_frames") is False else None
     if every:
         asked["do_sample_frames"] = False
-    if not asked or asked.get("num_frames") == len(numbers):
+    most = asked.get("max_frames")
+    if not asked or len(numbers) in (asked.get("num_frames"), most):
         return
     sampling = Sampling(asked.get("num_frames"), asked.get("fps"), every)
     try:
-        sampled = adapter.sample(source.num_frames, source.rate, sampling)
+        sampled = (
+            adapter.sample(source.num_frames, source.rate, sampling)
+            if most is None
+            else adapter.sample_most(source.num_frames, most)
+        )
     except MLLMError:  # more than the video has
         sampled = []
     if list(sampled) != list(numbers):

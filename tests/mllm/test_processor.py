@@ -414,7 +414,9 @@ def test_a_saved_gaze_is_not_cut_by_a_loss(files, folder):
         processor(text=VIDEO, videos=files / "wide.mp4", gaze=gaze, loss=0.1)
 
 
-@pytest.mark.parametrize("asked", [{"num_frames": 8}, {"fps": 4}, {"do_sample_frames": False}])
+@pytest.mark.parametrize(
+    "asked", [{"num_frames": 8}, {"fps": 4}, {"max_frames": 8}, {"do_sample_frames": False}]
+)
 def test_a_saved_gaze_is_at_its_own_frames(asked, files, folder):
     processor = GazedProcessor.from_pretrained(folder, selector="random", ratio=0.5)
     first = processor(text=VIDEO, videos=files / "wide.mp4", num_frames=4)

@@ -91,10 +91,15 @@ def test_a_relative_name_that_leads_to_another_candidate(path, tmp_path, monkeyp
 @pytest.mark.parametrize("family", ["llava_onevision", "smolvlm", "internvl", "qwen3_vl"])
 def test_whatever_a_family_samples_is_of_its_video(family, tmp_path):
     make = tiny_processor.checkpoint if family == "qwen3_vl" else tiny_frame_processors.checkpoint
-    sample = processor_adapter_of(of_checkpoint(make(tmp_path / family, family))).sample
+    adapter = processor_adapter_of(of_checkpoint(make(tmp_path / family, family)))
+    sample = adapter.sample
     for total, rate in itertools.product((1, 2, 3, 7, 59, 60, 61, 300, 1999), (4.0, 23.976, 29.97)):
         video = object.__new__(FrameSource)  # no such file
         video.path, video.num_frames, video.rate = tmp_path / "v.mp4", total, rate
+        for most in (1, 2, 3, 5, 8, 33, 256):
+            check_file(
+                sampled(tmp_path / "gone.mp4", adapter.sample_most(total, most), rate), video
+            )
         counts = [{"num_frames": count} for count in (1, 2, 3, 5, 8, 33, 256) if count <= total]
         rates = [{"fps": fps} for fps in (0.3, 1.0, 2.0, 24.0)]
         for asked in ({}, {"every": False}, {"every": True}, *counts, *rates):
