@@ -176,7 +176,7 @@ def main() -> None:
     pyramid = family.pyramid()
     frames = torch.randn(2, 3, 3, pyramid.side, pyramid.side)
     gaze = random_gaze(pyramid, 2, 3)
-    patches._may_wait = lambda device: False  # as on a GPU
+    patches.may_wait = lambda device: False  # as on a GPU
     for attn_type in ("block_causal", "frame_independent"):
         encoder = autogaze.gazed(family.model(0), attn_type=attn_type)  # type: ignore[arg-type]
         with torch.no_grad():

@@ -95,7 +95,7 @@ def test_an_encoder_waits_for_nothing(
     frames, gaze = random_frames(2, 3, pyramid.side), random_gaze(pyramid, 2, 3)
     with torch.no_grad():
         expected = encoder(frames, gaze).last_hidden_state
-        monkeypatch.setattr(patches, "_may_wait", lambda device: False)  # as on a GPU
+        monkeypatch.setattr(patches, "may_wait", lambda device: False)  # as on a GPU
         assert encoder(frames, gaze).last_hidden_state.equal(expected)
         counted = count(lambda: encoder(frames, gaze), encoder, frames, gaze.ids)
     # Whether frames have a NaN is asked on a CPU only.

@@ -17,6 +17,7 @@ from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import sent
+from autogaze.vision_encoders import patches
 from autogaze.vision_encoders.adapter import EncoderAdapter, PositionTables, Rotary
 from autogaze.vision_encoders.attention import AttentionBackend
 from autogaze.vision_encoders.layout import AttentionType, TokenLayout, check_attention_type
@@ -389,8 +390,7 @@ def check_fit(
             f"frames are {height} x {width}, the largest scale of the gaze is "
             f"{pyramid.side} x {pyramid.side}; resize or tile them to it"
         )
-    on_cpu = gaze.ids.device.type == "cpu"  # elsewhere reading them would wait for the device
-    if gaze.ids.numel() and (on_cpu or not gaze.checked):
+    if gaze.ids.numel() and (patches.may_wait(gaze.ids.device) or not gaze.checked):
         least, most = int(gaze.ids.min()), int(gaze.ids.max())
         if least < 0 or most >= pyramid.num_patches:
             raise EncoderError(

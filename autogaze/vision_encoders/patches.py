@@ -27,7 +27,7 @@ def gazed_patches(
         ids: frame-relative patch ids.
         frames_at_once: frames resized together, which bounds memory.
     """
-    if not _may_wait(frames.device):
+    if not may_wait(frames.device):
         return _by_index(frames, ids, frame_of_patch, pyramid, frames_at_once)
     p = pyramid.patch_size
     patches = frames.new_empty(len(ids), 3, p, p)
@@ -49,7 +49,7 @@ def gazed_patches(
     return patches
 
 
-def _may_wait(device: torch.device) -> bool:
+def may_wait(device: torch.device) -> bool:
     """Whether values of a tensor can be read without waiting for a queue of operators."""
     return device.type == "cpu"
 
