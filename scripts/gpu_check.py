@@ -28,6 +28,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.selectors.learned import Learned
 from autogaze.vision_encoders.layout import AttentionType
+from autogaze.weights import SELECTOR
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FRAMES, REPEATS = 16, 5
@@ -150,9 +151,7 @@ def learned_row(
 
 
 def _learned(bench: Bench, dtype: torch.dtype) -> Learned:
-    selector = autogaze.load("learned", device=bench.device, dtype=dtype)
-    assert isinstance(selector, Learned)
-    return selector
+    return Learned.from_pretrained(SELECTOR, dtype=torch.float32).to(bench.device, dtype)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -100,7 +100,7 @@ class VideoAnswer:
 class VideoMLLM:
     """A multimodal LLM that answers questions about videos.
 
-        model = VideoMLLM.load("Qwen/Qwen3-VL-2B-Instruct", device="cuda")
+        model = VideoMLLM.load("Qwen/Qwen3-VL-2B-Instruct")
         model.ask("video.mp4", "What happens?", Viewing(ratio=0.1)).text
 
     Args:
