@@ -1,4 +1,5 @@
-# make demo | make test | make check: each sets up .venv first when there is none.
+# make demo | make test | make check | make docs: each sets up .venv first when there is none.
+# make docs-serve: the site while it is written, at http://127.0.0.1:8000.
 # make gpu-check: device tests and times, with the PyTorch and transformers that $(PYTHON) has.
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 TRANSFORMERS4 := $(VENV)/transformers4
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format clean gpu-check
+.PHONY: demo test check docs docs-serve format clean gpu-check
 
 $(INSTALLED): pyproject.toml constraints.txt constraints-transformers4.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +37,13 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --no-header tests/test_architecture.py tests/test_docs.py
 
+# Into site/; a warning is an error. NO_MKDOCS_2_WARNING: the theme's notice of a successor.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 gpu-check:
 	PYTHONPATH=. $(PYTHON) scripts/gpu_check.py --out gpu-check
 
@@ -44,4 +52,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo_output
+	rm -rf $(VENV) build dist site *.egg-info demo_output

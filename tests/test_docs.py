@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,21 +15,77 @@ from tests.clips import make_video
 from tests.mllm import tiny, tiny_processor
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A fenced block of a page, and the output that the page shows of it: "" if it shows none."""
+
+    language: str
+    source: str
+    output: str = ""
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT / "docs").as_posix() if page.parent != ROOT else page.name
 
 
 def blocks(page: Path, language: str) -> list[str]:
     return [body for kind, body in BLOCK.findall(page.read_text()) if kind == language]
 
 
-def commands(page: Path) -> list[str]:
-    return [
-        line.removeprefix("$ ")
-        for source in blocks(page, "console")
-        for line in source.splitlines()
-        if line.startswith("$ autogaze ")
-    ]
+def examples(page: Path) -> list[Example]:
+    """What can be run on a page, in order: Python, and commands of `autogaze`.
+
+    The output of Python is the block `text` right after it; that of a command stands below it.
+    """
+    found: list[Example] = []
+    text = page.read_text()
+    end = 0
+    for block in BLOCK.finditer(text):
+        language, source = block.groups()
+        if language == "console":
+            for part in re.split(r"^\$ ", source, flags=re.MULTILINE)[1:]:
+                command, _, output = part.partition("\n")
+                if command.startswith("autogaze "):
+                    found.append(Example(language, command, output))
+        elif language == "python":
+            found.append(Example(language, source))
+        elif language == "text" and found and not text[end : block.start()].strip():
+            found[-1] = replace(found[-1], output=source)
+        end = block.end()
+    return found
+
+
+def same(shown: str, printed: str) -> bool:
+    """Whether a page shows what was printed.
+
+    `...` stands for anything (times), blanks do not count, and numbers may differ by a tenth: they
+    are of videos that this machine has drawn and encoded.
+    """
+    shown, printed = (" ".join(text.split()) for text in (shown, printed))
+    wanted = ".*?".join(re.escape(part) for part in NUMBER.sub("#", shown).split("..."))
+    pattern = wanted.replace(r"\#", f"({NUMBER.pattern})")
+    match = re.fullmatch(pattern, printed)
+    if match is None:
+        return False
+    return all(map(_near, NUMBER.findall(shown), match.groups()))
+
+
+def _near(shown: str, printed: str) -> bool:
+    a, b = (float(number.replace(",", "")) for number in (shown, printed))
+    return abs(a - b) <= max(0.1 * a, 0 if "." in shown else 1)
+
+
+def test_shown_output_is_compared():
+    assert same("kept 1,248 (9.81 %)\n time ...", "  kept   1,250 (9.79 %)\n time 3 s")
+    assert not same("kept 1,248 of 2,000", "kept 1,948 of 2,000")
+    assert not same("kept 1,248", "kept 1,248 of 2,000")
+    assert not same("frames 5", "frame 5")
+    assert not same("loss 0.0087", "loss 0.0187")
 
 
 @pytest.fixture
@@ -57,19 +114,21 @@ def workplace(tmp_path, monkeypatch, own_encoder_registry, own_mllm_registry):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
-def test_python_examples_run(page, workplace):
+@pytest.mark.parametrize("page", [p for p in PAGES if examples(p)], ids=name_of)
+def test_examples_run(page, workplace, capsys):
     namespace: dict[str, object] = {}
-    for source in blocks(page, "python"):
-        exec(compile(source, page.name, "exec"), namespace)
-
-
-@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda p: p.name)
-def test_commands_run(page, workplace):
-    for command in commands(page):
-        words = shlex.split(command, comments=True)[1:]
-        done = CliRunner().invoke(app, words, catch_exceptions=False)
-        assert done.exit_code == 0, f"{command}\n{done.output[-2000:]}"
+    for example in examples(page):
+        capsys.readouterr()
+        if example.language == "python":
+            exec(compile(example.source, page.name, "exec"), namespace)
+            printed = capsys.readouterr().out
+        else:
+            words = shlex.split(example.source, comments=True)[1:]
+            done = CliRunner().invoke(app, words, catch_exceptions=False)
+            assert done.exit_code == 0, f"{example.source}\n{done.output[-2000:]}"
+            printed = done.stdout
+        if example.output:
+            assert same(example.output, printed), f"{example.source}\n{printed}"
 
 
 def anchors(page: Path) -> set[str]:
@@ -80,7 +139,7 @@ def anchors(page: Path) -> set[str]:
 
 LINKED = [
     *PAGES,
-    ROOT / "CHANGELOG.md",
+    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
     *ROOT.glob("autogaze/**/*.md"),
     *ROOT.glob("recipes/*/*.md"),
 ]
@@ -97,3 +156,35 @@ def test_links_lead_somewhere(page):
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 110
+
+
+def table(page: Path, heading: str) -> dict[str, dict[str, str]]:
+    """Cells of a page's first table whose heading starts so: by the row's first cell, by column."""
+    text = page.read_text()
+    lines = text[text.index(f"\n| {heading}") :].strip().split("\n\n")[0].split("\n")
+    (_, *columns), _, *rows = [
+        [cell.strip() for cell in re.split(r"\|", line)[1:-1]] for line in lines
+    ]
+    return {name: dict(zip(columns, cells, strict=True)) for name, *cells in rows}
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [
+        ("README.md", "| 2 % |"),
+        ("docs/selectors.md", "selector | 2 % |"),
+        ("autogaze/weights/README.md", "| 1 % | 2 % |"),
+    ],
+)
+def test_losses_are_those_that_were_measured(page, heading):
+    """docs/quality.md has them with intervals; other pages repeat them, perhaps rounded."""
+    measured = table(ROOT / "docs" / "quality.md", "selector | 1 % |")
+    compared = 0
+    for name, cells in table(ROOT / page, heading).items():
+        row = measured.get(re.split(r" \(|,", name)[0], {})
+        for share in row.keys() & cells.keys():
+            known = row[share].split("(")[0]
+            rounding = 0.51 * 10 ** (1 - min(len(known), len(cells[share])))
+            assert abs(float(cells[share]) - float(known)) < rounding, (name, share)
+            compared += 1
+    assert compared >= 15

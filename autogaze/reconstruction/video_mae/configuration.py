@@ -15,11 +15,12 @@ MAX_LAYERS, MAX_PARAMETERS = 256, 2**31
 class VideoMAEConfig:
     """Architecture of a VideoMAE: an image MAE with embeddings of scale and time.
 
+    `hidden_size` and all that follows is as in transformers' `ViTMAEConfig`.
+
     Args:
         scales: sides in pixels as AutoGaze writes them; the last is the image's own.
         max_num_frames: number of time embeddings.
         image_size: side that the position tables are for.
-        hidden_size ... layer_norm_eps: as in transformers' `ViTMAEConfig`.
 
     Raises:
         CheckpointError: widths that heads, or 4, do not divide.
