@@ -13,6 +13,8 @@ from transformers import AutoImageProcessor, VivitImageProcessor
 from autogaze.errors import AutoGazeError
 from autogaze.models.autogaze import AutoGazeImageProcessor
 
+BILINEAR = Image.Resampling.BILINEAR
+
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 PUBLISHED = {
     "crop_size": {"height": 224, "width": 224},
@@ -111,6 +113,27 @@ def test_floats_between_levels_are_resized_without_rounding():
     assert 0 < (found - rounded).abs().max() < 1.6
     planes = [Image.fromarray(plane).resize((28, 20), 2) for plane in frames[0].transpose(2, 0, 1)]
     assert found[0, 0].equal(torch.from_numpy(np.stack([np.asarray(plane) for plane in planes])))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "vertical_first"),
+    [(333, 200, True), (333, 260, True), (333, 301, False), (333, 340, False), (100, 300, False)],
+)
+@pytest.mark.parametrize("scale", [1, 255], ids=["levels", "shares"])
+def test_the_order_of_the_passes_is_that_of_pillow_13(height, width, vertical_first, scale):
+    """Whichever is installed: one pass alone is the same in all."""
+    levels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    first = (width, 224) if vertical_first else (224, height)
+    image = Image.fromarray(levels)
+    if scale != 1:  # floats are cut to levels on the way
+        image = Image.fromarray((levels / 255 * 255).astype(np.uint8))
+    expected = np.array(image.resize(first, BILINEAR).resize((224, 224), BILINEAR))
+    processor = AutoGazeImageProcessor(
+        size={"height": 224, "width": 224}, do_rescale=False, do_normalize=False
+    )
+    frame = levels if scale == 1 else levels / 255
+    values = np.array(processor([frame])["pixel_values"][0][0]).transpose(1, 2, 0)
+    np.testing.assert_allclose(values * scale, expected, atol=1e-4)
 
 
 def test_the_order_and_the_defaults_of_arguments_are_the_known_ones():
