@@ -99,12 +99,12 @@ def _of_object(
     position = file.tell()
     try:
         file.seek(0)
-        with av.open(file) as copy:
-            info, layout = describe(OpenStream.of(copy, name))
+        with av.open(file) as copy, OpenStream.of(copy, name) as opened:
+            info, layout = describe(opened)
         to_rgb = RGBConverter(layout.width, layout.height, layout.orientation, info.hdr is not None)
         file.seek(0)
-        with av.open(file) as copy:
-            for number, item in enumerate(OpenStream.of(copy, name).decode()):
+        with av.open(file) as copy, OpenStream.of(copy, name) as opened:
+            for number, item in enumerate(opened.decode()):
                 if isinstance(item, av.FFmpegError):
                     raise CorruptVideoError(
                         f"{name}: frame {number} cannot be decoded ({reason(item)})"

@@ -218,8 +218,11 @@ class OpenStream:
             VideoError: see `open_container` and `video_stream`; or there is no video that can
                 be decoded.
         """
-        with open_container(path) as container:
-            yield cls.of(container, path, stream, motion=motion)
+        with (
+            open_container(path) as container,
+            cls.of(container, path, stream, motion=motion) as opened,
+        ):
+            yield opened
 
     @classmethod
     def of(
@@ -230,11 +233,20 @@ class OpenStream:
         *,
         motion: bool = False,
     ) -> "OpenStream":
-        """A video stream of an open container; `path` is for messages."""
+        """A video stream of an open container, to be used in a `with` block; `path` is for messages."""
         chosen = video_stream(container, path, stream)
         if chosen.codec_context is None:
             raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream")
         return cls(path, container, chosen, _decoder(chosen, motion))
+
+    def __enter__(self) -> "OpenStream":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # A decoder must not be freed while its threads are at work: PyAV holds Python's lock while
+        # it waits for them, and they wait for the lock to let go of a packet's `opaque`. Flushing
+        # waits for them without the lock.
+        self.decoder.flush_buffers()
 
     @property
     def duration(self) -> float | None:
