@@ -1,5 +1,7 @@
 """Shapes written in signatures are checked while tests run; fixtures of several rooms."""
 
+from collections import Counter
+
 import hypothesis
 import jaxtyping
 import pytest
@@ -18,6 +20,16 @@ jaxtyping.install_import_hook("autogaze", None)
 def pytest_collectstart():
     """Imports the largest libraries before the hook can: what a module under it imports is compiled again."""
     import transformers.modeling_utils  # noqa: F401
+
+
+def pytest_collection_modifyitems(items):
+    """Files most of whose tests are slow come first: at the end no process is left with one of them.
+
+    `make test` hands out whole files in this order.
+    """
+    tests = Counter(item.path for item in items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path] / tests[item.path])
 
 
 @pytest.fixture
