@@ -26,6 +26,7 @@ from autogaze.gaze_checks import (
 from autogaze.gaze_io import GazeWriter, read_gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
+from autogaze.utils.device import sent
 from autogaze.utils.renaming import warn_renamed
 from autogaze.utils.tensors import is_dense
 
@@ -142,7 +143,7 @@ class Gaze:
         """Clip * T + frame of every chosen patch."""
         with torch.inference_mode(False):
             frames = torch.arange(self.lengths.numel())
-            return torch.repeat_interleave(frames, self.lengths.flatten()).to(self.ids.device)
+            return sent(torch.repeat_interleave(frames, self.lengths.flatten()), self.ids.device)
 
     @cached_property
     def mask(self) -> Bool[Tensor, "B T V"]:

@@ -74,6 +74,37 @@ class Operators:
             mode.__exit__(*error)
 
 
+class Copies(TorchDispatchMode):
+    """Counts copies from the host to a device that holds no data (`meta`).
+
+    What asks such a device for its values is an error, so a call that returns waits for nothing but
+    for blocking copies. On a GPU these wait for all that was launched before them.
+
+    Attributes:
+        blocking, not_blocking: how many copies there were of each kind.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocking = self.not_blocking = 0
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = operator(*args, **kwargs)
+        tensors = [part for part in tree_iter((args, kwargs)) if isinstance(part, Tensor)]
+        from_host = any(tensor.device.type == "cpu" and tensor.ndim for tensor in tensors)
+        made = [part for part in tree_iter(result) if isinstance(part, Tensor)]
+        if from_host and any(part.device.type == "meta" for part in made):
+            copies = operator.name().startswith(("aten::_to_copy", "aten::to.", "aten::copy_"))
+            if copies and (kwargs.get("non_blocking") or True in args[2:]):
+                self.not_blocking += 1
+            else:
+                self.blocking += 1
+        return result
+
+
 def mark(part: Any) -> None:
     """Count tensors as a device's: one, those of a module, or those among an object's attributes."""
     if isinstance(part, nn.Module):

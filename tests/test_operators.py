@@ -3,19 +3,23 @@
 On a GPU each launch and each wait costs microseconds that no arithmetic can win back.
 """
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 import autogaze
+from autogaze import Gaze
 from autogaze.models.autogaze.limits import FrameLimits
 from autogaze.models.autogaze.sampling import FrameSampling
 from autogaze.vision_encoders import patches
+from autogaze.vision_encoders.encode import PackedPatches, encode_patches
 from autogaze.vision_encoders.layout import AttentionType
 from tests.models.autogaze.tiny import tiny_model, tiny_video
-from tests.operators import Operators, count
+from tests.operators import Copies, Operators, count
 from tests.vision_encoders.families import FAMILIES, random_frames, random_gaze
 
 LAYERS, K = 2, 4
@@ -101,3 +105,34 @@ def test_an_encoder_waits_for_nothing(
     # Whether frames have a NaN is asked on a CPU only.
     assert counted.waiting == {"_local_scalar_dense": 1}
     assert counted.launches <= most
+
+
+def gaze_on(device: str, gaze: Gaze) -> Gaze:
+    """A gaze whose ids lie on a device, its lengths on the host."""
+    moved = copy.copy(gaze)
+    object.__setattr__(moved, "ids", gaze.ids.to(device))
+    return moved
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("attn_type", ["block_causal", "frame_independent"])
+def test_an_encoder_asks_its_device_for_nothing(name: str, attn_type: AttentionType) -> None:
+    """On a device without data every question is an error, and copies to it are counted."""
+    family = FAMILIES[name]
+    pyramid = family.pyramid(family.side // 2, family.side)
+    encoder = autogaze.gazed(family.model(), attn_type=attn_type).to("meta")
+    ragged = torch.tensor([[3, 5, 3], [2, 0, 4]])
+    ids = torch.cat([torch.arange(n) for n in ragged.flatten().tolist()])
+    frames = random_frames(2, 3, pyramid.side).to("meta")
+    settings = replace(encoder.settings, empty_frames="hold")
+    for where in ("meta", "cpu"):
+        copies = []
+        for _ in range(2):
+            packed = PackedPatches.of(gaze_on(where, Gaze(pyramid, ids, ragged)))
+            with torch.inference_mode(), Copies() as counted:
+                out = encode_patches(encoder._adapter, frames, packed, settings)
+            assert out.patches.device.type == "meta"
+            copies.append(counted)
+        assert [counted.blocking for counted in copies] == [0, 0]
+        # Layout and positions are kept: of a second call only the gaze's own numbers are sent.
+        assert copies[1].not_blocking <= 3

@@ -17,7 +17,7 @@ from autogaze.evaluation.encoders import MeasuredEncoder
 from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.evaluation.timing import Enter, Stage
 from autogaze.gaze import Gaze
-from autogaze.pipeline import CHUNK, MAX_TILES
+from autogaze.pipeline import CHUNK, tiles_at_once
 from autogaze.source import TileGrid
 from autogaze.video.motion import check_motion, motion_map
 from autogaze.video.reader import Video
@@ -55,12 +55,15 @@ class VideoSample:
         """Frames per second that there are: never more than the video has."""
         return min(self.fps, self.video.info.rate)
 
-    def clips(self, enter: Enter, motion_grid: int | None = None) -> Iterator[Clips]:
-        """Decode, then cut: clips of at most 16 frames, at most 16 tiles at a time.
+    def clips(
+        self, enter: Enter, device: torch.device, motion_grid: int | None = None
+    ) -> Iterator[Clips]:
+        """Decode, then cut: clips of at most 16 frames, as many tiles as `autogaze gaze` takes.
 
         The preprocessing stage is running whenever clips are yielded.
 
         Args:
+            device: of the encoder, whose memory bounds the tiles.
             motion_grid: cells per side of a tile for the decoder's motion, if needed.
         """
         motion = motion_grid is not None
@@ -79,10 +82,10 @@ class VideoSample:
                 if frame.motion is not None and motion_grid is not None
             ]
             maps = torch.stack(moved, dim=1) if moved else None
-            for first in range(0, len(cut), MAX_TILES):
+            clips = Clips(cut, maps)
+            for part in clips.split(tiles_at_once(device, clips)):
                 enter(Stage.PREPROCESS)
-                some = slice(first, first + MAX_TILES)
-                yield Clips(cut[some], None if maps is None else maps[some])
+                yield part
 
 
 class Encoded(NamedTuple):
@@ -114,7 +117,7 @@ def gazed_pass(
     adapter = _metered(encoder, enter)
     gazes: list[Gaze] = []
     decoded: list[Gaze] = []
-    for clips in sample.clips(enter, selector.motion_grid):
+    for clips in sample.clips(enter, encoder.device_options.device, selector.motion_grid):
         clips = clips.to(encoder.device_options.device)
         frames = encoder.normalised(clips.frames)
         enter(Stage.SELECT)
@@ -157,7 +160,7 @@ def dense_pass(sample: VideoSample, encoder: MeasuredEncoder, batch: int, enter:
     first = next(iter(encoder.adapter.layers))
     hook = first.register_forward_pre_hook(lambda *_: enter(Stage.ENCODE))
     try:
-        for clips in sample.clips(enter):
+        for clips in sample.clips(enter, encoder.device_options.device):
             frames = encoder.normalised(clips.frames).flatten(0, 1)
             count += len(frames)
             for some in frames.split(batch):

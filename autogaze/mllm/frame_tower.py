@@ -22,10 +22,11 @@ from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.packed_blocks import PackedBlocks
 from autogaze.mllm.prompt import PositionRule, SequencePositions
 from autogaze.mllm.units import KeptUnits, UnitGrid
-from autogaze.vision_encoders.adapter import EncoderAdapter, PositionTables, Rotary
+from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
 from autogaze.vision_encoders.encode import embed_packed
-from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.layout import TokenLayout, token_layout
 from autogaze.vision_encoders.patches import cut_cells
+from autogaze.vision_encoders.positions import PositionTables
 from autogaze.vision_encoders.registry import adapter_class
 
 MAX_TOKENS = 16384
@@ -117,7 +118,7 @@ class FrameAdapter(MLLMAdapter):
         for lengths in _batches(patches.lengths):
             here = slice(first, first + sum(lengths))
             first = here.stop
-            layout = TokenLayout((lengths,), "frame_independent", device, encoder.num_prefix)
+            layout = token_layout((lengths,), "frame_independent", device, encoder.num_prefix)
             pixels = visual.pixels[here].to(device, encoder.dtype)
             index = patches.index[here].to(device)
             tokens, rotary = embed_packed(encoder, pixels, index, layout, tables)

@@ -31,7 +31,7 @@ from autogaze.mllm.selection_frames import (
     selection_clips,
 )
 from autogaze.mllm.units import KeptUnits, UnitGrid
-from autogaze.pipeline import CHUNK, MAX_TILES
+from autogaze.pipeline import CHUNK, tiles_at_once
 from autogaze.selectors.base import Selector
 from autogaze.selectors.finest_cells import whole_frame
 from autogaze.selectors.registry import LEARNED, list_selectors, load
@@ -207,12 +207,13 @@ class _Chooser:
         """The gaze at all tiles of a chunk."""
         real = real_cells(tiles, self.selector.pyramid.grids[-1])
         counts = real.sum(1).tolist()
+        at_once = tiles_at_once(getattr(self.selector, "device", None), clips)
         order: list[int] = []
         gazes: list[Gaze] = []
         for count in sorted(set(counts), reverse=True):
             same = [tile for tile, cells in enumerate(counts) if cells == count]
-            for start in range(0, len(same), MAX_TILES):
-                part = same[start : start + MAX_TILES]
+            for start in range(0, len(same), at_once):
+                part = same[start : start + at_once]
                 order += part
                 gazes.append(self._choose(_part(clips, part), real[part]))
         return _in_order(Gaze.cat_clips(gazes), order)

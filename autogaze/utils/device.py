@@ -106,9 +106,11 @@ def without_autocast(device: torch.device) -> torch.autocast:
 
 def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the host on a device, without waiting for what the device is doing."""
-    if device.type != "cuda" or values.device.type != "cpu":
+    if device.type in ("cpu", "mps") or values.device.type != "cpu":
         return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
+    if device.type == "cuda":  # from other memory a copy waits all the same
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -5,8 +5,7 @@ family, and calls the model's own modules for each. `register_encoder` makes it 
 docs/encoders.md).
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autogaze.geometry import PatchPyramid
-from autogaze.utils.device import sent
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
 from autogaze.vision_encoders.layout import TokenLayout
 
@@ -144,44 +142,6 @@ class EncoderAdapter:
         return self.model(frames)
 
 
-@dataclass(frozen=True)
-class PositionTables:
-    """Positions of all V patches of a pyramid by id: embeddings, or rotary cosines and sines."""
-
-    positions: Float[Tensor, "V C"] | None
-    rotary: tuple[Float[Tensor, "V D"], Float[Tensor, "V D"]] | None
-
-    @classmethod
-    def of(cls, encoder: EncoderAdapter, pyramid: PatchPyramid) -> "PositionTables":
-        """The tables of the pyramid's scales, one after another."""
-        return cls.of_grids(encoder, pyramid.grids)
-
-    @classmethod
-    def of_grids(cls, encoder: EncoderAdapter, grids: Sequence[int]) -> "PositionTables":
-        """The tables of square grids of these sides in patches, one after another."""
-        positions = [encoder.positions(grid) for grid in grids]
-        embedded = [table for table in positions if table is not None]
-        rotated = [tables for tables in _rotary(encoder, grids) if tables is not None]
-        rotary = tuple(torch.cat(parts) for parts in zip(*rotated, strict=True)) or None
-        return cls(torch.cat(embedded) if embedded else None, rotary)  # type: ignore[arg-type]
-
-
-def _rotary(encoder: EncoderAdapter, grids: Sequence[int]) -> list[Rotary | None]:
-    """Rotary positions of every grid; in training, from the same random numbers for all of them.
-
-    DINOv3 jitters its positions in training, once per call. Scales show the same picture, so all
-    of them are jittered alike, and the generators end where the untouched model leaves them.
-    """
-    if not encoder.model.training:
-        return [encoder.rotary(grid) for grid in grids]
-    device = encoder.projection.weight.device
-    tables = []
-    for grid in grids[:-1]:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            tables.append(encoder.rotary(grid))
-    return [*tables, encoder.rotary(grids[-1])]
-
-
 def trunk(model: nn.Module) -> nn.Module:
     """The part of a model that holds its patch embeddings and blocks."""
     inner = [getattr(model, name, None) for name in ("vision_model", "base_model")]
@@ -199,12 +159,11 @@ def pool_by_frame(
     pooled = [head(group.gather(tokens)) for group in groups]
     if len(groups) == 1 and len(groups[0].segments) == num_frames:
         return pooled[0]
-    # Under autocast a head's output is of another dtype than its input.
-    like = pooled[0] if pooled else tokens
-    frames = like.new_full((num_frames, tokens.shape[-1]), float("nan"))  # NaN: empty frames
-    for group, rows in zip(groups, pooled, strict=True):
-        frames[sent(torch.tensor(group.segments), frames.device)] = rows
-    return frames
+    if sum(len(group.segments) for group in groups) < num_frames:
+        # Under autocast a head's output is of another dtype than its input.
+        like = pooled[0] if pooled else tokens
+        pooled.append(like.new_full((1, tokens.shape[-1]), float("nan")))  # of empty frames
+    return torch.cat(pooled)[layout.from_frame_groups]
 
 
 def scaled_pyramid(side: int, patch_size: int) -> PatchPyramid:

@@ -18,10 +18,16 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import sent
 from autogaze.vision_encoders import patches
-from autogaze.vision_encoders.adapter import EncoderAdapter, PositionTables, Rotary
+from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
 from autogaze.vision_encoders.attention import AttentionBackend
-from autogaze.vision_encoders.layout import AttentionType, TokenLayout, check_attention_type
+from autogaze.vision_encoders.layout import (
+    AttentionType,
+    TokenLayout,
+    check_attention_type,
+    token_layout,
+)
 from autogaze.vision_encoders.patches import gazed_patches
+from autogaze.vision_encoders.positions import PositionTables
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ class PackedPatches:
         ids: frame-relative patch ids.
         frame_of_patch: clip * T + frame that each of them is cut from.
         lengths: patches of every frame, on the CPU; they say which patches see each other.
-        checked: whether ids are known to lie in the pyramid, as those of a `Gaze` are.
+        checked: whether ids are known to lie in the pyramid, and patches to be cut from the frames
+            that they are encoded with, as those of a `Gaze` are.
     """
 
     pyramid: PatchPyramid
@@ -156,17 +163,21 @@ def encode_patches(
     check_fit(encoder, frames, gaze, settings)
     B, T = gaze.lengths.shape
     frames = frames.flatten(0, 1)  # (B * T, 3, H, W)
-    ids, cut_from = gaze.ids.to(frames.device), gaze.frame_of_patch.to(frames.device)
+    ids, cut_from = sent(gaze.ids, frames.device), sent(gaze.frame_of_patch, frames.device)
     tables = PositionTables.of(encoder, gaze.pyramid)
     parts: list[Features] = []
     for first, lengths in _batches(encoder, gaze, settings):
-        layout = TokenLayout(
+        layout = token_layout(
             lengths, settings.attn_type, frames.device, encoder.num_prefix, settings.backend
         )
         end = first + len(layout.frame_lengths)
         here = slice(gaze.offsets[first], gaze.offsets[end])
+        seen, frame, offsets = frames, cut_from[here], None
+        if gaze.checked:
+            seen, frame = frames[first:end], frame - first
+            offsets = [offset - here.start for offset in gaze.offsets[first : end + 1]]
         patches = gazed_patches(
-            frames, ids[here], cut_from[here], gaze.pyramid, settings.frames_at_once
+            seen, ids[here], frame, gaze.pyramid, settings.frames_at_once, offsets
         )
         tokens, rotary = embed_packed(encoder, patches.to(encoder.dtype), ids[here], layout, tables)
         parts.append(_run_blocks(encoder, tokens, rotary, layout, output_hidden_states))
@@ -296,7 +307,7 @@ def embed_packed(
         return tokens, rotary
     # Patches and prefixes, one after the other, taken in the order of the sequence.
     num_frames = len(layout.frame_lengths)
-    order = torch.cat([layout.patch_index, layout.prefix_index.flatten()]).argsort()
+    order = layout.from_patches
     tokens = torch.cat([tokens, prefix.repeat(num_frames, 1)])[order]
     if rotary is not None:  # class and register tokens are not rotated
         sin = rotary[1].new_zeros(num_frames * len(prefix), rotary[1].shape[1])

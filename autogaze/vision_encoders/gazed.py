@@ -11,6 +11,7 @@ from autogaze.clips import FramesLike
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.device import DTYPES, DeviceOptions
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
 from autogaze.vision_encoders.encode import (
@@ -32,6 +33,8 @@ def gazed(
     backend: str = "auto",
     max_tokens: int = 16384,
     empty_frames: str = "error",
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> "GazedVisionModel":
     """A vision model that encodes gazed patches only; its cost grows with their number.
 
@@ -51,9 +54,15 @@ def gazed(
         max_tokens: clips are encoded together up to this many tokens, without gradients.
         empty_frames: frames without any patch are an "error", pooled as the frame before them
             ("hold"), or as zeros ("zero").
+        device: where patches are encoded: "auto" (a CUDA GPU where there is one, else the CPU),
+            "cpu", "cuda", "cuda:1" or "mps". The model itself is moved there, since they share
+            parameters. None: where it is.
+        dtype: precision of the model, also of the one given: "float32", "float16" or "bfloat16".
+            None: its own.
 
     Raises:
         EncoderError: no adapter for this model, or an unknown option.
+        AutoGazeError: no such device or precision here.
     """
     adapter = adapter_class(getattr(model, "config", None))(model)
     if backend == "auto" and adapter.config._attn_implementation == "flex_attention":
@@ -62,6 +71,8 @@ def gazed(
     settings = GazedSettings(
         pyramid, attn_type, backend, max_tokens=max_tokens, empty_frames=empty_frames
     )
+    if device is not None or dtype is not None:
+        _move(model, adapter.projection.weight, device, dtype)
     return GazedVisionModel(model, settings)
 
 
@@ -145,13 +156,17 @@ class GazedVisionModel(nn.Module):
 
         Args:
             name: folder or hub id; of an image-text model the vision part is loaded.
-            options: those of `gazed`, which override saved ones; the rest goes to
+            options: those of `gazed`, which override saved ones; the rest, and `dtype`, goes to
                 transformers' `from_pretrained`.
 
         Raises:
             EncoderError: it cannot be loaded, or no adapter knows its family.
+            AutoGazeError: no such device or precision here.
         """
-        chosen = {key: options.pop(key) for key in GAZED_OPTIONS if key in options}
+        taken = (*GAZED_OPTIONS, "device")
+        chosen = {key: options.pop(key) for key in taken if key in options}
+        if chosen.get("device") is not None:  # before weights are read
+            DeviceOptions.parse(chosen["device"])
         checkpoint = Checkpoint.read(name, **options)
         return gazed(checkpoint.load(**options), **{**checkpoint.saved, **chosen})
 
@@ -183,6 +198,21 @@ def as_gaze(
     if pyramid is not None and made != pyramid:
         raise other_scales(made, pyramid)
     return Gaze.from_padded(dict(gaze), made)
+
+
+def _move(
+    model: nn.Module,
+    weight: torch.Tensor,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+) -> None:
+    """Move a model, one of whose weights is given; None leaves its device or precision."""
+    where = weight.device if device is None else device
+    kept = weight.dtype if weight.dtype in DTYPES.values() else torch.float32
+    wanted = DeviceOptions.parse(where, kept if dtype is None else dtype)
+    model.to(wanted.device)
+    if dtype is not None:
+        model.to(wanted.dtype)
 
 
 def _with_gazed_attention(model: nn.Module) -> Any:

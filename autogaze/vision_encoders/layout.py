@@ -4,11 +4,11 @@ The tokens of all clips are one sequence, clip-major and frame-major. Projection
 over it once; only attention depends on where frames and clips begin.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, wraps
 from itertools import accumulate, chain, pairwise
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +29,20 @@ def check_attention_type(attn_type: str) -> None:
         raise EncoderError(
             f"unknown attention type {attn_type!r}; known are {', '.join(ATTENTION_TYPES)}"
         )
+
+
+T = TypeVar("T")
+
+
+def _kept(compute: "Callable[[TokenLayout], T]") -> "cached_property[T]":
+    """A cached property whose tensors serve every mode: those made in inference mode would not."""
+
+    @wraps(compute)
+    def in_every_mode(layout: "TokenLayout") -> T:
+        with torch.inference_mode(False):
+            return compute(layout)
+
+    return cached_property(in_every_mode)
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ class TokenLayout:
     def num_tokens(self) -> int:
         return sum(self.frame_lengths)
 
-    @cached_property
+    @_kept
     def prefix_index(self) -> Int[Tensor, "frames P"]:
         """Positions of every frame's class and register tokens: the first of the frame.
 
@@ -95,43 +109,68 @@ class TokenLayout:
         """
         return sent(self._prefix_positions, self.device)
 
-    @cached_property
+    @_kept
     def _prefix_positions(self) -> Int[Tensor, "frames P"]:
         """`prefix_index` on the host."""
         edges = torch.tensor([0, *accumulate(self.frame_lengths)])
         starts = edges[1:] - self.num_prefix if self.attn_type == "causal" else edges[:-1]
         return starts[:, None] + torch.arange(self.num_prefix)
 
-    @cached_property
-    def frame_of_patch(self) -> Int[Tensor, " N"]:
-        """The frame of every patch token, ascending."""
-        counts = torch.tensor([n for clip in self.lengths for n in clip])
-        return sent(torch.arange(len(counts)).repeat_interleave(counts), self.device)
-
-    @cached_property
+    @_kept
     def patch_index(self) -> Int[Tensor, " N"]:
         """Positions of the patch tokens, in the order of the gaze."""
+        return sent(self._patch_positions, self.device)
+
+    @_kept
+    def _patch_positions(self) -> Int[Tensor, " N"]:
+        """`patch_index` on the host."""
         is_patch = torch.ones(self.num_tokens, dtype=torch.bool)
         is_patch[self._prefix_positions.flatten()] = False
-        return sent(is_patch.nonzero()[:, 0], self.device)
+        return is_patch.nonzero()[:, 0]
 
-    @cached_property
+    @_kept
+    def from_patches(self) -> Int[Tensor, " N"]:
+        """Where each token of the sequence is when all patches are laid before all prefixes."""
+        places = torch.cat([self._patch_positions, self._prefix_positions.flatten()])
+        return sent(places.argsort(), self.device)
+
+    @_kept
     def frame_groups(self) -> tuple[SegmentGroup, ...]:
         """Frames, grouped by length."""
         return tuple(self._groups([(n,) for n in self.frame_lengths]))
 
-    @cached_property
+    @_kept
+    def from_frame_groups(self) -> Int[Tensor, " frames"]:
+        """Where each frame is when the frames of `frame_groups` are laid one after another.
+
+        Frames without tokens are in no group: theirs is the place behind all.
+        """
+        order = torch.tensor([n for group in self.frame_groups for n in group.segments])
+        places = torch.full((len(self.frame_lengths),), len(order))
+        places[order.long()] = torch.arange(len(order))
+        return sent(places, self.device)
+
+    @_kept
     def groups(self) -> tuple[SegmentGroup, ...]:
         """The segments within which attention happens, grouped by length."""
         if self.attn_type == "frame_independent":
             return self.frame_groups
         return tuple(self._groups(self.clip_frames))
 
-    @cached_property
+    @_kept
     def from_groups(self) -> Int[Tensor, " N"]:
         """Where each token of the sequence is when the groups are laid one after another."""
-        positions = torch.arange(self.num_tokens, device=self.device)
-        return torch.cat([positions[group.index] for group in self.groups]).argsort()
+        starts = (0, *accumulate(self._segment_lengths))
+        order = [number for group in self.groups for number in group.segments]
+        places = torch.cat([torch.arange(starts[n], starts[n + 1]) for n in order])
+        return sent(places.argsort(), self.device)
+
+    @cached_property
+    def _segment_lengths(self) -> tuple[int, ...]:
+        """Tokens of every segment within which attention happens."""
+        if self.attn_type == "frame_independent":
+            return self.frame_lengths
+        return tuple(map(sum, self.clip_frames))
 
     def _groups(self, segments: Sequence[tuple[int, ...]]) -> Iterator[SegmentGroup]:
         """Segments, given by the tokens of their frames, grouped; empty ones are left out."""
@@ -150,3 +189,15 @@ class TokenLayout:
                 parts = [torch.arange(starts[number], starts[number + 1]) for number in numbers]
                 index = sent(torch.cat(parts), self.device)
             yield SegmentGroup(index, frames, tuple(numbers))
+
+
+@lru_cache(maxsize=16)
+def token_layout(
+    lengths: tuple[tuple[int, ...], ...],
+    attn_type: AttentionType,
+    device: torch.device,
+    num_prefix: int = 0,
+    backend: str = "auto",
+) -> TokenLayout:
+    """The layout of these arguments, kept with its index tensors and masks for later calls."""
+    return TokenLayout(lengths, attn_type, device, num_prefix, backend)

@@ -2,8 +2,11 @@
 
 A frame is resized only to the scales of its gazed patches (bicubic, not antialiased, as the
 published encoder was trained), and of each scale only the gazed cells are copied. A GPU would have to
-be waited for to learn which cells these are: there all cells are cut, and one index takes the gazed.
+be waited for to learn which cells these are: there all cells are cut, and one index takes the gazed
+ones of all scales.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -19,6 +22,7 @@ def gazed_patches(
     frame_of_patch: Int[Tensor, " N"],
     pyramid: PatchPyramid,
     frames_at_once: int = 64,
+    offsets: Sequence[int] | None = None,
 ) -> Float[Tensor, "N 3 p p"]:
     """Pixels of the gazed patches, in their order.
 
@@ -26,9 +30,11 @@ def gazed_patches(
         frames: square frames of the pyramid's side; of another size they are resized to it too.
         ids: frame-relative patch ids.
         frames_at_once: frames resized together, which bounds memory.
+        offsets: where the patches of each frame begin and the last ones end (F + 1 places), if
+            they stand frame by frame.
     """
     if not may_wait(frames.device):
-        return _by_index(frames, ids, frame_of_patch, pyramid, frames_at_once)
+        return _by_index(frames, ids, frame_of_patch, pyramid, frames_at_once, offsets)
     p = pyramid.patch_size
     patches = frames.new_empty(len(ids), 3, p, p)
     levels = pyramid.levels.to(ids.device)[ids]
@@ -60,22 +66,39 @@ def _by_index(
     frame_of_patch: Int[Tensor, " N"],
     pyramid: PatchPyramid,
     frames_at_once: int,
+    offsets: Sequence[int] | None,
 ) -> Float[Tensor, "N 3 p p"]:
     """As `gazed_patches`, from all cells of all frames, with shapes known beforehand."""
     p = pyramid.patch_size
-    patches = frames.new_empty(len(ids), 3, p, p)
+    parts: list[Tensor] = []
+    anywhere = frames.new_empty(len(ids), 3, p, p)
     for start in range(0, len(frames), frames_at_once):
-        some = frames[start : start + frames_at_once]
-        parts = []
-        for scale in pyramid.scales:
-            small = some if some.shape[-2:] == (scale, scale) else resize(some, scale)
-            parts.append(_cells(small, p).movedim((2, 4), (0, 1)).flatten(0, 1))
-        cells = torch.cat(parts)  # (V, f, 3, p, p)
+        cells = _all_cells(frames[start : start + frames_at_once], pyramid)
+        count = len(cells)
+        if offsets is not None:
+            here = slice(offsets[start], offsets[start + count])
+            parts.append(cells[frame_of_patch[here] - start, ids[here]])
+            continue
         frame = frame_of_patch - start
-        here = cells[ids, frame.clamp(0, len(some) - 1)]
-        inside = (frame >= 0) & (frame < len(some))
-        patches = torch.where(inside[:, None, None, None], here, patches)
-    return patches
+        inside = (frame >= 0) & (frame < count)
+        taken = cells[frame.clamp(0, count - 1), ids]
+        anywhere = torch.where(inside[:, None, None, None], taken, anywhere)
+    if not parts:
+        return anywhere
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _all_cells(
+    frames: Float[Tensor, "F 3 H W"], pyramid: PatchPyramid
+) -> Float[Tensor, "F V 3 p p"]:
+    """The cells of all scales of frames, by id."""
+    p = pyramid.patch_size
+    cells = frames.new_empty(len(frames), pyramid.num_patches, 3, p, p)
+    for scale, grid, first in zip(pyramid.scales, pyramid.grids, pyramid.offsets, strict=True):
+        small = frames if frames.shape[-2:] == (scale, scale) else resize(frames, scale)
+        place = cells[:, first : first + grid**2].unflatten(1, (grid, grid))
+        place.copy_(_cells(small, p).permute(0, 2, 4, 1, 3, 5))  # (F, grid, grid, 3, p, p)
+    return cells
 
 
 def resize(frames: Float[Tensor, "F 3 H W"], scale: int) -> Float[Tensor, "F 3 s s"]:

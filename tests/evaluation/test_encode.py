@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+import torch
 from rich.console import Console
 
 from autogaze.evaluation.encode import (
@@ -198,3 +199,22 @@ def test_rate_and_resolution_are_independent_factors():
 def test_outside_the_nearest_published_point_holds():
     assert published_ratio(0.1, 100) == pytest.approx(0.205)
     assert published_ratio(240, 224) == pytest.approx(0.069)
+
+
+def test_tiles_at_once_follow_the_memory_of_the_encoders_device(monkeypatch, video):
+    from autogaze import pipeline
+    from autogaze.evaluation.passes import VideoSample
+    from autogaze.video.reader import Video
+
+    sample = VideoSample.of(Video(video), 10, 20, 128, 64)
+    device = torch.device("cpu")
+
+    def parts() -> list[tuple[int, int]]:
+        return [tuple(c.frames.shape[:2]) for c in sample.clips(lambda stage: None, device)]
+
+    assert parts() == [(4, 16), (4, 4)]
+    bytes_of_a_tile = 16 * 3 * 64 * 64 * 4
+    monkeypatch.setattr(pipeline, "MAX_TILES", 1)
+    free = 3.5 * pipeline.COPIES * bytes_of_a_tile / pipeline.GPU_SHARE
+    monkeypatch.setattr(pipeline, "free_memory", lambda _: int(free))
+    assert parts() == [(3, 16), (1, 16), (4, 4)]

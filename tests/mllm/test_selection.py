@@ -281,3 +281,30 @@ def test_budget_is_spread_by_need():
     for value in (0, -1):
         with pytest.raises(MLLMError):
             Budget(max_units=value)
+
+
+def test_tiles_at_once_follow_the_memory_of_the_selectors_device(monkeypatch):
+    """Of 6 tiles 2 are taken, then as many as a GPU holds; the choice is the same."""
+    from autogaze import pipeline
+
+    frames = noise(4, 28, 42)
+    grid = UnitGrid(4, ((28, 42),))
+    expected = select_units([frames], grid, 1, "greedy", ratio=0.1)
+    taken = []
+    selector = unit_selector("greedy")
+    select = type(selector).select
+
+    def counting(self, clips, **options):
+        taken.append(clips.num_clips)
+        return select(self, clips, **options)
+
+    monkeypatch.setattr(type(selector), "select", counting)
+    monkeypatch.setattr(pipeline, "MAX_TILES", 2)
+    found = select_units([frames], grid, 1, selector, ratio=0.1)
+    assert max(taken) == 2
+    taken.clear()
+    monkeypatch.setattr(pipeline, "free_memory", lambda _: 2**40)
+    assert select_units([frames], grid, 1, selector, ratio=0.1).gaze.ids.equal(found.gaze.ids)
+    assert max(taken) == 6
+    assert found.kept.ids.equal(expected.kept.ids)
+    assert found.gaze.ids.equal(expected.gaze.ids)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from autogaze import Gaze, PatchPyramid, gazed
 from autogaze.evaluation.encoders import PRESETS
-from autogaze.vision_encoders.adapter import PositionTables
+from autogaze.vision_encoders.positions import PositionTables
 from autogaze.vision_encoders.registry import adapter_class
 from tests.vision_encoders.families import (
     FAMILIES,

@@ -9,7 +9,7 @@ import transformers as tf
 
 import autogaze
 from autogaze import Gaze, GazedVisionModel, PatchPyramid, gazed
-from autogaze.errors import EncoderError
+from autogaze.errors import AutoGazeError, EncoderError
 from tests.vision_encoders.families import (
     FAMILIES,
     SMALL,
@@ -155,6 +155,45 @@ def test_casting_casts_both_since_they_are_one(inputs):
     assert parameter is dict(model.named_parameters())[key]
     with torch.no_grad():
         assert model(inputs[0][:, 0].bfloat16()).last_hidden_state.dtype == torch.bfloat16
+
+
+def test_device_and_precision_are_those_asked_for(inputs, tmp_path):
+    model = FAMILIES["clip"].model()
+    with torch.no_grad():
+        expected = gazed(model)(*inputs).pooler_output
+    for dtype in ("bfloat16", torch.bfloat16):
+        encoder = gazed(FAMILIES["clip"].model(), device="cpu", dtype=dtype)
+        assert (encoder.device, encoder.dtype) == (torch.device("cpu"), torch.bfloat16)
+    assert gazed(model).dtype == gazed(model, device="auto").dtype == torch.float32
+    assert gazed(FAMILIES["clip"].model().double(), device="cpu").dtype == torch.float64
+    shared = gazed(model, dtype="bfloat16")
+    assert model.dtype == torch.bfloat16  # they share their parameters
+    with torch.no_grad():
+        found = shared(*inputs).pooler_output.float()
+    assert torch.nn.functional.cosine_similarity(found, expected, dim=-1).min() > 0.98
+    model.float().save_pretrained(tmp_path)
+    loaded = GazedVisionModel.from_pretrained(tmp_path, device="cpu", dtype="bfloat16")
+    assert (loaded.device, loaded.dtype) == (torch.device("cpu"), torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"device": "tpu"}, "tpu"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"dtype": "float8"}, "float8"),
+        ({"dtype": torch.int8}, "dtype"),
+    ],
+)
+def test_a_device_or_precision_that_is_not_here_is_refused(options, named, tmp_path):
+    model = FAMILIES["vit"].model()
+    with pytest.raises(AutoGazeError, match=named):
+        gazed(model, **options)
+    assert model.dtype == torch.float32
+    if "device" in options:  # before weights are looked for
+        model.config.save_pretrained(tmp_path)
+        with pytest.raises(AutoGazeError, match=named):
+            GazedVisionModel.from_pretrained(tmp_path, **options)
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])

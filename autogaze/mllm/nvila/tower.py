@@ -7,8 +7,8 @@ from torch import Tensor
 from autogaze.errors import MLLMError
 from autogaze.mllm.nvila.gazed_video import GazedClips
 from autogaze.vision_encoders import attention
-from autogaze.vision_encoders.adapter import PositionTables
-from autogaze.vision_encoders.layout import AttentionType, TokenLayout
+from autogaze.vision_encoders.layout import AttentionType, token_layout
+from autogaze.vision_encoders.positions import PositionTables
 from autogaze.vision_encoders.siglip.adapter import SiglipAdapter
 from autogaze.vision_encoders.siglip.modeling_siglip import SiglipVisionModel
 
@@ -48,7 +48,7 @@ def encode(tower: SiglipVisionModel, clips: GazedClips, clips_at_once: int) -> F
         lengths = tuple(tuple(clip) for clip in part.gaze.lengths.tolist())
         if attn_type == "frame_independent":
             lengths = tuple((count,) for clip in lengths for count in clip)
-        layout = TokenLayout(lengths, attn_type, device)
+        layout = token_layout(lengths, attn_type, device)
         for layer in layers if x.numel() else ():
             x = adapter.run(layer, x, layout, None)
         states.append(x[0])

@@ -114,7 +114,37 @@ class CausalConv3d(nn.Module):
             B, C, _, h, w = frames.shape
             history = frames.new_zeros(B, C, self.num_earlier, h, w)
         frames = torch.cat([history, frames], dim=2)
-        return F.relu(self.conv3d(frames)), frames[:, :, frames.shape[2] - self.num_earlier :]
+        convolved = _in_float32(self.conv3d, frames) if _may_round(frames) else self.conv3d(frames)
+        return F.relu(convolved), frames[:, :, frames.shape[2] - self.num_earlier :]
+
+
+def _may_round(frames: Tensor) -> bool:
+    """Whether cuDNN may round the factors of a float32 convolution to TF32, as it does by default."""
+    return (
+        frames.is_cuda
+        and frames.dtype == torch.float32
+        and not torch.is_autocast_enabled("cuda")
+        and torch.version.hip is None
+        and torch.backends.cudnn.is_available()
+        and torch.backends.cudnn.enabled
+    )
+
+
+def _in_float32(conv: nn.Conv3d, frames: Float[Tensor, "B C T h w"]) -> Float[Tensor, "B D t h w"]:
+    """The convolution without TF32, so that gazes are a CPU's, whatever is set for all of PyTorch."""
+    cudnn = torch.backends.cudnn
+    convolved = torch.cudnn_convolution(
+        frames,
+        conv.weight,
+        conv.padding,  # type: ignore[arg-type]
+        conv.stride,
+        conv.dilation,
+        conv.groups,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+    return convolved if conv.bias is None else convolved + conv.bias[:, None, None, None]
 
 
 def resize_clip(video: Float[Tensor, "B T 3 H W"], side: int) -> Float[Tensor, "B T 3 side side"]:

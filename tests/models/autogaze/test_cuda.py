@@ -23,9 +23,9 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def plain_float32() -> Iterator[None]:
-    """No TensorFloat-32 in convolutions, which would round more than float32 does."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+def tf32() -> Iterator[None]:
+    """TensorFloat-32 in convolutions, as is PyTorch's default: it must not reach float32 gazes."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
         yield
 
 

@@ -1,12 +1,15 @@
 """Gazing in bfloat16: the patches that float32 prefers clearly, on every device."""
 
 import copy
+import inspect
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 import autogaze
-from autogaze.models.autogaze import AutoGaze
+from autogaze.models.autogaze import AutoGaze, gaze_model
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -92,3 +95,35 @@ def test_scoring_under_autocast_keeps_the_residual_stream_in_float32() -> None:
     assert (mixed.log_probs - exact.log_probs).square().mean() < 6e-4
     mixed.log_probs.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_stem_convolves_in_float32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an operator of cuDNN's that is told so; here PyTorch's own stands for it."""
+    asked: list[bool] = []
+
+    def convolution(
+        frames: Tensor,
+        weight: Tensor,
+        padding: tuple[int, ...],
+        stride: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+        *,
+        benchmark: bool,
+        deterministic: bool,
+        allow_tf32: bool,
+    ) -> Tensor:
+        asked.append(allow_tf32)
+        return F.conv3d(frames, weight, None, stride, padding, dilation, groups)
+
+    schema = torch.ops.aten.cudnn_convolution.default._schema
+    named = list(inspect.signature(convolution).parameters)
+    assert [argument.name for argument in schema.arguments][2:] == named[2:]
+    model, video = tiny_model(), tiny_video(2, 3)
+    expected = model.generate(video, caps=[6] * 3).to_gaze()
+    monkeypatch.setattr(gaze_model, "_may_round", lambda frames: True)
+    monkeypatch.setattr(torch, "cudnn_convolution", convolution)
+    found = model.generate(video, caps=[6] * 3).to_gaze()
+    assert found.ids.equal(expected.ids)
+    assert asked
+    assert not any(asked)
