@@ -27,6 +27,8 @@ PAGES = {
     "recipes/default/README.md": "recipe.md",
 }
 """Pages from outside docs/, and their names on the site."""
+FILES = {"examples/quickstart.ipynb": "quickstart.ipynb"}
+"""Other files that pages link to, likewise."""
 
 LINK = re.compile(r"(\]\()([^)#\s]*)((?:#[^)\s]*)?\))")
 FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
@@ -44,6 +46,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, name in PAGES.items():
         text = FRONT_MATTER.sub("", (ROOT / source).read_text())
         files.append(File.generated(config, name, content=text))
+    for source, name in FILES.items():
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
     return files
 
 
@@ -62,9 +66,10 @@ def _relinked(link: re.Match[str], here: str, site: str) -> str:
     if not target or ":" in target:
         return link.group()
     path = os.path.normpath(PurePosixPath(here).parent / target)
-    name = PAGES.get(path, path.removeprefix("docs/") if path.startswith("docs/") else None)
-    if name is None:  # MkDocs warns of it, as of every link that leads nowhere
-        return link.group()
+    name = (PAGES | FILES).get(path)
+    if name is None and not path.startswith("docs/"):
+        return link.group()  # MkDocs warns of it, as of every link that leads nowhere
+    name = name or path.removeprefix("docs/")
     return f"{opening}{os.path.relpath(name, PurePosixPath(site).parent)}{ending}"
 
 
