@@ -12,6 +12,7 @@ from autogaze.cli.bench import BenchEncode, BenchFidelity, BenchSelect
 from autogaze.cli.bench_quality import BenchQuality
 from autogaze.cli.calibrate import CalibrateCommand
 from autogaze.cli.command import add_command
+from autogaze.cli.demo import DemoCommand
 from autogaze.cli.download import DownloadCommand
 from autogaze.cli.errors import EXIT_CODES, log_to_stderr
 from autogaze.cli.evaluate import EvalHLVid
@@ -54,6 +55,7 @@ add_command(app, InfoCommand, "info")
 add_command(app, MeasureCommand, "measure")
 add_command(app, AnswerCommand, "answer")
 add_command(app, MeasureCommand, "judge", renamed_to="measure")
+add_command(app, DemoCommand, "demo")
 add_command(app, LabelCommand, "label")
 add_command(app, CalibrateCommand, "calibrate")
 add_command(app, DownloadCommand, "download")

@@ -13,8 +13,9 @@ import typer
 
 from autogaze.cli.command import DEVICE_HELP, DTYPE_HELP, Command
 from autogaze.cli.errors import BAD_INPUT, INTERNAL, SOME_FAILED, USER_ERRORS, describe, log
-from autogaze.cli.report import Failure, Report, Summary, Tally
+from autogaze.cli.report import Failure, Report
 from autogaze.errors import OutputError
+from autogaze.rendering.summary import Summary, Tally
 from autogaze.utils.files import all_or_none, check_writable, make_folder
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins

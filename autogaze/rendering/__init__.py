@@ -1,4 +1,4 @@
-"""Renderings of a gaze: overlay video, contact sheet, canvas reconstruction, budget plot.
+"""Renderings of a gaze: overlay video, scales side by side, contact sheet, canvas reconstruction, budget plot.
 
 Each is a `Rendering`, a context manager that is fed chunk by chunk, uses constant memory, and
 writes its file atomically. Names are imported when they are first used, since plots need no PyAV.
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autogaze.rendering.base import Rendering
     from autogaze.rendering.overlay import OverlayVideo, ReconstructionVideo
+    from autogaze.rendering.panels import ScalesVideo, SourceVideo
     from autogaze.rendering.plot import BudgetPlot
     from autogaze.rendering.sheet import ContactSheet
 
@@ -19,9 +20,19 @@ _MODULES = {
     "OverlayVideo": "overlay",
     "ReconstructionVideo": "overlay",
     "Rendering": "base",
+    "ScalesVideo": "panels",
+    "SourceVideo": "panels",
 }
 
-__all__ = ["BudgetPlot", "ContactSheet", "OverlayVideo", "ReconstructionVideo", "Rendering"]
+__all__ = [
+    "BudgetPlot",
+    "ContactSheet",
+    "OverlayVideo",
+    "ReconstructionVideo",
+    "Rendering",
+    "ScalesVideo",
+    "SourceVideo",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,133 @@
+"""Jobs of visitors: checked, run on a lent selector, stopped and cleaned up after; no components."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autogaze.demo.ask import BothAnswers, ask_both
+from autogaze.demo.limits import Limits
+from autogaze.demo.selectors import SelectorPool
+from autogaze.demo.stopping import Stop
+from autogaze.demo.visitors import Visitors
+from autogaze.demo.work import Run, Settings, gaze_at
+from autogaze.errors import AutoGazeError, VideoError
+
+if TYPE_CHECKING:
+    from autogaze.mllm.answering import VideoMLLM
+
+log = logging.getLogger("autogaze")
+
+Tell = Callable[[float, str], None]
+"""Called with the share of the work done, in [0, 1], and what goes on."""
+
+DEFECT = "this is a defect of the program; its log says more"
+
+
+class Jobs:
+    """What visitors have done for them.
+
+    Args:
+        root: the page's folder.
+        examples: a folder in it, whose videos stay.
+        model: a multimodal LLM that answers questions, if there is one.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        examples: Path,
+        pool: SelectorPool,
+        limits: Limits,
+        model: "VideoMLLM | None" = None,
+    ) -> None:
+        self.examples, self.pool, self.limits, self.model = examples, pool, limits, model
+        self.visitors = Visitors(root)
+
+    def gaze(
+        self, session: str, video: str | None, first: Settings, other: str | None, tell: Tell
+    ) -> list[Run]:
+        """Gaze at a video, with another selector too if one is named.
+
+        Raises:
+            Cancelled: the visitor stopped it, or left.
+            AutoGazeError: a bad video or setting.
+        """
+        path = self.owned(session, video)
+        wanted = [first] if other is None else [first, replace(first, selector=other)]
+        runs = []
+        with self.visitors.job(session) as (stop, folder):
+            for number, chosen in enumerate(wanted):
+                place = folder / str(number)
+                place.mkdir()
+                share = number / len(wanted), 1 / len(wanted)
+                runs.append(self._gaze_once(path, chosen, place, stop, tell, share))
+        return runs
+
+    def _gaze_once(
+        self,
+        path: Path,
+        chosen: Settings,
+        folder: Path,
+        stop: Stop,
+        tell: Tell,
+        share: tuple[float, float],
+    ) -> Run:
+        """One selector's work, which is `share[1]` of all and begins at `share[0]`."""
+
+        def progress(done: int, total: int | None) -> None:
+            part = 0.5 if total is None else min(1.0, done / max(1, total))
+            tell(share[0] + share[1] * part, f"{chosen.selector}: {done} of {total or '?'} frames")
+
+        tell(share[0], f"{chosen.selector}: reading the video")
+        with self.pool.lent(chosen.selector) as selector:
+            return gaze_at(
+                path, chosen, selector, folder, limits=self.limits, stop=stop, progress=progress
+            )
+
+    def answer(
+        self, session: str, video: str | None, question: str, chosen: Settings, tell: Tell
+    ) -> BothAnswers:
+        """Answer a question about a video, gazed and dense; errors as of `gaze`."""
+        if self.model is None:
+            raise AutoGazeError("this page has no multimodal LLM; start it with --model")
+        path = self.owned(session, video)
+        self.limits.check_file(path)
+        with self.visitors.job(session) as (stop, _), self.pool.lent(chosen.selector) as selector:
+            return ask_both(
+                self.model,
+                path,
+                question,
+                chosen,
+                selector,
+                stop,
+                lambda which: tell(0.1 if which == "gazed" else 0.5, f"answering, {which}"),
+            )
+
+    def owned(self, session: str, video: str | None) -> Path:
+        """The path of a visitor's video, which is remembered as theirs.
+
+        Raises:
+            VideoError: there is none.
+        """
+        if not video:
+            raise VideoError("there is no video: choose an example or send one")
+        path = Path(video)
+        if not path.exists():
+            raise VideoError(f"{path}: is no longer here; send it again")
+        if not path.is_relative_to(self.examples):
+            self.visitors.uploaded(session, path)
+        return path
+
+    def message(self, error: Exception, video: str | None) -> str:
+        """An error in words for the visitor: without places on this machine."""
+        if not isinstance(error, AutoGazeError):
+            log.error("the page failed", exc_info=error)
+            return DEFECT
+        text = str(error).replace(
+            "skip_corrupt=True", "“Skip corrupt frames” under “More settings”"
+        )
+        if video:
+            text = text.replace(str(video), Path(video).name)
+        return text.replace(f"{self.visitors.root}/", "")

@@ -1,0 +1,208 @@
+"""The page: its parts, and what happens when a visitor uses them."""
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from autogaze.demo.api import Endpoints, session_of
+from autogaze.demo.ask import answer_card
+from autogaze.demo.controls import NOTHING, Controls, settings
+from autogaze.demo.examples import EXAMPLES, draw_examples
+from autogaze.demo.figures import largest_error, peak, title
+from autogaze.demo.jobs import Jobs
+from autogaze.demo.limits import Limits
+from autogaze.demo.panel import Panel
+from autogaze.demo.selectors import SelectorPool
+from autogaze.demo.stopping import Cancelled
+from autogaze.demo.style import HEADING, problem, status
+from autogaze.demo.webcam import add_webcam
+
+if TYPE_CHECKING:
+    from autogaze.mllm.answering import VideoMLLM
+
+READY = "Choose an example or send a video, then press <b>Gaze</b>."
+CANCELLED = "Cancelled."
+
+
+class Page:
+    """The page and its visitors.
+
+    Args:
+        root: its folder: uploads, examples and results.
+        model: a multimodal LLM that answers questions, if there is one.
+
+    Attributes:
+        blocks: what gradio serves.
+        jobs: what visitors have done for them.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        pool: SelectorPool,
+        limits: Limits,
+        model: "VideoMLLM | None" = None,
+    ) -> None:
+        self.limits = limits
+        examples = root / "examples"
+        examples.mkdir()
+        self.jobs = Jobs(root, examples, pool, limits, model)
+        drawn = draw_examples(examples)
+        every, age = 60, round(60 * limits.minutes)  # seconds
+        with gr.Blocks(
+            title="AutoGaze", analytics_enabled=False, delete_cache=(every, age)
+        ) as self.blocks:
+            gr.HTML(HEADING)
+            with gr.Tab("Video"):
+                self._add_video(drawn)
+            with gr.Tab("Webcam, live"):
+                add_webcam(pool, self.jobs.visitors, limits)
+            self.blocks.unload(self._leave)
+        self.blocks.queue(max_size=limits.waiting, default_concurrency_limit=limits.jobs)
+
+    def _add_video(self, drawn: list[Path]) -> None:
+        """The form on the left, results on the right."""
+        limits = self.limits
+        with gr.Row():
+            with gr.Column(scale=1, min_width=320):
+                video = gr.Video(
+                    label=f"Video: at most {limits.seconds:g} s and {limits.megabytes:g} MB",
+                    sources=["upload", "webcam"],
+                    include_audio=True,  # left alone: taking it out needs a program of its own
+                    height=220,
+                    elem_id="video",
+                )
+                without_addresses(video)
+                gr.Examples(
+                    [[str(path)] for path in drawn],
+                    [video],
+                    label="Examples, drawn by this program",
+                    example_labels=[example.text for example in EXAMPLES],
+                    elem_id="examples",
+                    api_visibility="private",
+                )
+                controls = Controls.add(self.jobs.pool, limits)
+                with gr.Row():
+                    start = gr.Button("Gaze", variant="primary", elem_id="gaze", min_width=120)
+                    cancel = gr.Button("Cancel", elem_id="cancel", min_width=120)
+            with gr.Column(scale=3, min_width=320):
+                line = gr.HTML(status(READY), elem_id="status")
+                with gr.Row():
+                    panels = [Panel.add("a"), Panel.add("b")]
+                asked = [self._add_question(video, controls, line)] if self.jobs.model else []
+        running = start.click(
+            self._gaze,
+            [video, controls.other, *controls.of_one],
+            [line, *panels[0].outputs, *panels[1].outputs],
+            concurrency_limit=limits.jobs,
+            concurrency_id="jobs",
+            show_progress_on=[line],
+            api_visibility="private",
+        )
+        cancel.click(
+            self._cancel,
+            None,
+            line,
+            cancels=[running, *asked],
+            queue=False,
+            api_visibility="private",
+        )
+        for sent in (video.upload, video.stop_recording):
+            sent(self._uploaded, video, None, queue=False, api_visibility="private")
+        Endpoints(self.jobs).add(video)
+
+    def _add_question(self, video: gr.Video, controls: Controls, line: gr.HTML) -> Any:
+        """A question to a multimodal LLM, and both answers."""
+        question = gr.Textbox(
+            label="Ask about the video", placeholder="What happens?", elem_id="question"
+        )
+        ask = gr.Button("Ask, gazed and dense", elem_id="ask")
+        with gr.Row():
+            gazed, dense = gr.HTML(elem_id="gazed"), gr.HTML(elem_id="dense")
+        return gr.on(
+            [ask.click, question.submit],
+            self._ask,
+            [video, question, *controls.of_one],
+            [line, gazed, dense],
+            concurrency_limit=self.limits.jobs,
+            concurrency_id="jobs",
+            show_progress_on=[line],
+            api_visibility="private",
+        )
+
+    # Gradio passes requests and progress by position, before what components hold.
+
+    def _gaze(
+        self,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how gradio passes it
+        video: str | None = None,
+        other: str = NOTHING,
+        *values: Any,
+    ) -> list[Any]:
+        """Gaze once or twice, and show it."""
+        nothing = [*Panel.hidden(), *Panel.hidden()]
+        session = session_of(request)
+        self.jobs.visitors.forget_results(session)
+        try:
+            also = None if other == NOTHING else other
+            runs = self.jobs.gaze(session, video, settings(*values), also, progress)
+        except Cancelled:
+            return [status(CANCELLED), *nothing]
+        except Exception as error:
+            return [problem(self.jobs.message(error, video)), *nothing]
+        tops = max(map(peak, runs)), max(map(largest_error, runs))
+        second = Panel.shown(runs[1], *tops) if len(runs) > 1 else Panel.hidden()
+        names = " and ".join(escape(title(run)) for run in runs)
+        done = f"Done in {sum(run.summary.wall for run in runs):.1f} s: {names}."
+        return [status(done), *Panel.shown(runs[0], *tops), *second]
+
+    def _ask(
+        self,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+        video: str | None = None,
+        question: str = "",
+        *values: Any,
+    ) -> list[Any]:
+        """Answer a question twice."""
+        session = session_of(request)
+        try:
+            answers = self.jobs.answer(session, video, question, settings(*values), progress)
+        except Cancelled:
+            return [status(CANCELLED), "", ""]
+        except Exception as error:
+            return [problem(self.jobs.message(error, video)), "", ""]
+        return [
+            status("Answered, gazed and dense."),
+            answer_card(answers.gazed, "Gazed"),
+            answer_card(answers.dense, "Dense"),
+        ]
+
+    def _cancel(self, request: gr.Request) -> str:
+        self.jobs.visitors.cancel(session_of(request))
+        return status(CANCELLED)
+
+    def _leave(self, request: gr.Request) -> None:
+        self.jobs.visitors.leave(session_of(request))
+
+    def _uploaded(self, video: str | None, request: gr.Request) -> None:
+        if video:
+            self.jobs.owned(session_of(request), video)
+
+
+def without_addresses(component: Any) -> None:
+    """Keep a component from fetching the address that a client gives in place of a file.
+
+    Set on the object: a class of its own would make the library write a file beside this one.
+    """
+    moved = component.async_move_resource_to_block_cache
+
+    async def move(place: str | Path | None) -> str | None:
+        if str(place).lower().startswith(("http:", "https:")):
+            raise gr.Error("addresses are not fetched: send the file", print_exception=False)
+        return await moved(place)
+
+    component.async_move_resource_to_block_cache = move

@@ -1,0 +1,60 @@
+"""The selectors that a page offers, loaded once and lent to one job at a time."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from autogaze.errors import SelectorError
+from autogaze.selectors import registry
+from autogaze.selectors.base import Selector
+
+
+class SelectorPool:
+    """Selectors by name.
+
+    Args:
+        names: names, folders or hub ids that visitors may choose from; None for all of the package.
+        device: where they choose patches.
+
+    Raises:
+        SelectorError: an unknown name.
+        CheckpointError: a folder or hub id without usable weights.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None, device: str = "auto") -> None:
+        self.names = tuple(names or registry.list_selectors())
+        self._device = device
+        self._lock = threading.Lock()
+        self._free: dict[str, list[Selector]] = {name: [] for name in self.names}
+        for name in self.names:
+            if name not in registry.list_selectors():  # a visitor cannot help a bad folder
+                self._free[name].append(registry.load(name, device=device))
+
+    @contextmanager
+    def lent(self, name: str) -> Iterator[Selector]:
+        """A selector that nobody else uses inside the block.
+
+        Raises:
+            SelectorError: not one of the page's: visitors cannot name files or models.
+        """
+        selector = self.take(name)
+        try:
+            yield selector
+        finally:
+            self.give_back(name, selector)
+
+    def take(self, name: str) -> Selector:
+        """The same, until `give_back`."""
+        if name not in self._free:
+            raise SelectorError(
+                f"unknown selector {str(name)[:60]!r}; this page has {', '.join(self.names)}"
+            )
+        with self._lock:
+            if self._free[name]:
+                return self._free[name].pop()
+        return registry.load(name, device=self._device)
+
+    def give_back(self, name: str, selector: Selector) -> None:
+        """For the next job."""
+        with self._lock:
+            self._free[name].append(selector)

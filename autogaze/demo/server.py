@@ -1,0 +1,167 @@
+"""Serving the page: its folder, its address, and its end."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autogaze.demo.limits import Limits
+from autogaze.errors import AutoGazeError, OutputError
+
+LOOPBACK = "127.0.0.1"
+
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_SHARE": "False",
+    "GRADIO_SSR_MODE": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+"""Nothing is sent anywhere, whatever the library's defaults are."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How the page is served.
+
+    Args:
+        host: address to listen at; the loopback address is reached from this machine only.
+        port: 0 for any that is free.
+        folder: where uploads and results lie while they are needed, in a folder of their own; None for
+            the system's folder of temporary files.
+        share: make a public address through Gradio's servers.
+        selectors: that visitors may choose from; None for all of the package.
+        model: folder or hub id of a multimodal LLM.
+        device: where patches are chosen, and the model runs.
+    """
+
+    host: str = LOOPBACK
+    port: int = 7860
+    folder: Path | None = None
+    share: bool = False
+    selectors: Sequence[str] | None = None
+    model: str | None = None
+    device: str = "auto"
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A page that is being served: its address, and the one made public by `share`."""
+
+    url: str
+    shared_url: str | None
+    page: Any
+
+
+@contextmanager
+def serving(options: ServerOptions) -> Iterator[Served]:
+    """Serve the page inside the block; at its end visitors' jobs stop and their files are removed.
+
+    One page at a time per process: the library finds its folder in the environment.
+
+    Raises:
+        OutputError: the folder is not writable.
+        AutoGazeError: the port is in use, or no such host; a selector or model that cannot be loaded.
+    """
+    port = free_port(options.host, options.port)
+    with page_folder(options.folder) as root, _environment(root):
+        from autogaze.demo.guard import Guard
+        from autogaze.demo.page import Page
+        from autogaze.demo.savings import ARCHITECTURES, encoder_flops
+        from autogaze.demo.selectors import SelectorPool
+        from autogaze.demo.style import CSS, HEAD, make_theme
+
+        model = None
+        if options.model is not None:
+            from autogaze.mllm.answering import VideoMLLM
+
+            model = VideoMLLM.load(options.model, device=options.device)
+        for architecture in ARCHITECTURES:  # takes seconds once
+            encoder_flops(architecture)
+        page = Page(root, SelectorPool(options.selectors, options.device), options.limits, model)
+        from starlette.middleware import Middleware
+
+        _, url, shared_url = page.blocks.launch(
+            server_name=options.host,
+            server_port=port,
+            share=options.share,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=True,
+            inbrowser=False,
+            allowed_paths=[],
+            max_file_size=options.limits.bytes,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            footer_links=["api"],
+            app_kwargs={"middleware": [Middleware(Guard, max_bytes=options.limits.bytes)]},
+            theme=make_theme(),
+            css=CSS,
+            head=HEAD,
+        )
+        try:
+            yield Served(url, shared_url, page)
+        finally:
+            page.jobs.visitors.leave_all()
+            page.blocks.close(verbose=False)
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or one that is free for 0.
+
+    Raises:
+        AutoGazeError: in use, not allowed, or no such host.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise AutoGazeError(
+                f"cannot listen at {host}, port {port}: {error.strerror or error}; choose another "
+                "with --port (0 for any that is free) or --host"
+            ) from error
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def page_folder(parent: Path | None) -> Iterator[Path]:
+    """A new folder that is removed at the end.
+
+    Raises:
+        OutputError: `parent` is no folder, or not writable.
+    """
+    try:
+        root = Path(tempfile.mkdtemp(prefix="autogaze-demo-", dir=parent)).resolve()
+    except OSError as error:
+        raise OutputError(
+            f"--folder {parent}: no folder can be made there: {error.strerror or error}"
+        ) from error
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def _environment(root: Path) -> Iterator[None]:
+    """The library's settings, put back at the end."""
+    wanted = {**QUIET, "GRADIO_TEMP_DIR": str(root)}
+    former = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,137 @@
+"""The visitors of a page: their running jobs, which stop when they leave, and their files."""
+
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autogaze.demo.live import LiveGaze, LiveSettings
+from autogaze.demo.selectors import SelectorPool
+from autogaze.demo.stopping import Cancelled, Stop
+
+
+@dataclass
+class Visitor:
+    """What one visitor has here.
+
+    Args:
+        stops: of the running jobs.
+        folders: of finished jobs.
+        uploads: files sent.
+        live: what is gazed at frame by frame.
+    """
+
+    stops: set[Stop] = field(default_factory=set)
+    folders: list[Path] = field(default_factory=list)
+    uploads: set[Path] = field(default_factory=set)
+    live: LiveGaze | None = None
+
+
+class Visitors:
+    """All visitors, by the names of their sessions.
+
+    Args:
+        root: the page's folder: uploads and results lie in it, nothing else is served.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock = threading.RLock()
+        self._visitors: dict[str, Visitor] = {}
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def of(self, session: str) -> Visitor:
+        """The visitor of a session, who may be new."""
+        with self._lock:
+            return self._visitors.setdefault(session, Visitor())
+
+    @contextmanager
+    def job(self, session: str) -> Iterator[tuple[Stop, Path]]:
+        """A job's flag and its new folder, which stays until the next job or the visitor's leave.
+
+        Raises:
+            Cancelled: by whoever checks the flag; the folder is removed, as with any error.
+        """
+        stop, folder = Stop(), self.root / f"job-{secrets.token_hex(16)}"
+        with self._lock:
+            visitor = self.of(session)
+            visitor.stops.add(stop)
+        folder.mkdir(parents=True)
+        try:
+            yield stop, folder
+            with self._lock:
+                if stop.is_set:
+                    raise Cancelled
+                visitor.folders.append(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            with self._lock:
+                visitor.stops.discard(stop)
+
+    def forget_results(self, session: str) -> None:
+        """Remove the files of a visitor's finished jobs."""
+        with self._lock:
+            folders, self.of(session).folders = self.of(session).folders, []
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def uploaded(self, session: str, path: Path) -> None:
+        """Remember a file of a visitor's; the ones sent before are removed."""
+        with self._lock:
+            visitor = self.of(session)
+            former, visitor.uploads = visitor.uploads - {path}, {path}
+            self._remove(former)
+
+    def cancel(self, session: str) -> int:
+        """Stop a visitor's jobs; returns how many there were."""
+        with self._lock:
+            visitor = self._visitors.get(session)
+            stops = set() if visitor is None else set(visitor.stops)
+        for stop in stops:
+            stop.set()
+        return len(stops)
+
+    def live(self, session: str, settings: LiveSettings, pool: SelectorPool) -> LiveGaze:
+        """What a visitor's webcam is gazed at with: started anew for other settings."""
+        with self._lock:
+            visitor = self.of(session)
+            if visitor.live is None or visitor.live.settings != settings:
+                former, visitor.live = visitor.live, None
+                if former is not None:
+                    former.close()
+                visitor.live = LiveGaze(pool, settings)
+            return visitor.live
+
+    def leave(self, session: str) -> None:
+        """Stop a visitor's jobs and remove everything of theirs."""
+        self.cancel(session)
+        with self._lock:
+            visitor = self._visitors.pop(session, None)
+            if visitor is None:
+                return
+            self._remove(visitor.uploads)
+        if visitor.live is not None:
+            visitor.live.close()
+        for folder in visitor.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def leave_all(self) -> None:
+        """When the page closes."""
+        for session in list(self._visitors):
+            self.leave(session)
+
+    def _remove(self, uploads: set[Path]) -> None:
+        """Remove files that no other visitor has sent: equal files have one place."""
+        still = {path for visitor in self._visitors.values() for path in visitor.uploads}
+        for path in uploads - still:
+            if path.is_relative_to(self.root):  # whatever a client said it had sent
+                path.unlink(missing_ok=True)
+                if path.parent != self.root and not any(path.parent.iterdir()):
+                    path.parent.rmdir()

@@ -1,0 +1,180 @@
+"""One job of the page: a video is gazed at as `autogaze gaze` does, and its pictures are drawn."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autogaze.demo.limits import Limits
+from autogaze.demo.savings import Saving, SavingsCounter
+from autogaze.demo.stopping import Stop, StoppableSelector
+from autogaze.gaze_io import GazeWriter
+from autogaze.pipeline import GazeStream
+from autogaze.rendering import (
+    ContactSheet,
+    OverlayVideo,
+    ReconstructionVideo,
+    Rendering,
+    ScalesVideo,
+    SourceVideo,
+)
+from autogaze.rendering.base import FrameStats, frame_stats
+from autogaze.rendering.summary import Summary, Tally
+from autogaze.selectors.base import Selector
+from autogaze.utils.files import all_or_none
+
+PREVIEW = 640
+"""Longer side of frames in the page's videos, in pixels."""
+
+LONGEST_NAME = 80
+"""Characters of an uploaded file's name that its results are called by."""
+
+Progress = Callable[[int, int | None], None]
+"""Called with the frames done, and how many there are if that is known."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a visitor chose; fields are options of `autogaze gaze`."""
+
+    selector: str = "greedy"
+    ratio: float | None = 0.1
+    loss: float | None = None
+    tiles: str = "resize"
+    max_tiles: int | None = None
+    fps: float | None = None
+    start: float | None = None
+    end: float | None = None
+    seed: int | None = None
+    skip_corrupt: bool = False
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of a job."""
+
+    gaze: Path
+    video: Path
+    overlay: Path
+    scales: Path
+    reconstruction: Path
+    sheet: Path
+
+    @classmethod
+    def within(cls, folder: Path, stem: str) -> "Files":
+        """Names in a folder, after the video's own."""
+        kinds = ("video.mp4", "overlay.mp4", "scales.mp4", "reconstruction.mp4", "sheet.png")
+        stem = stem[:LONGEST_NAME] or "video"
+        return cls(folder / f"{stem}.safetensors", *(folder / f"{stem}.{kind}" for kind in kinds))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished job.
+
+    Args:
+        settings: as they were asked for.
+        summary: figures of the whole video, those of `autogaze gaze --json`.
+        frames: figures per frame.
+        savings: per encoder.
+        files: what was written.
+    """
+
+    settings: Settings
+    summary: Summary
+    frames: tuple[FrameStats, ...]
+    savings: tuple[Saving, ...]
+    files: Files
+
+
+def gaze_at(
+    video: Path,
+    settings: Settings,
+    selector: Selector,
+    folder: Path,
+    *,
+    limits: Limits,
+    stop: Stop,
+    progress: Progress = lambda done, total: None,
+) -> Run:
+    """Gaze at a video and draw what the page shows.
+
+    Args:
+        video: an uploaded file.
+        selector: the one that `settings` name.
+        folder: where files are written, all of them or none.
+        stop: checked before every frame and every picture.
+        progress: called after every chunk.
+
+    Raises:
+        LimitError: a video beyond the limits, by its header or by its frames.
+        Cancelled: `stop` was set.
+        AutoGazeError: a bad video or setting, as of `autogaze gaze`.
+    """
+    limits.check_file(video)
+    files = Files.within(folder, video.stem)
+    seed = settings.seed
+    stream = GazeStream(
+        video,
+        StoppableSelector(selector, stop),
+        ratio=settings.ratio,
+        loss=settings.loss,
+        tiles=settings.tiles,
+        max_tiles=min(limits.tiles, settings.max_tiles or limits.tiles),
+        fps=settings.fps,
+        start=settings.start,
+        end=settings.end,
+        skip_corrupt=settings.skip_corrupt,
+        generator=None if seed is None else torch.Generator().manual_seed(seed),
+        keep_canvas=True,
+        preview=PREVIEW,
+    )
+    check_stream(video, stream, settings, limits)
+    tally, savings, frames, render = Tally(), SavingsCounter(selector), list[FrameStats](), 0.0
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        stack.enter_context(all_or_none())
+        writer = stack.enter_context(GazeWriter(files.gaze))
+        renderings = [stack.enter_context(one) for one in _renderings(files, stream)]
+        for chunk in stream:
+            stop.check()
+            tally.add(chunk)
+            writer.add(chunk.gaze)
+            savings.add(chunk.gaze)
+            frames.extend(frame_stats(chunk))
+            limits.check_length(video, frames[-1].seconds - frames[0].seconds)
+            limits.check_frames(video, len(frames))
+            start = time.perf_counter()
+            for rendering in renderings:
+                stop.check()
+                rendering.add(chunk)
+            render += time.perf_counter() - start
+            progress(len(frames), stream.num_frames)
+            del chunk  # free its memory before the next one is gazed at
+        finishing = time.perf_counter()
+    ended = time.perf_counter()
+    summary = tally.summary(stream, render + ended - finishing, ended - began, {})
+    return Run(settings, summary, tuple(frames), savings.savings, files)
+
+
+def check_stream(video: Path, stream: GazeStream, settings: Settings, limits: Limits) -> None:
+    """Raise `LimitError` for what the video's header promises beyond the limits."""
+    limits.check_frame(video, stream.info)
+    if stream.num_frames is None or stream.info.is_image:
+        return  # found out frame by frame
+    limits.check_length(video, stream.num_frames / stream.fps)
+    limits.check_frames(video, stream.num_frames)
+
+
+def _renderings(files: Files, stream: GazeStream) -> list[Rendering]:
+    fps = stream.fps
+    return [
+        SourceVideo(files.video, fps, longest=PREVIEW),
+        OverlayVideo(files.overlay, fps, longest=PREVIEW),
+        ScalesVideo(files.scales, fps, longest=PREVIEW),
+        ReconstructionVideo(files.reconstruction, fps, longest=PREVIEW),
+        ContactSheet(files.sheet, num_frames=stream.num_frames),
+    ]

@@ -1,0 +1,110 @@
+"""Figures of one video's gaze: counts, canvas losses and seconds, added up chunk by chunk.
+
+Read by commands that need no PyTorch, so nothing heavy is imported here.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autogaze.pipeline import GazedChunk, GazeStream, StageTimes
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Statistics of one video's gaze.
+
+    Attributes:
+        frames: number of frames gazed at.
+        seconds: from the first of them until the last leaves the screen; 0 for an image.
+        tiles: columns and rows.
+        kept: number of chosen patches per scale, coarse to fine, out of `total`.
+        loss_mean, loss_max: canvas loss over all frames of all tiles, in [0, 1].
+        corrupt: number of frames dropped because they could not be decoded.
+        times, wall: seconds by stage, and in all.
+        files: the files written: kind -> path.
+    """
+
+    video: str
+    selector: str
+    width: int
+    height: int
+    frames: int
+    seconds: float
+    tiles: tuple[int, int]
+    side: int
+    scales: tuple[int, ...]
+    kept: tuple[int, ...]
+    total: int
+    loss_mean: float
+    loss_max: float
+    corrupt: int
+    times: "StageTimes"
+    wall: float
+    files: dict[str, str]
+
+    @property
+    def ratio(self) -> float:
+        """Share of all patches that was kept, in [0, 1]."""
+        return sum(self.kept) / self.total
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for machines."""
+        kept = dict(zip(map(str, self.scales), self.kept, strict=True))
+        return asdict(self) | {"kept": kept, "ratio": self.ratio}
+
+
+@dataclass
+class Tally:
+    """Running totals of a video's chunks."""
+
+    frames: int = 0
+    first: float = 0.0
+    end: float = 0.0
+    kept: list[int] = field(default_factory=list)
+    total: int = 0
+    losses: int = 0
+    loss_sum: float = 0.0
+    loss_max: float = 0.0
+
+    def add(self, chunk: "GazedChunk") -> None:
+        """Add the next chunk."""
+        gaze, times = chunk.gaze, chunk.source.timestamps
+        if self.frames == 0:
+            self.first, self.kept = times[0], [0] * len(gaze.pyramid.scales)
+        self.frames += gaze.num_frames
+        end = chunk.source.end
+        self.end = times[-1] if end is None else end
+        counts = gaze.pyramid.levels[gaze.ids.cpu()].bincount(minlength=len(self.kept)).tolist()
+        self.kept = [a + b for a, b in zip(self.kept, counts, strict=True)]
+        self.total += gaze.lengths.numel() * gaze.pyramid.num_patches
+        if gaze.losses is not None:
+            self.losses += gaze.losses.numel()
+            self.loss_sum += float(gaze.losses.sum())
+            self.loss_max = max(self.loss_max, float(gaze.losses.max()))
+
+    def summary(
+        self, stream: "GazeStream", render: float, wall: float, files: dict[str, str]
+    ) -> Summary:
+        """Statistics of the whole video; `render` and `wall` in seconds."""
+        grid = stream.grid
+        seconds = 0.0 if stream.info.is_image else self.end - self.first
+        return Summary(
+            video=str(stream.path),
+            selector=stream.selector.name,
+            width=grid.width,
+            height=grid.height,
+            frames=self.frames,
+            seconds=seconds,
+            tiles=(grid.columns, grid.rows),
+            side=grid.side,
+            scales=stream.selector.pyramid.scales,
+            kept=tuple(self.kept),
+            total=self.total,
+            loss_mean=self.loss_sum / max(1, self.losses),
+            loss_max=self.loss_max,
+            corrupt=stream.num_corrupt,
+            times=replace(stream.times, render=render),
+            wall=wall,
+            files=files,
+        )
