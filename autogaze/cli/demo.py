@@ -10,7 +10,6 @@ import typer
 
 from autogaze.cli.command import Command, Device
 from autogaze.cli.errors import log
-from autogaze.errors import MissingExtraError
 
 serve_option = partial(typer.Option, rich_help_panel="Where it is served")
 limit_option = partial(typer.Option, rich_help_panel="What a visitor may ask for")
@@ -64,10 +63,6 @@ class DemoCommand(Command):
     webcams: Annotated[int, limit_option(help="Live webcams at once.")] = 4
 
     def run(self) -> None:
-        try:
-            import gradio  # noqa: F401
-        except ImportError:
-            raise MissingExtraError("gradio", "demo", "autogaze demo") from None
         from autogaze.demo.limits import Limits
         from autogaze.demo.server import ServerOptions, serving
 

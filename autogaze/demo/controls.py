@@ -93,8 +93,7 @@ class Controls:
             )
         with gr.Accordion("More settings", open=False):
             with gr.Row():
-                start = gr.Number(
-                    None,
+                start = optional_number(
                     label="Start (s)",
                     placeholder="0",
                     min_width=90,

@@ -71,7 +71,7 @@ class LiveGaze:
         self._pool = pool
         self._selector = pool.take(settings.selector)
         self._selector.settings(settings.ratio, settings.loss)
-        self._grid: TileGrid | None = None
+        self._size_seen: tuple[int, int] | None = None
         self._number = self._fed = 0
         self._waiting: deque[tuple[np.ndarray, Tensor]] = deque()
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
@@ -86,7 +86,7 @@ class LiveGaze:
         """
         self._arrivals.append(time.perf_counter())
         height, width = frame.shape[:2]
-        if self._grid is None or (self._grid.width, self._grid.height) != (width, height):
+        if self._size_seen != (width, height):
             self._start(width, height)
         if self._fed == 0:
             self._stream = self._selector.stream(
@@ -101,12 +101,13 @@ class LiveGaze:
         gazes = [self._stream.step(Clips(tiles))]
         self._fed += 1
         if self._fed == CHUNK:  # as in a file, every chunk is gazed at afresh
-            gazes.append(self._stream.finish())
+            last = self._stream.finish()
+            gazes += [last] if last is not None else []
             self._fed = 0
         self._seconds.append(time.perf_counter() - began)
         shown = None
         for gaze in gazes:
-            for index in range(0 if gaze is None else gaze.num_frames):
+            for index in range(gaze.num_frames):
                 shown = self._show(gaze.frames(index, index + 1))
         return shown
 
@@ -138,8 +139,8 @@ class LiveGaze:
 
     def _start(self, width: int, height: int) -> None:
         """A first frame, or one of another size."""
-        pyramid = self._selector.pyramid
-        self._grid = plan_tiles(width, height, pyramid.side, "one")
+        pyramid, self._size_seen = self._selector.pyramid, (width, height)
+        self._grid: TileGrid = plan_tiles(width, height, pyramid.side, "one")
         zoom = min(1.0, LONGEST / max(width, height))
         self._size = max(1, round(width * zoom)), max(1, round(height * zoom))
         self._maps = patch_maps(pyramid, self._grid, *self._size, 2)

@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from autogaze.demo.limits import Limits
-from autogaze.errors import AutoGazeError, OutputError
+from autogaze.errors import AutoGazeError, MissingExtraError, OutputError
 
 LOOPBACK = "127.0.0.1"
 
@@ -65,11 +66,16 @@ def serving(options: ServerOptions) -> Iterator[Served]:
     One page at a time per process: the library finds its folder in the environment.
 
     Raises:
+        MissingExtraError: gradio is not installed.
         OutputError: the folder is not writable.
         AutoGazeError: the port is in use, or no such host; a selector or model that cannot be loaded.
     """
+    if find_spec("gradio") is None:
+        raise MissingExtraError("gradio", "demo", "autogaze demo")
     port = free_port(options.host, options.port)
     with page_folder(options.folder) as root, _environment(root):
+        from starlette.middleware import Middleware
+
         from autogaze.demo.guard import Guard
         from autogaze.demo.page import Page
         from autogaze.demo.savings import ARCHITECTURES, encoder_flops
