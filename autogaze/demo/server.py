@@ -90,7 +90,6 @@ def serving(options: ServerOptions) -> Iterator[Served]:
         for architecture in ARCHITECTURES:  # takes seconds once
             encoder_flops(architecture)
         page = Page(root, SelectorPool(options.selectors, options.device), options.limits, model)
-        from starlette.middleware import Middleware
 
         _, url, shared_url = page.blocks.launch(
             server_name=options.host,
