@@ -207,7 +207,7 @@ def rendered(drawn: Figure) -> Image.Image:
 def save(picture: Image.Image, path: Path) -> None:
     """Write a small PNG: 256 colours are enough for drawings and for frames of this size."""
     with replacing(path) as temporary:
-        few = picture.quantize(256, dither=Image.Dither.NONE)
+        few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(temporary, format="PNG", optimize=True)
 
 
