@@ -72,6 +72,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "corpus":  # a room of its own, with names of its own
+        return importlib.import_module("autogaze.corpus")
     if name not in _HOMES:
         raise AttributeError(f"module 'autogaze' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"autogaze.{_HOMES[name]}"), name)

@@ -38,6 +38,10 @@ class EvaluationError(AutoGazeError):
     """A set of questions, or answers to it, cannot be used."""
 
 
+class CorpusError(AutoGazeError):
+    """A collection of videos, or the folder of its gazes, cannot be used."""
+
+
 class CheckpointError(AutoGazeError):
     """Weights and architecture do not match, or a checkpoint cannot be read."""
 

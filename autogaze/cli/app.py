@@ -12,6 +12,7 @@ from autogaze.cli.bench import BenchEncode, BenchFidelity, BenchSelect
 from autogaze.cli.bench_quality import BenchQuality
 from autogaze.cli.calibrate import CalibrateCommand
 from autogaze.cli.command import add_command
+from autogaze.cli.corpus import CorpusCommand
 from autogaze.cli.demo import DemoCommand
 from autogaze.cli.download import DownloadCommand
 from autogaze.cli.errors import EXIT_CODES, log_to_stderr
@@ -58,6 +59,7 @@ add_command(app, MeasureCommand, "judge", renamed_to="measure")
 add_command(app, DemoCommand, "demo")
 add_command(app, LabelCommand, "label")
 add_command(app, CalibrateCommand, "calibrate")
+add_command(app, CorpusCommand, "corpus")
 add_command(app, DownloadCommand, "download")
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed and quality on this machine.")

@@ -192,17 +192,17 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for made in (*temporary.rglob("*"), temporary):
-            _flush(made)
+            onto_disk(made)
         if path.exists():
             shutil.rmtree(path)
         os.rename(temporary, path)
-        _flush(path.parent)
+        onto_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
-    """Onto the disk, so that even a power cut leaves either nothing or all of it."""
+def onto_disk(path: Path) -> None:
+    """Flush a file or a folder, so that even a power cut leaves either nothing or all of it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -8,9 +8,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 
 class ProgressBar:
@@ -28,15 +31,24 @@ class ProgressBar:
         total: number of units; None if unknown.
         unit: name of what is counted.
         description: text before the bar.
+        rate: also show how many units are done per second.
     """
 
-    def __init__(self, total: int | None, unit: str = "steps", description: str = "") -> None:
+    def __init__(
+        self,
+        total: int | None,
+        unit: str = "steps",
+        description: str = "",
+        *,
+        rate: bool = False,
+    ) -> None:
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(unit),
+            *([_Rate()] if rate else []),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -60,6 +72,14 @@ class ProgressBar:
         """Name the step that begins, and count those before it as done."""
         self._bar.update(self._task, completed=self._begun, description=step)
         self._begun += 1
+
+
+class _Rate(ProgressColumn):
+    """Units done per second, since the beginning."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.elapsed or 0.0
+        return Text(f"{task.completed / elapsed:.2f}/s" if elapsed and task.completed else "")
 
 
 @contextmanager

@@ -1,0 +1,272 @@
+"""`autogaze corpus`: gaze at whole collections of videos, in parallel, and go on after any failure."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autogaze.cli.command import DEVICE_HELP, DTYPE_HELP, Command, PrintJson
+from autogaze.cli.errors import BAD_INPUT, SOME_FAILED, log
+
+if TYPE_CHECKING:  # heavy, so imported where the work begins
+    from autogaze.corpus.manifest import Entry
+    from autogaze.corpus.run import Outcome
+    from autogaze.corpus.settings import CorpusSettings
+    from autogaze.corpus.storage import Input
+
+selection_option = partial(typer.Option, rich_help_panel="What to choose")
+range_option = partial(typer.Option, rich_help_panel="Which part of the videos")
+work_option = partial(typer.Option, rich_help_panel="How to work")
+
+ERRORS_TOLD = 10
+"""Videos whose errors are printed; all are in the table of errors."""
+
+
+@dataclass(frozen=True)
+class CorpusCommand(Command):
+    """Gaze at whole collections of videos on Ray, into a folder of Parquet files.
+
+    Run it again after any failure: videos that are done are skipped.
+    """
+
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            help="Videos, folders, patterns, tar files of videos (WebDataset), lists (.txt) or tables "
+            "(.parquet, .csv) of paths; here, or wherever fsspec reaches (s3://, gs://, hf://).",
+        ),
+    ]
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="The corpus: new, empty, or to be gone on with.")
+    ]
+    column: Annotated[str, typer.Option(help="Column of the paths in tables.")] = "path"
+    selector: Annotated[
+        str | None,
+        selection_option(
+            metavar="NAME|FOLDER|HUB-ID",
+            help="A name from `autogaze selectors`, a checkpoint folder, or a hub id.",
+            show_default="greedy",
+        ),
+    ] = None
+    ratio: Annotated[
+        float | None,
+        selection_option(help="Keep at most this share of all patches, in (0, 1]."),
+    ] = None
+    loss: Annotated[
+        float | None,
+        selection_option(
+            help="Stopping threshold, in units of the selector's metric.",
+            show_default="the selector's own, if there is no --ratio",
+        ),
+    ] = None
+    seed: Annotated[
+        int, selection_option(help="Seed of random choices, begun anew in every video.")
+    ] = 0
+    dtype: Annotated[
+        str | None,
+        selection_option(
+            help=DTYPE_HELP, show_default="float32, or as weights of others were saved"
+        ),
+    ] = None
+    fps: Annotated[
+        float | None, range_option(help="Frames per second to look at.", show_default="all")
+    ] = None
+    start: Annotated[float | None, range_option(help="From this second on.")] = None
+    end: Annotated[float | None, range_option(help="Up to this second.")] = None
+    stream: Annotated[
+        int | None,
+        range_option(
+            help="Number of the video stream, from 0.", show_default="the default one", min=0
+        ),
+    ] = None
+    tiles: Annotated[
+        str,
+        range_option(metavar="MODE", help="resize, pad, one or COLUMNSxROWS, as of autogaze gaze."),
+    ] = "resize"
+    max_tiles: Annotated[
+        int | None,
+        range_option(
+            help="Shrink larger frames to at most this many tiles.", show_default="no bound"
+        ),
+    ] = None
+    skip_corrupt: Annotated[
+        bool, range_option("--skip-corrupt", help="Skip frames that cannot be decoded.")
+    ] = False
+    device: Annotated[str, work_option(help=DEVICE_HELP)] = "auto"
+    workers: Annotated[
+        int | None,
+        work_option(help="Workers, one core each.", show_default="as many as there are", min=1),
+    ] = None
+    address: Annotated[
+        str | None,
+        work_option(
+            metavar="HOST:PORT",
+            help="A Ray cluster to work on; --out and local videos lie on a disk that all share.",
+            show_default="this machine alone",
+        ),
+    ] = None
+    shard_size: Annotated[
+        int | None,
+        work_option(help="Videos per Parquet file.", show_default="by their number", min=1),
+    ] = None
+    retry_failed: Annotated[
+        bool, work_option("--retry-failed", help="Try videos again that could not be read.")
+    ] = False
+    overwrite: Annotated[
+        bool, work_option("--overwrite", help="Remove the corpus that --out holds, begin anew.")
+    ] = False
+    dry_run: Annotated[
+        bool,
+        work_option("--dry-run", help="Only say how many videos there are, how long, how large."),
+    ] = False
+    json: PrintJson = False
+
+    def run(self) -> int:
+        from autogaze.corpus.folder import CorpusFolder, check_folder
+        from autogaze.corpus.inputs import find_inputs
+        from autogaze.corpus.run import Outcome, Workers, gaze_on_ray, run_corpus
+        from autogaze.utils.progress import ProgressBar
+
+        check_folder(self.out)
+        settings = self._settings()
+        inputs = find_inputs(self.inputs, self.column)
+        if self.dry_run:
+            self._print(self._survey(inputs, settings))
+            return 0
+        workers = Workers(self.address, self.workers, self.device, self.shard_size)
+        outcome = Outcome()
+        with ExitStack() as stack:
+            corpus = stack.enter_context(CorpusFolder(self.out, settings, overwrite=self.overwrite))
+            # Printed also when the work is interrupted.
+            stack.callback(lambda: self._report(outcome, len(inputs)))
+            bar: ProgressBar | None = None
+
+            def begin(done: int, to_do: int) -> None:
+                nonlocal bar
+                if done:
+                    log.info("%d of %d videos are done already", done, len(inputs))
+                bar = stack.enter_context(ProgressBar(to_do, "videos", "gazing", rate=True))
+
+            def advance(entries: "Sequence[Entry]") -> None:
+                if bar is not None:
+                    bar.advance(len(entries))
+
+            run_corpus(
+                inputs,
+                corpus,
+                partial(gaze_on_ray, workers=workers),
+                retry_failed=self.retry_failed,
+                begin=begin,
+                advance=advance,
+                outcome=outcome,
+            )
+        if not outcome.failed:
+            return 0
+        return BAD_INPUT if len(outcome.failed) == len(inputs) else SOME_FAILED
+
+    def _settings(self) -> "CorpusSettings":
+        """The settings, after checks that would else fail in every video.
+
+        Raises:
+            AutoGazeError: a selector, ratio, loss, range or tiling that is not possible.
+        """
+        from autogaze.corpus.settings import CorpusSettings, named_selector, version_of
+        from autogaze.video.tiling import plan_tiles
+        from autogaze.video.timestamps import FrameRange
+
+        name = named_selector(self.selector)
+        FrameRange(self.start, self.end, fps=self.fps)
+        settings = CorpusSettings(
+            selector=name,
+            version=version_of(name),
+            ratio=self.ratio,
+            loss=self.loss,
+            seed=self.seed,
+            dtype=self.dtype,
+            fps=self.fps,
+            start=self.start,
+            end=self.end,
+            stream=self.stream,
+            tiles=self.tiles,
+            max_tiles=self.max_tiles,
+            skip_corrupt=self.skip_corrupt,
+        )
+        # On a cluster the device is one of its own: nothing is computed here.
+        selector = settings.load_selector("cpu" if self.address else self.device)
+        selector.settings(self.ratio, self.loss)
+        side = selector.pyramid.side
+        plan_tiles(side, side, side, self.tiles, max_tiles=self.max_tiles)
+        return settings
+
+    def _survey(self, inputs: "Sequence[Input]", settings: "CorpusSettings") -> dict[str, Any]:
+        """How many videos there are, how long and how large, and how many are done."""
+        from autogaze.corpus.manifest import read_manifest
+        from autogaze.corpus.settings import FILE
+        from autogaze.corpus.survey import survey
+
+        done = 0
+        if (self.out / FILE).exists() and not self.overwrite:
+            settings.check_same(self.out)
+            done = len(read_manifest(self.out).sort(inputs, self.retry_failed).done)
+        found = survey(inputs)
+        return {
+            "videos": len(inputs),
+            "missing": found.missing,
+            "done": done,
+            "to_do": len(inputs) - done,
+            "bytes": found.size,
+            "seconds": None if found.seconds is None else round(found.seconds, 3),
+            "measured": found.measured,
+            "out": str(self.out),
+        }
+
+    def _report(self, outcome: "Outcome", num_inputs: int) -> None:
+        failed = outcome.failed
+        for entry in failed[:ERRORS_TOLD]:
+            log.error("error: %s", str(entry.error).replace("skip_corrupt=True", "--skip-corrupt"))
+        if len(failed) > ERRORS_TOLD:
+            log.error("and %d more: see %s", len(failed) - ERRORS_TOLD, self.out / "errors.parquet")
+        new = [entry for entry in outcome.entries if not entry.failed]
+        seconds = outcome.seconds
+        self._print(
+            {
+                "videos": num_inputs,
+                "done_before": len([entry for entry in outcome.before if not entry.failed]),
+                "done_now": len(new),
+                "failed": len(failed),
+                "not_done": num_inputs - len(outcome.before) - len(outcome.entries),
+                "clips": sum(entry.rows for entry in new),
+                "frames": sum(entry.frames for entry in new),
+                "video_seconds": round(sum(entry.duration for entry in new), 3),
+                "seconds": round(seconds, 3),
+                "videos_per_second": round(len(new) / seconds, 3) if new else None,
+                "out": str(self.out),
+            }
+        )
+
+    def _print(self, facts: dict[str, Any]) -> None:
+        from autogaze.cli.report import facts_table, print_json, results_console
+
+        if self.json:
+            print_json(facts)
+            return
+        told = [(name.replace("_", " "), _words(name, value)) for name, value in facts.items()]
+        results_console().print(facts_table([pair for pair in told if pair[1]]))
+
+
+def _words(name: str, value: Any) -> str:
+    """A fact for people; nothing of what is not known."""
+    if value is None:
+        return ""
+    if name == "bytes":
+        return f"{value:,} ({value / 2**30:.2f} GiB)"
+    if name in ("seconds", "video_seconds"):
+        minutes, seconds = divmod(value, 60)
+        hours, minutes = divmod(int(minutes), 60)
+        return f"{value:,.1f} ({hours}:{minutes:02}:{int(seconds):02} h)"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,165 @@
+"""Ray: a cluster of one's own on this machine, or one that an address names."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from autogaze.errors import CorpusError, MissingExtraError, first_line
+
+ANSWER = 20.0
+"""Seconds in which a cluster must answer."""
+
+OBJECT_STORE = 100 * 2**20
+"""Bytes of shared memory that a local Ray takes; only names and entries pass through it."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster has."""
+
+    cpus: int
+    gpus: int
+
+
+def import_ray() -> Any:
+    """The module `ray`, quiet, and without reports to its makers.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # It prints also what is no error, such as that a worker was started again.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
+    # Or it warns that it will hide GPUs from workers that ask for none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise MissingExtraError("ray[data]", "corpus", "autogaze corpus") from None
+    return ray
+
+
+@contextmanager
+def cluster(address: str | None, workers: int | None) -> Iterator[Resources]:
+    """A Ray that runs within the block.
+
+    Args:
+        address: HOST:PORT of a cluster, `auto` for one on this machine, `ray://HOST:PORT`; None
+            starts one here that ends with the block, and listens to this machine alone.
+        workers: that it is to have CPUs for; None: one per core.
+
+    Raises:
+        CorpusError: the address does not answer, or Ray cannot start.
+        MissingExtraError: Ray is not installed.
+    """
+    ray = import_ray()
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    own = tempfile.TemporaryDirectory(prefix="autogaze-ray-", ignore_cleanup_errors=True)
+    if address is None:
+        options |= {
+            "address": "local",
+            "num_cpus": max(workers or 0, cores()),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE,
+            "_node_ip_address": "127.0.0.1",
+            "_temp_dir": own.name,
+        }
+    else:
+        check_address(address)
+        options["address"] = address
+    with own:
+        try:
+            with _own_signals(), _quiet():
+                ray.init(**options)
+        except Exception as error:  # it raises several kinds, also Exception itself
+            where = "on this machine" if address is None else f"at {address}"
+            raise CorpusError(f"Ray cannot be started {where}: {first_line(error)}") from error
+        try:
+            found = ray.cluster_resources()
+            yield Resources(int(found.get("CPU", 1)), int(found.get("GPU", 0)))
+        finally:
+            with _own_signals():
+                ray.shutdown()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_address(address: str) -> None:
+    """Raise `CorpusError` if no Ray answers at an address, within `ANSWER` seconds."""
+    problem = None
+    place = address.removeprefix("ray://")
+    host, colon, port = place.rpartition(":")
+    if address != "auto":
+        if not (colon and host and port.isdecimal() and int(port) < 2**16):
+            raise CorpusError(
+                f"--address {address}: must be HOST:PORT, ray://HOST:PORT or auto (a cluster that "
+                "runs on this machine)"
+            )
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+        except OSError as error:
+            problem = error.strerror or str(error)
+    if problem is None and not address.startswith("ray://"):
+        problem = _asked(address)
+    if problem is not None:
+        raise CorpusError(
+            f"--address {address}: no Ray cluster answers there ({problem}); start one with `ray "
+            "start --head`, or leave --address out"
+        )
+
+
+def _asked(address: str) -> str | None:
+    """What is wrong with the Ray at an address; asked by a process that can be given up."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER)
+    except subprocess.TimeoutExpired:
+        return f"nothing was heard for {ANSWER:.0f} s"
+    if done.returncode == 0:
+        return None
+    lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    return lines[-1] if lines else "it is not healthy"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Ray's C++ part writes to stderr when it starts."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's handling of signals, which Ray replaces when it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

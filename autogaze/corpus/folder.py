@@ -1,0 +1,128 @@
+"""The folder of a corpus while one process writes it: a lock, its settings, and what is not finished."""
+
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+
+from autogaze.corpus.manifest import ERRORS, GAZES, INPUTS
+from autogaze.corpus.settings import FILE, CorpusSettings
+from autogaze.corpus.storage import remove_folder
+from autogaze.errors import OutputError
+from autogaze.utils.files import cannot_be_written, check_writable, make_folder
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two processes must not write at once by themselves
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+UNFINISHED = ".unfinished"
+"""Folder of what workers write; whoever holds the lock removes what a kill left in it."""
+
+OURS = frozenset({FILE, GAZES, INPUTS, ERRORS, LOCK, UNFINISHED})
+
+
+class CorpusFolder:
+    """A corpus that is open for writing, a context manager.
+
+    Args:
+        path: made if it is not there.
+        settings: of the corpus.
+        overwrite: remove what an earlier run wrote.
+
+    Attributes:
+        scratch: this run's folder for what is not finished.
+
+    Raises:
+        OutputError: it cannot be written, holds other files than a corpus, or another process is
+            writing it.
+        CorpusError: it was made with other settings.
+    """
+
+    def __init__(self, path: Path, settings: CorpusSettings, *, overwrite: bool = False) -> None:
+        self.path = Path(os.path.abspath(path))
+        self.settings = settings
+        self.overwrite = overwrite
+        self.scratch = self.path / UNFINISHED / secrets.token_hex(4)
+        self._lock: int | None = None
+
+    def __enter__(self) -> "CorpusFolder":
+        check_folder(self.path)
+        is_new = not self.path.exists()
+        make_folder(self.path, parents=True)
+        try:
+            self._take_lock()
+            if not is_new:
+                self._check_content()
+            remove_folder(self.path / UNFINISHED)
+            make_folder(self.scratch, parents=True)
+            if self.overwrite:
+                self._remove_corpus()
+            if not (self.path / FILE).exists():
+                self.settings.save(self.path)
+        except BaseException as error:
+            self.__exit__(None, None, None)
+            if isinstance(error, OSError):
+                raise cannot_be_written(self.path, error) from error
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._lock is not None:
+            remove_folder(self.path / UNFINISHED)
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            self._lock = None
+            raise OutputError(f"{self.path}: another process is writing this corpus") from None
+
+    def _check_content(self) -> None:
+        if (self.path / FILE).exists():
+            if not self.overwrite:
+                self.settings.check_same(self.path)
+        else:
+            refuse_other_files(self.path)
+
+    def _remove_corpus(self) -> None:
+        """Remove an older corpus; at once, so that no kill leaves some of its shards."""
+        gazes = self.path / GAZES
+        if gazes.exists():
+            os.rename(gazes, self.scratch / "overwritten")
+        for name in (INPUTS, ERRORS, FILE):
+            (self.path / name).unlink(missing_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Raise `OutputError` now, before long work, if a corpus cannot be written to a folder."""
+    if os.path.lexists(path) and not path.is_dir():
+        raise OutputError(f"--out {path}: is a file, expected a folder")
+    place = path
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise OutputError(f"--out {path}: {place} is a file")
+    check_writable(place / FILE)
+
+
+def refuse_other_files(path: Path) -> None:
+    """Raise `OutputError` if a folder that is no corpus holds files."""
+    others = sorted({each.name for each in path.iterdir()} - {LOCK, UNFINISHED})
+    if others:
+        raise OutputError(
+            f"--out {path}: is no corpus and holds other files ({', '.join(others[:3])}"
+            f"{', ...' * (len(others) > 3)}); give an empty or a new folder"
+        )

@@ -1,0 +1,243 @@
+"""Manifest of a corpus: which inputs are done, in which shard, and which failed and why.
+
+The truth is in the shards: the footer of each names its inputs, so that rows and entries appear at the same
+moment. `inputs.parquet` and `errors.parquet` are tables made of the footers, for people and for a
+quick start; where they are missing or old, footers are read.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autogaze.corpus.arrow import arrow, parquet
+from autogaze.corpus.storage import Input
+from autogaze.errors import CorpusError, first_line
+from autogaze.utils.files import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GAZES = "gazes"
+"""Folder of the shards in a corpus."""
+
+INPUTS = "inputs.parquet"
+ERRORS = "errors.parquet"
+
+KEY = b"autogaze.corpus"
+"""Of the entries in a shard's footer, and of the shards that a table was made of."""
+
+READERS = 8
+"""Footers that are read at once."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An input that is done, or that failed.
+
+    Args:
+        path, size, modified, etag, offset: of the input, see `autogaze.corpus.storage.Input`.
+        first_row, rows: its rows in the shard; none of an input that failed.
+        tiles, frames: its tiles, and frames that were gazed at.
+        duration: seconds from its first frame until the last leaves the screen.
+        seconds: that it took.
+        error: why it failed.
+        kind: class of the error.
+        lasting: whether it would fail again: the file is at fault, not a network or a worker.
+    """
+
+    path: str
+    size: int
+    modified: float | None = None
+    etag: str | None = None
+    offset: int | None = None
+    first_row: int = 0
+    rows: int = 0
+    tiles: int = 0
+    frames: int = 0
+    duration: float = 0.0
+    seconds: float = 0.0
+    error: str | None = None
+    kind: str | None = None
+    lasting: bool = False
+
+    @property
+    def input(self) -> Input:
+        """The input, as it was then."""
+        return Input(self.path, self.size, self.modified, self.etag, self.offset)
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Entries of all shards: name of the shard -> entries of its inputs."""
+
+    shards: Mapping[str, Sequence[Entry]]
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """Every entry with its shard's name."""
+        for shard, entries in self.shards.items():
+            for entry in entries:
+                yield shard, entry
+
+    def sort(self, inputs: Iterable[Input], retry_failed: bool) -> "Sorted":
+        """Which inputs are done, and which are to be gazed at.
+
+        Args:
+            retry_failed: also those whose file was at fault.
+        """
+        known = {entry.path: (shard, entry) for shard, entry in self.entries()}
+        done, to_do, stale = [], [], list[tuple[str, str]]()
+        for each in inputs:
+            shard, entry = known.get(each.path, ("", None))
+            if entry is None:
+                to_do.append(each)
+            elif entry.input.identity == each.identity and (
+                not entry.failed or (entry.lasting and not retry_failed)
+            ):
+                done.append(entry)
+            else:
+                to_do.append(each)
+                stale.append((shard, each.path))
+        return Sorted(done, to_do, stale)
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Inputs by what is to be done with them.
+
+    Args:
+        done: entries of those that need nothing.
+        to_do: those to be gazed at.
+        stale: shards and paths of those whose entries there are to be removed first: the file has
+            changed, or is tried again.
+    """
+
+    done: Sequence[Entry]
+    to_do: Sequence[Input]
+    stale: Sequence[tuple[str, str]]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The entries of all shards of a corpus.
+
+    Raises:
+        CorpusError: a shard that cannot be read.
+        MissingExtraError: pyarrow is not installed.
+    """
+    found = find_shards(folder)
+    table = _read_table(folder / INPUTS)
+    shards: dict[str, Sequence[Entry]] = {}
+    unknown = []
+    for name, mark in found.items():
+        if table is not None and table.marks.get(name) == mark:
+            shards[name] = table.entries.get(name, ())
+        else:
+            unknown.append(name)
+    with ThreadPoolExecutor(READERS) as pool:
+        paths = [shard_path(folder, name) for name in unknown]
+        shards.update(zip(unknown, pool.map(read_footer, paths), strict=True))
+    return Manifest(shards)
+
+
+def find_shards(folder: Path) -> dict[str, tuple[int, int]]:
+    """The shards of a corpus: name -> size and time of change, in order of their names."""
+    found = {}
+    for part in sorted((folder / GAZES).glob("part=*")):
+        with os.scandir(part) as files:
+            for file in files:
+                if file.name.endswith(".parquet") and not file.name.startswith("."):
+                    stat = file.stat()
+                    found[file.name.removesuffix(".parquet")] = stat.st_size, stat.st_mtime_ns
+    return dict(sorted(found.items()))
+
+
+def shard_path(folder: Path, name: str) -> Path:
+    """The file of a shard; parts of the corpus are numbered 0 to 99, by the name."""
+    return folder / GAZES / f"part={int(name[:8], 16) % 100}" / f"{name}.parquet"
+
+
+def read_footer(path: Path) -> list[Entry]:
+    """The entries in a shard's footer.
+
+    Raises:
+        CorpusError: it is no shard of a corpus.
+    """
+    try:
+        values = json.loads((parquet().read_metadata(path).metadata or {})[KEY])
+        return [Entry(**value) for value in values["inputs"]]
+    except KeyError:
+        raise CorpusError(f"{path}: is no shard of a corpus: move it out of this folder") from None
+    except (arrow().ArrowException, OSError, ValueError, TypeError) as error:
+        raise CorpusError(
+            f"{path}: is damaged ({first_line(error)}); remove it, and run `autogaze corpus` again"
+        ) from error
+
+
+def footer(entries: Sequence[Entry]) -> dict[bytes, bytes]:
+    """The metadata of a shard with these inputs."""
+    return {KEY: json.dumps({"inputs": [asdict(entry) for entry in entries]}).encode()}
+
+
+def write_tables(folder: Path, manifest: Manifest) -> None:
+    """Write `inputs.parquet` and `errors.parquet`, each whole or not at all.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    marks = find_shards(folder)
+    done = [(shard, entry) for shard, entry in manifest.entries() if not entry.failed]
+    failed = [(shard, entry) for shard, entry in manifest.entries() if entry.failed]
+    _write(folder / ERRORS, failed, {})
+    # All of them: with their shards' sizes and times of change they stand for the footers.
+    kept = {shard: mark for shard, mark in marks.items() if shard in manifest.shards}
+    _write(folder / INPUTS, done + failed, {KEY: json.dumps(kept).encode()})
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What `inputs.parquet` tells: size and time of change, and entries, of every shard then."""
+
+    marks: Mapping[str, tuple[int, int]]
+    entries: Mapping[str, Sequence[Entry]]
+
+
+def _read_table(path: Path) -> _Table | None:
+    """The table, None where there is none or it is damaged: it can be made again at any time."""
+    try:
+        table = parquet().read_table(path)
+        marks = json.loads(table.schema.metadata[KEY])
+        entries: dict[str, list[Entry]] = {}
+        for row in table.to_pylist():
+            entries.setdefault(row.pop("shard"), []).append(Entry(**row))
+    except (arrow().ArrowException, OSError, KeyError, TypeError, ValueError):
+        return None
+    return _Table({name: (size, time) for name, (size, time) in marks.items()}, entries)
+
+
+def _write(path: Path, entries: Sequence[tuple[str, Entry]], metadata: dict[bytes, bytes]) -> None:
+    pa = arrow()
+    kinds = {
+        "shard": pa.string(),
+        "size": pa.int64(),
+        **dict.fromkeys(("path", "etag", "error", "kind"), pa.string()),
+        "offset": pa.int64(),
+        **dict.fromkeys(("first_row", "rows", "tiles", "frames"), pa.int64()),
+        **dict.fromkeys(("modified", "duration", "seconds"), pa.float64()),
+        "lasting": pa.bool_(),
+    }
+    names = [field.name for field in fields(Entry)]
+    columns: dict[str, "pa.Array"] = {
+        name: pa.array([getattr(entry, name) for _, entry in entries], kinds[name])
+        for name in names
+    }
+    columns["shard"] = pa.array([shard for shard, _ in entries], kinds["shard"])
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    with replacing(path) as temporary:
+        parquet().write_table(table, temporary)

@@ -1,0 +1,130 @@
+"""A corpus, read back: `Gaze` objects of its videos."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from autogaze.checks import as_path, describe_value, whole
+from autogaze.corpus.arrow import arrow, parquet
+from autogaze.corpus.manifest import Entry, read_manifest, shard_path
+from autogaze.corpus.rows import gaze_of
+from autogaze.corpus.settings import CorpusSettings
+from autogaze.errors import CorpusError, first_line
+from autogaze.gaze import Gaze
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Corpus(Sequence[Gaze]):
+    """The gazes of a corpus, read when they are asked for: one video's at a time is in memory.
+
+        corpus = autogaze.corpus.read("corpus/")
+        for video, gaze in zip(corpus.videos, corpus):
+            ...
+
+    Args:
+        folder: that `autogaze corpus` wrote.
+
+    Attributes:
+        settings: that all gazes were made with.
+        videos: paths and URIs, sorted; `corpus[3]` is the gaze at the fourth, `corpus[video]` that
+            at one by its path.
+        errors: of the videos that could not be gazed at: path -> cause.
+
+    Raises:
+        CorpusError: no corpus, or a shard that cannot be read.
+        MissingExtraError: pyarrow is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = as_path(folder, CorpusError)
+        self.settings = CorpusSettings.load(self.folder)
+        found = sorted(
+            ((shard, entry) for shard, entry in read_manifest(self.folder).entries()),
+            key=lambda pair: pair[1].path,
+        )
+        self.errors = {entry.path: str(entry.error) for _, entry in found if entry.failed}
+        self._places = {entry.path: (shard, entry) for shard, entry in found if not entry.failed}
+        self.videos: tuple[str, ...] = tuple(self._places)
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    @overload
+    def __getitem__(self, video: int | str) -> Gaze: ...
+    @overload
+    def __getitem__(self, video: slice) -> list[Gaze]: ...
+    def __getitem__(self, video: int | str | slice) -> Gaze | list[Gaze]:
+        if isinstance(video, slice):
+            return [self[path] for path in self.videos[video]]
+        return gaze_of(self.rows(video))
+
+    def __iter__(self) -> Iterator[Gaze]:
+        return (self[video] for video in self.videos)
+
+    def __repr__(self) -> str:
+        return f"Corpus({str(self.folder)!r}, videos={len(self)}, errors={len(self.errors)})"
+
+    def entry(self, video: int | str) -> Entry:
+        """Facts about a video: its size, tiles, frames and more.
+
+        Raises:
+            CorpusError: a path that is not in the corpus, with the cause if it failed.
+            IndexError: a number beyond the last one.
+        """
+        return self._place(video)[1]
+
+    def rows(self, video: int | str, first: int = 0, count: int | None = None) -> "pa.Table":
+        """The rows of a video, chunk by chunk and in each tile by tile.
+
+        Args:
+            first, count: of rows; all by default.
+
+        Raises:
+            CorpusError: they cannot be read.
+        """
+        shard, entry = self._place(video)
+        start = entry.first_row + first
+        count = entry.rows - first if count is None else count
+        path = shard_path(self.folder, shard)
+        try:
+            with parquet().ParquetFile(path) as file:
+                rows = _rows(file, start, start + count)
+        except (arrow().ArrowException, OSError) as error:
+            raise CorpusError(f"{path}: cannot be read: {first_line(error)}") from error
+        if rows.num_rows != count or set(rows["video"].to_pylist()) != {entry.path}:
+            raise CorpusError(f"{path}: has other rows than its footer says")
+        return rows
+
+    def _place(self, video: int | str) -> tuple[str, Entry]:
+        if isinstance(video, str):
+            if video in self._places:
+                return self._places[video]
+            cause = self.errors.get(video)
+            raise CorpusError(
+                f"{self.folder}: {video} is not in this corpus"
+                if cause is None
+                else f"{self.folder}: {video} failed: {cause}"
+            )
+        number = whole(video)
+        if number is None:
+            raise CorpusError(f"a video is a number or a path, got {describe_value(video)}")
+        return self._places[self.videos[number]]
+
+
+def _rows(file: Any, start: int, stop: int) -> "pa.Table":
+    """Some rows of a Parquet file, of which only the row groups are read that they lie in."""
+    sizes = [file.metadata.row_group(each).num_rows for each in range(file.num_row_groups)]
+    edges = [0, *accumulate(sizes)]
+    first, last = bisect_right(edges, start) - 1, bisect_right(edges, max(start, stop - 1)) - 1
+    groups = range(first, min(last + 1, len(sizes)))
+    table = file.read_row_groups(list(groups))
+    return table.slice(start - edges[first], stop - start)
+
+
+def read(folder: str | Path) -> Corpus:
+    """The gazes of a corpus; see `Corpus`."""
+    return Corpus(folder)

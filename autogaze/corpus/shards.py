@@ -1,0 +1,170 @@
+"""Shards of a corpus: Parquet files, each with the rows of some inputs and, in its footer, their entries.
+
+A worker writes a shard under a temporary name; the one process that runs the corpus gives it its own. Whatever
+is killed when, a shard is there whole or not at all, and each of its inputs is in no other one.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from autogaze.corpus.arrow import arrow, parquet
+from autogaze.corpus.manifest import Entry, footer, read_footer, shard_path
+from autogaze.corpus.rows import schema
+from autogaze.corpus.settings import CorpusSettings
+from autogaze.corpus.storage import Input
+from autogaze.utils.files import cannot_be_written, onto_disk
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUP_ROWS = 1024
+"""Rows of a row group, at least, but for the last one of a shard."""
+
+
+def shard_name(inputs: Sequence[Input], settings: CorpusSettings) -> str:
+    """A name that follows from what is in the shard, so that work done twice has the same name."""
+    text = json.dumps([settings.hash, [each.identity for each in inputs]])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Spool:
+    """Rows of one video, kept in a file until it is known that the whole video can be read.
+
+    A context manager; the file is removed at its end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.num_rows = 0
+        self._writer: Any = None
+
+    def __enter__(self) -> "Spool":
+        try:
+            self._writer = arrow().ipc.new_file(str(self.path), schema())
+        except OSError as error:
+            raise cannot_be_written(self.path, error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._close()
+        self.path.unlink(missing_ok=True)
+
+    def add(self, rows: "pa.RecordBatch") -> None:
+        """Append the rows of a chunk."""
+        try:
+            self._writer.write_batch(rows)
+        except OSError as error:
+            raise cannot_be_written(self.path, error) from error
+        self.num_rows += rows.num_rows
+
+    def batches(self) -> Iterator["pa.RecordBatch"]:
+        """All rows, chunk by chunk."""
+        self._close()
+        with arrow().ipc.open_file(str(self.path)) as file:
+            for number in range(file.num_record_batches):
+                yield file.get_batch(number)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+
+class ShardWriter:
+    """Writes a shard input by input, a context manager; without an error the file is on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: list[Entry] = []
+        self._num_rows = 0
+        self._waiting: list[pa.RecordBatch] = []
+        self._writer: Any = None
+
+    def __enter__(self) -> "ShardWriter":
+        try:
+            self._writer = parquet().ParquetWriter(self.path, schema(), compression="zstd")
+        except OSError as error:
+            raise cannot_be_written(self.path, error) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                self._writer.add_key_value_metadata(footer(self.entries))
+            self._writer.close()
+            if kind is None:
+                onto_disk(self.path)
+        except OSError as cause:
+            self.path.unlink(missing_ok=True)
+            raise cannot_be_written(self.path, cause) from cause
+        if kind is not None:
+            self.path.unlink(missing_ok=True)
+
+    def add(self, entry: Entry, batches: Iterable["pa.RecordBatch"] = ()) -> None:
+        """Append an input: its entry, and the rows of one that did not fail."""
+        before = self._num_rows
+        for batch in batches:
+            self._waiting.append(batch)
+            self._num_rows += batch.num_rows
+            if sum(each.num_rows for each in self._waiting) >= GROUP_ROWS:
+                self._flush()
+        self.entries.append(replace(entry, first_row=before, rows=self._num_rows - before))
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        table = arrow().Table.from_batches(self._waiting, schema())
+        self._waiting = []
+        try:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+        except OSError as error:
+            raise cannot_be_written(self.path, error) from error
+
+
+def commit(folder: Path, name: str, temporary: Path) -> None:
+    """Give a shard that is written its own name.
+
+    Raises:
+        OutputError: that cannot be done.
+    """
+    path = shard_path(folder, name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, path)
+        onto_disk(path.parent)
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
+
+
+def remove_entries(folder: Path, name: str, paths: frozenset[str], scratch: Path) -> list[Entry]:
+    """Rewrite a shard without some of its inputs; returns the entries left. An empty one is removed.
+
+    Raises:
+        CorpusError: it cannot be read.
+        OutputError: it cannot be written.
+    """
+    path = shard_path(folder, name)
+    entries = read_footer(path)
+    left = [entry for entry in entries if entry.path not in paths]
+    if not left:
+        path.unlink()
+        return []
+    temporary = scratch / f"{name}.parquet"
+    with ShardWriter(temporary) as writer, parquet().ParquetFile(path) as file:
+        table = file.read().cast(schema())
+        for entry in left:
+            writer.add(entry, table.slice(entry.first_row, entry.rows).to_batches())
+    commit(folder, name, temporary)
+    return writer.entries

@@ -1,0 +1,196 @@
+"""Where inputs lie: files of this machine, and whatever fsspec opens (`s3://`, `gs://`, `hf://`, ...)."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from autogaze.errors import CorpusError, MissingExtraError, VideoError, first_line
+
+MISSING = -1
+"""Size of a file that is not there."""
+
+_TAGS = ("etag", "blob_id", "md5hash", "crc32c", "checksum")
+_TIMES = ("mtime", "lastmodified", "last_modified", "updated", "created")
+"""Names that file systems have for what changes with a file's content, in small letters."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One video of a collection.
+
+    Args:
+        path: absolute, or a URI. A video in a tar file is `tar://MEMBER::TAR`, as fsspec has it.
+        size: bytes; `MISSING` if there is no such file.
+        modified: seconds since 1970, where the file system tells.
+        etag: what the file system tells else that changes with the content.
+        offset: of a video in a tar file, where its bytes begin.
+    """
+
+    path: str
+    size: int
+    modified: float | None = None
+    etag: str | None = None
+    offset: int | None = None
+
+    @property
+    def identity(self) -> tuple[str, int, float | None, str | None]:
+        """What tells whether this very content was gazed at before."""
+        return self.path, self.size, self.modified, self.etag
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path names its file system, as in `s3://bucket/video.mp4`."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
+
+
+def absolute(path: str, folder: str | None = None) -> str:
+    """A path as inputs have it: URIs as they are, `file://` and relative paths from the root.
+
+    Args:
+        folder: that relative paths start from; None: the current one.
+    """
+    if path.lower().startswith("file://"):
+        path = path[len("file://") :]
+    if is_uri(path):
+        return path
+    if folder is not None and is_uri(folder) and not os.path.isabs(path):
+        return f"{folder}/{path}"
+    return os.path.abspath(os.path.join(folder or "", os.path.expanduser(path)))
+
+
+def parent(path: str) -> str:
+    """The folder of a file."""
+    return path.rpartition("/")[0] if is_uri(path) else os.path.dirname(path)
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI, and the path in it.
+
+    Raises:
+        MissingExtraError: fsspec, or the package of this kind of file system, is not installed.
+        CorpusError: no such kind, or it cannot be opened.
+    """
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise MissingExtraError("fsspec", "corpus", f"reading {uri}") from None
+    try:
+        return url_to_fs(uri)
+    except ImportError as error:  # "Install s3fs to access S3"
+        raise CorpusError(f"{uri}: needs another package: {first_line(error)}") from error
+    except Exception as error:  # every file system has errors of its own
+        raise CorpusError(f"{uri}: cannot be opened: {first_line(error)}") from error
+
+
+def stat_input(path: str) -> Input:
+    """A file with what identifies its content; a missing one is an input that will fail.
+
+    Raises:
+        CorpusError: the file system cannot be asked.
+    """
+    if not is_uri(path):
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):  # also names that no file can have
+            return Input(path, MISSING)
+        return Input(path, found.st_size, found.st_mtime)
+    system, inner = filesystem(path)
+    try:
+        return described(path, system.info(inner))
+    except FileNotFoundError:
+        return Input(path, MISSING)
+    except Exception as error:
+        raise CorpusError(f"{path}: cannot be looked up: {first_line(error)}") from error
+
+
+def described(path: str, info: dict[str, Any]) -> Input:
+    """The input of what an fsspec file system tells about a file."""
+    told = {name.lower(): value for name, value in info.items() if value is not None}
+    tag = next((str(told[name]) for name in _TAGS if name in told), None)
+    time = next((told[name] for name in _TIMES if name in told), None)
+    if isinstance(time, datetime):
+        time = time.timestamp()
+    elif not isinstance(time, int | float):
+        tag, time = tag or (None if time is None else str(time)), None
+    size = told.get("size")
+    return Input(path, MISSING if size is None else int(size), time, tag)
+
+
+def opened(path: str) -> Any:
+    """A file open for reading, wherever it lies.
+
+    Raises:
+        CorpusError: it cannot be opened.
+    """
+    try:
+        if not is_uri(path):
+            return open(path, "rb")
+        system, inner = filesystem(path)
+        return system.open(inner, "rb")
+    except CorpusError:
+        raise
+    except FileNotFoundError:
+        raise CorpusError(f"{path}: no such file") from None
+    except Exception as error:
+        raise CorpusError(f"{path}: cannot be read: {first_line(error)}") from error
+
+
+@contextmanager
+def local_file(source: Input, scratch: Path) -> Iterator[Path]:
+    """A video as a file of this machine: itself, or a copy that is removed afterwards.
+
+    Args:
+        scratch: folder for the copy.
+
+    Raises:
+        VideoError: there is no such file.
+        CorpusError, OSError: it cannot be fetched.
+    """
+    if source.size == MISSING:
+        raise VideoError(f"{source.path}: no such file")
+    if source.offset is None and not is_uri(source.path):
+        yield Path(source.path)
+        return
+    # The suffix is kept: image formats are told by it.
+    copy = scratch / f"video{Path(source.path.partition('::')[0]).suffix}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        fetch(source, copy)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def fetch(source: Input, copy: Path) -> None:
+    """Write a video's bytes to a file.
+
+    Raises:
+        CorpusError, OSError: it cannot be fetched.
+    """
+    if source.offset is None:
+        system, inner = filesystem(source.path)
+        try:
+            system.get_file(inner, str(copy))
+        except Exception as error:
+            raise CorpusError(f"{source.path}: cannot be fetched: {first_line(error)}") from error
+        return
+    _, _, archive = source.path.partition("::")
+    with opened(archive) as tar, open(copy, "wb") as file:
+        tar.seek(source.offset)
+        left = source.size
+        while left and (piece := tar.read(min(left, 2**22))):
+            file.write(piece)
+            left -= len(piece)
+    if left:
+        raise CorpusError(f"{source.path}: the archive ends {left} bytes before the video does")
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and what is in it; none is fine."""
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,183 @@
+"""Arguments become videos, each once, wherever they lie."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from autogaze.corpus.inputs import expand_braces, find_inputs
+from autogaze.corpus.storage import MISSING, Input, local_file
+from autogaze.errors import AutoGazeError, CorpusError, VideoError
+
+pa = pytest.importorskip("pyarrow", reason="needs the extra corpus")
+parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra corpus")
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A folder that looks like one of videos: nothing is decoded here."""
+    folder = tmp_path / "videos"
+    for name in ("b.mp4", "a.mkv", "deep/c.MP4", ".hidden.mp4", ".cache/d.mp4", "notes.md"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+@pytest.fixture
+def memory():
+    """A file system of fsspec's in memory, empty again after the test."""
+    system = fsspec.filesystem("memory")
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+def names(inputs: list[Input]) -> list[str]:
+    return [os.path.basename(each.path) for each in inputs]
+
+
+def test_a_folder_is_walked_in_order_and_hidden_files_are_left_out(videos: Path):
+    assert names(find_inputs([str(videos)])) == ["a.mkv", "b.mp4", "c.MP4"]
+
+
+def test_inputs_are_identified_by_path_size_and_time(videos: Path):
+    (first, *_) = find_inputs([str(videos)])
+    stat = (videos / "a.mkv").stat()
+    assert first == Input(str(videos / "a.mkv"), stat.st_size, stat.st_mtime)
+
+
+def test_each_video_comes_once(videos: Path, monkeypatch):
+    monkeypatch.chdir(videos)
+    found = find_inputs(["b.mp4", str(videos), "*.mp4", f"file://{videos}/b.mp4"])
+    assert names(found) == ["b.mp4", "a.mkv", "c.MP4"]
+
+
+def test_patterns(videos: Path):
+    assert names(find_inputs([f"{videos}/**/*.[mM]*4"])) == ["b.mp4", "c.MP4"]
+    (videos / "x[1].mp4").touch()
+    assert names(find_inputs([f"{videos}/x[1].mp4"])) == ["x[1].mp4"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("a.mp4", ["a.mp4"]),
+        ("{08..10}.tar", ["08.tar", "09.tar", "10.tar"]),
+        ("{8..10}", ["8", "9", "10"]),
+        ("{a,b}-{1..2}", ["a-1", "a-2", "b-1", "b-2"]),
+        ("{name}.mp4", ["{name}.mp4"]),
+    ],
+)
+def test_braces(pattern: str, expected: list[str]):
+    assert expand_braces(pattern) == expected
+
+
+def test_lists_name_paths_from_their_own_folder(videos: Path):
+    file = videos / "list.txt"
+    file.write_text(f"# two of them\nb.mp4\n\n{videos}/a.mkv\nmissing.mp4\n")
+    found = find_inputs([str(file)])
+    assert names(found) == ["b.mp4", "a.mkv", "missing.mp4"]
+    assert found[2].size == MISSING
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_tables(videos: Path, suffix: str):
+    file = videos / f"table{suffix}"
+    table = pa.table({"label": [1, 2], "path": ["b.mp4", "deep/c.MP4"]})
+    if suffix == ".csv":
+        file.write_text("label,path\n1,b.mp4\n2,deep/c.MP4\n")
+    else:
+        parquet.write_table(table, file)
+    assert names(find_inputs([str(file)])) == ["b.mp4", "c.MP4"]
+    with pytest.raises(CorpusError, match="label, path"):
+        find_inputs([str(file)], column="video")
+
+
+def test_a_row_without_a_path_is_named(tmp_path: Path):
+    parquet.write_table(pa.table({"path": ["a.mp4", None]}), tmp_path / "table.parquet")
+    with pytest.raises(CorpusError, match="row 2"):
+        find_inputs([str(tmp_path / "table.parquet")])
+
+
+def test_web_dataset(videos: Path, tmp_path: Path):
+    archive = videos / "shard-00.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("b.mp4", "notes.md", "deep/c.MP4"):
+            tar.add(videos / name, name)
+    found = find_inputs([f"{videos}/shard-{{00..00}}.tar"])
+    assert [each.path for each in found] == [
+        f"tar://b.mp4::{archive}",
+        f"tar://deep/c.MP4::{archive}",
+    ]
+    with local_file(found[1], tmp_path / "scratch") as path:
+        assert path.read_bytes() == b"deep/c.MP4"
+        assert path.suffix == ".MP4"
+    assert not path.exists()
+
+
+def test_another_file_system(memory, tmp_path: Path):
+    for name in ("one.mp4", "two/three.webm", "two/other.txt"):
+        memory.pipe(f"/bucket/{name}", name.encode())
+    found = find_inputs(["memory://bucket"])
+    assert [each.path for each in found] == [
+        "memory:///bucket/one.mp4",
+        "memory:///bucket/two/three.webm",
+    ]
+    assert [each.size for each in found] == [7, 14]
+    assert found[0].modified is not None
+    with local_file(found[1], tmp_path) as path:
+        assert path.read_bytes() == b"two/three.webm"
+    memory.pipe("/bucket/list.txt", b"two/three.webm\nnone.mp4\n")
+    listed = find_inputs(["memory://bucket/list.txt"])
+    assert [each.size for each in listed] == [14, MISSING]
+    assert names(find_inputs(["memory://bucket/*.mp4"])) == ["one.mp4"]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        (tmp_path / "in.mp4").write_bytes(b"inside")
+        tar.add(tmp_path / "in.mp4", "in.mp4")
+    memory.pipe("/tars/a.tar", (tmp_path / "a.tar").read_bytes())
+    (inside,) = find_inputs(["memory://tars/a.tar"])
+    with local_file(inside, tmp_path / "scratch") as path:
+        assert path.read_bytes() == b"inside"
+
+
+def test_missing_inputs_are_refused_when_they_are_named(videos: Path, memory, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "text.tar").write_text("no tar file")
+    for argument in (
+        "none.mp4",
+        "none/*.mp4",
+        str(tmp_path / "empty"),
+        str(tmp_path / "empty.txt"),
+        str(tmp_path / "none.csv"),
+        str(tmp_path / "text.tar"),
+        str(tmp_path / "a.tar.gz"),
+        "memory://nothing/here",
+        "memory://nothing/*.mp4",
+        "memory://nothing/list.txt",
+        "nosuchthing://bucket/a.mp4",
+        "",
+    ):
+        with pytest.raises(CorpusError):
+            find_inputs([argument])
+    with pytest.raises(CorpusError):
+        find_inputs([])
+
+
+def test_a_file_system_without_its_package_says_which(monkeypatch):
+    def missing(uri):
+        raise ImportError("Install no_such_package to read this")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    with pytest.raises(AutoGazeError, match="no_such_package"):
+        find_inputs(["s3://bucket/a.mp4"])
+
+
+def test_what_is_gone_meanwhile_is_an_error_of_the_video(tmp_path: Path):
+    with (
+        pytest.raises(VideoError),
+        local_file(Input(str(tmp_path / "gone.mp4"), MISSING), tmp_path),
+    ):
+        pass

@@ -1,0 +1,136 @@
+"""A corpus read back: the gazes that `gaze_video` gives, and by whoever reads Parquet."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import autogaze
+from autogaze.corpus.settings import CorpusSettings
+from autogaze.errors import CorpusError, GeometryError
+from autogaze.pipeline import GazedVideo
+from tests.clips import make_video
+from tests.corpus.collection import make_collection, make_corpus, same_gaze
+
+pytest.importorskip("pyarrow", reason="needs the extra corpus")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A corpus of seven videos, of which the second is none."""
+    folder = tmp_path_factory.mktemp("made")
+    make_corpus(folder / "corpus", make_collection(folder / "videos", 7, [1]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        (CorpusSettings("centre", ratio=0.02), {"ratio": 0.02}),
+        (CorpusSettings("greedy", loss=0.05, tiles="3x2", fps=4), {"loss": 0.05, "fps": 4}),
+        (CorpusSettings("learned", ratio=0.03, tiles="one", end=0.9), {"ratio": 0.03, "end": 0.9}),
+        (CorpusSettings("random", seed=5, tiles="2x1", start=0.5), {"start": 0.5}),
+        (CorpusSettings("codec", tiles="one", max_tiles=1), {"max_tiles": 1}),
+    ],
+    ids=lambda value: value.selector if isinstance(value, CorpusSettings) else "",
+)
+def test_gazes_equal_those_of_gaze_video(settings, options, tmp_path: Path):
+    video = make_video(tmp_path / "video.mp4", 18)
+    make_corpus(tmp_path / "corpus", video, settings=settings)
+    expected = autogaze.gaze_video(
+        str(video),
+        selector=settings.selector,
+        tiles=settings.tiles,
+        generator=torch.Generator().manual_seed(settings.seed),
+        **options,
+    )
+    (gaze,) = autogaze.corpus.read(tmp_path / "corpus")
+    assert same_gaze(gaze, expected)
+
+
+def test_videos_and_errors(made: Path):
+    corpus = autogaze.corpus.read(made / "corpus")
+    names = [f"{made}/videos/{number:05}.mp4" for number in range(7)]
+    assert list(corpus.videos) == [name for name in names if name != names[1]]
+    assert set(corpus.errors) == {names[1]}
+    assert "not a video" in corpus.errors[names[1]]
+    assert same_gaze(corpus[names[3]], corpus[2])
+    assert [gaze.num_frames for gaze in corpus[-2:]] == [18, 19]
+    assert corpus.entry(0).frames == 17
+    with pytest.raises(CorpusError, match="not a video"):
+        corpus[names[1]]
+    with pytest.raises(CorpusError, match="not in this corpus"):
+        corpus["none.mp4"]
+    with pytest.raises(IndexError):
+        corpus[6]
+
+
+def test_others_read_the_rows(made: Path, monkeypatch, tmp_path: Path):
+    dataset = pytest.importorskip("pyarrow.dataset")
+    corpus = autogaze.corpus.read(made / "corpus")
+    gazes = made / "corpus" / "gazes"
+    clips = sum(-(-gaze.num_frames // 16) for gaze in corpus)
+    rows = dataset.dataset(gazes, partitioning="hive").to_table().to_pylist()
+    assert len(rows) == clips
+    for row in rows:
+        first = 16 * row["chunk"]
+        gaze = corpus[row["video"]].frames(first, first + len(row["counts"]))
+        assert row["losses"] == gaze.losses[row["tile"]].tolist()
+        ids = [id for frame in row["ids"] for id in frame]
+        assert ids == gaze[row["tile"]].ids.tolist()
+        assert [len(ids) for ids in row["ids"]] == row["counts"]
+        assert len(row["losses"]) == len(row["counts"]) == len(row["timestamps"])
+        assert row["start"] == row["timestamps"][0] < row["end"]
+        assert (row["selector"], row["options"]) == ("centre", corpus.settings.hash)
+    pattern = str(gazes / "**" / "*.parquet")
+    duckdb = pytest.importorskip("duckdb")
+    assert duckdb.sql(f"select count(*) from '{pattern}'").fetchall() == [(clips,)]
+    polars = pytest.importorskip("polars")
+    assert polars.read_parquet(pattern)["counts"].explode().sum() == sum(
+        gaze.num_patches for gaze in corpus
+    )
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.Dataset.from_parquet(
+        sorted(map(str, gazes.rglob("*.parquet"))), cache_dir=str(tmp_path)
+    )
+    assert set(loaded["video"]) == set(corpus.videos)
+
+
+def test_dataset_of_frames_and_gazes(made: Path):
+    dataset = autogaze.corpus.GazeDataset(made / "corpus")
+    assert len(dataset) == 12  # each of six videos has a chunk of 16 frames and a shorter one
+    frames, gaze = dataset[1]
+    video = dataset.corpus.videos[0]
+    expected = list(GazedVideo(video, dataset.corpus[video]))
+    assert torch.equal(frames, expected[1].frames)
+    assert same_gaze(gaze, expected[1].gaze)
+    with pytest.raises(GeometryError):
+        dataset.collate([dataset[0], dataset[1]])
+    even = autogaze.corpus.GazeDataset(dataset.corpus, num_frames=16)
+    loader = DataLoader(even, batch_size=4, collate_fn=even.collate)
+    batches = list(loader)
+    assert [frames.shape[:2] for frames, _ in batches] == [(4, 16), (2, 16)]
+    assert torch.equal(batches[1][1][1].ids, even[5][1].ids)
+
+
+def test_dataset_of_videos_in_a_tar_file(tmp_path: Path):
+    video = make_video(tmp_path / "inside.mp4", 4)
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(video, "inside.mp4")
+    make_corpus(tmp_path / "corpus", tmp_path / "shard.tar")
+    make_corpus(tmp_path / "plain", video)
+    ((frames, gaze),) = list(autogaze.corpus.GazeDataset(tmp_path / "corpus"))
+    ((same, _),) = list(autogaze.corpus.GazeDataset(tmp_path / "plain"))
+    assert gaze.source.path == f"tar://inside.mp4::{tmp_path}/shard.tar"
+    assert torch.equal(frames, same)
+
+
+def test_what_is_no_corpus(tmp_path: Path, made: Path):
+    with pytest.raises(CorpusError):
+        autogaze.corpus.read(tmp_path)
+    (tmp_path / "corpus.json").write_text("{}")
+    with pytest.raises(CorpusError):
+        autogaze.corpus.read(tmp_path)
