@@ -24,7 +24,7 @@ from autogaze.evaluation.selectors import check_motion_needed, load_selector
 from autogaze.evaluation.tables import TextTable, print_tables
 from autogaze.evaluation.timing import Timing, hardware, matrix_rate, timed
 from autogaze.models.autogaze.native.attention import AttentionKernel, attention_kernel
-from autogaze.reconstruction.native_search import SearchKernel, search_kernel
+from autogaze.reconstruction.search_kernel import SearchKernel, search_kernel
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned

@@ -13,7 +13,7 @@ from autogaze.datasets.clip import GazeLabels
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.greedy_search import SearchedFrame
-from autogaze.reconstruction.native_search import new_canvas_search
+from autogaze.reconstruction.search_kernel import new_canvas_search
 from autogaze.reconstruction.video_mae.candidates import CandidateReconstruction
 from autogaze.reconstruction.video_mae.modeling import cells_of_frames, frames_of_cells
 from autogaze.tasks.base import Task
@@ -104,37 +104,36 @@ class CanvasSearcher(Searcher):
         frames: UInt8[Tensor, "B T 3 S S"],
         ids: Sequence[Sequence[Sequence[int | None]]],
     ) -> list[GazeLabels]:
-        """`follow` for several clips at once, which CPU threads share; ids of every clip and frame."""
-        canvases = new_canvas_search(self.pyramid, len(frames))
-        with_gains = self.softness > 0
-        found = [
-            canvases.search(frames[:, index], [clip[index] for clip in ids], with_gains=with_gains)
-            for index in range(frames.shape[1])
-        ]
-        return [self._labels([frame[clip] for frame in found]) for clip in range(len(frames))]
+        """`follow` for several clips at once, which CPU threads share; ids of every clip and frame.
+
+        Clips on a GPU are searched there.
+        """
+        canvases = new_canvas_search(self.pyramid, len(frames), frames.device)
+        found = canvases.search_clips(frames, ids, with_gains=self.softness > 0)
+        return [self._labels(clip) for clip in found]
 
     def _labels(self, frames: Sequence[SearchedFrame]) -> GazeLabels:
         soft = None
-        gains = [row for frame in frames if frame.gains is not None for row in frame.gains]
+        gains = [frame.gains for frame in frames if frame.gains is not None and len(frame.gains)]
         if gains:
-            targets = np.stack([gain_shares(row, self.softness) for row in gains])
-            soft = torch.from_numpy(targets).float()
+            soft = torch.from_numpy(gain_shares(np.concatenate(gains), self.softness)).float()
         ids = tuple(frame.ids for frame in frames)
         return GazeLabels(ids, tuple(frame.losses for frame in frames), soft)
 
 
-def gain_shares(gains: Float[np.ndarray, " V"], softness: float) -> Float[np.ndarray, " V"]:
+def gain_shares(
+    gains: Float[np.ndarray, "*batch V"], softness: float
+) -> Float[np.ndarray, "*batch V"]:
     """A distribution over patches: exp(-(best gain - gain) / (softness * best gain)), normalised.
 
     Even among the best where none gains anything.
     """
-    best = gains.max()
-    if best <= 0:
-        weights = (gains == best).astype(float)
-    else:
-        weights = np.exp(np.maximum((gains - best) / (softness * best), -60.0))
-        weights[np.isneginf(gains)] = 0  # taken already
-    return weights / weights.sum()
+    best = gains.max(-1, keepdims=True)
+    scale = np.where(best > 0, softness * best, 1.0)
+    weights = np.exp(np.maximum((gains - best) / scale, -60.0))
+    weights[np.isneginf(gains)] = 0  # taken already
+    weights = np.where(best > 0, weights, gains == best)
+    return weights / weights.sum(-1, keepdims=True)
 
 
 class VideoMAESearcher(Searcher):

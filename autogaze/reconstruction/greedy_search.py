@@ -6,7 +6,7 @@ of patches follows from one error sum per search cell and scale: pixels are read
 and taking a patch updates only those that overlap it.
 
 Used by the greedy selector, for labels of next-token pre-training, and for targets of on-policy
-rollouts, through `autogaze.reconstruction.native_search.new_canvas_search`: on CPUs the same search
+rollouts, through `autogaze.reconstruction.search_kernel.new_canvas_search`: on CPUs the same search
 is done in C.
 """
 
@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +83,32 @@ class CanvasSearch(ABC):
         Raises:
             GeometryError: frames of another number or size, or ids that are no patches or repeated.
         """
+
+    def search_clips(
+        self,
+        frames: Shaped[Tensor, "B T 3 S S"],
+        ids: Sequence[Sequence[Sequence[int | None]]],
+        *,
+        threshold: float | None = None,
+        needs_gain: bool = False,
+        with_gains: bool = False,
+    ) -> list[list[SearchedFrame]]:
+        """`search` in the next T frames; on a GPU the host waits once for all of them.
+
+        Args:
+            ids: of every clip and frame.
+
+        Returns:
+            What was chosen in every clip and frame.
+        """
+        options: dict[str, Any] = {"threshold": threshold, "needs_gain": needs_gain}
+        found = [
+            self.search(
+                frames[:, index], [clip[index] for clip in ids], with_gains=with_gains, **options
+            )
+            for index in range(frames.shape[1])
+        ]
+        return [[frame[clip] for frame in found] for clip in range(self.num_clips)]
 
     def check(self, frames: Shaped[Tensor, "..."], ids: Sequence[Sequence[int | None]]) -> None:
         """Raise the errors of `search`."""

@@ -1,14 +1,14 @@
 """What `greedy_search.c` reads and writes: its structures, a pyramid in its form, the compiled library."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
@@ -105,8 +105,8 @@ class Plan:
         for level in range(finest - 1, -1, -1):
             scale = pyramid.scales[level]
             source = source_level(pyramid, level)
-            down = _whole_axis(down_matrix, scale, pyramid.scales[source], 0)
-            up = _whole_axis(up_matrix, scale, pyramid.side, HALO)
+            down = whole_axis(down_matrix, scale, pyramid.scales[source], 0)
+            up = whole_axis(up_matrix, scale, pyramid.side, HALO)
             scales[level] = Scale(
                 scale,
                 source,
@@ -134,15 +134,9 @@ class Plan:
 
     def _columns(self, matrix: Float[np.ndarray, "n m"], halo: int) -> Matrix:
         """Of each result its factors that are not 0, and the rows they belong to."""
-        held = [np.flatnonzero(row) for row in matrix]
-        most = max(map(len, held))
-        rows, factors = np.zeros((len(held), most), int), np.zeros((len(held), most))
-        for result, taken in enumerate(held):
-            rows[result, : len(taken)] = taken
-            factors[result, : len(taken)] = matrix[result, taken]
-        # Beyond the border it is the border.
-        rows = (rows - halo).clip(0, matrix.shape[1] - 2 * halo - 1)
-        return self._matrix(rows, [len(taken) for taken in held], factors, most)
+        rows, factors = factors_along(matrix, halo)
+        lengths = np.count_nonzero(factors, axis=1)
+        return self._matrix(rows, lengths, factors, rows.shape[1])
 
     def _rows(self, matrix: Float[np.ndarray, "n m"]) -> Matrix:
         """Of `W` results at once the factors from the first to the last that is not 0 for all."""
@@ -157,9 +151,7 @@ class Plan:
             factors[at, : lengths[at], : len(group)] = part.T
         return self._matrix(firsts, lengths, factors, most)
 
-    def _matrix(
-        self, firsts: Any, lengths: Sequence[int], factors: np.ndarray, most: int
-    ) -> Matrix:
+    def _matrix(self, firsts: Any, lengths: Any, factors: np.ndarray, most: int) -> Matrix:
         self._kept.append(np.ascontiguousarray(factors, np.float32))
         address = self._kept[-1].ctypes.data
         return Matrix(len(lengths), most, self._integers(firsts), self._integers(lengths), address)
@@ -175,7 +167,27 @@ def plan_of(pyramid: PatchPyramid, block: int) -> Plan:
     return Plan(pyramid, block)
 
 
-def _whole_axis(
+def factors_along(
+    matrix: Float[np.ndarray, "n m"], halo: int
+) -> tuple[Int[np.ndarray, "n most"], Float[np.ndarray, "n most"]]:
+    """Pixels that each result along an axis is the sum of, ascending, and their factors.
+
+    Results of fewer than the most have factors of 0 at the end.
+
+    Args:
+        matrix: one row per result, of the axis and `halo` pixels on either side.
+    """
+    held = [np.flatnonzero(row) for row in matrix]
+    most = max(map(len, held))
+    pixels, factors = np.zeros((len(held), most), int), np.zeros((len(held), most))
+    for result, taken in enumerate(held):
+        pixels[result, : len(taken)] = taken
+        factors[result, : len(taken)] = matrix[result, taken]
+    # Beyond the border it is the border.
+    return (pixels - halo).clip(0, matrix.shape[1] - 2 * halo - 1), factors
+
+
+def whole_axis(
     matrix_of: Callable[[int, int, torch.device], Tensor], scale: int, side: int, halo: int
 ) -> Float[np.ndarray, "n m"]:
     """The matrix of a whole axis, from that of its equal stretches, which share `halo` pixels."""

@@ -1,14 +1,10 @@
-"""The greedy search in C for CPUs: `greedy_search.c`, compiled on the machine that runs it.
+"""The greedy search in C for CPUs: `greedy_search.c`, compiled on the machine that runs it."""
 
-`new_canvas_search` gives it where it is available and equals PyTorch's bit for bit, else PyTorch's.
-"""
-
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +21,7 @@ from autogaze.reconstruction.greedy_search import (
     search_cells,
 )
 from autogaze.reconstruction.native_plan import Job, Library, W, plan_of
-from autogaze.utils.native import NotBuiltError, built_library, chosen_kernel
-
-SWITCH = "AUTOGAZE_SEARCH"
-"""Environment variable: "torch", "native" (an error where it cannot be had) or not set."""
+from autogaze.utils.native import NotBuiltError, built_library
 
 SOURCE = Path(__file__).with_name("greedy_search.c")
 
@@ -37,77 +30,43 @@ BLOCKS = (0, 192, 256, 320, 384)
 TAKEN = -1e299
 """Gains below this are those of patches that were taken."""
 
-log = logging.getLogger(__name__)
-
-
-def new_canvas_search(
-    pyramid: PatchPyramid, num_clips: int = 1, device: torch.device | str = "cpu"
-) -> CanvasSearch:
-    """Searches on the canvases of B clips: in C where that is available, else in PyTorch."""
-    kernel = search_kernel(pyramid, device)
-    if kernel.library is None:
-        return TorchCanvasSearch(pyramid, num_clips, device)
-    return NativeCanvasSearch(pyramid, num_clips, kernel.library, kernel.block)
-
 
 @dataclass(frozen=True)
-class SearchKernel:
-    """Choice of the code that searches.
+class NativeSearch:
+    """The compiled search, or why there is none.
 
     Attributes:
-        name: "native" is greedy_search.c, compiled here; "torch" is PyTorch and numpy.
-        why: the reason for the choice, in words.
-        library: greedy_search.c, compiled.
+        why: what was compiled, or why it cannot be used, in words.
+        library: greedy_search.c, compiled; None where it cannot be used.
         block: see `Plan`.
     """
 
-    name: Literal["native", "torch"]
     why: str
     library: Library | None = field(default=None, repr=False, compare=False)
     block: int = 0
 
 
-def search_kernel(pyramid: PatchPyramid, device: torch.device | str = "cpu") -> SearchKernel:
-    """The kernel for a pyramid; the native one is compiled at first use.
-
-    Raises:
-        SelectorError: AUTOGAZE_SEARCH has an unknown value, or asks for a kernel that is not
-            available.
-    """
-    choice = chosen_kernel(SWITCH)
-    if choice == "torch":
-        return SearchKernel("torch", f"{SWITCH}=torch")
-    device = torch.device(device)
-    if device.type == "cpu":
-        kernel = _suitable(pyramid)
-    else:
-        kernel = SearchKernel("torch", f"ours is for a CPU, not {device}")
-    if choice == "native" and kernel.library is None:
-        raise SelectorError(f"{SWITCH}=native, but it cannot be had: {kernel.why}")
-    return kernel
-
-
 @lru_cache(maxsize=64)
-def _suitable(pyramid: PatchPyramid) -> SearchKernel:
-    kernel = _built()
-    if kernel.library is not None:
+def native_search(pyramid: PatchPyramid) -> NativeSearch:
+    """The search in C where it equals PyTorch's bit for bit; compiled at first use."""
+    search = built_search()
+    if search.library is not None:
         for block in BLOCKS:
-            if _equals(NativeCanvasSearch(pyramid, 1, kernel.library, block)):
-                kernel = replace(kernel, block=block)
-                break
-        else:  # with very small matrices, say
-            kernel = SearchKernel("torch", f"sums of {pyramid} are not rounded here as ours are")
-    log.debug("greedy search: %s (%s)", kernel.name, kernel.why)
-    return kernel
+            if _equals(NativeCanvasSearch(pyramid, 1, search.library, block)):
+                return replace(search, block=block)
+        # With very small matrices, say.
+        return NativeSearch(f"sums of {pyramid} are not rounded here as ours are")
+    return search
 
 
 @cache
-def _built() -> SearchKernel:
+def built_search() -> NativeSearch:
+    """The search in C, whether or not it equals PyTorch's."""
     try:
         path = built_library(SOURCE)
-        return SearchKernel("native", f"compiled here: {path}", Library(path))
+        return NativeSearch(f"compiled here: {path}", Library(path))
     except NotBuiltError as error:
-        return SearchKernel("torch", str(error))
+        return NativeSearch(str(error))
 
 
 def _equals(ours: "NativeCanvasSearch") -> bool:
@@ -158,13 +117,13 @@ class NativeCanvasSearch(CanvasSearch):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Raises SelectorError where the kernel cannot be had."""
         vars(self).update(state)
-        kernel = _built()
-        if kernel.library is None:
+        search = built_search()
+        if search.library is None:
             raise SelectorError(
-                f"this stream was made with the native greedy search: {kernel.why}; make it with "
-                f"{SWITCH}=torch to continue it here"
+                f"this stream was made with the native greedy search: {search.why}; make it with "
+                "AUTOGAZE_SEARCH=torch to continue it here"
             )
-        self._library = kernel.library
+        self._library = search.library
 
     def search(
         self,
@@ -230,8 +189,8 @@ class NativeCanvasSearch(CanvasSearch):
         return given, counts
 
     def _contiguous(self, frames: Shaped[Tensor, "B 3 S S"]) -> Shaped[Tensor, "B 3 S S"]:
-        """Frames of uint8 or float32, every one of them contiguous."""
-        side = self.pyramid.side
+        """Frames of uint8 or float32 on the CPU, every one of them contiguous."""
+        side, frames = self.pyramid.side, frames.cpu()
         if frames.dtype != torch.uint8:
             frames = frames.float()
         if frames.stride()[1:] != (side * side, side, 1):

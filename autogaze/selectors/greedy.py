@@ -5,18 +5,19 @@ selector. Exact: every patch brings the largest drop in loss there is, ties goin
 (`autogaze.reconstruction.greedy_search`).
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from autogaze.clips import Clips, Ratio
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.greedy_search import CanvasSearch
-from autogaze.reconstruction.native_search import new_canvas_search
+from autogaze.reconstruction.search_kernel import new_canvas_search
 from autogaze.selectors.base import (
     CausalStream,
     SelectionStream,
     Selector,
-    frame_gaze,
     pyramid_or_default,
 )
 
@@ -55,16 +56,33 @@ class _GreedyStream(CausalStream[Greedy]):
         self.search: CanvasSearch | None = None
 
     def choose(self, frame: Clips, cap: int) -> Gaze:
-        pictures = frame.frames if frame.frames.dtype == torch.uint8 else frame.unit()
-        pictures = pictures[:, 0]
+        return self._search(frame, [cap])
+
+    def steps(self, clips: Clips) -> list[Gaze]:
+        # All at once, for which a GPU is waited for once.
+        caps = [self.cap(self.num_frames + index) for index in range(clips.num_frames)]
+        self.num_clips, self.num_frames = clips.num_clips, self.num_frames + clips.num_frames
+        return [self._search(clips, caps)]
+
+    def _search(self, clips: Clips, caps: Sequence[int]) -> Gaze:
+        """The next frames, each with its cap."""
+        frames = clips.frames if clips.frames.dtype == torch.uint8 else clips.unit()
+        B, device = clips.num_clips, frames.device
         if self.search is None:
-            self.search = new_canvas_search(self.pyramid, len(pictures), pictures.device)
-        found = self.search.search(
-            pictures,
-            [[None] * cap] * len(pictures),
+            self.search = new_canvas_search(self.pyramid, B, device)
+        found = self.search.search_clips(
+            frames,
+            [[[None] * cap for cap in caps]] * B,
             threshold=self.loss,
             needs_gain=self.loss is None,
         )
-        ids = [torch.tensor(each.ids, device=pictures.device) for each in found]
-        losses = torch.tensor([each.losses[-1:] for each in found], device=pictures.device)
-        return frame_gaze(self.pyramid, ids, losses=losses, metric=self.selector.metric)
+        ids = [patch for clip in found for frame in clip for patch in frame.ids]
+        lengths = [[len(frame.ids) for frame in clip] for clip in found]
+        losses = [[frame.losses[-1] for frame in clip] for clip in found]
+        return Gaze(
+            self.pyramid,
+            torch.tensor(ids, dtype=torch.long).to(device),
+            torch.tensor(lengths),
+            losses=torch.tensor(losses).to(device),
+            metric=self.selector.metric,
+        )

@@ -29,15 +29,20 @@ class NotBuiltError(Exception):
     """A kernel cannot be built or used on this machine; the message says why."""
 
 
-def chosen_kernel(switch: str) -> str | None:
+def chosen_kernel(switch: str, *others: str) -> str | None:
     """Value of an environment variable that chooses a kernel: "native", "torch", or None if not set.
+
+    Args:
+        others: further values that it can have.
 
     Raises:
         SelectorError: an unknown value.
     """
     choice = os.environ.get(switch) or None
-    if choice not in (None, "native", "torch"):
-        raise SelectorError(f"{switch} must be 'native' or 'torch' or not set, got {choice!r}")
+    known = ("native", "torch", *others)
+    if choice is not None and choice not in known:
+        listed = " or ".join(map(repr, known))
+        raise SelectorError(f"{switch} must be {listed} or not set, got {choice!r}")
     return choice
 
 

@@ -12,7 +12,7 @@ from autogaze.cli.app import app
 from autogaze.evaluation.select import SelectCost, SelectReport, print_report
 from autogaze.evaluation.timing import Timing
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.native_search import search_kernel
+from autogaze.reconstruction.search_kernel import search_kernel
 
 
 def cost(flops: int, batch: int = 1, seconds: float = 5e-3) -> SelectCost:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from autogaze.errors import GeometryError, SelectorError
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction import native_search as kernel
 from autogaze.reconstruction.greedy_search import Search, TorchCanvasSearch, search_cells
 from autogaze.reconstruction.native_search import (
     NativeCanvasSearch,
-    new_canvas_search,
-    search_kernel,
+    built_search,
+    native_search,
 )
+from autogaze.reconstruction.search_kernel import SWITCH, new_canvas_search, search_kernel
 from autogaze.selectors.greedy import Greedy
 from tests.selectors.clips import EXACT, pyramids, random_clips, seeds
 
@@ -33,7 +33,7 @@ LARGE = (
 @pytest.fixture(autouse=True)
 def settings_of_the_process(monkeypatch):
     """The kernel not chosen from outside; threads as before afterwards."""
-    monkeypatch.delenv(kernel.SWITCH, raising=False)
+    monkeypatch.delenv(SWITCH, raising=False)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -43,15 +43,15 @@ def settings_of_the_process(monkeypatch):
 def fresh(monkeypatch, tmp_path):
     """Nothing compiled yet, and an empty cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernel._built.cache_clear()
-    kernel._suitable.cache_clear()
+    built_search.cache_clear()
+    native_search.cache_clear()
     yield tmp_path
-    kernel._built.cache_clear()
-    kernel._suitable.cache_clear()
+    built_search.cache_clear()
+    native_search.cache_clear()
 
 
 def native(pyramid, num_clips=1, block=0):
-    built = kernel._built()
+    built = built_search()
     if built.library is None:
         pytest.skip(built.why)
     return NativeCanvasSearch(pyramid, num_clips, built.library, block)
@@ -149,9 +149,9 @@ def test_both_kernels_gaze_alike(seed, options):
     frames, gazes = random_clips(PatchPyramid(), 2, 2, seed), []
     with pytest.MonkeyPatch.context() as patch:
         for name in ("native", "torch"):
-            patch.setenv(kernel.SWITCH, name)
-            if name == "native" and kernel._suitable(PatchPyramid()).library is None:
-                pytest.skip(kernel._suitable(PatchPyramid()).why)
+            patch.setenv(SWITCH, name)
+            if name == "native" and native_search(PatchPyramid()).library is None:
+                pytest.skip(native_search(PatchPyramid()).why)
             gazes.append(Greedy().select(frames, **options))
     assert torch.equal(gazes[0].ids, gazes[1].ids)
     assert torch.equal(gazes[0].lengths, gazes[1].lengths)
@@ -208,14 +208,14 @@ def test_copies_go_on_by_themselves():
 
 
 def test_the_switch(monkeypatch, fresh):
-    monkeypatch.setenv(kernel.SWITCH, "torch")
+    monkeypatch.setenv(SWITCH, "torch")
     assert search_kernel(PatchPyramid()).why == "AUTOGAZE_SEARCH=torch"
     assert isinstance(new_canvas_search(PatchPyramid()), TorchCanvasSearch)
     assert not list(fresh.rglob("*.so"))
-    monkeypatch.setenv(kernel.SWITCH, "fast")
+    monkeypatch.setenv(SWITCH, "fast")
     with pytest.raises(SelectorError, match="'fast'"):
         search_kernel(PatchPyramid())
-    monkeypatch.setenv(kernel.SWITCH, "native")
+    monkeypatch.setenv(SWITCH, "native")
     with pytest.raises(SelectorError, match="meta"):
         search_kernel(PatchPyramid(), "meta")
 
@@ -225,7 +225,7 @@ def test_no_compiler_falls_back_to_pytorch(monkeypatch, fresh):
     monkeypatch.setenv("PATH", str(fresh))
     assert "no C compiler" in search_kernel(PatchPyramid()).why
     assert isinstance(new_canvas_search(PatchPyramid()), TorchCanvasSearch)
-    monkeypatch.setenv(kernel.SWITCH, "native")
+    monkeypatch.setenv(SWITCH, "native")
     with pytest.raises(SelectorError, match="no C compiler"):
         search_kernel(PatchPyramid())
 
@@ -245,7 +245,7 @@ def test_results_that_differ_in_a_bit_fall_back_to_pytorch(monkeypatch, fresh):
 
 def test_a_stream_of_another_machine(monkeypatch, fresh):
     saved = pickle.dumps(native(EXACT[0]))
-    kernel._built.cache_clear()
+    built_search.cache_clear()
     monkeypatch.setenv("CC", "false")
     with pytest.raises(SelectorError, match="'false'"):
         pickle.loads(saved)
