@@ -27,6 +27,7 @@ import autogaze
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.selectors.learned import Learned
+from autogaze.vision_encoders.attention import recorded_backends
 from autogaze.vision_encoders.layout import AttentionType
 from autogaze.weights import SELECTOR
 
@@ -195,9 +196,11 @@ def encoder_rows(bench: Bench, name: str, side: int, patch: int, clips: int) -> 
         share = int(gaze.lengths[0, 0]) / grid**2
         for attention in ATTENTION:
             gazed = autogaze.gazed(dense, attn_type=attention)
-            taken = bench.milliseconds(partial(gazed, pixels, gaze)) / clips
+            with recorded_backends() as backends:
+                taken = bench.milliseconds(partial(gazed, pixels, gaze)) / clips
             work = f"{name}, {share:.0%} of dense tokens, {attention}, clips: {clips}"
-            rows.append(Row(work, taken, target=1.15 * share * whole + 2 / clips))
+            target, note = 1.15 * share * whole + 2 / clips, f"by {', '.join(sorted(backends))}"
+            rows.append(Row(work, taken, target=target, note=note))
     return rows
 
 

@@ -15,7 +15,7 @@ import autogaze
 from autogaze import Gaze
 from autogaze.models.autogaze.limits import FrameLimits
 from autogaze.models.autogaze.sampling import FrameSampling
-from autogaze.vision_encoders import patches
+from autogaze.vision_encoders import attention, patches, varlen
 from autogaze.vision_encoders.encode import PackedPatches, encode_patches
 from autogaze.vision_encoders.layout import AttentionType
 from tests.models.autogaze.tiny import tiny_model, tiny_video
@@ -89,18 +89,29 @@ def test_an_operator_that_waits_is_found():
     assert count(lambda: (on_device + 1).relu()).launches == 2
 
 
-@pytest.mark.parametrize(("attn_type", "most"), [("block_causal", 153), ("frame_independent", 154)])
+@pytest.mark.parametrize(
+    ("name", "attn_type", "most"),
+    [
+        ("siglip", "block_causal", 134),
+        ("siglip", "frame_independent", 134),
+        ("dinov3", "block_causal", 96),
+        ("dinov3", "frame_independent", 108),
+        ("clip", "block_causal", 67),
+        ("clip", "frame_independent", 67),
+    ],
+)
 def test_an_encoder_waits_for_nothing(
-    attn_type: AttentionType, most: int, monkeypatch: pytest.MonkeyPatch
+    name: str, attn_type: AttentionType, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    family = FAMILIES["siglip"]
-    pyramid = family.pyramid()
+    family = FAMILIES[name]
+    pyramid = family.pyramid(32, 64)
     encoder = autogaze.gazed(family.model(0), attn_type=attn_type)
     frames, gaze = random_frames(2, 3, pyramid.side), random_gaze(pyramid, 2, 3)
     with torch.no_grad():
         expected = encoder(frames, gaze).last_hidden_state
         monkeypatch.setattr(patches, "may_wait", lambda device: False)  # as on a GPU
-        assert encoder(frames, gaze).last_hidden_state.equal(expected)
+        found = encoder(frames, gaze).last_hidden_state  # layout and positions are kept from now on
+        assert found.equal(expected)
         counted = count(lambda: encoder(frames, gaze), encoder, frames, gaze.ids)
     # Whether frames have a NaN is asked on a CPU only.
     assert counted.waiting == {"_local_scalar_dense": 1}
@@ -136,3 +147,28 @@ def test_an_encoder_asks_its_device_for_nothing(name: str, attn_type: AttentionT
         assert [counted.blocking for counted in copies] == [0, 0]
         # Layout and positions are kept: of a second call only the gaze's own numbers are sent.
         assert copies[1].not_blocking <= 3
+
+
+@pytest.mark.parametrize("attn_type", ["block_causal", "frame_independent"])
+def test_a_kernel_for_segments_is_one_launch_per_block_and_asks_nothing(
+    attn_type: AttentionType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch's, as on a GPU that has it; ragged frames, for which SDPA would need many calls."""
+    if reason := varlen.not_installed("varlen"):
+        pytest.skip(reason)
+    monkeypatch.setattr(attention, "not_able", lambda *_: None)
+    family = FAMILIES["clip"]
+    pyramid = family.pyramid(32, 64)
+    encoder = autogaze.gazed(family.model(), attn_type=attn_type).to("meta")
+    packed = PackedPatches.of(gaze_on("meta", random_gaze(pyramid, 2, 8)))
+    frames = random_frames(2, 8, pyramid.side).to("meta")
+    with torch.inference_mode():
+        encode_patches(encoder._adapter, frames, packed, encoder.settings)
+        with Copies() as copies:
+            counted = count(
+                lambda: encode_patches(encoder._adapter, frames, packed, encoder.settings)
+            )
+    assert copies.blocking == 0
+    assert counted.names["torch_attn::_varlen_attn"] == 2
+    prefixes = 2 * 2 if attn_type == "block_causal" else 0  # keys and values of each block
+    assert counted.launches <= 46 + prefixes, counted.names

@@ -15,6 +15,7 @@ method_option = partial(typer.Option, rich_help_panel="How to measure")
 file_option = partial(typer.Option, rich_help_panel="Files to write")
 
 AttentionName = Literal["block_causal", "causal", "bidirectional", "frame_independent"]
+BackendName = Literal["auto", "grouped", "varlen", "flash", "flex"]
 ENCODER_HELP = (
     "siglip2-base-patch16-224, siglip2-so400m-patch14-384 or dinov2-base (random weights), or a "
     "checkpoint"
@@ -137,6 +138,10 @@ class BenchEncode(Command):
     attention: Annotated[AttentionName, subject_option(help="What a gazed token attends to.")] = (
         "block_causal"
     )
+    backend: Annotated[
+        BackendName,
+        method_option(help="What computes gazed attention; the table says what did."),
+    ] = "auto"
     repeats: Annotated[int, method_option(min=1, help="Measured rounds; medians are shown.")] = 3
     dense_batch: Annotated[
         int | None,
@@ -160,7 +165,9 @@ class BenchEncode(Command):
         from autogaze.utils.device import DeviceOptions
         from autogaze.video.reader import Video
         from autogaze.video.timestamps import FrameRange
+        from autogaze.vision_encoders.attention import check_backend
 
+        check_backend(self.backend)
         for rate in self.fps:
             FrameRange(fps=rate)  # checks it
         check_ratio(self.ratio)
@@ -187,6 +194,7 @@ class BenchEncode(Command):
             frames=self.frames,
             ratio=self.ratio,
             attn_type=self.attention,
+            backend=self.backend,
             repeats=self.repeats,
             dense_batch=self.dense_batch,
             device_options=DeviceOptions.parse(self.device, self.dtype),

@@ -30,6 +30,7 @@ from autogaze.evaluation.timing import (
 from autogaze.utils.device import DeviceOptions
 from autogaze.utils.progress import ProgressBar, silent
 from autogaze.video.reader import Video
+from autogaze.vision_encoders.attention import recorded_backends
 
 AT_224_PIXELS = ((1.0, 0.205), (3.0, 0.181), (10.0, 0.132), (30.0, 0.069))
 AT_30_FPS = ((224.0, 0.069), (448.0, 0.058), (896.0, 0.040), (1792.0, 0.024), (3584.0, 0.009))
@@ -132,11 +133,16 @@ class CellReport:
 
 @dataclass(frozen=True)
 class EncoderReport:
-    """All cells of one encoder, gazed at `scales`."""
+    """All cells of one encoder, gazed at `scales`.
+
+    Attributes:
+        backends: by which gazed attention was computed.
+    """
 
     name: str
     random_weights: bool
     scales: str
+    backends: tuple[str, ...]
     cells: tuple[CellReport, ...]
 
 
@@ -197,6 +203,7 @@ def bench_encode(
     frames: int = 16,
     ratio: float | None = None,
     attn_type: str = "block_causal",
+    backend: str = "auto",
     repeats: int = 3,
     dense_batch: int | None = None,
     device_options: DeviceOptions,
@@ -211,6 +218,7 @@ def bench_encode(
         ratio: share of patches for every selector; None takes the published ones, and lets
             trained weights stop by themselves.
         attn_type: what a gazed token attends to.
+        backend: of gazed attention; "auto" takes what suits the device and the gaze.
         repeats: measured rounds, after one of warm-up.
         dense_batch: frames that dense encoding gets at once; None: 4, on a GPU 64.
     """
@@ -221,9 +229,10 @@ def bench_encode(
     reports = []
     with ProgressBar(len(encoders) * len(fps) * len(resolutions) * passes, "passes") as bar:
         for name in encoders:
-            encoder = load_encoder(name, device_options, attn_type)
+            encoder = load_encoder(name, device_options, attn_type, backend)
             loaded = [load_selector(one, encoder.pyramid, device_options) for one in names]
             cells = []
+            backends: set[str] = set()
             for resolution in resolutions:
                 for rate in fps:
                     sample = VideoSample.of(opened, rate, frames, resolution, encoder.pyramid.side)
@@ -233,9 +242,14 @@ def bench_encode(
                         cap = published if ratio is None and not one.stops_early else ratio
                         run = partial(gazed_pass, sample, encoder, one, cap)
                         ways.append(Way(one.name, one, cap, run))
-                    cells.append(_measure(encoder, sample, resolution, ways, repeats, bar.begin))
+                    with recorded_backends() as recorded:
+                        cells.append(
+                            _measure(encoder, sample, resolution, ways, repeats, bar.begin)
+                        )
+                    backends |= recorded
+            scales, computed = str(encoder.pyramid), tuple(sorted(backends))
             reports.append(
-                EncoderReport(encoder.name, encoder.random, str(encoder.pyramid), tuple(cells))
+                EncoderReport(encoder.name, encoder.random, scales, computed, tuple(cells))
             )
             del encoder, loaded, ways, run  # before the next ones are made
     return EncodeReport(

@@ -57,8 +57,10 @@ def _outcome(cost: Cost) -> str:
 def _times(report: EncodeReport, encoder: EncoderReport) -> TextTable:
     weights = ", random weights" if encoder.random_weights else ""
     width, height = report.video_size
+    computed = ", ".join(encoder.backends)
     title = (
-        f"Time, ms. {encoder.name}{weights}, gazed at {encoder.scales}, {report.attn_type}\n"
+        f"Time, ms. {encoder.name}{weights}, gazed at {encoder.scales}, {report.attn_type} "
+        f"attention (backend: {computed})\n"
         f"{report.video}, {width} x {height}; {report.hardware}, {report.device}\n"
         f"medians of {report.repeats} rounds; share: of dense encoding's tokens; dense encoding gets "
         f"{report.dense_batch} frames at once"

@@ -78,21 +78,25 @@ class MeasuredEncoder:
 
 
 def load_encoder(
-    name: str, device_options: DeviceOptions, attn_type: str = "block_causal"
+    name: str,
+    device_options: DeviceOptions,
+    attn_type: str = "block_causal",
+    backend: str = "auto",
 ) -> MeasuredEncoder:
     """An encoder by name.
 
     Args:
         name: one of `PRESETS` (random weights), or a checkpoint folder or hub id, which is
             gazed at the scales that were saved with it, else at its family's.
-        attn_type: what a gazed token attends to, as in `autogaze.gazed`.
+        attn_type, backend: what a gazed token attends to, and what computes that, as in
+            `autogaze.gazed`.
 
     Raises:
         EncoderError: unknown name, or weights that cannot be loaded.
     """
     if build := PRESETS.get(name):
         seed_weights(0)
-        return measured(name, build(), device_options, attn_type)
+        return measured(name, build(), device_options, attn_type, backend)
     checkpoint = _read_checkpoint(name)
     with without_loading_bars():  # across our own
         model = checkpoint.load()
@@ -101,6 +105,7 @@ def load_encoder(
         model,
         device_options,
         attn_type,
+        backend,
         scales=checkpoint.saved.get("scales"),
         statistics=_processor_statistics(name),
         random=False,
@@ -150,6 +155,7 @@ def measured(
     model: nn.Module,
     device_options: DeviceOptions,
     attn_type: str = "block_causal",
+    backend: str = "auto",
     *,
     scales: str | tuple[int, ...] | None = None,
     statistics: PixelStatistics | None = None,
@@ -173,7 +179,7 @@ def measured(
         if scales is not None:
             pyramid = PatchPyramid.parse(scales, adapter.patch_size, crop=True)
         # A frame without a patch repeats the features of the frame before, it is not refused.
-        twin = gazed(model, attn_type=attn_type, empty_frames="hold")  # type: ignore[arg-type]
+        twin = gazed(model, attn_type=attn_type, backend=backend, empty_frames="hold")  # type: ignore[arg-type]
         statistics = statistics or adapter.statistics
         encoder = MeasuredEncoder(name, adapter, twin, pyramid, statistics, device_options, random)
         if is_registered(config):

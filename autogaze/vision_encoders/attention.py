@@ -1,31 +1,43 @@
-"""Attention over packed tokens: SDPA per group of equal lengths, or one FlexAttention kernel.
+"""Attention over packed tokens: SDPA per group of equal lengths, or one kernel for all segments.
 
 transformers lets attention functions be registered by name and passes each of them the layer's
 mask. A gazed model runs under the name `autogaze`, and its mask is a `TokenLayout`: layers,
 norms, LoRA adapters and checkpointing stay the model's own, and no dense mask exists.
 """
 
-from collections.abc import Callable
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autogaze.errors import EncoderError
+from autogaze.vision_encoders.flex import flex_attention
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.varlen import (
+    KERNELS,
+    not_able,
+    not_installed,
+    segments,
+    varlen_attention,
+)
 
 NAME = "autogaze"
 """`config._attn_implementation` of a gazed model."""
-AttentionBackend = Literal["auto", "grouped", "flex"]
+AttentionBackend = Literal["auto", "grouped", "varlen", "flash", "flex"]
+"""What computes attention: the one that suits the device and the layout; SDPA per group of equal
+lengths; `torch.nn.attention.varlen`; FlashAttention's varlen function; FlexAttention."""
 FEW_CALLS = 4
 """Number of SDPA calls up to which they are as fast as FlexAttention on a GPU."""
-BLOCK = 128
-"""Side of FlexAttention's blocks of tokens, each skipped or computed as a whole."""
+MOST_KEYS = 16
+"""Keys per token up to which growing prefixes are laid one after another unasked: in clips of 31
+frames of equal lengths. FlexAttention copies none."""
 
 
 def gazed_attention(
@@ -74,36 +86,90 @@ def packed_attention(
     dropout: float = 0.0,
     backend: str = "auto",
 ) -> Float[Tensor, "N H D"]:
-    """Attention of packed tokens by the backend that suits the device.
+    """Attention of packed tokens.
 
     Args:
         query, key, value: of the tokens of `layout`.
         layout: which tokens see which.
         scale: of the logits; None means 1 / sqrt(D).
         dropout: of the attention weights.
-        backend: "grouped" (an SDPA call for every length) works everywhere; "flex" needs a
-            compiler and has no dropout; "auto" takes flex on a GPU where lengths differ.
+        backend: one of `AttentionBackend`; "auto" is what `suitable_backend` says.
 
     Raises:
-        EncoderError: "flex" with dropout, or with gradients on a CPU.
+        EncoderError: a backend that cannot compute this here.
     """
     if backend == "auto":
-        calls = len(layout.groups)
-        if layout.attn_type == "block_causal" and layout.lengths:
-            calls *= len(layout.lengths[0])
-        flexible = query.is_cuda and not dropout and calls > FEW_CALLS
-        backend = "flex" if flexible else "grouped"
+        backend = suitable_backend(layout, query, dropout)
+    elif reason := why_not(backend, query, dropout):
+        raise _unavailable(backend, reason)
+    if (recorded := _RECORDED.get()) is not None:
+        recorded.add(backend)
     if backend == "grouped":
         return grouped_attention(query, key, value, layout, scale=scale, dropout=dropout)
-    if dropout:
-        raise EncoderError(
-            f"FlexAttention has no dropout, and the model's is {dropout}; use backend='grouped'"
+    if backend == "flex":
+        return flex_attention(query, key, value, layout, scale=scale)
+    return varlen_attention(
+        query, key, value, layout, KERNELS[backend], scale=scale, dropout=dropout
+    )
+
+
+def suitable_backend(layout: TokenLayout, query: Float[Tensor, "H N D"], dropout: float) -> str:
+    """The backend for a device and a layout: "grouped" on a CPU, and where it is one call.
+
+    On a GPU a kernel for segments of any lengths where one can compute this, but FlexAttention
+    for growing prefixes that would be copied often, and where more than `FEW_CALLS` would be needed.
+    """
+    calls = layout.num_groups
+    if layout.attn_type == "block_causal" and layout.lengths:
+        calls *= len(layout.lengths[0])
+    if query.device.type == "cpu" or calls <= 1:
+        return "grouped"
+    able = [name for name in KERNELS if why_not(name, query, dropout) is None]
+    if able and segments(layout).num_keys <= MOST_KEYS * layout.num_tokens:
+        return able[0]
+    flexible = query.is_cuda and why_not("flex", query, dropout) is None
+    return "flex" if flexible and calls > FEW_CALLS else "grouped"
+
+
+def why_not(backend: str, query: Float[Tensor, "H N D"], dropout: float) -> str | None:
+    """Why a backend cannot compute attention of these queries; None if it can."""
+    if backend in KERNELS:
+        return not_installed(backend) or not_able(
+            backend, query.device, query.dtype, query.shape[-1], dropout
         )
-    if query.requires_grad and not query.is_cuda:
-        raise EncoderError(
-            "FlexAttention gives no gradients on a CPU; use backend='grouped', or no_grad"
-        )
-    return flex_attention(query, key, value, layout, scale=scale)
+    if backend == "flex" and dropout:
+        return f"FlexAttention has no dropout, and the model's is {dropout}"
+    if backend == "flex" and query.requires_grad and not query.is_cuda:
+        return "FlexAttention gives no gradients on a CPU (with no_grad it computes there)"
+    return None
+
+
+def check_backend(backend: str) -> None:
+    """Raise EncoderError for a name that is none of `AttentionBackend`, or is not installed."""
+    if backend not in (known := get_args(AttentionBackend)):
+        raise EncoderError(f"unknown attention backend {backend!r}; known are {', '.join(known)}")
+    if backend in KERNELS and (reason := not_installed(backend)):
+        raise _unavailable(backend, reason)
+
+
+def _unavailable(backend: str, reason: str) -> EncoderError:
+    return EncoderError(
+        f"attention backend {backend!r} cannot be had: {reason}; take backend='grouped' or 'auto'"
+    )
+
+
+_RECORDED: ContextVar[set[str] | None] = ContextVar("recorded backends", default=None)
+
+
+@contextmanager
+def recorded_backends() -> Iterator[set[str]]:
+    """Context that collects the backends by which attention is computed in it."""
+    recorded: set[str] = set()
+    token = _RECORDED.set(recorded)
+    try:
+        yield recorded
+    finally:
+        _RECORDED.reset(token)
 
 
 def grouped_attention(
@@ -139,86 +205,3 @@ def grouped_attention(
         return attended[0]  # one group is the whole sequence, in its order
     packed = torch.cat(attended) if attended else query.transpose(0, 1)
     return packed[layout.from_groups]
-
-
-def flex_attention(
-    query: Float[Tensor, "H N D"],
-    key: Float[Tensor, "H N D"],
-    value: Float[Tensor, "H N D"],
-    layout: TokenLayout,
-    *,
-    scale: float | None = None,
-    compiled: bool = True,
-) -> Float[Tensor, "N H D"]:
-    """Attention by one FlexAttention kernel for the whole ragged batch."""
-    kernel = _kernel(compiled)
-    out = kernel(query[None], key[None], value[None], block_mask=_block_mask(layout), scale=scale)
-    return out[0].transpose(0, 1)
-
-
-@cache
-def _kernel(compiled: bool) -> Callable[..., Any]:
-    from torch.nn.attention.flex_attention import flex_attention as kernel
-
-    if compiled:
-        return torch.compile(kernel, dynamic=True)
-    return kernel
-
-
-@lru_cache(maxsize=4)
-def _block_mask(layout: TokenLayout) -> Any:
-    """The layout's BlockMask, made once for all layers, which ask for it one after another."""
-    from torch.nn.attention.flex_attention import BlockMask
-
-    bounds = visible_bounds(layout)
-    partly, wholly = visible_blocks(bounds)
-    first, end = (bounds[:, side].contiguous().to(layout.device) for side in (0, 1))
-
-    def listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
-        counts = blocks.sum(-1, dtype=torch.int32)
-        # A stable sort of the flags puts the blocks that count first, ascending.
-        order = blocks.int().sort(dim=-1, descending=True, stable=True).indices.int()
-        return counts[None, None].to(layout.device), order[None, None].to(layout.device)
-
-    return BlockMask.from_kv_blocks(
-        *listed(partly),
-        *listed(wholly),
-        BLOCK_SIZE=BLOCK,
-        # Traced by the compiler, so nothing may stand around it, not even a shape check.
-        mask_mod=lambda b, h, q, k: (k >= first[q]) & (k < end[q]),
-        seq_lengths=(len(bounds), len(bounds)),
-    )
-
-
-def visible_bounds(layout: TokenLayout) -> Int[Tensor, "N 2"]:
-    """[first, end) of the keys that each token sees."""
-    frames = torch.tensor(layout.frame_lengths)
-    clips = torch.tensor([sum(clip) for clip in layout.clip_frames])
-    frames_per_clip = torch.tensor([len(clip) for clip in layout.clip_frames])
-    frame_end = frames.cumsum(0).repeat_interleave(frames)
-    frame_first = frame_end - frames.repeat_interleave(frames)
-    frame_of_token = torch.arange(len(frames)).repeat_interleave(frames)
-    clip_of_token = torch.arange(len(clips)).repeat_interleave(frames_per_clip)[frame_of_token]
-    clip_end = clips.cumsum(0)[clip_of_token]
-    clip_first = clip_end - clips[clip_of_token]
-    bounds = {
-        "block_causal": (clip_first, frame_end),
-        "causal": (clip_first, torch.arange(layout.num_tokens) + 1),
-        "bidirectional": (clip_first, clip_end),
-        "frame_independent": (frame_first, frame_end),
-    }
-    return torch.stack(bounds[layout.attn_type], dim=1)
-
-
-def visible_blocks(
-    bounds: Int[Tensor, "N 2"],
-) -> tuple[Bool[Tensor, "blocks blocks"], Bool[Tensor, "blocks blocks"]]:
-    """Blocks of keys that each block of queries sees in part, and those that it sees wholly."""
-    missing = -len(bounds) % BLOCK
-    padded = torch.cat([bounds, bounds[-1:].expand(missing, 2)]).unflatten(0, (-1, BLOCK))
-    first, end = padded.unbind(-1)  # (blocks, BLOCK)
-    left = torch.arange(len(padded)) * BLOCK
-    right = left + BLOCK
-    seen = (first.amin(1, keepdim=True) < right) & (end.amax(1, keepdim=True) > left)
-    wholly = (first.amax(1, keepdim=True) <= left) & (end.amin(1, keepdim=True) >= right)
-    return seen & ~wholly, wholly

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +19,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import sent
 from autogaze.vision_encoders import patches
 from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
-from autogaze.vision_encoders.attention import AttentionBackend
+from autogaze.vision_encoders.attention import check_backend
 from autogaze.vision_encoders.layout import (
     AttentionType,
     TokenLayout,
@@ -47,7 +47,7 @@ class GazedSettings:
             else they are an error.
 
     Raises:
-        EncoderError: an unknown name, or a `max_tokens` below 1.
+        EncoderError: an unknown name, a backend that is not installed, or a `max_tokens` below 1.
     """
 
     pyramid: PatchPyramid | None = None
@@ -60,10 +60,7 @@ class GazedSettings:
 
     def __post_init__(self) -> None:
         check_attention_type(self.attn_type)
-        if self.backend not in (known := get_args(AttentionBackend)):
-            raise EncoderError(
-                f"unknown attention backend {self.backend!r}; known are {', '.join(known)}"
-            )
+        check_backend(self.backend)
         if self.max_tokens < 1:
             raise EncoderError(f"max_tokens must be at least 1, got {self.max_tokens}")
         if self.empty_frames not in ("error", "hold", "zero"):
@@ -174,7 +171,7 @@ def encode_patches(
         here = slice(gaze.offsets[first], gaze.offsets[end])
         seen, frame, offsets = frames, cut_from[here], None
         if gaze.checked:
-            seen, frame = frames[first:end], frame - first
+            seen, frame = frames[first:end], frame - first if first else frame
             offsets = [offset - here.start for offset in gaze.offsets[first : end + 1]]
         patches = gazed_patches(
             seen, ids[here], frame, gaze.pyramid, settings.frames_at_once, offsets

@@ -50,7 +50,8 @@ def gazed(
         attn_type: which tokens a token sees: "block_causal" (its own and earlier frames
             of the clip, AutoGaze's default), "causal", "bidirectional", or
             "frame_independent" (its own frame: what an image model was trained for).
-        backend: "grouped" (SDPA), "flex" (FlexAttention), or "auto".
+        backend: of attention: "grouped" (SDPA), "varlen" (`torch.nn.attention.varlen`), "flash"
+            (FlashAttention's), "flex" (FlexAttention), or "auto", which suits device and gaze.
         max_tokens: clips are encoded together up to this many tokens, without gradients.
         empty_frames: frames without any patch are an "error", pooled as the frame before them
             ("hold"), or as zeros ("zero").
@@ -61,7 +62,8 @@ def gazed(
             None: its own.
 
     Raises:
-        EncoderError: no adapter for this model, or an unknown option.
+        EncoderError: no adapter for this model, an unknown option, or a backend that is not
+            installed; in a call, one that cannot compute on the model's device or in its precision.
         AutoGazeError: no such device or precision here.
     """
     adapter = adapter_class(getattr(model, "config", None))(model)

@@ -31,6 +31,9 @@ def check_attention_type(attn_type: str) -> None:
         )
 
 
+KEPT_LAYOUTS = 16
+"""Layouts that are kept for later calls, with what was made for them."""
+
 T = TypeVar("T")
 
 
@@ -166,6 +169,13 @@ class TokenLayout:
         return sent(places.argsort(), self.device)
 
     @cached_property
+    def num_groups(self) -> int:
+        """How many `groups` there are, without making them."""
+        if self.attn_type == "block_causal":
+            return len({frames for frames in self.clip_frames if sum(frames)})
+        return len(set(self._segment_lengths) - {0})
+
+    @cached_property
     def _segment_lengths(self) -> tuple[int, ...]:
         """Tokens of every segment within which attention happens."""
         if self.attn_type == "frame_independent":
@@ -191,7 +201,7 @@ class TokenLayout:
             yield SegmentGroup(index, frames, tuple(numbers))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=KEPT_LAYOUTS)
 def token_layout(
     lengths: tuple[tuple[int, ...], ...],
     attn_type: AttentionType,

@@ -77,7 +77,8 @@ def _by_index(
         count = len(cells)
         if offsets is not None:
             here = slice(offsets[start], offsets[start + count])
-            parts.append(cells[frame_of_patch[here] - start, ids[here]])
+            frame = frame_of_patch[here]
+            parts.append(cells[frame - start if start else frame, ids[here]])
             continue
         frame = frame_of_patch - start
         inside = (frame >= 0) & (frame < count)

@@ -87,6 +87,7 @@ def test_select_refuses(options, value, monkeypatch):
     ("words", "message"),
     [
         (["--encoder", "resnet"], "siglip2-base-patch16-224"),
+        (["--backend", "xformers"], "varlen"),
         (["--selector", "oracle"], "oracle"),
         (["--ratio", "1.5"], "1.5"),
         (["--fps", "0"], "fps"),

@@ -141,7 +141,7 @@ def test_outcomes():
     assert outcome(SpeedUp.of([0.9, 1.1])) == "undecided"
     gazed = (cost("good", 1, (2.0,)), cost("bad", 1, (0.5,)), cost("even", 1, (0.9, 1.2)))
     cell = CellReport(30, 25, 16, 224, 224, 1, cost("dense", 2.0), gazed)
-    words = comparisons(EncoderReport("e", True, "s", (cell,)))[1]
+    words = comparisons(EncoderReport("e", True, "s", ("grouped",), (cell,)))[1]
     assert "30 fps (has 25)" in words
     assert "good 2.00 x faster" in words
     assert "bad 2.00 x SLOWER" in words
@@ -152,6 +152,7 @@ def test_the_tables_say_what_was_measured(report):
     console = Console(width=200, record=True, file=io.StringIO())
     print_report(report, console)
     text = console.export_text()
+    assert "block_causal attention (backend: grouped)" in " ".join(text.split())
     for words in ("random weights", "dense", "change", "centre", "GFLOP", "threads", "(has 10)"):
         assert words in text
     assert "5 frames at once" in " ".join(text.split())
@@ -163,6 +164,7 @@ def test_the_report_is_json(report):
     assert cell["dense"]["outcome"] == "undecided"
     assert {row["outcome"] for row in cell["gazed"]} <= {"faster", "slower", "undecided"}
     assert set(cell["gazed"][0]["seconds"]) == {stage.value for stage in Stage}
+    assert values["encoders"][0]["backends"] == ["grouped"]
     assert values["notes"]
 
 

@@ -8,14 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from autogaze.vision_encoders import attention
-from autogaze.vision_encoders.attention import (
-    flex_attention,
-    grouped_attention,
-    visible_blocks,
-    visible_bounds,
-)
-from autogaze.vision_encoders.layout import ATTENTION_TYPES, TokenLayout
+from autogaze.vision_encoders import flex
+from autogaze.vision_encoders.attention import grouped_attention
+from autogaze.vision_encoders.flex import flex_attention, visible_blocks, visible_bounds
+from autogaze.vision_encoders.layout import ATTENTION_TYPES, KEPT_LAYOUTS, TokenLayout
 from tests.vision_encoders.families import assert_close
 from tests.vision_encoders.layouts import CPU, dense_attention, dense_mask, layouts, random_qkv
 
@@ -74,7 +70,7 @@ def test_bounds_are_the_mask(layout):
 def test_blocks_are_those_of_the_mask(layout, block):
     """No block is missed, and none is looked at in vain: what a block of tokens sees is gapless."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "BLOCK", block)
+        patch.setattr(flex, "BLOCK", block)
         partly, wholly = visible_blocks(visible_bounds(layout))
     mask = dense_mask(layout)
     missing = -len(mask) % block
@@ -91,29 +87,24 @@ def test_blocks_are_those_of_the_mask(layout, block):
 def test_the_block_mask_lists_these_blocks(layout, block):
     """What the kernel is handed is, read back, what was found; and it is made once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "BLOCK", block)
+        patch.setattr(flex, "BLOCK", block)
         partly, wholly = visible_blocks(visible_bounds(layout))
-        mask = attention._block_mask(layout)
-        assert attention._block_mask(layout) is mask
+        mask = flex._block_mask(layout)
+        assert flex._block_mask(layout) is mask
     assert mask.to_dense()[0, 0].bool().equal(partly | wholly)
     assert mask.kv_num_blocks[0, 0].tolist() == partly.sum(1).tolist()
     assert mask.full_kv_num_blocks[0, 0].tolist() == wholly.sum(1).tolist()
 
 
 def test_a_layout_of_equal_lengths_has_a_mask_of_its_own():
-    """Masks are cached by the identity of the layout, four at most."""
+    """Masks are cached by the identity of the layout, as many as layouts."""
     made = [TokenLayout(((3, 2),), kind, CPU) for kind in ATTENTION_TYPES]
-    masks = [attention._block_mask(layout) for layout in made]
-    assert [
-        attention._block_mask(layout) is mask for layout, mask in zip(made, masks, strict=True)
-    ] == ([True] * len(made))
-    assert len(set(map(id, masks))) == len(made)
-    attention._block_mask(TokenLayout(((3, 2),), "causal", CPU))
-    assert (
-        attention._block_mask.cache_info().currsize
-        == attention._block_mask.cache_info().maxsize
-        == 4
+    masks = [flex._block_mask(layout) for layout in made]
+    assert [flex._block_mask(layout) is mask for layout, mask in zip(made, masks, strict=True)] == (
+        [True] * len(made)
     )
+    assert len(set(map(id, masks))) == len(made)
+    assert flex._block_mask.cache_info().maxsize == KEPT_LAYOUTS
 
 
 @uncompiled
@@ -134,7 +125,7 @@ def test_the_compiled_kernel_skips_no_block_that_counts():
     lengths = ((100, 3, 0, 70), (55, 2, 9, 130))
     for attn_type in ATTENTION_TYPES:
         layout = TokenLayout(lengths, attn_type, CPU, num_prefix=1)
-        assert layout.num_tokens > 2 * attention.BLOCK
+        assert layout.num_tokens > 2 * flex.BLOCK
         query, key, value = random_qkv(layout.num_tokens, size=16)
         with torch.no_grad():
             found = flex_attention(query, key, value, layout)

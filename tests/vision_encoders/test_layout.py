@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 
 from autogaze.errors import EncoderError
-from autogaze.vision_encoders.layout import TokenLayout, check_attention_type
+from autogaze.vision_encoders.layout import TokenLayout, check_attention_type, token_layout
 from tests.vision_encoders.layouts import CPU, layouts, tokens_of
 
 
@@ -71,7 +71,7 @@ def test_groups_are_as_few_as_lengths_differ(layout):
         "causal": len({sum(counts) for counts in clips}),
         "bidirectional": len({sum(counts) for counts in clips}),
     }
-    assert len(layout.groups) == expected[layout.attn_type]
+    assert layout.num_groups == len(layout.groups) == expected[layout.attn_type]
 
 
 def test_neighbours_are_not_copied():
@@ -85,6 +85,35 @@ def test_neighbours_are_not_copied():
         (2, 3, 5),
         (2, 2, 5),
     ]
+
+
+@settings(deadline=None)
+@given(layout=layouts())
+def test_patches_and_prefixes_find_their_places(layout):
+    everyone = torch.arange(layout.num_tokens)
+    apart = torch.cat([everyone[layout.patch_index], everyone[layout.prefix_index.flatten()]])
+    assert apart[layout.from_patches].equal(everyone)
+
+
+@settings(deadline=None)
+@given(layout=layouts())
+def test_frames_find_their_places_behind_groups(layout):
+    order = [number for group in layout.frame_groups for number in group.segments]
+    nobody = len(layout.frame_lengths)
+    found = torch.tensor([*order, nobody])[layout.from_frame_groups].tolist()
+    for number, (frame, count) in enumerate(zip(found, layout.frame_lengths, strict=True)):
+        assert frame == (number if count else nobody)
+
+
+def test_equal_layouts_are_one_and_serve_gradients():
+    arguments = (((3, 2), (1, 0)), "block_causal", CPU, 1)
+    with torch.inference_mode():
+        layout = token_layout(*arguments)
+        made = [layout.patch_index, layout.prefix_index, layout.from_patches, layout.from_groups]
+        made += [group.index for group in layout.groups if isinstance(group.index, torch.Tensor)]
+    assert token_layout(*arguments) is layout
+    assert token_layout(*arguments, "grouped") is not layout
+    assert not any(index.is_inference() for index in made)
 
 
 def test_unknown_attention_types_are_named():

@@ -1,0 +1,70 @@
+"""Gazed encoding on a GPU: the CPU's features, by every backend. Skipped where there is none."""
+
+import copy
+
+import pytest
+import torch
+
+from autogaze import gazed
+from autogaze.vision_encoders.attention import packed_attention, recorded_backends, why_not
+from autogaze.vision_encoders.layout import ATTENTION_TYPES, AttentionType, TokenLayout
+from tests.vision_encoders.families import FAMILIES, assert_close, random_frames, random_gaze
+from tests.vision_encoders.layouts import dense_attention, dense_mask, random_qkv
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+RAGGED = ((3, 0, 5), (3, 0, 5), (0, 0, 0), (4, 70, 0), (8, 0, 0))
+
+
+@pytest.mark.parametrize("backend", ["grouped", "varlen", "flash", "flex"])
+@pytest.mark.parametrize("attn_type", ATTENTION_TYPES)
+def test_every_backend_is_masked_attention(backend: str, attn_type: AttentionType) -> None:
+    layout = TokenLayout(RAGGED, attn_type, torch.device("cuda"), num_prefix=1)
+    exact = [x.requires_grad_() for x in random_qkv(layout.num_tokens, size=16)]
+    expected = dense_attention(*exact, dense_mask(layout))
+    weights = torch.randn(expected.shape)
+    gradients = torch.autograd.grad((expected * weights).sum(), exact)
+    inputs = [x.detach().to("cuda", torch.bfloat16).requires_grad_() for x in exact]
+    if reason := why_not(backend, inputs[0], 0.0):
+        pytest.skip(reason)
+    found = packed_attention(*inputs, layout, backend=backend)
+    assert_close(found.float().cpu(), expected, 0.05)
+    mine = torch.autograd.grad((found * weights.cuda().bfloat16()).sum(), inputs)
+    for one, other in zip(mine, gradients, strict=True):
+        assert_close(one.float().cpu(), other, 0.2)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+@pytest.mark.parametrize("attn_type", ["block_causal", "frame_independent"])
+def test_features_are_the_cpus(name: str, attn_type: AttentionType) -> None:
+    family = FAMILIES[name]
+    pyramid = family.pyramid(family.side // 2, family.side)
+    model, frames = family.model(), random_frames(2, 3, pyramid.side)
+    gaze = random_gaze(pyramid, 2, 3)
+    backend = "grouped"  # FlexAttention takes long to compile
+    with torch.no_grad():
+        expected = gazed(model, attn_type=attn_type)(frames, gaze)
+        encoder = gazed(copy.deepcopy(model), attn_type=attn_type, backend=backend, device="cuda")
+        for where in ("cpu", "cuda"):
+            found = encoder(frames.cuda(), gaze.to(where))
+            features = found.last_hidden_state.cpu()
+            # Positions are interpolated by other kernels there.
+            assert_close(features, expected.last_hidden_state, 2e-3)
+
+
+def test_half_precision_takes_a_kernel_for_segments() -> None:
+    family = FAMILIES["clip"]
+    pyramid = family.pyramid(32, 64)
+    encoder = gazed(family.model(hidden_size=64), device="cuda", dtype="bfloat16")
+    inputs = random_frames(2, 6).cuda(), random_gaze(pyramid, 2, 6)
+    probe = torch.empty(4, 1, 16, device="cuda", dtype=torch.bfloat16)
+    if reason := why_not("varlen", probe, 0.0):
+        pytest.skip(reason)
+    with torch.no_grad(), recorded_backends() as backends:
+        found = encoder(*inputs).last_hidden_state
+        expected = gazed(encoder.model, backend="grouped")(*inputs).last_hidden_state
+    assert backends == {"varlen", "grouped"}
+    cosine = torch.nn.functional.cosine_similarity(found.float(), expected.float(), dim=-1)
+    assert cosine.min() > 0.99
