@@ -114,7 +114,14 @@ def workplace(tmp_path, monkeypatch, own_encoder_registry, own_mllm_registry):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if examples(p)], ids=name_of)
+RUN = [page for page in PAGES if examples(page)]
+SLOW = {"corpora.md", "start.md"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.name in SLOW), id=name_of(p)) for p in RUN],
+)
 def test_examples_run(page, workplace, capsys):
     namespace: dict[str, object] = {}
     for example in examples(page):
