@@ -139,8 +139,8 @@ class GazeStream:
         generator: source of randomness, for selectors that use any.
         keep_canvas: keep the canvas of every chunk.
         preview: keep the whole frames too, their longer side at most this.
-        video: `tiles`, `max_tiles`, `fps`, `start`, `end`, `skip_corrupt` and `stream`, see
-            `autogaze.video.ChunkReader`.
+        video: `tiles`, `max_tiles`, `fps`, `start`, `end`, `skip_corrupt`, `stream` and `prefetch`,
+            see `autogaze.video.ChunkReader`.
 
     Attributes:
         info: the file's size, rate and formats.

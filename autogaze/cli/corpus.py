@@ -127,6 +127,7 @@ class CorpusCommand(Command):
     json: PrintJson = False
 
     def run(self) -> int:
+        from autogaze.corpus.cluster import check_ray
         from autogaze.corpus.folder import CorpusFolder, check_folder
         from autogaze.corpus.inputs import find_inputs
         from autogaze.corpus.run import Outcome, Workers, gaze_on_ray, run_corpus
@@ -138,12 +139,13 @@ class CorpusCommand(Command):
         if self.dry_run:
             self._print(self._survey(inputs, settings))
             return 0
+        check_ray(self.address)
         workers = Workers(self.address, self.workers, self.device, self.shard_size)
         outcome = Outcome()
         with ExitStack() as stack:
             corpus = stack.enter_context(CorpusFolder(self.out, settings, overwrite=self.overwrite))
-            # Printed also when the work is interrupted.
-            stack.callback(lambda: self._report(outcome, len(inputs)))
+            # Also when the work is interrupted, if there is anything to tell.
+            stack.callback(self._report, outcome, len(inputs))
             bar: ProgressBar | None = None
 
             def begin(done: int, to_do: int) -> None:
@@ -226,13 +228,14 @@ class CorpusCommand(Command):
         }
 
     def _report(self, outcome: "Outcome", num_inputs: int) -> None:
+        if not (outcome.before or outcome.entries):
+            return
         failed = outcome.failed
         for entry in failed[:ERRORS_TOLD]:
             log.error("error: %s", str(entry.error).replace("skip_corrupt=True", "--skip-corrupt"))
         if len(failed) > ERRORS_TOLD:
             log.error("and %d more: see %s", len(failed) - ERRORS_TOLD, self.out / "errors.parquet")
         new = [entry for entry in outcome.entries if not entry.failed]
-        seconds = outcome.seconds
         self._print(
             {
                 "videos": num_inputs,
@@ -243,8 +246,9 @@ class CorpusCommand(Command):
                 "clips": sum(entry.rows for entry in new),
                 "frames": sum(entry.frames for entry in new),
                 "video_seconds": round(sum(entry.duration for entry in new), 3),
-                "seconds": round(seconds, 3),
-                "videos_per_second": round(len(new) / seconds, 3) if new else None,
+                "seconds": round(outcome.seconds, 3),
+                "gazing_seconds": round(outcome.gazing, 3),
+                "videos_per_second": round(len(new) / outcome.gazing, 3) if new else None,
                 "out": str(self.out),
             }
         )
@@ -265,7 +269,7 @@ def _words(name: str, value: Any) -> str:
         return ""
     if name == "bytes":
         return f"{value:,} ({value / 2**30:.2f} GiB)"
-    if name in ("seconds", "video_seconds"):
+    if name.endswith("seconds"):
         minutes, seconds = divmod(value, 60)
         hours, minutes = divmod(int(minutes), 60)
         return f"{value:,.1f} ({hours}:{minutes:02}:{int(seconds):02} h)"

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from autogaze.errors import CorpusError, MissingExtraError, first_line
@@ -46,8 +47,12 @@ def import_ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise MissingExtraError("ray[data]", "corpus", "autogaze corpus") from None
+        raise _missing() from None
     return ray
+
+
+def _missing() -> MissingExtraError:
+    return MissingExtraError("ray[data]", "corpus", "autogaze corpus")
 
 
 @contextmanager
@@ -55,8 +60,8 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Resources]:
     """A Ray that runs within the block.
 
     Args:
-        address: HOST:PORT of a cluster, `auto` for one on this machine, `ray://HOST:PORT`; None
-            starts one here that ends with the block, and listens to this machine alone.
+        address: checked already: HOST:PORT of a cluster, `auto` for one on this machine; None starts one here
+            that ends with the block, and listens to this machine alone.
         workers: that it is to have CPUs for; None: one per core.
 
     Raises:
@@ -76,7 +81,6 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Resources]:
             "_temp_dir": own.name,
         }
     else:
-        check_address(address)
         options["address"] = address
     with own:
         try:
@@ -100,22 +104,34 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def check_ray(address: str | None) -> None:
+    """Check, before any work, that Ray is there, and answers at an address if one is given.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        CorpusError: no Ray answers within `ANSWER` seconds.
+    """
+    if find_spec("ray") is None or find_spec("pyarrow") is None:
+        raise _missing()
+    if address is not None:
+        check_address(address)
+
+
 def check_address(address: str) -> None:
     """Raise `CorpusError` if no Ray answers at an address, within `ANSWER` seconds."""
     problem = None
-    place = address.removeprefix("ray://")
-    host, colon, port = place.rpartition(":")
+    host, colon, port = address.rpartition(":")
     if address != "auto":
-        if not (colon and host and port.isdecimal() and int(port) < 2**16):
+        if not (colon and host and "/" not in host and port.isdecimal() and int(port) < 2**16):
             raise CorpusError(
-                f"--address {address}: must be HOST:PORT, ray://HOST:PORT or auto (a cluster that "
-                "runs on this machine)"
+                f"--address {address}: must be HOST:PORT, or auto for a cluster that runs on this "
+                "machine"
             )
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
         except OSError as error:
             problem = error.strerror or str(error)
-    if problem is None and not address.startswith("ray://"):
+    if problem is None:
         problem = _asked(address)
     if problem is not None:
         raise CorpusError(
@@ -134,7 +150,7 @@ def _asked(address: str) -> str | None:
     if done.returncode == 0:
         return None
     lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    return lines[-1] if lines else "it is not healthy"
+    return lines[-1][:200] if lines else "it is not healthy"
 
 
 @contextmanager

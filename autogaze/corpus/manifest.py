@@ -7,6 +7,7 @@ quick start; where they are missing or old, footers are read.
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -147,14 +148,24 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def find_shards(folder: Path) -> dict[str, tuple[int, int]]:
-    """The shards of a corpus: name -> size and time of change, in order of their names."""
+    """The shards of a corpus: name -> size and time of change, in order of their names.
+
+    Raises:
+        CorpusError: another Parquet file among them.
+    """
     found = {}
     for part in sorted((folder / GAZES).glob("part=*")):
         with os.scandir(part) as files:
             for file in files:
                 if file.name.endswith(".parquet") and not file.name.startswith("."):
+                    name = file.name.removesuffix(".parquet")
+                    if (
+                        not re.fullmatch(r"[0-9a-f]{32}", name)
+                        or shard_path(folder, name).parent != part
+                    ):
+                        raise _no_shard(Path(file.path))
                     stat = file.stat()
-                    found[file.name.removesuffix(".parquet")] = stat.st_size, stat.st_mtime_ns
+                    found[name] = stat.st_size, stat.st_mtime_ns
     return dict(sorted(found.items()))
 
 
@@ -173,11 +184,15 @@ def read_footer(path: Path) -> list[Entry]:
         values = json.loads((parquet().read_metadata(path).metadata or {})[KEY])
         return [Entry(**value) for value in values["inputs"]]
     except KeyError:
-        raise CorpusError(f"{path}: is no shard of a corpus: move it out of this folder") from None
+        raise _no_shard(path) from None
     except (arrow().ArrowException, OSError, ValueError, TypeError) as error:
         raise CorpusError(
             f"{path}: is damaged ({first_line(error)}); remove it, and run `autogaze corpus` again"
         ) from error
+
+
+def _no_shard(path: Path) -> CorpusError:
+    return CorpusError(f"{path}: is no shard of this corpus: move it out of this folder")
 
 
 def footer(entries: Sequence[Entry]) -> dict[bytes, bytes]:
@@ -192,12 +207,11 @@ def write_tables(folder: Path, manifest: Manifest) -> None:
         OutputError: one cannot be written.
     """
     marks = find_shards(folder)
-    done = [(shard, entry) for shard, entry in manifest.entries() if not entry.failed]
-    failed = [(shard, entry) for shard, entry in manifest.entries() if entry.failed]
-    _write(folder / ERRORS, failed, {})
+    every = list(manifest.entries())
+    _write(folder / ERRORS, [pair for pair in every if pair[1].failed], {})
     # All of them: with their shards' sizes and times of change they stand for the footers.
     kept = {shard: mark for shard, mark in marks.items() if shard in manifest.shards}
-    _write(folder / INPUTS, done + failed, {KEY: json.dumps(kept).encode()})
+    _write(folder / INPUTS, every, {KEY: json.dumps(kept).encode()})
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ the tasks of workers that die. Only this process gives shards their names, while
 corpus's lock, so that every input is in exactly one of them, whoever is killed when.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -58,17 +59,24 @@ class Outcome:
         before: entries of the inputs that were done before.
         entries: of those that were gazed at now.
         seconds: that this took, from the start of Ray on.
+        began, ended: when the first shard was begun and the last one was ended, in seconds since 1970.
     """
 
     before: Sequence[Entry] = ()
     entries: list[Entry] = field(default_factory=list)
     seconds: float = 0.0
-    finished: bool = False
+    began: float = math.inf
+    ended: float = -math.inf
 
     @property
     def failed(self) -> list[Entry]:
         """Entries of all inputs that failed, before or now."""
         return [entry for entry in (*self.before, *self.entries) if entry.failed]
+
+    @property
+    def gazing(self) -> float:
+        """Seconds in which workers gazed: without those in which Ray and they were started."""
+        return max(0.0, self.ended - self.began)
 
 
 def run_corpus(
@@ -111,9 +119,10 @@ def run_corpus(
                     raise OutputError(result.failure)
                 commit(corpus.path, result.name, Path(result.temporary))
                 shards[result.name] = result.entries
+                outcome.began = min(outcome.began, result.began)
+                outcome.ended = max(outcome.ended, result.ended)
                 outcome.entries.extend(result.entries)
                 advance(result.entries)
-        outcome.finished = True
     finally:
         outcome.seconds = time.perf_counter() - began
         write_tables(corpus.path, Manifest(shards))

@@ -57,8 +57,8 @@ class CorpusSettings:
 
         return registry.load(self.selector, device=device, dtype=self.dtype)
 
-    def gaze_options(self) -> "GazeOptions":
-        """Options of `autogaze.pipeline.GazeStream` for one video."""
+    def gaze_options(self, prefetch: bool) -> "GazeOptions":
+        """Options of `autogaze.pipeline.GazeStream` for one video; `prefetch` as of `ChunkReader`."""
         import torch
 
         return {
@@ -72,6 +72,7 @@ class CorpusSettings:
             "tiles": self.tiles,
             "max_tiles": self.max_tiles,
             "skip_corrupt": self.skip_corrupt,
+            "prefetch": prefetch,
         }
 
     def save(self, folder: Path) -> None:

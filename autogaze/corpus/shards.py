@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from autogaze.corpus.manifest import Entry, footer, read_footer, shard_path
 from autogaze.corpus.rows import schema
 from autogaze.corpus.settings import CorpusSettings
 from autogaze.corpus.storage import Input
+from autogaze.errors import OutputError
 from autogaze.utils.files import cannot_be_written, onto_disk
 
 if TYPE_CHECKING:
@@ -52,8 +54,13 @@ class Spool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._close()
-        self.path.unlink(missing_ok=True)
+        try:
+            self._close()
+        except OutputError:
+            if kind is None:  # else an error before this one tells more
+                raise
+        finally:
+            self.path.unlink(missing_ok=True)
 
     def add(self, rows: "pa.RecordBatch") -> None:
         """Append the rows of a chunk."""
@@ -73,7 +80,10 @@ class Spool:
     def _close(self) -> None:
         if self._writer is not None:
             writer, self._writer = self._writer, None
-            writer.close()
+            try:
+                writer.close()
+            except OSError as error:
+                raise cannot_be_written(self.path, error) from error
 
 
 class ShardWriter:
@@ -99,18 +109,21 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-                self._writer.add_key_value_metadata(footer(self.entries))
-            self._writer.close()
-            if kind is None:
-                onto_disk(self.path)
-        except OSError as cause:
-            self.path.unlink(missing_ok=True)
-            raise cannot_be_written(self.path, cause) from cause
         if kind is not None:
+            with suppress(OSError):
+                self._writer.close()
             self.path.unlink(missing_ok=True)
+            return
+        try:
+            self._flush()
+            self._writer.add_key_value_metadata(footer(self.entries))
+            self._writer.close()
+            onto_disk(self.path)
+        except BaseException as cause:
+            self.path.unlink(missing_ok=True)
+            if isinstance(cause, OSError):
+                raise cannot_be_written(self.path, cause) from cause
+            raise
 
     def add(self, entry: Entry, batches: Iterable["pa.RecordBatch"] = ()) -> None:
         """Append an input: its entry, and the rows of one that did not fail."""

@@ -66,14 +66,20 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A shard under a temporary name, or why it cannot be written."""
+    """A shard under a temporary name, or why it cannot be written.
+
+    Args:
+        began, ended: when it was worked on, in seconds since 1970.
+    """
 
     name: str
     temporary: str
     entries: Sequence[Entry]
+    began: float = 0.0
+    ended: float = 0.0
     failure: str = ""
 
-    def to_row(self) -> dict[str, str]:
+    def to_row(self) -> dict[str, Any]:
         """As Ray Data carries it."""
         entries = json.dumps([asdict(entry) for entry in self.entries])
         return {**asdict(self), "entries": entries}
@@ -82,7 +88,7 @@ class ShardResult:
     def from_row(cls, row: dict[str, Any]) -> "ShardResult":
         """The inverse of `to_row`."""
         entries = [Entry(**each) for each in json.loads(row["entries"])]
-        return cls(row["name"], row["temporary"], entries, row["failure"])
+        return cls(**{**row, "entries": entries})
 
 
 class ShardWorker:
@@ -98,7 +104,7 @@ class ShardWorker:
         try:
             return write_shard(task, self.job, self.selector).to_row()
         except OutputError as error:  # of no video: the run ends
-            return ShardResult(task.name, "", [], str(error)).to_row()
+            return ShardResult(task.name, "", [], failure=str(error)).to_row()
 
 
 def write_shard(task: ShardTask, job: Job, selector: "ClipSelector") -> ShardResult:
@@ -107,6 +113,7 @@ def write_shard(task: ShardTask, job: Job, selector: "ClipSelector") -> ShardRes
     Raises:
         OutputError: it cannot be written.
     """
+    began = time.time()
     # A task that is repeated, while a worker that was given up still runs, meets it nowhere.
     scratch = Path(job.scratch) / f"{task.name}.{secrets.token_hex(4)}"
     make_folder(scratch)
@@ -124,7 +131,7 @@ def write_shard(task: ShardTask, job: Job, selector: "ClipSelector") -> ShardRes
         deaths.end()
     finally:
         remove_folder(scratch)
-    return ShardResult(task.name, str(temporary), writer.entries)
+    return ShardResult(task.name, str(temporary), writer.entries, began, time.time())
 
 
 def add_video(
@@ -169,7 +176,10 @@ def gaze_file(
     from autogaze.corpus.rows import rows_of
     from autogaze.pipeline import GazeStream
 
-    stream = GazeStream(path, selector, **settings.gaze_options())
+    # One core per worker, unless a GPU selects meanwhile.
+    device = getattr(selector, "device", None)
+    prefetch = device is not None and device.type != "cpu"
+    stream = GazeStream(path, selector, **settings.gaze_options(prefetch))
     began = last = time.perf_counter()
     frames, first, end = 0, 0.0, 0.0
     for number, chunk in enumerate(stream):

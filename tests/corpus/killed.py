@@ -129,7 +129,7 @@ def check_killed_workers(folder: Path, kills: int, count: int) -> str:
 
 
 def check_killed_runs(folder: Path, kills: int, longest: float) -> str:
-    """Kill whole runs, `kills` times, each after 0 to `longest` seconds of work, and go on."""
+    """Kill whole runs, `kills` times, each 0 to `longest` seconds after its workers start, and go on."""
     videos, chance = folder / "videos", random.Random(2)
     out = folder / "killed-runs"
     progress = []
@@ -240,6 +240,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", choices=["workers", "runs", "speed", "memory", "paths"])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--longest", type=float, default=15.0, help="seconds of a run to be killed")
     options = parser.parse_args()
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -250,7 +251,7 @@ def main() -> None:
     assert len(failures_of(folder / "undisturbed")) == 10
     checks = {
         "workers": lambda: check_killed_workers(folder, options.kills, 200),
-        "runs": lambda: check_killed_runs(folder, options.kills, 4.0),
+        "runs": lambda: check_killed_runs(folder, options.kills, options.longest),
         "speed": lambda: check_speed(folder),
         "memory": lambda: check_memory(folder, 1000),
         "paths": lambda: check_many_paths(folder, 100_000),
