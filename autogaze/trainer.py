@@ -169,9 +169,8 @@ class Trainer:
             process=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
         )
-        pin = self.accelerator.device.type == "cuda"
-        workers = self.options.num_workers
-        loader = iter(make_loader(self.data.train, sampler, workers, pin_memory=pin))
+        workers, device = self.options.num_workers, self.accelerator.device
+        loader = iter(make_loader(self.data.train, sampler, workers, device=device))
         for _ in range(first, self.num_steps):
             yield [next(loader) for _ in range(sampler.micro_batches)]
 

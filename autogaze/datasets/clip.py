@@ -45,6 +45,20 @@ class GazeLabels:
 
 
 @dataclass(frozen=True)
+class LabelRequest:
+    """Labels of one clip that are still to be searched for (`autogaze.labelling.batches`).
+
+    Attributes:
+        counts: number of patches in each frame.
+        softness: of the targets; see `CanvasSearcher`.
+    """
+
+    pyramid: PatchPyramid
+    counts: tuple[int, ...]
+    softness: float = 0.0
+
+
+@dataclass(frozen=True)
 class LabelCoverage:
     """Number of clips (or videos) found, and of those with labels; the others are left out.
 
@@ -69,13 +83,13 @@ class TrainingClip:
     Attributes:
         frames: RGB.
         name: in label files.
-        labels: where the dataset has some.
+        labels: where the dataset has some, or a request for them.
         extra: what a task needs beside the frames, such as a class; see `collate`.
     """
 
     frames: UInt8[Tensor, "T 3 S S"]
     name: str
-    labels: GazeLabels | None = None
+    labels: GazeLabels | LabelRequest | None = None
     extra: Extra = field(default_factory=dict)
 
 
@@ -116,6 +130,8 @@ class ClipBatch:
     Attributes:
         frames: RGB.
         labels: of the clips, or None where a clip has none.
+        pending: labels and requests of the clips, where each has either and one has a request;
+            `labels` is then None, until `autogaze.labelling.batches.with_labels`.
         unreadable: clips that are missing from the batch.
         indices: of the clips in the whole batch of a step. What is random about a clip follows
             from its index, so it is the same however the batch is divided.
@@ -128,6 +144,7 @@ class ClipBatch:
     unreadable: tuple[UnreadableClip, ...] = ()
     indices: tuple[int, ...] = ()
     extra: Extra = field(default_factory=dict)
+    pending: tuple[GazeLabels | LabelRequest, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -176,7 +193,8 @@ def collate(
     """
     indices = range(len(clips)) if indices is None else indices
     read = [clip for clip in clips if isinstance(clip, TrainingClip)]
-    labels = [clip.labels for clip in read if clip.labels is not None]
+    labels = tuple(clip.labels for clip in read if isinstance(clip.labels, GazeLabels))
+    asked = tuple(clip.labels for clip in read if clip.labels is not None)
     if read:
         shapes = {tuple(clip.frames.shape): clip.name for clip in read}
         if len(shapes) > 1:
@@ -188,10 +206,11 @@ def collate(
     return ClipBatch(
         frames,
         tuple(clip.name for clip in read),
-        tuple(labels) if read and len(labels) == len(read) else None,
+        labels if read and len(labels) == len(read) else None,
         tuple(clip for clip in clips if isinstance(clip, UnreadableClip)),
         tuple(i for i, clip in zip(indices, clips, strict=True) if isinstance(clip, TrainingClip)),
         collate_extra(read),
+        asked if len(labels) < len(asked) == len(read) else None,
     )
 
 

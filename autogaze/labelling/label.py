@@ -4,18 +4,17 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from autogaze.checks import why_absent
 from autogaze.clips import frame_caps
-from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
+from autogaze.datasets.clip import ClipKey, NamedClips, UnreadableClip
 from autogaze.datasets.decoded import DecodedClips
 from autogaze.datasets.decoding import choose_decoder
 from autogaze.datasets.video_windows import (
@@ -27,8 +26,7 @@ from autogaze.datasets.video_windows import (
     no_videos,
 )
 from autogaze.errors import TrainingError, VideoError
-from autogaze.geometry import PatchPyramid
-from autogaze.labelling.search import CanvasSearcher, Searcher
+from autogaze.labelling.search import Searcher
 from autogaze.labelling.shards import ShardWriter
 from autogaze.utils.seeding import seeded, uniform
 
@@ -211,48 +209,3 @@ def label_clips(
                 shard.add(clip.name, searcher.label(frames, counts))
         advance()
     return unreadable
-
-
-# Labels made while clips are read.
-
-
-@dataclass(frozen=True)
-class GreedyOptions(GazeBudget):
-    """Labels made while clips are read: their budget, and how soft their targets are.
-
-    Args:
-        softness: of the targets (see `CanvasSearcher`); 0 for the best patch alone.
-    """
-
-    softness: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.softness >= 0:
-            raise TrainingError(f"softness must be at least 0, got {self.softness}")
-
-
-class GreedyLabelled(Dataset):
-    """Another dataset's clips with labels of the canvas search, made when a clip is read.
-
-    How many patches a label holds is drawn anew for every clip and epoch.
-    """
-
-    def __init__(
-        self, inner: Dataset, pyramid: PatchPyramid, options: GreedyOptions, *, seed: int = 0
-    ) -> None:
-        self.inner, self.budget, self.seed = inner, options, seed
-        self.searcher = CanvasSearcher(pyramid, options.softness)
-
-    def __len__(self) -> int:
-        return len(self.inner)  # type: ignore[arg-type]
-
-    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
-        key = ClipKey.of(key)
-        clip = self.inner[key]
-        if isinstance(clip, UnreadableClip):
-            return clip
-        generator = seeded("greedy labels", self.seed, *key)
-        V = self.searcher.pyramid.num_patches
-        counts = self.budget.draw(len(clip.frames), V, generator)
-        return replace(clip, labels=self.searcher.label(clip.frames, counts))

@@ -124,7 +124,7 @@ def on_policy_labels(
     searcher = CanvasSearcher(model.pyramid, options.on_policy_softness)
     replaced = list(labels)
     ids = [[part.tolist() for part in each.ids.split(each.lengths[0].tolist())] for each in gaze]
-    followed = searcher.follow_clips(frames[chosen].cpu(), ids)
+    followed = searcher.follow_clips(frames[chosen], ids)
     for clip, labels_of_clip in zip(chosen, followed, strict=True):
         replaced[clip] = labels_of_clip
     return tuple(replaced)

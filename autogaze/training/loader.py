@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from autogaze.datasets.clip import ClipBatch, ClipKey, TrainingClip, UnreadableClip, collate
 from autogaze.errors import TrainingError
+from autogaze.labelling.batches import with_labels, with_requests
 from autogaze.utils.seeding import seeded
 
 log = logging.getLogger("autogaze.training")
@@ -146,20 +147,32 @@ def _collate(items: list[tuple[int, TrainingClip | UnreadableClip]]) -> ClipBatc
     return collate(clips, indices)
 
 
+def _collate_and_label(items: list[tuple[int, TrainingClip | UnreadableClip]]) -> ClipBatch:
+    return with_labels(_collate(items))
+
+
 def make_loader(
     dataset: Dataset,
     micro_batches: Iterable[list[BatchItem]],
     num_workers: int,
     *,
-    pin_memory: bool = False,
+    device: torch.device | str = "cpu",
 ) -> DataLoader:
-    """Micro-batches, decoded ahead by `num_workers` processes (0: by this one)."""
+    """Micro-batches, decoded ahead by `num_workers` processes (0: by this one).
+
+    Where clips are labelled when they are read, all of a batch are labelled at once: by the process
+    that decodes them or, for a GPU, by whoever moves the batch there (`with_labels`).
+
+    Args:
+        device: that batches are for.
+    """
+    on_gpu = torch.device(device).type == "cuda"
     return DataLoader(
-        _Indexed(dataset),
+        _Indexed(with_requests(dataset)),
         batch_sampler=micro_batches,  # type: ignore[arg-type]
         num_workers=num_workers,
-        collate_fn=_collate,
-        pin_memory=pin_memory,
+        collate_fn=_collate if on_gpu else _collate_and_label,
+        pin_memory=on_gpu,
         prefetch_factor=2 if num_workers else None,
     )
 

@@ -10,6 +10,7 @@ from autogaze.algorithms.grpo import has_no_spread, reward_spread
 from autogaze.algorithms.rollout import Rollout, loss_prediction_loss
 from autogaze.datasets.clip import ClipBatch, repeat_extra
 from autogaze.errors import TrainingError
+from autogaze.labelling.batches import with_labels
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.scoring import score
 from autogaze.tasks.base import Task
@@ -103,7 +104,8 @@ class Objective:
         """Rollouts of a micro-batch; None where none of its clips could be read."""
         if not len(batch):
             return None
-        return self.algorithm.rollouts(self.model, self.task, batch.to(self.device), context)
+        batch = with_labels(batch.to(self.device))
+        return self.algorithm.rollouts(self.model, self.task, batch, context)
 
     def values(self, batch: RolloutBatch, counts: BatchCounts) -> RowValues:
         """Losses and metrics of every row, by `loss_names` and `metric_names`.

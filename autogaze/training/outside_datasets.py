@@ -11,7 +11,7 @@ from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.plain import PlainClips
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.label import GreedyLabelled
+from autogaze.labelling.batches import GreedyLabelled
 from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 from autogaze.training.datasets import DatasetConfig, split_seed
 from autogaze.training.plugins import call, takes, with_attributes

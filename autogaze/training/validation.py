@@ -106,7 +106,8 @@ class Validation:
             parts -= 1
         ends = [part * number // parts for part in range(parts + 1)]
         slices = [self.items[a:b] for a, b in pairwise(ends)]
-        return iter(make_loader(self.clips, slices[process::processes], self.options.num_workers))
+        workers, device = self.options.num_workers, self.objective.device
+        return iter(make_loader(self.clips, slices[process::processes], workers, device=device))
 
     def _measure(
         self,
@@ -168,7 +169,7 @@ class Validation:
     def _algorithm_loss(self, batch: ClipBatch, means: "ClipMeans") -> None:
         """Of algorithms that learn from labels, where there are any."""
         objective = self.objective
-        if not (objective.algorithm.needs_labels and batch.labels):
+        if not (objective.algorithm.needs_labels and (batch.labels or batch.pending)):
             return
         rollouts = objective.rollouts(batch, self.context)
         predicts = objective.algorithm.options.optimize_task_loss_prediction
