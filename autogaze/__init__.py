@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from autogaze.selectors.base import Selector
     from autogaze.selectors.registry import gaze_video, list_selectors, load, stream_video
     from autogaze.source import Source, TileGrid
-    from autogaze.vision_encoders import GazedVisionModel, gazed, list_encoders, register_encoder
+    from autogaze.vision_encoders import list_encoders, register_encoder
+    from autogaze.vision_encoders.gazed import GazedVisionModel, gazed
 
 _HOMES = {
     "AutoGazeError": "errors",
