@@ -1,8 +1,11 @@
 """The examples in README and docs run as they stand there."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,7 +118,9 @@ def workplace(tmp_path, monkeypatch, own_encoder_registry, own_mllm_registry):
 
 
 RUN = [page for page in PAGES if examples(page)]
-SLOW = {"corpora.md", "start.md"}
+SLOW = {"corpora.md", "demo.md", "start.md"}
+APART = {"demo.md"}
+"""Pages whose Python runs in a process of its own: Gradio leaves event loops behind."""
 
 
 @pytest.mark.parametrize(
@@ -123,6 +128,16 @@ SLOW = {"corpora.md", "start.md"}
     [pytest.param(p, marks=[pytest.mark.slow] * (p.name in SLOW), id=name_of(p)) for p in RUN],
 )
 def test_examples_run(page, workplace, capsys):
+    if page.name in APART:
+        source = "".join(blocks(page, "python"))
+        done = subprocess.run(
+            [sys.executable, "-c", source],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return
     namespace: dict[str, object] = {}
     for example in examples(page):
         capsys.readouterr()

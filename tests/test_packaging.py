@@ -1,5 +1,6 @@
 """What is released: the wheel has the whole package and nothing else, and works by itself."""
 
+import json
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ import yaml
 
 import autogaze
 from tests.clips import make_video
+from tests.test_docs_commands import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -182,6 +184,9 @@ def test_the_container_gets_what_it_copies():
         for name in sources.split():
             assert (ROOT / name).exists()
             assert name in sent
-    user, start = container.index("\nUSER gazer"), container.index("\nENTRYPOINT")
+    user, start = container.index("\nUSER gazer"), container.index("\nENTRYPOINT ")
     assert user < start
+    program, *words = json.loads(container[start:].removeprefix("\nENTRYPOINT "))
+    assert program == "autogaze"
+    parse(words)
     assert (ROOT / ".dockerignore").read_text() == (ROOT / ".containerignore").read_text()
