@@ -86,24 +86,30 @@ class RGBConverter:
     ) -> None:
         self.width, self.height, self.orientation = width, height, orientation
         self.tone_map = tone_map
-        self._reformatter = VideoReformatter()  # reused, since it caches tables
+        # One for all frames: its tables and threads take as long to make as a frame to convert.
+        self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
         """One frame."""
         if has_alpha(frame):
-            rgba = frame.to_ndarray(format="rgba", width=self.width, height=self.height)
-            pixels = on_black(rgba)
+            pixels = on_black(self._converted(frame, "rgba"))
         elif self.tone_map:
-            mapped = self._reformatter.reformat(
+            pixels = self._converted(
                 frame,
-                self.width,
-                self.height,
-                format="rgb24",
+                "rgb24",
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_trc=ColorTrc.BT709,
                 dst_color_primaries=ColorPrimaries.BT709,
             )
-            pixels = mapped.to_ndarray()
         else:
-            pixels = frame.to_ndarray(format="rgb24", width=self.width, height=self.height)
+            pixels = self._converted(frame, "rgb24")
         return np.ascontiguousarray(self.orientation.apply(pixels))
+
+    def _converted(
+        self, frame: av.VideoFrame, pixel_format: str, **colours: Any
+    ) -> UInt8[np.ndarray, "h w channels"]:
+        """The frame resized, in a packed format."""
+        made = self._reformatter.reformat(
+            frame, self.width, self.height, format=pixel_format, **colours
+        )
+        return made.to_ndarray()
