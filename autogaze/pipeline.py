@@ -33,7 +33,10 @@ CHUNK = 16
 """Frames per chunk; every chunk is gazed at independently of the others."""
 
 MAX_TILES = 16
-"""Tiles of a chunk that are processed at once on a CPU, and at least on a GPU."""
+"""Tiles of a chunk that are processed at once on a CPU, and at least on a GPU.
+
+A selector may ask for fewer on a CPU (`Selector.cpu_batch`).
+"""
 
 GPU_SHARE = 0.25
 """Of a GPU's free memory that tiles may take as floats, before what selectors take besides."""
@@ -139,8 +142,10 @@ class GazeStream:
         generator: source of randomness, for selectors that use any.
         keep_canvas: keep the canvas of every chunk.
         preview: keep the whole frames too, their longer side at most this.
-        video: `tiles`, `max_tiles`, `fps`, `start`, `end`, `skip_corrupt`, `stream` and `prefetch`,
+            video: `tiles`, `max_tiles`, `fps`, `start`, `end`, `skip_corrupt`, `stream` and `prefetch`,
             see `autogaze.video.ChunkReader`.
+            video: `tiles`, `max_tiles`, `fps`, `start`, `end`, `skip_corrupt`, `stream` and `decoder`, see
+            `autogaze.video.ChunkReader`.
 
     Attributes:
         info: the file's size, rate and formats.
@@ -171,6 +176,7 @@ class GazeStream:
         self._keep_canvas = keep_canvas
         # Selectors from outside need not have a device.
         self._device: torch.device | None = getattr(selector, "device", None)
+        self._cpu_batch: int = getattr(selector, "cpu_batch", MAX_TILES)
         self._halved: int | None = None  # tiles at once, after memory was too small for more
         self._select = self._reconstruct = 0.0
         pyramid = selector.pyramid
@@ -180,6 +186,7 @@ class GazeStream:
             chunk=CHUNK,
             motion_grid=pyramid.grids[-1] if selector.needs_motion else None,
             preview=preview,
+            device=self._device,
             **video,
         )
         self.info, self.grid = self._reader.info, self._reader.tiles
@@ -219,7 +226,7 @@ class GazeStream:
             trim_memory()  # or the heap of a long video grows by its fragments
 
     def _gaze(self, chunk: VideoChunk) -> GazedChunk:
-        at_once = self._halved or tiles_at_once(self._device, chunk.clips)
+        at_once = self._halved or tiles_at_once(self._device, chunk.clips, self._cpu_batch)
         parts = [one for part in chunk.clips.split(at_once) for one in self._gaze_tiles(part)]
         gaze = replace(Gaze.cat_clips([gaze for gaze, _ in parts]), source=chunk.source)
         kept = [canvas for _, canvas in parts if canvas is not None]
@@ -268,11 +275,11 @@ class GazeStream:
         return gaze, kept
 
 
-def tiles_at_once(device: torch.device | None, clips: Clips) -> int:
-    """Tiles that are processed together: `MAX_TILES`, or what a GPU's free memory holds."""
+def tiles_at_once(device: torch.device | None, clips: Clips, cpu_batch: int = MAX_TILES) -> int:
+    """Tiles that are processed together: `cpu_batch` on a CPU, or what a GPU's free memory holds."""
     free = None if device is None else free_memory(device)
     if free is None:
-        return MAX_TILES
+        return cpu_batch
     floats = clips.frames[:1].numel() * torch.float32.itemsize
     return max(MAX_TILES, int(GPU_SHARE * free) // (COPIES * floats))
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -90,6 +90,13 @@ class GazeCommand(Command):
             help="Number of the video stream, from 0.", show_default="the default one", min=0
         ),
     ] = None
+    decoder: Annotated[
+        Literal["auto", "pyav", "torchcodec"],
+        range_option(
+            help="What decodes: pyav; torchcodec, on a GPU's own decoder if --device is one; or auto, "
+            "which is torchcodec where there is a GPU and it gives what pyav does."
+        ),
+    ] = "auto"
     tiles: Annotated[
         str,
         range_option(
@@ -161,6 +168,7 @@ class GazeCommand(Command):
                 start=self.start,
                 end=self.end,
                 stream=self.stream,
+                decoder=self.decoder,
                 skip_corrupt=self.skip_corrupt,
                 generator=None if seed is None else torch.Generator().manual_seed(seed),
             )

@@ -44,6 +44,8 @@ class Learned(Selector):
 
     name = "learned"
     metric = "predicted"
+    # A clip of 16 frames takes 45 MiB of activations; more clips at once take no less time each.
+    cpu_batch = 4
 
     def __init__(
         self, model: AutoGaze, temperature: float = 0.0, pyramid: PatchPyramid | None = None

@@ -25,6 +25,7 @@ from autogaze.video.prefetch import Demand, ahead
 from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles, plan_tiles, resize
 from autogaze.video.timestamps import FrameRange
+from autogaze.video.torchcodec import DecoderName
 
 MAX_AHEAD = 2**26
 """Bytes of the next chunk's tiles that are made while the consumer still has the one before."""
@@ -56,6 +57,7 @@ class VideoOptions(TypedDict, total=False):
     skip_corrupt: bool
     stream: int | None
     prefetch: bool
+    decoder: DecoderName
 
 
 class ChunkReader:
@@ -77,6 +79,8 @@ class ChunkReader:
         stream: number of the video stream; None for the default one, see `Video`.
         prefetch: read ahead in a thread of the reader's own. Without it one thread does all: for
             programs that keep every core busy anyway, as `autogaze corpus` does.
+        decoder: "auto", "pyav" or "torchcodec", see `Video`.
+        device: where the frames go; a GPU may decode them.
 
     Attributes:
         info: the video's size, rate and formats.
@@ -106,14 +110,21 @@ class ChunkReader:
         skip_corrupt: bool = False,
         stream: int | None = None,
         prefetch: bool = True,
+        decoder: DecoderName = "auto",
+        device: torch.device | None = None,
     ) -> None:
         if chunk < 1:
             raise VideoError(f"chunk must be at least 1 frame, got {chunk}")
         if preview is not None and preview < 1:
             raise VideoError(f"preview must be at least 1 pixel, got {preview}")
         self.range = FrameRange(start, end, fps=fps)
-        self._video = Video(path, stream=stream)
+        self._video = Video(path, stream=stream, decoder=decoder, device=device)
         self.info: VideoInfo = self._video.info
+        if motion_grid is not None and decoder == "torchcodec":
+            raise VideoError(
+                f"{path}: torchcodec exports no motion vectors, which the selector needs; leave decoder "
+                "at auto, or take pyav"
+            )
         if motion_grid is not None:
             check_motion(self.info.codec, path)
         self.tiles: TileGrid = plan_tiles(
@@ -131,6 +142,11 @@ class ChunkReader:
     def num_corrupt(self) -> int:
         """Frames that the last loop skipped."""
         return self._video.num_corrupt
+
+    @property
+    def decoded_by(self) -> str:
+        """What decoded the last frame: "pyav" or "torchcodec"."""
+        return self._video.decoded_by
 
     def __iter__(self) -> Iterator[VideoChunk]:
         demand = Demand()

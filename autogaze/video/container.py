@@ -26,9 +26,24 @@ from autogaze.video.opening import (
 from autogaze.video.stills import still_header
 from autogaze.video.structure import missing_bytes, transport_unit_is_whole
 
+
+@dataclass(frozen=True)
+class ListedFrame:
+    """A frame that is not decoded yet: what its packet tells.
+
+    Args:
+        number: among the displayed frames, from 0.
+        pts, dts, duration: in ticks, as of a decoded frame.
+    """
+
+    number: int
+    pts: int
+    duration: int
+    dts: int | None = None
+
+
 Decoded = tuple[av.VideoFrame, bool] | av.FFmpegError
 """A frame and whether it is damaged, or the error of a packet that gave none."""
-
 
 LARGEST_ASPECT = 10
 """Pixels that are wider or higher than this are taken for a mistake, and for square."""

@@ -10,19 +10,21 @@ Memory does not grow with the video, and a late start costs a seek, not a decode
 Nothing stays open between two loops over `frames`.
 """
 
+import logging
 import math
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import av
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from autogaze.errors import CorruptVideoError, VideoError
-from autogaze.video.container import Decoded, Layout, OpenStream, VideoInfo, probe
+from autogaze.video.container import Decoded, Layout, ListedFrame, OpenStream, VideoInfo, probe
 from autogaze.video.frames import RGBConverter
 from autogaze.video.motion import MotionField, check_motion
 from autogaze.video.opening import index_is_complete, local_path, reason
@@ -38,6 +40,9 @@ from autogaze.video.timestamps import (
     sample,
     seek,
 )
+from autogaze.video.torchcodec import DecoderName, FrameTable, TorchcodecError, is_wanted
+
+log = logging.getLogger(__name__)
 
 LEAVES_OUT = "skip_corrupt=True leaves such frames out"
 """What errors of damaged frames advise."""
@@ -69,26 +74,43 @@ class Video:
         path: a local file that can be read more than once.
         stream: number of the video stream, from 0; None for the default one (marked as such,
             or else the largest).
+        decoder: "pyav", "torchcodec" or "auto", which is torchcodec where frames go to a CUDA GPU,
+            it is installed and gives what PyAV does, and else PyAV.
+        device: where the frames go; None for the CPU. A GPU decodes by its own decoder.
 
     Attributes:
         info: size, rate, duration and formats.
+        decoded_by: "pyav" or "torchcodec": what decoded the last frame.
         num_corrupt: frames that the last loop over `frames` skipped.
         end: second at which the last frame of the last loop, when it is over, leaves the screen.
 
     Raises:
-        VideoError: missing, a folder, a pipe, a URL, not a video, no such stream, no frames.
+        VideoError: missing, a folder, a pipe, a URL, not a video, no such stream, no frames; or
+            torchcodec is asked for, and is not there or cannot decode this file as PyAV does.
     """
 
     info: VideoInfo
     num_corrupt: int
     end: float
 
-    def __init__(self, path: str | Path, *, stream: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        stream: int | None = None,
+        decoder: DecoderName = "auto",
+        device: torch.device | None = None,
+    ) -> None:
         self._path = local_path(path)
+        self._decoder, self._device = decoder, device
+        self._by_torchcodec = is_wanted(decoder, device)
+        self.decoded_by: Literal["pyav", "torchcodec"] = "pyav"
         try:
             self.info, self._layout = probe(self._path, stream)
         except OSError as error:  # a name that is too long, a loop of links, a broken disk
             raise VideoError(f"{path}: cannot be opened: {error.strerror or error}") from error
+        if self._layout is None and decoder == "torchcodec":
+            raise TorchcodecError(f"{path}: is an image, which torchcodec does not read")
         self.num_corrupt, self.end = 0, 0.0
 
     def frames(
@@ -145,7 +167,7 @@ class Video:
         frames = (
             self._pages(frame_range, numbers, skip_corrupt)
             if self._layout is None
-            else self._decoded(self._layout, frame_range, numbers, skip_corrupt, motion)
+            else self._by_choice(self._layout, frame_range, numbers, skip_corrupt, motion)
         )
         empty = True
         for frame in frames:
@@ -177,7 +199,7 @@ class Video:
             pixels = cast("np.ndarray", picture.frame)
             yield Frame(picture.index, picture.timestamp, pixels)
 
-    def _decoded(
+    def _by_choice(
         self,
         layout: Layout,
         frame_range: FrameRange,
@@ -185,7 +207,32 @@ class Video:
         skip_corrupt: bool,
         motion: bool,
     ) -> Iterator[Frame]:
+        """Frames by torchcodec, if it is to be tried, and from where it fails on by PyAV."""
+        last = -1
+        if self._by_torchcodec:
+            decoding = _Decoding(self._path, self.info, layout, motion, skip_corrupt)
+            decoding.by_torchcodec, decoding.device = True, self._device
+            try:
+                for frame in self._decoded(decoding, frame_range, numbers):
+                    self.decoded_by, last = "torchcodec", frame.index
+                    yield frame
+                    del frame
+                return
+            except TorchcodecError as error:
+                if self._decoder != "auto":
+                    raise
+                log.info("%s", error)
         decoding = _Decoding(self._path, self.info, layout, motion, skip_corrupt)
+        for frame in self._decoded(decoding, frame_range, numbers):
+            if frame.index > last:
+                self.decoded_by = "pyav"
+                yield frame
+            del frame
+
+    def _decoded(
+        self, decoding: "_Decoding", frame_range: FrameRange, numbers: Collection[int] | None
+    ) -> Iterator[Frame]:
+        layout = decoding.layout
         to_rgb = RGBConverter(
             layout.width, layout.height, layout.orientation, self.info.hdr is not None
         )
@@ -202,7 +249,10 @@ class Video:
                         moved = moved.all_new()
                     is_first = False
                     try:
-                        pixels = to_rgb(cast("av.VideoFrame", picture.frame))
+                        if decoding.table is None:
+                            pixels = to_rgb(cast("av.VideoFrame", picture.frame))
+                        else:
+                            pixels = decoding.table.pixels(cast("ListedFrame", picture.frame))
                     except av.FFmpegError:
                         decoding.drop(picture)
                         continue
@@ -239,6 +289,8 @@ class _Decoding:
         skip_corrupt: count damaged frames instead of raising.
 
     Attributes:
+        by_torchcodec, device: whether torchcodec decodes, and where.
+        table: its frames, once the stream is open.
         num_corrupt: damaged frames so far.
         last_end: second at which the last picture leaves the screen by its own duration.
         end: the same by the container; None before the stream is over.
@@ -247,7 +299,10 @@ class _Decoding:
     def __init__(
         self, path: Path, info: VideoInfo, layout: Layout, motion: bool, skip_corrupt: bool
     ) -> None:
-        self.path, self.layout, self.fps, self.stream = path, layout, info.rate, info.stream
+        self.path, self.layout, self.info = path, layout, info
+        self.fps, self.stream = info.rate, info.stream
+        self.by_torchcodec, self.device = False, cast("torch.device | None", None)
+        self.table: FrameTable | None = None
         self.motion, self.skip_corrupt = motion, skip_corrupt
         self.num_corrupt = 0
         self.last_end = 0.0
@@ -265,6 +320,15 @@ class _Decoding:
         origin = self.layout.origin
         with ExitStack() as stack:
             opened = stack.enter_context(self._opened())
+            if self.by_torchcodec:
+                self.table = FrameTable(
+                    opened, self.info, self.layout, motion=self.motion, device=self.device
+                )
+                # Frames that nobody asks for are not decoded, so there is nothing to seek.
+                clock = Clock(opened.stream, origin, self.fps)
+                yield from self._intact(self.table.decode(), clock, start)
+                self._check_end(opened, clock)
+                return
             if first and (step := constant_step(opened.stream)) is not None:
                 start = float(first * step)
             landed = None
@@ -293,7 +357,9 @@ class _Decoding:
         self._num_intact -= 1
         self.num_corrupt += 1
 
-    def _intact(self, decoded: Iterable[Decoded], clock: Clock, start: float) -> Iterator[Picture]:
+    def _intact(
+        self, decoded: Iterable[Decoded | tuple[ListedFrame, bool]], clock: Clock, start: float
+    ) -> Iterator[Picture]:
         for item in decoded:
             expected = clock.index + 1
             if isinstance(item, av.FFmpegError):
@@ -310,7 +376,7 @@ class _Decoding:
                 if self.motion:
                     layout = self.layout
                     size = layout.width, layout.height
-                    moved = MotionField.of(frame, layout.orientation, size)
+                    moved = MotionField.of(cast("av.VideoFrame", frame), layout.orientation, size)
                     picture = replace(picture, motion=moved)
                 yield picture
             elif picture.timestamp >= start:  # frames before that are preroll of a seek

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 
 from autogaze.checks import describe_value, is_finite, whole
 from autogaze.errors import VideoError
-from autogaze.video.container import Decoded, OpenStream, PacketOrigin
+from autogaze.video.container import Decoded, ListedFrame, OpenStream, PacketOrigin
 from autogaze.video.motion import MotionField
 from autogaze.video.opening import index_is_complete, open_container
 
@@ -31,8 +31,8 @@ _ROUNDING = 1e-6  # seconds: much less than a frame, much more than floats are o
 # These do not timestamp every frame: FFmpeg fills in the rest, differently after a seek.
 _WITHOUT_TIMESTAMPS = ("avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc")
 
-# Their packets may hold no displayed frame, so packets cannot be counted.
-_UNCOUNTABLE = ("vp8", "mpeg4", "msmpeg4v2", "msmpeg4v3")
+UNCOUNTABLE = ("vp8", "mpeg4", "msmpeg4v2", "msmpeg4v3")
+"""Codecs whose packets may hold no displayed frame, so that packets cannot be counted."""
 
 # Recordings in these may be joined, so that their clock may jump.
 _JOINED = ("mpegts", "mpeg")
@@ -53,7 +53,7 @@ class Picture:
     index: int
     timestamp: float
     duration: float
-    frame: av.VideoFrame | np.ndarray
+    frame: av.VideoFrame | ListedFrame | np.ndarray
     motion: MotionField | None = None
 
     @property
@@ -91,7 +91,9 @@ class Clock:
         self._joined = stream.container.format.name in _JOINED
         self._shift = 0.0  # of the clock, since it jumped
 
-    def stamp(self, frame: av.VideoFrame, failed_packets: int | None = None) -> Picture:
+    def stamp(
+        self, frame: av.VideoFrame | ListedFrame, failed_packets: int | None = None
+    ) -> Picture:
         """The next frame with its number and timestamp.
 
         Args:
@@ -188,7 +190,7 @@ def _frame_number(
     stream = opened.stream
     if (step := constant_step(stream)) is not None and stream.time_base is not None:
         return round((pts * stream.time_base - origin) / step)
-    if stream.codec_context.codec.canonical_name in _UNCOUNTABLE:
+    if stream.codec_context.codec.canonical_name in UNCOUNTABLE:
         return None
     joined = opened.container.format.name in _JOINED
     count, last, found = 0, None, False
@@ -221,7 +223,7 @@ def count_frames(opened: OpenStream) -> int:
     """Number of displayed frames: by the index, by the packets, or by decoding them all."""
     if (indexed := opened.num_indexed) is not None:
         return indexed
-    if opened.stream.codec_context.codec.canonical_name in _UNCOUNTABLE:
+    if opened.stream.codec_context.codec.canonical_name in UNCOUNTABLE:
         return sum(not isinstance(item, av.FFmpegError) for item in opened.decode())
     count = 0
     try:

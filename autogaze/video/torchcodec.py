@@ -1,0 +1,204 @@
+"""torchcodec as another decoder of video files, on a GPU's own decoder where frames go there.
+
+PyAV opens the file and lists its packets, so that numbers, times and the file's end are those of
+`reader`; torchcodec, which comes with no FFmpeg of its own, decodes the frames that are asked for.
+What it cannot give as PyAV does (`why_not`) is left to PyAV.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import av
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from autogaze.checks import describe_value
+from autogaze.errors import MissingExtraError, VideoError, first_line
+from autogaze.video.container import Layout, ListedFrame, OpenStream, VideoInfo
+from autogaze.video.structure import missing_bytes
+from autogaze.video.timestamps import UNCOUNTABLE
+
+if TYPE_CHECKING:
+    from torchcodec.decoders import VideoDecoder
+
+DecoderName = Literal["auto", "pyav", "torchcodec"]
+"""auto: torchcodec where frames go to a CUDA GPU, it is installed and can; else PyAV."""
+
+CONTAINERS = ("mov,mp4", "matroska")
+"""FFmpeg's names of containers with a timestamp in every packet, and an end that is known."""
+
+
+class TorchcodecError(VideoError):
+    """torchcodec cannot decode this file as PyAV does; the message says why."""
+
+
+@cache
+def unavailable() -> str | None:
+    """Why torchcodec cannot be used in this process; None where it can."""
+    try:
+        import torchcodec.decoders  # noqa: F401 - only whether it is there
+    except ImportError:
+        return "it is not installed: pip install 'autogaze[torchcodec]'"
+    except Exception as error:  # FFmpeg's shared libraries are missing, or PyTorch is another one
+        return f"it cannot be loaded ({first_line(error)})"
+    return None
+
+
+def is_wanted(decoder: DecoderName, device: torch.device | None) -> bool:
+    """Whether torchcodec is to be tried for frames that go to a device.
+
+    On a CPU PyAV is as fast, and sees damage that torchcodec conceals.
+
+    Raises:
+        VideoError: another name, or torchcodec is asked for and cannot be loaded.
+        MissingExtraError: it is asked for and not installed.
+    """
+    if not isinstance(decoder, str) or decoder not in get_args(DecoderName):
+        raise VideoError(
+            f"the decoder must be auto, pyav or torchcodec, got {describe_value(decoder)}"
+        )
+    if decoder == "auto":
+        return device is not None and device.type == "cuda" and unavailable() is None
+    if decoder == "torchcodec" and (cause := unavailable()) is not None:
+        if "not installed" in cause:
+            raise MissingExtraError("torchcodec", "torchcodec", "decoding by torchcodec")
+        raise VideoError(f"torchcodec is asked for, but {cause}; leave decoder at auto")
+    return decoder == "torchcodec"
+
+
+def why_not(opened: OpenStream, info: VideoInfo, layout: Layout, motion: bool) -> str | None:
+    """Why torchcodec would not give the frames of a stream that PyAV gives; None if it does."""
+    pixels = av.VideoFormat(info.pixel_format)
+    container = opened.container.format.name
+    turned = layout.orientation
+    if motion:
+        return "it exports no motion vectors"
+    if not container.startswith(CONTAINERS):
+        return f"timestamps of {container} files are found out by PyAV's decoder"
+    if info.codec in UNCOUNTABLE:
+        return f"frames of {info.codec} cannot be counted without decoding them"
+    if opened.stream.metadata.get("alpha_mode") == "1" or any(
+        part.is_alpha for part in pixels.components
+    ):
+        return "it drops the alpha channel"
+    if info.hdr is not None:
+        return f"it does not map {info.hdr} to BT.709"
+    if info.aspect != 1:
+        return "it leaves pixels as they are stored, which are not square here"
+    if turned.transpose == (turned.flip_x == turned.flip_y):
+        return "it does not mirror frames"
+    if short := missing_bytes(opened.path):
+        return f"the file is damaged: {short} bytes are missing at its end"
+    return None
+
+
+class _Packet(NamedTuple):
+    """A packet: its frame's time and duration in ticks, and how it is decoded."""
+
+    pts: int
+    duration: int
+    is_key: bool
+    is_hidden: bool
+
+
+class FrameTable:
+    """The displayed frames of a stream, in order, by its packets; and torchcodec's decoder of them.
+
+    Args:
+        opened: the stream at its beginning.
+        device: where frames are decoded; None for the CPU.
+
+    Raises:
+        TorchcodecError: see `why_not`; or packets that do not tell all frames.
+    """
+
+    def __init__(
+        self,
+        opened: OpenStream,
+        info: VideoInfo,
+        layout: Layout,
+        *,
+        motion: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        self.path, self.size = opened.path, (info.height, info.width, 3)
+        if (cause := why_not(opened, info, layout, motion)) is not None:
+            raise self._error(cause)
+        self._tick = opened.stream.time_base
+        # Hidden packets too, since frames may be decoded from a hidden key frame on.
+        packets = sorted(self._packets(opened))
+        if len({pts for pts, *_ in packets}) < len(packets):
+            raise self._error("packets share a timestamp")
+        self._places = [place for place, packet in enumerate(packets) if not packet.is_hidden]
+        self.frames = [
+            ListedFrame(number, packets[place].pts, packets[place].duration)
+            for number, place in enumerate(self._places)
+        ]
+        mapping = {
+            "frames": [
+                {"pts": one.pts, "duration": one.duration, "key_frame": int(one.is_key)}
+                for one in packets
+            ]
+        }
+        self._decoder = self._opened(opened.stream.index, json.dumps(mapping), device)
+
+    def _packets(self, opened: OpenStream) -> "Iterator[_Packet]":
+        try:
+            for packet in opened.container.demux(opened.stream):
+                if packet.size == 0:
+                    continue
+                if packet.is_corrupt:
+                    raise self._error("a packet is damaged")
+                if packet.pts is None:
+                    raise self._error("a packet has no timestamp")
+                yield _Packet(
+                    packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard
+                )
+        except av.FFmpegError as error:
+            raise self._error(f"its packets cannot be read ({error.strerror})") from error
+
+    def _opened(self, stream: int, mapping: str, device: torch.device | None) -> "VideoDecoder":
+        from torchcodec.decoders import VideoDecoder
+
+        try:
+            return VideoDecoder(
+                str(self.path.absolute()),
+                stream_index=stream,
+                dimension_order="NHWC",
+                num_ffmpeg_threads=0,  # as many as there are cores
+                device=device or "cpu",
+                custom_frame_mappings=mapping,
+            )
+        except Exception as error:  # RuntimeError, ValueError and what its operators raise
+            raise self._error(first_line(error)) from error
+
+    def decode(self) -> Iterator[tuple[ListedFrame, bool]]:
+        """The frames as `OpenStream.decode` gives them, not decoded yet and not damaged."""
+        return ((frame, False) for frame in self.frames)
+
+    def pixels(self, frame: ListedFrame) -> UInt8[np.ndarray, "H W 3"]:
+        """RGB of a frame, as displayed.
+
+        Raises:
+            TorchcodecError: it cannot be decoded, or is another frame.
+        """
+        number = frame.number
+        try:
+            found = self._decoder.get_frame_at(self._places[number])
+        except Exception as error:  # RuntimeError, IndexError and what its operators raise
+            raise self._error(f"frame {number}: {first_line(error)}") from error
+        tick = float(self._tick or 0)
+        if abs(found.pts_seconds - frame.pts * tick) > tick / 2:
+            raise self._error(f"frame {number} was not found")
+        if tuple(found.data.shape) != self.size:
+            raise self._error(f"frame {number} has the size {tuple(found.data.shape)}")
+        return np.ascontiguousarray(found.data.cpu().numpy())
+
+    def _error(self, cause: str) -> TorchcodecError:
+        return TorchcodecError(
+            f"{self.path}: torchcodec cannot decode it as PyAV does: {cause}; leave decoder at auto, "
+            "or take pyav"
+        )
