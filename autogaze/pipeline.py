@@ -176,7 +176,7 @@ class GazeStream:
         self._keep_canvas = keep_canvas
         # Selectors from outside need not have a device.
         self._device: torch.device | None = getattr(selector, "device", None)
-        self._cpu_batch: int = getattr(selector, "cpu_batch", MAX_TILES)
+        self._cpu_batch: int | None = getattr(selector, "cpu_batch", None)
         self._halved: int | None = None  # tiles at once, after memory was too small for more
         self._select = self._reconstruct = 0.0
         pyramid = selector.pyramid
@@ -275,11 +275,11 @@ class GazeStream:
         return gaze, kept
 
 
-def tiles_at_once(device: torch.device | None, clips: Clips, cpu_batch: int = MAX_TILES) -> int:
-    """Tiles that are processed together: `cpu_batch` on a CPU, or what a GPU's free memory holds."""
+def tiles_at_once(device: torch.device | None, clips: Clips, cpu_batch: int | None = None) -> int:
+    """Tiles processed together: on a CPU `cpu_batch` or `MAX_TILES`, or what a GPU's memory holds."""
     free = None if device is None else free_memory(device)
     if free is None:
-        return cpu_batch
+        return cpu_batch or MAX_TILES
     floats = clips.frames[:1].numel() * torch.float32.itemsize
     return max(MAX_TILES, int(GPU_SHARE * free) // (COPIES * floats))
 

@@ -8,13 +8,13 @@ import torch
 
 import autogaze
 from autogaze import gaze_video, pipeline, stream_video
-from autogaze.cli.report import Tally
 from autogaze.clips import Clips
 from autogaze.errors import AutoGazeError, GeometryError, SelectorError, VideoError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.pipeline import GazeStream
 from autogaze.reconstruction.canvas import canvas_losses
+from autogaze.rendering.summary import Tally
 from autogaze.selectors.base import Selector
 from autogaze.selectors.controls import Centre
 from autogaze.selectors.greedy import Greedy

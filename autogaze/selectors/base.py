@@ -48,7 +48,7 @@ class Selector(ABC):
         default_loss: the stopping threshold when neither `ratio` nor `loss` is given.
         needs_motion: whether it needs `Clips.motion`.
         reads_pixels: whether it looks at pixels; where not, frames stay where they are.
-        cpu_batch: clips that it is given at once on a CPU, of a video that is many tiles.
+        cpu_batch: clips that it is given at once on a CPU, of a video of many tiles; None: 16.
     """
 
     name: ClassVar[str]
@@ -56,7 +56,7 @@ class Selector(ABC):
     default_loss: float | None = None
     needs_motion: ClassVar[bool] = False
     reads_pixels: ClassVar[bool] = True
-    cpu_batch: ClassVar[int] = 16
+    cpu_batch: ClassVar[int | None] = None
     pyramid: PatchPyramid
     _device: torch.device | None = None
 
