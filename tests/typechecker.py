@@ -26,7 +26,7 @@ Check = Callable[[Any], None]
 
 def typed(target: Any) -> Any:
     """A function, method or property that checks its calls, or a dataclass whose `__init__` does."""
-    if getattr(target, "__module__", "").endswith(".triton_kernels"):
+    if getattr(target, "__module__", "").endswith("triton_kernels"):
         return target  # Triton compiles the function itself, with what its module imports
     if inspect.isclass(target):
         if dataclasses.is_dataclass(target) and not hasattr(target.__init__, "is_typed"):

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from autogaze.models.autogaze.block_taker import block_taker, take_in_pytorch
 from autogaze.models.autogaze.cuda_graphs import Recordings
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.decoding import ConvHistory, Slots
@@ -24,7 +25,6 @@ from autogaze.models.autogaze.limits import FrameLimits
 from autogaze.models.autogaze.sampling import (
     DeviceNoise,
     FrameSampling,
-    likeliest_in_turn,
     sample_block,
 )
 from autogaze.models.autogaze.static_decoder import StaticDecoder
@@ -89,6 +89,8 @@ class StaticGazeState:
         self.sequential = sequential
         self.block_size = K = config.num_multi_token_pred
         self.num_patches = V = config.vocab_size - 1
+        # Compilers see through PyTorch's operations only.
+        self.take = take_in_pytorch if recordings.compiled else block_taker(decoder.device)
         self.history: ConvHistory | None = None
         self.longest = 0
         self.usual_blocks = 1
@@ -268,8 +270,7 @@ class StaticGazeState:
             logits = self.noise.perturbed(logits)
         if weighted:
             logits = logits + self.log_weights[:, None]
-        torch.cat(likeliest_in_turn(logits, self.taken), 1, out=self.ids)
-        self.taken.scatter_(1, self.ids, True)
+        self.take(logits, self.taken, self.ids)
         self._limit(losses, first=first)
 
     def _limit(self, losses: Float[Tensor, "R K"], *, first: bool) -> None:

@@ -1,0 +1,85 @@
+"""Taking a block's patches in one kernel: interpreted here, and compiled for a GPU that is not here."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from autogaze.models.autogaze import block_taker
+from autogaze.models.autogaze.block_taker import take_in_pytorch, triton_failure
+
+ROOT = Path(__file__).resolve().parents[3]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture
+def untried():
+    triton_failure.cache_clear()
+    yield
+    triton_failure.cache_clear()
+
+
+@pytest.mark.slow
+def test_its_interpreter_takes_what_pytorch_takes():
+    """In a process whose Triton interprets: that is decided when it is imported."""
+    pytest.importorskip("triton")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--noconftest"]
+    done = subprocess.run(
+        [*command, "tests/models/autogaze/block_taker_cases.py"],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert re.search(r"^2 passed in", done.stdout, re.MULTILINE), done.stdout[-400:]
+
+
+@pytest.mark.parametrize("logits", ["*fp32", "*fp64"])
+def test_it_compiles_for_a_gpu(logits, tmp_path, monkeypatch):
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from autogaze.models.autogaze.triton_kernels import take_in_turn
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    types = [logits, *["i32"] * 4, "*u8", "*i64", "constexpr"]
+    signature = dict(zip(take_in_turn.arg_names, types, strict=True))
+    source = ASTSource(fn=take_in_turn, signature=signature, constexprs={"BLOCK": 512})
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False}
+    )
+    assert len(compiled.asm["cubin"]) > 1000
+
+
+def test_cpus_take_them_in_pytorch(monkeypatch):
+    monkeypatch.setattr(block_taker, "triton_failure", lambda device: "")
+    assert block_taker.block_taker(CPU) is take_in_pytorch
+    assert block_taker.block_taker(CUDA) is block_taker.take_in_triton
+    monkeypatch.setattr(block_taker, "triton_failure", lambda device: "it is too old")
+    assert block_taker.block_taker(CUDA) is take_in_pytorch
+
+
+def test_without_triton_it_is_said_once(untried, monkeypatch, caplog):
+    for name in ("triton", "autogaze.models.autogaze.triton_kernels"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delattr("autogaze.models.autogaze.triton_kernels", raising=False)
+    for _ in range(2):
+        assert "autogaze[gpu]" in triton_failure(CPU)
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "autogaze[gpu]" in warning
+
+
+def test_what_differs_is_not_used(untried, monkeypatch):
+    def others(logits, taken, ids):
+        take_in_pytorch(logits, taken, ids)
+        ids[0, 0] += 1
+
+    monkeypatch.setattr(block_taker, "take_in_triton", others)
+    assert "other patches" in triton_failure(CPU)
