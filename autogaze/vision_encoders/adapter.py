@@ -30,6 +30,8 @@ class EncoderAdapter:
         num_prefix: class and register tokens per frame.
         positions_skipped: leading rows of the position table that belong to class tokens.
         statistics: pixel statistics, for checkpoints without an image processor.
+        reads_constants: whether what positions are computed of, besides weights and buffers, never
+            changes. Unless it says so, positions that read anything else are not kept.
         asked_to_interpolate: whether the model takes images of other sides only when it
             is called with `interpolate_pos_encoding=True`.
     """
@@ -37,6 +39,7 @@ class EncoderAdapter:
     num_prefix: int = 0
     positions_skipped: int = 0
     statistics: PixelStatistics = IMAGENET
+    reads_constants: bool = False
     asked_to_interpolate: bool = False
 
     def __init__(self, model: nn.Module) -> None:

@@ -13,6 +13,8 @@ from autogaze.vision_encoders.layout import TokenLayout
 class Dinov3Adapter(EncoderAdapter):
     """DINOv3: rotary positions of patches, none of class and register tokens."""
 
+    reads_constants = True  # the coordinates of cells, which transformers keeps
+
     @property
     def num_prefix(self) -> int:  # type: ignore[override]
         return 1 + self.config.num_register_tokens

@@ -14,14 +14,11 @@ from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import DTYPES, DeviceOptions
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
-from autogaze.vision_encoders.encode import (
-    GazedOutput,
-    GazedSettings,
-    encode,
-    other_scales,
-    padded_pyramid,
-)
+from autogaze.vision_encoders.encode import encode
+from autogaze.vision_encoders.graphs import EncoderGraphs, check_graphs
 from autogaze.vision_encoders.layout import AttentionType
+from autogaze.vision_encoders.output import GazedOutput
+from autogaze.vision_encoders.packed import GazedSettings, other_scales, padded_pyramid
 from autogaze.vision_encoders.registry import adapter_class
 
 
@@ -35,6 +32,7 @@ def gazed(
     empty_frames: str = "error",
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    graphs: bool = False,
 ) -> "GazedVisionModel":
     """A vision model that encodes gazed patches only; its cost grows with their number.
 
@@ -60,6 +58,8 @@ def gazed(
             parameters. None: where it is.
         dtype: precision of the model, also of the one given: "float32", "float16" or "bfloat16".
             None: its own.
+        graphs: on a CUDA GPU, record a call without gradients as a CUDA graph, and replay it for
+            later gazes with as many patches in every frame (see `graphs.EncoderGraphs`).
 
     Raises:
         EncoderError: no adapter for this model, an unknown option, or a backend that is not
@@ -75,7 +75,7 @@ def gazed(
     )
     if device is not None or dtype is not None:
         _move(model, adapter.projection.weight, device, dtype)
-    return GazedVisionModel(model, settings)
+    return GazedVisionModel(model, settings, graphs=graphs)
 
 
 class GazedVisionModel(nn.Module):
@@ -84,14 +84,18 @@ class GazedVisionModel(nn.Module):
     Attributes:
         model: the transformers model, with its own parameters' names.
         settings: see `GazedSettings`.
+        graphs: the calls that were recorded as CUDA graphs, where these were asked for.
     """
 
-    def __init__(self, model: nn.Module, settings: GazedSettings) -> None:
+    def __init__(self, model: nn.Module, settings: GazedSettings, *, graphs: bool = False) -> None:
         super().__init__()
         self.model = _with_gazed_attention(model)
         self.training = self.model.training
         self.settings = settings
         self._adapter = adapter_class(self.model.config)(self.model)
+        if graphs:
+            check_graphs(self.device)
+        self.graphs = EncoderGraphs() if graphs else None
 
     @property
     def config(self) -> Any:
@@ -131,8 +135,18 @@ class GazedVisionModel(nn.Module):
         """
         gaze = as_gaze(gaze, self.patch_size, self.settings.pyramid)
         return encode(
-            self._adapter, frames, gaze, self.settings, output_hidden_states=output_hidden_states
+            self._adapter,
+            frames,
+            gaze,
+            self.settings,
+            output_hidden_states=output_hidden_states,
+            by=None if self.graphs is None else self.graphs.encode_patches,
         )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        if self.graphs is not None:
+            self.graphs.clear()
+        return super()._apply(fn, recurse)
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         """Write the model as transformers does, and its gaze options with it.
@@ -165,7 +179,7 @@ class GazedVisionModel(nn.Module):
             EncoderError: it cannot be loaded, or no adapter knows its family.
             AutoGazeError: no such device or precision here.
         """
-        taken = (*GAZED_OPTIONS, "device")
+        taken = (*GAZED_OPTIONS, "device", "graphs")
         chosen = {key: options.pop(key) for key in taken if key in options}
         if chosen.get("device") is not None:  # before weights are read
             DeviceOptions.parse(chosen["device"])

@@ -44,7 +44,7 @@ class PositionTables:
         model: nn.Module = encoder.model
         if model.training or torch.compiler.is_compiling():
             _KEPT.pop(model, None)
-            return cls._computed(encoder, grids)
+            return cls.computed(encoder, grids)
         kept = _KEPT.setdefault(model, {})
         key = _key(encoder, grids)
         known = kept.get(key)
@@ -55,16 +55,17 @@ class PositionTables:
         reads, gradients = _Reads(model), torch.is_grad_enabled()
         # Tables of inference mode could be used in no other; leaving it asks for gradients.
         with torch.inference_mode(False), torch.set_grad_enabled(gradients), reads:
-            tables = cls._computed(encoder, grids)
+            tables = cls.computed(encoder, grids)
         plain = all(type(one) is Tensor and not one.requires_grad for one in tables._tensors)
-        if plain and reads.are_known:
+        if plain and (reads.are_known or encoder.reads_constants):
             if len(kept) >= MAX_KEPT:
                 del kept[next(iter(kept))]
             kept[key] = _Kept(tables, tuple(_Source.of(*read) for read in reads.found.items()))
         return tables
 
     @classmethod
-    def _computed(cls, encoder: EncoderAdapter, grids: Sequence[int]) -> "PositionTables":
+    def computed(cls, encoder: EncoderAdapter, grids: Sequence[int]) -> "PositionTables":
+        """`of_grids`, of the weights as they are, and not kept."""
         positions = [encoder.positions(grid) for grid in grids]
         embedded = [table for table in positions if table is not None]
         rotated = [tables for tables in _rotary(encoder, grids) if tables is not None]

@@ -68,3 +68,23 @@ def test_half_precision_takes_a_kernel_for_segments() -> None:
     assert backends == {"varlen", "grouped"}
     cosine = torch.nn.functional.cosine_similarity(found.float(), expected.float(), dim=-1)
     assert cosine.min() > 0.99
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attn_type", ["block_causal", "frame_independent"])
+def test_graphs_give_what_calls_give(attn_type: AttentionType, dtype: str) -> None:
+    family = FAMILIES["siglip"]
+    pyramid = family.pyramid(32, 64)
+    plain = gazed(family.model(), attn_type=attn_type, device="cuda", dtype=dtype)
+    encoder = gazed(plain.model, attn_type=attn_type, graphs=True)
+    gaze = random_gaze(pyramid, 2, 3)
+    with torch.inference_mode():
+        for seed in range(3):
+            frames = random_frames(2, 3, seed=seed)
+            found, expected = encoder(frames, gaze), plain(frames, gaze)
+            assert_close(found.last_hidden_state, expected.last_hidden_state, 1e-2)
+            assert_close(found.pooler_output, expected.pooler_output, 1e-2)
+    assert encoder.graphs is not None
+    assert encoder.graphs.recorder is not None
+    assert encoder.graphs.recorder.num_recorded == 1
+    assert encoder.graphs.recorder.num_replayed == 3

@@ -18,8 +18,8 @@ from autogaze.vision_encoders.attention import (
     suitable_backend,
     why_not,
 )
-from autogaze.vision_encoders.encode import GazedSettings
 from autogaze.vision_encoders.layout import ATTENTION_TYPES, TokenLayout
+from autogaze.vision_encoders.packed import GazedSettings
 from autogaze.vision_encoders.varlen import (
     flash_kernel,
     not_able,

@@ -58,7 +58,7 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
         memory_budget: bytes that gazing at one micro-batch of clips may take; None: 1 GiB on a
             CPU, on a GPU half of what is free (`streaming.memory_budget`).
         static_shapes: gaze with shapes that never change, which a GPU replays as CUDA graphs
-            (`autogaze.models.autogaze.cuda_graphs`); None: on a GPU. The gazes are the same.
+            (`autogaze.utils.cuda_graphs`); None: on a GPU. The gazes are the same.
     """
 
     config_class = AutoGazeConfig

@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autogaze.models.autogaze.block_taker import block_taker, take_in_pytorch
-from autogaze.models.autogaze.cuda_graphs import Recordings
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.decoding import ConvHistory, Slots
 from autogaze.models.autogaze.limits import FrameLimits
@@ -28,6 +27,7 @@ from autogaze.models.autogaze.sampling import (
     sample_block,
 )
 from autogaze.models.autogaze.static_decoder import StaticDecoder
+from autogaze.utils.cuda_graphs import Recordings
 from autogaze.utils.device import sent
 
 WINDOW = 512

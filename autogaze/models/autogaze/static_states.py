@@ -3,9 +3,9 @@
 from threading import Lock
 from typing import Any
 
-from autogaze.models.autogaze.cuda_graphs import CudaGraphs, Recorder, Recordings
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.static_shapes import StaticGazeState, power_of_two
+from autogaze.utils.cuda_graphs import CudaGraphs, Recorder, Recordings
 
 MAX_FREE = 8
 """States that are kept for later calls at most; the oldest are dropped."""

@@ -25,8 +25,9 @@ from autogaze.gaze import Gaze
 from autogaze.utils.hub import refuse_pickles
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.adapter import pool_by_frame
-from autogaze.vision_encoders.encode import GazedSettings, encode, encode_patches
+from autogaze.vision_encoders.encode import encode, encode_patches
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.packed import GazedSettings
 from autogaze.vision_encoders.siglip.adapter import SiglipAdapter
 from autogaze.vision_encoders.siglip.configuration_siglip import SiglipVisionConfig
 from autogaze.vision_encoders.siglip.padded import read_padded

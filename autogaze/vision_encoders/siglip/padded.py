@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autogaze.errors import EncoderError, GeometryError
 from autogaze.geometry import PatchPyramid
-from autogaze.vision_encoders.encode import PackedPatches, other_scales, padded_pyramid
+from autogaze.vision_encoders.packed import PackedPatches, other_scales, padded_pyramid
 
 KEYS = ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame")
 

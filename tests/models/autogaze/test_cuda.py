@@ -9,10 +9,10 @@ import torch
 
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze import AutoGaze, static_shapes
-from autogaze.models.autogaze.cuda_graphs import CudaGraphs
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, budget_of
 from autogaze.selectors.learned import Learned
+from autogaze.utils.cuda_graphs import CudaGraphs
 from autogaze.utils.device import free_memory
 from tests.models.autogaze.tiny import still_video, threshold_of, tiny_model, tiny_video
 

@@ -12,12 +12,12 @@ import torch
 
 from autogaze import Gaze
 from autogaze.models.autogaze import AutoGaze, static_shapes
-from autogaze.models.autogaze.cuda_graphs import Recorder
 from autogaze.models.autogaze.sampling import FrameSampling, Sampling
 from autogaze.models.autogaze.static_states import StaticStates
+from autogaze.utils.cuda_graphs import Recorder
 from tests.gazes import same
-from tests.models.autogaze.tape import Tape
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
+from tests.tape import Tape
 
 CAPS = [9, 5, 9]
 

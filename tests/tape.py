@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from autogaze.models.autogaze.cuda_graphs import Operations, Recorder
+from autogaze.utils.cuda_graphs import Operations, Recorder
 
 
 class Tape(Recorder):
