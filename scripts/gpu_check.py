@@ -24,9 +24,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import autogaze
+from autogaze.datasets.clip import ClipBatch, LabelRequest
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.labelling.batches import with_labels
+from autogaze.labelling.label import GazeBudget
+from autogaze.reconstruction.search_kernel import search_kernel
 from autogaze.selectors.learned import Learned
+from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+from autogaze.training.algorithms import NTP
+from autogaze.training.config import AlgorithmOptions
+from autogaze.training.loader import StepContext
+from autogaze.training.objective import Objective
+from autogaze.training.rollouts import BatchCounts
 from autogaze.vision_encoders.attention import recorded_backends
 from autogaze.vision_encoders.layout import AttentionType
 from autogaze.weights import SELECTOR
@@ -175,7 +185,54 @@ def greedy_row(bench: Bench, clips: int, target: float | None) -> list[Row]:
     number = bench.number(clips)
     selector, frames = autogaze.load("greedy", device=bench.device), bench.clips(number)
     taken = bench.milliseconds(lambda: selector.select(frames, ratio=0.1))
-    return [Row(f"greedy, ratio 0.1, clips: {number}", taken / number, "27 to 55", target)]
+    kernel = search_kernel(selector.pyramid, bench.device)
+    note = f"{kernel.name}: {kernel.why}"
+    return [Row(f"greedy, ratio 0.1, clips: {number}", taken / number, "27 to 55", target, note)]
+
+
+def training_rows(bench: Bench, clips: int) -> list[Row]:
+    """A step of NTP with labels of the greedy search, and these labels alone; clips are decoded already.
+
+    Clips lie in the host's memory, as they come from a loader.
+    """
+    clips, frames = bench.number(clips), 2 if bench.tiny else 8
+    model = _learned(bench, torch.float32).model
+    objective = Objective(
+        model, CanvasReconstruction(model.pyramid), NTP(AlgorithmOptions()), bench.device
+    )
+    batch = _unlabelled(bench, model.pyramid, clips, frames)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def step() -> None:
+        rollouts = objective.rollouts(batch, StepContext(seed=0, step=0))
+        with torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.on_gpu):
+            losses = objective.values(rollouts, BatchCounts.of([rollouts])).losses
+        sum(losses.values()).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    labels = bench.milliseconds(lambda: with_labels(batch.to(bench.device))) / clips
+    taken = bench.milliseconds(step) / clips
+    what = f"clips: {clips} of {frames} frames"
+    note = f"{1000 / taken:,.0f} clips/s; 1,000 wanted"
+    return [
+        Row(f"labels of a training, {what}", labels),
+        Row(f"training, NTP, {what}", taken, "8.7 (115 clips/s)", 1.0, note),
+    ]
+
+
+def _unlabelled(bench: Bench, pyramid: PatchPyramid, clips: int, frames: int) -> ClipBatch:
+    """A batch as a loader makes it for a GPU."""
+    pictures = bench.clips(clips, pyramid.side)[:, :frames]
+    budget, generator = GazeBudget(), torch.Generator().manual_seed(0)
+    requests = tuple(
+        LabelRequest(pyramid, tuple(budget.draw(frames, pyramid.num_patches, generator)))
+        for _ in range(clips)
+    )
+    names = tuple(map(str, range(clips)))
+    host = (pictures * 255).round().to(torch.uint8).cpu()
+    batch = ClipBatch(host, names, indices=tuple(range(clips)), pending=requests)
+    return batch.pin_memory() if bench.on_gpu else batch
 
 
 @torch.inference_mode()
@@ -232,6 +289,7 @@ def measured_rows(bench: Bench) -> Iterator[Row]:
         *((f"learned, clips: {case[0]}", partial(learned_row, bench, *case)) for case in LEARNED),
         ("half precision", partial(precision_row, bench)),
         *((f"greedy, clips: {n}", partial(greedy_row, bench, n, t)) for n, t in GREEDY),
+        ("training, clips: 64", partial(training_rows, bench, 64)),
         *(
             (f"{name}, clips: {clips}", partial(encoder_rows, bench, name, *size, clips))
             for name, size in SIGLIPS.items()

@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-
 from autogaze.checks import describe_value
 from autogaze.errors import TrainingError
 
@@ -235,6 +232,10 @@ def read(kind: type[Options], values: Any, group: str) -> Options:
         inner: Any = next(filter(dataclasses.is_dataclass, (hint, *get_args(hint))), None)
         if inner is not None and plain.get(name) is not None:
             read_groups[name] = read(inner, plain.pop(name), f"{group}.{name}")
+    # Here, so that a step of training can be had without it, as `make gpu-check` does.
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
     try:
         merged: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(kind), plain))
         checked = {name: merged[name] for name in plain}

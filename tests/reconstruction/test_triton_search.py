@@ -44,6 +44,37 @@ def test_its_interpreter_finds_what_c_finds() -> None:
     assert re.search(r"^\d+ passed in", done.stdout, re.MULTILINE), done.stdout[-400:]
 
 
+class Launches:
+    """Counts launches of a kernel, and does nothing."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __getitem__(self, grid: tuple[int, ...]) -> "Launches":
+        return self
+
+    def __call__(self, *arguments: Any, **options: Any) -> None:
+        self.number += 1
+
+
+@pytest.mark.parametrize("num_frames", [1, 4])
+@pytest.mark.parametrize("num_clips", [1, 3])
+def test_launches_grow_with_frames_alone(
+    monkeypatch: pytest.MonkeyPatch, num_clips: int, num_frames: int
+) -> None:
+    """Two per coarser scale and one for all frames, then three per frame."""
+    pytest.importorskip("triton")
+    from autogaze.reconstruction import triton_kernels, triton_search
+
+    launches = Launches()
+    for name in ("shrink", "widen", "errors", "search", "paint"):
+        monkeypatch.setattr(triton_kernels, name, launches)
+    frames = torch.zeros(num_clips, num_frames, 3, 224, 224, dtype=torch.uint8)
+    search = triton_search.TritonCanvasSearch(PatchPyramid(), num_clips, "cpu")
+    search.search_clips(frames, [[[None] * 27] * num_frames] * num_clips)
+    assert launches.number == 7 + 3 * num_frames
+
+
 # Compiled for GPUs that are not here.
 
 INT, LONG, BYTES, FLOATS, INTS, LONGS = "i32", "i64", "*u8", "*fp32", "*i32", "*i64"
