@@ -13,19 +13,19 @@ from autogaze.demo.figures import numbers
 from autogaze.demo.jobs import Jobs
 from autogaze.demo.stopping import Cancelled
 
-KINDS: dict[str, type[Any]] = {
-    "selector": gr.Textbox,
-    "ratio": gr.Number,
-    "loss": gr.Number,
-    "tiles": gr.Textbox,
-    "fps": gr.Number,
-    "max_tiles": gr.Number,
-    "start": gr.Number,
-    "end": gr.Number,
-    "seed": gr.Number,
-    "skip_corrupt": gr.Checkbox,
+DEFAULTS: dict[str, Any] = {
+    "selector": "greedy",
+    "ratio": 0.1,
+    "loss": None,
+    "tiles": "resize",
+    "fps": None,
+    "max_tiles": None,
+    "start": None,
+    "end": None,
+    "seed": 0,
+    "skip_corrupt": False,
 }
-"""What endpoints take by name, as components, which say what type they are of."""
+"""What endpoints take by name, and what is taken where a client leaves it out."""
 
 FILES = ("gaze", "overlay", "scales", "reconstruction", "sheet")
 
@@ -38,8 +38,8 @@ class Endpoints:
 
     def add(self, video: gr.Video) -> None:
         """Add the endpoints to the page that is being made, without anything that is seen."""
-        chosen = [_unseen(kind, name) for name, kind in KINDS.items()]
-        other, question = _unseen(gr.Textbox, "other"), _unseen(gr.Textbox, "question")
+        chosen = [_unseen(name, value) for name, value in DEFAULTS.items()]
+        other, question = (gr.Textbox(visible=False, label=name) for name in ("other", "question"))
         waits: dict[str, Any] = {
             "concurrency_limit": self.jobs.limits.jobs,
             "concurrency_id": "jobs",
@@ -77,11 +77,11 @@ class Endpoints:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how gradio passes it
     ) -> list[Any]:
         """Gaze at a video: numbers, and the gaze, overlay, scales, reconstruction and sheet as files."""
-        with self._errors(video):
+        with self._errors(request, video) as session:
             chosen = settings(
                 selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt
             )
-            (run,) = self.jobs.gaze(session_of(request), video, chosen, None, progress)
+            (run,) = self.jobs.gaze(session, video, chosen, None, progress)
         return [numbers(run), *(str(getattr(run.files, kind)) for kind in FILES)]
 
     def compare(
@@ -102,11 +102,11 @@ class Endpoints:
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         """Gaze at a video with two selectors: the numbers of both."""
-        with self._errors(video):
+        with self._errors(request, video) as session:
             chosen = settings(
                 selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt
             )
-            runs = self.jobs.gaze(session_of(request), video, chosen, other, progress)
+            runs = self.jobs.gaze(session, video, chosen, other, progress)
         return [numbers(run) for run in runs]
 
     def ask(
@@ -127,11 +127,11 @@ class Endpoints:
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         """Ask about a video: the answers and their costs, gazed and dense."""
-        with self._errors(video):
+        with self._errors(request, video) as session:
             chosen = settings(
                 selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt
             )
-            answers = self.jobs.answer(session_of(request), video, question, chosen, progress)
+            answers = self.jobs.answer(session, video, question, chosen, progress)
         return [answer_numbers(answers.gazed), answer_numbers(answers.dense)]
 
     def cancel(self, request: gr.Request) -> dict[str, int]:
@@ -143,10 +143,12 @@ class Endpoints:
         return list(self.jobs.pool.names)
 
     @contextmanager
-    def _errors(self, video: str | None) -> Iterator[None]:
-        """Errors as clients get them."""
+    def _errors(self, request: gr.Request, video: str | None) -> Iterator[str]:
+        """The client's session, whose video it is, whatever is wrong; errors as clients get them."""
         try:
-            yield
+            session = session_of(request)
+            self.jobs.owned(session, video)
+            yield session
         except Cancelled:
             raise gr.Error("cancelled", print_exception=False) from None
         except Exception as error:
@@ -154,8 +156,10 @@ class Endpoints:
             raise gr.Error(message, print_exception=False) from None
 
 
-def _unseen(kind: type[Any], name: str) -> Any:
-    return kind(visible=False, label=name)
+def _unseen(name: str, value: Any) -> Any:
+    """A component that says of what type a value is, and what its default is."""
+    kinds: dict[type, type[Any]] = {str: gr.Textbox, bool: gr.Checkbox}
+    return kinds.get(type(value), gr.Number)(value, visible=False, label=name)
 
 
 def session_of(request: gr.Request) -> str:

@@ -3,14 +3,18 @@
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from autogaze.demo.live import LiveGaze, LiveSettings
 from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.stopping import Cancelled, Stop
+
+SETTLED = 60.0
+"""Seconds after which an empty folder is removed: into a new one a file may be on its way."""
 
 
 @dataclass
@@ -41,6 +45,7 @@ class Visitors:
         self.root = root
         self._lock = threading.RLock()
         self._visitors: dict[str, Visitor] = {}
+        self._came: dict[Path, int] = {}  # when uploads came to their places (`st_ctime_ns`)
 
     def __len__(self) -> int:
         return len(self._visitors)
@@ -84,9 +89,11 @@ class Visitors:
 
     def uploaded(self, session: str, path: Path) -> None:
         """Remember a file of a visitor's; the ones sent before are removed."""
+        came = path.stat().st_ctime_ns
         with self._lock:
             visitor = self.of(session)
             former, visitor.uploads = visitor.uploads - {path}, {path}
+            self._came[path] = came
             self._remove(former)
 
     def cancel(self, session: str) -> int:
@@ -128,10 +135,17 @@ class Visitors:
             self.leave(session)
 
     def _remove(self, uploads: set[Path]) -> None:
-        """Remove files that no other visitor has sent: equal files have one place."""
-        still = {path for visitor in self._visitors.values() for path in visitor.uploads}
-        for path in uploads - still:
-            if path.is_relative_to(self.root):  # whatever a client said it had sent
+        """Remove uploads, of which equal ones have one place, but none that others sent too.
+
+        Who has just sent one is known only when it is used: then it has come to its place again.
+        """
+        for path in uploads - {path for one in self._visitors.values() for path in one.uploads}:
+            came = self._came.pop(path, None)
+            if not path.is_relative_to(self.root) or not path.is_file():
+                continue  # whatever a client said it had sent
+            if path.stat().st_ctime_ns == came:
                 path.unlink(missing_ok=True)
-                if path.parent != self.root and not any(path.parent.iterdir()):
-                    path.parent.rmdir()
+        for folder in self.root.iterdir():
+            with suppress(OSError):  # not empty, or removed by somebody else
+                if time.time() - folder.stat().st_mtime > SETTLED:
+                    folder.rmdir()

@@ -20,15 +20,24 @@ from autogaze.rendering.painter import percent
 EVERY = 0.1
 """Seconds between two frames that a browser sends."""
 
-LONGEST = 1280
+LONGEST = 4096
 """Longer side of a webcam's frame that is taken, in pixels."""
 
-WAITING = "<div class='ag-rate' role='status'>Start the camera: every frame is gazed at as it comes.</div>"
+CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
+"""What browsers are asked for: more pixels would only take longer to send."""
+
+NOT_LIVE = ("codec", "change")
+"""One needs motion vectors, which webcams have none of; one ranks the frames of a whole chunk."""
+
+WAITING = "<div class='ag-rate'>Start the camera, then press Record: every frame is gazed at as it comes.</div>"
 
 
 def add_webcam(pool: SelectorPool, visitors: Visitors, limits: Limits) -> None:
     """Add the webcam to the page that is being made."""
-    names = [name for name in pool.names if name != "codec"]  # a webcam has no motion vectors
+    names = [name for name in pool.names if name not in NOT_LIVE]
+    if not names:
+        gr.Markdown("None of this page's selectors decides on frames as they come.")
+        return
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
             camera = gr.Image(
@@ -36,6 +45,7 @@ def add_webcam(pool: SelectorPool, visitors: Visitors, limits: Limits) -> None:
                 sources=["webcam"],
                 streaming=True,
                 type="numpy",
+                webcam_options=gr.WebcamOptions(mirror=False, constraints=CAMERA),
                 elem_id="camera",
             )
             selector = gr.Dropdown(names, value=names[0], label="Selector", elem_id="live-selector")
@@ -63,7 +73,7 @@ def add_webcam(pool: SelectorPool, visitors: Visitors, limits: Limits) -> None:
                 LiveSettings(selector, ratio, parsed("loss", loss)),
                 pool,
             )
-            shown = live.look(np.ascontiguousarray(frame[..., :3]))
+            shown = live.look(np.array(frame[..., :3]))  # a copy that may be written to
         except AutoGazeError as error:
             return problem(str(error))
         return gr.skip() if shown is None else as_html(shown, live)
@@ -96,7 +106,7 @@ def as_html(shown: LiveFrame, live: LiveGaze) -> str:
             (shown.canvas, "What these patches show"),
         )
     )
-    return f"<div class='ag-rate' role='status'>{rate}</div><div class='ag-live'>{pictures}</div>"
+    return f"<div class='ag-rate'>{rate}</div><div class='ag-live'>{pictures}</div>"
 
 
 def _data(pixels: np.ndarray) -> str:
