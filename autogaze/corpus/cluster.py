@@ -2,18 +2,22 @@
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+from autogaze.corpus.folder import locked
 from autogaze.errors import CorpusError, MissingExtraError, first_line
 
 ANSWER = 20.0
@@ -21,6 +25,14 @@ ANSWER = 20.0
 
 OBJECT_STORE = 100 * 2**20
 """Bytes of shared memory that a local Ray takes; only names and entries pass through it."""
+
+
+PREFIX = "autogaze-ray-"
+"""Of the folders for what a local Ray keeps while it runs."""
+
+
+NEW = 60.0
+"""Seconds for which such a folder may have no lock."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,6 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Resources]:
     """
     ray = import_ray()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    own = tempfile.TemporaryDirectory(prefix="autogaze-ray-", ignore_cleanup_errors=True)
     if address is None:
         options |= {
             "address": "local",
@@ -78,11 +89,12 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Resources]:
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE,
             "_node_ip_address": "127.0.0.1",
-            "_temp_dir": own.name,
         }
     else:
         options["address"] = address
-    with own:
+    with own_folder() as own:
+        if address is None:
+            options["_temp_dir"] = str(own)
         try:
             with _own_signals(), _quiet():
                 ray.init(**options)
@@ -95,6 +107,27 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Resources]:
         finally:
             with _own_signals():
                 ray.shutdown()
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder for Ray's sockets and logs; those of runs that were killed are removed with it.
+
+    It lies in the system's folder for temporary files: names of sockets must be short.
+    """
+    place = Path(tempfile.gettempdir())
+    for old in place.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime < NEW:  # perhaps not locked yet
+                continue
+            with locked(old):
+                shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+    try:
+        with locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def cores() -> int:

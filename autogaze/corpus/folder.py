@@ -2,6 +2,8 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -45,7 +47,7 @@ class CorpusFolder:
         self.settings = settings
         self.overwrite = overwrite
         self.scratch = self.path / UNFINISHED / secrets.token_hex(4)
-        self._lock: int | None = None
+        self._open = ExitStack()
 
     def __enter__(self) -> "CorpusFolder":
         check_folder(self.path)
@@ -74,21 +76,14 @@ class CorpusFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._lock is not None:
-            remove_folder(self.path / UNFINISHED)
-            os.close(self._lock)
-            self._lock = None
+        self._open.close()
 
     def _take_lock(self) -> None:
-        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if fcntl is None:
-            return
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._open.enter_context(locked(self.path))
         except BlockingIOError:
-            os.close(self._lock)
-            self._lock = None
             raise OutputError(f"{self.path}: another process is writing this corpus") from None
+        self._open.callback(remove_folder, self.path / UNFINISHED)
 
     def _check_content(self) -> None:
         if (self.path / FILE).exists():
@@ -104,6 +99,23 @@ class CorpusFolder:
             os.rename(gazes, self.scratch / "overwritten")
         for name in (INPUTS, ERRORS, FILE):
             (self.path / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder, by a file in it; the lock ends with the block, or with the process.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: the file cannot be opened.
+    """
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
 
 
 def check_folder(path: Path) -> None:
