@@ -1,16 +1,15 @@
 """A corpus, read back: `Gaze` objects of its videos."""
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from autogaze.checks import as_path, describe_value, whole
 from autogaze.corpus.arrow import arrow, parquet
 from autogaze.corpus.manifest import Entry, read_manifest, shard_path
-from autogaze.corpus.rows import gaze_of
+from autogaze.corpus.rows import gaze_of, schema
 from autogaze.corpus.settings import CorpusSettings
+from autogaze.corpus.shards import row_batches
 from autogaze.errors import CorpusError, first_line
 from autogaze.gaze import Gaze
 
@@ -92,9 +91,10 @@ class Corpus(Sequence[Gaze]):
         path = shard_path(self.folder, shard)
         try:
             with parquet().ParquetFile(path) as file:
-                rows = _rows(file, start, start + count)
+                batches = list(row_batches(file, start, count))
         except (arrow().ArrowException, OSError) as error:
             raise CorpusError(f"{path}: cannot be read: {first_line(error)}") from error
+        rows = arrow().Table.from_batches(batches, schema())
         if rows.num_rows != count or set(rows["video"].to_pylist()) != {entry.path}:
             raise CorpusError(f"{path}: has other rows than its footer says")
         return rows
@@ -113,16 +113,6 @@ class Corpus(Sequence[Gaze]):
         if number is None:
             raise CorpusError(f"a video is a number or a path, got {describe_value(video)}")
         return self._places[self.videos[number]]
-
-
-def _rows(file: Any, start: int, stop: int) -> "pa.Table":
-    """Some rows of a Parquet file, of which only the row groups are read that they lie in."""
-    sizes = [file.metadata.row_group(each).num_rows for each in range(file.num_row_groups)]
-    edges = [0, *accumulate(sizes)]
-    first, last = bisect_right(edges, start) - 1, bisect_right(edges, max(start, stop - 1)) - 1
-    groups = range(first, min(last + 1, len(sizes)))
-    table = file.read_row_groups(list(groups))
-    return table.slice(start - edges[first], stop - start)
 
 
 def read(folder: str | Path) -> Corpus:

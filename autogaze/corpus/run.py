@@ -171,6 +171,8 @@ def spread(workers: Workers, resources: Resources) -> tuple[int, str, float]:
     if not wants_gpu:
         count = min(workers.count or resources.cpus, resources.cpus)
         return max(1, count), "cpu" if device == "auto" else device, 0.0
+    if ":" in device:
+        raise CorpusError(f"--device {device}: Ray says which GPU a worker takes; take cuda")
     if resources.gpus == 0:
         raise CorpusError(f"--device {device}: Ray has no GPU; take auto or cpu")
     count = max(1, min(workers.count or PER_GPU * resources.gpus, resources.cpus))

@@ -176,8 +176,19 @@ def remove_entries(folder: Path, name: str, paths: frozenset[str], scratch: Path
         return []
     temporary = scratch / f"{name}.parquet"
     with ShardWriter(temporary) as writer, parquet().ParquetFile(path) as file:
-        table = file.read().cast(schema())
         for entry in left:
-            writer.add(entry, table.slice(entry.first_row, entry.rows).to_batches())
+            writer.add(entry, row_batches(file, entry.first_row, entry.rows))
     commit(folder, name, temporary)
     return writer.entries
+
+
+def row_batches(file: Any, first: int, count: int) -> Iterator["pa.RecordBatch"]:
+    """Some rows of an open shard; only the row groups are read that they lie in, one at a time."""
+    before, end = 0, first + count
+    for number in range(file.num_row_groups):
+        size = file.metadata.row_group(number).num_rows
+        start, stop = max(first - before, 0), min(end - before, size)
+        if start < stop:
+            table = file.read_row_group(number).cast(schema())
+            yield from table.slice(start, stop - start).to_batches()
+        before += size

@@ -96,6 +96,10 @@ def stat_input(path: str) -> Input:
     """
     if not is_uri(path):
         try:
+            path.encode()
+        except UnicodeEncodeError:  # no column of text takes such a name
+            return Input(path.encode(errors="backslashreplace").decode(), MISSING)
+        try:
             found = os.stat(path)
         except (OSError, ValueError):  # also names that no file can have
             return Input(path, MISSING)
@@ -153,7 +157,7 @@ def local_file(source: Input, scratch: Path) -> Iterator[Path]:
         CorpusError, OSError: it cannot be fetched.
     """
     if source.size == MISSING:
-        raise VideoError(f"{source.path}: no such file")
+        raise VideoError(f"{source.path}: no such file, or a name that is no UTF-8")
     if source.offset is None and not is_uri(source.path):
         yield Path(source.path)
         return

@@ -142,6 +142,13 @@ def test_another_file_system(memory, tmp_path: Path):
         assert path.read_bytes() == b"inside"
 
 
+def test_a_name_that_is_no_text_is_an_input_that_fails(tmp_path: Path):
+    name = os.fsdecode(b"caf\xe9.mp4")
+    (tmp_path / name).touch()
+    (found,) = find_inputs([str(tmp_path)])
+    assert (found.path, found.size) == (f"{tmp_path}/caf\\udce9.mp4", MISSING)
+
+
 def test_missing_inputs_are_refused_when_they_are_named(videos: Path, memory, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").write_text("\n")

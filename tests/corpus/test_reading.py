@@ -128,6 +128,22 @@ def test_dataset_of_videos_in_a_tar_file(tmp_path: Path):
     assert torch.equal(frames, same)
 
 
+def test_videos_of_another_file_system(tmp_path: Path):
+    fsspec = pytest.importorskip("fsspec")
+    video = make_video(tmp_path / "video.mp4", 5)
+    fsspec.filesystem("memory").pipe("/reading/video.mp4", video.read_bytes())
+    fsspec.filesystem("memory").pipe("/reading/broken.mp4", b"no video")
+    make_corpus(tmp_path / "corpus", "memory://reading")
+    make_corpus(tmp_path / "plain", video)
+    corpus = autogaze.corpus.read(tmp_path / "corpus")
+    assert corpus.videos == ("memory:///reading/video.mp4",)
+    (failed,) = corpus.errors.items()
+    assert failed[1].startswith("memory:///reading/broken.mp4: ")  # and no word of the copy
+    assert torch.equal(corpus[0].ids, autogaze.corpus.read(tmp_path / "plain")[0].ids)
+    ((frames, _),) = list(autogaze.corpus.GazeDataset(corpus))
+    assert frames.shape == (1, 5, 3, 224, 224)
+
+
 def test_what_is_no_corpus(tmp_path: Path, made: Path):
     with pytest.raises(CorpusError):
         autogaze.corpus.read(tmp_path)
