@@ -22,10 +22,9 @@ from autogaze.selectors.base import (
     pyramid_or_default,
 )
 from autogaze.selectors.finest_cells import (
-    cell_means,
+    cell_changes,
     highest_cells,
     kept_frame,
-    mean_change,
     whole_frame,
 )
 
@@ -71,8 +70,7 @@ class _ChangeStream(SelectionStream[Change]):
         self.cap(self.num_frames - 1)  # a missing ratio is an error now, not at the end
         picture = kept_frame(clips)
         if self.previous is not None:
-            change = mean_change(picture, self.previous)
-            self.scores.append(cell_means(change, self.pyramid))
+            self.scores.append(cell_changes(picture, self.previous, self.pyramid))
         self.previous = picture
         return no_frames(self.pyramid, clips.num_clips, self.frames_device)
 

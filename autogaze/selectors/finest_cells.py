@@ -12,6 +12,7 @@ from torch import Tensor
 
 from autogaze.clips import Clips
 from autogaze.geometry import PatchPyramid
+from autogaze.selectors.native_change import changes_kernel
 from autogaze.utils.device import without_autocast
 
 
@@ -22,6 +23,29 @@ def cell_means(
     average = _averaging(pyramid, images.device)  # (g, S)
     with without_autocast(images.device):  # thresholds are compared in float32
         return (average @ (images @ average.mT)).flatten(-2)
+
+
+def cell_changes(
+    frames: Shaped[Tensor, "B 3 S S"],
+    others: Shaped[Tensor, "B 3 S S"],
+    pyramid: PatchPyramid,
+    std: Float[Tensor, "3 1 1"] | None = None,
+) -> Float[Tensor, "B cells"]:
+    """`cell_means` of `mean_change`; of bytes on a CPU by one pass of `cell_change.c`."""
+    bytes_in = frames.dtype == others.dtype == torch.uint8 and frames.device.type == "cpu"
+    if bytes_in and (kernel := changes_kernel(pyramid, changes_by_torch)) is not None:
+        return kernel(frames, others, std)
+    return changes_by_torch(frames, others, pyramid, std)
+
+
+def changes_by_torch(
+    frames: Shaped[Tensor, "B 3 S S"],
+    others: Shaped[Tensor, "B 3 S S"],
+    pyramid: PatchPyramid,
+    std: Float[Tensor, "3 1 1"] | None,
+) -> Float[Tensor, "B cells"]:
+    """The same by PyTorch's operators, on any device and of any type."""
+    return cell_means(mean_change(frames, others, std), pyramid)
 
 
 def kept_frame(clips: Clips) -> Shaped[Tensor, "B 3 S S"]:

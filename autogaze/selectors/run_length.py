@@ -25,10 +25,9 @@ from autogaze.selectors.base import (
     pyramid_or_default,
 )
 from autogaze.selectors.finest_cells import (
-    cell_means,
+    cell_changes,
     highest_cells,
     kept_frame,
-    mean_change,
     whole_frame,
 )
 from autogaze.utils.normalization import IMAGENET
@@ -122,8 +121,8 @@ class _TubeletStream(SelectionStream[RunLength]):
             return Gaze.cat_frames([frame_gaze(self.pyramid, [ids] * len(first)) for ids in whole])
 
         std = torch.tensor(IMAGENET.std, device=first.device).view(3, 1, 1)
-        change = mean_change(last, self.reference, std)  # the statistics' mean cancels
-        scores = cell_means(change, self.pyramid)
+        # The statistics' mean cancels.
+        scores = cell_changes(last, self.reference, self.pyramid, std)
         kept = highest_cells(scores, self.selector.threshold, self.pyramid)
         if self.selector.since == "previous":
             self.reference = first
