@@ -5,10 +5,12 @@ Gazes, losses and gains equal those of `greedy_search.c` bit for bit. The kernel
 """
 
 import bisect
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -345,18 +347,24 @@ class _Found:
         """The same on the host; the one place that waits for the device."""
         chosen, counts = self.chosen.cpu().numpy(), self.num_chosen.tolist()
         losses = self.left_after.cpu().numpy() / units
-        gains = None
-        if self.gains.ndim > 1:
-            gains = self.gains.cpu().numpy()
-            gains = np.where(gains < UNTAKEN, -np.inf, gains.astype(float))
+        gains = iter(self._gains(counts))
         found: list[list[SearchedFrame]] = []
         for clip, numbers in enumerate(counts):
             found.append([])
             for frame, n in enumerate(numbers):
                 ids, after = (each[clip, frame, :n].tolist() for each in (chosen, losses))
-                kept = None if gains is None else gains[clip, frame, :n]
-                found[-1].append(SearchedFrame(tuple(ids), tuple(after), kept))
+                found[-1].append(SearchedFrame(tuple(ids), tuple(after), next(gains)))
         return found
+
+    def _gains(self, counts: Sequence[Sequence[int]]) -> Iterable[Float[np.ndarray, "_ V"] | None]:
+        """Those of every clip and frame; only of patches that were taken are they copied to the host."""
+        if self.gains.ndim == 1:
+            return repeat(None)
+        numbers = torch.arange(self.gains.shape[2], device=self.gains.device)
+        taken = self.gains[numbers < self.num_chosen[..., None]]
+        known = taken.double().masked_fill_(taken < UNTAKEN, -math.inf).cpu().numpy()
+        ends = np.cumsum([n for clip in counts for n in clip])
+        return np.split(known, ends[:-1])
 
 
 def _power_of_two(number: int) -> int:

@@ -97,6 +97,11 @@ KERNELS: list[tuple[str, list[str], dict[str, Any]]] = [
      {**SUMS, "OF_CANVAS": True, "SPLIT": 0, "IS_BYTES": False}),
     ("search", SEARCH, STOPS),
     ("search", SEARCH, {**STOPS, "NEEDS_GAIN": False, "HAS_GIVEN": False, "KEEPS_GAINS": False}),
+    # As the compiler sees a pyramid of one patch: numbers that are 1 are constants.
+    ("search", [*SEARCH[:7], *SEARCH[11:]],
+     {**STOPS, "most_cells": 1, "num_cells": 1, "num_levels": 1, "num_patches": 1}),
+    ("errors", [BYTES, INT, INT, FLOATS, INT, INTS, FLOATS, INTS, INT, INT, LONGS, INT],
+     {**SUMS, "OF_CANVAS": True, "num_edges": 1}),
     ("paint", [BYTES, INT, INT, FLOATS, INTS, INTS, FLOATS, INT, INTS, FLOATS, INT, INT, INT], PIXELS),
 ]  # fmt: skip
 
