@@ -7,7 +7,8 @@ corpus's lock, so that every input is in exactly one of them, whoever is killed 
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class Outcome:
 def run_corpus(
     inputs: Sequence[Input],
     corpus: CorpusFolder,
-    gaze: Callable[[Sequence[Input], CorpusFolder], Iterator[ShardResult]],
+    gaze: Callable[[Sequence[Input], CorpusFolder], Generator[ShardResult, None, None]],
     *,
     retry_failed: bool = False,
     begin: Callable[[int, int], None] = lambda done, to_do: None,
@@ -114,15 +115,16 @@ def run_corpus(
     try:
         _remove_stale(corpus, found.stale, shards)
         if found.to_do:
-            for result in gaze(found.to_do, corpus):
-                if result.failure:
-                    raise OutputError(result.failure)
-                commit(corpus.path, result.name, Path(result.temporary))
-                shards[result.name] = result.entries
-                outcome.began = min(outcome.began, result.began)
-                outcome.ended = max(outcome.ended, result.ended)
-                outcome.entries.extend(result.entries)
-                advance(result.entries)
+            with closing(gaze(found.to_do, corpus)) as results:  # workers end before the lock does
+                for result in results:
+                    if result.failure:
+                        raise OutputError(result.failure)
+                    commit(corpus.path, result.name, Path(result.temporary))
+                    shards[result.name] = result.entries
+                    outcome.began = min(outcome.began, result.began)
+                    outcome.ended = max(outcome.ended, result.ended)
+                    outcome.entries.extend(result.entries)
+                    advance(result.entries)
     finally:
         outcome.seconds = time.perf_counter() - began
         write_tables(corpus.path, Manifest(shards))
@@ -146,7 +148,7 @@ def _remove_stale(
 
 def gaze_on_ray(
     inputs: Sequence[Input], corpus: CorpusFolder, workers: Workers
-) -> Iterator[ShardResult]:
+) -> Generator[ShardResult, None, None]:
     """The shards of some inputs as Ray's workers write them.
 
     Raises:
@@ -219,5 +221,9 @@ def map_shards(
     try:
         for row in results.iter_rows():
             yield ShardResult.from_row(row)
-    except (ray.exceptions.RayError, ConnectionError) as error:
+    except (
+        ray.exceptions.RayError,
+        ray.data.exceptions.SystemException,
+        ConnectionError,
+    ) as error:
         raise CorpusError(f"Ray gave up: {first_line(error)}") from error

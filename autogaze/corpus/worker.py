@@ -1,5 +1,6 @@
 """A worker of a corpus: gazes at the videos of one shard after the other, and writes the shards."""
 
+import errno
 import json
 import secrets
 import time
@@ -21,7 +22,7 @@ from autogaze.errors import (
     VideoError,
     first_line,
 )
-from autogaze.utils.files import make_folder, write_json
+from autogaze.utils.files import cannot_be_written, make_folder, write_json
 
 if TYPE_CHECKING:
     from autogaze.pipeline import ClipSelector
@@ -155,10 +156,21 @@ def add_video(
         except OutputError:
             raise
         except Exception as error:  # whatever one video does, the others go on
+            if (full := no_room(error)) is not None:
+                raise cannot_be_written(scratch, full) from error
             seconds = time.perf_counter() - began
             writer.add(_failed(source, error, seconds, path))
             return
         writer.add(entry, spool.batches())
+
+
+def no_room(error: BaseException | None) -> OSError | None:
+    """The error of a full disk that lies behind another one, if any."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def gaze_file(

@@ -1,6 +1,6 @@
 """Little collections of videos, and corpora of them made in this process, without Ray."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def make_corpus(
 
 def gaze_here(
     inputs: Sequence[Input], corpus: CorpusFolder, size: int = 3
-) -> Iterator[ShardResult]:
+) -> Generator[ShardResult, None, None]:
     """The shards of some inputs, one after the other in this process."""
     job = Job(str(corpus.scratch), corpus.settings, "cpu")
     worker = ShardWorker(job)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,7 @@ def test_an_undisturbed_run(made: Path):
     assert leftovers(out) == []
 
 
-@pytest.mark.parametrize("stops", [[0], [1, 1, 1], [2, 0, 1], [4]])
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize(("stops", "size"), [([0, 3], 3), ([1, 1, 1], 1), ([2, 0, 1], 4)])
 def test_interrupted_runs_end_as_an_undisturbed_one(made, tmp_path, stops, size):
     """Each run is stopped after so many shards, also in the middle of one."""
     out = tmp_path / "corpus"
@@ -228,6 +228,17 @@ def test_a_full_disk_ends_the_run_and_is_no_error_of_a_video(made: Path, tmp_pat
         make_corpus(out, made / "videos")
     make_corpus(out, made / "videos")
     check_same(out, made / "undisturbed")
+
+
+def test_a_disk_too_full_for_a_copy_ends_the_run_too(tmp_path: Path):
+    video = make_video(tmp_path / "video.mp4", 3)
+    with tarfile.open(tmp_path / "videos.tar", "w") as tar:
+        tar.add(video, "video.mp4")
+    kilobytes = video.stat().st_size // 1024
+    assert kilobytes > 1
+    with pytest.raises(OutputError), small_disk(kilobytes):
+        make_corpus(tmp_path / "corpus", tmp_path / "videos.tar")
+    assert make_corpus(tmp_path / "corpus", tmp_path / "videos.tar").failed == []
 
 
 def test_a_video_that_kills_its_workers_is_an_error(made: Path, tmp_path: Path):
