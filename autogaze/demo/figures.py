@@ -57,7 +57,7 @@ def numbers_table(run: Run) -> str:
             (
                 one.encoder,
                 f"<b>{_flop(one.gazed + one.selecting)}</b> in place of {_flop(one.dense)}: "
-                f"<b>{percent(one.share)}</b> {'saved' if one.share >= 0 else 'more than dense'}",
+                f"<b>{percent(abs(one.share))}</b> {'saved' if one.share >= 0 else 'more than dense'}",
             )
             for one in run.savings
         ),

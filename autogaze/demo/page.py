@@ -16,7 +16,7 @@ from autogaze.demo.limits import Limits
 from autogaze.demo.panel import Panel
 from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.stopping import Cancelled
-from autogaze.demo.style import HEADING, problem, status
+from autogaze.demo.style import GUIDE, HEADING, problem, status
 from autogaze.demo.webcam import add_webcam
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Page:
                     label=f"Video: at most {limits.seconds:g} s and {limits.megabytes:g} MB",
                     sources=["upload", "webcam"],
                     include_audio=True,  # left alone: taking it out needs a program of its own
-                    height=220,
+                    height=250,
                     elem_id="video",
                 )
                 without_addresses(video)
@@ -83,12 +83,12 @@ class Page:
                     elem_id="examples",
                     api_visibility="private",
                 )
-                controls = Controls.add(self.jobs.pool, limits)
                 with gr.Row():
                     start = gr.Button("Gaze", variant="primary", elem_id="gaze", min_width=120)
                     cancel = gr.Button("Cancel", elem_id="cancel", min_width=120)
+                controls = Controls.add(self.jobs.pool, limits)
             with gr.Column(scale=3, min_width=320):
-                line = gr.HTML(status(READY), elem_id="status")
+                line = gr.HTML(status(READY) + GUIDE, elem_id="status", padding=False)
                 with gr.Row():
                     panels = [Panel.add("a"), Panel.add("b")]
                 asked = [self._add_question(video, controls, line)] if self.jobs.model else []
@@ -99,6 +99,7 @@ class Page:
             concurrency_limit=limits.jobs,
             concurrency_id="jobs",
             show_progress_on=[line],
+            scroll_to_output=True,  # where the form is above the results
             api_visibility="private",
         )
         cancel.click(

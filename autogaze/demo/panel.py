@@ -33,14 +33,14 @@ class Panel:
             name: of its elements.
         """
         with gr.Column(visible=False, min_width=320, elem_id=f"panel-{name}") as column:
-            numbers = gr.HTML(elem_id=f"numbers-{name}")
+            numbers = gr.HTML(elem_id=f"numbers-{name}", padding=False)
             with gr.Row(elem_classes="ag-together"):
                 video = _video("Video", f"video-{name}")
                 overlay = _video("Chosen patches by scale", f"overlay-{name}")
             with gr.Row(elem_classes="ag-together"):
                 reconstruction = _video("What these patches show", f"reconstruction-{name}")
                 scales = _video("Scale by scale", f"scales-{name}")
-            chart = gr.HTML(label="Budget over time", elem_id=f"chart-{name}")
+            chart = gr.HTML(elem_id=f"chart-{name}", padding=False)
             with gr.Accordion("Contact sheet", open=False):
                 sheet = gr.Image(
                     label="Contact sheet",

@@ -10,9 +10,12 @@ HEADING = (
 
 CSS = """
 .gradio-container { max-width: 1500px !important; width: 100% !important; margin: 0 auto !important; }
-.ag-guide { color: var(--body-text-color); padding: 4px 6px; }
-.ag-guide li { margin: 6px 0; }
+.ag-guide { padding: 22px 14px; max-width: 46rem; color: var(--body-text-color); }
+.ag-guide h2 { font-size: 1.1rem; margin: 0 0 10px; }
+.ag-guide dt { font-weight: 600; margin-top: 12px; }
+.ag-guide dd { margin: 2px 0 0; color: var(--body-text-color-subdued); line-height: 1.5; }
 .ag-note { font-size: 0.85rem; }
+#status .html-container, [id^=numbers-] .html-container, [id^=chart-] .html-container { padding: 0 !important; }
 .ag-head h1 { font-size: 1.5rem; margin: 0; }
 .ag-head p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
 .ag-status { padding: 10px 14px; border-radius: 8px; min-height: 44px; background: var(--background-fill-secondary);
@@ -77,6 +80,18 @@ HEAD = """
 </script>
 """
 
+GUIDE = """<div class='ag-guide'><h2>What you will see</h2><dl>
+<dt>Chosen patches by scale</dt><dd>Where the selector looks, frame by frame: coarse patches cover much at low
+resolution, fine ones carry detail.</dd>
+<dt>What these patches show</dt><dd>The video put together from them alone, each on top of the frame before.</dd>
+<dt>Tokens, error, time</dt><dd>How many patches are kept of all, how far the picture above is from the video, and the
+milliseconds of every stage.</dd>
+<dt>Savings</dt><dd>Operations that SigLIP2-base and SigLIP2-SO400M need for the kept patches, and for choosing them,
+in place of encoding every frame whole.</dd>
+<dt>Compare</dt><dd>A second selector, or a control that does not look (random, centre), on the same video.</dd>
+</dl></div>"""
+"""Shown until there are results."""
+
 
 def make_theme() -> Any:
     """Fonts of the system, and subdued text that can be read (contrast of at least 4.5)."""
@@ -88,6 +103,8 @@ def make_theme() -> Any:
         font_mono=["ui-monospace", "monospace"],
     )
     return theme.set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         block_info_text_color="*neutral_600",
