@@ -30,7 +30,7 @@ CONCERNED = [
     "tests/training/test_checkpoints.py::test_a_full_disk_costs_a_checkpoint_and_not_the_training",
     *(
         f"tests/vision_encoders/test_{name}.py"
-        for name in ("adapter", "gazed", "siglip", "siglip_published")
+        for name in ("adapter", "gazed", "graphs", "positions", "siglip", "siglip_published")
     ),
 ]
 """What meets transformers: the rest is our own."""

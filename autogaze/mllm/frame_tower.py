@@ -22,6 +22,7 @@ from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.packed_blocks import PackedBlocks
 from autogaze.mllm.prompt import PositionRule, SequencePositions
 from autogaze.mllm.units import KeptUnits, UnitGrid
+from autogaze.utils.device import sent
 from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
 from autogaze.vision_encoders.encode import embed_packed
 from autogaze.vision_encoders.layout import TokenLayout, token_layout
@@ -79,7 +80,7 @@ class FrameAdapter(MLLMAdapter):
     ) -> Float[Tensor, "N 3 p p"]:
         """Pixels of the patches of kept units of whole frames."""
         patches = self.patches(kept)
-        index, tubelet = (x.to(frames.device) for x in (patches.index, patches.tubelet))
+        index, tubelet = (sent(x, frames.device) for x in (patches.index, patches.tubelet))
         return cut_cells(frames, tubelet, index, self.encoder.patch_size)
 
     def check_frames(self, name: str, frames: Tensor) -> int:
@@ -120,7 +121,7 @@ class FrameAdapter(MLLMAdapter):
             first = here.stop
             layout = token_layout((lengths,), "frame_independent", device, encoder.num_prefix)
             pixels = visual.pixels[here].to(device, encoder.dtype)
-            index = patches.index[here].to(device)
+            index = sent(patches.index[here], device)
             tokens, rotary = embed_packed(encoder, pixels, index, layout, tables)
             parts.append(_hidden_states(encoder, blocks, tokens, rotary, layout, layers))
         return [torch.cat(states) for states in zip(*parts, strict=True)]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.errors import EncoderError
+from autogaze.errors import EncoderError, first_line
 from autogaze.utils.cuda_graphs import CudaGraphs, Operations, Recorder
 from autogaze.utils.device import sent
 from autogaze.vision_encoders.adapter import EncoderAdapter
@@ -123,8 +123,17 @@ class _Graph:
 
     def record(self, recorder: Recorder) -> None:
         """Run once as it is, which also sets up what is kept, and record that."""
-        with torch.inference_mode(False), torch.no_grad():
-            self._replay = recorder.run_and_record(self._run)
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                self._replay = recorder.run_and_record(self._run)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            model = type(self._arguments[0].model).__name__
+            raise EncoderError(
+                f"a call of this {model} cannot be recorded as a CUDA graph, perhaps because it asks "
+                f"the GPU for values ({first_line(error)}); leave graphs out"
+            ) from error
 
     def _run(self) -> None:
         encoder, frames, gaze, settings, plan = self._arguments

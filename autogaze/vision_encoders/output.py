@@ -47,7 +47,7 @@ class GazedOutput(ModelOutput):
         longest = int(counts.max()) if len(counts) else 0
         is_padding = torch.arange(longest) >= counts[:, None]
         padded = pad_sequence(rows, batch_first=True)
-        return padded, is_padding.to(padded.device)
+        return padded, sent(is_padding, padded.device)
 
     def frame_means(self) -> Float[Tensor, "B T C"]:
         """Mean feature of every frame's patches, for models that pool nothing themselves.
@@ -57,8 +57,8 @@ class GazedOutput(ModelOutput):
         gaze = self._gaze
         features = self.last_hidden_state.float()
         sums = features.new_zeros(gaze.lengths.numel(), features.shape[1])
-        sums.index_add_(0, gaze.frame_of_patch.to(features.device), features)
-        counts = gaze.lengths.flatten().clamp(min=1).to(features.device)
+        sums.index_add_(0, sent(gaze.frame_of_patch, features.device), features)
+        counts = sent(gaze.lengths.flatten().clamp(min=1), features.device)
         means = (sums / counts[:, None]).to(self.last_hidden_state.dtype)
         return carry_forward(means.unflatten(0, tuple(gaze.lengths.shape)), gaze.lengths)
 

@@ -173,6 +173,20 @@ def test_copies_have_no_graphs():
     assert not any("graphs" in key for key in encoder.state_dict())
 
 
+@torch.no_grad()
+def test_a_model_that_asks_for_values_cannot_be_recorded():
+    class Capture(Tape):
+        """As CUDA does where a stream that is recorded has to be waited for."""
+
+        def _record(self, operations):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    encoder, _, _ = recorded()
+    encoder.graphs = EncoderGraphs(Capture())
+    with pytest.raises(EncoderError, match=r"SiglipVision.*not permitted when stream"):
+        encoder(random_frames(1, 2), random_gaze(PYRAMID, 1, 2))
+
+
 def test_a_cpu_has_no_graphs(tmp_path):
     model = FAMILIES["vit"].model()
     with pytest.raises(EncoderError, match=r"CUDA GPU.*cpu.*device='cuda'"):

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.nvila.gazed_video import GazedClips
+from autogaze.utils.device import sent
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.layout import AttentionType, token_layout
 from autogaze.vision_encoders.positions import PositionTables
@@ -43,8 +44,8 @@ def encode(tower: SiglipVisionModel, clips: GazedClips, clips_at_once: int) -> F
     layers = list(adapter.layers)[:-1]
     states = []
     for part in clips.split(clips_at_once):
-        pixels = part.pixels.to(device, adapter.dtype)
-        x = (adapter.project(pixels) + table[part.gaze.ids.to(device)])[None]
+        pixels = sent(part.pixels, device).to(adapter.dtype)
+        x = (adapter.project(pixels) + table[sent(part.gaze.ids, device)])[None]
         lengths = tuple(tuple(clip) for clip in part.gaze.lengths.tolist())
         if attn_type == "frame_independent":
             lengths = tuple((count,) for clip in lengths for count in clip)
