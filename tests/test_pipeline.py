@@ -109,6 +109,10 @@ def test_tiles_go_in_small_batches(video: Path, monkeypatch: pytest.MonkeyPatch)
     parts = gaze_video(video, selector=Counting(SMALL), ratio=0.1, tiles="4x2")
     assert seen == [3, 3, 2] * 2
     assert parts.ids.equal(whole.ids)
+    seen.clear()
+    monkeypatch.setattr(Counting, "cpu_batch", 5)  # as a selector whose clips take much memory
+    assert gaze_video(video, selector=Counting(SMALL), ratio=0.1, tiles="4x2").ids.equal(whole.ids)
+    assert seen == [5, 3] * 2
 
 
 def test_options_reach_the_reader(video: Path) -> None:
