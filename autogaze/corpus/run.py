@@ -216,7 +216,7 @@ def map_shards(
     shards = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=len(tasks))
     pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
     results = shards.map(
-        ShardWorker, fn_constructor_args=(job,), compute=pool, num_cpus=1, num_gpus=gpus
+        ShardWorker, fn_constructor_args=(job, 1), compute=pool, num_cpus=1, num_gpus=gpus
     )
     try:
         for row in results.iter_rows():

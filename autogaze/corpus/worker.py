@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from autogaze.corpus.manifest import Entry
 from autogaze.corpus.settings import CorpusSettings
 from autogaze.corpus.shards import ShardWriter, Spool
@@ -93,9 +95,15 @@ class ShardResult:
 
 
 class ShardWorker:
-    """The class of Ray's actors: a selector that stays, and one shard per call."""
+    """The class of Ray's actors: a selector that stays, and one shard per call.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        threads: that PyTorch may use in this process; None leaves them as they are.
+    """
+
+    def __init__(self, job: Job, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
         self.job = job
         self.selector = job.settings.load_selector(job.device)
 
