@@ -1,12 +1,14 @@
 """A question about a video, answered by a multimodal LLM that sees all of it, and what was chosen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from autogaze.demo.stopping import Stop
 from autogaze.demo.work import Settings
@@ -44,7 +46,7 @@ def ask_both(
 
     Raises:
         AutoGazeError: no question, or one that the model does not take.
-        Cancelled: `stop` was set, also between two tokens.
+        Cancelled: `stop` was set; between two layers at the latest.
     """
     if not question.strip():
         raise AutoGazeError("the question is empty")
@@ -57,31 +59,30 @@ def ask_both(
         "dense": Viewing(dense=True),
     }
     answers = {}
-    for name, viewing in viewings.items():
-        stop.check()
-        progress(name)
-        seed = settings.seed
-        answers[name] = model.ask(
-            video,
-            question,
-            viewing,
-            max_new_tokens=MAX_NEW_TOKENS,
-            generator=None if seed is None else torch.Generator().manual_seed(seed),
-            stopping_criteria=_stopping(stop),
-        )
-        stop.check()
+    with stopped_by(model.model, stop):
+        for name, viewing in viewings.items():
+            stop.check()
+            progress(name)
+            seed = settings.seed
+            answers[name] = model.ask(
+                video,
+                question,
+                viewing,
+                max_new_tokens=MAX_NEW_TOKENS,
+                generator=None if seed is None else torch.Generator().manual_seed(seed),
+            )
     return BothAnswers(**answers)
 
 
-def _stopping(stop: Stop) -> Any:
-    """Ends an answer at the next token once the flag is set."""
-    from transformers import StoppingCriteria, StoppingCriteriaList
-
-    class Stopped(StoppingCriteria):
-        def __call__(self, input_ids: torch.Tensor, scores: Any, **rest: Any) -> torch.Tensor:
-            return torch.full((len(input_ids),), stop.is_set, device=input_ids.device)
-
-    return StoppingCriteriaList([Stopped()])
+@contextmanager
+def stopped_by(model: nn.Module, stop: Stop) -> Iterator[None]:
+    """Check a flag before every layer, inside the block: encoding a whole video takes long."""
+    handles = [part.register_forward_pre_hook(lambda *_: stop.check()) for part in model.modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def answer_card(answer: "VideoAnswer", name: str) -> str:

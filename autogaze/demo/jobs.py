@@ -1,6 +1,7 @@
 """Jobs of visitors: checked, run on a lent selector, stopped and cleaned up after; no components."""
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,7 @@ class Jobs:
     ) -> None:
         self.examples, self.pool, self.limits, self.model = examples, pool, limits, model
         self.visitors = Visitors(root)
+        self._asking = threading.Lock()  # the model is one, and answers one question at a time
 
     def gaze(
         self, session: str, video: str | None, first: Settings, other: str | None, tell: Tell
@@ -94,7 +96,11 @@ class Jobs:
             raise AutoGazeError("this page has no multimodal LLM; start it with --model")
         path = self.owned(session, video)
         self.limits.check_file(path)
-        with self.visitors.job(session) as (stop, _), self.pool.lent(chosen.selector) as selector:
+        with (
+            self.visitors.job(session) as (stop, _),
+            self.pool.lent(chosen.selector) as selector,
+            self._asking,
+        ):
             return ask_both(
                 self.model,
                 path,
