@@ -214,7 +214,8 @@ def map_shards(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     shards = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=len(tasks))
-    pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
+    # Of two shards one waits at its worker: between shards it does not wait for this process.
+    pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
     results = shards.map(
         ShardWorker, fn_constructor_args=(job, 1), compute=pool, num_cpus=1, num_gpus=gpus
     )

@@ -152,7 +152,7 @@ def check_speed(folder: Path) -> str:
     """Two workers against one, on the same videos."""
     videos = folder / "videos"
     seconds = []
-    options = ("--selector", "greedy", "--loss", "0.02", "--tiles", "2x2")
+    options = ("--selector", "greedy", "--loss", "0.02", "--tiles", "5x5", "--shard-size", "4")
     for count in (1, 2):
         out = folder / f"speed{count}"
         run = start(out, videos, "--workers", count, options=options)
