@@ -50,7 +50,7 @@ class DemoCommand(Command):
         Path | None,
         serve_option(
             metavar="FOLDER",
-            help="Where uploads and results lie while they are needed.",
+            help="Where uploads and results lie while they are needed; made where it is missing.",
             show_default="the system's for temporary files",
         ),
     ] = None

@@ -70,10 +70,10 @@ class Controls:
             info="At most this share of all patches per frame.",
             elem_id="ratio",
         )
-        loss = optional_number(
-            label="Loss",
+        loss = loss_field(
+            selector,
+            pool,
             info="A frame ends as soon as its error is at most this, say 0.02. Empty: no such stop.",
-            placeholder="no stop",
             elem_id="loss",
         )
         with gr.Row():
@@ -139,6 +139,26 @@ class Controls:
 def optional_number(**options: Any) -> gr.Textbox:
     """A field that may stay empty: a `gr.Number` without a value is sent as 0."""
     return gr.Textbox(max_lines=1, **options)
+
+
+def loss_field(selector: gr.Dropdown, pool: SelectorPool, **options: Any) -> gr.Textbox:
+    """A field for a loss, closed while a selector is chosen that cannot stop at one."""
+
+    def state(name: str) -> dict[str, Any]:
+        if pool.stops_by_loss(name):
+            return {"interactive": True, "placeholder": "no stop"}
+        return {"interactive": False, "placeholder": f"not for {name}", "value": ""}
+
+    loss = optional_number(label="Loss", **options, **state(selector.value))
+    selector.change(
+        lambda name: gr.Textbox(**state(name)),
+        selector,
+        loss,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    return loss
 
 
 def parsed(name: str, value: float | str | None) -> float | None:

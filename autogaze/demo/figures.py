@@ -36,9 +36,8 @@ def numbers_table(run: Run) -> str:
             summary.scales, summary.kept, _colours(len(summary.scales)), strict=True
         )
     )
-    stages = [
-        (name, 1000 * value / summary.frames) for name, value in asdict(summary.times).items()
-    ]
+    stages = {name: 1000 * value / summary.frames for name, value in asdict(summary.times).items()}
+    drawing = stages.pop("render")  # the page's own cost, which no gaze has
     facts = [
         (
             "Tokens kept",
@@ -47,11 +46,12 @@ def numbers_table(run: Run) -> str:
         ("By scale", chips),
         (
             "Error",
-            f"mean <b>{summary.loss_mean:.4f}</b>, largest {summary.loss_max:.4f} (share of the range of pixel values)",
+            f"mean <b>{summary.loss_mean:.4f}</b>, {_largest_errors(run)} (share of the range of pixel values)",
         ),
         (
             "Time per frame",
-            ", ".join(f"{name} <b>{value:.1f}</b>" for name, value in stages) + " ms",
+            ", ".join(f"{name} <b>{value:.1f}</b>" for name, value in stages.items())
+            + f" ms; drawing these pictures besides: {drawing:.1f} ms",
         ),
         *(
             (
@@ -74,9 +74,9 @@ def title(run: Run) -> str:
     """The selector and its settings in one line."""
     settings = run.settings
     budget = (
-        [f"at most {100 * settings.ratio:g} % of a frame"] if settings.ratio is not None else []
+        [f"at most {100 * settings.ratio:g} % of the patches"] if settings.ratio is not None else []
     )
-    budget += [f"until its loss is {settings.loss:g}"] if settings.loss is not None else []
+    budget += [f"until a frame's loss is {settings.loss:g}"] if settings.loss is not None else []
     return f"{run.summary.selector}, {', '.join(budget) or 'to its own stopping threshold'}"
 
 
@@ -112,7 +112,7 @@ def budget_chart(run: Run, most: int | None = None, worst: float | None = None) 
             "ag-high",
         )
         + _plot(
-            "Error per frame", f"{worst:.3f}", line, f"at most {largest_error(run):.3f}", "ag-low"
+            "Error per frame", f"{worst:.4f}", line, f"at most {largest_error(run):.4f}", "ag-low"
         )
         + f"<div class='ag-time'><span>{start:.1f} s</span><span>{start + span:.1f} s</span></div>"
         + "</figure>"
@@ -142,6 +142,13 @@ def peak(run: Run) -> int:
 def largest_error(run: Run) -> float:
     """Of a frame, mean over its tiles."""
     return max(frame.loss or 0.0 for frame in run.frames)
+
+
+def _largest_errors(run: Run) -> str:
+    """Of a frame, as the chart has it; and of a tile, which is larger where there are several."""
+    columns, rows = run.summary.tiles
+    of_tile = f", of a tile {run.summary.loss_max:.4f}" if columns * rows > 1 else ""
+    return f"largest of a frame {largest_error(run):.4f}{of_tile}"
 
 
 def _kept(frame: FrameStats) -> int:

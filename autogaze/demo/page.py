@@ -16,7 +16,7 @@ from autogaze.demo.limits import Limits
 from autogaze.demo.panel import Panel
 from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.stopping import Cancelled
-from autogaze.demo.style import GUIDE, HEADING, problem, status
+from autogaze.demo.style import GUIDE, HEADING, TO_RESULTS, clearing, problem, status
 from autogaze.demo.webcam import add_webcam
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Page:
         self.blocks.queue(max_size=limits.waiting, default_concurrency_limit=limits.jobs)
 
     def _add_video(self, drawn: list[Path]) -> None:
-        """The form on the left, results on the right."""
+        """The form on the left, what goes on where it is started, results on the right."""
         limits = self.limits
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
@@ -71,7 +71,7 @@ class Page:
                     label=f"Video: at most {limits.seconds:g} s and {limits.megabytes:g} MB",
                     sources=["upload", "webcam"],
                     include_audio=True,  # left alone: taking it out needs a program of its own
-                    height=250,
+                    height=280,
                     elem_id="video",
                 )
                 without_addresses(video)
@@ -86,27 +86,29 @@ class Page:
                 with gr.Row():
                     start = gr.Button("Gaze", variant="primary", elem_id="gaze", min_width=120)
                     cancel = gr.Button("Cancel", elem_id="cancel", min_width=120)
+                line = gr.HTML(status(READY), elem_id="status", padding=False)
                 controls = Controls.add(self.jobs.pool, limits)
             with gr.Column(scale=3, min_width=320):
-                line = gr.HTML(status(READY) + GUIDE, elem_id="status", padding=False)
-                with gr.Row():
+                guide = gr.HTML(GUIDE, elem_id="guide", padding=False)
+                with gr.Row(elem_classes="ag-panels"):
                     panels = [Panel.add("a"), Panel.add("b")]
-                asked = [self._add_question(video, controls, line)] if self.jobs.model else []
+                asking = [self._add_question(video, controls)] if self.jobs.model else []
+        # In the browser, so that it cannot come after what the work says.
+        start.click(None, None, line, js=clearing("Starting."), api_visibility="private")
         running = start.click(
             self._gaze,
             [video, controls.other, *controls.of_one],
-            [line, *panels[0].outputs, *panels[1].outputs],
+            [line, guide, *panels[0].outputs, *panels[1].outputs],
             concurrency_limit=limits.jobs,
             concurrency_id="jobs",
             show_progress_on=[line],
-            scroll_to_output=True,  # where the form is above the results
             api_visibility="private",
         )
         cancel.click(
             self._cancel,
             None,
-            line,
-            cancels=[running, *asked],
+            [line, *(below for _, below in asking)],
+            cancels=[running, *(asked for asked, _ in asking)],
             queue=False,
             api_visibility="private",
         )
@@ -114,16 +116,19 @@ class Page:
             sent(self._uploaded, video, None, queue=False, api_visibility="private")
         Endpoints(self.jobs).add(video)
 
-    def _add_question(self, video: gr.Video, controls: Controls, line: gr.HTML) -> Any:
-        """A question to a multimodal LLM, and both answers."""
+    def _add_question(self, video: gr.Video, controls: Controls) -> tuple[Any, gr.HTML]:
+        """A question to a multimodal LLM, and both answers: the work, and where it says what goes on."""
         question = gr.Textbox(
             label="Ask about the video", placeholder="What happens?", elem_id="question"
         )
         ask = gr.Button("Ask, gazed and dense", elem_id="ask")
+        line = gr.HTML(elem_id="ask-status", padding=False)
         with gr.Row():
             gazed, dense = gr.HTML(elem_id="gazed"), gr.HTML(elem_id="dense")
-        return gr.on(
-            [ask.click, question.submit],
+        ways = [ask.click, question.submit]
+        gr.on(ways, None, None, line, js=clearing("Starting."), api_visibility="private")
+        asked = gr.on(
+            ways,
             self._ask,
             [video, question, *controls.of_one],
             [line, gazed, dense],
@@ -132,6 +137,7 @@ class Page:
             show_progress_on=[line],
             api_visibility="private",
         )
+        return asked, line
 
     # Gradio passes requests and progress by position, before what components hold.
 
@@ -144,7 +150,7 @@ class Page:
         *values: Any,
     ) -> list[Any]:
         """Gaze once or twice, and show it."""
-        nothing = [*Panel.hidden(), *Panel.hidden()]
+        nothing = [gr.HTML(visible=True), *Panel.hidden(), *Panel.hidden()]
         session = session_of(request)
         self.jobs.visitors.forget_results(session)
         try:
@@ -157,8 +163,8 @@ class Page:
         tops = max(map(peak, runs)), max(map(largest_error, runs))
         second = Panel.shown(runs[1], *tops) if len(runs) > 1 else Panel.hidden()
         names = " and ".join(escape(title(run)) for run in runs)
-        done = f"Done in {sum(run.summary.wall for run in runs):.1f} s: {names}."
-        return [status(done), *Panel.shown(runs[0], *tops), *second]
+        done = f"Done in {sum(run.summary.wall for run in runs):.1f} s: {names}. {TO_RESULTS}"
+        return [status(done), gr.HTML(visible=False), *Panel.shown(runs[0], *tops), *second]
 
     def _ask(
         self,
@@ -182,9 +188,10 @@ class Page:
             answer_card(answers.dense, "Dense"),
         ]
 
-    def _cancel(self, request: gr.Request) -> str:
+    def _cancel(self, request: gr.Request) -> Any:
         self.jobs.visitors.cancel(session_of(request))
-        return status(CANCELLED)
+        told = status(CANCELLED)
+        return told if self.jobs.model is None else (told, "")
 
     def _leave(self, request: gr.Request) -> None:
         self.jobs.visitors.leave(session_of(request))

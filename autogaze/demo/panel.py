@@ -32,7 +32,9 @@ class Panel:
         Args:
             name: of its elements.
         """
-        with gr.Column(visible=False, min_width=320, elem_id=f"panel-{name}") as column:
+        with gr.Column(
+            visible=False, min_width=320, elem_id=f"panel-{name}", elem_classes="ag-panel"
+        ) as column:
             numbers = gr.HTML(elem_id=f"numbers-{name}", padding=False)
             with gr.Row(elem_classes="ag-together"):
                 video = _video("Video", f"video-{name}")

@@ -25,6 +25,7 @@ class SelectorPool:
         self.names = tuple(names or registry.list_selectors())
         self._device = device
         self._lock = threading.Lock()
+        self._by_loss: dict[str, bool] = {}
         self._free: dict[str, list[Selector]] = {name: [] for name in self.names}
         for name in self.names:
             if name not in registry.list_selectors():  # a visitor cannot help a bad folder
@@ -42,6 +43,13 @@ class SelectorPool:
             yield selector
         finally:
             self.give_back(name, selector)
+
+    def stops_by_loss(self, name: str) -> bool:
+        """Whether a selector can end a frame at a loss; errors as of `lent`."""
+        if name not in self._by_loss:  # asked often, and a lent one would mean loading another
+            with self.lent(name) as selector:
+                self._by_loss[name] = selector.metric is not None
+        return self._by_loss[name]
 
     def take(self, name: str) -> Selector:
         """The same, until `give_back`."""

@@ -33,8 +33,8 @@ class ServerOptions:
     Args:
         host: address to listen at; the loopback address is reached from this machine only.
         port: 0 for any that is free.
-        folder: where uploads and results lie while they are needed, in a folder of their own; None for
-            the system's folder of temporary files.
+        folder: where uploads and results lie while they are needed, in a folder of their own; made
+            where it is missing. None for the system's folder of temporary files.
         share: make a public address through Gradio's servers.
         selectors: that visitors may choose from; None for all of the package.
         model: folder or hub id of a multimodal LLM.
@@ -140,12 +140,14 @@ def free_port(host: str, port: int) -> int:
 
 @contextmanager
 def page_folder(parent: Path | None) -> Iterator[Path]:
-    """A new folder that is removed at the end.
+    """A new folder that is removed at the end; `parent` is made where it is missing, and stays.
 
     Raises:
         OutputError: `parent` is no folder, or not writable.
     """
     try:
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
         root = Path(tempfile.mkdtemp(prefix="autogaze-demo-", dir=parent)).resolve()
     except OSError as error:
         raise OutputError(

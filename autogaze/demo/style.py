@@ -1,5 +1,6 @@
 """Looks of the page: fonts that every system has, and styles that follow the light or dark theme."""
 
+import json
 from html import escape
 from typing import Any
 
@@ -15,7 +16,8 @@ CSS = """
 .ag-guide dt { font-weight: 600; margin-top: 12px; }
 .ag-guide dd { margin: 2px 0 0; color: var(--body-text-color-subdued); line-height: 1.5; }
 .ag-note { font-size: 0.85rem; }
-#status .html-container, [id^=numbers-] .html-container, [id^=chart-] .html-container { padding: 0 !important; }
+#status .html-container, #ask-status .html-container, #guide .html-container,
+[id^=numbers-] .html-container, [id^=chart-] .html-container { padding: 0 !important; }
 .ag-head h1 { font-size: 1.5rem; margin: 0; }
 .ag-head p { margin: 2px 0 0; color: var(--body-text-color-subdued); }
 .ag-status { padding: 10px 14px; border-radius: 8px; min-height: 44px; background: var(--background-fill-secondary);
@@ -33,18 +35,23 @@ table.ag-numbers { width: 100%; border-collapse: collapse; font-size: 0.92rem; m
 .ag-numbers td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .ag-numbers tr:last-child > * { border-bottom: 0 !important; }
 .ag-together label[data-testid=block-label] { position: static !important; border: 0 !important; width: fit-content; }
-#status .pending > .ag-status { visibility: hidden; }
+#status .pending .ag-status, #ask-status .pending .ag-status { color: transparent; } /* progress lies over it */
+#status .ag-status { min-height: 64px; }
+.ag-to-results { display: none; }
+.ag-panels { display: grid !important; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); }
+.ag-panel { display: grid !important; grid-row: span 6; grid-template-rows: subgrid; } /* both level */
+@media (max-width: 760px) { .ag-to-results { display: inline; } }
 .ag-chip { display: inline-flex; align-items: center; gap: 6px; margin-right: 14px; white-space: nowrap; }
 .ag-chip i { width: 11px; height: 11px; border-radius: 3px; display: inline-block; }
 .ag-chart { margin: 0; color: var(--body-text-color); font-size: 0.85rem; }
-.ag-chart figcaption { font-weight: 500; padding: 6px 0 4px 52px; text-align: left; }
-.ag-plot { display: grid; grid-template-columns: 44px 1fr; gap: 8px; }
+.ag-chart figcaption { font-weight: 500; padding: 6px 0 4px 60px; text-align: left; }
+.ag-plot { display: grid; grid-template-columns: 52px 1fr; gap: 8px; }
 .ag-plot svg { width: 100%; height: 100%; display: block; border-bottom: 1px solid var(--body-text-color-subdued); }
 .ag-high { height: 150px; }
 .ag-low { height: 60px; }
 .ag-scale { display: flex; flex-direction: column; justify-content: space-between; text-align: right;
   line-height: 1; font-variant-numeric: tabular-nums; }
-.ag-time { display: flex; justify-content: space-between; padding: 4px 0 0 52px; }
+.ag-time { display: flex; justify-content: space-between; padding: 4px 0 0 60px; }
 .ag-line { fill: none; stroke: var(--body-text-color); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
 .ag-live { display: grid; grid-template-columns: repeat(auto-fit, minmax(260px, 1fr)); gap: 10px; }
 .ag-live figure { margin: 0; }
@@ -76,6 +83,12 @@ HEAD = """
     setTimeout(() => { leading = false; }, 120);
   };
   for (const kind of ["play", "pause", "seeked", "ratechange"]) document.addEventListener(kind, follow, true);
+  // Named for screen readers by what stands above them.
+  const name = ({target: one}) => {
+    const label = one instanceof HTMLVideoElement && one.closest(".block")?.querySelector("[data-testid=block-label]");
+    if (label) one.setAttribute("aria-label", label.textContent.trim());
+  };
+  for (const kind of ["loadstart", "loadedmetadata"]) document.addEventListener(kind, name, true);
 })();
 </script>
 """
@@ -91,6 +104,9 @@ in place of encoding every frame whole.</dd>
 <dt>Compare</dt><dd>A second selector, or a control that does not look (random, centre), on the same video.</dd>
 </dl></div>"""
 """Shown until there are results."""
+
+TO_RESULTS = "<a class='ag-to-results' href='#panel-a'>To the results</a>"
+"""Shown where the results are below the form."""
 
 
 def make_theme() -> Any:
@@ -121,6 +137,11 @@ def make_theme() -> Any:
 def status(text: str) -> str:
     """What goes on, as HTML; `text` is HTML too."""
     return f"<div class='ag-status' role='status' aria-live='polite'>{text}</div>"
+
+
+def clearing(text: str) -> str:
+    """JavaScript that puts `status(text)` in the place of what was said before."""
+    return f"() => {json.dumps(status(text))}"
 
 
 def problem(text: str) -> str:

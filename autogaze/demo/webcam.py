@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from autogaze.demo.controls import optional_number, parsed
+from autogaze.demo.controls import loss_field, parsed
 from autogaze.demo.limits import Limits
 from autogaze.demo.live import LiveFrame, LiveGaze, LiveSettings
 from autogaze.demo.selectors import SelectorPool
@@ -50,7 +50,7 @@ def add_webcam(pool: SelectorPool, visitors: Visitors, limits: Limits) -> None:
             )
             selector = gr.Dropdown(names, value=names[0], label="Selector", elem_id="live-selector")
             ratio = gr.Slider(0.005, 1, 0.1, step=0.005, label="Ratio", elem_id="live-ratio")
-            loss = optional_number(label="Loss", placeholder="no stop", elem_id="live-loss")
+            loss = loss_field(selector, pool, elem_id="live-loss")
         with gr.Column(scale=2, min_width=320):
             seen = gr.HTML(WAITING, elem_id="live")
 

@@ -34,7 +34,7 @@ def test_a_host_that_is_not_this_machine(host):
 def test_a_folder_that_cannot_be_written(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    for folder in (tmp_path / "missing", file, "/proc"):
+    for folder in (file, file / "below", "/proc"):
         assert str(folder) in fails("demo", "--port", 0, "--folder", folder)
 
 
@@ -73,6 +73,12 @@ def test_the_folder_is_removed(tmp_path):
     with page_folder(tmp_path) as root:
         (root / "upload").touch()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_made_and_stays(tmp_path):
+    with page_folder(tmp_path / "new" / "pages") as root:
+        assert root.parent == tmp_path / "new" / "pages"
+    assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "pages"]
 
 
 def test_nothing_is_public_unless_asked():

@@ -118,6 +118,13 @@ def test_numbers_are_those_of_the_command(visitor, tmp_path):
             )
         )
     assert "saved" in visitor.row("SigLIP2-base")
+    names = {one.get_attribute("aria-label") for one in visitor.find("#panel-a video")}
+    assert names == {
+        "Video",
+        "Chosen patches by scale",
+        "What these patches show",
+        "Scale by scale",
+    }
 
     # The slider's handle is moved by keys, and the numbers follow.
     handle = visitor.one("#ratio input[type=range]")
@@ -134,6 +141,9 @@ def test_two_selectors_are_compared(visitor, tmp_path):
     visitor.send_video(square(tmp_path, 6))
     visitor.choose("other", "random")
     visitor.gaze()
+    for part in ("numbers", "overlay", "scales", "chart"):
+        tops = [visitor.one(f"#{part}-{panel}").rect["y"] for panel in "ab"]
+        assert tops[0] == pytest.approx(tops[1], abs=1), part
     assert visitor.number("Error", "a") < visitor.number("Error", "b")
     assert visitor.one("#panel-b").is_displayed()
     visitor.choose("other", "Nothing")
@@ -239,6 +249,46 @@ def test_the_webcam_is_gazed_at_live(visitor):
     assert len(visitor.find("#live img[alt]")) == 2
     assert press("Stop")
     assert not [one for one in visitor.page.files() if not one.startswith("job")]
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_what_goes_on_is_seen_where_it_is_started(visitor, tmp_path, width):
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        visitor.driver.execute_script("document.getElementById('gaze').scrollIntoView(false)")
+        visitor.press("gaze")
+        visitor.wait_for_status("Not possible")
+        button, line = visitor.one("#gaze").rect, visitor.one("#status").rect
+        assert 0 < line["y"] - button["y"] < 120
+        box, icon = (
+            visitor.one("#video").rect,
+            visitor.find("#video [data-testid=source-select] button")[0].rect,
+        )
+        assert icon["y"] + icon["height"] <= box["y"] + box["height"]
+
+        visitor.send_video(square(tmp_path, 40, 640, 360))
+        visitor.press("gaze")
+        visitor.wait_for_status("greedy: ")
+        assert "Not possible" not in visitor.one("#status").get_attribute("textContent")
+        visitor.wait_for_status("^Done")
+        visitor.press("gaze")
+        visitor.press("cancel")
+        visitor.wait_for_status("Cancelled", 5)
+    finally:
+        visitor.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_loss_is_taken_where_a_selector_stops_at_it(visitor, tmp_path):
+    field = visitor.one("#loss textarea, #loss input")
+    visitor.write("loss", 0.02)
+    visitor.choose("selector", "random")
+    wait_for(lambda: not field.is_enabled())
+    assert field.get_attribute("value") == ""
+    visitor.send_video(square(tmp_path, 3))
+    visitor.gaze()
+    visitor.choose("selector", "learned")
+    wait_for(field.is_enabled)
 
 
 @pytest.mark.parametrize("width", [400, 1400])

@@ -1,14 +1,16 @@
 """Figures as HTML: numbers of a job, and drawings that stay within their frames."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from autogaze.demo.controls import settings
-from autogaze.demo.figures import HEIGHT, WIDTH, budget_chart, numbers, numbers_table, peak
+from autogaze.demo.figures import HEIGHT, WIDTH, budget_chart, numbers, numbers_table, peak, title
 from autogaze.demo.savings import Saving
+from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.style import problem
 from autogaze.demo.work import Files, Run, Settings
 from autogaze.errors import AutoGazeError
@@ -55,12 +57,46 @@ def test_numbers(job):
 
 
 def test_the_table_is_sound_and_says_the_same(job):
-    table = ElementTree.fromstring(numbers_table(job))
-    rows = {row.find("th").text: "".join(row.find("td").itertext()) for row in table.iter("tr")}
+    rows = rows_of(job)
     assert rows["Tokens kept"] == "40 of 1,325 (3.0 %)"
     assert rows["By scale"] == "32 px 564 px 10112 px 15224 px 10"
-    assert "select 40.0" in rows["Time per frame"]
+    gazing, drawing = rows["Time per frame"].split(";")
+    assert "select 40.0" in gazing
+    assert "200.0" not in gazing
+    assert "drawing" in drawing
+    assert "200.0 ms" in drawing
     assert rows["SigLIP2-base"] == "110.0 GFLOP in place of 1.00 TFLOP: 89.0 % saved"
+
+
+def rows_of(job):
+    table = ElementTree.fromstring(numbers_table(job))
+    return {row.find("th").text: "".join(row.find("td").itertext()) for row in table.iter("tr")}
+
+
+def test_the_largest_error_is_that_of_the_chart(job):
+    assert "largest of a frame 0.0040 (share" in rows_of(job)["Error"]
+    tiled = replace(job, summary=replace(job.summary, tiles=(2, 1), loss_max=0.006))
+    assert "largest of a frame 0.0040, of a tile 0.0060 (share" in rows_of(tiled)["Error"]
+    for one in (job, tiled):
+        assert ">0.0040<" in budget_chart(one)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "loss", "told"),
+    [
+        (0.1, None, "at most 10 % of the patches"),
+        (0.065, 0.02, "at most 6.5 % of the patches, until a frame's loss is 0.02"),
+        (None, None, "to its own stopping threshold"),
+    ],
+)
+def test_the_title_says_the_budget(job, ratio, loss, told):
+    settings = replace(job.settings, ratio=ratio, loss=loss)
+    assert title(replace(job, settings=settings)) == f"greedy, {told}"
+
+
+def test_which_selectors_stop_by_loss():
+    pool = SelectorPool()
+    assert {name for name in pool.names if pool.stops_by_loss(name)} == {"greedy", "learned"}
 
 
 def test_a_gaze_that_costs_more_than_dense_says_so(job):
