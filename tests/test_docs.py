@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,9 @@ def examples(page: Path) -> list[Example]:
 def same(shown: str, printed: str) -> bool:
     """Whether a page shows what was printed.
 
-    `...` stands for anything (times), blanks do not count, and numbers may differ by a tenth: they
-    are of videos that this machine has drawn and encoded.
+    `...` stands for anything (times), and blanks do not count. Decimals may differ by one unit of
+    the last digit shown, whole numbers by a hundredth, so that small ones are equal: a video that is
+    drawn here has other bytes than one of a machine with more cores, and a patch or two more.
     """
     shown, printed = (" ".join(text.split()) for text in (shown, printed))
     wanted = ".*?".join(re.escape(part) for part in NUMBER.sub("#", shown).split("..."))
@@ -79,13 +81,18 @@ def same(shown: str, printed: str) -> bool:
 
 
 def _near(shown: str, printed: str) -> bool:
-    a, b = (float(number.replace(",", "")) for number in (shown, printed))
-    return abs(a - b) <= max(0.1 * a, 0 if "." in shown else 1)
+    a, b = (Decimal(number.replace(",", "")) for number in (shown, printed))
+    unit = Decimal(10) ** int(a.as_tuple().exponent)
+    return abs(a - b) <= (unit if "." in shown else a / 100)
 
 
 def test_shown_output_is_compared():
-    assert same("kept 1,248 (9.81 %)\n time ...", "  kept   1,250 (9.79 %)\n time 3 s")
-    assert not same("kept 1,248 of 2,000", "kept 1,948 of 2,000")
+    assert same("kept 1,248 (9.81 %)\n time ...", "  kept   1,250 (9.80 %)\n time 3 s")
+    assert not same("kept 1,248 of 2,000", "kept 1,268 of 2,000")
+    assert not same("clips 9", "clips 10")
+    assert not same("frames 48", "frames 47")
+    assert not same("kept 1,248 (9.81 %)", "kept 1,248 (9.79 %)")
+    assert not same("loss 0.0197", "loss 0.0195")
     assert not same("kept 1,248", "kept 1,248 of 2,000")
     assert not same("frames 5", "frame 5")
     assert not same("loss 0.0087", "loss 0.0187")
@@ -119,6 +126,8 @@ def workplace(tmp_path, monkeypatch, own_encoder_registry, own_mllm_registry):
 
 RUN = [page for page in PAGES if examples(page)]
 SLOW = {"corpora.md", "demo.md", "start.md"}
+DRAWN = {"corpora.md"}
+"""Pages whose video is the one that the start page draws."""
 APART = {"demo.md"}
 """Pages whose Python runs in a process of its own: Gradio leaves event loops behind."""
 
@@ -139,6 +148,8 @@ def test_examples_run(page, workplace, capsys):
         assert done.returncode == 0, done.stderr[-3000:]
         return
     namespace: dict[str, object] = {}
+    if page.name in DRAWN:
+        exec(blocks(ROOT / "docs" / "start.md", "python")[0], {})
     for example in examples(page):
         capsys.readouterr()
         if example.language == "python":
@@ -174,6 +185,12 @@ def test_links_lead_somewhere(page):
         assert file.exists(), f"{page.name} points to {target}"
         if anchor:
             assert anchor in anchors(file), f"{page.name} points to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_are_words(page):
+    """On the site files have other names, or none."""
+    assert re.findall(r"\[[^]\s]+\.(?:md|ipynb)\]\(", page.read_text()) == []
 
 
 def test_readme_is_short():

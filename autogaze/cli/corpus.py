@@ -5,11 +5,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autogaze.cli.command import DEVICE_HELP, DTYPE_HELP, Command, PrintJson
+from autogaze.cli.corpus_report import (
+    Facts,
+    Words,
+    run_facts,
+    run_words,
+    survey_facts,
+    survey_words,
+)
 from autogaze.cli.errors import BAD_INPUT, SOME_FAILED, log
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
@@ -137,7 +145,7 @@ class CorpusCommand(Command):
         settings = self._settings()
         inputs = find_inputs(self.inputs, self.column)
         if self.dry_run:
-            self._print(self._survey(inputs, settings))
+            self._survey(inputs, settings)
             return 0
         check_ray(self.address)
         workers = Workers(self.address, self.workers, self.device, self.shard_size)
@@ -151,7 +159,10 @@ class CorpusCommand(Command):
             def begin(done: int, to_do: int) -> None:
                 nonlocal bar
                 if done:
-                    log.info("%d of %d videos are done already", done, len(inputs))
+                    failed = len(outcome.failed)  # nothing was done now
+                    log.info("%d of %d videos were done before", done - failed, len(inputs))
+                    if failed:
+                        log.info("%d failed before; --retry-failed tries them again", failed)
                 bar = stack.enter_context(ProgressBar(to_do, "videos", "gazing", rate=True))
 
             def advance(entries: "Sequence[Entry]") -> None:
@@ -205,72 +216,36 @@ class CorpusCommand(Command):
         plan_tiles(side, side, side, self.tiles, max_tiles=self.max_tiles)
         return settings
 
-    def _survey(self, inputs: "Sequence[Input]", settings: "CorpusSettings") -> dict[str, Any]:
-        """How many videos there are, how long and how large, and how many are done."""
+    def _survey(self, inputs: "Sequence[Input]", settings: "CorpusSettings") -> None:
+        """Print how many videos there are, how long and how large, and how many are done."""
         from autogaze.corpus.manifest import read_manifest
         from autogaze.corpus.settings import FILE
         from autogaze.corpus.survey import survey
 
-        done = 0
+        done = failed = 0
         if (self.out / FILE).exists() and not self.overwrite:
             settings.check_same(self.out)
-            done = len(read_manifest(self.out).sort(inputs, self.retry_failed).done)
-        found = survey(inputs)
-        return {
-            "videos": len(inputs),
-            "missing": found.missing,
-            "done": done,
-            "to_do": len(inputs) - done,
-            "bytes": found.size,
-            "seconds": None if found.seconds is None else round(found.seconds, 3),
-            "measured": found.measured,
-            "out": str(self.out),
-        }
+            before = read_manifest(self.out).sort(inputs, self.retry_failed).done
+            failed = sum(entry.failed for entry in before)
+            done = len(before) - failed
+        to_do = len(inputs) - done - failed
+        self._print(survey_facts(survey(inputs), done, failed, to_do, str(self.out)), survey_words)
 
     def _report(self, outcome: "Outcome", num_inputs: int) -> None:
         if not (outcome.before or outcome.entries):
             return
         failed = outcome.failed
         for entry in failed[:ERRORS_TOLD]:
-            log.error("error: %s", str(entry.error).replace("skip_corrupt=True", "--skip-corrupt"))
+            cause = entry.cause.replace("skip_corrupt=True", "--skip-corrupt")
+            log.error("error: %s: %s", entry.path, cause)
         if len(failed) > ERRORS_TOLD:
             log.error("and %d more: see %s", len(failed) - ERRORS_TOLD, self.out / "errors.parquet")
-        new = [entry for entry in outcome.entries if not entry.failed]
-        self._print(
-            {
-                "videos": num_inputs,
-                "done_before": len([entry for entry in outcome.before if not entry.failed]),
-                "done_now": len(new),
-                "failed": len(failed),
-                "not_done": num_inputs - len(outcome.before) - len(outcome.entries),
-                "clips": sum(entry.rows for entry in new),
-                "frames": sum(entry.frames for entry in new),
-                "video_seconds": round(sum(entry.duration for entry in new), 3),
-                "seconds": round(outcome.seconds, 3),
-                "gazing_seconds": round(outcome.gazing, 3),
-                "videos_per_second": round(len(new) / outcome.gazing, 3) if new else None,
-                "out": str(self.out),
-            }
-        )
+        self._print(run_facts(outcome, num_inputs, str(self.out)), run_words)
 
-    def _print(self, facts: dict[str, Any]) -> None:
+    def _print(self, facts: Facts, words: Words) -> None:
         from autogaze.cli.report import facts_table, print_json, results_console
 
         if self.json:
             print_json(facts)
-            return
-        told = [(name.replace("_", " "), _words(name, value)) for name, value in facts.items()]
-        results_console().print(facts_table([pair for pair in told if pair[1]]))
-
-
-def _words(name: str, value: Any) -> str:
-    """A fact for people; nothing of what is not known."""
-    if value is None:
-        return ""
-    if name == "bytes":
-        return f"{value:,} ({value / 2**30:.2f} GiB)"
-    if name.endswith("seconds"):
-        minutes, seconds = divmod(value, 60)
-        hours, minutes = divmod(int(minutes), 60)
-        return f"{value:,.1f} ({hours}:{minutes:02}:{int(seconds):02} h)"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        else:
+            results_console().print(facts_table(words(facts)))

@@ -70,7 +70,10 @@ class GazeCommand(Command):
             show_default="the selector's own, if there is no --ratio",
         ),
     ] = None
-    seed: Annotated[int | None, selection_option(help="Seed of random choices.")] = None
+    seed: Annotated[
+        int | None,
+        selection_option(help="Seed of random choices.", show_default="another one each time"),
+    ] = None
     device: Annotated[str, selection_option(help=DEVICE_HELP)] = "auto"
     dtype: Annotated[
         str | None,

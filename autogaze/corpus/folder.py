@@ -51,7 +51,7 @@ class CorpusFolder:
 
     def __enter__(self) -> "CorpusFolder":
         check_folder(self.path)
-        is_new = not self.path.exists()
+        is_new = not os.path.exists(self.path)
         make_folder(self.path, parents=True)
         try:
             self._take_lock()
@@ -120,14 +120,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 def check_folder(path: Path) -> None:
     """Raise `OutputError` now, before long work, if a corpus cannot be written to a folder."""
-    if os.path.lexists(path) and not path.is_dir():
+    if os.path.lexists(path) and not os.path.isdir(path):
         raise OutputError(f"--out {path}: is a file, expected a folder")
     place = path
-    while not place.exists():
+    while not os.path.exists(place):  # also where the system refuses to look
         place = place.parent
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise OutputError(f"--out {path}: {place} is a file")
-    check_writable(place / FILE)
+    file = place / FILE
+    try:
+        check_writable(file)
+    except OutputError as error:
+        # At fault is the folder, unless there is such a file already.
+        cause = str(error) if os.path.lexists(file) else str(error).removeprefix(f"{file}: ")
+        raise OutputError(f"--out {path}: {cause}") from error
 
 
 def refuse_other_files(path: Path) -> None:

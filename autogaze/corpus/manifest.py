@@ -74,6 +74,11 @@ class Entry:
     def failed(self) -> bool:
         return self.error is not None
 
+    @property
+    def cause(self) -> str:
+        """Why it failed, without its path: errors begin with it, in general."""
+        return (self.error or "").removeprefix(f"{self.path}: ")
+
 
 @dataclass(frozen=True)
 class Manifest:

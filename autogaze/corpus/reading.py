@@ -45,7 +45,7 @@ class Corpus(Sequence[Gaze]):
             ((shard, entry) for shard, entry in read_manifest(self.folder).entries()),
             key=lambda pair: pair[1].path,
         )
-        self.errors = {entry.path: str(entry.error) for _, entry in found if entry.failed}
+        self.errors = {entry.path: entry.cause for _, entry in found if entry.failed}
         self._places = {entry.path: (shard, entry) for shard, entry in found if not entry.failed}
         self.videos: tuple[str, ...] = tuple(self._places)
 

@@ -59,7 +59,7 @@ class Outcome:
     Args:
         before: entries of the inputs that were done before.
         entries: of those that were gazed at now.
-        seconds: that this took, from the start of Ray on.
+        seconds: wall-clock time of the run, the start of Ray and of workers included.
         began, ended: when the first shard was begun and the last one was ended, in seconds since 1970.
     """
 
@@ -76,7 +76,7 @@ class Outcome:
 
     @property
     def gazing(self) -> float:
-        """Seconds in which workers gazed: without those in which Ray and they were started."""
+        """Wall-clock seconds from the first shard's beginning to the last one's end: workers gazed."""
         return max(0.0, self.ended - self.began)
 
 

@@ -18,14 +18,18 @@ class Survey:
     Args:
         missing: files that are not there.
         size: bytes.
-        seconds: of video, estimated from those that were measured; None if none was.
-        measured: how many videos' headers were read: files of this machine alone.
+        seconds: of video, whole videos; estimated where not all were measured; None if none was.
+        measured: how many videos' headers told a length: files of this machine alone.
+        unreadable: how many were opened and are no videos: nothing in `seconds`.
+        estimated: whether `seconds` is an estimate: some were neither measured nor unreadable.
     """
 
     missing: int
     size: int
     seconds: float | None
     measured: int
+    unreadable: int
+    estimated: bool
 
 
 def survey(inputs: Sequence[Input]) -> Survey:
@@ -34,23 +38,40 @@ def survey(inputs: Sequence[Input]) -> Survey:
     local = [each for each in there if not is_uri(each.path)]
     if len(local) > MAX_OPENED:
         local = random.Random(0).sample(local, MAX_OPENED)
-    lengths = [length for each in local if (length := _length(each.path)) is not None]
+    lengths: list[float] = []
+    unreadable = 0
+    for each in local:
+        try:
+            length = _length(each.path)
+        except AutoGazeError:
+            unreadable += 1
+            continue
+        if length is not None:
+            lengths.append(length)
+    seconds = None
+    if lengths:
+        # Among those that were not opened as many are no videos, and among the others lengths alike.
+        videos = len(there) * (1 - unreadable / len(local))
+        seconds = sum(lengths) / len(lengths) * videos
     return Survey(
         missing=len(inputs) - len(there),
         size=sum(each.size for each in there),
-        seconds=sum(lengths) / len(lengths) * len(there) if lengths else None,
+        seconds=seconds,
         measured=len(lengths),
+        unreadable=unreadable,
+        estimated=len(lengths) + unreadable < len(there),
     )
 
 
 def _length(path: str) -> float | None:
-    """Seconds of a video, None where its header does not tell."""
+    """Seconds of a video, None where its header does not tell.
+
+    Raises:
+        AutoGazeError: it is no video, or cannot be read.
+    """
     from autogaze.video.reader import Video
 
-    try:
-        info = Video(path).info
-    except AutoGazeError:
-        return None
+    info = Video(path).info
     if info.is_image:
         return 0.0
     if info.duration is None and info.num_frames is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from autogaze.cli import corpus as command
+from autogaze.cli.corpus_report import duration, survey_facts, survey_words
 from autogaze.corpus import cluster
+from autogaze.corpus.survey import Survey
 from tests.cli.commands import fails, run
 from tests.corpus.collection import gaze_here, make_collection
 
@@ -41,9 +43,20 @@ def test_dry_run(videos: Path, tmp_path: Path):
     report = json.loads(done.stdout)
     size = sum(path.stat().st_size for path in videos.iterdir())
     assert (report["videos"], report["to_do"], report["bytes"]) == (4, 4, size)
-    assert report["measured"] == 3  # of the fourth no length is known
-    assert report["seconds"] == pytest.approx(4 / 3 * (17 + 18 + 20) / 10, rel=0.05)
+    assert (report["measured"], report["unreadable"], report["estimated"]) == (3, 1, False)
+    assert report["seconds"] == pytest.approx((17 + 18 + 20) / 10)  # what is no video has no length
     assert not (tmp_path / "corpus").exists()
+
+
+def test_dry_run_of_more_videos_than_are_opened(videos: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("autogaze.corpus.survey.MAX_OPENED", 2)
+    words = ("corpus", videos, "--out", tmp_path / "corpus", "--dry-run", *QUICK)
+    report = json.loads(run(*words, "--json").stdout)
+    assert report["measured"] + report["unreadable"] == 2
+    assert report["estimated"]
+    told = run(*words).stdout
+    assert re.search(r"length of videos +about ", told)
+    assert re.search(r"not measured +2\b", told)
 
 
 def test_reports_and_exit_codes(videos: Path, tmp_path: Path, without_ray):
@@ -55,13 +68,20 @@ def test_reports_and_exit_codes(videos: Path, tmp_path: Path, without_ray):
     assert (report["done_now"], report["failed"], report["not_done"]) == (3, 1, 0)
     assert (report["clips"], report["frames"]) == (6, 17 + 18 + 20)
     assert report["gazing_seconds"] <= report["seconds"]
+    assert report["videos_per_second"] == pytest.approx(3 / report["seconds"], rel=0.05)
     done = run("corpus", videos / "00000.mp4", "--out", out, *QUICK)
     assert done.exit_code == 0
-    assert "done before" in done.stdout
-    again = json.loads(run("corpus", videos, "--out", out, "--json", *QUICK).stdout)
+    assert re.search(r"clips of this run +0\b", done.stdout)
+    assert re.search(r"clips in all +2\b", done.stdout)
+    done = run("corpus", videos, "--out", out, "--json", *QUICK)
+    again = json.loads(done.stdout)
     assert (again["done_before"], again["done_now"], again["failed"]) == (3, 0, 1)
+    assert (again["failed_before"], again["failed_now"]) == (1, 0)
+    assert (again["clips"], again["frames_in_all"]) == (0, 17 + 18 + 20)
+    assert "3 of 4 videos were done before" in done.stderr
+    assert "1 failed before" in done.stderr
     survey = json.loads(run("corpus", videos, "--out", out, "--json", "--dry-run", *QUICK).stdout)
-    assert (survey["done"], survey["to_do"]) == (4, 0)
+    assert (survey["done"], survey["failed_before"], survey["to_do"]) == (3, 1, 0)
     assert run("corpus", videos / "00002.mp4", "--out", out, *QUICK).exit_code == 2
 
 
@@ -112,7 +132,10 @@ def test_inputs_and_folders_that_are_refused(videos: Path, tmp_path: Path):
     (tmp_path / "file").touch()
     assert "is a file" in fails("corpus", videos, "--out", tmp_path / "file", *QUICK)
     assert "other files" in fails("corpus", videos, "--out", videos, *QUICK)
-    fails("corpus", videos, "--out", "/proc/corpus", *QUICK)
+    for place in ("/proc/none", "/proc/none/deeper", "/dev/null/none", tmp_path / ("a" * 300)):
+        told = fails("corpus", videos, "--out", place, *QUICK)
+        assert str(place) in told
+        assert "corpus.json" not in told
     if os.geteuid() != 0:
         (tmp_path / "locked").mkdir(mode=0o500)
         assert "not writable" in fails("corpus", videos, "--out", tmp_path / "locked", *QUICK)
@@ -156,6 +179,13 @@ def test_help_needs_no_heavy_library():
 
 
 def test_facts_for_people():
-    assert command._words("bytes", 3 * 2**30) == "3,221,225,472 (3.00 GiB)"
-    assert command._words("video_seconds", 3725.5) == "3,725.5 (1:02:05 h)"
-    assert command._words("seconds", None) == ""
+    assert duration(29.8) == "29.8 s"
+    assert duration(59.96) == "60.0 s (0:01:00 h)"
+    assert duration(3725.8) == "3,725.8 s (1:02:06 h)"
+    survey = Survey(
+        missing=1, size=3 * 2**30, seconds=None, measured=0, unreadable=0, estimated=True
+    )
+    told = dict(survey_words(survey_facts(survey, done=1, failed=1, to_do=3, out="corpus")))
+    assert told["size"] == "3,221,225,472 bytes (3.00 GiB)"
+    assert "length of videos" not in told
+    assert (told["videos"], told["done before"], told["failed before"]) == ("5", "1", "1")

@@ -198,7 +198,7 @@ def check_memory(folder: Path, count: int) -> str:
         told.append(f"{early / 1024:.0f} to {late / 1024:.0f} MiB")
         assert late < 1.1 * early, told
     assert told
-    return f"{count} videos at {report['videos_per_second']} per second, workers from a quarter on: {', '.join(told)}"
+    return f"{count} videos at {count / report['gazing_seconds']:.1f} per second, workers from a quarter on: {', '.join(told)}"
 
 
 def check_many_paths(folder: Path, count: int) -> str:
