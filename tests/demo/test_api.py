@@ -79,7 +79,9 @@ def test_numbers_and_files(client, tmp_path):
 
 def test_the_example_of_the_documentation_runs(tmp_path):
     make_video(tmp_path / "video.mp4")
-    (source,) = re.findall(r"^```py\n(.*?)^```", (ROOT / "docs/demo.md").read_text(), re.M | re.S)
+    (source,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs/demo.md").read_text(), re.M | re.S
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", source], cwd=tmp_path, env=environment, check=True)
 
