@@ -3,9 +3,6 @@
 import http.client
 import json
 import os
-import re
-import subprocess
-import sys
 import threading
 import uuid
 from functools import partial
@@ -75,15 +72,6 @@ def test_numbers_and_files(client, tmp_path):
     ]
     saved = numbers["flop"]["SigLIP2-base"]
     assert saved["saved"] == 1 - (saved["gazed"] + saved["selecting"]) / saved["dense"]
-
-
-def test_the_example_of_the_documentation_runs(tmp_path):
-    make_video(tmp_path / "video.mp4")
-    (source,) = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "docs/demo.md").read_text(), re.M | re.S
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", source], cwd=tmp_path, env=environment, check=True)
 
 
 @pytest.mark.parametrize(

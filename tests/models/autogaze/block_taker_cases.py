@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from autogaze.models.autogaze.block_taker import take_in_pytorch, take_in_triton, triton_failure
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     rows=st.integers(1, 3),
     heads=st.integers(1, 10),
