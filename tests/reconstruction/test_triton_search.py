@@ -1,9 +1,7 @@
 """The greedy search in Triton: interpreted on this CPU, and compiled for GPUs that are not here."""
 
 import logging
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,8 @@ from autogaze.reconstruction.search_kernel import (
     triton_failure,
 )
 from tests.selectors.clips import random_clips
+from tests.triton_runs import compile_for_gpu, run_interpreted
 
-ROOT = Path(__file__).resolve().parents[2]
 CUDA = torch.device("cuda", 0)
 
 
@@ -31,48 +29,7 @@ CUDA = torch.device("cuda", 0)
 def test_its_interpreter_finds_what_c_finds() -> None:
     """`triton_cases.py`, in a process whose Triton interprets: that is decided when it is imported."""
     pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--noconftest"]
-    done = subprocess.run(
-        [*command, "tests/reconstruction/triton_cases.py"],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert re.search(r"^\d+ passed in", done.stdout, re.MULTILINE), done.stdout[-400:]
-
-
-class Launches:
-    """Counts launches of a kernel, and does nothing."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __getitem__(self, grid: tuple[int, ...]) -> "Launches":
-        return self
-
-    def __call__(self, *arguments: Any, **options: Any) -> None:
-        self.number += 1
-
-
-@pytest.mark.parametrize("num_frames", [1, 4])
-@pytest.mark.parametrize("num_clips", [1, 3])
-def test_launches_grow_with_frames_alone(
-    monkeypatch: pytest.MonkeyPatch, num_clips: int, num_frames: int
-) -> None:
-    """Two per coarser scale and one for all frames, then three per frame."""
-    pytest.importorskip("triton")
-    from autogaze.reconstruction import triton_kernels, triton_search
-
-    launches = Launches()
-    for name in ("shrink", "widen", "errors", "search", "paint"):
-        monkeypatch.setattr(triton_kernels, name, launches)
-    frames = torch.zeros(num_clips, num_frames, 3, 224, 224, dtype=torch.uint8)
-    search = triton_search.TritonCanvasSearch(PatchPyramid(), num_clips, "cpu")
-    search.search_clips(frames, [[[None] * 27] * num_frames] * num_clips)
-    assert launches.number == 7 + 3 * num_frames
+    run_interpreted("tests/reconstruction/triton_cases.py")
 
 
 # Compiled for GPUs that are not here.
@@ -113,10 +70,7 @@ def test_kernels_compile_to_plain_float32(
     name: str, types: list[str], constants: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """A GPU's assembler takes them, and their arithmetic rounds as IEEE 754 says."""
-    triton = pytest.importorskip("triton")
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+    pytest.importorskip("triton")
     from autogaze.reconstruction import triton_kernels, triton_search
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -126,9 +80,8 @@ def test_kernels_compile_to_plain_float32(
         argument: "constexpr" if argument in constants else next(others)
         for argument in kernel.arg_names
     }
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    options = {"num_warps": 8 if name == "search" else 4, **triton_search.PLAIN}
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    warps = 8 if name == "search" else 4
+    compiled = compile_for_gpu(kernel, signature, constants, num_warps=warps, **triton_search.PLAIN)
     ptx = compiled.asm["ptx"]
     assert len(compiled.asm["cubin"]) > 1000
     # Subnormal numbers as they are, true divisions, nothing fused that is not asked for, no

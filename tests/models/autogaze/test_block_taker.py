@@ -1,18 +1,14 @@
 """Taking a block's patches in one kernel: interpreted here, and compiled for a GPU that is not here."""
 
-import os
-import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from autogaze.models.autogaze import block_taker
 from autogaze.models.autogaze.block_taker import take_in_pytorch, triton_failure
+from tests.triton_runs import compile_for_gpu, run_interpreted
 
-ROOT = Path(__file__).resolve().parents[3]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
@@ -27,34 +23,18 @@ def untried():
 def test_its_interpreter_takes_what_pytorch_takes():
     """In a process whose Triton interprets: that is decided when it is imported."""
     pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--noconftest"]
-    done = subprocess.run(
-        [*command, "tests/models/autogaze/block_taker_cases.py"],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert re.search(r"^2 passed in", done.stdout, re.MULTILINE), done.stdout[-400:]
+    run_interpreted("tests/models/autogaze/block_taker_cases.py")
 
 
 @pytest.mark.parametrize("logits", ["*fp32", "*fp64"])
 def test_it_compiles_for_a_gpu(logits, tmp_path, monkeypatch):
-    triton = pytest.importorskip("triton")
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+    pytest.importorskip("triton")
     from autogaze.models.autogaze.triton_kernels import take_in_turn
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     types = [logits, *["i32"] * 4, "*u8", "*i64", "constexpr"]
     signature = dict(zip(take_in_turn.arg_names, types, strict=True))
-    source = ASTSource(fn=take_in_turn, signature=signature, constexprs={"BLOCK": 512})
-    compiled = triton.compile(
-        source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False}
-    )
+    compiled = compile_for_gpu(take_in_turn, signature, {"BLOCK": 512}, enable_fp_fusion=False)
     assert len(compiled.asm["cubin"]) > 1000
 
 
