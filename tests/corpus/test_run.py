@@ -59,5 +59,5 @@ def test_all_workers_have_something_to_do_until_the_end():
 def test_tasks_and_results_survive_the_way():
     task = ShardTask("ab", [Input("/a.mp4", 3, 0.1, "tag", 512), Input("/b.mp4", -1)])
     assert ShardTask.from_row(task.to_row()) == task
-    result = ShardResult("ab", "/tmp/ab", [], 1.5, 2.5)
+    result = ShardResult("ab", "ab.parquet", [], 1.5, 2.5)
     assert ShardResult.from_row(result.to_row()) == result
