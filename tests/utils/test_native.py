@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import autogaze
 from autogaze.errors import SelectorError
 from autogaze.utils.native import (
     NotBuiltError,
@@ -14,6 +15,8 @@ from autogaze.utils.native import (
     compiler,
     load_library,
 )
+
+KERNELS = sorted(Path(autogaze.__file__).parent.rglob("*.c"))
 
 
 @pytest.fixture
@@ -30,6 +33,16 @@ def fake_compiler(folder: Path, script: str) -> str:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o700)
     return str(path)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda path: path.stem)
+def test_every_kernel_of_the_package_is_built_where_there_is_a_compiler(kernel):
+    """Without one PyTorch does the work and tests of kernels are skipped: with one, none may be."""
+    try:
+        compiler()
+    except NotBuiltError as error:
+        pytest.skip(str(error))
+    load_library(built_library(kernel, "-DD=64"))  # the attention's head dimension
 
 
 def test_a_file_is_compiled_once_per_options(source):
