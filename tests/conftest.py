@@ -45,5 +45,4 @@ def own_mllm_registry(monkeypatch):
     """Families of multimodal LLMs registered by a test are forgotten after it."""
     from autogaze.mllm import registry
 
-    for name in ("_ADAPTERS", "_PROCESSORS", "_STOCK_PROCESSORS"):
-        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))

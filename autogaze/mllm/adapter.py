@@ -14,10 +14,10 @@ import transformers
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.mllm.context import Context
 from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.prompt import (
     CompactPrompt,
+    Context,
     PositionRule,
     Row,
     SequencePositions,

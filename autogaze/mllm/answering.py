@@ -13,10 +13,10 @@ from torch import nn
 from autogaze.checks import describe_value, why_absent
 from autogaze.errors import MLLMError, first_line
 from autogaze.gaze import Gaze
-from autogaze.mllm.context import Context
 from autogaze.mllm.gazed import gazed_mllm
-from autogaze.mllm.kept_gaze import kept_gaze
 from autogaze.mllm.processor import GazedProcessor
+from autogaze.mllm.prompt import Context
+from autogaze.mllm.ranking import kept_gaze
 from autogaze.mllm.registry import adapter_class, adapter_of, processor_adapter_of
 from autogaze.mllm.units import KeptUnits
 from autogaze.mllm.viewing import FRAMES, Viewing, options_of, options_of_nvila

@@ -10,7 +10,6 @@ from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
 from autogaze.mllm.checks import check_kind, refuse_misspelt, refuse_unknown
-from autogaze.mllm.context import Context
 from autogaze.mllm.conversation import (
     as_batch,
     as_list,
@@ -23,9 +22,15 @@ from autogaze.mllm.gaze_settings import GazeSettings
 from autogaze.mllm.gazed_visual import GazedImage, GazedVisual, PreparedVisual, load_gaze
 from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
-from autogaze.mllm.prompt import assemble
-from autogaze.mllm.prompt_length import check_before_reading
-from autogaze.mllm.prompt_text import Place, check_per_prompt, per_video, places_of, write_rows
+from autogaze.mllm.prompt import Context, assemble
+from autogaze.mllm.prompt_text import (
+    Place,
+    check_before_reading,
+    check_per_prompt,
+    per_video,
+    places_of,
+    write_rows,
+)
 from autogaze.mllm.ranking import Mapping, gazed_grid
 from autogaze.mllm.registry import processor_adapter_of
 from autogaze.mllm.same_video import check_file, check_sampling, check_size, check_times
@@ -174,7 +179,7 @@ class GazedProcessor:
                 video_metadata: for every video of decoded frames `fps`, and where they were
                     sampled from a longer one `frames_indices` and `total_num_frames`. Decoded
                     frames are all taken, unless a number or rate is given in the call.
-                context: an `autogaze.mllm.context.Context`, into which prompts must fit; checked
+                context: an `autogaze.mllm.prompt.Context`, into which prompts must fit; checked
                     before frames are decoded.
                 generator: source of randomness of the selector.
                 padding_side: "left", as `generate` wants it, or "right".

@@ -14,8 +14,9 @@ from autogaze.checks import describe_value
 from autogaze.errors import MLLMError, first_line
 from autogaze.mllm.checks import counted, were_given
 from autogaze.mllm.dense_prompt import Kind
+from autogaze.mllm.gazed_visual import GazedImage, GazedVisual
 from autogaze.mllm.processor_adapter import Expansion, ProcessorAdapter
-from autogaze.mllm.prompt import Row, VisualBlock
+from autogaze.mllm.prompt import Context, Row, SequencePositions, VisualBlock, sequence_lengths
 
 Place = tuple[Kind, int]
 """A kind, and the number of a video or image among those of its kind."""
@@ -185,3 +186,37 @@ def _with_blocks(tokens: torch.Tensor, blocks: Sequence[VisualBlock]) -> Row:
     if start < len(tokens):
         row.append(tokens[start:])
     return row
+
+
+def check_before_reading(
+    context: Context,
+    texts: Sequence[str],
+    places: Sequence[Sequence[Place]],
+    opened: Mapping[Place, GazedVisual | GazedImage],
+    adapter: ProcessorAdapter,
+    options: Mapping[str, Any],
+) -> None:
+    """Check prompts whose frames are sampled and not decoded yet.
+
+    Only those with one video, of families whose positions are those of a sequence. Others place
+    units by time, row and column, and take many more frames than their processors sample.
+
+    Args:
+        context: of the LLM.
+        texts, places, options: as of `write_rows`.
+        opened: every video and image of the prompts.
+        adapter: of the family.
+
+    Raises:
+        MLLMError: a prompt that is too long.
+    """
+    if not isinstance(adapter.rule(()), SequencePositions):
+        return
+    for text, row in zip(texts, places, strict=True):
+        video = opened[row[0]] if len(row) == 1 else None
+        if not isinstance(video, GazedVisual) or video.kind != "video":
+            continue  # the model checks it
+        expansions = {row[0]: video.expected_expansion()}
+        (written,) = write_rows([text], [row], expansions, adapter, options)
+        length, per_frame = sequence_lengths(written, video.grid)
+        context.check(length, frames=video.grid.tubelets, per_frame=per_frame)

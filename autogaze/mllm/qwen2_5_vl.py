@@ -10,7 +10,6 @@ from autogaze.mllm.adapter import IS_TRANSFORMERS_4, VisualFeatures, VisualInput
 from autogaze.mllm.prompt import MRopePositions, PositionRule
 from autogaze.mllm.qwen_tower import (
     QwenAdapter,
-    SegmentedBlocks,
     patches_of,
     segment_layout,
 )
@@ -39,12 +38,12 @@ class Qwen25VLAdapter(QwenAdapter):
         order = order.to(tokens.device)
         by_patch = patches_of(order, self.merge)
         tokens, rotary = tokens[by_patch], (cos[by_patch], sin[by_patch])
-        tower, blocks = self.tower, SegmentedBlocks(self.tower)
+        tower = self.tower
         whole = segment_layout(lengths, tokens.device)
         windowed = segment_layout([n * self.merge**2 for n in windows], tokens.device)
         for number, block in enumerate(tower.blocks):
             layout = whole if number in tower.fullatt_block_indexes else windowed
-            tokens = blocks.run(block, tokens, layout, rotary)
+            tokens = self.run(block, tokens, layout, rotary)
         return VisualFeatures(tower.merger(tokens)[order.argsort()])
 
     def _windows(self, kept: KeptUnits) -> tuple[Int[Tensor, " K"], list[int]]:

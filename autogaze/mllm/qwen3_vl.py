@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autogaze.mllm.adapter import VisualFeatures, VisualInput
 from autogaze.mllm.prompt import MRopePositions, PositionRule
-from autogaze.mllm.qwen_tower import QwenAdapter, SegmentedBlocks, segment_layout
+from autogaze.mllm.qwen_tower import QwenAdapter, segment_layout
 from autogaze.mllm.units import UnitGrid
 
 
@@ -27,12 +27,12 @@ class Qwen3VLAdapter(QwenAdapter):
         grid = visual.kept.grid
         tokens = tokens + self._positions(grid, index).to(tokens.dtype)
         rotary = self.rotary(grid, index, tokens)
-        tower, blocks = self.tower, SegmentedBlocks(self.tower)
+        tower = self.tower
         layout = segment_layout(lengths, tokens.device)
         levels = getattr(tower, "deepstack_visual_indexes", ())
         deepstack = []
         for number, block in enumerate(tower.blocks):
-            tokens = blocks.run(block, tokens, layout, rotary)
+            tokens = self.run(block, tokens, layout, rotary)
             if number in levels:
                 merger = tower.deepstack_merger_list[levels.index(number)]
                 deepstack.append(merger(tokens))

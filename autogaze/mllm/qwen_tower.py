@@ -6,6 +6,7 @@ is one segment of attention, so one frame's positions serve all of them.
 
 import functools
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -136,36 +137,26 @@ class QwenAdapter(MLLMAdapter):
 
         return self.tower.rotary_pos_emb(like, get_vision_position_ids(grid_thw, self.merge))
 
+    @cached_property
+    def _blocks(self) -> PackedBlocks:
+        return PackedBlocks(self.tower)
+
+    def run(
+        self, block: Any, tokens: Float[Tensor, "N C"], segments: TokenLayout, rotary: Rotary
+    ) -> Float[Tensor, "N C"]:
+        """A block of the tower, whose attention stays within segments.
+
+        The tower's own attention calls SDPA once per segment. Here it hands its tokens on as one
+        sequence to packed attention, which makes one call for all segments of equal lengths.
+        """
+        whole = torch.tensor([0, len(tokens)], dtype=torch.int32, device=tokens.device)
+        options = {"cu_seqlens": whole, "position_embeddings": rotary, "layout": segments}
+        return self._blocks.run(block, functools.partial(block, **options), tokens)
+
 
 def patches_of(units: Int[Tensor, " K"], merge: int) -> Int[Tensor, " N"]:
     """Rows of the patches of units, those of a unit one after another."""
     return (units[:, None] * merge**2 + torch.arange(merge**2, device=units.device)).flatten()
-
-
-class SegmentedBlocks:
-    """Blocks of a tower whose attention stays within segments.
-
-    The tower's own attention calls SDPA once per segment. Here it hands its tokens on as one
-    sequence to packed attention, which makes one call for all segments of equal lengths.
-
-    Args:
-        tower: whose blocks are run.
-    """
-
-    def __init__(self, tower: Any) -> None:
-        self._packed = PackedBlocks(tower)
-
-    def run(
-        self,
-        block: Any,
-        tokens: Float[Tensor, "N C"],
-        segments: TokenLayout,
-        rotary: Rotary,
-    ) -> Float[Tensor, "N C"]:
-        """One block."""
-        whole = torch.tensor([0, len(tokens)], dtype=torch.int32, device=tokens.device)
-        options = {"cu_seqlens": whole, "position_embeddings": rotary, "layout": segments}
-        return self._packed.run(block, functools.partial(block, **options), tokens)
 
 
 def segment_layout(lengths: Sequence[int], device: torch.device) -> TokenLayout:

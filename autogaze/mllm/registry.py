@@ -4,6 +4,7 @@ An adapter is imported when a model of its family is given.
 """
 
 import importlib
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -13,36 +14,55 @@ from autogaze.mllm.adapter import MLLMAdapter
 from autogaze.mllm.processor_adapter import ProcessorAdapter
 from autogaze.mllm.stock_processor import StockProcessor
 
-_ADAPTERS: dict[str, tuple[str, type[MLLMAdapter] | str]] = {
-    "qwen2_5_vl": ("Qwen2.5-VL", "qwen2_5_vl:Qwen25VLAdapter"),
-    "qwen3_vl": ("Qwen3-VL", "qwen3_vl:Qwen3VLAdapter"),
-    "qwen3_vl_moe": ("Qwen3-VL, mixture of experts", "qwen3_vl:Qwen3VLAdapter"),
-    "qwen3_5": ("Qwen3.5", "qwen3_vl:Qwen3VLAdapter"),
-    "qwen3_5_moe": ("Qwen3.5, mixture of experts", "qwen3_vl:Qwen3VLAdapter"),
-    "llava_onevision": ("LLaVA-OneVision", "llava_onevision:LlavaOnevisionAdapter"),
-    "smolvlm": ("SmolVLM, SmolVLM2", "smolvlm:SmolVLMAdapter"),
-    "internvl": ("InternVL", "internvl:InternVLAdapter"),
-}
 
-_PROCESSORS: dict[str, type[ProcessorAdapter] | str] = {
-    "qwen2_5_vl": "qwen_processor:Qwen25VLProcessorAdapter",
-    "qwen3_vl": "qwen_processor:Qwen3VLProcessorAdapter",
-    "qwen3_vl_moe": "qwen_processor:Qwen3VLProcessorAdapter",
-    "qwen3_5": "qwen_processor:Qwen3VLProcessorAdapter",
-    "qwen3_5_moe": "qwen_processor:Qwen3VLProcessorAdapter",
-    "llava_onevision": "llava_processor:LlavaOnevisionProcessorAdapter",
-    "smolvlm": "smolvlm_processor:SmolVLMProcessorAdapter",
-    "internvl": "internvl_processor:InternVLProcessorAdapter",
-}
+@dataclass(frozen=True)
+class Family:
+    """A family of multimodal LLMs.
 
-_STOCK_PROCESSORS = {
-    "Qwen2_5_VLProcessor": "qwen2_5_vl",
-    "Qwen3VLProcessor": "qwen3_vl",
-    "LlavaOnevisionProcessor": "llava_onevision",
-    "SmolVLMProcessor": "smolvlm",
-    "InternVLProcessor": "internvl",
+    Args:
+        name: as people call it.
+        adapter, processor: its two sides: classes, or "module:Class", imported when one is used.
+        processor_class: name of the class of its stock processor, for those that are given as objects.
+    """
+
+    name: str
+    adapter: type[MLLMAdapter] | str
+    processor: type[ProcessorAdapter] | str | None = None
+    processor_class: str | None = None
+
+
+_QWEN3 = ("qwen3_vl:Qwen3VLAdapter", "qwen_processor:Qwen3VLProcessorAdapter")
+_FAMILIES = {
+    "qwen2_5_vl": Family(
+        "Qwen2.5-VL",
+        "qwen2_5_vl:Qwen25VLAdapter",
+        "qwen_processor:Qwen25VLProcessorAdapter",
+        "Qwen2_5_VLProcessor",
+    ),
+    "qwen3_vl": Family("Qwen3-VL", *_QWEN3, "Qwen3VLProcessor"),
+    "qwen3_vl_moe": Family("Qwen3-VL, mixture of experts", *_QWEN3),
+    "qwen3_5": Family("Qwen3.5", *_QWEN3),
+    "qwen3_5_moe": Family("Qwen3.5, mixture of experts", *_QWEN3),
+    "llava_onevision": Family(
+        "LLaVA-OneVision",
+        "llava_onevision:LlavaOnevisionAdapter",
+        "llava_onevision:LlavaOnevisionProcessorAdapter",
+        "LlavaOnevisionProcessor",
+    ),
+    "smolvlm": Family(
+        "SmolVLM, SmolVLM2",
+        "smolvlm:SmolVLMAdapter",
+        "smolvlm:SmolVLMProcessorAdapter",
+        "SmolVLMProcessor",
+    ),
+    "internvl": Family(
+        "InternVL",
+        "internvl:InternVLAdapter",
+        "internvl:InternVLProcessorAdapter",
+        "InternVLProcessor",
+    ),
 }
-"""Classes of stock processors: one of the model types that have them."""
+"""Families by the `model_type` of their models."""
 
 
 def register_mllm(
@@ -63,27 +83,27 @@ def register_mllm(
         MLLMError: `adapter` is no subclass of `MLLMAdapter`, or `processor` none of
             `ProcessorAdapter`.
     """
-    if not (isinstance(adapter, type) and issubclass(adapter, MLLMAdapter)):
-        raise MLLMError(
-            f"register_mllm({model_type!r}): the adapter must be a subclass of "
-            f"autogaze.mllm.adapter.MLLMAdapter (the class itself), got {adapter!r}"
-        )
-    if processor is not None:
-        if not (isinstance(processor, type) and issubclass(processor, ProcessorAdapter)):
+    sides = (("adapter", adapter, MLLMAdapter), ("processor", processor, ProcessorAdapter))
+    for side, given, base in sides:
+        if given is None and side == "processor":
+            continue
+        if not (isinstance(given, type) and issubclass(given, base)):
             raise MLLMError(
-                f"register_mllm({model_type!r}): the processor must be a subclass of "
-                "autogaze.mllm.processor_adapter.ProcessorAdapter (the class itself), got "
-                f"{processor!r}"
+                f"register_mllm({model_type!r}): the {side} must be a subclass of "
+                f"{base.__module__}.{base.__name__} (the class itself), got {given!r}"
             )
-        _PROCESSORS[model_type] = processor
-        if processor_class is not None:
-            _STOCK_PROCESSORS[processor_class] = model_type
-    _ADAPTERS[model_type] = (adapter.__name__, adapter)
+    known = _FAMILIES.pop(model_type, Family("", adapter))
+    _FAMILIES[model_type] = Family(
+        adapter.__name__,
+        adapter,
+        processor or known.processor,
+        (processor and processor_class) or known.processor_class,
+    )
 
 
 def list_mllms() -> dict[str, str]:
     """Families of multimodal LLMs that can be gazed, by `model_type`."""
-    return {model_type: name for model_type, (name, _) in _ADAPTERS.items()}
+    return {model_type: family.name for model_type, family in _FAMILIES.items()}
 
 
 def adapter_of(model: nn.Module) -> MLLMAdapter:
@@ -102,13 +122,13 @@ def adapter_class(config: Any) -> type[MLLMAdapter]:
         MLLMError: there is none; the message lists those there are.
     """
     model_type: Any = getattr(config, "model_type", None)
-    if model_type not in _ADAPTERS:
+    if model_type not in _FAMILIES:
         raise MLLMError(
             f"no adapter for multimodal LLMs of type {model_type!r}; there are adapters for "
-            f"{', '.join(sorted(_ADAPTERS))}. Adding one takes one file: autogaze.register_mllm, "
+            f"{', '.join(sorted(_FAMILIES))}. Adding one takes one file: autogaze.register_mllm, "
             "see docs/mllm.md"
         )
-    return _resolved(_ADAPTERS[model_type][1])  # type: ignore[no-any-return]
+    return _resolved(_FAMILIES[model_type].adapter)  # type: ignore[no-any-return]
 
 
 def processor_adapter_of(stock: StockProcessor) -> ProcessorAdapter:
@@ -117,17 +137,19 @@ def processor_adapter_of(stock: StockProcessor) -> ProcessorAdapter:
     Raises:
         MLLMError: there is none; the message lists those there are.
     """
-    model_type = stock.model_type
-    if model_type is None:
-        model_type = _STOCK_PROCESSORS.get(stock.processor_class or "")
-    if model_type not in _PROCESSORS:
-        named = stock.model_type or stock.processor_class
+    if stock.model_type is not None:
+        family = _FAMILIES.get(stock.model_type)
+    else:  # the last one that was registered with this class
+        named = (one for one in reversed(_FAMILIES.values()) if one.processor_class is not None)
+        family = next((one for one in named if one.processor_class == stock.processor_class), None)
+    if family is None or family.processor is None:
+        known = sorted(name for name, one in _FAMILIES.items() if one.processor is not None)
         raise MLLMError(
-            f"no adapter for processors of {named!r}; there are adapters for models of type "
-            f"{', '.join(sorted(_PROCESSORS))}. Adding one takes one class: "
+            f"no adapter for processors of {stock.model_type or stock.processor_class!r}; there are "
+            f"adapters for models of type {', '.join(known)}. Adding one takes one class: "
             "autogaze.register_mllm(..., processor=), see docs/mllm.md"
         )
-    return _resolved(_PROCESSORS[model_type])(stock)  # type: ignore[no-any-return]
+    return _resolved(family.processor)(stock)  # type: ignore[no-any-return]
 
 
 def _resolved(adapter: type | str) -> Any:

@@ -139,7 +139,7 @@ _PACKAGES = {
     ),
     "num2words": (
         "0.5.14",
-        {"num2words.py": "from autogaze.mllm.smolvlm_processor import spelt as num2words\n"},
+        {"num2words.py": "from autogaze.mllm.smolvlm import spelt as num2words\n"},
     ),
 }
 

@@ -17,7 +17,7 @@ from autogaze.mllm.answering import VideoMLLM
 from autogaze.mllm.frames import PatchFormat, cut_squares, resize_frames
 from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.registry import adapter_of, processor_adapter_of
-from autogaze.mllm.smolvlm_processor import spelt
+from autogaze.mllm.smolvlm import spelt
 from autogaze.mllm.stock_processor import of_checkpoint
 from autogaze.mllm.viewing import Viewing
 from tests.clips import make_video
