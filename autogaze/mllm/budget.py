@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from autogaze.checks import describe_value, whole
 from autogaze.clips import check_loss
 from autogaze.errors import MLLMError
+from autogaze.mllm.checks import as_count
 from autogaze.mllm.ranking import RankedUnits, check_unit_ratio
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.selectors.base import Selector
@@ -43,13 +43,7 @@ class Budget:
         if self.loss is not None:
             check_loss(self.loss)
         if self.max_units is not None:
-            units = whole(self.max_units)
-            if units is None or units < 1:
-                raise MLLMError(
-                    "max_units must be a whole number of at least 1, got "
-                    f"{describe_value(self.max_units)}"
-                )
-            object.__setattr__(self, "max_units", units)
+            object.__setattr__(self, "max_units", as_count(self.max_units, "max_units"))
 
     def settings(
         self, grids: Sequence[UnitGrid], selector: Selector

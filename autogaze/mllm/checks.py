@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autogaze.checks import describe_value, whole
+from autogaze.checks import describe_value, is_one_of, whole
 from autogaze.errors import MLLMError
 from autogaze.gaze_checks import is_integers, shape
 from autogaze.utils.tensors import is_dense
@@ -33,12 +33,26 @@ def as_whole_numbers(values: Any, what: str) -> tuple[int, ...]:
     return tuple(numbers)  # type: ignore[arg-type]
 
 
-def as_count(value: Any, what: str) -> int:
-    """A whole number of at least 1."""
+def as_count(value: Any, what: str, least: int = 1, most: int = MOST - 1) -> int:
+    """A whole number from `least` to `most`."""
     number = whole(value)
-    if number is None or not 0 < number < MOST:
-        raise MLLMError(f"{what} must be a whole number of at least 1, got {describe_value(value)}")
+    if number is None or not least <= number <= most:
+        bounds = f"of at least {least}" if most == MOST - 1 else f"from {least} to {most:,}"
+        raise MLLMError(f"{what} must be a whole number {bounds}, got {describe_value(value)}")
     return number
+
+
+def check_tokens(value: Any, what: str = "max_vision_tokens") -> None:
+    """Raise `MLLMError` unless a number of tokens is a whole one of at least 1, and no float; or None."""
+    if value is not None and (isinstance(value, float) or (whole(value) or 0) < 1):
+        raise MLLMError(f"{what} must be a whole number of at least 1, got {describe_value(value)}")
+
+
+def check_choice(value: Any, known: tuple[str | None, ...], what: str) -> None:
+    """Raise `MLLMError` unless a value is one of these names."""
+    if not is_one_of(value, known):
+        names = " or ".join(repr(name) for name in known if name is not None)
+        raise MLLMError(f"{what} must be {names}, got {describe_value(value)}")
 
 
 def check_kind(value: Any, kind: type, what: str) -> None:

@@ -157,7 +157,7 @@ def counts_per_prompt(values: Any, kind: Kind) -> list[int] | None:
 
 def _is_frame(value: Any) -> bool:
     if isinstance(value, np.ndarray | Tensor):
-        return value.ndim == 3
+        return value.ndim in (2, 3)
     return isinstance(value, Image.Image)
 
 

@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from autogaze.checks import describe_value, is_finite, is_one_of, whole
+from autogaze.checks import describe_value, is_finite
 from autogaze.errors import MLLMError
+from autogaze.mllm.checks import check_choice, check_kind, check_tokens
 from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.ranking import Mapping, check_mapping, check_unit_ratio
 from autogaze.selectors.base import Selector
@@ -64,21 +65,11 @@ class GazeSettings:
             raise MLLMError(
                 f"loss must be a finite number of at least 0, got {describe_value(self.loss)}"
             )
-        most = self.max_vision_tokens
-        if most is not None and (isinstance(most, float) or (whole(most) or 0) < 1):
-            raise MLLMError(
-                f"max_vision_tokens must be a whole number of at least 1, got {describe_value(most)}"
-            )
+        check_tokens(self.max_vision_tokens)
         check_mapping(self.units)
-        if not is_one_of(self.resolution, (None, "stock", "native")):
-            raise MLLMError(
-                f"resolution must be 'stock' or 'native', got {describe_value(self.resolution)}"
-            )
+        check_choice(self.resolution, (None, "stock", "native"), "resolution")
         Sampling(self.num_frames, self.fps, max_frames=self.max_frames)  # checks them
-        if not isinstance(self.skip_corrupt, bool):
-            raise MLLMError(
-                f"skip_corrupt must be True or False, got {describe_value(self.skip_corrupt)}"
-            )
+        check_kind(self.skip_corrupt, bool, "skip_corrupt")
 
     @property
     def native(self) -> bool:

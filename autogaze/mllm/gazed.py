@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.checks import describe_value, is_one_of
+from autogaze.checks import describe_value
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
 from autogaze.mllm.boundary import compact_positions, exclusively
-from autogaze.mllm.checks import check_kind, check_prompt
+from autogaze.mllm.checks import check_choice, check_kind, check_prompt
 from autogaze.mllm.dense_prompt import Kind, read_rows
 from autogaze.mllm.prompt import CompactPrompt, assemble
 from autogaze.mllm.registry import adapter_of
@@ -107,10 +107,7 @@ class GazedMLLM:
             MLLMError: kept units are of other grids than the input's, or too many or few.
         """
         check_prompt(input_ids, attention_mask)
-        if not is_one_of(padding_side, ("left", "right")):
-            raise MLLMError(
-                f"padding_side must be 'left' or 'right', got {describe_value(padding_side)}"
-            )
+        check_choice(padding_side, ("left", "right"), "padding_side")
         adapter = adapter_of(self)  # type: ignore[arg-type]
         dense = {"input_ids": input_ids, "attention_mask": attention_mask, **dense}
         grids = adapter.dense_grids(dense)

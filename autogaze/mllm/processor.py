@@ -5,11 +5,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from autogaze.checks import as_path, describe_value, is_one_of
+from autogaze.checks import as_path, describe_value
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
-from autogaze.mllm.checks import check_kind, refuse_misspelt, refuse_unknown
+from autogaze.mllm.checks import check_choice, check_kind, refuse_misspelt, refuse_unknown
 from autogaze.mllm.conversation import (
     as_batch,
     as_list,
@@ -33,7 +33,13 @@ from autogaze.mllm.prompt_text import (
 )
 from autogaze.mllm.ranking import Mapping, gazed_grid
 from autogaze.mllm.registry import processor_adapter_of
-from autogaze.mllm.same_video import check_file, check_sampling, check_size, check_times
+from autogaze.mllm.same_video import (
+    check_file,
+    check_sampling,
+    check_size,
+    check_times,
+    refuse_loss,
+)
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.mllm.selection import unit_selector
 from autogaze.mllm.stock_processor import (
@@ -218,11 +224,8 @@ class GazedProcessor:
             kind, number = place
             made = gazes[number] if kind == "video" else None
             given[place] = None if made is None else load_gaze(made)
-            if isinstance(given[place], Gaze) and options.get("loss") is not None:
-                raise MLLMError(
-                    "a gaze that was made before can be cut by ratio or max_vision_tokens, not by a "
-                    "loss: give loss without gaze"
-                )
+            if isinstance(given[place], Gaze):
+                refuse_loss(options.get("loss"))
             if kind == "image" and self._adapter.crops_images:
                 picture = FrameSource(files[kind][number], skip_corrupt=settings.skip_corrupt)
                 prompt = next(at for at, row in enumerate(places) if place in row)
@@ -345,14 +348,8 @@ class GazedProcessor:
     def _settings(self, options: dict[str, Any]) -> GazeSettings:
         """Settings of a call, whose options are checked."""
         refuse_unknown(options, _CALL_OPTIONS)
-        if not is_one_of(options.get("return_tensors"), (None, "pt")):
-            raise MLLMError(
-                f"return_tensors must be 'pt', got {describe_value(options['return_tensors'])}"
-            )
-        if not is_one_of(options.get("padding_side"), (None, "left", "right")):
-            raise MLLMError(
-                f"padding_side must be left or right, got {describe_value(options['padding_side'])}"
-            )
+        check_choice(options.get("return_tensors"), (None, "pt"), "return_tensors")
+        check_choice(options.get("padding_side"), (None, "left", "right"), "padding_side")
         names = GazeSettings.names()
         return self.settings.updated({key: options[key] for key in options if key in names})
 

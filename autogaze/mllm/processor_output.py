@@ -1,6 +1,9 @@
-"""What a `GazedProcessor` returns: the arguments of a gazed model, and a report of their costs."""
+"""What processors return: the arguments of a gazed model, and a report of their costs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -36,6 +39,26 @@ class PrepareTimes:
         return ", ".join(
             f"{field.name} {getattr(self, field.name):.2f} s" for field in fields(self)
         )
+
+
+class StageClock:
+    """Adds up the seconds of each stage of `PrepareTimes`."""
+
+    def __init__(self) -> None:
+        self._seconds = {field.name: 0.0 for field in fields(PrepareTimes)}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what runs inside."""
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += perf_counter() - began
+
+    @property
+    def times(self) -> PrepareTimes:
+        return PrepareTimes(**self._seconds)
 
 
 @dataclass(frozen=True)
@@ -96,11 +119,8 @@ class GazedReport:
         return "\n".join([*map(str, self.visuals), f"prompt: {tokens}", str(self.seconds)])
 
 
-class GazedInputs(BatchFeature):
-    """Arguments of a gazed model's `forward` and `generate`: `model.generate(**inputs)`.
-
-    Items: `input_ids` and `attention_mask`, both (B, L) and without dropped units, and `gazed`, a
-    `GazedPrompt` with positions and the pixels of kept units.
+class ReportedInputs(BatchFeature):
+    """Arguments of a model's `forward` and `generate`: `model.generate(**inputs)`.
 
     Attributes:
         report: what the prompts cost, a `GazedReport`.
@@ -112,20 +132,33 @@ class GazedInputs(BatchFeature):
     gazes: tuple[Gaze | None, ...]
 
     def __init__(
-        self,
-        gazed: GazedPrompt,
-        report: GazedReport,
-        gazes: tuple[Gaze | None, ...] = (),
+        self, data: dict[str, Any], report: GazedReport, gazes: tuple[Gaze | None, ...] = ()
+    ) -> None:
+        super().__init__(data)
+        self.report, self.gazes = report, gazes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "report": self.report, "gazes": self.gazes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.report, self.gazes = state["report"], state["gazes"]
+
+
+class GazedInputs(ReportedInputs):
+    """Arguments of a gazed model.
+
+    Items: `input_ids` and `attention_mask`, both (B, L) and without dropped units, and `gazed`, a
+    `GazedPrompt` with positions and the pixels of kept units.
+    """
+
+    def __init__(
+        self, gazed: GazedPrompt, report: GazedReport, gazes: tuple[Gaze | None, ...] = ()
     ) -> None:
         prompt = gazed.prompt
-        super().__init__(
-            {
-                "input_ids": prompt.input_ids,
-                "attention_mask": prompt.attention_mask,
-                "gazed": gazed,
-            }
-        )
-        self.report, self.gazes = report, gazes
+        names = ("input_ids", "attention_mask")
+        data = {name: getattr(prompt, name) for name in names}
+        super().__init__({**data, "gazed": gazed}, report, gazes)
 
     def to(self, *args: Any, **kwargs: Any) -> "GazedInputs":
         """The same on another device; `dtype` is that of the pixels.
@@ -141,10 +174,3 @@ class GazedInputs(BatchFeature):
             if name not in moved:
                 moved[name] = value.to(like.device) if isinstance(value, torch.Tensor) else value
         return moved
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "report": self.report, "gazes": self.gazes}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.report, self.gazes = state["report"], state["gazes"]

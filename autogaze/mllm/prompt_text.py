@@ -108,7 +108,9 @@ def per_video(values: Any, places: Sequence[Sequence[Place]], what: str) -> list
             )
         return [one for value in given for one in value]
     if len(given) != sum(counts):
-        raise MLLMError(f"{len(given)} of {what} were given for {counted(sum(counts), 'video')}")
+        raise MLLMError(
+            f"{what} of {counted(len(given), 'video')} was given for {counted(sum(counts), 'video')}"
+        )
     return given
 
 
@@ -146,19 +148,19 @@ def write_rows(
             for first, end, trailing in expansions[kind, number].blocks:
                 blocks.append(VisualBlock(visual, first, end, ids[kind], trailing))
             visual += 1
-        tokens = _tokens(adapter.stock.tokenizer, expanded, options)
-        rows.append(_with_blocks(tokens, blocks))
+        tokens = token_ids(adapter.stock.tokenizer, expanded, **options)
+        rows.append(_with_blocks(torch.tensor(tokens).long(), blocks))
     return rows
 
 
-def _tokens(tokenizer: Any, text: str, options: Mapping[str, Any]) -> torch.Tensor:
+def token_ids(tokenizer: Any, text: str, **options: Any) -> list[int]:
     """Token ids of a text.
 
     Raises:
         MLLMError: the tokenizer cannot read it, as where it is no valid Unicode.
     """
     try:
-        return torch.tensor(tokenizer(text, **options)["input_ids"]).long()
+        return list(tokenizer(text, **options)["input_ids"])
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise MLLMError(
             f"the tokenizer cannot read the prompt {describe_value(text)}: {first_line(error)}"

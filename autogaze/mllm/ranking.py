@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from autogaze.checks import describe_value, is_number, is_one_of
+from autogaze.checks import describe_value, is_number
 from autogaze.clips import frame_cap
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.mllm.checks import check_choice
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.source import TileGrid
 
@@ -26,6 +27,12 @@ Mapping = Literal["finest", "scales", "union"]
 """How patches become units: cells of the finest scale are units; every scale is a grid of units of
 its own; or every dense unit that a patch of any scale overlaps."""
 MAPPINGS: tuple[str, ...] = get_args(Mapping)
+
+NO_ORDER = (
+    "this gaze does not know in which order its patches were chosen, so no part of them comes first; "
+    "keep all of them (no ratio), or gaze again"
+)
+"""The message where a gaze that is not ordered would have to be cut."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +81,7 @@ class RankedUnits:
                 f"{describe_value(list(self.lengths))}"
             )
         if counts != self.lengths and not self.ordered:
-            raise MLLMError(
-                "this gaze does not know in which order its patches were chosen, so no part of "
-                "them comes first; keep all of them (no ratio), or gaze again"
-            )
+            raise MLLMError(NO_ORDER)
         offsets = accumulate(self.lengths, initial=0)
         ids = [
             self.ids[start : start + count].sort().values
@@ -320,10 +324,7 @@ def _first_patches(gaze: Gaze, ratio: float) -> Gaze:
     if int(gaze.lengths.max()) <= cap:
         return gaze
     if not gaze.ordered:
-        raise MLLMError(
-            "this gaze does not know in which order its patches were chosen, so no part of them "
-            "comes first; keep all of them (no ratio), or gaze again"
-        )
+        raise MLLMError(NO_ORDER)
     ids = [gaze.ids[start : min(stop, start + cap)] for start, stop in pairwise(gaze.offsets)]
     return Gaze(gaze.pyramid, torch.cat(ids), gaze.lengths.clamp(max=cap), source=gaze.source)
 
@@ -341,14 +342,13 @@ def _nothing_kept(gaze: Gaze, units: Mapping) -> str:
 
 def check_mapping(units: object) -> None:
     """Raise `MLLMError` unless it is one of `MAPPINGS`."""
-    if not is_one_of(units, MAPPINGS):
-        raise MLLMError(f"units must be one of {', '.join(MAPPINGS)}, got {describe_value(units)}")
+    check_choice(units, MAPPINGS, "units")
 
 
-def check_unit_ratio(ratio: object) -> float:
+def check_unit_ratio(ratio: object, what: str = "ratio") -> float:
     """A cap on the kept share of units; `MLLMError` unless it is a number in (0, 1]."""
     if not (is_number(ratio) and 0 < ratio <= 1):  # type: ignore[operator]
-        raise MLLMError(f"ratio must be a number in (0, 1], got {describe_value(ratio)}")
+        raise MLLMError(f"{what} must be a number in (0, 1], got {describe_value(ratio)}")
     return float(ratio)  # type: ignore[arg-type]
 
 

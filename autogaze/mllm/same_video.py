@@ -138,6 +138,15 @@ def check_sampling(
         )
 
 
+def refuse_loss(loss: Any) -> None:
+    """Raise `MLLMError` where a call that gives a gaze asks to stop at a loss."""
+    if loss is not None:
+        raise MLLMError(
+            "a gaze that was made before can be cut by ratio or max_vision_tokens, not by a loss: "
+            "give loss without gaze"
+        )
+
+
 def check_times(gaze: Gaze, seconds: Sequence[float], source: FrameSource) -> None:
     """Raise `VideoError` where frames are shown at other times than a gaze saw them."""
     if gaze.source is None or source.path is None:

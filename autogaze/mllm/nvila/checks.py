@@ -1,17 +1,18 @@
-"""Checks of what a model is called with: ids, mask, videos, and the keys of the published dict."""
+"""Checks of what comes from outside: arguments of the processor, and what the model is called with."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from autogaze.checks import describe_value, whole
+from autogaze.checks import describe_value, is_finite, whole
 from autogaze.errors import MLLMError
-from autogaze.gaze_checks import is_integers, shape
+from autogaze.gaze_checks import shape
 from autogaze.mllm.checks import check_prompt, counted
 from autogaze.mllm.nvila.gazed_video import GazedVideo
+from autogaze.utils.normalization import PixelStatistics
 from autogaze.utils.tensors import is_dense
 
 
@@ -117,49 +118,45 @@ def check_text(input_ids: Any, attention_mask: Any) -> None:
         )
 
 
-def check_lists(values: Mapping[str, Any]) -> None:
-    """Raise MLLMError unless these are lists (or tensors) of one length, an entry per video."""
-    for name, entries in values.items():
-        is_list = isinstance(entries, Sequence) and not isinstance(entries, str | bytes | range)
-        if not is_list and not (is_dense(entries) and entries.ndim):
-            raise MLLMError(
-                f"{name} must be a list with an entry per video, got {describe_value(entries)}"
-            )
-    counts = {name: len(entries) for name, entries in values.items()}
-    if len(set(counts.values())) > 1:
-        raise MLLMError(f"the published dict has one entry per video in each list, got {counts}")
+def as_statistics(mean: Any, std: Any) -> PixelStatistics:
+    """Pixel statistics of three numbers each.
 
-
-def check_clips(
-    frames: Any, positions: Any, counts: Any, is_padding: Any, side: int, name: str
-) -> None:
-    """Raise MLLMError unless these are frames of clips and their padded gaze.
-
-    Args:
-        frames: floats (clips, T, 3, side, side).
-        positions: whole numbers (clips, N).
-        counts: whole numbers (clips, T).
-        is_padding: (clips, N).
-        side: pixels.
-        name: "tiles" or "thumbnails", for errors.
+    Raises:
+        MLLMError: other values, or a deviation that is not above 0.
     """
-    is_frames = is_dense(frames) and frames.is_floating_point() and frames.ndim == 5
-    if not is_frames or tuple(frames.shape[2:]) != (3, side, side):
+    means, deviations = _channels(mean, "image_mean"), _channels(std, "image_std")
+    if min(deviations) <= 0:
+        raise MLLMError(f"image_std must be above 0, got {describe_value(std)}")
+    return PixelStatistics(means, deviations)
+
+
+def _channels(values: Any, name: str) -> tuple[float, float, float]:
+    given = values
+    if isinstance(values, np.ndarray) or is_dense(values):
+        given = values.tolist()
+    if not isinstance(given, list | tuple) or len(given) != 3 or not all(map(is_finite, given)):
         raise MLLMError(
-            f"{name} must be floats (clips, T, 3, {side}, {side}), as large as the vision tower's "
-            f"largest scale, got {shape(frames)}"
+            f"{name} must be a number for each of red, green and blue, got {describe_value(values)}"
         )
-    if not (is_integers(positions) and positions.ndim == 2):
-        raise MLLMError(
-            f"gazing_pos_{name} must be whole numbers (clips, N), got {shape(positions)}"
-        )
-    if not (is_integers(counts) and counts.ndim == 2):
-        raise MLLMError(
-            f"num_gazing_each_frame_{name} must be whole numbers (clips, T), got {shape(counts)}"
-        )
-    is_mask = is_dense(is_padding) and (is_padding.dtype == torch.bool or is_integers(is_padding))
-    if not (is_mask and is_padding.shape == positions.shape):
-        raise MLLMError(
-            f"if_padded_gazing_{name} must be True or False for each of {tuple(positions.shape)} ids, "
-            f"got {shape(is_padding)}"
-        )
+    red, green, blue = (float(value) for value in given)
+    return red, green, blue
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether this is None, or a list of nothing, as transformers gives what a prompt has not."""
+    return value is None or (isinstance(value, list | tuple) and all(map(is_nothing, value)))
+
+
+def as_text(value: Any, name: str) -> str:
+    """Text that is not empty.
+
+    Raises:
+        MLLMError: anything else.
+    """
+    if not isinstance(value, str) or not value:
+        raise MLLMError(f"{name} must be text, got {describe_value(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise MLLMError(f"{name} is no valid Unicode: {describe_value(value)}") from None
+    return value

@@ -5,9 +5,10 @@ from typing import Any, cast
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from autogaze.checks import describe_value, whole
+from autogaze.checks import describe_value
 from autogaze.errors import AutoGazeError, MLLMError
-from autogaze.mllm.nvila.sizes import check_counts
+from autogaze.mllm.checks import as_count
+from autogaze.mllm.nvila.checkpoint import check_counts
 from autogaze.vision_encoders.siglip.configuration_siglip import SiglipVisionConfig
 
 TEXT_MODEL = "qwen2"
@@ -65,26 +66,12 @@ class AutoGazeMLLMConfig(PretrainedConfig):
         Called again where the model is used, since transformers sets the keys given to
         `from_pretrained` afterwards.
         """
-        for name in (
-            "max_batch_size_siglip",
-            "mm_projector_shuffle_num",
-            "mm_projector_hidden_size",
-        ):
-            value = getattr(self, name)
-            if name == "mm_projector_hidden_size" and value is None:
-                continue
-            number = whole(value)
-            if number is None or not 1 <= number < 2**31:
-                raise MLLMError(
-                    f"{name} must be a whole number of at least 1, got {describe_value(value)}"
-                )
+        for name in ("max_batch_size_siglip", "mm_projector_shuffle_num"):
+            as_count(getattr(self, name), name)
+        if self.mm_projector_hidden_size is not None:
+            as_count(self.mm_projector_hidden_size, "mm_projector_hidden_size")
         for name in ("image_token_id", "video_token_id"):
-            value = getattr(self, name)
-            number = whole(value)
-            if number is None or not -1 <= number < 2**31:
-                raise MLLMError(
-                    f"{name} must be the id of a token, or -1, got {describe_value(value)}"
-                )
+            as_count(getattr(self, name), f"{name}, the id of a token or -1,", least=-1)
 
     @property
     def projector_widths(self) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
 """Frames of a video for NVILA: sampled at even distances, resized to a grid of tiles, and cut."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +84,7 @@ class FrameSample:
             VideoError: a file that is no video, or whose codec gives no motion.
             MLLMError: no frames, or more than one clip of them.
         """
-        if not is_path(video):
+        if not isinstance(video, str | Path):
             video = _as_bytes(as_frames(upright(video), MLLMError))
         source = FrameSource(video, skip_corrupt=skip_corrupt)
         numbers = frame_numbers(source.num_frames, num_frames)
@@ -145,56 +145,3 @@ def cut_frame(pixels: UInt8[Tensor, "3 H W"], grid: TileGrid) -> UInt8[Tensor, "
     frame = resize_frames(pixels[None].cpu(), grid.content_height, grid.content_width)[0]
     tiles = frame.unflatten(2, (grid.columns, grid.side)).unflatten(1, (grid.rows, grid.side))
     return tiles.permute(1, 3, 0, 2, 4).flatten(0, 1)
-
-
-def is_path(video: Any) -> bool:
-    """Whether a video is given by the path of its file."""
-    return isinstance(video, str | Path)
-
-
-def as_videos(videos: Any) -> list[Any]:
-    """A list of videos from one video or several.
-
-    One video is a path, an array of up to four dimensions, or a list of frames (PIL images, or
-    arrays of three dimensions); anything else that is a list holds videos, or for every prompt a
-    list of its videos.
-    """
-    if videos is None:
-        return []
-    if isinstance(videos, Sequence) and not is_path(videos):
-        if _are_frames(videos):
-            return [videos]
-        if videos_per_prompt(videos) is not None:
-            return [video for own in videos for video in own]
-        return list(videos)
-    if _num_dims(videos) == 5:
-        return list(videos)
-    return [videos]
-
-
-def videos_per_prompt(videos: Any) -> list[int] | None:
-    """How many videos every prompt has, where they came as a list for each prompt."""
-    if not isinstance(videos, list | tuple):
-        return None
-    if not videos or not all(isinstance(own, list | tuple) for own in videos):
-        return None
-    members = [video for own in videos for video in own]
-    if not members or not all(map(_is_video, members)):
-        return None  # videos of decoded frames
-    return [len(own) for own in videos]
-
-
-def _is_video(value: Any) -> bool:
-    is_list = isinstance(value, list | tuple)
-    return is_path(value) or _num_dims(value) == 4 or (is_list and _are_frames(value))
-
-
-def _are_frames(values: Sequence[Any]) -> bool:
-    return bool(values) and all(not is_path(one) and _num_dims(one) in (2, 3) for one in values)
-
-
-def _num_dims(video: Any) -> int:
-    """Dimensions of an array; 3 of a PIL image, 0 of anything else."""
-    if hasattr(video, "getbands"):
-        return 3
-    return int(getattr(video, "ndim", 0))

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autogaze.checks import describe_value, whole
 from autogaze.clips import as_loss, as_ratio
 from autogaze.errors import MLLMError
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.budget import MOST
+from autogaze.mllm.checks import as_count, check_kind, check_tokens
 from autogaze.selectors.base import Selector
 from autogaze.utils.normalization import PixelStatistics
 
@@ -106,25 +106,11 @@ class GazeSettings:
             "max_batch_size_autogaze": ("clips_at_once", 1, 2**31),
         }
         for name, (field, least, most) in bounds.items():
-            value = getattr(self, field)
-            number = whole(value)
-            if number is None or not least <= number <= most:
-                raise MLLMError(
-                    f"{name} must be a whole number from {least} to {most:,}, got "
-                    f"{describe_value(value)}"
-                )
+            number = as_count(getattr(self, field), name, least, most)
             object.__setattr__(self, field, number)  # 3.0 is 3
-        most_tokens = self.max_tokens
-        if most_tokens is not None and (
-            isinstance(most_tokens, float) or (whole(most_tokens) or 0) < 1
-        ):
-            raise MLLMError(
-                "max_vision_tokens must be a whole number of at least 1, got "
-                f"{describe_value(most_tokens)}"
-            )
-        for name, value in (("skip_corrupt", self.skip_corrupt), ("published", self.keep_frames)):
-            if not isinstance(value, bool):
-                raise MLLMError(f"{name} must be True or False, got {describe_value(value)}")
+        check_tokens(self.max_tokens)
+        check_kind(self.skip_corrupt, bool, "skip_corrupt")
+        check_kind(self.keep_frames, bool, "published")
         if self.num_thumbnails > self.num_frames:
             raise MLLMError(
                 f"num_video_frames_thumbnail={self.num_thumbnails} is more than "

@@ -20,8 +20,17 @@ from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import VisualFeatures
 from autogaze.mllm.checks import check_prompt
 from autogaze.mllm.embeddings import PromptEmbeddings
-from autogaze.mllm.nvila.budget import check_length
-from autogaze.mllm.nvila.checkpoint import PROJECTOR, naming, renaming, weight_bytes, weight_names
+from autogaze.mllm.nvila.checkpoint import (
+    PROJECTOR,
+    built_on_meta,
+    check_counts,
+    check_memory,
+    check_stored,
+    naming,
+    renaming,
+    weight_bytes,
+    weight_names,
+)
 from autogaze.mllm.nvila.checks import (
     as_gazed_videos,
     as_token,
@@ -31,10 +40,9 @@ from autogaze.mllm.nvila.checks import (
 )
 from autogaze.mllm.nvila.configuration import AutoGazeMLLMConfig, NVILAConfig
 from autogaze.mllm.nvila.gazed_video import GazedVideo
-from autogaze.mllm.nvila.projector import Projector
 from autogaze.mllm.nvila.published import KEYS, from_published
-from autogaze.mllm.nvila.sizes import built_on_meta, check_counts, check_memory, check_stored
-from autogaze.mllm.nvila.tower import encode
+from autogaze.mllm.nvila.token_budget import check_length
+from autogaze.mllm.nvila.tower import Projector, encode
 from autogaze.utils.checkpoints import check_loaded
 from autogaze.utils.hub import refuse_pickles
 from autogaze.vision_encoders.siglip.modeling_siglip import SiglipVisionModel

@@ -15,31 +15,31 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from autogaze.checks import describe_value, is_one_of
+from autogaze.checks import describe_value
 from autogaze.clips import check_generator
-from autogaze.errors import MLLMError
+from autogaze.errors import AutoGazeError, MLLMError
 from autogaze.geometry import PatchPyramid
-from autogaze.mllm.conversation import as_batch
-from autogaze.mllm.nvila.arguments import (
-    as_device,
-    as_shuffle,
+from autogaze.mllm.checks import as_count, check_choice
+from autogaze.mllm.conversation import as_batch, as_list, counts_per_prompt
+from autogaze.mllm.nvila.checkpoint import naming
+from autogaze.mllm.nvila.checks import (
     as_statistics,
     as_text,
     is_nothing,
 )
-from autogaze.mllm.nvila.checkpoint import naming
-from autogaze.mllm.nvila.frames import as_videos, videos_per_prompt
 from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings, one_kind_of_budget
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.processor_files import CONFIG, arguments, read_arguments, read_tokenizer
-from autogaze.mllm.nvila.prompts import padded, tokenized
+from autogaze.mllm.nvila.prompts import expanded, padded, places_of, report_of, tokenized
 from autogaze.mllm.nvila.published import to_published
-from autogaze.mllm.nvila.report import NVILAInputs, StageClock, describe
 from autogaze.mllm.nvila.saved_gaze import as_gazes
 from autogaze.mllm.nvila.selection import gaze_at
 from autogaze.mllm.nvila.token_budget import capped, fit, without_order
+from autogaze.mllm.processor_output import ReportedInputs, StageClock
+from autogaze.mllm.same_video import refuse_loss
 from autogaze.selectors.base import Selector
 from autogaze.selectors.registry import load
+from autogaze.utils.device import DeviceOptions
 from autogaze.utils.normalization import SIGLIP
 
 VIDEO_TOKEN = "<vila/video>"
@@ -77,6 +77,9 @@ _ARGUMENTS = (
     "chat_template",
 )
 """Arguments that are saved."""
+
+MAX_SHUFFLE = 2**12
+"""The most patches of a token."""
 
 _UNSET: Any = object()
 
@@ -205,7 +208,10 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
 
     def to(self, device: torch.device | str) -> "AutoGazeMLLMProcessor":
         """Select and cut patches on a device from now on; what is returned stays on the CPU."""
-        self.device = as_device(device)
+        try:
+            self.device = DeviceOptions.parse(device).device
+        except AutoGazeError as error:
+            raise MLLMError(str(error)) from None
         if self._selector is not None:
             self._load(self._selector)
         return self
@@ -248,7 +254,9 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             statistics=as_statistics(self.image_mean, self.image_std),
             clips_at_once=own["max_batch_size_autogaze"],
             max_tokens=own["max_vision_tokens"],
-            shuffle=as_shuffle(self.mm_projector_shuffle_num),
+            shuffle=as_count(
+                self.mm_projector_shuffle_num, "mm_projector_shuffle_num", most=MAX_SHUFFLE
+            ),
         )
 
     def __call__(  # type: ignore[override] # the base lists other arguments
@@ -267,7 +275,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         images: Any = None,
         audio: Any = None,
         **changes: Any,
-    ) -> NVILAInputs:
+    ) -> ReportedInputs:
         """Prompts and gazed videos, as the model takes them.
 
         Args:
@@ -299,8 +307,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
                 `GazeSettings`.
             VideoError: a file that is no video.
         """
-        if not is_one_of(return_tensors, (None, "pt")):
-            raise MLLMError(f"return_tensors must be 'pt', got {describe_value(return_tensors)}")
+        check_choice(return_tensors, (None, "pt"), "return_tensors")
         for name, value in (("images", images), ("audio", audio)):
             if not is_nothing(value):
                 raise MLLMError(
@@ -318,80 +325,41 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         clock = StageClock()
         with clock.stage("write"):
             prompts = tokenized(text, self.tokenizer)
-        given = as_videos(videos)
-        self._check_placeholders(prompts, len(given), videos_per_prompt(videos))
-        gazes = as_gazes(gaze, len(given))
-        if any(gazes) and changes.get("task_loss_requirement_tile") is not None:
-            raise MLLMError(
-                "a gaze that was made before can be cut by ratio or max_vision_tokens, not by a "
-                "loss: give loss without gaze"
-            )
+        given = as_list(videos, "video")
+        token, shuffle = self.video_token_id, settings.shuffle
+        places = places_of(prompts, token, len(given), counts_per_prompt(videos, "video"))
+        gazes = as_gazes(gaze, places)
+        if any(gazes):
+            refuse_loss(changes.get("task_loss_requirement_tile"))
         chooser = None
         selects = settings.runs_selector if None in gazes else settings.gazes_at_thumbnails
         if given and selects:
             chooser = self.selector if selector is None else self._load(selector)
         gazed: list[GazedVideo] = []
-        left = iter(zip(given, gazes, strict=True))
-        for prompt in prompts:
-            own = [next(left) for _ in range(prompt.count(self.video_token_id))]
-            share = settings.of_videos(len(own))
-            chosen = [
-                gaze_at(video, share, chooser, self.device, generator, clock, made=made)
-                for video, made in own
-            ]
-            if "gazing_ratio_tile" in changes:
-                chosen = [
-                    capped(video, settings.tiles.ratio) if made is not None else video
-                    for video, (_, made) in zip(chosen, own, strict=True)
-                ]
-            gazed += fit(chosen, settings.max_tokens, settings.shuffle)
+        for row in places:
+            share = settings.of_videos(len(row))
+            chosen = []
+            for _, number in row:
+                made = gazes[number]
+                video = gaze_at(
+                    given[number], share, chooser, self.device, generator, clock, made=made
+                )
+                if made is not None and "gazing_ratio_tile" in changes:
+                    video = capped(video, settings.tiles.ratio)
+                chosen.append(video)
+            gazed += fit(chosen, settings.max_tokens, shuffle)
         chosen_gazes = tuple(video.chosen for video in gazed)
         gazed = [without_order(video) for video in gazed]
         with clock.stage("write"):
-            expanded = self._expanded(prompts, gazed)
-            ids, mask = padded(expanded, self.tokenizer)
+            written = expanded(prompts, token, gazed, shuffle)
+            ids, mask = padded(written, self.tokenizer)
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if gazed and published:
             features |= to_published(gazed)
         elif gazed:
-            features |= {"gazed_videos": gazed, "video_token_id": self.video_token_id}
-        report = describe(
-            gazed,
-            [prompt.count(self.video_token_id) for prompt in prompts],
-            [len(prompt) for prompt in expanded],
-            self.mm_projector_shuffle_num,
-            clock.times,
-        )
-        return NVILAInputs(features, report, chosen_gazes)
-
-    def _expanded(self, prompts: list[list[int]], videos: list[GazedVideo]) -> list[list[int]]:
-        """Prompts with as many placeholders as every video has tokens."""
-        counts = iter([video.num_tokens(self.mm_projector_shuffle_num) for video in videos])
-        return [
-            [
-                token
-                for each in prompt
-                for token in ([each] * next(counts) if each == self.video_token_id else [each])
-            ]
-            for prompt in prompts
-        ]
-
-    def _check_placeholders(
-        self, prompts: list[list[int]], num_videos: int, each_has: list[int] | None
-    ) -> None:
-        counts = [prompt.count(self.video_token_id) for prompt in prompts]
-        if sum(counts) != num_videos:
-            each = f" ({', '.join(map(str, counts))} in the {len(counts)} prompts)"
-            raise MLLMError(
-                f"the text has {sum(counts)} placeholders {self.video_token}"
-                f"{each if len(counts) > 1 else ''}, but {num_videos} videos were given; write it "
-                "once where each video belongs, as processor.prompt(question) does for one"
-            )
-        if each_has is not None and each_has != counts:
-            raise MLLMError(
-                f"the prompts have {counts} placeholders {self.video_token}, but the lists of videos "
-                f"hold {each_has}; give every prompt the list of its videos"
-            )
+            features |= {"gazed_videos": gazed, "video_token_id": token}
+        report = report_of(gazed, places, written, shuffle, clock.times)
+        return ReportedInputs(features, report, chosen_gazes)
 
     def batch_decode(self, *args: Any, **options: Any) -> list[str]:
         """Texts of a batch of ids, by the tokenizer."""

@@ -1,5 +1,6 @@
-"""Prompts as token ids: one by one, and padded to a batch."""
+"""Prompts as token ids: the places of their videos, one token per video, and their expansion to a batch."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,9 +9,14 @@ from torch import Tensor
 
 from autogaze.checks import describe_value
 from autogaze.errors import MLLMError
+from autogaze.mllm.nvila.gazed_video import GazedVideo
+from autogaze.mllm.processor_output import GazedReport, PrepareTimes, VisualReport
+from autogaze.mllm.prompt_text import Place, check_per_prompt, token_ids
+
+Prompt = list[int]
 
 
-def tokenized(text: Any, tokenizer: Any) -> list[list[int]]:
+def tokenized(text: Any, tokenizer: Any) -> list[Prompt]:
     """Token ids of a prompt or a list of prompts.
 
     Raises:
@@ -21,15 +27,56 @@ def tokenized(text: Any, tokenizer: Any) -> list[list[int]]:
         raise MLLMError(f"text must be a prompt or a list of prompts, got {describe_value(text)}")
     if not prompts:
         raise MLLMError("no prompts: got an empty list")
-    tokens = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    tokens = [token_ids(tokenizer, prompt) for prompt in prompts]
     empty = [number for number, prompt in enumerate(tokens) if not prompt]
     if empty:
         raise MLLMError(f"prompt {empty[0]} is empty")
     return tokens
 
 
+def places_of(
+    prompts: Sequence[Prompt], token: int, given: int, per_prompt: Sequence[int] | None
+) -> list[list[Place]]:
+    """The videos of every prompt, in reading order.
+
+    Args:
+        prompts: token ids.
+        token: stands once for every video.
+        given: how many videos there are.
+        per_prompt: how many every prompt's own list holds; None where they came in one list.
+
+    Raises:
+        MLLMError: other numbers of placeholders than of videos.
+    """
+    counts = [prompt.count(token) for prompt in prompts]
+    if sum(counts) != given:
+        each = f" ({', '.join(map(str, counts))} in the {len(counts)} prompts)"
+        raise MLLMError(
+            f"the text has {sum(counts)} placeholders of videos{each if len(counts) > 1 else ''}, "
+            f"but {given} videos were given; write it once where each video belongs, as "
+            "processor.prompt(question) does for one"
+        )
+    number = iter(range(given))
+    places: list[list[Place]] = [[("video", next(number)) for _ in range(own)] for own in counts]
+    check_per_prompt(places, per_prompt, "video")
+    return places
+
+
+def expanded(
+    prompts: Sequence[Prompt], token: int, videos: Sequence[GazedVideo], shuffle: int
+) -> list[Prompt]:
+    """Prompts with as many placeholders as every video has tokens."""
+    counts = iter([video.num_tokens(shuffle) for video in videos])
+
+    def written(prompt: Prompt) -> Iterator[int]:
+        for each in prompt:
+            yield from [each] * (next(counts) if each == token else 1)
+
+    return [list(written(prompt)) for prompt in prompts]
+
+
 def padded(
-    prompts: list[list[int]], tokenizer: Any
+    prompts: Sequence[Prompt], tokenizer: Any
 ) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
     """Ids padded on the left, and the attention mask."""
     longest = max(map(len, prompts))
@@ -39,3 +86,35 @@ def padded(
     ids = torch.tensor([[padding] * (longest - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
     return ids, mask
+
+
+def report_of(
+    videos: Sequence[GazedVideo],
+    places: Sequence[Sequence[Place]],
+    prompts: Sequence[Prompt],
+    shuffle: int,
+    seconds: PrepareTimes,
+) -> GazedReport:
+    """What prompts cost; a unit is a token of the LLM.
+
+    Args:
+        videos: in reading order.
+        places: of every prompt, see `places_of`.
+        prompts: as they are written, see `expanded`.
+        shuffle: patches of a frame in a token.
+        seconds: of the preparation.
+    """
+    visuals = []
+    for video in videos:
+        gaze, grid = video.gaze, video.grid
+        side = gaze.pyramid.side
+        width, height = (side, side) if grid is None else (grid.content_width, grid.content_height)
+        dense, kept = video.dense_tokens(shuffle), video.num_tokens(shuffle)
+        visuals.append(VisualReport("video", width, height, gaze.num_frames, dense, kept))
+    dropped = [visual.dense_units - visual.kept_units for visual in visuals]
+    tokens = [len(prompt) for prompt in prompts]
+    dense_tokens = [
+        length + sum(dropped[number] for _, number in own)
+        for length, own in zip(tokens, places, strict=True)
+    ]
+    return GazedReport(tuple(visuals), tuple(tokens), tuple(dense_tokens), seconds)

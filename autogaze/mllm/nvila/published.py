@@ -14,10 +14,11 @@ from torch import Tensor
 from autogaze.checks import describe_value
 from autogaze.errors import GeometryError, MLLMError
 from autogaze.gaze import Gaze
+from autogaze.gaze_checks import is_integers, shape
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.checks import as_whole_numbers
-from autogaze.mllm.nvila.checks import check_clips, check_lists
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
+from autogaze.utils.tensors import is_dense
 from autogaze.vision_encoders.patches import gazed_patches
 
 PIXELS = {"tiles": "pixel_values_videos_tiles", "thumbnails": "pixel_values_videos_thumbnails"}
@@ -105,7 +106,7 @@ def from_published(values: Mapping[str, Any], pyramid: PatchPyramid) -> list[Gaz
         raise MLLMError(f"gazing_info lacks {', '.join(absent)}; it has {', '.join(names)}")
     name = "num_spatial_tiles_each_video"
     tiles_each = as_whole_numbers(values[name], name)
-    check_lists(
+    _check_lists(
         {
             name: tiles_each,
             **{key: values[key] for key in PIXELS.values()},
@@ -143,7 +144,7 @@ def _clips(
 ) -> GazedClips:
     """Gazed patches, cut from whole frames."""
     name = "tiles" if tiled else "thumbnails"
-    check_clips(frames, positions, counts, is_padding, pyramid.side, name)
+    _check_clips(frames, positions, counts, is_padding, pyramid.side, name)
     if len({len(frames), len(positions), len(counts)}) > 1:
         raise GeometryError(
             f"{len(frames)} clips have gazing_pos of {tuple(positions.shape)}, if_padded_gazing of "
@@ -175,3 +176,51 @@ def _clips(
         ]
     )
     return GazedClips(gaze.to(pixels.device), pixels, tiled)
+
+
+def _check_lists(values: Mapping[str, Any]) -> None:
+    """Raise MLLMError unless these are lists (or tensors) of one length, an entry per video."""
+    for name, entries in values.items():
+        is_list = isinstance(entries, Sequence) and not isinstance(entries, str | bytes | range)
+        if not is_list and not (is_dense(entries) and entries.ndim):
+            raise MLLMError(
+                f"{name} must be a list with an entry per video, got {describe_value(entries)}"
+            )
+    counts = {name: len(entries) for name, entries in values.items()}
+    if len(set(counts.values())) > 1:
+        raise MLLMError(f"the published dict has one entry per video in each list, got {counts}")
+
+
+def _check_clips(
+    frames: Any, positions: Any, counts: Any, is_padding: Any, side: int, name: str
+) -> None:
+    """Raise MLLMError unless these are frames of clips and their padded gaze.
+
+    Args:
+        frames: floats (clips, T, 3, side, side).
+        positions: whole numbers (clips, N).
+        counts: whole numbers (clips, T).
+        is_padding: (clips, N).
+        side: pixels.
+        name: "tiles" or "thumbnails", for errors.
+    """
+    is_frames = is_dense(frames) and frames.is_floating_point() and frames.ndim == 5
+    if not is_frames or tuple(frames.shape[2:]) != (3, side, side):
+        raise MLLMError(
+            f"{name} must be floats (clips, T, 3, {side}, {side}), as large as the vision tower's "
+            f"largest scale, got {shape(frames)}"
+        )
+    if not (is_integers(positions) and positions.ndim == 2):
+        raise MLLMError(
+            f"gazing_pos_{name} must be whole numbers (clips, N), got {shape(positions)}"
+        )
+    if not (is_integers(counts) and counts.ndim == 2):
+        raise MLLMError(
+            f"num_gazing_each_frame_{name} must be whole numbers (clips, T), got {shape(counts)}"
+        )
+    is_mask = is_dense(is_padding) and (is_padding.dtype == torch.bool or is_integers(is_padding))
+    if not (is_mask and is_padding.shape == positions.shape):
+        raise MLLMError(
+            f"if_padded_gazing_{name} must be True or False for each of {tuple(positions.shape)} ids, "
+            f"got {shape(is_padding)}"
+        )

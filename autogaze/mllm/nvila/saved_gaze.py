@@ -8,27 +8,28 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.gazed_visual import load_gaze
 from autogaze.mllm.nvila.whole_frames import WholeFrames
+from autogaze.mllm.prompt_text import Place, per_video
 from autogaze.mllm.same_video import check_file, check_size
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.source import TileGrid
 
 
-def as_gazes(gaze: Any, num_videos: int) -> list[Gaze | WholeFrames | None]:
+def as_gazes(gaze: Any, places: Sequence[Sequence[Place]]) -> list[Gaze | WholeFrames | None]:
     """A gaze, the control `uniform`, or None, for every video; files are loaded.
+
+    Args:
+        gaze: of a video, or a list of them, or for every prompt a list.
+        places: of every prompt.
 
     Raises:
         MLLMError: anything else, or another number of them.
     """
-    given = list(gaze) if isinstance(gaze, list | tuple) else [gaze]
-    if gaze is None:
-        return [None] * num_videos
-    if len(given) != num_videos:
-        raise MLLMError(f"{len(given)} gazes were given for {num_videos} videos")
     loaded = [
-        one if one is None or isinstance(one, WholeFrames) else load_gaze(one) for one in given
+        one if isinstance(one, WholeFrames | None) else load_gaze(one)
+        for one in per_video(gaze, places, "gaze")
     ]
     for one in loaded:
-        if one is not None and not isinstance(one, Gaze | WholeFrames):
+        if not isinstance(one, Gaze | WholeFrames | None):
             raise MLLMError(
                 f"NVILA-HD-Video takes a Gaze or the file of one, got a {type(one).__name__}"
             )

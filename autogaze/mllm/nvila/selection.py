@@ -20,9 +20,9 @@ from autogaze.mllm.nvila.frames import (
 )
 from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
-from autogaze.mllm.nvila.report import StageClock
 from autogaze.mllm.nvila.saved_gaze import check_gaze, tiles_of
 from autogaze.mllm.nvila.whole_frames import WholeFrames
+from autogaze.mllm.processor_output import StageClock
 from autogaze.mllm.same_video import check_times
 from autogaze.mllm.selection import with_whole_frames_spread
 from autogaze.selectors.base import Selector

@@ -1,8 +1,8 @@
-"""The vision tower on gazed patches whose pixels have been cut already."""
+"""The vision tower on gazed patches whose pixels have been cut, and the projector to the LLM's width."""
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.nvila.gazed_video import GazedClips
@@ -54,3 +54,27 @@ def encode(tower: SiglipVisionModel, clips: GazedClips, clips_at_once: int) -> F
             x = adapter.run(layer, x, layout, None)
         states.append(x[0])
     return torch.cat(states)
+
+
+class Projector(nn.Sequential):
+    """LayerNorm, Linear, GELU, LayerNorm, Linear, GELU, Linear.
+
+    Args:
+        inner: channels of the patches of one token, side by side.
+        hidden: channels between the layers.
+        outer: channels of the LLM's embeddings.
+    """
+
+    def __init__(self, inner: int, hidden: int, outer: int) -> None:
+        super().__init__(
+            nn.LayerNorm(inner),
+            nn.Linear(inner, hidden),
+            nn.GELU(),
+            nn.LayerNorm(hidden),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, outer),
+        )
+
+    def forward(self, tokens: Float[Tensor, "N inner"]) -> Float[Tensor, "N outer"]:
+        return super().forward(tokens)

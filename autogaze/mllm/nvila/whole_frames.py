@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from autogaze.checks import describe_value, is_number, whole
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
+from autogaze.mllm.checks import check_tokens
 from autogaze.mllm.nvila.gaze_settings import GazeSettings
+from autogaze.mllm.ranking import check_unit_ratio
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,11 @@ class WholeFrames:
     max_tokens: Any = None
 
     def __post_init__(self) -> None:
-        ratio, most = self.ratio, self.max_tokens
-        if (ratio is None) == (most is None):
+        if (self.ratio is None) == (self.max_tokens is None):
             raise MLLMError("uniform: needs either a ratio or a number of tokens")
-        if ratio is not None and not (is_number(ratio) and 0 < ratio <= 1):
-            raise MLLMError(f"uniform: ratio must be in (0, 1], got {describe_value(ratio)}")
-        if most is not None and (isinstance(most, float) or (whole(most) or 0) < 1):
-            raise MLLMError(
-                "uniform: max_vision_tokens must be a whole number of at least 1, got "
-                f"{describe_value(most)}"
-            )
+        if self.ratio is not None:
+            check_unit_ratio(self.ratio, "uniform: ratio")
+        check_tokens(self.max_tokens, "uniform: max_vision_tokens")
 
     def gaze(self, settings: GazeSettings, num_tiles: int, num_frames: int) -> Gaze:
         """The gaze at so many tiles of so many frames.

@@ -228,7 +228,7 @@ class TestSavedGaze:
         assert (made[0].lengths <= 2).all()
         assert (made[1].lengths <= 2).all()
         for wrong in (gaze, [gaze], [gaze] * 3):
-            with pytest.raises(MLLMError, match="gazes were given for 2"):
+            with pytest.raises(MLLMError, match="given for 2 videos"):
                 processor(text=texts, videos=[path, path], gaze=wrong)
 
     def test_of_another_video_or_grid(self, processor, path, tmp_path):

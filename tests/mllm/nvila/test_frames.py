@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -6,9 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from autogaze.errors import CorruptVideoError, MLLMError, VideoError
+from autogaze.mllm.conversation import as_list
 from autogaze.mllm.nvila.frames import (
     FrameSample,
-    as_videos,
     cut_frame,
     frame_numbers,
     plan_grid,
@@ -172,15 +174,16 @@ def test_normalised_frames_are_refused():
 
 
 def test_one_video_or_several():
+    videos_of = partial(as_list, kind="video")
     frames = make_frames(3)
     images = [Image.fromarray(frame) for frame in frames]
-    assert as_videos(None) == []
-    assert as_videos("a.mp4") == ["a.mp4"]
-    assert as_videos(["a.mp4", "b.mp4"]) == ["a.mp4", "b.mp4"]
-    assert len(as_videos(frames)) == 1
-    assert len(as_videos(list(frames))) == 1
-    assert len(as_videos(images)) == 1
-    assert len(as_videos(images[0])) == 1
-    assert len(as_videos([images, images])) == 2
-    assert len(as_videos([frames, "a.mp4"])) == 2
-    assert len(as_videos(np.stack([frames, frames]))) == 2
+    assert videos_of(None) == []
+    assert videos_of("a.mp4") == ["a.mp4"]
+    assert videos_of(["a.mp4", "b.mp4"]) == ["a.mp4", "b.mp4"]
+    assert len(videos_of(frames)) == 1
+    assert len(videos_of(list(frames))) == 1
+    assert len(videos_of(images)) == 1
+    assert len(videos_of(images[0])) == 1
+    assert len(videos_of([images, images])) == 2
+    assert len(videos_of([frames, "a.mp4"])) == 2
+    assert len(videos_of(np.stack([frames, frames]))) == 2

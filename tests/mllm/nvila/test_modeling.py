@@ -12,8 +12,8 @@ from autogaze.mllm.nvila import (
     NVILAConfig,
     NVILAForConditionalGeneration,
 )
-from autogaze.mllm.nvila.budget import largest_ratio
 from autogaze.mllm.nvila.frames import FrameSample, cut_frame, plan_grid
+from autogaze.mllm.nvila.token_budget import largest_ratio
 from autogaze.vision_encoders.siglip.modeling_siglip import SiglipVisionModel
 from tests.mllm.nvila.tiny import LLM, TOWER, make_config, make_frames, make_model, make_processor
 
