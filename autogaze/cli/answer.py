@@ -157,8 +157,9 @@ class AnswerCommand(Command):
 
     def _ask(self, model: "VideoMLLM", name: str, viewing: "Viewing") -> "VideoAnswer":
         """The answer, streamed unless JSON is printed."""
-        import torch
         from transformers import TextStreamer
+
+        from autogaze.utils.seeding import generator_of
 
         streamer = None
         if not self.json:
@@ -167,7 +168,7 @@ class AnswerCommand(Command):
             streamer = TextStreamer(
                 model.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
             )
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        generator = None if self.seed is None else generator_of(self.seed)
         return model.ask(
             self.video,
             self.question,

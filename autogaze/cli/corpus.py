@@ -189,12 +189,21 @@ class CorpusCommand(Command):
             AutoGazeError: a selector, ratio, loss, range or tiling that is not possible.
         """
         from autogaze.corpus.settings import CorpusSettings, named_selector, version_of
+        from autogaze.selectors import registry
+        from autogaze.utils.seeding import check_seed
         from autogaze.video.tiling import plan_tiles
         from autogaze.video.timestamps import FrameRange
 
-        name = named_selector(self.selector)
         FrameRange(self.start, self.end, fps=self.fps)
-        settings = CorpusSettings(
+        check_seed(self.seed)
+        name = named_selector(self.selector)
+        # On a cluster the device is one of its own: nothing is computed here.
+        device = "cpu" if self.address else self.device
+        selector = registry.load(name, device=device, dtype=self.dtype)
+        selector.settings(self.ratio, self.loss)
+        side = selector.pyramid.side
+        plan_tiles(side, side, side, self.tiles, max_tiles=self.max_tiles)
+        return CorpusSettings(
             selector=name,
             version=version_of(name),
             ratio=self.ratio,
@@ -209,21 +218,19 @@ class CorpusCommand(Command):
             max_tiles=self.max_tiles,
             skip_corrupt=self.skip_corrupt,
         )
-        # On a cluster the device is one of its own: nothing is computed here.
-        selector = settings.load_selector("cpu" if self.address else self.device)
-        selector.settings(self.ratio, self.loss)
-        side = selector.pyramid.side
-        plan_tiles(side, side, side, self.tiles, max_tiles=self.max_tiles)
-        return settings
 
     def _survey(self, inputs: "Sequence[Input]", settings: "CorpusSettings") -> None:
         """Print how many videos there are, how long and how large, and how many are done."""
+        from autogaze.corpus.folder import refuse_other_files
         from autogaze.corpus.manifest import read_manifest
         from autogaze.corpus.settings import FILE
         from autogaze.corpus.survey import survey
 
         done = failed = 0
-        if (self.out / FILE).exists() and not self.overwrite:
+        if not (self.out / FILE).exists():
+            if self.out.exists():
+                refuse_other_files(self.out)
+        elif not self.overwrite:
             settings.check_same(self.out)
             before = read_manifest(self.out).sort(inputs, self.retry_failed).done
             failed = sum(entry.failed for entry in before)

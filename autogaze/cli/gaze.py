@@ -150,14 +150,12 @@ class GazeCommand(Command):
             check_ending(kind, value, len(self.videos))
 
     def run(self) -> int:
-        import torch
-
         from autogaze.selectors import registry
+        from autogaze.utils.seeding import generator_of
 
         selector = registry.load(self.selector, device=self.device, dtype=self.dtype)
         selector.settings(self.ratio, self.loss)
         jobs = plan_jobs(self.videos, self._outputs())
-        seed = self.seed
         with Report(len(jobs), self.json) as report:
             return gaze_all(
                 jobs,
@@ -173,7 +171,7 @@ class GazeCommand(Command):
                 stream=self.stream,
                 decoder=self.decoder,
                 skip_corrupt=self.skip_corrupt,
-                generator=None if seed is None else torch.Generator().manual_seed(seed),
+                generator=None if self.seed is None else generator_of(self.seed),
             )
 
     def _outputs(self) -> dict[str, str]:

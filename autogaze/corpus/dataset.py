@@ -9,10 +9,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from autogaze.checks import describe_value, whole
 from autogaze.corpus.reading import Corpus
 from autogaze.corpus.rows import gaze_of
 from autogaze.corpus.storage import local_file
-from autogaze.errors import GeometryError
+from autogaze.errors import CorpusError, GeometryError
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK, GazedVideo
 
@@ -33,10 +34,15 @@ class GazeDataset(Dataset[tuple[Tensor, Gaze]]):
             chunk of a video may have fewer than the others.
 
     Raises:
-        CorpusError: as of `Corpus`; when an item is read, a video that is gone or has changed.
+        CorpusError: as of `Corpus`; `num_frames` that no chunk has; when an item is read, a video
+            that is gone or has changed.
     """
 
     def __init__(self, corpus: Corpus | str | Path, *, num_frames: int | None = None) -> None:
+        if num_frames is not None and not 1 <= (whole(num_frames) or 0) <= CHUNK:
+            raise CorpusError(
+                f"num_frames must be a whole number from 1 to {CHUNK}, got {describe_value(num_frames)}"
+            )
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
         self.num_frames = num_frames
         self._chunks: list[tuple[int, int]] = []

@@ -1,6 +1,7 @@
 """The folder of a corpus while one process writes it: a lock, its settings, and what is not finished."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -120,6 +121,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 def check_folder(path: Path) -> None:
     """Raise `OutputError` now, before long work, if a corpus cannot be written to a folder."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # of a path, which has lost a slash
+        raise OutputError(
+            f"--out {path}: is an address; a corpus is written to a folder of this machine, or of a "
+            "disk that is mounted here"
+        )
     if os.path.lexists(path) and not os.path.isdir(path):
         raise OutputError(f"--out {path}: is a file, expected a folder")
     place = path

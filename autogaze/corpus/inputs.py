@@ -2,10 +2,11 @@
 
 An argument is a video, a folder, a pattern (`videos/*.mp4`, `shards/{000..127}.tar`), a tar file of
 videos (WebDataset), a list (`.txt`, one path per line) or a table (`.parquet`, `.csv`) with a
-column of paths. Each may lie wherever fsspec reaches, and lists may name any of them but lists.
+column of paths. Each may lie wherever fsspec reaches. Lists and tables name videos and tar files.
 """
 
 import glob
+import math
 import os
 import re
 import tarfile
@@ -35,6 +36,9 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 LOOKUPS = 16
 """Files that are looked up at once where each takes a request over a network."""
 
+MAX_EXPANDED = 10**6
+"""Paths that one pattern with braces may name."""
+
 
 def find_inputs(arguments: Sequence[str], column: str = "path") -> list[Input]:
     """The videos that arguments name, each once, in the order in which they are named.
@@ -62,22 +66,42 @@ def find_inputs(arguments: Sequence[str], column: str = "path") -> list[Input]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`{000..127}` written out, as WebDataset has it, and `{a,b}`; other text stays."""
-    parts = re.split(r"\{([^{}]*)\}", pattern)
-    choices: list[list[str]] = []
-    for place, part in enumerate(parts):
-        numbers = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", part)
-        if place % 2 == 0:
-            choices.append([part])
-        elif numbers:
-            first, last = numbers.groups()
-            width = len(first) if first.startswith("0") else 0
-            choices.append([str(n).zfill(width) for n in range(int(first), int(last) + 1)])
-        elif "," in part:
-            choices.append(part.split(","))
-        else:
-            choices.append([f"{{{part}}}"])
+    """`{000..127}` written out, as WebDataset has it, and `{a,b}`; other text stays.
+
+    Raises:
+        CorpusError: these are more than `MAX_EXPANDED`.
+    """
+    choices: list[Sequence[str]] = []
+    try:
+        for place, part in enumerate(re.split(r"\{([^{}]*)\}", pattern)):
+            numbers = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", part)
+            if place % 2 == 0:
+                choices.append([part])
+            elif numbers:
+                choices.append(_numbers(*numbers.groups()))
+            elif "," in part:
+                choices.append(part.split(","))
+            else:
+                choices.append([f"{{{part}}}"])
+        if math.prod(map(len, choices)) > MAX_EXPANDED:
+            raise ValueError
+    except ValueError:
+        raise CorpusError(f"{pattern}: names more than {MAX_EXPANDED:,} paths") from None
     return ["".join(chosen) for chosen in product(*choices)]
+
+
+def _numbers(first: str, last: str) -> Sequence[str]:
+    """The numbers from one to another, up or down; of as many digits as the first, if it begins with 0.
+
+    Raises:
+        ValueError: they are more than `MAX_EXPANDED`.
+    """
+    step = 1 if int(first) <= int(last) else -1
+    numbers = range(int(first), int(last) + step, step)
+    if len(numbers) > MAX_EXPANDED:
+        raise ValueError
+    width = len(first) if first.startswith("0") else 0
+    return [str(number).zfill(width) for number in numbers]
 
 
 def _argument(path: str, column: str) -> Iterator[Input]:
@@ -89,8 +113,13 @@ def _argument(path: str, column: str) -> Iterator[Input]:
     places = _matches(path) if _is_pattern(path) else [path]
     if not places:
         raise CorpusError(f"{path}: nothing matches this pattern")
-    for place in places:
-        yield from _place(place)
+    empty = True
+    for place in places:  # of those that a pattern names, some may hold none
+        for each in _place(place):
+            empty = False
+            yield each
+    if empty:
+        raise CorpusError(f"{path}: holds no videos ({' '.join((*VIDEOS, ARCHIVE))})")
 
 
 def _is_pattern(path: str) -> bool:
@@ -131,27 +160,27 @@ def _place(path: str) -> Iterator[Input]:
 
 
 def _file(source: Input) -> Iterator[Input]:
-    if source.path.lower().endswith(ARCHIVE):
+    if source.path.lower().endswith(ARCHIVE) and source.size != MISSING:
         yield from _archive(source)
     else:
         yield source
 
 
 def _folder(folder: str) -> Iterator[Input]:
-    """All videos and tar files below a folder, sorted; no hidden ones.
+    """All videos and tar files below a folder, sorted; no hidden ones, and none behind links to folders.
 
     Raises:
-        CorpusError: there are none.
+        CorpusError: a folder in it cannot be listed.
     """
-    empty = True
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=_cannot_be_listed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if _is_wanted(name):
-                empty = False
                 yield from _file(stat_input(os.path.join(here, name)))
-    if empty:
-        raise CorpusError(f"{folder}: holds no videos ({' '.join((*VIDEOS, ARCHIVE))})")
+
+
+def _cannot_be_listed(error: OSError) -> None:
+    raise CorpusError(f"{error.filename}: cannot be listed: {error.strerror or error}") from error
 
 
 def _is_wanted(name: str) -> bool:
@@ -169,11 +198,9 @@ def _remote_place(uri: str) -> Iterator[Input]:
         raise
     except Exception as error:
         raise CorpusError(f"{uri}: cannot be listed: {first_line(error)}") from error
-    wanted = [path for path in sorted(found) if _is_wanted(path.rpartition("/")[2])]
-    if not wanted:
-        what = "holds no videos" if found else "no such file or folder"
-        raise CorpusError(f"{uri}: {what}")
-    for path in wanted:
+    if not found:
+        raise CorpusError(f"{uri}: no such file or folder")
+    for path in sorted(path for path in found if _is_wanted(path.rpartition("/")[2])):
         yield from _file(described(system.unstrip_protocol(path), found[path]))
 
 
@@ -186,11 +213,7 @@ def _listed(paths: Iterable[str], source: str) -> Iterator[Input]:
     with ThreadPoolExecutor(LOOKUPS) as pool:
         looked_up = dict(zip(remote, pool.map(stat_input, remote), strict=True))
     for place in places:
-        each = looked_up.get(place) or stat_input(place)
-        if place.lower().endswith(ARCHIVE) and each.size != MISSING:
-            yield from _archive(each)
-        else:
-            yield each
+        yield from _file(looked_up.get(place) or stat_input(place))
 
 
 def _archive(source: Input) -> Iterator[Input]:
@@ -199,6 +222,8 @@ def _archive(source: Input) -> Iterator[Input]:
     Raises:
         CorpusError: it is no tar file, or is cut short.
     """
+    if not is_uri(source.path) and not os.path.isfile(source.path):
+        raise CorpusError(f"{source.path}: is no regular file, so it cannot be read as a tar file")
     with opened(source.path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -208,7 +233,9 @@ def _archive(source: Input) -> Iterator[Input]:
                 f"{source.path}: cannot be read as a tar file: {first_line(error)}"
             ) from error
     for each in members:
-        path = f"tar://{each.name}::{source.path}"
+        # No column takes a name that is no UTF-8, and `::` ends the name.
+        name = each.name.encode(errors="backslashreplace").decode().replace("::", "%3A%3A")
+        path = f"tar://{name}::{source.path}"
         yield Input(path, each.size, source.modified, source.etag, each.offset_data)
 
 

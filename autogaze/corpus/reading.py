@@ -1,5 +1,6 @@
 """A corpus, read back: `Gaze` objects of its videos."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -53,13 +54,17 @@ class Corpus(Sequence[Gaze]):
         return len(self.videos)
 
     @overload
-    def __getitem__(self, video: int | str) -> Gaze: ...
+    def __getitem__(self, video: int | str | os.PathLike[str]) -> Gaze: ...
     @overload
     def __getitem__(self, video: slice) -> list[Gaze]: ...
-    def __getitem__(self, video: int | str | slice) -> Gaze | list[Gaze]:
+    def __getitem__(self, video: int | str | os.PathLike[str] | slice) -> Gaze | list[Gaze]:
         if isinstance(video, slice):
             return [self[path] for path in self.videos[video]]
         return gaze_of(self.rows(video))
+
+    def __contains__(self, video: object) -> bool:
+        """Whether there is a gaze at a video, given by its path."""
+        return (os.fspath(video) if isinstance(video, os.PathLike) else video) in self._places
 
     def __iter__(self) -> Iterator[Gaze]:
         return (self[video] for video in self.videos)
@@ -67,7 +72,7 @@ class Corpus(Sequence[Gaze]):
     def __repr__(self) -> str:
         return f"Corpus({str(self.folder)!r}, videos={len(self)}, errors={len(self.errors)})"
 
-    def entry(self, video: int | str) -> Entry:
+    def entry(self, video: int | str | os.PathLike[str]) -> Entry:
         """Facts about a video: its size, tiles, frames and more.
 
         Raises:
@@ -76,7 +81,9 @@ class Corpus(Sequence[Gaze]):
         """
         return self._place(video)[1]
 
-    def rows(self, video: int | str, first: int = 0, count: int | None = None) -> "pa.Table":
+    def rows(
+        self, video: int | str | os.PathLike[str], first: int = 0, count: int | None = None
+    ) -> "pa.Table":
         """The rows of a video, chunk by chunk and in each tile by tile.
 
         Args:
@@ -99,8 +106,9 @@ class Corpus(Sequence[Gaze]):
             raise CorpusError(f"{path}: has other rows than its footer says")
         return rows
 
-    def _place(self, video: int | str) -> tuple[str, Entry]:
-        if isinstance(video, str):
+    def _place(self, video: int | str | os.PathLike[str]) -> tuple[str, Entry]:
+        if isinstance(video, str | os.PathLike):
+            video = os.fspath(video)
             if video in self._places:
                 return self._places[video]
             cause = self.errors.get(video)

@@ -59,12 +59,12 @@ class CorpusSettings:
 
     def gaze_options(self, prefetch: bool) -> "GazeOptions":
         """Options of `autogaze.pipeline.GazeStream` for one video; `prefetch` as of `ChunkReader`."""
-        import torch
+        from autogaze.utils.seeding import generator_of
 
         return {
             "ratio": self.ratio,
             "loss": self.loss,
-            "generator": torch.Generator().manual_seed(self.seed),
+            "generator": generator_of(self.seed),
             "fps": self.fps,
             "start": self.start,
             "end": self.end,

@@ -7,7 +7,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from autogaze.demo.stopping import Stop
@@ -16,6 +15,7 @@ from autogaze.errors import AutoGazeError
 from autogaze.mllm.viewing import Viewing
 from autogaze.rendering.painter import percent
 from autogaze.selectors.base import Selector
+from autogaze.utils.seeding import generator_of
 
 if TYPE_CHECKING:
     from autogaze.mllm.answering import VideoAnswer, VideoMLLM
@@ -63,13 +63,12 @@ def ask_both(
         for name, viewing in viewings.items():
             stop.check()
             progress(name)
-            seed = settings.seed
             answers[name] = model.ask(
                 video,
                 question,
                 viewing,
                 max_new_tokens=MAX_NEW_TOKENS,
-                generator=None if seed is None else torch.Generator().manual_seed(seed),
+                generator=None if settings.seed is None else generator_of(settings.seed),
             )
     return BothAnswers(**answers)
 

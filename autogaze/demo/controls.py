@@ -5,12 +5,13 @@ from typing import Any
 
 import gradio as gr
 
-from autogaze.checks import describe_value, is_finite
+from autogaze.checks import describe_value, whole
 from autogaze.demo.limits import Limits
 from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.work import Settings
 from autogaze.errors import AutoGazeError
 from autogaze.selectors import registry
+from autogaze.utils.seeding import check_seed
 
 NOTHING = "Nothing"
 """Of the choices to compare with."""
@@ -200,18 +201,17 @@ def settings(
     Raises:
         AutoGazeError: no number, or not a whole one; all else is checked where it is used.
     """
-    for name, value in (("max_tiles", max_tiles), ("seed", seed)):
-        if value is not None and not (is_finite(value) and float(value).is_integer()):
-            raise AutoGazeError(f"{name} must be a whole number, got {describe_value(value)}")
+    if max_tiles is not None and whole(max_tiles) is None:
+        raise AutoGazeError(f"max_tiles must be a whole number, got {describe_value(max_tiles)}")
     return Settings(
         selector=selector,
         ratio=ratio,
         loss=parsed("loss", loss),
         tiles=tiles,
-        max_tiles=None if max_tiles is None else int(max_tiles),
+        max_tiles=whole(max_tiles),
         fps=parsed("fps", fps),
         start=parsed("start", start),
         end=parsed("end", end),
-        seed=None if seed is None else int(seed) % 2**63,
+        seed=None if seed is None else check_seed(seed),
         skip_corrupt=bool(skip_corrupt),
     )

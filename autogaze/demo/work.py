@@ -6,8 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from autogaze.demo.limits import Limits
 from autogaze.demo.savings import Saving, SavingsCounter
 from autogaze.demo.stopping import Stop, StoppableSelector
@@ -25,6 +23,7 @@ from autogaze.rendering.base import FrameStats, frame_stats
 from autogaze.rendering.summary import Summary, Tally
 from autogaze.selectors.base import Selector
 from autogaze.utils.files import all_or_none
+from autogaze.utils.seeding import generator_of
 
 PREVIEW = 640
 """Longer side of frames in the page's videos, in pixels."""
@@ -116,19 +115,20 @@ def gaze_at(
     """
     limits.check_file(video)
     files = Files.within(folder, video.stem)
-    seed = settings.seed
     stream = GazeStream(
         video,
         StoppableSelector(selector, stop),
         ratio=settings.ratio,
         loss=settings.loss,
         tiles=settings.tiles,
-        max_tiles=min(limits.tiles, settings.max_tiles or limits.tiles),
+        max_tiles=limits.tiles
+        if settings.max_tiles is None
+        else min(limits.tiles, settings.max_tiles),
         fps=settings.fps,
         start=settings.start,
         end=settings.end,
         skip_corrupt=settings.skip_corrupt,
-        generator=None if seed is None else torch.Generator().manual_seed(seed),
+        generator=None if settings.seed is None else generator_of(settings.seed),
         keep_canvas=True,
         preview=PREVIEW,
     )

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from autogaze.utils.seeding import numpy_seed
+
 RESAMPLES = 2000
 
 ALL = "all"
@@ -74,7 +76,7 @@ class Resamples:
         Args:
             sources, kinds: of N clips.
         """
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(numpy_seed(seed))
         pairs = set(zip(sources, kinds, strict=True))
         names = sorted(set(sources))
         serves = {name: tuple(sorted(k for s, k in pairs if s == name)) for name in names}

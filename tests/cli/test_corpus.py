@@ -109,6 +109,7 @@ def test_other_options_are_named(videos: Path, tmp_path: Path, without_ray):
         ["--max-tiles", "0"],
         ["--start", "3", "--end", "2"],
         ["--fps", "-1"],
+        ["--seed", str(2**64)],
         ["--workers", "0"],
         ["--shard-size", "0"],
         ["--device", "abacus"],
@@ -131,7 +132,8 @@ def test_inputs_and_folders_that_are_refused(videos: Path, tmp_path: Path):
     assert "none/*.mp4" in fails("corpus", f"{tmp_path}/none/*.mp4", "--out", out, *QUICK)
     (tmp_path / "file").touch()
     assert "is a file" in fails("corpus", videos, "--out", tmp_path / "file", *QUICK)
-    assert "other files" in fails("corpus", videos, "--out", videos, *QUICK)
+    for extra in ([], ["--dry-run"]):
+        assert "other files" in fails("corpus", videos, "--out", videos, *QUICK, *extra)
     for place in ("/proc/none", "/proc/none/deeper", "/dev/null/none", tmp_path / ("a" * 300)):
         told = fails("corpus", videos, "--out", place, *QUICK)
         assert str(place) in told
@@ -140,6 +142,19 @@ def test_inputs_and_folders_that_are_refused(videos: Path, tmp_path: Path):
         (tmp_path / "locked").mkdir(mode=0o500)
         assert "not writable" in fails("corpus", videos, "--out", tmp_path / "locked", *QUICK)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/corpus", "memory://corpus"])
+def test_a_corpus_is_written_to_a_folder(videos: Path, tmp_path: Path, monkeypatch, out: str):
+    monkeypatch.chdir(tmp_path)
+    for extra in ([], ["--dry-run"]):
+        assert "--out" in fails("corpus", videos, "--out", out, *QUICK, *extra)
+    assert not list(tmp_path.glob("*:*"))
+
+
+def test_known_selectors_are_listed_where_one_is_unknown(videos: Path, tmp_path: Path):
+    told = fails("corpus", videos, "--out", tmp_path / "corpus", "--selector", "nobody")
+    assert {"greedy", "run-length"} <= set(re.findall(r"[\w-]+", told))
 
 
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])

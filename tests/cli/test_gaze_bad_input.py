@@ -217,6 +217,7 @@ def test_bad_checkpoints(video: Path, tmp_path: Path) -> None:
         (("--fps", 0), ("fps", "0")),
         (("--start", 2, "--end", 1), ("start", "2", "1")),
         (("--max-tiles", 0), ("max_tiles", "0")),
+        (("--seed", 2**64), ("seed", str(2**64))),
         (("--selector", "centre", "--loss", 0.1), ("centre", "loss")),
         (("--ratio", -0.5), ("ratio", "-0.5")),
         (("--loss", "nan"), ("loss", "nan")),

@@ -66,12 +66,40 @@ def test_patterns(videos: Path):
         ("a.mp4", ["a.mp4"]),
         ("{08..10}.tar", ["08.tar", "09.tar", "10.tar"]),
         ("{8..10}", ["8", "9", "10"]),
+        ("{10..08}.tar", ["10.tar", "9.tar", "8.tar"]),
+        ("{03..1}", ["03", "02", "01"]),
         ("{a,b}-{1..2}", ["a-1", "a-2", "b-1", "b-2"]),
         ("{name}.mp4", ["{name}.mp4"]),
     ],
 )
 def test_braces(pattern: str, expected: list[str]):
     assert expand_braces(pattern) == expected
+
+
+@pytest.mark.parametrize("pattern", ["{0..999999999}.mp4", "{0..9999}/{0..9999}.mp4"])
+def test_braces_that_name_too_many_paths(pattern: str):
+    with pytest.raises(CorpusError):
+        find_inputs([pattern])
+
+
+def test_a_pattern_passes_over_folders_without_videos(videos: Path):
+    (videos / "empty" / "inner").mkdir(parents=True)
+    assert names(find_inputs([f"{videos}/[de]*"])) == ["c.MP4"]
+    with pytest.raises(CorpusError):
+        find_inputs([f"{videos}/emp*"])
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(videos: Path, monkeypatch):
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(CorpusError, match="deep"):
+        find_inputs([str(videos)])
 
 
 def test_lists_name_paths_from_their_own_folder(videos: Path):
@@ -115,6 +143,25 @@ def test_web_dataset(videos: Path, tmp_path: Path):
         assert path.read_bytes() == b"deep/c.MP4"
         assert path.suffix == ".MP4"
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["a::b.mp4", os.fsdecode(b"caf\xe9.mp4"), "sp ace%20#.mp4"])
+def test_any_name_in_a_tar_file_can_be_read(tmp_path: Path, name: str):
+    (tmp_path / "in.mp4").write_bytes(b"inside")
+    with tarfile.open(tmp_path / "a.tar", "w", errors="surrogateescape") as tar:
+        tar.add(tmp_path / "in.mp4", name)
+    (found,) = find_inputs([str(tmp_path / "a.tar")])
+    found.path.encode()
+    with local_file(found, tmp_path / "scratch") as path:
+        assert path.read_bytes() == b"inside"
+
+
+def test_archives_that_are_not_there_or_are_pipes(videos: Path):
+    (videos / "gone.tar").symlink_to("nothing.tar")
+    assert names(find_inputs([str(videos)])) == ["a.mkv", "b.mp4", "gone.tar", "c.MP4"]
+    os.mkfifo(videos / "pipe.tar")
+    with pytest.raises(CorpusError, match=r"pipe\.tar"):
+        find_inputs([str(videos)])
 
 
 def test_another_file_system(memory, tmp_path: Path):

@@ -63,6 +63,10 @@ def test_videos_and_errors(made: Path):
         corpus[names[1]]
     with pytest.raises(CorpusError, match="not in this corpus"):
         corpus["none.mp4"]
+    assert same_gaze(corpus[Path(names[0])], corpus[0])
+    assert names[0] in corpus
+    assert Path(names[0]) in corpus
+    assert names[1] not in corpus
     with pytest.raises(IndexError):
         corpus[6]
 
@@ -109,6 +113,9 @@ def test_dataset_of_frames_and_gazes(made: Path):
     assert same_gaze(gaze, expected[1].gaze)
     with pytest.raises(GeometryError):
         dataset.collate([dataset[0], dataset[1]])
+    for number in (0, 17):  # no chunk has so many
+        with pytest.raises(CorpusError):
+            autogaze.corpus.GazeDataset(dataset.corpus, num_frames=number)
     even = autogaze.corpus.GazeDataset(dataset.corpus, num_frames=16)
     loader = DataLoader(even, batch_size=4, collate_fn=even.collate)
     batches = list(loader)

@@ -129,9 +129,10 @@ def test_messages_are_no_html():
 
 
 def test_fields_that_may_stay_empty():
+    assert settings("greedy", seed=-1.0).seed == -1  # as of `autogaze gaze --seed -1`
     assert settings("greedy", loss=" ", fps="", start="1,5") == Settings(
         "greedy", start=1.5, seed=0
     )
-    for values in ({"fps": "fast"}, {"seed": 1.5}, {"max_tiles": float("nan")}):
+    for values in ({"fps": "fast"}, {"seed": 1.5}, {"seed": 2.0**64}, {"max_tiles": float("nan")}):
         with pytest.raises(AutoGazeError, match=next(iter(values))):
             settings("greedy", **values)

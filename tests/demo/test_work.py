@@ -15,7 +15,7 @@ from autogaze.demo.limits import LimitError, Limits
 from autogaze.demo.savings import ARCHITECTURES, SavingsCounter, encoder_flops
 from autogaze.demo.stopping import Cancelled, Stop, StoppableSelector
 from autogaze.demo.work import Files, Settings, gaze_at
-from autogaze.errors import AutoGazeError, SelectorError, VideoError
+from autogaze.errors import AutoGazeError, GeometryError, SelectorError, VideoError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from tests.cli.commands import run
@@ -171,6 +171,8 @@ def test_bad_settings(video, tmp_path):
         work(video, tmp_path, ratio=0.0)
     with pytest.raises(SelectorError, match="loss"):
         work(video, tmp_path, selector="run-length", loss=0.1)
+    with pytest.raises(GeometryError, match="max_tiles"):
+        work(video, tmp_path, max_tiles=0)
     with pytest.raises(VideoError):
         work(tmp_path / "nothing.mp4", tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from autogaze.evaluation.answers.intervals import VideoDraws
 from autogaze.evaluation.bootstrap import ALL, Resamples, estimate, loss_at, share_reaching
 from tests.evaluation.quality.tiny import some_clips
 
@@ -29,6 +30,12 @@ def test_sources_are_drawn_whole_and_photographs_bring_all_their_clips():
     assert (counts[:, 3] == counts[:, 5]).all()  # p filmed, p composed
     assert (counts[:, 3] + counts[:, 4] == 2).all()
     assert {0, 1, 2} == set(counts[1:, 0])
+
+
+def test_seeds_below_0_draw_too():
+    clips = some_clips({"static": ["a", "b", "c"]})
+    assert (draw(clips, draws=5, seed=-1).counts == draw(clips, draws=5, seed=-1).counts).all()
+    assert len(VideoDraws.draw(["a", "b"], seed=-1, draws=3).counts) == 3
 
 
 def test_every_kind_counts_the_same_in_all():

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from autogaze.evaluation.bootstrap import RESAMPLES, Estimate
+from autogaze.utils.seeding import numpy_seed
 
 FEW_VIDEOS = 10
 """With fewer, intervals cover less than they promise."""
@@ -52,7 +53,7 @@ class VideoDraws:
         """
         names, video = np.unique(np.array(videos), return_inverse=True)
         each = np.full(len(names), 1 / len(names))
-        counts = np.random.default_rng(seed).multinomial(len(names), each, size=draws)
+        counts = np.random.default_rng(numpy_seed(seed)).multinomial(len(names), each, size=draws)
         return cls(counts.astype(float), video)
 
     def mean(
