@@ -23,12 +23,13 @@ from autogaze.evaluation.flops import selection_flops
 from autogaze.evaluation.selectors import check_motion_needed, load_selector
 from autogaze.evaluation.tables import TextTable, print_tables
 from autogaze.evaluation.timing import Timing, hardware, matrix_rate, timed
-from autogaze.models.autogaze.native.attention import AttentionKernel, attention_kernel
+from autogaze.models.autogaze.native.attention import Library, attention_kernel
 from autogaze.reconstruction.search_kernel import SearchKernel, search_kernel
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
 from autogaze.utils.device import DeviceOptions
+from autogaze.utils.native import Kernel
 from autogaze.video.chunks import ChunkReader
 from autogaze.video.reader import Video
 from autogaze.video.writer import VideoWriter
@@ -90,7 +91,7 @@ class SelectReport:
     hardware: str
     costs: tuple[SelectCost, ...]
     codec: CodecCost | None
-    attention: AttentionKernel | None
+    attention: Kernel[Library] | None
     search: SearchKernel | None = None
 
     def to_json(self) -> str:

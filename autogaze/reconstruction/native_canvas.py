@@ -5,26 +5,24 @@ painting in Python, and equal to that within the rounding of float32.
 """
 
 import ctypes
-import logging
-from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from torch import Tensor
 
-from autogaze.errors import SelectorError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.resample import HALO, down_matrix, up_matrix
 from autogaze.utils.native import (
+    Kernel,
     NotBuiltError,
-    built_library,
-    chosen_kernel,
+    built_kernel,
+    c_struct,
     load_library,
     parallel_address,
+    suitable_kernel,
 )
 
 SWITCH = "AUTOGAZE_CANVAS"
@@ -38,60 +36,28 @@ GREY = 127.5
 TAPS = 4
 """Pixels that bicubic interpolation mixes along an axis."""
 
-log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class CanvasKernel:
-    """Choice of what measures canvas losses.
-
-    Attributes:
-        name: "native" is canvas_loss.c, compiled here; "torch" paints by PyTorch and NumPy.
-        why: the reason for the choice, in words.
-        library: canvas_loss.c.
-    """
-
-    name: Literal["native", "torch"]
-    why: str
-    library: "Library | None" = field(default=None, repr=False, compare=False)
-
-
-def canvas_kernel(frames: Tensor) -> CanvasKernel:
-    """The kernel for frames like these; the native one is compiled at first use.
+def canvas_kernel(frames: Tensor) -> "Kernel[Library]":
+    """What measures canvas losses of frames like these: canvas_loss.c, or PyTorch and NumPy.
 
     Raises:
         SelectorError: AUTOGAZE_CANVAS has an unknown value, or asks for a kernel that is not
             available.
     """
-    choice = chosen_kernel(SWITCH)
-    if choice == "torch":
-        return CanvasKernel("torch", f"{SWITCH}=torch")
+    unsuitable = None
     if frames.device.type != "cpu" or frames.dtype != torch.uint8:
-        return CanvasKernel(
-            "torch", f"ours is for uint8 on a CPU, not {frames.dtype} on {frames.device}"
-        )
-    kernel = _built()
-    if choice == "native" and kernel.name != "native":
-        raise SelectorError(f"{SWITCH}=native, but it cannot be had: {kernel.why}")
-    return kernel
+        unsuitable = f"ours is for uint8 on a CPU, not {frames.dtype} on {frames.device}"
+    return suitable_kernel(SWITCH, unsuitable, _built)
 
 
 @cache
-def _built() -> CanvasKernel:
-    try:
-        path = built_library(SOURCE)
-        library = Library(path)
-        _check(library)
-    except NotBuiltError as error:
-        kernel = CanvasKernel("torch", str(error))
-    else:
-        kernel = CanvasKernel("native", f"compiled here: {path}", library)
-    log.debug("canvas: %s (%s)", kernel.name, kernel.why)
-    return kernel
+def _built() -> "Kernel[Library]":
+    return built_kernel(_checked, SOURCE)
 
 
-def _check(library: "Library") -> None:
-    """Raise NotBuiltError unless a loss is right: compilers have bugs."""
+def _checked(path: Path) -> "Library":
+    """The kernel; NotBuiltError unless a loss is right: compilers have bugs."""
+    library = Library(path)
     pyramid = PatchPyramid((16, 32), 16)
     frames = torch.arange(3 * 32 * 32, dtype=torch.int64).remainder(251).to(torch.uint8)
     frames = frames.view(1, 1, 3, 32, 32)
@@ -102,6 +68,7 @@ def _check(library: "Library") -> None:
     found = library.measure(pyramid, frames, gazed, np.ones(1, np.uint8), new_canvases(pyramid, 1))
     if abs(float(found) - float(off.mean()) / 255) > 1e-6:
         raise NotBuiltError("the compiled kernel gives wrong results")
+    return library
 
 
 def new_canvases(pyramid: PatchPyramid, num_clips: int) -> Float32[np.ndarray, "B 3 S S"]:
@@ -109,42 +76,22 @@ def new_canvases(pyramid: PatchPyramid, num_clips: int) -> Float32[np.ndarray, "
     return np.empty((num_clips, 3, pyramid.side, pyramid.side), np.float32)
 
 
-class _Level(ctypes.Structure):
-    """C struct `Level` of canvas_loss.c."""
-
-    _fields_ = (
-        ("scale", ctypes.c_int32),
-        ("grid", ctypes.c_int32),
-        ("edges", ctypes.c_void_p),
-        ("first", ctypes.c_void_p),
-        ("past", ctypes.c_void_p),
-        ("shares", ctypes.c_void_p),
-        ("around", ctypes.c_void_p),
-        ("weights", ctypes.c_void_p),
-    )
-
-
-class _Work(ctypes.Structure):
-    """C struct `Work` of canvas_loss.c."""
-
-    _fields_ = (
-        ("parallel", ctypes.c_void_p),
-        ("threads", ctypes.c_int32),
-        ("levels", ctypes.c_int32),
-        ("side", ctypes.c_int32),
-        ("patches", ctypes.c_int32),
-        ("clips", ctypes.c_int64),
-        ("frames", ctypes.c_int64),
-        ("level", ctypes.c_void_p),
-        ("pixels", ctypes.c_void_p),
-        ("clip_step", ctypes.c_int64),
-        ("frame_step", ctypes.c_int64),
-        ("gazed", ctypes.c_void_p),
-        ("restarts", ctypes.c_void_p),
-        ("canvases", ctypes.c_void_p),
-        ("scratch", ctypes.c_void_p),
-        ("losses", ctypes.c_void_p),
-    )
+_Level = c_struct(  # of canvas_loss.c
+    """
+    int32 scale grid
+    pointer edges first past shares around weights
+    """
+)
+_Work = c_struct(
+    """
+    pointer parallel
+    int32 threads levels side patches
+    int64 clips frames
+    pointer level pixels
+    int64 clip_step frame_step
+    pointer gazed restarts canvases scratch losses
+    """
+)
 
 
 class Library:

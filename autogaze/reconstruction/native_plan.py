@@ -20,73 +20,42 @@ from autogaze.reconstruction.resample import (
     source_level,
     up_matrix,
 )
-from autogaze.utils.native import load_library, parallel_address
+from autogaze.utils.native import c_struct, load_library, parallel_address
 
 W = 8
 """Numbers that the kernel computes at once: `W` of the C file."""
 
 
-class Matrix(ctypes.Structure):
-    """C struct `Matrix` of greedy_search.c."""
-
-    _fields_ = (
-        ("num", ctypes.c_int32),
-        ("most", ctypes.c_int32),
-        ("from_", ctypes.c_void_p),
-        ("lengths", ctypes.c_void_p),
-        ("factors", ctypes.c_void_p),
-    )
-
-
-class Scale(ctypes.Structure):
-    """C struct `Scale`."""
-
-    _fields_ = (
-        ("side", ctypes.c_int32),
-        ("source", ctypes.c_int32),
-        ("down_columns", Matrix),
-        ("down_rows", Matrix),
-        ("up_columns", Matrix),
-        ("up_rows", Matrix),
-    )
-
-
-class PyramidStruct(ctypes.Structure):
-    """C struct `Pyramid`."""
-
-    _fields_ = (
-        *(
-            (name, ctypes.c_int32)
-            for name in ("num_levels", "num_patches", "edges", "side", "block")
-        ),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("scales", "edge", "owners", "first", "cells", "level")
-        ),
-    )
-
-
-class Job(ctypes.Structure):
-    """C struct `Job`."""
-
-    _fields_ = (
-        ("pyramid", ctypes.c_void_p),
-        ("parallel", ctypes.c_void_p),
-        ("threads", ctypes.c_int32),
-        ("num_clips", ctypes.c_int32),
-        ("most", ctypes.c_int32),
-        ("is_bytes", ctypes.c_int32),
-        ("needs_gain", ctypes.c_int32),
-        ("has_threshold", ctypes.c_int32),
-        ("threshold", ctypes.c_float),
-        ("frames", ctypes.c_void_p),
-        ("stride", ctypes.c_int64),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("canvases", "scratch", "counts", "given", "chosen", "num_chosen")
-        ),
-        *((name, ctypes.c_void_p) for name in ("losses", "gains", "errors")),
-    )
+# Structs of greedy_search.c.
+Matrix = c_struct(
+    """
+    int32 num most
+    pointer from_ lengths factors
+    """
+)
+Scale = c_struct(
+    """
+    int32 side source
+    matrix down_columns down_rows up_columns up_rows
+    """,
+    matrix=Matrix,
+)
+PyramidStruct = c_struct(
+    """
+    int32 num_levels num_patches edges side block
+    pointer scales edge owners first cells level
+    """
+)
+Job = c_struct(
+    """
+    pointer pyramid parallel
+    int32 threads num_clips most is_bytes needs_gain has_threshold
+    float32 threshold
+    pointer frames
+    int64 stride
+    pointer canvases scratch counts given chosen num_chosen losses gains errors
+    """
+)
 
 
 class Plan:
@@ -132,13 +101,13 @@ class Plan:
         )
         self.address = ctypes.addressof(self._pyramid)
 
-    def _columns(self, matrix: Float[np.ndarray, "n m"], halo: int) -> Matrix:
+    def _columns(self, matrix: Float[np.ndarray, "n m"], halo: int) -> Any:
         """Of each result its factors that are not 0, and the rows they belong to."""
         rows, factors = factors_along(matrix, halo)
         lengths = np.count_nonzero(factors, axis=1)
         return self._matrix(rows, lengths, factors, rows.shape[1])
 
-    def _rows(self, matrix: Float[np.ndarray, "n m"]) -> Matrix:
+    def _rows(self, matrix: Float[np.ndarray, "n m"]) -> Any:
         """Of `W` results at once the factors from the first to the last that is not 0 for all."""
         groups = [matrix[start : start + W] for start in range(0, len(matrix), W)]
         held = [np.flatnonzero(group.any(axis=0)) for group in groups]
@@ -151,7 +120,7 @@ class Plan:
             factors[at, : lengths[at], : len(group)] = part.T
         return self._matrix(firsts, lengths, factors, most)
 
-    def _matrix(self, firsts: Any, lengths: Any, factors: np.ndarray, most: int) -> Matrix:
+    def _matrix(self, firsts: Any, lengths: Any, factors: np.ndarray, most: int) -> Any:
         self._kept.append(np.ascontiguousarray(factors, np.float32))
         address = self._kept[-1].ctypes.data
         return Matrix(len(lengths), most, self._integers(firsts), self._integers(lengths), address)
@@ -214,7 +183,7 @@ class Library:
         self._search.argtypes = self._size.argtypes = [ctypes.c_void_p]
         self._search.restype, self._size.restype = None, ctypes.c_int64
 
-    def search(self, job: Job) -> None:
+    def search(self, job: ctypes.Structure) -> None:
         """Search in one frame of every clip."""
         self._search(ctypes.addressof(job))
 

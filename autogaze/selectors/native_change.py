@@ -7,9 +7,8 @@ every pyramid.
 import ctypes
 import logging
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
-from autogaze.utils.native import NotBuiltError, built_library, load_library, parallel_address
+from autogaze.utils.native import NotBuiltError, c_struct, parallel_address, struct_function
 
 SOURCE = Path(__file__).with_name("cell_change.c")
 
@@ -27,21 +26,17 @@ Changes = Callable[[Tensor, Tensor, PatchPyramid, Tensor | None], Tensor]
 """Frames, others, pyramid and deviations -> the changes of cells: PyTorch's way to compute them."""
 
 
-class _Work(ctypes.Structure):
-    """C struct `Work` of cell_change.c."""
-
-    _fields_ = (
-        ("parallel", ctypes.c_void_p),
-        *((name, ctypes.c_int32) for name in ("threads", "side", "grid", "divided")),
-        ("clips", ctypes.c_int64),
-        ("edges", ctypes.c_void_p),
-        ("shares", ctypes.c_void_p),
-        ("frames", ctypes.c_void_p),
-        ("others", ctypes.c_void_p),
-        ("std", ctypes.c_float * 3),
-        ("row", ctypes.c_void_p),
-        ("scores", ctypes.c_void_p),
-    )
+_Work = c_struct(  # `Work` of cell_change.c
+    """
+    pointer parallel
+    int32 threads side grid divided
+    int64 clips
+    pointer edges shares frames others
+    colour std
+    pointer row scores
+    """,
+    colour=ctypes.c_float * 3,
+)
 
 
 class CellChange:
@@ -55,7 +50,8 @@ class CellChange:
         self._side, self._grid = pyramid.side, pyramid.grids[-1]
         self._edges = np.array(pyramid.pixel_edges(pyramid.side), np.int32)
         self._shares = (1 / torch.tensor(np.diff(self._edges))).numpy()
-        self._run, self._parallel = _library()
+        self._run = struct_function(SOURCE, "cell_change")
+        self._parallel = parallel_address()
 
     def __call__(
         self,
@@ -84,7 +80,7 @@ class CellChange:
             row.ctypes.data,
             scores.data_ptr(),
         )
-        self._run(ctypes.addressof(work))
+        self._run(work)
         return scores
 
 
@@ -105,11 +101,3 @@ def changes_kernel(pyramid: PatchPyramid, by_torch: Changes) -> CellChange | Non
         log.debug("changes of cells: torch (%s)", error)
         return None
     return kernel
-
-
-@cache
-def _library() -> tuple[Any, int]:
-    """The function `cell_change` of cell_change.c, and the address of PyTorch's threads."""
-    library = load_library(built_library(SOURCE))
-    library.cell_change.argtypes, library.cell_change.restype = [ctypes.c_void_p], None
-    return library.cell_change, parallel_address()

@@ -5,6 +5,7 @@ A kernel is one C file. Whoever uses it has other code for where it cannot be bu
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -12,7 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
@@ -23,6 +28,18 @@ FLAGS = (
     # No -ffast-math: linked into a library it changes how the whole process rounds.
     *("-ffinite-math-only", "-fno-signed-zeros", "-fno-math-errno", "-fno-trapping-math"),
 )
+
+
+log = logging.getLogger(__name__)
+
+Library = TypeVar("Library")
+
+_TYPES = {
+    "pointer": ctypes.c_void_p,
+    "int32": ctypes.c_int32,
+    "int64": ctypes.c_int64,
+    "float32": ctypes.c_float,
+}
 
 
 class NotBuiltError(Exception):
@@ -46,6 +63,76 @@ def chosen_kernel(switch: str, *others: str) -> str | None:
     return choice
 
 
+@dataclass(frozen=True)
+class Kernel(Generic[Library]):
+    """Choice between a kernel in C and PyTorch.
+
+    Attributes:
+        name: "native" is ours, compiled here; "torch" is PyTorch's.
+        why: the reason for the choice, in words.
+        library: ours, where it was chosen.
+    """
+
+    name: Literal["native", "torch"]
+    why: str
+    library: Library | None = field(default=None, repr=False, compare=False)
+
+
+def built_kernel(make: Callable[[Path], Library], source: Path, *options: str) -> Kernel[Library]:
+    """Our kernel, or PyTorch where `make`, which gets the compiled file, raises NotBuiltError.
+
+    Other arguments as of `built_library`.
+    """
+    try:
+        path = built_library(source, *options)
+        kernel: Kernel[Library] = Kernel("native", f"compiled here: {path}", make(path))
+    except NotBuiltError as error:
+        kernel = Kernel("torch", str(error))
+    log.debug("%s: %s (%s)", source.stem, kernel.name, kernel.why)
+    return kernel
+
+
+def suitable_kernel(
+    switch: str, unsuitable: str | None, built: Callable[[], Kernel[Library]]
+) -> Kernel[Library]:
+    """The kernel for some tensors.
+
+    Args:
+        switch: environment variable that may choose.
+        unsuitable: why ours does not take these tensors, if it does not.
+        built: compiles ours at first use.
+
+    Raises:
+        SelectorError: the variable has an unknown value, or asks for what is not available.
+    """
+    choice = chosen_kernel(switch)
+    if choice == "torch":
+        return Kernel("torch", f"{switch}=torch")
+    kernel = built() if unsuitable is None else Kernel[Library]("torch", unsuitable)
+    if choice == "native" and kernel.name != "native":
+        raise SelectorError(f"{switch}=native, but it cannot be had: {kernel.why}")
+    return kernel
+
+
+def c_struct(fields: str, **types: Any) -> Any:
+    """A C struct: in every line of `fields` a type ("pointer", "int32", ...) and names of that type.
+
+    `types` are further ones.
+    """
+    known = _TYPES | types
+    lines = (line.split() for line in fields.strip().splitlines())
+    named = [(name, known[kind]) for kind, *names in lines for name in names]
+    return type("Struct", (ctypes.Structure,), {"_fields_": named})
+
+
+@cache
+def struct_function(source: Path, name: str) -> Callable[[ctypes.Structure], None]:
+    """A compiled function that takes the address of a struct; raises NotBuiltError."""
+    function = getattr(load_library(built_library(source)), name)
+    function.argtypes, function.restype = [ctypes.c_void_p], None
+    return lambda struct: function(ctypes.addressof(struct))
+
+
 def load_library(path: Path) -> ctypes.CDLL:
     """A compiled library; NotBuiltError where it cannot be loaded."""
     try:
@@ -54,6 +141,7 @@ def load_library(path: Path) -> ctypes.CDLL:
         raise NotBuiltError(f"the compiled kernel cannot be loaded: {error}") from error
 
 
+@cache
 def parallel_address() -> int:
     """Address of the GOMP_parallel that PyTorch itself calls.
 

@@ -7,9 +7,8 @@ takes a third of the time. The bytes are the same, which is tried out for every 
 import ctypes
 import logging
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from autogaze.source import TileGrid
 from autogaze.utils.device import trim_memory
-from autogaze.utils.native import NotBuiltError, built_library, load_library, parallel_address
+from autogaze.utils.native import NotBuiltError, c_struct, parallel_address, struct_function
 
 SOURCE = Path(__file__).with_name("tile_frame.c")
 
@@ -29,34 +28,23 @@ LANES, MOST_TAPS, MOST_BITS = 16, 8, 15
 log = logging.getLogger(__name__)
 
 
-class _Axis(ctypes.Structure):
-    """C struct `Axis` of tile_frame.c."""
-
-    _fields_ = (
-        ("size", ctypes.c_int32),
-        ("source", ctypes.c_int32),
-        ("taps", ctypes.c_int32),
-        ("first", ctypes.c_void_p),
-        ("weights", ctypes.c_void_p),
-        ("lanes", ctypes.c_void_p),
-        ("unit", ctypes.c_float),
-    )
-
-
-class _Work(ctypes.Structure):
-    """C struct `Work` of tile_frame.c."""
-
-    _fields_ = (
-        ("parallel", ctypes.c_void_p),
-        *((name, ctypes.c_int32) for name in ("threads", "side", "rows", "columns")),
-        ("across", ctypes.c_void_p),
-        ("down", ctypes.c_void_p),
-        ("pixels", ctypes.c_void_p),
-        ("tiles", ctypes.c_void_p),
-        ("tile_step", ctypes.c_int64),
-        ("scratch", ctypes.c_void_p),
-        ("thread_step", ctypes.c_int64),
-    )
+_Axis = c_struct(  # of tile_frame.c
+    """
+    int32 size source taps
+    pointer first weights lanes
+    float32 unit
+    """
+)
+_Work = c_struct(
+    """
+    pointer parallel
+    int32 threads side rows columns
+    pointer across down pixels tiles
+    int64 tile_step
+    pointer scratch
+    int64 thread_step
+    """
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +97,14 @@ class AxisWeights:
         small = self.bits <= MOST_BITS and len(self.weights) <= MOST_TAPS
         return small and int(self.lanes.max()) < 2 * LANES
 
-    def to_struct(self) -> _Axis:
+    def to_struct(self) -> ctypes.Structure:
         """In the form that the kernel reads, pointing to these arrays."""
         arrays = (self.first, self.weights, self.lanes)
         addresses = (array.ctypes.data for array in arrays)
-        return _Axis(self.size, self.source, len(self.weights), *addresses, 2.0**-self.bits)
+        struct: ctypes.Structure = _Axis(
+            self.size, self.source, len(self.weights), *addresses, 2.0**-self.bits
+        )
+        return struct
 
 
 def _axes(tiles: TileGrid) -> tuple[AxisWeights, AxisWeights]:
@@ -139,7 +130,8 @@ class TileCutter:
             raise NotBuiltError("padded tiles, and frames reduced by half, are left to PyTorch")
         self._across, self._down = _axes(tiles)
         self._tiles = tiles
-        self._cut, self._parallel = _library()
+        self._cut = struct_function(SOURCE, "cut")
+        self._parallel = parallel_address()
         self._structs = self._across.to_struct(), self._down.to_struct()
         planes = 3 * 4 * (tiles.width + 2 * LANES + MOST_TAPS)
         ring = 3 * tiles.content_width * len(self._down.weights)
@@ -167,7 +159,7 @@ class TileCutter:
             scratch.ctypes.data,
             self._thread_step,
         )
-        self._cut(ctypes.addressof(work))
+        self._cut(work)
 
     def _check(self) -> None:
         """Raise NotBuiltError unless a frame is cut as PyTorch cuts it."""
@@ -194,11 +186,3 @@ def tile_cutter(tiles: TileGrid) -> TileCutter | None:
     except NotBuiltError as error:
         log.debug("tiling: torch (%s)", error)
         return None
-
-
-@cache
-def _library() -> tuple[Any, int]:
-    """The function `cut` of tile_frame.c, and the address of PyTorch's threads."""
-    library = load_library(built_library(SOURCE))
-    library.cut.argtypes, library.cut.restype = [ctypes.c_void_p], None
-    return library.cut, parallel_address()

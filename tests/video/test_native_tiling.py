@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autogaze.utils.native import NotBuiltError, built_library
+from autogaze.utils.native import NotBuiltError, built_library, struct_function
 from autogaze.video import native_tiling as kernel
 from autogaze.video.native_tiling import AxisWeights, TileCutter, tile_cutter
 from autogaze.video.tiling import cut_tiles, empty_tiles, plan_tiles, resize
@@ -16,10 +16,10 @@ from autogaze.video.tiling import cut_tiles, empty_tiles, plan_tiles, resize
 def fresh(monkeypatch, tmp_path):
     """Nothing compiled yet, and an empty cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernel._library.cache_clear()
+    struct_function.cache_clear()
     tile_cutter.cache_clear()
     yield tmp_path
-    kernel._library.cache_clear()
+    struct_function.cache_clear()
     tile_cutter.cache_clear()
 
 

@@ -4,12 +4,10 @@
 """
 
 import ctypes
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -19,11 +17,13 @@ from torch.nn import functional as F
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.kv_cache import Feed, KVCache
 from autogaze.utils.native import (
+    Kernel,
     NotBuiltError,
-    built_library,
-    chosen_kernel,
+    built_kernel,
+    c_struct,
     load_library,
     parallel_address,
+    suitable_kernel,
 )
 
 SWITCH = "AUTOGAZE_ATTENTION"
@@ -33,8 +33,6 @@ SOURCE = Path(__file__).with_name("attention.c")
 
 GROUP = 16
 """Keys that are adjacent in a cache: its capacity is a multiple of it."""
-
-log = logging.getLogger(__name__)
 
 
 def new_kv_cache(
@@ -52,36 +50,14 @@ def new_kv_cache(
     return NativeKVCache(layers, rows, kv_heads, head_dim, capacity, like, library=library)
 
 
-@dataclass(frozen=True)
-class AttentionKernel:
-    """Choice of the kernel that computes attention.
-
-    Attributes:
-        name: "native" is attention.c, compiled here; "torch" is PyTorch's.
-        why: the reason for the choice, in words.
-        library: attention.c, compiled for the head dimension asked for.
-    """
-
-    name: Literal["native", "torch"]
-    why: str
-    library: "Library | None" = field(default=None, repr=False, compare=False)
-
-
-def attention_kernel(like: Shaped[Tensor, "..."], head_dim: int) -> AttentionKernel:
-    """The kernel for tensors like this one; the native one is compiled at first use.
+def attention_kernel(like: Shaped[Tensor, "..."], head_dim: int) -> "Kernel[Library]":
+    """What computes attention of tensors like this one: attention.c for this head dimension, or PyTorch.
 
     Raises:
         SelectorError: AUTOGAZE_ATTENTION has an unknown value, or asks for a kernel that is not
             available.
     """
-    choice = chosen_kernel(SWITCH)
-    if choice == "torch":
-        return AttentionKernel("torch", f"{SWITCH}=torch")
-    reason = _unsuitable(like, head_dim)
-    kernel = _built(head_dim) if reason is None else AttentionKernel("torch", reason)
-    if choice == "native" and kernel.name != "native":
-        raise SelectorError(f"{SWITCH}=native, but it cannot be had: {kernel.why}")
-    return kernel
+    return suitable_kernel(SWITCH, _unsuitable(like, head_dim), lambda: _built(head_dim))
 
 
 def _unsuitable(like: Tensor, head_dim: int) -> str | None:
@@ -96,21 +72,13 @@ def _unsuitable(like: Tensor, head_dim: int) -> str | None:
 
 
 @cache
-def _built(head_dim: int) -> AttentionKernel:
-    try:
-        path = built_library(SOURCE, f"-DD={head_dim}")
-        library = Library(path)
-        _check(library, head_dim)
-    except NotBuiltError as error:
-        kernel = AttentionKernel("torch", str(error))
-    else:
-        kernel = AttentionKernel("native", f"compiled here: {path}", library)
-    log.debug("attention: %s (%s)", kernel.name, kernel.why)
-    return kernel
+def _built(head_dim: int) -> "Kernel[Library]":
+    return built_kernel(partial(_checked, head_dim), SOURCE, f"-DD={head_dim}")
 
 
-def _check(library: "Library", head_dim: int) -> None:
-    """Raise NotBuiltError unless results are right: compilers have bugs."""
+def _checked(head_dim: int, path: Path) -> "Library":
+    """The kernel; NotBuiltError unless results are right: compilers have bugs."""
+    library = Library(path)
     count, past, capacity = 40, 300, 352
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(past + count, 4, head_dim, generator=generator)
@@ -127,6 +95,7 @@ def _check(library: "Library", head_dim: int) -> None:
     )
     if not torch.allclose(found, expected[0].transpose(0, 1).flatten(1), atol=1e-5):
         raise NotBuiltError("the compiled kernel gives wrong results")
+    return library
 
 
 class NativeKVCache(KVCache):
@@ -198,21 +167,14 @@ class NativeKVCache(KVCache):
         return self._feeds[1:]
 
 
-class _Feed(ctypes.Structure):
-    """C struct `Feed` of attention.c."""
-
-    _fields_ = (
-        ("parallel", ctypes.c_void_p),
-        ("threads", ctypes.c_int32),
-        ("kv_heads", ctypes.c_int32),
-        ("num_rows", ctypes.c_int32),
-        ("row_stride", ctypes.c_int64),
-        ("head_stride", ctypes.c_int64),
-        ("row", ctypes.c_void_p),
-        ("past", ctypes.c_void_p),
-        ("count", ctypes.c_void_p),
-        ("first", ctypes.c_void_p),
-    )
+_Feed = c_struct(  # of attention.c
+    """
+    pointer parallel
+    int32 threads kv_heads num_rows
+    int64 row_stride head_stride
+    pointer row past count first
+    """
+)
 
 
 class NativeFeed:
