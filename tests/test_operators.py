@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 import autogaze
@@ -93,10 +94,10 @@ def test_an_operator_that_waits_is_found():
 @pytest.mark.parametrize(
     ("name", "attn_type", "most"),
     [
-        ("siglip", "block_causal", 131),
-        ("siglip", "frame_independent", 131),
+        ("siglip", "block_causal", 73),
+        ("siglip", "frame_independent", 73),
         ("dinov3", "block_causal", 93),
-        ("dinov3", "frame_independent", 105),
+        ("dinov3", "frame_independent", 93),
         ("clip", "block_causal", 64),
         ("clip", "frame_independent", 64),
     ],
@@ -130,6 +131,8 @@ def gaze_on(device: str, gaze: Gaze) -> Gaze:
 @pytest.mark.parametrize("attn_type", ["block_causal", "frame_independent"])
 def test_an_encoder_asks_its_device_for_nothing(name: str, attn_type: AttentionType) -> None:
     """On a device without data every question is an error, and copies to it are counted."""
+    if name.startswith("dinov3") and transformers.__version__ < "5":
+        pytest.skip("rotary positions ask for autocast of the device, which meta has not")
     family = FAMILIES[name]
     pyramid = family.pyramid(family.side // 2, family.side)
     encoder = autogaze.gazed(family.model(), attn_type=attn_type).to("meta")

@@ -25,12 +25,21 @@ CONCERNED = [
     ),
     "tests/conformance",
     "tests/mllm",
+    "tests/test_operators.py",
     "tests/test_published_code.py",
     "tests/selectors/test_learned.py",
     "tests/training/test_checkpoints.py::test_a_full_disk_costs_a_checkpoint_and_not_the_training",
     *(
         f"tests/vision_encoders/test_{name}.py"
-        for name in ("adapter", "gazed", "graphs", "positions", "siglip", "siglip_published")
+        for name in (
+            "adapter",
+            "gazed",
+            "graphs",
+            "pooling",
+            "positions",
+            "siglip",
+            "siglip_published",
+        )
     ),
 ]
 """What meets transformers: the rest is our own."""

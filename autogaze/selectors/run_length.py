@@ -30,6 +30,7 @@ from autogaze.selectors.finest_cells import (
     kept_frame,
     whole_frame,
 )
+from autogaze.utils.device import constant
 from autogaze.utils.normalization import IMAGENET
 
 TUBELET = 2
@@ -120,7 +121,7 @@ class _TubeletStream(SelectionStream[RunLength]):
             self.reference = first
             return Gaze.cat_frames([frame_gaze(self.pyramid, [ids] * len(first)) for ids in whole])
 
-        std = torch.tensor(IMAGENET.std, device=first.device).view(3, 1, 1)
+        std = constant(IMAGENET.std, first.device).view(3, 1, 1)
         # The statistics' mean cancels.
         scores = cell_changes(last, self.reference, self.pyramid, std)
         kept = highest_cells(scores, self.selector.threshold, self.pyramid)

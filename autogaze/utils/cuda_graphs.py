@@ -58,7 +58,8 @@ class CudaGraphs(Recorder):
 
     def _record(self, operations: Operations) -> Operations:
         operations()  # recording does not run them, and libraries set themselves up in a first run
-        with torch.cuda.device(self.device):
+        with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.current_stream()):
+            # A recording that fails leaves its own stream the current one; ours is set again here.
             graph = torch.cuda.CUDAGraph()
             # Other threads may go on using the GPU in the meantime.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):

@@ -4,7 +4,7 @@ import ctypes
 import logging
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -113,14 +113,28 @@ def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.to(device, non_blocking=True)
 
 
+@lru_cache(maxsize=64)
+def constant(
+    values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Numbers on a device, copied there once: a GPU is waited for with every copy from a list."""
+    with torch.inference_mode(False):  # kept, so usable in every mode
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
 def free_memory(device: torch.device) -> int | None:
     """Bytes of a GPU that PyTorch could still allocate; None for a CPU, whose memory is shared."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    # What PyTorch holds and nobody uses is as good as free.
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return free + unused
+    # What PyTorch holds and nobody uses is as good as free. All numbers are asked for at once, since
+    # `memory_reserved` and `memory_allocated` sort all of them anew.
+    held = torch.cuda.memory_stats_as_nested_dict(device)
+    reserved, allocated = (
+        held.get(name, {}).get("all", {}).get("current", 0)
+        for name in ("reserved_bytes", "allocated_bytes")
+    )
+    return int(free + reserved - allocated)
 
 
 def trim_memory() -> None:

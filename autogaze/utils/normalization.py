@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from autogaze.utils.device import constant
 from autogaze.utils.renaming import warn_renamed
 
 
@@ -50,7 +51,7 @@ class PixelStatistics:
 
 
 def _channels(like: Tensor, values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
-    return like.new_tensor(values)[:, None, None]
+    return constant(values, like.device, like.dtype)[:, None, None]
 
 
 IMAGENET = PixelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -1,7 +1,7 @@
 """Packed attention as one FlexAttention kernel, which skips the blocks of tokens that are not seen."""
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autogaze.utils.device import sent
-from autogaze.vision_encoders.layout import KEPT_LAYOUTS, TokenLayout
+from autogaze.vision_encoders.layout import TokenLayout, kept_by_layout
 
 BLOCK = 128
 """Side of the blocks of tokens, each skipped or computed as a whole."""
@@ -39,8 +39,7 @@ def _kernel(compiled: bool) -> Callable[..., Any]:
     return kernel
 
 
-@lru_cache(maxsize=KEPT_LAYOUTS)
-@torch.inference_mode(False)
+@kept_by_layout
 def _block_mask(layout: TokenLayout) -> Any:
     """The layout's BlockMask, made once for all layers and calls that have this layout."""
     from torch.nn.attention.flex_attention import BlockMask

@@ -4,11 +4,11 @@ The tokens of all clips are one sequence, clip-major and frame-major. Projection
 over it once; only attention depends on where frames and clips begin.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, wraps
 from itertools import accumulate, chain, pairwise
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar, cast, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -48,6 +48,22 @@ def _kept(compute: "Callable[[TokenLayout], T]") -> "cached_property[T]":
     return cached_property(in_every_mode)
 
 
+def kept_by_layout(compute: "Callable[[TokenLayout], T]") -> "Callable[[TokenLayout], T]":
+    """A function of a layout whose result lives as long as the layout, as `_kept` properties do.
+
+    CUDA graphs read its tensors at their addresses, so they must not go before a graph's layout.
+    """
+
+    @wraps(compute)
+    def kept(layout: "TokenLayout") -> T:
+        if kept not in layout.made:
+            with torch.inference_mode(False):
+                layout.made[kept] = compute(layout)
+        return cast(T, layout.made[kept])
+
+    return kept
+
+
 @dataclass(frozen=True)
 class SegmentGroup:
     """Segments (frames or clips) of equal lengths, for one batched call of attention.
@@ -82,6 +98,9 @@ class TokenLayout:
         device: of index tensors.
         num_prefix: class and register tokens of every frame.
         backend: of attention, see `attention.packed_attention`.
+
+    Attributes:
+        made: what `kept_by_layout` functions have made of it.
     """
 
     lengths: tuple[tuple[int, ...], ...]
@@ -89,6 +108,7 @@ class TokenLayout:
     device: torch.device
     num_prefix: int = 0
     backend: str = "auto"
+    made: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def clip_frames(self) -> tuple[tuple[int, ...], ...]:

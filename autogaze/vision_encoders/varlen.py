@@ -8,7 +8,7 @@ after another.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, cast
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from autogaze.utils.device import sent
-from autogaze.vision_encoders.layout import KEPT_LAYOUTS, TokenLayout
+from autogaze.vision_encoders.layout import TokenLayout, kept_by_layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,7 @@ class Segments:
     num_keys: int
 
 
-@lru_cache(maxsize=KEPT_LAYOUTS)
-@torch.inference_mode(False)
+@kept_by_layout
 def segments(layout: TokenLayout) -> Segments:
     """The segments of a layout; with causal attention a query sees none of its own behind it."""
     queries: list[int] = []
@@ -170,9 +169,9 @@ def not_installed(backend: str) -> str | None:
     if backend == "flash":
         return None if _has("flash_attn") else "the package flash_attn is not installed"
     if not _has("torch.nn.attention.varlen"):
-        return f"PyTorch {torch.__version__} has no torch.nn.attention.varlen; 2.13 has"
+        return f"PyTorch {torch.__version__} has no torch.nn.attention.varlen; 2.11 has"
     if not {"scale", "window_size"} <= _varlen_options():
-        return f"varlen_attn of PyTorch {torch.__version__} takes no scale; that of 2.13 does"
+        return f"varlen_attn of PyTorch {torch.__version__} takes no scale; that of 2.11 does"
     return None
 
 

@@ -12,6 +12,7 @@ from autogaze.vision_encoders import flex
 from autogaze.vision_encoders.attention import grouped_attention
 from autogaze.vision_encoders.flex import flex_attention, visible_blocks, visible_bounds
 from autogaze.vision_encoders.layout import ATTENTION_TYPES, KEPT_LAYOUTS, TokenLayout
+from autogaze.vision_encoders.varlen import segments
 from tests.vision_encoders.families import assert_close
 from tests.vision_encoders.layouts import CPU, dense_attention, dense_mask, layouts, random_qkv
 
@@ -96,15 +97,19 @@ def test_the_block_mask_lists_these_blocks(layout, block):
     assert mask.full_kv_num_blocks[0, 0].tolist() == wholly.sum(1).tolist()
 
 
-def test_a_layout_of_equal_lengths_has_a_mask_of_its_own():
-    """Masks are cached by the identity of the layout, as many as layouts."""
-    made = [TokenLayout(((3, 2),), kind, CPU) for kind in ATTENTION_TYPES]
+def test_a_layout_keeps_its_mask_as_long_as_it_lives():
+    """However many other layouts there are: CUDA graphs read masks and edges at their addresses."""
+    made = [TokenLayout(((3, 2),), kind, CPU) for kind in ATTENTION_TYPES * KEPT_LAYOUTS]
+    edges = segments(made[0]).query_edges
     masks = [flex._block_mask(layout) for layout in made]
     assert [flex._block_mask(layout) is mask for layout, mask in zip(made, masks, strict=True)] == (
         [True] * len(made)
     )
     assert len(set(map(id, masks))) == len(made)
-    assert flex._block_mask.cache_info().maxsize == KEPT_LAYOUTS
+    assert [segments(layout) is not segments(made[0]) for layout in made[1:]] == [True] * (
+        len(made) - 1
+    )
+    assert segments(made[0]).query_edges is edges
 
 
 @uncompiled

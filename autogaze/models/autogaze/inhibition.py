@@ -20,6 +20,7 @@ from torch import Tensor
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import check_inhibition
 from autogaze.reconstruction.resample import shrink
+from autogaze.utils.device import constant
 from autogaze.utils.normalization import IMAGENET
 
 FLOOR = 0.02
@@ -92,7 +93,7 @@ def patch_pixels(
         Colours of which differences are those of pixels in [0, 1].
     """
     size = pyramid.patch_size
-    deviation = torch.tensor(IMAGENET.std, device=frames.device)[:, None, None]
+    deviation = constant(IMAGENET.std, frames.device)[:, None, None]
     colours, parts = frames.float() * (deviation / 2), []
     for scale, grid in zip(pyramid.scales, pyramid.grids, strict=True):
         small = colours if scale == pyramid.side else shrink(colours, scale)

@@ -21,6 +21,7 @@ from autogaze.errors import SelectorError
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.frame_transform import FrameTransform
 from autogaze.models.autogaze.frames import Frame, read_videos
+from autogaze.utils.device import constant
 from autogaze.utils.normalization import IMAGENET
 
 log = logging.getLogger("autogaze.preprocessing")
@@ -197,12 +198,11 @@ _LOADING = {"backend", "code_revision", "trust_remote_code", "use_fast"}
 
 def normalise(frames: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
     """Normalise float frames in [0, 1] that are already resized, as `AutoGazeImageProcessor` does."""
-    mean, std = _channels(IMAGENET.mean).to(frames), _channels(IMAGENET.std).to(frames)
+    mean, std = (
+        constant(values, frames.device)[:, None, None].to(frames.dtype)
+        for values in (IMAGENET.mean, IMAGENET.std)
+    )
     return frames * (2 / std) - (1 + mean) / std
-
-
-def _channels(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values)[:, None, None]
 
 
 def _refuse(unknown: Any) -> None:

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autogaze.utils.normalization import SIGLIP
-from autogaze.vision_encoders.adapter import EncoderAdapter, pool_by_frame
+from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.siglip.pooling import pool_frames
 
 
 class SiglipAdapter(EncoderAdapter):
@@ -26,7 +27,7 @@ class SiglipAdapter(EncoderAdapter):
     def pool(
         self, tokens: Float[Tensor, "N C"], layout: TokenLayout
     ) -> Float[Tensor, "frames C"] | None:
-        return pool_by_frame(self.model.head, tokens, layout) if self.model.use_head else None
+        return pool_frames(self.model.head, tokens, layout) if self.model.use_head else None
 
 
 class Siglip2Adapter(SiglipAdapter):

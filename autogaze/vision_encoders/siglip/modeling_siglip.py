@@ -22,15 +22,16 @@ from transformers.models.siglip.modeling_siglip import (
 
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
+from autogaze.utils.device import sent
 from autogaze.utils.hub import refuse_pickles
 from autogaze.vision_encoders import attention
-from autogaze.vision_encoders.adapter import pool_by_frame
 from autogaze.vision_encoders.encode import encode, encode_patches
 from autogaze.vision_encoders.layout import TokenLayout
 from autogaze.vision_encoders.packed import GazedSettings
 from autogaze.vision_encoders.siglip.adapter import SiglipAdapter
 from autogaze.vision_encoders.siglip.configuration_siglip import SiglipVisionConfig
 from autogaze.vision_encoders.siglip.padded import read_padded
+from autogaze.vision_encoders.siglip.pooling import pool_frames
 
 __all__ = ["SiglipPreTrainedModel", "SiglipVisionModel", "SiglipVisionTransformer"]
 
@@ -152,8 +153,8 @@ class SiglipVisionTransformer(nn.Module):
         """The head over all patches of every clip."""
         counts = (~is_padding).sum(1).tolist()
         clips = TokenLayout(tuple((count,) for count in counts), "bidirectional", packed.device)
-        is_empty = torch.tensor([count == 0 for count in counts], device=packed.device)
-        return pool_by_frame(self.head, packed, clips).masked_fill(is_empty[:, None], 0.0)
+        is_empty = sent(torch.tensor([count == 0 for count in counts]), packed.device)
+        return pool_frames(self.head, packed, clips).masked_fill(is_empty[:, None], 0.0)
 
     def _settings(self, empty_frames: str) -> GazedSettings:
         config = self.config

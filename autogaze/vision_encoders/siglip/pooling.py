@@ -1,0 +1,51 @@
+"""SigLIP's attention-pooling head over frames of any lengths, in one call."""
+
+from itertools import accumulate
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from autogaze.utils.device import sent
+from autogaze.vision_encoders.layout import TokenLayout, kept_by_layout
+
+
+def pool_frames(
+    head: Any, tokens: Float[Tensor, "N C"], layout: TokenLayout
+) -> Float[Tensor, "frames C"]:
+    """The head's feature of every frame; anything finite of a frame without tokens.
+
+    Frames of equal lengths are a batch, as they are for the untouched model. Others are padded to the
+    longest, and their attention does not see the padding: a call for each length would cost a GPU
+    fifteen launches, and there may be as many lengths as frames.
+
+    Args:
+        head: `SiglipMultiheadAttentionPoolingHead`, or that of SigLIP2.
+    """
+    lengths = layout.frame_lengths
+    if len(set(lengths)) == 1 and lengths[0]:
+        return head(tokens.unflatten(0, (len(lengths), lengths[0])))  # type: ignore[no-any-return]
+    if not layout.num_tokens:
+        return tokens.new_zeros(len(lengths), tokens.shape[-1])
+    index, is_padding = _padded(layout)
+    frames = tokens[index]  # (frames, longest, C)
+    probe = head.probe.repeat(len(lengths), 1, 1)
+    pooled, _ = head.attention(probe, frames, frames, key_padding_mask=is_padding)
+    pooled = pooled + head.mlp(head.layernorm(pooled))
+    return pooled[:, 0]  # type: ignore[no-any-return]
+
+
+@kept_by_layout
+def _padded(
+    layout: TokenLayout,
+) -> tuple[Int[Tensor, "frames longest"], Bool[Tensor, "frames longest"]]:
+    """The tokens of every frame, some token where there is no other, and where that is."""
+    lengths = layout.frame_lengths
+    starts = accumulate(lengths, initial=0)
+    spans = [torch.arange(start, start + n) for start, n in zip(starts, lengths, strict=False)]
+    index = pad_sequence(spans, batch_first=True)
+    counts = torch.tensor(lengths)[:, None].clamp(min=1)  # a mask of everything gives NaN
+    is_padding = torch.arange(index.shape[1]) >= counts
+    return sent(index, layout.device), sent(is_padding, layout.device)
