@@ -27,7 +27,7 @@ from autogaze.gaze_io import GazeWriter, read_gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
 from autogaze.utils.device import sent
-from autogaze.utils.renaming import warn_renamed
+from autogaze.utils.names import warn_renamed
 from autogaze.utils.tensors import is_dense
 
 

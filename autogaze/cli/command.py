@@ -23,7 +23,7 @@ import typer
 
 from autogaze.cli.errors import EXIT_CODES, exit_codes, log
 from autogaze.errors import AutoGazeError
-from autogaze.utils.renaming import renaming
+from autogaze.utils.names import renaming
 
 DEVICE_HELP = "Where it is computed: auto (a CUDA GPU where there is one), cpu, cuda or mps."
 DTYPE_HELP = "Precision of models: float32, float16 or bfloat16."

@@ -10,17 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autogaze.corpus.dataset import GazeDataset
-    from autogaze.corpus.reading import Corpus, read
+    from autogaze.corpus.reading import Corpus, GazeDataset, read
 
 __all__ = ["Corpus", "GazeDataset", "read"]
 
-_HOMES = {"Corpus": "reading", "GazeDataset": "dataset", "read": "reading"}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'autogaze.corpus' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"autogaze.corpus.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module("autogaze.corpus.reading"), name)
     globals()[name] = value
     return value

@@ -5,7 +5,9 @@ videos (WebDataset), a list (`.txt`, one path per line) or a table (`.parquet`, 
 column of paths. Each may lie wherever fsspec reaches. Lists and tables name videos and tar files.
 """
 
+import csv
 import glob
+import io
 import math
 import os
 import re
@@ -19,17 +21,20 @@ from autogaze.corpus.storage import (
     MISSING,
     Input,
     absolute,
+    arrow,
     described,
     filesystem,
     is_uri,
     opened,
     parent,
+    parquet,
     stat_input,
 )
-from autogaze.corpus.tables import LISTS, TABLES, listed_paths
 from autogaze.datasets.video_windows import VIDEOS
 from autogaze.errors import CorpusError, first_line
 
+LISTS = (".txt", ".lst")
+TABLES = (".parquet", ".csv")
 ARCHIVE = ".tar"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -241,3 +246,66 @@ def _archive(source: Input) -> Iterator[Input]:
 
 def _is_video(name: str) -> bool:
     return name.lower().endswith(VIDEOS) and not os.path.basename(name).startswith(".")
+
+
+def listed_paths(file: str, column: str) -> list[str]:
+    """The paths that a list or a table names; empty lines and those after `#` are left out.
+
+    Raises:
+        CorpusError: it cannot be read, has no such column, or a row of it has no path.
+        MissingExtraError: it is Parquet and pyarrow is not installed.
+    """
+    lower = file.lower()
+    if lower.endswith(".parquet"):
+        values: Iterator[object] = _parquet(file, column)
+    elif lower.endswith(".csv"):
+        values = _csv(file, column)
+    else:
+        lines = (line.strip() for line in _text(file).splitlines())
+        return [line for line in lines if line and not line.startswith("#")]
+    paths = []
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, str) or not value.strip():
+            raise CorpusError(
+                f"{file}: row {number} has no path in the column {column}, but {describe_value(value)}"
+            )
+        paths.append(value.strip())
+    return paths
+
+
+def _text(file: str) -> str:
+    with opened(file) as opened_file:
+        try:
+            return opened_file.read().decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CorpusError(f"{file}: cannot be read as text: {first_line(error)}") from error
+
+
+def _csv(file: str, column: str) -> Iterator[object]:
+    reader = csv.DictReader(io.StringIO(_text(file), newline=""))
+    try:
+        _check_column(file, column, list(reader.fieldnames or ()))
+        for row in reader:
+            yield row[column]
+    except csv.Error as error:
+        raise CorpusError(f"{file}: cannot be read as CSV: {first_line(error)}") from error
+
+
+def _parquet(file: str, column: str) -> Iterator[object]:
+    table_file, arrow_error = parquet().ParquetFile, arrow().ArrowException
+    with opened(file) as opened_file:
+        try:
+            with table_file(opened_file) as table:
+                _check_column(file, column, table.schema_arrow.names)
+                for batch in table.iter_batches(columns=[column]):
+                    yield from batch.column(0).to_pylist()
+        except (arrow_error, OSError) as error:
+            raise CorpusError(f"{file}: cannot be read as Parquet: {first_line(error)}") from error
+
+
+def _check_column(file: str, column: str, names: list[str]) -> None:
+    if column not in names:
+        raise CorpusError(
+            f"{file}: has no column {describe_value(column)}; it has {', '.join(names) or 'none'}: name "
+            "the one with the paths of videos (--column)"
+        )

@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autogaze.corpus.arrow import arrow, parquet
-from autogaze.corpus.storage import Input
+from autogaze.corpus.storage import Input, arrow, parquet
 from autogaze.errors import CorpusError, first_line
 from autogaze.utils.files import replacing
 

@@ -1,18 +1,25 @@
-"""A corpus, read back: `Gaze` objects of its videos."""
+"""A corpus, read back: `Gaze` objects of its videos, and frames with them as a torch dataset."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, overload
 
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
 from autogaze.checks import as_path, describe_value, whole
-from autogaze.corpus.arrow import arrow, parquet
 from autogaze.corpus.manifest import Entry, read_manifest, shard_path
 from autogaze.corpus.rows import gaze_of, schema
 from autogaze.corpus.settings import CorpusSettings
 from autogaze.corpus.shards import row_batches
-from autogaze.errors import CorpusError, first_line
+from autogaze.corpus.storage import arrow, local_file, parquet
+from autogaze.errors import CorpusError, GeometryError, first_line
 from autogaze.gaze import Gaze
+from autogaze.pipeline import CHUNK, GazedVideo
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,3 +133,71 @@ class Corpus(Sequence[Gaze]):
 def read(folder: str | Path) -> Corpus:
     """The gazes of a corpus; see `Corpus`."""
     return Corpus(folder)
+
+
+class GazeDataset(Dataset[tuple[Tensor, Gaze]]):
+    """Frames and gazes of a corpus's videos, for training a model on what was chosen.
+
+    An item is one chunk of a video: its frames, decoded and cut into tiles as they were gazed at, and
+    the gaze at them.
+
+        dataset = autogaze.corpus.GazeDataset("corpus/")
+        frames, gaze = dataset[0]  # (tiles, T, 3, S, S) uint8, a Gaze of (tiles, T)
+        loader = DataLoader(dataset, 8, shuffle=True, collate_fn=GazeDataset.collate)
+
+    Args:
+        corpus: a `Corpus`, or its folder.
+        num_frames: only chunks of so many frames, which can be batched; None: all of them. The last
+            chunk of a video may have fewer than the others.
+
+    Raises:
+        CorpusError: as of `Corpus`; `num_frames` that no chunk has; when an item is read, a video
+            that is gone or has changed.
+    """
+
+    def __init__(self, corpus: Corpus | str | Path, *, num_frames: int | None = None) -> None:
+        if num_frames is not None and not 1 <= (whole(num_frames) or 0) <= CHUNK:
+            raise CorpusError(
+                f"num_frames must be a whole number from 1 to {CHUNK}, got {describe_value(num_frames)}"
+            )
+        self.corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+        self.num_frames = num_frames
+        self._chunks: list[tuple[int, int]] = []
+        for video in range(len(self.corpus)):
+            entry = self.corpus.entry(video)
+            for number in range(entry.rows // entry.tiles):
+                length = min(CHUNK, entry.frames - number * CHUNK)
+                if num_frames in (None, length):
+                    self._chunks.append((video, number))
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __getitem__(self, item: int) -> "tuple[UInt8[Tensor, 'B T 3 S S'], Gaze]":
+        video, number = self._chunks[item]
+        entry = self.corpus.entry(video)
+        gaze = gaze_of(self.corpus.rows(video, number * entry.tiles, entry.tiles))
+        with (
+            TemporaryDirectory(prefix="autogaze-") as scratch,
+            local_file(entry.input, Path(scratch)) as path,
+        ):
+            chunk = next(iter(GazedVideo(path, gaze)))
+        return chunk.frames, gaze
+
+    @staticmethod
+    def collate(
+        items: "Sequence[tuple[UInt8[Tensor, 'B T 3 S S'], Gaze]]",
+    ) -> "tuple[UInt8[Tensor, 'clips T 3 S S'], Gaze]":
+        """Items of equally many frames as one: all tiles of all of them, as the clips of one gaze.
+
+        Raises:
+            GeometryError: items of other numbers of frames; ask for one (`num_frames`).
+        """
+        lengths = sorted({frames.shape[1] for frames, _ in items})
+        if len(lengths) > 1:
+            raise GeometryError(
+                f"chunks of {', '.join(map(str, lengths))} frames cannot be one batch; give "
+                f"GazeDataset num_frames={lengths[-1]}"
+            )
+        frames, gazes = zip(*items, strict=True)
+        return torch.cat(frames), Gaze.cat_clips(gazes)

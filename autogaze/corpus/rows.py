@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autogaze.corpus.arrow import arrow
 from autogaze.corpus.settings import CorpusSettings
+from autogaze.corpus.storage import arrow
 from autogaze.errors import AutoGazeError, CorpusError, first_line
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from autogaze.corpus.arrow import arrow, parquet
 from autogaze.corpus.manifest import Entry, footer, read_footer, shard_path
 from autogaze.corpus.rows import schema
 from autogaze.corpus.settings import CorpusSettings
-from autogaze.corpus.storage import Input
+from autogaze.corpus.storage import Input, arrow, parquet
 from autogaze.errors import OutputError
 from autogaze.utils.files import cannot_be_written, onto_disk
 

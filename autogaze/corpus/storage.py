@@ -198,3 +198,24 @@ def fetch(source: Input, copy: Path) -> None:
 def remove_folder(path: Path) -> None:
     """Remove a folder and what is in it; none is fine."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def arrow() -> Any:
+    """The module `pyarrow`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError:
+        raise MissingExtraError("pyarrow", "corpus", "a corpus") from None
+    return pyarrow
+
+
+def parquet() -> Any:
+    """The module `pyarrow.parquet`; raises as `arrow` does."""
+    arrow()
+    import pyarrow.parquet
+
+    return pyarrow.parquet

@@ -19,11 +19,11 @@ from torch import Tensor
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import MLLMAdapter, VisualInput
 from autogaze.mllm.dense_prompt import Kind, Placeholder
-from autogaze.mllm.packed_blocks import PackedBlocks
 from autogaze.mllm.prompt import PositionRule, SequencePositions
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.utils.device import sent
 from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
+from autogaze.vision_encoders.attention import PackedBlocks
 from autogaze.vision_encoders.encode import embed_packed
 from autogaze.vision_encoders.layout import TokenLayout, token_layout
 from autogaze.vision_encoders.patches import cut_cells

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autogaze.rendering.base import Rendering
-    from autogaze.rendering.overlay import OverlayVideo, ReconstructionVideo
-    from autogaze.rendering.panels import ScalesVideo, SourceVideo
+    from autogaze.rendering.overlay import (
+        OverlayVideo,
+        ReconstructionVideo,
+        ScalesVideo,
+        SourceVideo,
+    )
     from autogaze.rendering.plot import BudgetPlot
     from autogaze.rendering.sheet import ContactSheet
 
@@ -20,8 +24,8 @@ _MODULES = {
     "OverlayVideo": "overlay",
     "ReconstructionVideo": "overlay",
     "Rendering": "base",
-    "ScalesVideo": "panels",
-    "SourceVideo": "panels",
+    "ScalesVideo": "overlay",
+    "SourceVideo": "overlay",
 }
 
 __all__ = [

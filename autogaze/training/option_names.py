@@ -13,7 +13,7 @@ from typing import Any
 
 from autogaze.errors import TrainingError
 from autogaze.training.config import check_group
-from autogaze.utils.renaming import renaming
+from autogaze.utils.names import renaming
 
 GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
 """The groups of options of a training."""

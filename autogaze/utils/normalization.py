@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autogaze.utils.device import constant
-from autogaze.utils.renaming import warn_renamed
+from autogaze.utils.names import warn_renamed
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from autogaze.models.autogaze.gaze_model import Connector
 from autogaze.models.autogaze.gaze_model import GazeModel as AutoGazeModel
 from autogaze.models.autogaze.gaze_model import VisionStem as ShallowVideoConvNet
 from autogaze.models.autogaze.modeling import AutoGaze
-from autogaze.utils.absent import refuse_names
+from autogaze.utils.names import refuse_names
 
 __all__ = ["AutoGaze", "AutoGazeModel", "Connector", "ShallowVideoConvNet"]
 

@@ -31,8 +31,8 @@ from autogaze.tasks.video_mae_reconstruction.visualize_video_mae_reconstruction 
 )
 from autogaze.utils.checkpoints import config_file, under_prefix
 from autogaze.utils.hub import find_checkpoint
+from autogaze.utils.names import warn_renamed
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
-from autogaze.utils.renaming import warn_renamed
 
 ALWAYS_TRUE = ("scale_embed", "time_embed", "causal")
 """Options of `recon_model_config` that name what every VideoMAE here has."""
