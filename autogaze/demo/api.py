@@ -12,9 +12,11 @@ from autogaze.demo.controls import settings
 from autogaze.demo.figures import numbers
 from autogaze.demo.jobs import Jobs
 from autogaze.demo.stopping import Cancelled
+from autogaze.demo.work import Settings
+from autogaze.errors import AutoGazeError
 
 DEFAULTS: dict[str, Any] = {
-    "selector": "greedy",
+    "selector": None,
     "ratio": 0.1,
     "loss": None,
     "tiles": "resize",
@@ -25,7 +27,13 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "skip_corrupt": False,
 }
-"""What endpoints take by name, and what is taken where a client leaves it out."""
+"""What endpoints take by name, and what is taken where a client leaves it out.
+
+No selector is the first of the page's.
+"""
+
+TEXTS = ("selector", "tiles")
+"""Of these, those that are text."""
 
 FILES = ("gaze", "overlay", "scales", "reconstruction", "sheet")
 
@@ -64,7 +72,7 @@ class Endpoints:
         self,
         request: gr.Request,
         video: str,
-        selector: str = "greedy",
+        selector: str | None = None,
         ratio: float | None = 0.1,
         loss: float | None = None,
         tiles: str = "resize",
@@ -78,7 +86,7 @@ class Endpoints:
     ) -> list[Any]:
         """Gaze at a video: numbers, and the gaze, overlay, scales, reconstruction and sheet as files."""
         with self._errors(request, video) as session:
-            chosen = settings(
+            chosen = self._settings(
                 selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt
             )
             (run,) = self.jobs.gaze(session, video, chosen, None, progress)
@@ -88,8 +96,8 @@ class Endpoints:
         self,
         request: gr.Request,
         video: str,
-        other: str,
-        selector: str = "greedy",
+        other: str | None,
+        selector: str | None = None,
         ratio: float | None = 0.1,
         loss: float | None = None,
         tiles: str = "resize",
@@ -103,9 +111,11 @@ class Endpoints:
     ) -> list[Any]:
         """Gaze at a video with two selectors: the numbers of both."""
         with self._errors(request, video) as session:
-            chosen = settings(
+            chosen = self._settings(
                 selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt
             )
+            if not other:
+                raise AutoGazeError("there is no other selector to compare with: name it")
             runs = self.jobs.gaze(session, video, chosen, other, progress)
         return [numbers(run) for run in runs]
 
@@ -114,7 +124,7 @@ class Endpoints:
         request: gr.Request,
         video: str,
         question: str,
-        selector: str = "greedy",
+        selector: str | None = None,
         ratio: float | None = 0.1,
         loss: float | None = None,
         tiles: str = "resize",
@@ -128,7 +138,7 @@ class Endpoints:
     ) -> list[Any]:
         """Ask about a video: the answers and their costs, gazed and dense."""
         with self._errors(request, video) as session:
-            chosen = settings(
+            chosen = self._settings(
                 selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt
             )
             answers = self.jobs.answer(session, video, question, chosen, progress)
@@ -142,13 +152,16 @@ class Endpoints:
         """Names of the selectors that there are."""
         return list(self.jobs.pool.names)
 
+    def _settings(self, selector: str | None, *values: Any) -> Settings:
+        return settings(self.jobs.pool.names[0] if selector is None else selector, *values)
+
     @contextmanager
     def _errors(self, request: gr.Request, video: str | None) -> Iterator[str]:
         """The client's session, whose video it is, whatever is wrong; errors as clients get them."""
         try:
             session = session_of(request)
-            self.jobs.owned(session, video)
-            yield session
+            with self.jobs.reading(session, video):
+                yield session
         except Cancelled:
             raise gr.Error("cancelled", print_exception=False) from None
         except Exception as error:
@@ -158,8 +171,8 @@ class Endpoints:
 
 def _unseen(name: str, value: Any) -> Any:
     """A component that says of what type a value is, and what its default is."""
-    kinds: dict[type, type[Any]] = {str: gr.Textbox, bool: gr.Checkbox}
-    return kinds.get(type(value), gr.Number)(value, visible=False, label=name)
+    kind: type[Any] = gr.Checkbox if isinstance(value, bool) else gr.Number
+    return (gr.Textbox if name in TEXTS else kind)(value, visible=False, label=name)
 
 
 def session_of(request: gr.Request) -> str:

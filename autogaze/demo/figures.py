@@ -89,7 +89,7 @@ def budget_chart(run: Run, most: int | None = None, worst: float | None = None) 
         most, worst: patches and error at the top, so that two drawings can be compared.
     """
     frames = _thinned(run.frames)
-    most = most or peak(run)
+    most = most or peak(run) or 1
     start, span = _span(frames)
     worst = worst or largest_error(run) or 1.0
     edges = [WIDTH * (frame.seconds - start) / span for frame in frames] + [WIDTH]

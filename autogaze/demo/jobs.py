@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,10 +57,12 @@ class Jobs:
             Cancelled: the visitor stopped it, or left.
             AutoGazeError: a bad video or setting.
         """
-        path = self.owned(session, video)
         wanted = [first] if other is None else [first, replace(first, selector=other)]
         runs = []
-        with self.visitors.job(session) as (stop, folder):
+        with (
+            self.reading(session, video) as path,
+            self.visitors.job(session) as (stop, folder),
+        ):
             for number, chosen in enumerate(wanted):
                 place = folder / str(number)
                 place.mkdir()
@@ -94,37 +97,42 @@ class Jobs:
         """Answer a question about a video, gazed and dense; errors as of `gaze`."""
         if self.model is None:
             raise AutoGazeError("this page has no multimodal LLM; start it with --model")
-        path = self.owned(session, video)
-        self.limits.check_file(path)
-        with (
-            self.visitors.job(session) as (stop, _),
-            self.pool.lent(chosen.selector) as selector,
-            self._asking,
-        ):
-            return ask_both(
-                self.model,
-                path,
-                question,
-                chosen,
-                selector,
-                stop,
-                lambda which: tell(0.1 if which == "gazed" else 0.5, f"answering, {which}"),
-            )
+        with self.reading(session, video) as path:
+            self.limits.check_file(path)
+            with (
+                self.visitors.job(session) as (stop, _),
+                self.pool.lent(chosen.selector) as selector,
+                self._asking,
+            ):
+                return ask_both(
+                    self.model,
+                    path,
+                    question,
+                    chosen,
+                    selector,
+                    stop,
+                    lambda which: tell(0.1 if which == "gazed" else 0.5, f"answering, {which}"),
+                )
 
-    def owned(self, session: str, video: str | None) -> Path:
-        """The path of a visitor's video, which is remembered as theirs.
+    @contextmanager
+    def reading(self, session: str, video: str | None) -> Iterator[Path]:
+        """The path of a visitor's video, which is remembered as theirs and stays inside the block.
 
         Raises:
             VideoError: there is none.
         """
-        if not video:
-            raise VideoError("there is no video: choose an example or send one")
-        path = Path(video)
-        if not path.exists():
-            raise VideoError(f"{path}: is no longer here; send it again")
+        path = existing(video)
+        if path.is_relative_to(self.examples):
+            yield path
+        else:
+            with self.visitors.reading(session, path):
+                yield path
+
+    def uploaded(self, session: str, video: str | None) -> None:
+        """Remember a video as a visitor's; errors as of `reading`."""
+        path = existing(video)
         if not path.is_relative_to(self.examples):
             self.visitors.uploaded(session, path)
-        return path
 
     def message(self, error: Exception, video: str | None) -> str:
         """An error in words for the visitor: without places on this machine."""
@@ -137,3 +145,13 @@ class Jobs:
         if video:
             text = text.replace(str(video), Path(video).name)
         return text.replace(f"{self.visitors.root}/", "")
+
+
+def existing(video: str | None) -> Path:
+    """The path of a video; `VideoError` if there is none."""
+    if not video:
+        raise VideoError("there is no video: choose an example or send one")
+    path = Path(video)
+    if not path.exists():
+        raise VideoError(f"{path}: is no longer here; send it again")
+    return path

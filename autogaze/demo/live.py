@@ -11,6 +11,7 @@ from torch import Tensor
 
 from autogaze.clips import Clips
 from autogaze.demo.selectors import SelectorPool
+from autogaze.errors import AutoGazeError
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK
 from autogaze.reconstruction.canvas import Canvas
@@ -64,13 +65,20 @@ class LiveGaze:
 
     Args:
         pool: where the selector is taken from, and given back to.
+
+    Raises:
+        SelectorError: another selector than the page's, or a ratio or loss that it does not take.
     """
 
     def __init__(self, pool: SelectorPool, settings: LiveSettings) -> None:
         self.settings = settings
         self._pool = pool
         self._selector = pool.take(settings.selector)
-        self._selector.settings(settings.ratio, settings.loss)
+        try:
+            self._selector.settings(settings.ratio, settings.loss)
+        except AutoGazeError:
+            pool.give_back(settings.selector, self._selector)
+            raise
         self._size_seen: tuple[int, int] | None = None
         self._number = self._fed = 0
         self._waiting: deque[tuple[np.ndarray, Tensor]] = deque()

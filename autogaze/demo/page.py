@@ -198,7 +198,7 @@ class Page:
 
     def _uploaded(self, video: str | None, request: gr.Request) -> None:
         if video:
-            self.jobs.owned(session_of(request), video)
+            self.jobs.uploaded(session_of(request), video)
 
 
 def without_addresses(component: Any) -> None:

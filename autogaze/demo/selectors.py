@@ -22,7 +22,7 @@ class SelectorPool:
     """
 
     def __init__(self, names: Sequence[str] | None = None, device: str = "auto") -> None:
-        self.names = tuple(names or registry.list_selectors())
+        self.names = tuple(dict.fromkeys(names or registry.list_selectors()))
         self._device = device
         self._lock = threading.Lock()
         self._by_loss: dict[str, bool] = {}

@@ -4,6 +4,7 @@ import secrets
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,13 +25,15 @@ class Visitor:
     Args:
         stops: of the running jobs.
         folders: of finished jobs.
-        uploads: files sent.
+        uploads: files sent, of which the `latest` stays, and those that jobs are `reading`.
         live: what is gazed at frame by frame.
     """
 
     stops: set[Stop] = field(default_factory=set)
     folders: list[Path] = field(default_factory=list)
     uploads: set[Path] = field(default_factory=set)
+    latest: Path | None = None
+    reading: Counter[Path] = field(default_factory=Counter)
     live: LiveGaze | None = None
 
 
@@ -88,13 +91,35 @@ class Visitors:
             shutil.rmtree(folder, ignore_errors=True)
 
     def uploaded(self, session: str, path: Path) -> None:
-        """Remember a file of a visitor's; the ones sent before are removed."""
+        """Remember a file of a visitor's; those sent before are removed, once no job reads them."""
         came = path.stat().st_ctime_ns
         with self._lock:
             visitor = self.of(session)
-            former, visitor.uploads = visitor.uploads - {path}, {path}
+            visitor.uploads.add(path)
+            visitor.latest = path
             self._came[path] = came
-            self._remove(former)
+            self._remove_former(visitor)
+
+    @contextmanager
+    def reading(self, session: str, path: Path) -> Iterator[None]:
+        """Remember a file, and keep it inside the block whatever the visitor sends meanwhile."""
+        with self._lock:
+            self.uploaded(session, path)
+            visitor = self.of(session)
+            visitor.reading[path] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                visitor.reading -= Counter([path])
+                if self._visitors.get(session) is visitor:
+                    self._remove_former(visitor)
+
+    def _remove_former(self, visitor: Visitor) -> None:
+        """Remove the uploads that are neither the latest nor read."""
+        former = visitor.uploads - {visitor.latest, *visitor.reading}
+        visitor.uploads -= former
+        self._remove(former)
 
     def cancel(self, session: str) -> int:
         """Stop a visitor's jobs; returns how many there were."""

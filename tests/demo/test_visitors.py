@@ -107,6 +107,20 @@ def test_another_upload_takes_the_place_of_the_last(visitors):
     assert not first.exists()
 
 
+def test_what_a_job_reads_stays_until_it_ends(visitors):
+    first, second = upload(visitors, "first.mp4"), upload(visitors, "second.mp4")
+    with visitors.reading("a", first), visitors.reading("a", first):
+        with visitors.reading("a", second):
+            assert first.exists()
+        assert second.exists()  # the latest
+    assert not first.exists()
+    assert second.exists()
+    with visitors.reading("a", second):
+        visitors.leave("a")
+        assert not second.exists()
+    assert len(visitors) == 0
+
+
 def test_files_elsewhere_are_never_removed(visitors, tmp_path_factory):
     path = tmp_path_factory.mktemp("elsewhere") / "clip.mp4"
     path.touch()
@@ -126,6 +140,10 @@ def test_a_pool_lends_every_selector_once():
             pool.take(name)
 
 
+def test_a_selector_that_is_named_twice_is_offered_once():
+    assert SelectorPool(["random", "greedy", "random"]).names == ("random", "greedy")
+
+
 def test_a_webcams_selector_is_given_back(visitors):
     pool = SelectorPool(["random"])
     live = visitors.live("a", LiveSettings("random", 0.1), pool)
@@ -137,3 +155,5 @@ def test_a_webcams_selector_is_given_back(visitors):
         assert free is other._selector
     with pytest.raises(SelectorError):
         visitors.live("a", LiveSettings("random", 2.0), pool)
+    with pool.lent("random") as free:
+        assert free is other._selector

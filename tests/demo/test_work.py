@@ -13,6 +13,7 @@ from PIL import Image
 import autogaze
 from autogaze.demo.limits import LimitError, Limits
 from autogaze.demo.savings import ARCHITECTURES, SavingsCounter, encoder_flops
+from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.stopping import Cancelled, Stop, StoppableSelector
 from autogaze.demo.work import Files, Settings, gaze_at
 from autogaze.errors import AutoGazeError, GeometryError, SelectorError, VideoError
@@ -55,6 +56,21 @@ def work(video, folder, limits=Limits(), stop=None, **settings):  # noqa: B008 -
 )
 def test_numbers_are_those_of_the_command(video, tmp_path, settings, words):
     assert_as_the_command(work(video, tmp_path, **settings), video, tmp_path, words)
+
+
+def test_clients_that_name_no_selector_get_the_first_of_the_page(video, tmp_path):
+    gradio = pytest.importorskip("gradio")
+    from autogaze.demo.api import Endpoints
+    from autogaze.demo.jobs import Jobs
+
+    pool = SelectorPool(["centre", "random"])
+    endpoints = Endpoints(Jobs(tmp_path, tmp_path / "examples", pool, Limits()))
+    visitor = gradio.Request(session_hash="visitor")
+    found, *_ = endpoints.gaze(visitor, str(video))
+    assert found["selector"] == "centre"
+    for other in (None, ""):
+        with pytest.raises(gradio.Error, match="name it"):
+            endpoints.compare(visitor, str(video), other)
 
 
 def assert_as_the_command(found, video, folder, words):
