@@ -26,6 +26,7 @@ from autogaze.reconstruction.canvas import canvas_losses, reconstruct
 from autogaze.source import Source
 from autogaze.utils.device import free_memory, trim_memory
 from autogaze.video.chunks import ChunkReader, VideoChunk, VideoOptions
+from autogaze.video.decoders import DecoderName
 from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles
 
@@ -122,6 +123,12 @@ class ClipSelector(Protocol):
     ) -> Gaze: ...
 
 
+def precision_of(selector: ClipSelector) -> torch.dtype:
+    """In which a selector chooses: that of its model, or float32."""
+    dtype: torch.dtype = getattr(selector, "dtype", torch.float32)
+    return dtype
+
+
 class GazeOptions(VideoOptions, total=False):
     """Options of `gaze_video` and `stream_video`; see `GazeStream`."""
 
@@ -142,10 +149,8 @@ class GazeStream:
         generator: source of randomness, for selectors that use any.
         keep_canvas: keep the canvas of every chunk.
         preview: keep the whole frames too, their longer side at most this.
-            video: `tiles`, `max_tiles`, `fps`, `start`, `end`, `skip_corrupt`, `stream` and `prefetch`,
-            see `autogaze.video.ChunkReader`.
-            video: `tiles`, `max_tiles`, `fps`, `start`, `end`, `skip_corrupt`, `stream` and `decoder`, see
-            `autogaze.video.ChunkReader`.
+        video: `tiles`, `max_tiles`, `fps`, `start`, `end`, `skip_corrupt`, `stream`, `prefetch` and
+            `decoder`, see `autogaze.video.ChunkReader`.
 
     Attributes:
         info: the file's size, rate and formats.
@@ -213,6 +218,16 @@ class GazeStream:
         """Seconds spent so far."""
         decode, tile = self._reader.seconds_decode, self._reader.seconds_tile
         return StageTimes(decode, tile, self._select, self._reconstruct)
+
+    @property
+    def precision(self) -> str:
+        """Name of the precision in which patches are chosen, such as "bfloat16"."""
+        return str(precision_of(self.selector)).removeprefix("torch.")
+
+    @property
+    def decoded_by(self) -> str:
+        """What decoded the last frame: "pyav" or "torchcodec"."""
+        return self._reader.decoded_by
 
     @property
     def num_corrupt(self) -> int:
@@ -294,6 +309,8 @@ class GazedVideo:
         path: the video; it may have moved since.
         gaze: with a `source`, as `autogaze.gaze_video` and `autogaze gaze --out` make it.
         stream: number of the video stream that was gazed at; None for the one that the gaze names.
+        decoder: "auto", "pyav" or "torchcodec", see `autogaze.video.Video`.
+        device: where the frames go; a GPU may decode them.
 
     Attributes:
         source: tiling and frame times of the gaze.
@@ -307,7 +324,15 @@ class GazedVideo:
 
     source: Source
 
-    def __init__(self, path: str | Path, gaze: Gaze, *, stream: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        gaze: Gaze,
+        *,
+        stream: int | None = None,
+        decoder: DecoderName = "auto",
+        device: torch.device | None = None,
+    ) -> None:
         if gaze.source is None:
             raise AutoGazeError(
                 "this gaze does not know which frames of which video it was made at; gaze at "
@@ -322,7 +347,8 @@ class GazedVideo:
                 f"tiles of {tiles.side} pixels were gazed at through {gaze.pyramid}, which is made "
                 f"for {gaze.pyramid.side}: the pixels that were seen cannot be cut again"
             )
-        self._video = Video(path, stream=self.source.stream if stream is None else stream)
+        named = self.source.stream if stream is None else stream
+        self._video = Video(path, stream=named, decoder=decoder, device=device)
         info = self._video.info
         pixels = 3 * min(self.source.chunk, gaze.num_frames) * tiles.num_tiles * tiles.side**2
         if pixels > max(MAX_CHUNK, 16 * 3 * self.source.chunk * info.width * info.height):

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from autogaze.checks import is_number, whole
-from autogaze.cli.command import Command, Device, PrintJson
+from autogaze.cli.command import DECODER_HELP, Command, Device, PrintJson
 from autogaze.cli.report import figures_table, print_json, results_console
 from autogaze.errors import AutoGazeError, OutputError
 from autogaze.utils.files import all_or_none, check_output
+from autogaze.video.decoders import DecoderName, check_decoder
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
+    import torch
+
     from autogaze.gaze import Gaze
     from autogaze.mllm.answering import VideoAnswer, VideoMLLM
     from autogaze.mllm.viewing import Viewing
@@ -64,6 +67,7 @@ class AnswerCommand(Command):
     units: Annotated[
         Literal["finest", "scales", "union"], what_option(help="How patches become units.")
     ] = "finest"
+    decoder: Annotated[DecoderName, what_option(help=DECODER_HELP)] = "auto"
     seed: Annotated[int | None, what_option(help="Seed of random choices.")] = None
     dense: Annotated[bool, what_option("--dense", help="See everything: the untouched model.")] = (
         False
@@ -103,6 +107,7 @@ class AnswerCommand(Command):
                 raise AutoGazeError(f"{option} must be a whole number of at least 1, got {value}")
         if not self.question.strip():
             raise AutoGazeError("the question is empty")
+        check_decoder(self.decoder)
         if self.overlay is not None:
             check_output(self.overlay, ".mp4", "--overlay")
             if os.path.realpath(self.overlay) == os.path.realpath(self.video):
@@ -135,7 +140,7 @@ class AnswerCommand(Command):
             gaze = answers["gazed"].seen
             if gaze is None:
                 raise AutoGazeError("--overlay: no selector ran, so there is nothing to outline")
-            write_overlay(self.video, gaze, self.overlay)
+            write_overlay(self.video, gaze, self.overlay, self.decoder, place.device)
         notes = notes_on(answers)
         if self.json:
             printed = {name: as_json(answer) for name, answer in answers.items()}
@@ -151,9 +156,12 @@ class AnswerCommand(Command):
 
         if not self.dense:
             budgets = self.ratio, self.loss, self.max_vision_tokens
-            yield "gazed", Viewing(self.selector, *budgets, self.frames, self.units)
+            yield (
+                "gazed",
+                Viewing(self.selector, *budgets, self.frames, self.units, decoder=self.decoder),
+            )
         if self.dense or self.compare:
-            yield "dense", Viewing(num_frames=self.frames, dense=True)
+            yield "dense", Viewing(num_frames=self.frames, dense=True, decoder=self.decoder)
 
     def _ask(self, model: "VideoMLLM", name: str, viewing: "Viewing") -> "VideoAnswer":
         """The answer, streamed unless JSON is printed."""
@@ -179,12 +187,14 @@ class AnswerCommand(Command):
         )
 
 
-def write_overlay(video: str, gaze: "Gaze", path: Path) -> None:
+def write_overlay(
+    video: str, gaze: "Gaze", path: Path, decoder: DecoderName, device: "torch.device"
+) -> None:
     """The frames that were seen, with what was kept outlined and the rest dimmed."""
     from autogaze.pipeline import GazedVideo
     from autogaze.rendering import OverlayVideo
 
-    shown = GazedVideo(video, gaze)
+    shown = GazedVideo(video, gaze, decoder=decoder, device=device)
     times = () if gaze.source is None else gaze.source.timestamps
     lasts = times[-1] - times[0] if len(times) > 1 else 0.0
     rate = (len(times) - 1) / lasts if lasts else 1.0

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from autogaze.cli import command
-from autogaze.cli.command import Command, PrintJson
+from autogaze.cli.command import DECODER_HELP, DEVICE_HELP, DTYPE_HELP, Command, PrintJson
+from autogaze.video.decoders import DecoderName
 
 subject_option = partial(typer.Option, rich_help_panel="What to measure")
 method_option = partial(typer.Option, rich_help_panel="How to measure")
@@ -21,8 +22,9 @@ ENCODER_HELP = (
     "checkpoint"
 )
 
-Device = Annotated[str, method_option(help="Where models run: cpu or cuda.")]
-Dtype = Annotated[str, method_option(help="Of models: float32 or bfloat16.")]
+Device = Annotated[str, method_option(help=DEVICE_HELP)]
+Dtype = Annotated[str, method_option(help=DTYPE_HELP)]
+Decoder = Annotated[DecoderName, method_option(help=DECODER_HELP)]
 JsonFile = Annotated[str | None, file_option("--json", metavar="FILE", help="All figures (.json).")]
 Selectors = Annotated[
     list[str],
@@ -149,6 +151,7 @@ class BenchEncode(Command):
             min=1, help="Frames that dense encoding gets at once.", show_default="4; on a GPU 64"
         ),
     ] = None
+    decoder: Decoder = "auto"
     device: Device = "auto"
     dtype: Dtype = "float32"
     json: JsonFile = None
@@ -175,8 +178,9 @@ class BenchEncode(Command):
         check_encoders(self.encoders)
         check_selectors(self.selectors)
         check_files(self.json, self.plot)
-        DeviceOptions.parse(self.device, self.dtype)
-        check_motion_needed(self.selectors, [Video(self.video or sample_video()).info])
+        place = DeviceOptions.parse(self.device, self.dtype)
+        video = Video(self.video or sample_video(), decoder=self.decoder, device=place.device)
+        check_motion_needed(self.selectors, [video.info], self.decoder)
 
     def run(self) -> None:
         from autogaze.cli.report import results_console
@@ -197,6 +201,7 @@ class BenchEncode(Command):
             backend=self.backend,
             repeats=self.repeats,
             dense_batch=self.dense_batch,
+            decoder=self.decoder,
             device_options=DeviceOptions.parse(self.device, self.dtype),
         )
         print_report(report, results_console())
@@ -240,6 +245,7 @@ class BenchFidelity(Command):
         str,
         subject_option(metavar="MODE", help="How a frame is laid on tiles, as in `autogaze gaze`."),
     ] = "one"
+    decoder: Decoder = "auto"
     device: Device = "auto"
     dtype: Dtype = "float32"
     json: JsonFile = None
@@ -263,8 +269,11 @@ class BenchFidelity(Command):
         check_files(self.json, self.plot)
         DeviceOptions.parse(self.device, self.dtype)
         # Opens every file, and finds out whether it has this rate and these tiles.
-        infos = [ChunkReader(path, tiles=self.tiles, fps=self.fps).info for path in self._paths()]
-        check_motion_needed(self.selectors, infos)
+        infos = [
+            ChunkReader(path, tiles=self.tiles, fps=self.fps, decoder=self.decoder).info
+            for path in self._paths()
+        ]
+        check_motion_needed(self.selectors, infos, self.decoder)
 
     def _paths(self) -> list[str]:
         from autogaze.evaluation.fidelity import find_videos
@@ -288,6 +297,7 @@ class BenchFidelity(Command):
             clips=self.clips,
             fps=self.fps,
             tiles=self.tiles,
+            decoder=self.decoder,
         )
         print_report(report, results_console())
         write_files(report, self.json, self.plot, plot_fidelity)

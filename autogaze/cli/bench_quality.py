@@ -8,6 +8,7 @@ import typer
 
 from autogaze.cli.bench import (
     Device,
+    Dtype,
     JsonFile,
     check_files,
     file_option,
@@ -15,8 +16,9 @@ from autogaze.cli.bench import (
     repeated,
     subject_option,
 )
-from autogaze.cli.command import Command, Renamed
+from autogaze.cli.command import DECODER_HELP, Command, Renamed
 from autogaze.errors import SelectorError, VideoError
+from autogaze.video.decoders import DecoderName, check_decoder
 
 if TYPE_CHECKING:
     from autogaze.evaluation.quality.clips import ClipFiles
@@ -119,7 +121,11 @@ class BenchQuality(Command):
     ] = 1
     seed: Annotated[int, method_option(help="Of clips, random gazes and intervals.")] = 0
     batch: Annotated[int, method_option(min=1, help="Clips at a time.")] = 4
+    decoder: Annotated[
+        DecoderName, clip_option(help=f"{DECODER_HELP} Photographs are read by Pillow.")
+    ] = "auto"
     device: Device = "auto"
+    dtype: Dtype = "float32"
     by_kind: Annotated[bool, method_option("--by-kind", help="Print tables of every kind.")] = False
     json: JsonFile = None
     markdown: Annotated[str | None, file_option(metavar="FILE", help="All tables (.md).")] = None
@@ -138,6 +144,7 @@ class BenchQuality(Command):
         from autogaze.evaluation.quality.metrics import check_metrics
         from autogaze.evaluation.quality.selectors import check_selectors
         from autogaze.rendering.plot_style import check_plot
+        from autogaze.selectors.registry import LEARNED
         from autogaze.utils.device import DeviceOptions
         from autogaze.utils.files import check_output
 
@@ -160,7 +167,13 @@ class BenchQuality(Command):
             check_plot(self.stop_plot, "--stop-plot")
         if self.markdown is not None:
             check_output(self.markdown, ".md", "--markdown")
-        DeviceOptions.parse(self.device, "float32")
+        DeviceOptions.parse(self.device, self.dtype)
+        check_decoder(self.decoder)
+        if self.dtype != "float32" and not self.weights and LEARNED not in self._selectors():
+            raise SelectorError(
+                f"--dtype {self.dtype}: none of the selectors has a model, they compute in float32; leave "
+                f"it out, or compare --weights or --selector {LEARNED}"
+            )
         self._files()
 
     def _check_thresholds(self) -> None:
@@ -238,7 +251,8 @@ class BenchQuality(Command):
             every=self.every,
             seed=self.seed,
             batch=self.batch,
-            device_options=DeviceOptions.parse(self.device, "float32"),
+            decoder=self.decoder,
+            device_options=DeviceOptions.parse(self.device, self.dtype),
         )
         print_report(report, results_console(), by_kind=self.by_kind)
         with all_or_none():

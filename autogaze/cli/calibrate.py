@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autogaze.cli.command import Command, Device, PrintJson, Renamed
+from autogaze.cli.command import DTYPE_HELP, Command, Device, PrintJson, Renamed
 from autogaze.errors import OutputError, SelectorError, TrainingError, VideoError
 from autogaze.utils.files import check_output_folder, replacing_folder
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
+    import torch
     from torch import Tensor
 
     from autogaze.models.autogaze.modeling import AutoGaze
@@ -74,7 +75,21 @@ class CalibrateCommand(Command):
         bool,
         typer.Option("--half", help="Round all weights to float16 first, and write them so."),
     ] = False
+    decoder: Annotated[
+        Literal["auto", "pyav", "torchcodec", "opencv"] | None,
+        typer.Option(
+            help="What decodes the videos of --dataset; auto is pyav where it is installed, else opencv.",
+            show_default="as it says",
+        ),
+    ] = None
     device: Device = "auto"
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help=f"{DTYPE_HELP} In which the weights gaze meanwhile; they are written in float32, or as "
+            "--half says, and losses are measured in float32."
+        ),
+    ] = "float32"
     json: PrintJson = False
 
     def __post_init__(self) -> None:
@@ -84,23 +99,36 @@ class CalibrateCommand(Command):
 
     def run(self) -> None:
         from autogaze.training.calibration import CalibrationOptions, calibrate, num_passes
+        from autogaze.utils.device import DeviceOptions
         from autogaze.utils.progress import ProgressBar
 
+        place = DeviceOptions.parse(self.device, self.dtype)
         options = CalibrationOptions(seed=self.seed)
         if self.losses:
             options = CalibrationOptions(tuple(sorted(set(self.losses))), seed=self.seed)
-        model = self._load_model()
+        model = self._load_model(place.device)
         task, clips = self._load_task_and_clips(model)
         with ProgressBar(num_passes(len(clips), options), "passes", "calibrating") as bar:
-            report = calibrate(model, task, clips, options, bar.advance)
-        self._save(model)
+            report = calibrate(model, task, clips, options, bar.advance, place.dtype)
+        found = {**asdict(report), "thresholds": options.thresholds, "dtype": self.dtype}
+        self._save(model, {**found, **self._recipe(len(clips))})
         if self.json:
-            found = {**asdict(report), "thresholds": options.thresholds, "out": str(self.out)}
-            print(json.dumps(found))
+            print(json.dumps({**found, "out": str(self.out)}))
         else:
             self._print(report, len(clips), options.thresholds)
 
-    def _load_model(self) -> "AutoGaze":
+    def _recipe(self, num_clips: int) -> dict[str, Any]:
+        """What was calibrated, with which clips, as JSON."""
+        return {
+            "weights": self.weights,
+            "dataset": str(self.dataset),
+            "split": self.split,
+            "clips": num_clips,
+            "metric": self.metric,
+            "seed": self.seed,
+        }
+
+    def _load_model(self, device: "torch.device") -> "AutoGaze":
         """The model in float32, with the options that go into its config.
 
         Raises:
@@ -112,10 +140,8 @@ class CalibrateCommand(Command):
         from autogaze.models.autogaze.configuration import check_inhibition
         from autogaze.selectors import registry
         from autogaze.selectors.learned import Learned
-        from autogaze.utils.device import DeviceOptions
 
-        device = DeviceOptions.parse(self.device).device
-        selector = registry.load(self.weights)
+        selector = registry.load(self.weights, device=device)
         if not isinstance(selector, Learned):
             raise SelectorError(f"{self.weights}: has no loss head, it is no learned selector")
         model = selector.model.to(device, torch.float32)  # type: ignore[call-overload]
@@ -144,7 +170,7 @@ class CalibrateCommand(Command):
         from autogaze.datasets.clip import ClipKey, UnreadableClip
         from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
         from autogaze.tasks.metrics import CANVAS, load_metric
-        from autogaze.training.mixture import DatasetFile, read_dataset
+        from autogaze.training.mixture import DatasetFile, read_dataset, with_decoder
         from autogaze.utils.seeding import seeded
 
         task: Task = CanvasReconstruction(model.pyramid)
@@ -156,7 +182,13 @@ class CalibrateCommand(Command):
                 f"{task.pyramid}"
             )
         _, options, its_seed = DatasetFile.load(self.dataset)
-        dataset = read_dataset(_plain(options))
+        options = _plain(options)
+        if self.decoder is not None:
+            try:
+                options = with_decoder(options, self.decoder)
+            except TrainingError as error:
+                raise TrainingError(f"--decoder {self.decoder}: {self.dataset}: {error}") from error
+        dataset = read_dataset(options)
         found = dataset.clips(self.split, model.pyramid, its_seed or 0)
         generator = seeded("calibration clips", self.seed)
         order = torch.randperm(len(found), generator=generator)  # type: ignore[arg-type]
@@ -168,17 +200,19 @@ class CalibrateCommand(Command):
             )
         return task.to(model.device).eval(), clips
 
-    def _save(self, model: "AutoGaze") -> None:
-        """Write the folder, whole or not at all.
+    def _save(self, model: "AutoGaze", found: Mapping[str, Any]) -> None:
+        """Write the folder, whole or not at all: the weights, and how they were calibrated.
 
         Raises:
             OutputError: it cannot be written.
         """
         from autogaze.training.checkpoints import SAVE_ERRORS, save_gaze
+        from autogaze.utils.files import write_json
 
         try:
             with replacing_folder(self.out) as temporary:
                 save_gaze(model.half() if self.half else model, temporary)
+                write_json(temporary / "calibration.json", dict(found))
         except SAVE_ERRORS as error:
             raise OutputError(f"--out {self.out}: cannot be written: {error}") from error
 
@@ -187,6 +221,7 @@ class CalibrateCommand(Command):
     ) -> None:
         before, after = report.error_before, report.error_after
         print(f"clips                  {num_clips}")
+        print(f"precision              {self.dtype}")
         print(f"relative error         {before:.2f} before, {after:.2f} after")
         print(f"predictions            x {report.scale:.3f} {report.offset:+.4f}")
         print("actual / threshold - 1 on these clips, before and after")

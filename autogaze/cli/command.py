@@ -24,11 +24,17 @@ import typer
 from autogaze.cli.errors import EXIT_CODES, exit_codes, log
 from autogaze.errors import AutoGazeError
 from autogaze.utils.names import renaming
+from autogaze.video.decoders import DecoderName
 
 DEVICE_HELP = "Where it is computed: auto (a CUDA GPU where there is one), cpu, cuda or mps."
 DTYPE_HELP = "Precision of models: float32, float16 or bfloat16."
+DECODER_HELP = (
+    "What decodes: pyav; torchcodec, on a GPU's own decoder if --device is one; or auto, which is "
+    "torchcodec where there is a GPU and it gives what pyav does."
+)
 Device = Annotated[str, typer.Option("--device", help=DEVICE_HELP)]
 Dtype = Annotated[str, typer.Option("--dtype", help=DTYPE_HELP)]
+Decoder = Annotated[DecoderName, typer.Option("--decoder", help=DECODER_HELP)]
 PrintJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

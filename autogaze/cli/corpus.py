@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autogaze.cli.command import DEVICE_HELP, DTYPE_HELP, Command, PrintJson
+from autogaze.cli.command import DECODER_HELP, DEVICE_HELP, DTYPE_HELP, Command, PrintJson
 from autogaze.cli.corpus_report import (
     Facts,
     Words,
@@ -19,6 +19,8 @@ from autogaze.cli.corpus_report import (
     survey_words,
 )
 from autogaze.cli.errors import BAD_INPUT, SOME_FAILED, log
+from autogaze.errors import SelectorError
+from autogaze.video.decoders import DecoderName, check_decoder
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.corpus.manifest import Entry
@@ -92,6 +94,7 @@ class CorpusCommand(Command):
             help="Number of the video stream, from 0.", show_default="the default one", min=0
         ),
     ] = None
+    decoder: Annotated[DecoderName, range_option(help=DECODER_HELP)] = "auto"
     tiles: Annotated[
         str,
         range_option(metavar="MODE", help="resize, pad, one or COLUMNSxROWS, as of autogaze gaze."),
@@ -186,7 +189,7 @@ class CorpusCommand(Command):
         """The settings, after checks that would else fail in every video.
 
         Raises:
-            AutoGazeError: a selector, ratio, loss, range or tiling that is not possible.
+            AutoGazeError: a selector, ratio, loss, range, tiling or decoder that is not possible.
         """
         from autogaze.corpus.settings import CorpusSettings, named_selector, version_of
         from autogaze.selectors import registry
@@ -201,6 +204,12 @@ class CorpusCommand(Command):
         device = "cpu" if self.address else self.device
         selector = registry.load(name, device=device, dtype=self.dtype)
         selector.settings(self.ratio, self.loss)
+        if not self.address:  # on a cluster torchcodec is one of its own, too
+            check_decoder(self.decoder)
+        if selector.needs_motion and self.decoder == "torchcodec":
+            raise SelectorError(
+                f"--decoder torchcodec exports no motion vectors, which {name} needs; leave it out"
+            )
         side = selector.pyramid.side
         plan_tiles(side, side, side, self.tiles, max_tiles=self.max_tiles)
         return CorpusSettings(
@@ -217,6 +226,7 @@ class CorpusCommand(Command):
             tiles=self.tiles,
             max_tiles=self.max_tiles,
             skip_corrupt=self.skip_corrupt,
+            decoder=self.decoder,
         )
 
     def _survey(self, inputs: "Sequence[Input]", settings: "CorpusSettings") -> None:

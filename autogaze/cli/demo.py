@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from autogaze.cli.command import Command, Device
+from autogaze.cli.command import DTYPE_HELP, Command, Decoder, Device
 from autogaze.cli.errors import log
 
 serve_option = partial(typer.Option, rich_help_panel="Where it is served")
@@ -38,6 +38,11 @@ class DemoCommand(Command):
         ),
     ] = None
     device: Device = "auto"
+    dtype: Annotated[
+        str | None,
+        typer.Option(help=DTYPE_HELP, show_default="as they were saved; float32 of the package's"),
+    ] = None
+    decoder: Decoder = "auto"
     host: Annotated[str, serve_option(help="Address to listen at.")] = "127.0.0.1"
     port: Annotated[int, serve_option(help="Port; 0 for any that is free.", min=0, max=65535)] = (
         7860
@@ -76,14 +81,16 @@ class DemoCommand(Command):
             live=self.webcams,
         )
         options = ServerOptions(
-            self.host,
-            self.port,
-            self.folder,
-            self.share,
-            self.selector or None,
-            self.model,
-            self.device,
-            limits,
+            host=self.host,
+            port=self.port,
+            folder=self.folder,
+            share=self.share,
+            selectors=self.selector or None,
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            decoder=self.decoder,
+            limits=limits,
         )
         with serving(options) as served:
             log.info("the page is at %s (Ctrl-C ends it)", served.url)

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autogaze.cli.bench import Device, Dtype, method_option, repeated, subject_option
+from autogaze.cli.bench import (
+    Decoder,
+    Device,
+    Dtype,
+    method_option,
+    repeated,
+    subject_option,
+)
 from autogaze.cli.command import Command, PrintJson
 from autogaze.cli.errors import SOME_FAILED, log
 from autogaze.errors import EvaluationError, OutputError
 from autogaze.utils.files import check_output_folder
+from autogaze.video.decoders import check_decoder
 
 if TYPE_CHECKING:
     from autogaze.evaluation.answers.answering import Answerer, Condition
@@ -108,6 +116,7 @@ class EvalHLVid(Command):
         method_option(help="How a gaze becomes units of the model."),
     ] = "finest"
     seed: Annotated[int, method_option(help="Of random gazes, and of intervals.")] = 0
+    decoder: Decoder = "auto"
     device: Device = "auto"
     dtype: Dtype = "float32"
     plot: Annotated[bool, method_option(help="Draw plots; needs matplotlib.")] = True
@@ -117,6 +126,7 @@ class EvalHLVid(Command):
         from autogaze.rendering.plot_style import require_matplotlib
 
         self._conditions()
+        check_decoder(self.decoder)
         check_output_folder(self.out, "--out")
         if self.plot:
             require_matplotlib("drawing plots (--no-plot goes without)")
@@ -139,7 +149,9 @@ class EvalHLVid(Command):
     def _options(self) -> "AnswererOptions":
         from autogaze.evaluation.answers.load import AnswererOptions
 
-        return AnswererOptions(self.frames, self.units, self.device, self.dtype, self.seed)
+        return AnswererOptions(
+            self.frames, self.units, self.device, self.dtype, self.seed, self.decoder
+        )
 
     def _settings(self) -> Mapping[str, Any]:
         """All that answers depend on, besides the set and the condition."""
@@ -148,6 +160,8 @@ class EvalHLVid(Command):
 
         options = asdict(self._options())
         del options["device"]  # of the session
+        if self.decoder == "auto":  # follows from the device
+            del options["decoder"]
         answerer = {} if self.answerer is None else {"answerer": Path(self.answerer).name}
         model = {"model": model_identity(self.model), "max_new_tokens": MAX_NEW_TOKENS}
         return {**model, **answerer, **options}
@@ -191,9 +205,10 @@ class EvalHLVid(Command):
         return SOME_FAILED if questions.missing or any(failures.values()) else 0
 
     def _check_selectors(self) -> None:
-        from autogaze.evaluation.selectors import check_selectors
+        from autogaze.evaluation.selectors import check_motion_needed, check_selectors
 
         check_selectors(self.selectors)
+        check_motion_needed(self.selectors, decoder=self.decoder)
 
     def _make_folder(self) -> None:
         try:

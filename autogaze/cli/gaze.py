@@ -7,16 +7,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autogaze.cli.command import DEVICE_HELP, DTYPE_HELP, Command
+from autogaze.cli.command import DECODER_HELP, DEVICE_HELP, DTYPE_HELP, Command
 from autogaze.cli.errors import BAD_INPUT, INTERNAL, SOME_FAILED, USER_ERRORS, describe, log
 from autogaze.cli.report import Failure, Report
 from autogaze.errors import OutputError
 from autogaze.rendering.summary import Summary, Tally
 from autogaze.utils.files import all_or_none, check_writable, make_folder
+from autogaze.video.decoders import DecoderName
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.pipeline import GazeStream
@@ -93,13 +94,7 @@ class GazeCommand(Command):
             help="Number of the video stream, from 0.", show_default="the default one", min=0
         ),
     ] = None
-    decoder: Annotated[
-        Literal["auto", "pyav", "torchcodec"],
-        range_option(
-            help="What decodes: pyav; torchcodec, on a GPU's own decoder if --device is one; or auto, "
-            "which is torchcodec where there is a GPU and it gives what pyav does."
-        ),
-    ] = "auto"
+    decoder: Annotated[DecoderName, range_option(help=DECODER_HELP)] = "auto"
     tiles: Annotated[
         str,
         range_option(

@@ -91,9 +91,10 @@ class LabelCommand(Command):
         ),
     ] = None
     decoder: Annotated[
-        Literal["auto", "pyav", "opencv"] | None,
+        Literal["auto", "pyav", "torchcodec", "opencv"] | None,
         clip_option(
-            help="Of videos; auto is PyAV where it is installed, else OpenCV.", show_default="auto"
+            help="What decodes; auto is pyav where it is installed, else opencv.",
+            show_default="auto",
         ),
     ] = None
     dataset: Annotated[

@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autogaze.cli.command import Command, Device, PrintJson, Renamed
+from autogaze.cli.command import Command, Decoder, Device, Dtype, PrintJson, Renamed
 from autogaze.cli.report import facts_table, figures_table, print_json, results_console
 from autogaze.errors import AutoGazeError, GeometryError, OutputError, VideoError
 from autogaze.utils.files import all_or_none, check_output, replacing
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
+    import torch
     from torch import Tensor
 
     from autogaze.gaze import Gaze
     from autogaze.pipeline import GazedChunk, GazedVideo
     from autogaze.tasks.base import TaskOutput
     from autogaze.tasks.video_mae import VideoMAETask
+    from autogaze.utils.device import DeviceOptions
 
 CANVAS = "canvas"
 RECONSTRUCTIONS = {CANVAS: CANVAS, "reconstruction": "VideoMAE"}
@@ -77,13 +79,17 @@ class MeasureCommand(Command):
             min=0,
         ),
     ] = None
+    decoder: Decoder = "auto"
     device: Device = "auto"
+    dtype: Dtype = "float32"
     json: PrintJson = False
 
     def __post_init__(self) -> None:
-        if self.metric == CANVAS and (self.loss_type, self.loss_weights) != ("l1", None):
+        of_video_mae = (self.loss_type, self.loss_weights, self.dtype)
+        if self.metric == CANVAS and of_video_mae != ("l1", None, "float32"):
             raise AutoGazeError(
-                "--loss-type and --loss-weights are for a VideoMAE; name one with --metric"
+                "--loss-type, --loss-weights and --dtype are for a VideoMAE, the canvas is computed in "
+                "float32; name one with --metric"
             )
         if self.picture is not None:
             check_output(self.picture, ".png", "--picture")
@@ -97,11 +103,12 @@ class MeasureCommand(Command):
         import torch
 
         from autogaze.gaze import Gaze
-        from autogaze.utils.device import trim_memory
+        from autogaze.utils.device import DeviceOptions, trim_memory
         from autogaze.utils.progress import ProgressBar
 
-        video = self._open()
-        task = None if self.metric == CANVAS else self._load_task(video)
+        options = DeviceOptions.parse(self.device, self.dtype)
+        video = self._open(options.device)
+        task = None if self.metric == CANVAS else self._load_task(video).to(options.device)
         found = []
         num_clips = video.gaze.num_clips * video.num_chunks
         # A picture is kept only if all frames turn out to be those of the gaze.
@@ -112,7 +119,7 @@ class MeasureCommand(Command):
                     frames = chunk.frames[start : start + MAX_CLIPS]
                     tiles = range(start, start + len(frames))
                     gaze = Gaze.cat_clips([chunk.gaze[tile] for tile in tiles])
-                    errors, output = measure_clips(frames, gaze, task)
+                    errors, output = measure_clips(frames, gaze, task, options)
                     parts.append(errors)
                     if self.picture is not None and number == start == 0:
                         draw(self.picture, frames, gaze, output)
@@ -126,21 +133,23 @@ class MeasureCommand(Command):
         else:
             print_report(report)
 
-    def _open(self) -> "GazedVideo":
+    def _open(self, device: "torch.device") -> "GazedVideo":
         """The video with its saved gaze; errors name the one of the two files that they are about."""
         from autogaze.gaze import Gaze
         from autogaze.pipeline import GazedVideo
 
         gaze = Gaze.load(self.gaze)
         try:
-            return GazedVideo(self.video, gaze, stream=self.stream)
+            return GazedVideo(
+                self.video, gaze, stream=self.stream, decoder=self.decoder, device=device
+            )
         except VideoError:
             raise
         except AutoGazeError as error:
             raise type(error)(f"{self.gaze}: {error}") from error
 
     def _load_task(self, video: "GazedVideo") -> "VideoMAETask":
-        """The VideoMAE, on its device.
+        """The VideoMAE, in evaluation mode.
 
         Raises:
             CheckpointError: no VideoMAE there.
@@ -148,10 +157,8 @@ class MeasureCommand(Command):
         """
         from autogaze.tasks.metrics import check_metric
         from autogaze.tasks.video_mae import VideoMAETask
-        from autogaze.utils.device import DeviceOptions
 
         check_metric(self.metric)
-        options = DeviceOptions.parse(self.device)
         weights = self.loss_weights
         if weights is None and "+" not in self.loss_type:
             weights = "1"
@@ -169,7 +176,7 @@ class MeasureCommand(Command):
                 f"{self.gaze}: was made in chunks of {longest} frames, but --metric "
                 f"{self.metric} knows at most {most}"
             )
-        return task.to(options.device).eval()
+        return task.eval()
 
     def _report(
         self, video: "GazedVideo", task: "VideoMAETask | None", errors: "Tensor"
@@ -183,6 +190,7 @@ class MeasureCommand(Command):
             "metric": self.metric,
             "judge": self.metric,  # its former name
             **(task.losses.recipe if task else {}),
+            "dtype": self.dtype,
             "width": tiles.width,
             "height": tiles.height,
             "tiles": (tiles.columns, tiles.rows),
@@ -217,7 +225,7 @@ class MeasureCommand(Command):
 
 
 def measure_clips(
-    frames: "Tensor", gaze: "Gaze", task: "VideoMAETask | None"
+    frames: "Tensor", gaze: "Gaze", task: "VideoMAETask | None", options: "DeviceOptions"
 ) -> "tuple[Tensor, TaskOutput]":
     """Errors of some clips, (reconstructions, units, B, T), and the output of the last task.
 
@@ -225,21 +233,25 @@ def measure_clips(
         frames: (B, T, 3, S, S) uint8.
         gaze: of these frames.
         task: None for the canvas alone.
+        options: where they are measured, and the precision of the task's networks; the canvas and all
+            losses are float32.
     """
     import torch
 
     from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
+    from autogaze.utils.device import autocast
 
     every = range(gaze.num_frames)
     with torch.inference_mode():
-        if task is None:
-            output = CanvasReconstruction(gaze.pyramid)(frames.float() / 255, gaze, every)
-            return output.losses[None, None], output
-        real = frames.to(next(task.parameters()).device).float() / 255
+        real = frames.to(options.device).float() / 255
         canvas = CanvasReconstruction(gaze.pyramid)(real, gaze, every)
-        output = task(real, gaze, every)
+        if task is None:
+            return canvas.losses[None, None].cpu(), canvas
+        with autocast(options):
+            output = task(real, gaze, every)
+            in_its_unit = task.losses(canvas.reconstruction, real)[0]
         l1 = (output.reconstruction - real).abs().mean((2, 3, 4))
-        of_canvas = torch.stack([canvas.losses, task.losses(canvas.reconstruction, real)[0]])
+        of_canvas = torch.stack([canvas.losses, in_its_unit])
         return torch.stack([of_canvas, torch.stack([l1, output.losses])]).cpu(), output
 
 
@@ -292,6 +304,7 @@ def print_report(report: dict[str, Any]) -> None:
     units = {"l1": "l1 in [0, 1]"}
     if "loss_type" in report:
         facts["its loss"] = f"{report['loss_type']}, weighted {report['loss_weights']}"
+        facts["precision"] = report["dtype"]
         units["loss"] = "its loss"
     table = figures_table(
         "reconstruction", *(name for unit in units.values() for name in (unit, "largest"))

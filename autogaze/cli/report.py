@@ -86,7 +86,7 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
         ("size", f"{summary.width} x {summary.height}, {frames}{seconds}"),
         *([("dropped", dropped)] if summary.corrupt else []),
         ("tiles", f"{columns} x {rows} of {summary.side} px"),
-        ("selector", summary.selector),
+        ("selector", summary.selector + _precision(summary)),
         ("kept", kept),
         ("by scale", ", ".join(f"{scale} px: {count:,}" for scale, count in by_scale)),
         ("canvas loss", f"mean {summary.loss_mean:.4f}, largest {summary.loss_max:.4f}"),
@@ -94,6 +94,10 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
         ("by stage", ", ".join(f"{k} {v:.2f}" for k, v in asdict(summary.times).items()) + " s"),
         *(("gaze file" if kind == "out" else kind, path) for kind, path in summary.files.items()),
     ]
+
+
+def _precision(summary: Summary) -> str:
+    return "" if summary.dtype == "float32" else f" in {summary.dtype}"
 
 
 def _rows(results: Sequence[Summary | Failure]) -> Table:

@@ -11,6 +11,7 @@ from autogaze import __version__
 from autogaze.checks import describe_value
 from autogaze.errors import CorpusError, first_line
 from autogaze.utils.files import write_json
+from autogaze.video.decoders import DecoderName
 
 if TYPE_CHECKING:
     from autogaze.pipeline import GazeOptions
@@ -29,6 +30,8 @@ class CorpusSettings:
         selector: a name, a checkpoint folder or a hub id.
         version: of the package that chose; with a digest of the weights, where others are given.
         seed: of random choices, begun anew in every video.
+        dtype: precision of a model; None: as of `autogaze.load`.
+        decoder: "auto", "pyav" or "torchcodec", whose frames may differ by one grey level.
     """
 
     selector: str
@@ -44,6 +47,7 @@ class CorpusSettings:
     tiles: str = "resize"
     max_tiles: int | None = None
     skip_corrupt: bool = False
+    decoder: DecoderName = "auto"
 
     @property
     def hash(self) -> str:
@@ -72,6 +76,7 @@ class CorpusSettings:
             "tiles": self.tiles,
             "max_tiles": self.max_tiles,
             "skip_corrupt": self.skip_corrupt,
+            "decoder": self.decoder,
             "prefetch": prefetch,
         }
 

@@ -1,4 +1,4 @@
-"""Video decoders of the training datasets: PyAV, or OpenCV on machines without it."""
+"""Video decoders of the training datasets: PyAV, torchcodec, or OpenCV on machines without PyAV."""
 
 import logging
 import os
@@ -6,15 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.checks import why_absent
 from autogaze.errors import CorruptVideoError, MissingExtraError, TrainingError, VideoError
+from autogaze.video.decoders import DecoderName, check_decoder
 from autogaze.video.structure import boxes, missing_bytes, shown_frames
 
 log = logging.getLogger("autogaze.datasets")
@@ -44,13 +46,20 @@ Decoder = Callable[[Path], OpenVideo]
 
 
 class PyAVVideo(OpenVideo):
-    """A video that PyAV decodes; see `autogaze.video`."""
+    """A video that PyAV reads, and torchcodec may decode; arguments as of `autogaze.video.Video`."""
 
-    def __init__(self, path: Path, *, stream: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        stream: int | None = None,
+        decoder: DecoderName = "pyav",
+        device: torch.device | None = None,
+    ) -> None:
         from autogaze.video.reader import Video  # imports PyAV
 
         self._path, self._stream = path, stream
-        self._video = Video(path, stream=stream)
+        self._video = Video(path, stream=stream, decoder=decoder, device=device)
 
     @property
     def num_frames(self) -> int | None:
@@ -152,28 +161,38 @@ def _grabbed(path: Path, changed: int) -> int | None:
         capture.release()
 
 
-def choose_decoder(name: str = "auto", stream: int | None = None) -> Decoder:
-    """The decoder of a name: `pyav`, `opencv`, or `auto`, which is PyAV where it is installed.
+DECODERS = ("auto", "opencv", "pyav", "torchcodec")
+"""Names of decoders; `auto` is PyAV where it is installed, else OpenCV."""
 
-    `stream` is the number of the video stream, None for the default one; only PyAV can choose.
+
+def choose_decoder(
+    name: str = "auto", stream: int | None = None, device: torch.device | None = None
+) -> Decoder:
+    """The decoder of a name, one of `DECODERS`.
+
+    Args:
+        stream: number of the video stream, None for the default one; OpenCV cannot choose.
+        device: where frames go, if that is not the CPU: for a GPU `auto` tries torchcodec first.
 
     Raises:
-        TrainingError: another name, PyAV is asked for and cannot be imported, or OpenCV for a stream.
-        MissingExtraError: OpenCV is needed and not installed.
+        TrainingError: another name, PyAV is needed and cannot be imported, or OpenCV for a stream.
+        MissingExtraError: OpenCV or torchcodec is needed and not installed.
+        VideoError: torchcodec cannot be loaded.
     """
-    if name not in ("auto", "pyav", "opencv"):
-        raise TrainingError(f"the decoder must be auto, pyav or opencv, got {name!r}")
+    if name not in DECODERS:
+        raise TrainingError(f"the decoder must be one of {', '.join(DECODERS)}, got {name!r}")
     if name != "opencv":
         try:
             import av  # noqa: F401 - only whether it is there
         except ImportError as error:
-            if name == "pyav":
+            if name != "auto":
                 raise TrainingError(
                     f"PyAV cannot be imported ({error}): pip install av, or decode by opencv"
                 ) from error
             log.warning("PyAV cannot be imported (%s): OpenCV decodes the videos", error)
         else:
-            return PyAVVideo if stream is None else partial(PyAVVideo, stream=stream)
+            check_decoder(name)
+            return partial(PyAVVideo, stream=stream, decoder=cast(DecoderName, name), device=device)
     if stream is not None:
         raise TrainingError(f"OpenCV cannot choose video stream {stream}: decode by pyav")
     try:

@@ -146,7 +146,7 @@ class VideoWindows(VideoClips):
         window: how clips are cut; the first of every video by default.
         side, augmentation, seed, cache: see `VideoClips`; labelled clips are not augmented.
         labels: gaze labels; the labelled clips, and no others, are used.
-        decoder: `pyav`, `opencv`, or `auto`, PyAV where it is installed.
+        decoder: a name, see `choose_decoder`.
         stream: number of the video stream of every file; None for the default one.
 
     Raises:

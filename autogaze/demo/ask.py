@@ -16,6 +16,7 @@ from autogaze.mllm.viewing import Viewing
 from autogaze.rendering.painter import percent
 from autogaze.selectors.base import Selector
 from autogaze.utils.seeding import generator_of
+from autogaze.video.decoders import DecoderName
 
 if TYPE_CHECKING:
     from autogaze.mllm.answering import VideoAnswer, VideoMLLM
@@ -41,6 +42,7 @@ def ask_both(
     selector: Selector,
     stop: Stop,
     progress: Callable[[str], None] = lambda which: None,
+    decoder: DecoderName = "auto",
 ) -> BothAnswers:
     """Answer a question gazed and dense.
 
@@ -55,8 +57,8 @@ def ask_both(
             f"the question has {len(question):,} characters, at most {LONGEST_QUESTION:,}"
         )
     viewings = {
-        "gazed": Viewing(selector, settings.ratio, settings.loss),
-        "dense": Viewing(dense=True),
+        "gazed": Viewing(selector, settings.ratio, settings.loss, decoder=decoder),
+        "dense": Viewing(dense=True, decoder=decoder),
     }
     answers = {}
     with stopped_by(model.model, stop):

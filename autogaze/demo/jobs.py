@@ -15,6 +15,7 @@ from autogaze.demo.stopping import Stop
 from autogaze.demo.visitors import Visitors
 from autogaze.demo.work import Run, Settings, gaze_at
 from autogaze.errors import AutoGazeError, VideoError
+from autogaze.video.decoders import DecoderName
 
 if TYPE_CHECKING:
     from autogaze.mllm.answering import VideoMLLM
@@ -34,6 +35,7 @@ class Jobs:
         root: the page's folder.
         examples: a folder in it, whose videos stay.
         model: a multimodal LLM that answers questions, if there is one.
+        decoder: of visitors' videos.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Jobs:
         pool: SelectorPool,
         limits: Limits,
         model: "VideoMLLM | None" = None,
+        decoder: DecoderName = "auto",
     ) -> None:
         self.examples, self.pool, self.limits, self.model = examples, pool, limits, model
+        self.decoder = decoder
         self.visitors = Visitors(root)
         self._asking = threading.Lock()  # the model is one, and answers one question at a time
 
@@ -88,7 +92,14 @@ class Jobs:
         tell(share[0], f"{chosen.selector}: reading the video")
         with self.pool.lent(chosen.selector) as selector:
             return gaze_at(
-                path, chosen, selector, folder, limits=self.limits, stop=stop, progress=progress
+                path,
+                chosen,
+                selector,
+                folder,
+                limits=self.limits,
+                stop=stop,
+                progress=progress,
+                decoder=self.decoder,
             )
 
     def answer(
@@ -112,6 +123,7 @@ class Jobs:
                     selector,
                     stop,
                     lambda which: tell(0.1 if which == "gazed" else 0.5, f"answering, {which}"),
+                    self.decoder,
                 )
 
     @contextmanager

@@ -18,6 +18,7 @@ from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.stopping import Cancelled
 from autogaze.demo.style import GUIDE, HEADING, TO_RESULTS, clearing, problem, status
 from autogaze.demo.webcam import add_webcam
+from autogaze.video.decoders import DecoderName
 
 if TYPE_CHECKING:
     from autogaze.mllm.answering import VideoMLLM
@@ -32,6 +33,7 @@ class Page:
     Args:
         root: its folder: uploads, examples and results.
         model: a multimodal LLM that answers questions, if there is one.
+        decoder: of visitors' videos.
 
     Attributes:
         blocks: what gradio serves.
@@ -44,11 +46,12 @@ class Page:
         pool: SelectorPool,
         limits: Limits,
         model: "VideoMLLM | None" = None,
+        decoder: DecoderName = "auto",
     ) -> None:
         self.limits = limits
         examples = root / "examples"
         examples.mkdir()
-        self.jobs = Jobs(root, examples, pool, limits, model)
+        self.jobs = Jobs(root, examples, pool, limits, model, decoder)
         drawn = draw_examples(examples)
         every, age = 60, round(60 * limits.minutes)  # seconds
         with gr.Blocks(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from autogaze.errors import SelectorError
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
+from autogaze.selectors.learned import Learned
 
 
 class SelectorPool:
@@ -15,21 +16,28 @@ class SelectorPool:
     Args:
         names: names, folders or hub ids that visitors may choose from; None for all of the package.
         device: where they choose patches.
+        dtype: precision of those that have a model, the others compute in float32; None: as of
+            `autogaze.load`.
 
     Raises:
         SelectorError: an unknown name.
         CheckpointError: a folder or hub id without usable weights.
     """
 
-    def __init__(self, names: Sequence[str] | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        names: Sequence[str] | None = None,
+        device: str = "auto",
+        dtype: str | None = None,
+    ) -> None:
         self.names = tuple(dict.fromkeys(names or registry.list_selectors()))
-        self._device = device
+        self._device, self._dtype = device, dtype
         self._lock = threading.Lock()
         self._by_loss: dict[str, bool] = {}
         self._free: dict[str, list[Selector]] = {name: [] for name in self.names}
         for name in self.names:
             if name not in registry.list_selectors():  # a visitor cannot help a bad folder
-                self._free[name].append(registry.load(name, device=device))
+                self._free[name].append(self._load(name))
 
     @contextmanager
     def lent(self, name: str) -> Iterator[Selector]:
@@ -60,7 +68,13 @@ class SelectorPool:
         with self._lock:
             if self._free[name]:
                 return self._free[name].pop()
-        return registry.load(name, device=self._device)
+        return self._load(name)
+
+    def _load(self, name: str) -> Selector:
+        selector = registry.load(name, device=self._device)
+        if self._dtype is not None and isinstance(selector, Learned):
+            selector.to(self._device, self._dtype)
+        return selector
 
     def give_back(self, name: str, selector: Selector) -> None:
         """For the next job."""

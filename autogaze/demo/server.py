@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from autogaze.demo.limits import Limits
-from autogaze.errors import AutoGazeError, MissingExtraError, OutputError
+from autogaze.errors import AutoGazeError, MissingExtraError, OutputError, SelectorError
+from autogaze.video.decoders import DecoderName, check_decoder
 
 LOOPBACK = "127.0.0.1"
 
@@ -39,6 +40,9 @@ class ServerOptions:
         selectors: that visitors may choose from; None for all of the package.
         model: folder or hub id of a multimodal LLM.
         device: where patches are chosen, and the model runs.
+        dtype: precision of models; None: the multimodal LLM's as it was saved, selectors' as of
+            `autogaze.load`.
+        decoder: "auto", "pyav" or "torchcodec", see `autogaze.video.Video`.
     """
 
     host: str = LOOPBACK
@@ -48,6 +52,8 @@ class ServerOptions:
     selectors: Sequence[str] | None = None
     model: str | None = None
     device: str = "auto"
+    dtype: str | None = None
+    decoder: DecoderName = "auto"
     limits: Limits = field(default_factory=Limits)
 
 
@@ -69,11 +75,14 @@ def serving(options: ServerOptions) -> Iterator[Served]:
     Raises:
         MissingExtraError: gradio is not installed.
         OutputError: the folder is not writable.
-        AutoGazeError: the port is in use, or no such host; a selector or model that cannot be loaded.
+        AutoGazeError: the port is in use, or no such host; a selector or model that cannot be loaded;
+            no such device, precision or decoder here, or a precision without a model.
     """
     if find_spec("gradio") is None:
         raise MissingExtraError("gradio", "demo", "autogaze demo")
     port = free_port(options.host, options.port)
+    check_models(options)
+    check_decoder(options.decoder)
     with page_folder(options.folder) as root, _environment(root):
         from starlette.middleware import Middleware
 
@@ -83,14 +92,16 @@ def serving(options: ServerOptions) -> Iterator[Served]:
         from autogaze.demo.selectors import SelectorPool
         from autogaze.demo.style import CSS, HEAD, make_theme
 
+        pool = SelectorPool(options.selectors, options.device, options.dtype)
         model = None
         if options.model is not None:
             from autogaze.mllm.answering import VideoMLLM
 
-            model = VideoMLLM.load(options.model, device=options.device)
+            dtype = options.dtype or "auto"
+            model = VideoMLLM.load(options.model, device=options.device, dtype=dtype)
         for architecture in ARCHITECTURES:  # takes seconds once
             encoder_flops(architecture)
-        page = Page(root, SelectorPool(options.selectors, options.device), options.limits, model)
+        page = Page(root, pool, options.limits, model, options.decoder)
 
         _, url, shared_url = page.blocks.launch(
             server_name=options.host,
@@ -117,6 +128,23 @@ def serving(options: ServerOptions) -> Iterator[Served]:
         finally:
             page.jobs.visitors.leave_all()
             page.blocks.close(verbose=False)
+
+
+def check_models(options: ServerOptions) -> None:
+    """Raise `AutoGazeError` for a device or precision that is not here, or without a model to have it.
+
+    A visitor, at whose first job selectors are loaded, cannot help it.
+    """
+    from autogaze.selectors.registry import LEARNED, list_selectors
+    from autogaze.utils.device import DeviceOptions
+
+    DeviceOptions.parse(options.device, options.dtype or "float32")
+    without = list_selectors().keys() - {LEARNED}
+    names = options.selectors or list_selectors()
+    if options.dtype not in (None, "float32") and not options.model and without >= set(names):
+        raise SelectorError(
+            f"--dtype {options.dtype}: {', '.join(names)} have no model, and compute in float32; leave it out"
+        )
 
 
 def free_port(host: str, port: int) -> int:

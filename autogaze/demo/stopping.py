@@ -7,6 +7,7 @@ import torch
 from autogaze.clips import Clips, Ratio, as_clips
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.pipeline import precision_of
 from autogaze.selectors.base import Selector
 
 
@@ -63,6 +64,10 @@ class StoppableSelector:
     @property
     def device(self) -> torch.device | None:
         return self._selector.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return precision_of(self._selector)
 
     def settings(
         self, ratio: Ratio | None, loss: float | None

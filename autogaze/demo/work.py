@@ -24,6 +24,7 @@ from autogaze.rendering.summary import Summary, Tally
 from autogaze.selectors.base import Selector
 from autogaze.utils.files import all_or_none
 from autogaze.utils.seeding import generator_of
+from autogaze.video.decoders import DecoderName
 
 PREVIEW = 640
 """Longer side of frames in the page's videos, in pixels."""
@@ -98,6 +99,7 @@ def gaze_at(
     limits: Limits,
     stop: Stop,
     progress: Progress = lambda done, total: None,
+    decoder: DecoderName = "auto",
 ) -> Run:
     """Gaze at a video and draw what the page shows.
 
@@ -107,6 +109,7 @@ def gaze_at(
         folder: where files are written, all of them or none.
         stop: checked before every frame and every picture.
         progress: called after every chunk.
+        decoder: see `autogaze.video.Video`.
 
     Raises:
         LimitError: a video beyond the limits, by its header or by its frames.
@@ -128,6 +131,7 @@ def gaze_at(
         start=settings.start,
         end=settings.end,
         skip_corrupt=settings.skip_corrupt,
+        decoder=decoder,
         generator=None if settings.seed is None else generator_of(settings.seed),
         keep_canvas=True,
         preview=PREVIEW,

@@ -29,6 +29,7 @@ from autogaze.evaluation.timing import (
 )
 from autogaze.utils.device import DeviceOptions
 from autogaze.utils.progress import ProgressBar, silent
+from autogaze.video.decoders import DecoderName
 from autogaze.video.reader import Video
 from autogaze.vision_encoders.attention import recorded_backends
 
@@ -157,6 +158,7 @@ class EncodeReport:
         memory: how peaks were measured.
         repeats: rounds.
         dense_batch: frames that dense encoding gets at once.
+        decoder: what decoded, "pyav" or "torchcodec"; motion vectors are PyAV's in any case.
     """
 
     hardware: str
@@ -170,6 +172,7 @@ class EncodeReport:
     repeats: int
     dense_batch: int
     encoders: tuple[EncoderReport, ...]
+    decoder: str = "pyav"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -187,6 +190,8 @@ class EncodeReport:
             notes.append("Tiles make the next larger whole number of encoder sides.")
         if any(encoder.random_weights for encoder in self.encoders):
             notes.append("Encoders have random weights; their cost does not depend on them.")
+        if self.decoder != "pyav":
+            notes.append(f"Decoded by {self.decoder}.")
         return tuple(notes)
 
     def to_json(self) -> dict[str, Any]:
@@ -206,6 +211,7 @@ def bench_encode(
     backend: str = "auto",
     repeats: int = 3,
     dense_batch: int | None = None,
+    decoder: DecoderName = "auto",
     device_options: DeviceOptions,
 ) -> EncodeReport:
     """Measure a grid of frame rates, resolutions, selectors and encoders on one video.
@@ -221,8 +227,9 @@ def bench_encode(
         backend: of gazed attention; "auto" takes what suits the device and the gaze.
         repeats: measured rounds, after one of warm-up.
         dense_batch: frames that dense encoding gets at once; None: 4, on a GPU 64.
+        decoder: see `autogaze.video.Video`.
     """
-    opened = Video(video)
+    opened = Video(video, decoder=decoder, device=device_options.device)
     batch = dense_batch or (64 if device_options.device.type == "cuda" else 4)
     names = with_controls(selectors)
     passes = (len(names) + 1) * (repeats + 2)
@@ -264,6 +271,7 @@ def bench_encode(
         repeats=repeats,
         dense_batch=batch,
         encoders=tuple(reports),
+        decoder=opened.decoded_by,
     )
 
 

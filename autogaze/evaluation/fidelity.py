@@ -25,6 +25,7 @@ from autogaze.evaluation.timing import hardware
 from autogaze.pipeline import CHUNK
 from autogaze.utils.progress import ProgressBar
 from autogaze.video.chunks import ChunkReader
+from autogaze.video.decoders import DecoderName
 from autogaze.vision_encoders.layout import TokenLayout
 
 MIN_NEIGHBOUR_CLIPS = 3
@@ -123,6 +124,7 @@ def bench_fidelity(
     clips: int = 4,
     fps: float | None = None,
     tiles: str = "one",
+    decoder: DecoderName = "auto",
 ) -> FidelityReport:
     """Compare gazed with dense features on some videos.
 
@@ -133,6 +135,7 @@ def bench_fidelity(
         clips: of every video at the most, each of up to 16 frames.
         fps: frames per second; None for all.
         tiles: how frames are laid out, as in `autogaze gaze --tiles`.
+        decoder: see `autogaze.video.Video`.
     """
     names = with_controls(selectors)
     loaded = [load_selector(name, encoder.pyramid, encoder.device_options) for name in names]
@@ -143,6 +146,8 @@ def bench_fidelity(
         fps=fps,
         tiles=tiles,
         motion_grid=next((one.motion_grid for one in loaded if one.motion_grid is not None), None),
+        decoder=decoder,
+        device=encoder.device_options.device,
     )
     rows = []
     with ProgressBar(1 + len(names) * len(ratios)) as bar:
@@ -223,6 +228,8 @@ def read_clips(
     fps: float | None = None,
     tiles: str = "one",
     motion_grid: int | None = None,
+    decoder: DecoderName = "auto",
+    device: torch.device | None = None,
 ) -> list[TileClip]:
     """The first clips of up to 16 frames of every video, one per tile.
 
@@ -232,12 +239,21 @@ def read_clips(
         fps: frames per second; None for all.
         tiles: how frames are laid out, see `plan_tiles`.
         motion_grid: cells per side for the decoder's motion, if needed.
+        decoder: see `autogaze.video.Video`.
+        device: where the frames go; a GPU may decode them.
     """
     found: list[TileClip] = []
     for number, path in enumerate(paths):
         before = len(found)
         for chunk in ChunkReader(
-            path, side=side, tiles=tiles, chunk=CHUNK, fps=fps, motion_grid=motion_grid
+            path,
+            side=side,
+            tiles=tiles,
+            chunk=CHUNK,
+            fps=fps,
+            motion_grid=motion_grid,
+            decoder=decoder,
+            device=device,
         ):
             found += [TileClip(number, clips) for clips in chunk.clips.split(1)]
             if len(found) - before >= per_video:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from autogaze.clips import Clips
-from autogaze.errors import SelectorError
+from autogaze.errors import SelectorError, VideoError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.selectors import registry
@@ -15,6 +15,7 @@ from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
 from autogaze.utils.device import DeviceOptions
 from autogaze.video.container import VideoInfo
+from autogaze.video.decoders import DecoderName
 from autogaze.video.motion import check_motion
 
 CONTROLS = ("random", "centre")
@@ -105,9 +106,23 @@ def check_selectors(names: Sequence[str], *, checkpoints: bool = True) -> None:
             raise SelectorError(f"unknown selector {name!r}; known are {', '.join(known)}")
 
 
-def check_motion_needed(names: Sequence[str], infos: Sequence[VideoInfo]) -> None:
-    """Raise `VideoError`, before anything slow, where a selector needs motion that a codec lacks."""
+def check_motion_needed(
+    names: Sequence[str], infos: Sequence[VideoInfo] = (), decoder: DecoderName = "auto"
+) -> None:
+    """Raise `VideoError`, before anything slow, where a selector needs motion that cannot be had.
+
+    Args:
+        infos: of the videos, whose codecs may export none.
+        decoder: that was asked for; torchcodec exports none.
+    """
     known = [name for name in names if name in registry.list_selectors()]
-    if any(name != registry.LEARNED and registry.load(name).needs_motion for name in known):
+    for name in known:
+        if name == registry.LEARNED or not registry.load(name).needs_motion:
+            continue
+        if decoder == "torchcodec":
+            raise VideoError(
+                f"torchcodec exports no motion vectors, which the selector {name} needs; leave decoder at "
+                "auto, or take pyav"
+            )
         for info in infos:
             check_motion(info.codec, info.path)

@@ -19,6 +19,7 @@ from autogaze.reconstruction.video_mae.modeling import cells_of_frames, frames_o
 from autogaze.tasks.base import Task
 from autogaze.tasks.losses import PixelLoss
 from autogaze.tasks.video_mae import VideoMAETask
+from autogaze.utils.device import DeviceOptions, autocast
 from autogaze.utils.normalization import IMAGENET
 
 
@@ -185,8 +186,7 @@ class VideoMAESearcher(Searcher):
         """
         ids: list[tuple[int, ...]] = []
         losses: list[tuple[float, ...]] = []
-        enabled = self.dtype != torch.float32
-        with torch.autocast(self.device.type, self.dtype if enabled else None, enabled):
+        with autocast(DeviceOptions(self.device, self.dtype)):
             model = CandidateReconstruction(self.task.mae)
             for frame, count in zip(frames.to(self.device).float().div_(255), counts, strict=True):
                 model.start(self.task.statistics.normalise(frame))

@@ -125,7 +125,7 @@ class VideoMLLM:
 
         Args:
             name: folder or hub id of a family in `autogaze.list_mllms()`, or of NVILA-HD-Video.
-            device: where the model runs: "auto" (a CUDA GPU where there is one), "cpu", ...
+            device: where the model runs and selectors choose: "auto" (a CUDA GPU where there is one), "cpu", ...
             dtype: of its weights; "auto": as they were saved.
             options: transformers' (`revision`, `token`, `local_files_only`).
 
@@ -138,14 +138,12 @@ class VideoMLLM:
         config = _read_config(name, options)
         if config.model_type in NVILA:
             model = nvila.AutoGazeMLLM.from_pretrained(name, dtype=dtype, **options)
-            return cls(
-                model.to(device).eval(),
-                nvila.AutoGazeMLLMProcessor.from_pretrained(name, **options),
-            )
+            of_nvila = nvila.AutoGazeMLLMProcessor.from_pretrained(name, **options)
+            return cls(model.to(device).eval(), of_nvila.to(device))
         adapter_class(config)  # refuses a family without one, before weights are read
         processor = GazedProcessor.from_pretrained(name, **options)
         model = gazed_mllm(name, dtype=dtype, **options)
-        return cls(model.to(device).eval(), processor)
+        return cls(model.to(device).eval(), processor.to(device))
 
     def ask(
         self,

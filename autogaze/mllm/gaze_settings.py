@@ -11,6 +11,7 @@ from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.ranking import Mapping, check_mapping, check_unit_ratio
 from autogaze.selectors.base import Selector
 from autogaze.selectors.registry import check_name
+from autogaze.video.decoders import DecoderName, check_decoder
 
 Resolution = Literal["stock", "native"]
 
@@ -34,9 +35,12 @@ class GazeSettings:
             With none of the three, the checkpoint's settings.
         skip_corrupt: a frame that cannot be decoded is replaced by the one before, instead of
             raising.
+        decoder: of videos: "auto", "pyav" or "torchcodec", see `autogaze.video.Video`. Images are read
+            by Pillow.
 
     Raises:
         MLLMError: a value that cannot be, or two of num_frames, fps and max_frames.
+        VideoError: no such decoder, or one that is not here.
         SelectorError: text that names no selector. Weights are not opened here.
     """
 
@@ -50,6 +54,7 @@ class GazeSettings:
     fps: float | None = None
     skip_corrupt: bool = False
     max_frames: int | None = None
+    decoder: DecoderName = "auto"
 
     def __post_init__(self) -> None:
         if not isinstance(self.selector, Selector | str | Path | None):
@@ -70,6 +75,7 @@ class GazeSettings:
         check_choice(self.resolution, (None, "stock", "native"), "resolution")
         Sampling(self.num_frames, self.fps, max_frames=self.max_frames)  # checks them
         check_kind(self.skip_corrupt, bool, "skip_corrupt")
+        check_decoder(self.decoder)
 
     @property
     def native(self) -> bool:
@@ -77,6 +83,13 @@ class GazeSettings:
         if self.resolution is not None:
             return self.resolution == "native"
         return self.max_vision_tokens is not None and self.ratio is None
+
+    def sampling(self, sampled: bool | None) -> Sampling:
+        """Which frames are taken where a call's `do_sample_frames` is this; None where it says nothing."""
+        if sampled is False:
+            return Sampling(every=True)
+        every = None if sampled is None else False
+        return Sampling(self.num_frames, self.fps, every, self.max_frames)
 
     def updated(self, changes: dict[str, Any]) -> "GazeSettings":
         """The same with some options changed."""
@@ -90,7 +103,7 @@ class GazeSettings:
         return replace(self, **changes)
 
     def saved(self) -> dict[str, Any]:
-        """As JSON.
+        """As JSON, without what depends on the machine.
 
         Raises:
             MLLMError: a selector that is an object, which no file can name.
@@ -101,6 +114,7 @@ class GazeSettings:
                 "processor: give the selector by its name or folder"
             )
         values = asdict(self)
+        del values["decoder"]  # of the machine
         return {**values, "selector": None if self.selector is None else str(self.selector)}
 
     @classmethod

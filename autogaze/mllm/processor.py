@@ -5,6 +5,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import torch
+
 from autogaze.checks import as_path, describe_value
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
@@ -20,7 +22,6 @@ from autogaze.mllm.conversation import (
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.gaze_settings import GazeSettings
 from autogaze.mllm.gazed_visual import GazedImage, GazedVisual, PreparedVisual, load_gaze
-from autogaze.mllm.processor_adapter import Sampling
 from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
 from autogaze.mllm.prompt import Context, assemble
 from autogaze.mllm.prompt_text import (
@@ -52,6 +53,7 @@ from autogaze.mllm.stock_processor import (
 from autogaze.mllm.unit_choice import UnitRule, choose_units
 from autogaze.mllm.units import KeptUnits
 from autogaze.selectors.base import Selector
+from autogaze.utils.device import DeviceOptions
 from autogaze.utils.hub import HUB_OPTIONS
 
 _TEXT_OPTIONS = ("add_special_tokens",)
@@ -91,7 +93,7 @@ class GazedProcessor:
             source, unless a ratio is given too.
         units: how patches become units: "finest", "scales" or "union".
         options: further ones of `autogaze.mllm.gaze_settings.GazeSettings`: `resolution`, `num_frames`,
-            `fps`, `max_frames` and `skip_corrupt`. All options can be changed in a call.
+            `fps`, `max_frames`, `skip_corrupt` and `decoder`. All options can be changed in a call.
 
     Raises:
         MLLMError: a family without an adapter, or options that cannot be.
@@ -118,6 +120,7 @@ class GazedProcessor:
         self.settings = GazeSettings(selector, ratio, loss, max_vision_tokens, units, **options)
         self._adapter = processor_adapter_of(self.stock)
         self._selectors: dict[tuple[Any, str], Selector] = {}
+        self.device = DeviceOptions.parse("auto").device
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> "GazedProcessor":
@@ -148,6 +151,12 @@ class GazedProcessor:
         made.settings = settings
         return made
 
+    def to(self, device: str | torch.device) -> "GazedProcessor":
+        """Choose and decode on a device from now on, instead of "auto"; results stay on the CPU."""
+        self.device = DeviceOptions.parse(device).device
+        self._selectors.clear()
+        return self
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the processor's files, and the options of gazing beside them.
 
@@ -170,10 +179,8 @@ class GazedProcessor:
         """Prompts with videos and images, as arguments of a gazed model.
 
         Args:
-            images: files, PIL images or arrays, in reading order, or in a list per prompt.
-                They are kept whole.
-            text: a prompt or a batch of them, with the family's placeholder for every video and
-                image.
+            images: files, PIL images or arrays, in reading order or in a list per prompt; kept whole.
+            text: a prompt or several, with the family's placeholder for every video and image.
             videos: files, or decoded 8-bit frames; likewise.
             options: those of the class, for this call, and:
                 gaze: for every video what was chosen before: a `Gaze`, the file of one, `KeptUnits`,
@@ -185,13 +192,11 @@ class GazedProcessor:
                 video_metadata: for every video of decoded frames `fps`, and where they were
                     sampled from a longer one `frames_indices` and `total_num_frames`. Decoded
                     frames are all taken, unless a number or rate is given in the call.
-                context: an `autogaze.mllm.prompt.Context`, into which prompts must fit; checked
-                    before frames are decoded.
+                context: an `autogaze.mllm.prompt.Context` that prompts must fit; checked first.
                 generator: source of randomness of the selector.
                 padding_side: "left", as `generate` wants it, or "right".
                 add_special_tokens: of the tokenizer.
-                padding, return_tensors: as the stock processor's are; rows are always padded, and
-                    tensors PyTorch's.
+                padding, return_tensors: as the stock processor's; rows are padded, tensors PyTorch's.
 
         Raises:
             MLLMError: placeholders that are not as many as videos and images; a gaze of another
@@ -360,7 +365,7 @@ class GazedProcessor:
             return named
         key = (str(named), settings.units)
         if key not in self._selectors:
-            self._selectors[key] = unit_selector(named, settings.units)
+            self._selectors[key] = unit_selector(named, settings.units, self.device)
         return self._selectors[key]
 
     def _open(
@@ -374,15 +379,17 @@ class GazedProcessor:
     ) -> GazedVisual:
         """One video or image with its frames sampled."""
         rate = metadata.get("fps") if isinstance(metadata, dict) else getattr(metadata, "fps", None)
-        source = FrameSource(frames, rate=rate, skip_corrupt=settings.skip_corrupt)
+        source = FrameSource(
+            frames,
+            rate=rate,
+            skip_corrupt=settings.skip_corrupt,
+            decoder=settings.decoder if kind == "video" else "auto",
+            device=self.device,
+        )
         sampled = options.get("do_sample_frames")
         asked = any(options.get(n) is not None for n in ("num_frames", "fps", "max_frames"))
         if source.path is None and not asked:
             sampled = False  # whoever decoded them has sampled them
-        sampling = Sampling(every=True)
-        if sampled is not False:
-            every = None if sampled is None else False
-            sampling = Sampling(settings.num_frames, settings.fps, every, settings.max_frames)
         selector = self._selector(settings)
         numbers = units = None
         pyramid = None if selector is None else selector.pyramid
@@ -399,7 +406,7 @@ class GazedProcessor:
             kind,
             source,
             self._adapter,
-            sampling,
+            settings.sampling(sampled),
             native=settings.native and kind == "video",
             numbers=numbers,
             units=units,

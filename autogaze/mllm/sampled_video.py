@@ -19,6 +19,7 @@ from autogaze.checks import describe_value
 from autogaze.clips import as_frames
 from autogaze.errors import CorruptVideoError, MLLMError, VideoError
 from autogaze.mllm.frames import resize_frames, upright
+from autogaze.video.decoders import DecoderName
 
 if TYPE_CHECKING:
     from autogaze.video.motion import MotionField
@@ -41,6 +42,8 @@ class FrameSource:
             images are turned as their EXIF orientation says, as files are.
         rate: frames per second of decoded frames.
         skip_corrupt: a frame of a file that cannot be decoded is replaced by the one before.
+        decoder: of a file, see `autogaze.video.Video`.
+        device: where the frames go; a GPU may decode them.
 
     Attributes:
         path: of the file; None for decoded frames.
@@ -53,7 +56,15 @@ class FrameSource:
         MLLMError: frames of another form.
     """
 
-    def __init__(self, frames: Any, *, rate: float | None = None, skip_corrupt: bool = False):
+    def __init__(
+        self,
+        frames: Any,
+        *,
+        rate: float | None = None,
+        skip_corrupt: bool = False,
+        decoder: DecoderName = "auto",
+        device: torch.device | None = None,
+    ) -> None:
         self.path: Path | None = None
         self.rate = rate
         self._skip_corrupt = skip_corrupt
@@ -62,7 +73,7 @@ class FrameSource:
         if isinstance(frames, str | Path):
             from autogaze.video.reader import Video  # which needs PyAV
 
-            video = Video(frames)
+            video = Video(frames, decoder=decoder, device=device)
             self._video = video
             self.path = Path(frames)
             self.height, self.width = video.info.height, video.info.width

@@ -95,19 +95,23 @@ class Selected:
         return replace(self, gaze=replace(self.gaze, source=known))
 
 
-def unit_selector(selector: Selector | str | Path, units: Mapping = "finest") -> Selector:
+def unit_selector(
+    selector: Selector | str | Path,
+    units: Mapping = "finest",
+    device: str | torch.device = "auto",
+) -> Selector:
     """A selector for a mapping; a name is loaded with the pyramid that the mapping asks for.
 
     With "finest" the selectors that take any pyramid get one whose cells are units. Weights, and
-    the other mappings, have scales of their own. A selector object is taken as it is.
+    the other mappings, have scales of their own. A selector object is taken as it is, where it is.
     """
     check_mapping(units)
     if not isinstance(selector, str | Path):
         return selector
     name = str(selector)
     if units == "finest" and name in list_selectors() and name != LEARNED:
-        return load(name, pyramid=UNITS_PYRAMID)
-    return load(name)
+        return load(name, device=device, pyramid=UNITS_PYRAMID)
+    return load(name, device=device)
 
 
 def select_units(

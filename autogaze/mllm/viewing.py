@@ -11,6 +11,7 @@ from autogaze.mllm.nvila.whole_frames import WholeFrames
 from autogaze.mllm.ranking import Mapping
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.selectors.base import Selector
+from autogaze.video.decoders import DecoderName
 
 FRAMES = 32
 """Of a file, where nobody says how many and the family would take all (LLaVA-OneVision, InternVL)."""
@@ -34,6 +35,8 @@ class Viewing:
             the checkpoint says; of families that would take all of a file, at most `FRAMES`.
         units: how patches become units, see `GazedProcessor`.
         dense: everything is seen, as by the untouched model; budgets do not count.
+        decoder: of the video's file: "auto", "pyav" or "torchcodec", see `autogaze.video.Video`; None:
+            the processor's own.
     """
 
     selector: Selector | str | Path | None = None
@@ -43,6 +46,7 @@ class Viewing:
     num_frames: int | None = None
     units: Mapping = "finest"
     dense: bool = False
+    decoder: DecoderName | None = None
 
 
 def options_of(viewing: Viewing) -> dict[str, Any]:
@@ -53,6 +57,8 @@ def options_of(viewing: Viewing) -> dict[str, Any]:
         "max_vision_tokens": viewing.max_vision_tokens,
     }
     options: dict[str, Any] = {"units": viewing.units, **budget}
+    if viewing.decoder is not None:
+        options["decoder"] = viewing.decoder
     if viewing.num_frames is not None:
         options["max_frames"] = viewing.num_frames
     if viewing.dense:
@@ -107,7 +113,11 @@ def options_of_nvila(viewing: Viewing, processor: Any) -> dict[str, Any]:
         )
     frames = viewing.num_frames or processor.num_video_frames
     thumbnails = min(frames, processor.num_video_frames_thumbnail)
-    sampled = {"num_video_frames": frames, "num_video_frames_thumbnail": thumbnails}
+    sampled: dict[str, Any] = {
+        "num_video_frames": frames,
+        "num_video_frames_thumbnail": thumbnails,
+        "decoder": viewing.decoder or "auto",
+    }
     everything: dict[str, Any] = {"ratio": None, "loss": None, "max_vision_tokens": None}
     everything |= {"gazing_ratio_thumbnail": None, "task_loss_requirement_thumbnail": None}
     if viewing.dense:

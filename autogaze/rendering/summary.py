@@ -23,6 +23,8 @@ class Summary:
         corrupt: number of frames dropped because they could not be decoded.
         times, wall: seconds by stage, and in all.
         files: the files written: kind -> path.
+        dtype: precision in which patches were chosen.
+        decoder: what decoded, "pyav" or "torchcodec".
     """
 
     video: str
@@ -42,6 +44,8 @@ class Summary:
     times: "StageTimes"
     wall: float
     files: dict[str, str]
+    dtype: str = "float32"
+    decoder: str = "pyav"
 
     @property
     def ratio(self) -> float:
@@ -107,4 +111,6 @@ class Tally:
             times=replace(stream.times, render=render),
             wall=wall,
             files=files,
+            dtype=stream.precision,
+            decoder=stream.decoded_by,
         )

@@ -69,6 +69,11 @@ class Learned(Selector):
         """Where the model is."""
         return self.model.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the model's matrix products."""
+        return self.model.dtype
+
     def to(
         self, device: str | torch.device = "auto", dtype: str | torch.dtype | None = None
     ) -> "Learned":

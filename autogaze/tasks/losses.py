@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet
 from autogaze.utils.checkpoints import State, describe_mismatch, under_prefix
+from autogaze.utils.device import exact
 from autogaze.utils.hub import load_pretrained
 from autogaze.utils.normalization import IMAGENET, SIGLIP, PixelStatistics
 
@@ -193,7 +194,8 @@ class FeatureLoss(nn.Module):
             square = (self.side, self.side)
             pixels = F.interpolate(pixels, square, mode="bicubic", align_corners=False)
         states = self.network(pixels, output_hidden_states=True).hidden_states
-        return torch.cat(states[-self.depth :], dim=-1)[:, self.num_prefix :]
+        found = torch.cat(states[-self.depth :], dim=-1)[:, self.num_prefix :]
+        return found.to(exact(found.dtype))
 
 
 DEPTHS = (3, 5, 7)
@@ -226,12 +228,17 @@ class EfficientNetLoss(nn.Module):
         self, made: Float[Tensor, "N 3 S S"], real: Float[Tensor, "M 3 S S"]
     ) -> Float[Tensor, " N"]:
         with torch.no_grad():
-            wanted = self.network(real, DEPTHS)
+            wanted = self._directions(real)
         distances = [
-            (F.normalize(found, dim=1) - F.normalize(target, dim=1)).square().sum(1).mean((1, 2))
-            for found, target in zip(self.network(made, DEPTHS), wanted, strict=True)
+            (found - target).square().sum(1).mean((1, 2))
+            for found, target in zip(self._directions(made), wanted, strict=True)
         ]
         return torch.stack(distances).mean(0)
+
+    def _directions(self, rgb: Float[Tensor, "N 3 S S"]) -> list[Float[Tensor, "N C h w"]]:
+        """Features of length 1 at every position of every depth; not in half precision."""
+        maps = self.network(rgb, DEPTHS)
+        return [F.normalize(features.to(exact(features.dtype)), dim=1) for features in maps]
 
 
 def efficientnet(state: State | None = None) -> EfficientNetLoss:

@@ -26,6 +26,7 @@ from autogaze.reconstruction.video_mae.pixels import PUBLISHED_PIXELS
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.tasks.losses import FrameLosses, check_terms
 from autogaze.utils.checkpoints import read_state, under_prefix
+from autogaze.utils.device import exact
 from autogaze.utils.hub import find_checkpoint
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
 
@@ -73,7 +74,8 @@ class VideoMAETask(Task):
         self.check_fit(frames, gaze)
         chosen = list(scored)
         made = self.mae(self.statistics.normalise(frames), gaze, chosen)
-        made = self.statistics.denormalise(made)
+        # Under autocast the last projection is in half precision; losses never are.
+        made = self.statistics.denormalise(made.to(exact(made.dtype)))
         losses, terms = self.losses(made, frames[:, chosen])
         pictures = made.detach().clamp(0, 1)
         return TaskOutput(tuple(chosen), losses, pictures, terms if len(terms) > 1 else {})

@@ -13,6 +13,7 @@ correct it; all other weights stay:
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,14 +104,16 @@ def calibrate(
     clips: Sequence[UInt8[Tensor, "T 3 S S"]],
     options: CalibrationOptions = CalibrationOptions(),
     advance: Callable[[], None] = lambda: None,
+    dtype: torch.dtype = torch.float32,
 ) -> CalibrationReport:
     """Replace the loss head's weights.
 
     Args:
         model: in float32; only its loss head changes.
-        task: measures losses.
+        task: measures losses, in its own precision.
         clips: of equal length, which the weights have not been trained on, if that can be.
         advance: called `num_passes` times.
+        dtype: precision in which the model gazes meanwhile: that in which it will.
 
     Raises:
         TrainingError: no clips, or thresholds out of reach.
@@ -118,13 +121,14 @@ def calibrate(
     if not clips:
         raise TrainingError("calibration needs clips, got none")
     model.eval()
-    weight = model.gazing_model.gaze_decoder.task_loss_prediction_head.weight
+    weight = _loss_head(model)
+    gazing = model if dtype == model.dtype else deepcopy(model).to(dtype)  # type: ignore[arg-type]
     floor = min(options.thresholds) / 2
     generator = seeded("calibration", options.seed)
     parts = []
     for clip in clips:
         for _ in range(options.gazes):
-            parts.append(_samples(model, task, clip, generator))
+            parts.append(_samples(gazing, task, clip, generator))
             advance()
     samples = HeadSamples(*map(torch.cat, zip(*parts, strict=True)))
     before = samples.error(weight.double(), floor)
@@ -132,16 +136,25 @@ def calibrate(
     after = samples.error(fitted, floor)
     scale, offset, excess = 1.0, 0.0, []
     constant = _constant(samples.states)
-    weight.copy_(fitted)
+
+    def replace_head(head: Tensor) -> None:
+        weight.copy_(head)
+        _loss_head(gazing).copy_(head)
+
+    replace_head(fitted)
     for number in range(options.rounds + 1):
-        found = _stop_losses(model, task, clips, options.thresholds, advance)
+        found = _stop_losses(gazing, task, clips, options.thresholds, advance)
         excess.append(tuple((found.mean(1) / torch.tensor(options.thresholds) - 1).tolist()))
         if number < options.rounds:
             slope, shift = fit_line(options.thresholds, found.mean(1).tolist())
             scale, offset = slope * scale, slope * offset + shift
             _check_reach(scale, offset, excess[-1], options.thresholds)
-            weight.copy_(scale * fitted + offset * constant)
+            replace_head(scale * fitted + offset * constant)
     return CalibrationReport(before, after, tuple(excess), scale, offset)
+
+
+def _loss_head(model: AutoGaze) -> Float[Tensor, "K C"]:
+    return model.gazing_model.gaze_decoder.task_loss_prediction_head.weight
 
 
 def _constant(states: Float[Tensor, "N C"]) -> Float[Tensor, " C"]:
@@ -220,7 +233,7 @@ def _samples(
     ratios = (middle + 0.5 * (2 * drawn - 1)).exp().clamp(*SHARES)
     caps = frame_caps(ratios.tolist(), T, model.pyramid.num_patches)
     frames = clip[None].to(model.device).float() / 255
-    video = normalise(frames)
+    video = normalise(frames).to(model.dtype)
     rows = model.generate(video, caps=caps)
     states, heads = loss_states(
         model.gazing_model.gaze_decoder,
@@ -261,8 +274,9 @@ def _stop_losses(
     found = torch.empty(len(thresholds), len(clips))
     for c, clip in enumerate(clips):
         frames = clip[None].to(model.device).float() / 255
+        video = normalise(frames).to(model.dtype)
         for t, threshold in enumerate(thresholds):
-            gaze = model.generate(normalise(frames), threshold=threshold).to_gaze()
+            gaze = model.generate(video, threshold=threshold).to_gaze()
             found[t, c] = task(frames, gaze, range(len(clip))).losses.mean()
             advance()
     return found

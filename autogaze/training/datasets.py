@@ -18,6 +18,7 @@ from autogaze.datasets.camera import CameraClips, CameraSettings
 from autogaze.datasets.clip import NamedClips
 from autogaze.datasets.composed import ComposedClips, CompositionSettings
 from autogaze.datasets.decoded import DecodedClips
+from autogaze.datasets.decoding import DECODERS
 from autogaze.datasets.drawn import PictureClips
 from autogaze.datasets.labels import LabelFile
 from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
@@ -152,7 +153,7 @@ class VideoFolderConfig(FolderConfig):
             files decide this themselves.
         stride: frames from one of a clip to the next.
         augmentation: of training clips.
-        decoder: `pyav`, `opencv`, or `auto`: PyAV where it is installed, else OpenCV.
+        decoder: `pyav`, `torchcodec`, `opencv`, or `auto`: PyAV where it is installed, else OpenCV.
         cache: decode all videos into memory before training.
     """
 
@@ -166,7 +167,7 @@ class VideoFolderConfig(FolderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("dataset.windows", self.windows, ("all", "first"))
-        check_choice("dataset.decoder", self.decoder, ("auto", "opencv", "pyav"))
+        check_choice("dataset.decoder", self.decoder, DECODERS)
 
     def build(self, split: str, side: int, seed: int, labels: LabelFile | None) -> NamedClips:
         trains = split == "train"

@@ -19,10 +19,13 @@ from autogaze.training.config import TrainerOptions, check_group, read
 from autogaze.training.datasets import DATASETS, DatasetConfig, LabelPaths
 from autogaze.training.option_names import with_our_names
 from autogaze.training.outside_datasets import OutsideDataset
-from autogaze.training.plugins import find
+from autogaze.training.plugins import TARGET, find
 
 SHARED = ("clip_len", "max_unreadable")
 """Options of a mixture that its parts cannot change."""
+
+VIDEO_FOLDER = "video_folder"
+"""The dataset where none is named."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,34 @@ def read_dataset(options: Mapping[str, Any]) -> DatasetConfig:
     return _read_as({**DATASETS, "mixture": MixtureConfig}, options, "dataset")
 
 
+def with_decoder(options: Mapping[str, Any], decoder: str) -> dict[str, Any]:
+    """The options of a dataset, or of a mixture, whose video files are read by another decoder.
+
+    Raises:
+        TrainingError: no part of it reads video files.
+    """
+    changed = _with_decoder(options, decoder)
+    if changed == _with_decoder(options, ""):
+        raise TrainingError("the dataset reads no video files, so that no decoder can be chosen")
+    return changed
+
+
+def _with_decoder(options: Mapping[str, Any], decoder: str) -> dict[str, Any]:
+    name = None if TARGET in options else options.get("name", VIDEO_FOLDER)
+    if name == VIDEO_FOLDER:
+        return {**options, "decoder": decoder}
+    parts = options.get("parts")
+    if name != "mixture" or not isinstance(parts, Mapping):
+        return dict(options)
+    return {
+        **options,
+        "parts": {
+            part: _with_decoder(own, decoder) if isinstance(own, Mapping) else own
+            for part, own in parts.items()
+        },
+    }
+
+
 class DatasetFile(NamedTuple):
     """A dataset read from a file, its options, and the seed of its training, if known."""
 
@@ -172,7 +203,7 @@ def _read_as(
     kinds: Mapping[str, type[DatasetConfig]], options: Mapping[str, Any], group: str
 ) -> DatasetConfig:
     """Options of one of `kinds` or of one from outside; errors name them as `group`."""
-    kind, options = find("dataset", options, kinds, group=group, default="video_folder")
+    kind, options = find("dataset", options, kinds, group=group, default=VIDEO_FOLDER)
     if not (isinstance(kind, type) and issubclass(kind, DatasetConfig)):
         shared = {one.name for one in fields(DatasetConfig)} & options.keys()
         common = read(DatasetConfig, {name: options.pop(name) for name in shared}, group)

@@ -99,6 +99,17 @@ def _available(device: str | torch.device) -> torch.device:
     return found
 
 
+def exact(dtype: torch.dtype) -> torch.dtype:
+    """The precision of what must not be rounded to a half: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def autocast(options: DeviceOptions) -> torch.autocast:
+    """Context in which matrix products are of a half precision, norms and softmax of float32."""
+    enabled = options.dtype != torch.float32
+    return torch.autocast(options.device.type, options.dtype if enabled else None, enabled)
+
+
 def without_autocast(device: torch.device) -> torch.autocast:
     """Context in which autocast is off: for what has a precision of its own."""
     return torch.autocast(device.type, enabled=False)

@@ -20,12 +20,12 @@ from autogaze.clips import Clips
 from autogaze.errors import VideoError
 from autogaze.source import Source, TileGrid
 from autogaze.video.container import VideoInfo
+from autogaze.video.decoders import DecoderName
 from autogaze.video.motion import check_motion, motion_map
 from autogaze.video.prefetch import Demand, ahead
 from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles, plan_tiles, resize
 from autogaze.video.timestamps import FrameRange
-from autogaze.video.torchcodec import DecoderName
 
 MAX_AHEAD = 2**26
 """Bytes of the next chunk's tiles that are made while the consumer still has the one before."""

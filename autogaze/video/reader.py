@@ -25,6 +25,7 @@ from jaxtyping import UInt8
 
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.video.container import Decoded, Layout, ListedFrame, OpenStream, VideoInfo, probe
+from autogaze.video.decoders import DecoderName, is_wanted
 from autogaze.video.frames import RGBConverter
 from autogaze.video.motion import MotionField, check_motion
 from autogaze.video.opening import index_is_complete, local_path, reason
@@ -40,7 +41,7 @@ from autogaze.video.timestamps import (
     sample,
     seek,
 )
-from autogaze.video.torchcodec import DecoderName, FrameTable, TorchcodecError, is_wanted
+from autogaze.video.torchcodec import FrameTable, TorchcodecError
 
 log = logging.getLogger(__name__)
 

@@ -7,16 +7,14 @@ What it cannot give as PyAV does (`why_not`) is left to PyAV.
 
 import json
 from collections.abc import Iterator
-from functools import cache
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import av
 import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from autogaze.checks import describe_value
-from autogaze.errors import MissingExtraError, VideoError, first_line
+from autogaze.errors import VideoError, first_line
 from autogaze.video.container import Layout, ListedFrame, OpenStream, VideoInfo
 from autogaze.video.structure import missing_bytes
 from autogaze.video.timestamps import UNCOUNTABLE
@@ -24,49 +22,12 @@ from autogaze.video.timestamps import UNCOUNTABLE
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
 
-DecoderName = Literal["auto", "pyav", "torchcodec"]
-"""auto: torchcodec where frames go to a CUDA GPU, it is installed and can; else PyAV."""
-
 CONTAINERS = ("mov,mp4", "matroska")
 """FFmpeg's names of containers with a timestamp in every packet, and an end that is known."""
 
 
 class TorchcodecError(VideoError):
     """torchcodec cannot decode this file as PyAV does; the message says why."""
-
-
-@cache
-def unavailable() -> str | None:
-    """Why torchcodec cannot be used in this process; None where it can."""
-    try:
-        import torchcodec.decoders  # noqa: F401 - only whether it is there
-    except ImportError:
-        return "it is not installed: pip install 'autogaze[torchcodec]'"
-    except Exception as error:  # FFmpeg's shared libraries are missing, or PyTorch is another one
-        return f"it cannot be loaded ({first_line(error)})"
-    return None
-
-
-def is_wanted(decoder: DecoderName, device: torch.device | None) -> bool:
-    """Whether torchcodec is to be tried for frames that go to a device.
-
-    On a CPU PyAV is as fast, and sees damage that torchcodec conceals.
-
-    Raises:
-        VideoError: another name, or torchcodec is asked for and cannot be loaded.
-        MissingExtraError: it is asked for and not installed.
-    """
-    if not isinstance(decoder, str) or decoder not in get_args(DecoderName):
-        raise VideoError(
-            f"the decoder must be auto, pyav or torchcodec, got {describe_value(decoder)}"
-        )
-    if decoder == "auto":
-        return device is not None and device.type == "cuda" and unavailable() is None
-    if decoder == "torchcodec" and (cause := unavailable()) is not None:
-        if "not installed" in cause:
-            raise MissingExtraError("torchcodec", "torchcodec", "decoding by torchcodec")
-        raise VideoError(f"torchcodec is asked for, but {cause}; leave decoder at auto")
-    return decoder == "torchcodec"
 
 
 def why_not(opened: OpenStream, info: VideoInfo, layout: Layout, motion: bool) -> str | None:

@@ -72,6 +72,27 @@ def test_videos_alone_are_one_kind(files, tmp_path):
     assert "worse (-) than random" in " ".join(result.stdout.split())
 
 
+def test_half_precision_is_that_of_selectors_and_is_named(files, tmp_path):
+    reports = []
+    for dtype in ("float32", "bfloat16"):
+        out, markdown = tmp_path / f"{dtype}.json", tmp_path / f"{dtype}.md"
+        result = run(
+            *("--static", files / "videos", "--clips", 2, "--weights", f"ours={files / 'weights'}"),
+            *("--selector", "change", "--ratio", 0.2, "--no-features", "--dtype", dtype),
+            *("--json", out, "--markdown", markdown),
+        )
+        assert result.exit_code == 0, result.output
+        assert f"cpu {dtype}" in markdown.read_text()
+        reports.append(json.loads(out.read_text()))
+        assert reports[-1]["device"] == f"cpu {dtype}"
+    exact, rough = (
+        {row: one["losses"][0][n] for n, row in enumerate(one["rows"])} for one in reports
+    )
+    assert exact["ours"] != rough["ours"]
+    for row in ("change", "random", "centre"):
+        assert exact[row] == rough[row]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -93,6 +114,7 @@ def test_videos_alone_are_one_kind(files, tmp_path):
         (["--markdown", "out.txt"], ".md"),
         (["--json", "no/such/folder/out.json"], "no/such/folder"),
         (["--device", "toaster"], "toaster"),
+        (["--dtype", "bfloat16", "--selector", "greedy"], "bfloat16"),
         (["--photos", "nowhere"], "nowhere"),
     ],
 )

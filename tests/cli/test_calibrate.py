@@ -14,8 +14,12 @@ from autogaze.cli.app import app
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.training.checkpoints import save_gaze
+from tests.clips import make_video
+from tests.decoders import decoded, needs_torchcodec
 from tests.models.autogaze.tiny import tiny_model
 from tests.tasks.material import TINY, tiny_mae
+
+__all__ = ["decoded"]
 
 HEAD = "gazing_model.gaze_decoder.task_loss_prediction_head.weight"
 
@@ -90,3 +94,37 @@ def test_what_cannot_be_calibrated(call, words, value):
 def save_mae(scales):
     mae = tiny_mae(config=replace(TINY, scales=scales, image_size=64, patch_size=16))
     VideoMAETask(mae, FrameLosses.parse("l1", 1)).save_pretrained("mae")
+
+
+def test_precision_is_written_down(call):
+    result = call(
+        *GOOD, "--clips", 2, "--loss", 0.2, "--loss", 0.21, "--dtype", "bfloat16", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["dtype"] == "bfloat16"
+    written = json.loads(Path("mended/calibration.json").read_text())
+    assert {name: written[name] for name in ("dtype", "thresholds", "excess", "scale")} == {
+        name: report[name] for name in ("dtype", "thresholds", "excess", "scale")
+    }
+    assert (written["metric"], written["split"], written["clips"]) == ("canvas", "train", 2)
+    assert autogaze.load("mended").model.dtype == torch.float32
+
+
+def test_a_decoder_needs_videos(call):
+    result = call(*GOOD, "--decoder", "pyav")
+    assert result.exit_code == 2
+    assert "clips.yaml" in result.stderr
+
+
+@needs_torchcodec
+def test_the_decoder_of_a_mixture(call, decoded):
+    Path("set/train").mkdir(parents=True)
+    make_video(Path("set/train/one.mp4"), 6, 64, 64)
+    videos = {"name": "video_folder", "root": "set", "decoder": "opencv"}
+    parts = {"videos": videos, "drawn": {"name": "procedural", "num_clips": 1}}
+    mixture = {"name": "mixture", "clip_len": 2, "parts": parts}
+    Path("clips.yaml").write_text(json.dumps(mixture))
+    result = call(*GOOD, "--clips", 8, "--loss", 0.2, "--decoder", "torchcodec")
+    assert result.exit_code == 0, result.output
+    assert set(decoded) == {0, 1}

@@ -84,3 +84,15 @@ def test_a_missing_folder_is_made_and_stays(tmp_path):
 def test_nothing_is_public_unless_asked():
     assert QUIET["GRADIO_SHARE"] == "False"
     assert "127.0.0.1" in run("demo", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--device", "toaster"], "toaster"),
+        (["--dtype", "float8"], "float8"),
+        (["--dtype", "bfloat16", "--selector", "greedy", "--selector", "change"], "greedy, change"),
+    ],
+)
+def test_models_that_cannot_be(words, value):
+    assert value in fails("demo", "--port", 0, *words)

@@ -144,3 +144,14 @@ def test_budgets_in_tokens(words: list[str]) -> None:
     assert result.exit_code == 0, result.output
     names = [row["name"] for row in json.loads(result.stdout)["conditions"]]
     assert names == [f"{name} 500 tokens" for name in ("greedy", "random", "centre", "uniform")]
+
+
+def test_answers_of_another_precision_or_decoder_are_not_these(words: list[str]) -> None:
+    few = (*words, "--no-plot", "--no-controls", "--no-dense")
+    assert run(*few).exit_code == 0
+    for option, value in (("--dtype", "bfloat16"), ("--decoder", "pyav")):
+        message = fails(*few, option, value)
+        assert option.removeprefix("--") in message
+        assert value in message
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["settings"]["dtype"] == "float32"

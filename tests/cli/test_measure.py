@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 
 from autogaze import gaze_video
+from autogaze.cli.measure import measure_clips
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.pipeline import GazedVideo
 from autogaze.selectors.greedy import Greedy
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae import VideoMAETask
+from autogaze.utils.device import DeviceOptions
 from autogaze.video.chunks import ChunkReader
 from tests import clips
 from tests.cli.commands import fails, run
@@ -219,3 +221,38 @@ def test_the_gaze_file_is_not_painted_over(video: Path) -> None:
     before = gaze.read_bytes()
     assert "gaze.png" in fails("measure", video, gaze, "--picture", gaze)
     assert gaze.read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_of_a_video_mae(video: Path, mae: Path, dtype: str) -> None:
+    """Its reconstruction is rounded; the canvas and all losses are not."""
+    gaze = gaze_at(video)
+    exact = measured(video, gaze, "--metric", mae)
+    rough = measured(video, gaze, "--metric", mae, "--dtype", dtype)
+    assert (exact["dtype"], rough["dtype"]) == ("float32", dtype)
+    assert rough["mean"]["canvas"] == exact["mean"]["canvas"]
+    one, other = (report["mean"]["reconstruction"]["loss"] for report in (exact, rough))
+    assert one != other
+    assert other == pytest.approx(one, rel=0.005)
+    result = run("measure", video, gaze, "--metric", mae, "--dtype", dtype)
+    assert dtype in result.stdout
+
+
+def test_norms_and_losses_are_float32_in_half_precision(video: Path, mae: Path) -> None:
+    task, seen = VideoMAETask.from_checkpoint(mae).eval(), set()
+    for part in task.modules():
+        if isinstance(part, torch.nn.LayerNorm):
+            part.register_forward_hook(
+                lambda _, given, made: seen.update((given[0].dtype, made.dtype))
+            )
+    gaze = gaze_video(video, selector=Greedy(SMALL), ratio=0.2).frames(0, 16)
+    frames = next(iter(ChunkReader(video, side=32))).clips.frames
+    options = DeviceOptions(torch.device("cpu"), torch.bfloat16)
+    errors, output = measure_clips(frames, gaze, task, options)
+    assert seen == {errors.dtype} == {output.losses.dtype} == {torch.float32}
+
+
+def test_precision_and_device_on_the_canvas(video: Path) -> None:
+    gaze = gaze_at(video)
+    assert "--dtype" in fails("measure", video, gaze, "--dtype", "bfloat16")
+    assert "toaster" in fails("measure", video, gaze, "--device", "toaster")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,10 @@ from autogaze.errors import CorpusError, OutputError
 from tests.clips import make_video
 from tests.corpus.collection import CENTRE, gaze_here, make_collection, make_corpus
 from tests.corpus.killed import check_same, failures_of, leftovers, rows_of
+from tests.decoders import decoded, needs_torchcodec
 from tests.disks import small_disk
+
+__all__ = ["decoded"]
 
 pytest.importorskip("pyarrow", reason="needs the extra corpus")
 
@@ -264,3 +268,30 @@ def test_a_worker_that_dies_elsewhere_condemns_nothing(made: Path, tmp_path: Pat
     assert Deaths(path).count(0) == 1
     Deaths(path).end()
     assert Deaths(path).count(0) == 0
+
+
+@pytest.mark.parametrize("other", [{"dtype": "bfloat16"}, {"decoder": "torchcodec"}])
+def test_other_gazes_are_another_corpus(made: Path, other: dict[str, str]):
+    ((name, value),) = other.items()
+    settings = replace(CENTRE, **other)
+    assert settings.hash != CENTRE.hash
+    with pytest.raises(CorpusError, match=rf"{name} .*{value}"):
+        settings.check_same(made / "undisturbed")
+
+
+@needs_torchcodec
+def test_torchcodec_decodes_a_corpus(made: Path, tmp_path: Path, decoded: list[int]):
+    settings = replace(CENTRE, decoder="torchcodec")
+    make_corpus(tmp_path / "corpus", made / "videos" / "00000.mp4", settings=settings)
+    assert set(decoded) == set(range(17))
+    corpora = [
+        autogaze.corpus.read(folder) for folder in (made / "undisturbed", tmp_path / "corpus")
+    ]
+    one, other = (corpus[str(made / "videos" / "00000.mp4")] for corpus in corpora)
+    assert one.source == other.source
+    assert one.ids.equal(other.ids)
+    read = [
+        autogaze.corpus.GazeDataset(corpora[1], decoder=name)[0][0]
+        for name in ("pyav", "torchcodec")
+    ]
+    assert int((read[0].int() - read[1].int()).abs().max()) <= 1

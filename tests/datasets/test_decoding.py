@@ -61,10 +61,10 @@ def test_opencv_notices_frames_that_are_missing(video):
     assert len(list(opened.frames(0, 3))) == 4  # what lies behind does no harm
 
 
-def test_names_choose():
-    assert choose_decoder() is PyAVVideo
-    assert choose_decoder("pyav") is PyAVVideo
-    with pytest.raises(TrainingError, match=r"auto\b.*pyav\b.*opencv\b.*'ffmpeg'"):
+def test_names_choose(video):
+    assert isinstance(choose_decoder()(video), PyAVVideo)
+    assert isinstance(choose_decoder("pyav")(video), PyAVVideo)
+    with pytest.raises(TrainingError, match=r"torchcodec\b.*'ffmpeg'"):
         choose_decoder("ffmpeg")
 
 

@@ -3,12 +3,14 @@
 import os
 
 import pytest
+import torch
 
 from autogaze.demo.live import LiveSettings
 from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.stopping import Cancelled
 from autogaze.demo.visitors import Visitors
 from autogaze.errors import SelectorError
+from autogaze.pipeline import precision_of
 
 
 @pytest.fixture
@@ -157,3 +159,9 @@ def test_a_webcams_selector_is_given_back(visitors):
         visitors.live("a", LiveSettings("random", 2.0), pool)
     with pool.lent("random") as free:
         assert free is other._selector
+
+
+def test_a_pools_precision_is_that_of_its_models():
+    pool = SelectorPool(["greedy", "learned"], "cpu", "bfloat16")
+    with pool.lent("greedy") as greedy, pool.lent("learned") as learned:
+        assert (precision_of(greedy), precision_of(learned)) == (torch.float32, torch.bfloat16)

@@ -21,6 +21,9 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from tests.cli.commands import run
 from tests.clips import make_video
+from tests.decoders import decoded, needs_torchcodec
+
+__all__ = ["decoded"]
 
 NAMES = list(autogaze.list_selectors())
 
@@ -214,3 +217,17 @@ def test_savings_of_everything_at_one_scale_are_none():
 def test_long_names_are_cut(tmp_path):
     files = Files.within(tmp_path, "x" * 300)
     assert all(len(getattr(files, name).name) < 120 for name in ("gaze", "overlay", "sheet"))
+
+
+@needs_torchcodec
+def test_the_decoder_of_the_page(video, tmp_path, decoded):
+    selector, options = autogaze.load("centre"), {"limits": Limits(), "stop": Stop()}
+    chosen = Settings("centre", 0.1, end=0.1)
+    folders = [tmp_path / name for name in ("pyav", "torchcodec")]
+    runs = []
+    for folder in folders:
+        folder.mkdir()
+        runs.append(gaze_at(video, chosen, selector, folder, decoder=folder.name, **options))
+    assert [run.summary.decoder for run in runs] == ["pyav", "torchcodec"]
+    assert decoded
+    assert runs[0].frames == runs[1].frames

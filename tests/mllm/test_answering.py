@@ -5,13 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from autogaze.errors import MLLMError, VideoError
+from autogaze.errors import MissingExtraError, MLLMError, VideoError
 from autogaze.mllm.answering import VideoMLLM
 from autogaze.mllm.viewing import Viewing
 from tests.clips import make_video
+from tests.decoders import decoded, needs_torchcodec, without_torchcodec
 from tests.mllm import tiny
 from tests.mllm.nvila import tiny as tiny_nvila
 from tests.mllm.tiny_processor import checkpoint
+
+__all__ = ["decoded", "without_torchcodec"]
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +243,33 @@ class TestUniform:
             video, "What?", Viewing("uniform", ratio, num_frames=8), max_new_tokens=1
         )
         assert answer.kept_units == answer.dense_units // 4
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("family", ["qwen", "nvila"])
+def test_another_decoder_shows_the_same(family, request, video, decoded):
+    model = VideoMLLM.load(request.getfixturevalue(family))
+    answers = []
+    for decoder in ("pyav", "auto", "torchcodec"):
+        assert not decoded
+        viewing = Viewing("greedy", 0.25, num_frames=4, decoder=decoder)
+        answers.append(model.ask(video, "What moves?", viewing, max_new_tokens=3))
+    assert len(set(decoded)) == 4
+    assert len({answer.text for answer in answers}) == 1
+    for answer in answers:
+        assert answer.gaze.ids.equal(answers[0].gaze.ids)
+        assert answer.gaze.source == answers[0].gaze.source
+
+
+@pytest.mark.usefixtures("without_torchcodec")
+@pytest.mark.parametrize("family", ["qwen", "nvila"])
+def test_a_decoder_that_is_not_there(family, request, video):
+    model = VideoMLLM.load(request.getfixturevalue(family))
+    with pytest.raises(MissingExtraError):
+        model.ask(video, "What moves?", Viewing("greedy", 0.25, decoder="torchcodec"))
+
+
+def test_selectors_choose_where_the_model_runs(qwen, nvila):
+    for folder in (qwen, nvila):
+        model = VideoMLLM.load(folder, device="cpu")
+        assert model.processor.device == model.model.device == torch.device("cpu")

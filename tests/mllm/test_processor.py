@@ -10,7 +10,13 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from autogaze import GazedProcessor, gazed_mllm
-from autogaze.errors import CorruptVideoError, MLLMError, SelectorError, VideoError
+from autogaze.errors import (
+    AutoGazeError,
+    CorruptVideoError,
+    MLLMError,
+    SelectorError,
+    VideoError,
+)
 from autogaze.mllm import gazed_visual
 from autogaze.mllm.sampled_video import SampledVideo
 from autogaze.mllm.units import KeptUnits, UnitGrid
@@ -375,14 +381,24 @@ def test_what_is_no_processor(tmp_path, folder):
         ({"fps": -1}, "fps"),
         ({"num_frames": 4, "fps": 1}, "not both"),
         ({"skip_corrupt": "no"}, "skip_corrupt"),
+        ({"decoder": "ffmpeg"}, "torchcodec"),
         ({"selector": "gredy"}, "greedy"),
         ({"raito": 0.1}, "ratio"),
         ({"trust_remote_code": True}, "trust_remote_code"),
     ],
 )
 def test_settings_are_checked_where_they_are_given(options, named, folder, untyped):
-    with pytest.raises((MLLMError, SelectorError), match=named):
+    with pytest.raises((MLLMError, SelectorError, VideoError), match=named):
         GazedProcessor.from_pretrained(folder, **options)
+
+
+def test_what_is_of_a_machine_is_not_saved(folder, tmp_path, untyped):
+    processor = GazedProcessor.from_pretrained(folder, decoder="pyav").to("cpu")
+    processor.save_pretrained(tmp_path)
+    assert GazedProcessor.from_pretrained(tmp_path).settings.decoder == "auto"
+    for device in ("moon", 3.5, None):
+        with pytest.raises(AutoGazeError):
+            processor.to(device)
 
 
 def test_misspelt_options_of_conversations(folder):

@@ -11,6 +11,9 @@ from autogaze.mllm.frames import resize_frames
 from autogaze.mllm.sampled_video import FrameSource, SampledVideo
 from autogaze.video import Video
 from tests.clips import damage, make_video
+from tests.decoders import decoded, needs_torchcodec
+
+__all__ = ["decoded"]
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +152,13 @@ def test_motion_counts_from_the_frame_taken_before(tmp_path):
     frames = list(broken.read([6, 7, 9], motion=True))
     assert torch.equal(frames[1][1], frames[0][1])
     assert not frames[1][2].lengths.any()
+
+
+@needs_torchcodec
+def test_torchcodec_reads_the_same_frames(path, decoded):
+    numbers = (0, 3, 3, 11)
+    read = [list(FrameSource(path, decoder=name).read(numbers)) for name in ("pyav", "torchcodec")]
+    assert decoded == [0, 3, 11]
+    for (seconds, pixels, _), (others, found, _) in zip(*read, strict=True):
+        assert seconds == others
+        assert int((pixels.int() - found.int()).abs().max()) <= 1

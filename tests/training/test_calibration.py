@@ -1,5 +1,7 @@
 """Loss heads that predict what is found, and selectors that stop where they are asked to."""
 
+import copy
+
 import pytest
 import torch
 
@@ -110,3 +112,22 @@ def test_thresholds_out_of_reach_are_refused(threshold):
             noisy_clips(2),
             CalibrationOptions((threshold,), gazes=1, rounds=6),
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_keep_their_precision_whatever_they_gaze_in(dtype):
+    model, clips = tiny_model(decode_positions="sequential", K=1), noisy_clips(2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    task, options = CanvasReconstruction(model.pyramid), CalibrationOptions((0.02,), 1, rounds=1)
+    report = calibrate(model, task, clips, options, dtype=dtype)
+    after = model.state_dict()
+    assert [n for n, value in after.items() if not torch.equal(value, before[n])] == [HEAD]
+    assert after[HEAD].dtype == torch.float32
+    assert not torch.equal(after[HEAD], after[HEAD].bfloat16().float())
+    # What is reported is found again in that precision.
+    gazing, losses = copy.deepcopy(model).to(dtype), []
+    for clip in clips:
+        frames = clip[None].float() / 255
+        gaze = gazing.generate(normalise(frames).to(dtype), threshold=0.02).to_gaze()
+        losses.append(float(canvas_losses(frames, gaze).mean()))
+    assert sum(losses) / 2 == pytest.approx(0.02 * (1 + report.excess[-1][0]), rel=1e-4)

@@ -239,7 +239,7 @@ def test_a_seed_of_its_own_pins_what_is_drawn(data):
         ({"name": "camera", "root": ".", "camera": {"side": 3}}, r"side follows from model\.scal"),
         ({"name": "procedural", "scene": {"max_shapes": 0}}, r"\bmax_shapes .*\b1\b.*\b0\b"),
         ({"name": "procedural", "num_clips": 0}, r"\bnum_clips\b.*\b0$"),
-        ({"name": "video_folder", "decoder": "ffmpeg"}, "auto, opencv, pyav"),
+        ({"name": "video_folder", "decoder": "ffmpeg"}, "auto, opencv, pyav, torchcodec"),
         ({"name": "video_folder", "windows": "every"}, "all, first"),
         ({"name": "video_folder", "root": ".", "stride": 0}, r"\bstride .*\b1\b.*\b0$"),
     ],

@@ -1,7 +1,5 @@
 """torchcodec gives the frames, numbers and times that PyAV does, or says why not."""
 
-import sys
-
 import av
 import numpy as np
 import pytest
@@ -9,16 +7,15 @@ import torch
 
 import autogaze
 from autogaze.errors import CorruptVideoError, MissingExtraError, VideoError
-from autogaze.video import torchcodec
 from autogaze.video.chunks import ChunkReader
 from autogaze.video.container import OpenStream
 from autogaze.video.reader import Video
 from autogaze.video.torchcodec import FrameTable, TorchcodecError
+from tests.decoders import needs_torchcodec, without_torchcodec
 from tests.video.test_matrix import CODECS, CONTAINERS, STEADY, VARIABLE, cases
 from tests.video.test_matrix import encode as encode_codec
 
-WHY_NOT = torchcodec.unavailable()
-needs_torchcodec = pytest.mark.skipif(WHY_NOT is not None, reason=f"torchcodec: {WHY_NOT}")
+__all__ = ["without_torchcodec"]
 
 
 def assert_same(path, **options) -> None:
@@ -184,15 +181,10 @@ def test_pictures_that_are_not_asked_for_are_not_decoded(plain):
     np.testing.assert_array_equal(table.pixels(frames[13]), list(video.frames())[13].pixels)
 
 
-def test_a_decoder_that_is_not_there(plain, monkeypatch):
-    torchcodec.unavailable.cache_clear()
-    monkeypatch.setitem(sys.modules, "torchcodec", None)
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    try:
-        with pytest.raises(MissingExtraError):
-            Video(plain, decoder="torchcodec")
-        video = Video(plain, device=torch.device("cuda"))
-        assert len(list(video.frames())) == 20
-        assert video.decoded_by == "pyav"
-    finally:
-        torchcodec.unavailable.cache_clear()
+@pytest.mark.usefixtures("without_torchcodec")
+def test_a_decoder_that_is_not_there(plain):
+    with pytest.raises(MissingExtraError):
+        Video(plain, decoder="torchcodec")
+    video = Video(plain, device=torch.device("cuda"))
+    assert len(list(video.frames())) == 20
+    assert video.decoded_by == "pyav"

@@ -20,6 +20,7 @@ from autogaze.evaluation.answers.answering import (
 )
 from autogaze.evaluation.answers.questions import Question
 from autogaze.utils.modules import run_python_file
+from autogaze.video.decoders import DecoderName
 
 if TYPE_CHECKING:
     from autogaze.mllm.answering import VideoMLLM
@@ -36,6 +37,7 @@ class AnswererOptions:
         frames: sampled from every video; None for the model's own number.
         units: how a gaze becomes units of the model, one of `UNITS`.
         seed: of selectors that draw.
+        decoder: of videos: "auto", "pyav" or "torchcodec", see `autogaze.video.Video`.
     """
 
     frames: int | None = None
@@ -43,6 +45,7 @@ class AnswererOptions:
     device: str = "auto"
     dtype: str = "float32"
     seed: int = 0
+    decoder: DecoderName = "auto"
 
     def __post_init__(self) -> None:
         if self.units not in UNITS:
@@ -102,6 +105,7 @@ class _VideoAnswerer:
             num_frames=self.options.frames,
             units=self.options.units,  # type: ignore[arg-type] # a name that was checked
             dense=dense,
+            decoder=self.options.decoder,
         )
         # The same draws for a question whichever others were answered before it.
         key = hashlib.sha256(f"{self.options.seed} {question.id}".encode()).digest()

@@ -25,6 +25,7 @@ from autogaze.datasets.labels import short_name, window_name
 from autogaze.datasets.video_windows import VIDEOS, Window, find_files, read_clip
 from autogaze.errors import VideoError
 from autogaze.utils.seeding import seeded
+from autogaze.video.decoders import DecoderName
 
 STATIC, MOVING, COMPOSED = KINDS = ("static", "moving", "composed")
 """Real videos, whose cameras mostly stand still; photographs filmed by a moving camera; and
@@ -105,7 +106,15 @@ def read_batch(clips: Sequence[QualityClip]) -> Clips:
     return Clips(torch.stack([clip.read() for clip in clips]))
 
 
-def plan_clips(files: ClipFiles, *, per_kind: int, side: int, seed: int = 0) -> list[QualityClip]:
+def plan_clips(
+    files: ClipFiles,
+    *,
+    per_kind: int,
+    side: int,
+    seed: int = 0,
+    decoder: DecoderName = "auto",
+    device: torch.device | None = None,
+) -> list[QualityClip]:
     """The clips of every kind for which there are files, kind by kind.
 
     Sources are taken in an order drawn by the seed, one clip of each before any gives a
@@ -116,14 +125,16 @@ def plan_clips(files: ClipFiles, *, per_kind: int, side: int, seed: int = 0) -> 
         per_kind: clips of a kind; fewer where the videos are too short for so many that
             do not overlap.
         side: pixels of a frame.
+        decoder: of videos, see `autogaze.video.Video`.
+        device: where the frames go; a GPU may decode them.
 
     Raises:
         VideoError: a video that cannot be opened.
     """
     clips: list[QualityClip] = []
     if files.videos:
-        window, decoder = Window(CLIP_LEN), choose_decoder()
-        videos = [_windows(path, window, side, decoder, seed) for path in files.videos]
+        window, opens = Window(CLIP_LEN), choose_decoder(decoder, device=device)
+        videos = [_windows(path, window, side, opens, seed) for path in files.videos]
         clips += _in_turns(videos, per_kind, seed)
     if files.photographs:
         folders = sorted({path.parent for path in files.photographs})

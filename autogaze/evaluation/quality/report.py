@@ -15,6 +15,7 @@ from autogaze.selectors.registry import LEARNED
 from autogaze.tasks.metrics import CANVAS
 from autogaze.utils.device import DeviceOptions
 from autogaze.utils.progress import ProgressBar
+from autogaze.video.decoders import DecoderName
 
 BASELINE, BASELINE_SHARE = "random", 0.2
 """Whose loss, at what share, the other selectors have to reach with less."""
@@ -62,7 +63,7 @@ class Setting:
         reference: the row with which the others are compared.
         seed: of clips, gazes and draws.
         every: networks measured every so-many-th frame.
-        device: and precision of the models.
+        device: and precision of selectors that have a model; metrics are float32.
         weights: (name, folder or hub id) of learned weights.
         video_mae: checkpoint of that metric, if it was measured.
     """
@@ -131,6 +132,8 @@ class QualityReport:
         )
         return (
             f"{self.about}. In 'all' every kind counts the same.",
+            f"Device, and precision of selectors with a model: {self.setting.device}. Metrics are "
+            "measured in float32.",
             self.units,
             "Intervals: 95 %, from resampling whole videos and photographs; in brackets half their "
             "width, in units of the last digit. Marks: better (+) or worse (-) than "
@@ -173,6 +176,7 @@ def bench_quality(
     every: int = 1,
     seed: int = 0,
     batch: int = 4,
+    decoder: DecoderName = "auto",
     device_options: DeviceOptions,
 ) -> QualityReport:
     """Measure everything.
@@ -188,10 +192,20 @@ def bench_quality(
         thresholds: at which selectors stop early, in the unit of `threshold_metric`.
         every: networks measure every so-many-th frame.
         batch: clips at a time.
+        decoder: of videos, see `autogaze.video.Video`.
+        device_options: where all runs, and the precision of selectors that have a model. Metrics are
+            float32 whatever that is, so that figures can be compared.
     """
     compared = load_selectors(selectors, weights, device_options)
     pyramid = compared[0].selector.pyramid
-    planned = plan_clips(files, per_kind=clips, side=pyramid.side, seed=seed)
+    planned = plan_clips(
+        files,
+        per_kind=clips,
+        side=pyramid.side,
+        seed=seed,
+        decoder=decoder,
+        device=device_options.device,
+    )
     shuffled(planned)  # raises where a kind is too small
     metrics = load_metrics(video_mae, features, pyramid, device_options.device)
     stopping = [one for one in compared if can_stop(one.selector, threshold_metric)]

@@ -17,6 +17,7 @@ from autogaze.mllm.frames import resize_frames, upright
 from autogaze.mllm.nvila.saved_gaze import frames_of
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.source import TileGrid
+from autogaze.video.decoders import DecoderName
 from autogaze.video.motion import MotionField
 
 
@@ -68,6 +69,8 @@ class FrameSample:
         skip_corrupt: bool = False,
         motion: bool = False,
         made: Gaze | None = None,
+        decoder: DecoderName = "auto",
+        device: torch.device | None = None,
     ) -> "FrameSample":
         """Sample a video.
 
@@ -79,6 +82,8 @@ class FrameSample:
                 error.
             motion: of a file, also give the motion since the sampled frame before.
             made: a gaze at the video, whose frames are taken.
+            decoder: of a file, see `autogaze.video.Video`.
+            device: where the frames go; a GPU may decode them.
 
         Raises:
             VideoError: a file that is no video, or whose codec gives no motion.
@@ -86,7 +91,7 @@ class FrameSample:
         """
         if not isinstance(video, str | Path):
             video = _as_bytes(as_frames(upright(video), MLLMError))
-        source = FrameSource(video, skip_corrupt=skip_corrupt)
+        source = FrameSource(video, skip_corrupt=skip_corrupt, decoder=decoder, device=device)
         numbers = frame_numbers(source.num_frames, num_frames)
         if made is not None:
             numbers = frames_of(made, numbers, source.num_frames)

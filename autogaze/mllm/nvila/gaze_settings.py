@@ -10,6 +10,7 @@ from autogaze.mllm.budget import MOST
 from autogaze.mllm.checks import as_count, check_kind, check_tokens
 from autogaze.selectors.base import Selector
 from autogaze.utils.normalization import PixelStatistics
+from autogaze.video.decoders import DecoderName, check_decoder
 
 MAX_FRAMES, MAX_TILES = 2**16, 2**10
 """The most sampled frames of a video, and the most tiles of a frame."""
@@ -76,6 +77,7 @@ class GazeSettings:
         statistics: pixel statistics of the tower.
         clips_at_once: clips that the selector gets at a time.
         skip_corrupt: a damaged frame is replaced by the one before it, instead of an error.
+        decoder: of files: "auto", "pyav" or "torchcodec", see `autogaze.video.Video`.
         keep_frames: also return whole tiles and thumbnails, for the published dict.
         max_tokens: of the LLM that the video will be cut to, `shuffle` patches each: a frame's
             tiles may ask for `MOST` times its even share. None: they are not cut.
@@ -83,6 +85,7 @@ class GazeSettings:
 
     Raises:
         MLLMError: a number out of range.
+        VideoError: no such decoder, or one that is not here.
     """
 
     num_frames: Any  # numbers come from users: what they are is checked, not declared
@@ -97,6 +100,7 @@ class GazeSettings:
     keep_frames: bool = False
     max_tokens: Any = None
     shuffle: int = 9
+    decoder: DecoderName = "auto"
 
     def __post_init__(self) -> None:
         bounds = {
@@ -111,6 +115,7 @@ class GazeSettings:
         check_tokens(self.max_tokens)
         check_kind(self.skip_corrupt, bool, "skip_corrupt")
         check_kind(self.keep_frames, bool, "published")
+        check_decoder(self.decoder)
         if self.num_thumbnails > self.num_frames:
             raise MLLMError(
                 f"num_video_frames_thumbnail={self.num_thumbnails} is more than "

@@ -239,7 +239,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         if unknown:
             raise MLLMError(
                 f"unknown argument {', '.join(unknown)}; known: {', '.join(_GAZE_ARGUMENTS)}, "
-                "ratio, loss, gaze, selector, generator, skip_corrupt, published"
+                "ratio, loss, gaze, selector, generator, skip_corrupt, decoder, published"
             )
         own = {name: changes.get(name, getattr(self, name)) for name in _GAZE_ARGUMENTS}
         return GazeSettings(
@@ -270,6 +270,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         selector: Any = None,
         generator: Any = None,
         skip_corrupt: bool = False,
+        decoder: Any = "auto",
         published: bool = False,
         return_tensors: Any = "pt",
         images: Any = None,
@@ -291,6 +292,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             selector: for this call: a selector, or what `autogaze.load` takes.
             generator: source of randomness, for selectors that use any.
             skip_corrupt: replace damaged frames by the ones before them, instead of an error.
+            decoder: of files: "auto", "pyav" or "torchcodec", see `autogaze.video.Video`.
             published: return whole tiles and padded gazes, as the published processor does.
             return_tensors: "pt", the only kind.
             images, audio: none: transformers' chat templates name them; the model sees videos only.
@@ -305,7 +307,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         Raises:
             MLLMError: prompts and videos that do not fit, a gaze of another video; see also
                 `GazeSettings`.
-            VideoError: a file that is no video.
+            VideoError: a file that is no video; a decoder that is none, or not here.
         """
         check_choice(return_tensors, (None, "pt"), "return_tensors")
         for name, value in (("images", images), ("audio", audio)):
@@ -319,7 +321,10 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             changes["task_loss_requirement_tile"] = None if loss is _UNSET else loss
         changes = one_kind_of_budget(changes)
         settings = replace(
-            self.settings(**changes), skip_corrupt=skip_corrupt, keep_frames=published
+            self.settings(**changes),
+            skip_corrupt=skip_corrupt,
+            decoder=decoder,
+            keep_frames=published,
         )
         check_generator(generator)
         clock = StageClock()

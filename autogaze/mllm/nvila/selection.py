@@ -78,6 +78,8 @@ def gaze_at(
         skip_corrupt=settings.skip_corrupt,
         motion=motion,
         made=made if isinstance(made, Gaze) else None,
+        decoder=settings.decoder,
+        device=torch.device(device),
     )
     side = settings.pyramid.side
     grid = plan_grid(*frames.source.size, side, settings.max_tiles)

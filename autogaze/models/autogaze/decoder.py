@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.configuration import GazeDecoderConfig
+from autogaze.utils.device import exact
 
 
 class GazeDecoder(nn.Module):
@@ -330,11 +331,6 @@ class FusedDecoder:
         """As `GazeDecoder.heads`."""
         logits = torch.mm(hidden, self.lm_head).unflatten(-1, (-1, self.config.vocab_size))
         return logits, F.linear(hidden, self.loss_head)
-
-
-def exact(dtype: torch.dtype) -> torch.dtype:
-    """The precision of what must not be rounded to a half: float32 at least."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def _pairs_adjacent(weight: Float[Tensor, "out C"], head_dim: int) -> Float[Tensor, "out C"]:
