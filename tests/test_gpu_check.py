@@ -4,7 +4,9 @@ import json
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,8 @@ READ = """
 import runpy, sys
 for missing in ("av", "accelerate", "hydra", "omegaconf", "matplotlib", "cv2", "triton"):
     sys.modules[missing] = None
-assert runpy.run_path(sys.argv[1])["training_rows"]
+sys.path.insert(0, sys.argv[2])
+assert runpy.run_path(sys.argv[1])["measured_rows"]
 """
 
 COLLECT = """
@@ -32,6 +35,7 @@ def test_every_row_is_measured_or_says_why_not(
 ) -> None:
     words = ["--tiny", "--no-tests", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     runpy.run_path(str(SCRIPT), run_name="__main__")
     page = (tmp_path / "gpu-check.md").read_text()
     assert page in capsys.readouterr().out
@@ -55,19 +59,62 @@ def test_every_row_is_measured_or_says_why_not(
     assert "% of the patches" in agreement
 
 
-def test_nothing_is_begun_when_the_time_is_over() -> None:
-    script = runpy.run_path(str(SCRIPT))
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    return runpy.run_path(str(SCRIPT))
+
+
+def test_nothing_is_begun_when_the_time_is_over(script: dict[str, Any]) -> None:
     import torch
 
     bench = script["Bench"](torch.device("cpu"), tiny=True, seconds=-1.0)
-    rows = list(script["measured_rows"](bench))
+    rows = [row for _, rows in script["measured_rows"](bench) for row in rows]
     assert rows
     assert {(row.ms, row.note) for row in rows} == {(None, "left out: the time was over")}
+    assert not any(row.failed for row in rows)
+
+
+WORKER = """
+import json, os, sys, time
+for name in sys.argv[1:]:
+    if name == "breaks":
+        os._exit(7)
+    if name == "hangs":
+        time.sleep(60)
+    print("a library says something")
+    print(json.dumps({"name": name, "rows": [{"work": name, "ms": 1.0}]}), flush=True)
+"""
+
+
+def test_a_row_that_breaks_or_hangs_costs_no_other(script: dict[str, Any]) -> None:
+    isolated = script["isolated_rows"]
+    isolated.__globals__["LONGEST"] = 3
+    names, ends = ["one", "breaks", "two", "hangs", "three"], time.monotonic() + 60
+    rows = list(isolated([sys.executable, "-c", WORKER], list(names), ends))
+    assert [row.work for row in rows] == names
+    assert [row.ms for row in rows] == [1.0, None, 1.0, None, 1.0]
+    assert [row.failed for row in rows] == [False, True, False, True, False]
+    assert "exit code 7" in rows[1].note
+
+
+def test_a_row_that_raises_says_so(script: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def fails(bench: object) -> None:
+        raise RuntimeError("an illegal | instruction")
+
+    measured = script["measured_rows"]
+    monkeypatch.setitem(measured.__globals__, "works", lambda: {"one": fails, "two": fails})
+    bench = script["Bench"](torch.device("cpu"), tiny=True, seconds=60.0)
+    rows = [row for _, rows in measured(bench) for row in rows]
+    assert [(row.work, row.failed) for row in rows] == [("one", True), ("two", True)]
+    assert rows[0].note == "failed: RuntimeError: an illegal / instruction"
 
 
 @pytest.mark.slow
 def test_rows_need_no_more_than_torch_and_transformers() -> None:
-    command = [sys.executable, "-c", READ, str(SCRIPT)]
+    command = [sys.executable, "-c", READ, str(SCRIPT), str(SCRIPT.parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
