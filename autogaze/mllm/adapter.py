@@ -23,6 +23,7 @@ from autogaze.mllm.prompt import (
     SequencePositions,
     assemble,
     sequence_lengths,
+    side_of_padding,
 )
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
@@ -82,9 +83,10 @@ class GazedPrompt:
         if not self.rows:
             return self
         mask = self.prompt.attention_mask
-        side = "right" if bool((mask[:, 0] > mask[:, -1]).any()) else "left"
         kept = [visual.kept for visual in self.visuals]
-        written = assemble(self.rows, kept, rule, padding_side=side).to(mask.device)
+        written = assemble(self.rows, kept, rule, padding_side=side_of_padding(mask)).to(
+            mask.device
+        )
         positions, following = written.position_ids, written.next_position
         prompt = replace(self.prompt, position_ids=positions, next_position=following)
         return replace(self, prompt=prompt)

@@ -17,7 +17,7 @@ from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
 from autogaze.mllm.boundary import compact_positions, exclusively
 from autogaze.mllm.checks import check_choice, check_kind, check_prompt
 from autogaze.mllm.dense_prompt import Kind, read_rows
-from autogaze.mllm.prompt import CompactPrompt, assemble
+from autogaze.mllm.prompt import CompactPrompt, assemble, side_of_padding
 from autogaze.mllm.registry import adapter_of
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.utils.checkpoints import check_loaded
@@ -158,7 +158,7 @@ class GazedMLLM:
         if ids is None:
             raise MLLMError("kept units need the dense prompt: give input_ids")
         check_prompt(ids, mask)
-        side = "right" if mask is not None and bool((mask[:, 0] > mask[:, -1]).any()) else "left"
+        side = "left" if mask is None else side_of_padding(mask)
         gazed = self.compact(
             ids, mask, kept=kept, kept_images=kept_images, padding_side=side, **dense
         )

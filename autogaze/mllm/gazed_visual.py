@@ -93,11 +93,7 @@ class GazedVisual:
         if kind == "image":
             numbers = [0]
         elif numbers is None:
-            numbers = (
-                adapter.sample(source.num_frames, source.rate, sampling)
-                if sampling.max_frames is None
-                else adapter.sample_most(source.num_frames, sampling.max_frames)
-            )
+            numbers = adapter.numbers(source.num_frames, source.rate, sampling)
         self.numbers = tuple(numbers)
         self.form = adapter.form(kind)
         self.size = adapter.frame_size(kind, source.height, source.width, len(numbers), native)

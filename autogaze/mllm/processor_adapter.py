@@ -169,6 +169,12 @@ class ProcessorAdapter:
         """Numbers of at most so many frames, at even distances; of all where there are no more."""
         return self.sample(num_frames, None, Sampling(num_frames=min(most, num_frames)))
 
+    def numbers(self, num_frames: int, rate: float | None, sampling: Sampling) -> list[int]:
+        """As `sample`, or `sample_most` where `max_frames` was asked for."""
+        if sampling.max_frames is not None:
+            return self.sample_most(num_frames, sampling.max_frames)
+        return self.sample(num_frames, rate, sampling)
+
     @property
     def takes_all_frames(self) -> bool:
         """Whether all frames of a conversation's video are taken where nothing else is asked for."""

@@ -155,6 +155,11 @@ class CompactPrompt:
         return compact
 
 
+def side_of_padding(attention_mask: Int[Tensor, "B L"]) -> str:
+    """ "right" where a row of the mask ends in padding, else "left"."""
+    return "right" if bool((attention_mask[:, 0] > attention_mask[:, -1]).any()) else "left"
+
+
 def assemble(
     rows: Sequence[Row],
     visuals: Sequence[KeptUnits],

@@ -121,13 +121,9 @@ def check_sampling(
     most = asked.get("max_frames")
     if not asked or len(numbers) in (asked.get("num_frames"), most):
         return
-    sampling = Sampling(asked.get("num_frames"), asked.get("fps"), every)
+    sampling = Sampling(asked.get("num_frames"), asked.get("fps"), every, most)
     try:
-        sampled = (
-            adapter.sample(source.num_frames, source.rate, sampling)
-            if most is None
-            else adapter.sample_most(source.num_frames, most)
-        )
+        sampled = adapter.numbers(source.num_frames, source.rate, sampling)
     except MLLMError:  # more than the video has
         sampled = []
     if list(sampled) != list(numbers):

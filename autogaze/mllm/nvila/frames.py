@@ -1,9 +1,7 @@
 """Frames of a video for NVILA: sampled at even distances, resized to a grid of tiles, and cut."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +10,10 @@ from torch import Tensor
 
 from autogaze.clips import as_frames
 from autogaze.errors import MLLMError
-from autogaze.gaze import Gaze
 from autogaze.mllm.frames import resize_frames, upright
-from autogaze.mllm.nvila.saved_gaze import frames_of
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.source import TileGrid
 from autogaze.video.decoders import DecoderName
-from autogaze.video.motion import MotionField
 
 
 def frame_numbers(num_frames: int, wanted: int) -> tuple[int, ...]:
@@ -37,77 +32,29 @@ def thumbnail_places(num_frames: int, wanted: int) -> range:
     return range(0, wanted * step, step)
 
 
-class SampledFrame(NamedTuple):
-    """One sampled frame: its number, its second, its pixels, and the motion since the one before."""
+def open_video(
+    video: Any,
+    *,
+    skip_corrupt: bool = False,
+    decoder: DecoderName = "auto",
+    device: torch.device | None = None,
+) -> FrameSource:
+    """The frames of a video.
 
-    number: int
-    seconds: float
-    pixels: UInt8[Tensor, "3 H W"]
-    motion: MotionField | None
+    Args:
+        video: path of a video or image file; or frames, (T, H, W, 3) or (T, 3, H, W), uint8 or
+            floats in [0, 1], in any form that `autogaze.clips.as_frames` takes.
+        skip_corrupt: a damaged frame is replaced by the last good one before it, instead of an error.
+        decoder: of a file, see `autogaze.video.Video`.
+        device: where the frames go; a GPU may decode them.
 
-
-@dataclass(frozen=True, eq=False)
-class FrameSample:
-    """Frames sampled from a video, read one by one while iterated over.
-
-    Attributes:
-        source: where they come from.
-        numbers: of the sampled frames, ascending, repeatedly where the video is short.
-        motion: whether they come with their motion.
+    Raises:
+        VideoError: a file that is no video.
+        MLLMError: no frames, or more than one clip of them.
     """
-
-    source: FrameSource
-    numbers: tuple[int, ...]
-    motion: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        video: Any,
-        num_frames: int,
-        *,
-        skip_corrupt: bool = False,
-        motion: bool = False,
-        made: Gaze | None = None,
-        decoder: DecoderName = "auto",
-        device: torch.device | None = None,
-    ) -> "FrameSample":
-        """Sample a video.
-
-        Args:
-            video: path of a video or image file; or frames, (T, H, W, 3) or (T, 3, H, W), uint8 or
-                floats in [0, 1], in any form that `autogaze.clips.as_frames` takes.
-            num_frames: frames to sample.
-            skip_corrupt: a damaged frame is replaced by the last good one before it, instead of an
-                error.
-            motion: of a file, also give the motion since the sampled frame before.
-            made: a gaze at the video, whose frames are taken.
-            decoder: of a file, see `autogaze.video.Video`.
-            device: where the frames go; a GPU may decode them.
-
-        Raises:
-            VideoError: a file that is no video, or whose codec gives no motion.
-            MLLMError: no frames, or more than one clip of them.
-        """
-        if not isinstance(video, str | Path):
-            video = _as_bytes(as_frames(upright(video), MLLMError))
-        source = FrameSource(video, skip_corrupt=skip_corrupt, decoder=decoder, device=device)
-        numbers = frame_numbers(source.num_frames, num_frames)
-        if made is not None:
-            numbers = frames_of(made, numbers, source.num_frames)
-        return cls(source, numbers, motion)
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __iter__(self) -> Iterator[SampledFrame]:
-        before = None
-        frames = self.source.read(self.numbers, self.motion)
-        for number, (seconds, pixels, moved) in zip(self.numbers, frames, strict=True):
-            if moved is not None and number == before:  # nothing has moved since the same frame
-                moved = replace(moved, lengths=np.zeros_like(moved.lengths))
-            before = number
-            yield SampledFrame(number, seconds, pixels, moved)
+    if not isinstance(video, str | Path):
+        video = _as_bytes(as_frames(upright(video), MLLMError))
+    return FrameSource(video, skip_corrupt=skip_corrupt, decoder=decoder, device=device)
 
 
 def _as_bytes(frames: Shaped[Tensor, "B T 3 H W"]) -> UInt8[Tensor, "B T 3 H W"]:

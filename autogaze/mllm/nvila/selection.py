@@ -5,29 +5,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from autogaze.clips import Clips
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.nvila.frames import (
-    FrameSample,
-    SampledFrame,
     cut_frame,
+    frame_numbers,
+    open_video,
     plan_grid,
     thumbnail_places,
 )
 from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
-from autogaze.mllm.nvila.saved_gaze import check_gaze, tiles_of
+from autogaze.mllm.nvila.saved_gaze import check_gaze, frames_of, tiles_of
 from autogaze.mllm.nvila.whole_frames import WholeFrames
 from autogaze.mllm.processor_output import StageClock
 from autogaze.mllm.same_video import check_times
 from autogaze.mllm.selection import with_whole_frames_spread
 from autogaze.selectors.base import Selector
 from autogaze.source import Source, TileGrid
-from autogaze.video.motion import motion_map
+from autogaze.video.motion import MotionField, motion_map
 from autogaze.video.tiling import empty_tiles
 from autogaze.vision_encoders.patches import gazed_patches
 
@@ -53,7 +53,7 @@ def gaze_at(
     One chunk of tiles is in memory at a time, in 8 bits.
 
     Args:
-        video: a path, or frames; see `FrameSample.of`.
+        video: a path, or frames; see `open_video`.
         settings: see `GazeSettings`.
         selector: may be None where everything is kept.
         device: where the selector runs and patches are cut.
@@ -72,24 +72,24 @@ def gaze_at(
             raise MLLMError("a selector is needed unless everything is kept (ratio 1, no loss)")
         settings.check_selector(selector)
     motion = runs_selector and selector is not None and selector.needs_motion
-    frames = FrameSample.of(
+    source = open_video(
         video,
-        settings.num_frames,
         skip_corrupt=settings.skip_corrupt,
-        motion=motion,
-        made=made if isinstance(made, Gaze) else None,
         decoder=settings.decoder,
         device=torch.device(device),
     )
+    numbers = frame_numbers(source.num_frames, settings.num_frames)
+    if isinstance(made, Gaze):
+        numbers = frames_of(made, numbers, source.num_frames)
+    num_frames = len(numbers)
     side = settings.pyramid.side
-    grid = plan_grid(*frames.source.size, side, settings.max_tiles)
+    grid = plan_grid(*source.size, side, settings.max_tiles)
     if isinstance(made, WholeFrames):
-        made = made.gaze(settings, grid.num_tiles, len(frames))
+        made = made.gaze(settings, grid.num_tiles, num_frames)
     if made is not None:
-        check_gaze(made, frames.source, settings.pyramid)
+        check_gaze(made, source, settings.pyramid)
         grid = tiles_of(made, grid)
-    whole_frame = TileGrid(*frames.source.size, 1, 1, side, side, side)
-    num_frames = len(frames)
+    whole_frame = TileGrid(*source.size, 1, 1, side, side, side)
     num_thumbnails = min(settings.num_thumbnails, num_frames)
     shown_whole = set(thumbnail_places(num_frames, num_thumbnails))
     clock = clock or StageClock()
@@ -99,26 +99,26 @@ def gaze_at(
     thumbnails = _Chunk(whole_frame, settings, num_thumbnails)
     tiles: list[GazedClips] = []
     seconds: list[float] = []
-    reading = iter(frames)
-    for place in range(num_frames):
+    reading = source.read(numbers, motion)
+    for place, number in enumerate(numbers):
         with clock.stage("decode"):
-            frame = next(reading)
-        seconds.append(frame.seconds)
+            second, pixels, moved = next(reading)
+        seconds.append(second)
         with clock.stage("resize"):
-            chunk.add(frame)
+            chunk.add(number, second, pixels, moved)
             if place in shown_whole:
-                thumbnails.add(frame)
+                thumbnails.add(number, second, pixels, moved)
         if chunk.num_frames == CHUNK or place + 1 == num_frames:
             part = None
             if made is not None:
                 part = made.frames(place + 1 - chunk.num_frames, place + 1)
-            source = chunk.source(frames.source.path)
+            place_of = chunk.source(source.path)
             tiles.append(
-                gazer.gaze(chunk.clips(), tiles_budget, tiled=True, source=source, made=part)
+                gazer.gaze(chunk.clips(), tiles_budget, tiled=True, source=place_of, made=part)
             )
             chunk.clear()
     if made is not None:
-        check_times(made, seconds, frames.source)
+        check_times(made, seconds, source)
     small = None
     if num_thumbnails:
         each = thumbnails.clips()
@@ -154,12 +154,14 @@ class _Chunk:
     def num_frames(self) -> int:
         return len(self.times)
 
-    def add(self, frame: SampledFrame) -> None:
-        self.tiles[:, self.num_frames] = cut_frame(frame.pixels, self.grid)
-        self.times.append(frame.seconds)
-        self.numbers.append(frame.number)
-        if frame.motion is not None:
-            self.motion.append(motion_map(frame.motion, self.grid, self.cells))
+    def add(
+        self, number: int, second: float, pixels: UInt8[Tensor, "3 H W"], moved: MotionField | None
+    ) -> None:
+        self.tiles[:, self.num_frames] = cut_frame(pixels, self.grid)
+        self.times.append(second)
+        self.numbers.append(number)
+        if moved is not None:
+            self.motion.append(motion_map(moved, self.grid, self.cells))
 
     def clips(self) -> Clips:
         """One clip per tile."""

@@ -10,7 +10,6 @@ from PIL import Image
 from autogaze.errors import CorruptVideoError, MLLMError, VideoError
 from autogaze.mllm.conversation import as_list
 from autogaze.mllm.nvila.frames import (
-    FrameSample,
     cut_frame,
     frame_numbers,
     plan_grid,
@@ -18,7 +17,7 @@ from autogaze.mllm.nvila.frames import (
 )
 from autogaze.video.reader import Video
 from tests.clips import damage, make_video
-from tests.mllm.nvila.tiny import make_frames
+from tests.mllm.nvila.tiny import make_frames, sample
 
 
 @pytest.mark.parametrize(
@@ -102,10 +101,8 @@ def test_resizing_is_bicubic_and_antialiased():
 def test_a_file_gives_the_readers_frames(tmp_path):
     path = make_video(tmp_path / "video.mp4", num_frames=11)
     every = {frame.index: frame for frame in Video(path).frames()}
-    sampled = FrameSample.of(path, 4)
-    assert sampled.numbers == (0, 3, 7, 10)
-    assert sampled.source.size == (96, 64)
-    frames = list(sampled)
+    frames = sample(path, 4)
+    assert frames[0].pixels.shape == (3, 64, 96)
     assert [frame.number for frame in frames] == [0, 3, 7, 10]
     for frame in frames:
         assert frame.seconds == pytest.approx(every[frame.number].timestamp, abs=1e-3)
@@ -114,7 +111,7 @@ def test_a_file_gives_the_readers_frames(tmp_path):
 
 def test_a_short_file_repeats_frames(tmp_path):
     path = make_video(tmp_path / "video.mp4", num_frames=3)
-    frames = list(FrameSample.of(path, 8, motion=True))
+    frames = sample(path, 8, motion=True)
     assert [frame.number for frame in frames] == [0, 0, 1, 1, 1, 1, 2, 2]
     assert frames[0].motion.lengths.min() > 0  # all new
     # Nothing has moved since the same frame.
@@ -124,15 +121,15 @@ def test_a_short_file_repeats_frames(tmp_path):
 def test_motion_adds_up_between_sampled_frames(tmp_path):
     path = make_video(tmp_path / "video.mp4", num_frames=9)
     every = [frame.motion.lengths for frame in Video(path).frames(motion=True)]
-    last = list(FrameSample.of(path, 3, motion=True))[1].motion.lengths
+    last = sample(path, 3, motion=True)[1].motion.lengths
     assert np.allclose(last, np.minimum(sum(every[1:5]), 1e4))
 
 
 def test_a_damaged_file_is_an_error_or_repeats_the_frame_before(tmp_path):
     path = damage(make_video(tmp_path / "video.mp4", num_frames=20), 12)
     with pytest.raises(CorruptVideoError):
-        list(FrameSample.of(path, 20))
-    frames = list(FrameSample.of(path, 20, skip_corrupt=True))
+        sample(path, 20)
+    frames = sample(path, 20, skip_corrupt=True)
     assert [frame.number for frame in frames] == list(range(20))
     good = {f.index: f.pixels for f in Video(path).frames(skip_corrupt=True)}
     assert 12 not in good
@@ -152,7 +149,7 @@ def test_frames_in_any_form(form):
         "images": [Image.fromarray(frame) for frame in frames],
         "clip": frames[None],
     }[form]
-    sampled = FrameSample.of(given, 3)
+    sampled = sample(given, 3)
     assert len(sampled) == 3
     assert [frame.number for frame in sampled] == [0, 2, 4]
     assert all(
@@ -165,12 +162,12 @@ def test_frames_in_any_form(form):
 )
 def test_no_frames_of_one_video(frames):
     with pytest.raises((MLLMError, VideoError)):
-        FrameSample.of(frames, 2)
+        sample(frames, 2)
 
 
 def test_normalised_frames_are_refused():
     with pytest.raises(MLLMError, match="-1"):
-        FrameSample.of(np.full((2, 8, 8, 3), -1.0, np.float32), 2)
+        sample(np.full((2, 8, 8, 3), -1.0, np.float32), 2)
 
 
 def test_one_video_or_several():

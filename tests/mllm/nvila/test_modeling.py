@@ -12,10 +12,18 @@ from autogaze.mllm.nvila import (
     NVILAConfig,
     NVILAForConditionalGeneration,
 )
-from autogaze.mllm.nvila.frames import FrameSample, cut_frame, plan_grid
+from autogaze.mllm.nvila.frames import cut_frame, plan_grid
 from autogaze.mllm.nvila.token_budget import largest_ratio
 from autogaze.vision_encoders.siglip.modeling_siglip import SiglipVisionModel
-from tests.mllm.nvila.tiny import LLM, TOWER, make_config, make_frames, make_model, make_processor
+from tests.mllm.nvila.tiny import (
+    LLM,
+    TOWER,
+    make_config,
+    make_frames,
+    make_model,
+    make_processor,
+    sample,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +59,7 @@ def test_one_tile_at_everything_equals_the_tower():
     (video,) = processor(text="<vila/video>", videos=frames)["gazed_videos"]
     (tokens,) = model.encode_videos([video])
     grid = plan_grid(128, 64, 56, 1)
-    tiles = [cut_frame(frame.pixels, grid) for frame in FrameSample.of(frames, 4)]
+    tiles = [cut_frame(frame.pixels, grid) for frame in sample(frames, 4)]
     images = torch.cat(tiles).float() / 127.5 - 1
     with torch.no_grad():
         # The plain tower on whole images, all of whose 16 patches are taken.

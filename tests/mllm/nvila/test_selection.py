@@ -7,14 +7,14 @@ import autogaze
 from autogaze import Gaze, PatchPyramid
 from autogaze.clips import frame_caps
 from autogaze.errors import MLLMError, SelectorError
-from autogaze.mllm.nvila.frames import FrameSample, cut_frame, plan_grid
+from autogaze.mllm.nvila.frames import cut_frame, plan_grid
 from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings
 from autogaze.mllm.nvila.selection import CHUNK, gaze_at
 from autogaze.selectors.controls import Centre
 from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.patches import gazed_patches
 from tests.clips import make_video
-from tests.mllm.nvila.tiny import PYRAMID, make_frames
+from tests.mllm.nvila.tiny import PYRAMID, make_frames, sample
 
 ALL = Budget(None, None)
 SETTINGS = GazeSettings(20, 3, 4, Budget(0.3, None), ALL, PYRAMID, SIGLIP)
@@ -40,7 +40,7 @@ def test_pixels_are_those_of_the_normalised_tiles():
     frames = make_frames(20, height=64, width=128)
     video = gaze_at(frames, SETTINGS, Centre(PYRAMID))
     grid = plan_grid(128, 64, 56, 4)
-    sampled = list(FrameSample.of(frames, 20))
+    sampled = sample(frames, 20)
     tiles = torch.stack([cut_frame(frame.pixels, grid) for frame in sampled], dim=1)
     normalised = tiles.float() / 127.5 - 1
     for chunk, start in zip(video.tiles, (0, 16), strict=True):
@@ -74,7 +74,7 @@ def test_every_selector(name, tmp_path):
     if name in ("random", "codec"):  # drawn anew, or in need of more than pixels
         return
     grid = plan_grid(112, 56, 56, 4)
-    frames = [cut_frame(frame.pixels, grid) for frame in FrameSample.of(path, 20)]
+    frames = [cut_frame(frame.pixels, grid) for frame in sample(path, 20)]
     tiles = torch.stack(frames, dim=1)
     for chunk, start in zip(video.tiles, (0, 16), strict=True):
         own = selector.select(tiles[:, start : start + CHUNK], ratio=0.3)
@@ -95,7 +95,7 @@ def test_the_gaze_knows_its_source(tmp_path):
     path = make_video(tmp_path / "video.mp4", num_frames=40, width=112, height=56)
     gaze = gaze_at(path, SETTINGS, Centre(PYRAMID)).gaze
     assert gaze.source.path == str(path)
-    assert gaze.source.frame_indices == FrameSample.of(path, 20).numbers
+    assert gaze.source.frame_indices == tuple(frame.number for frame in sample(path, 20))
     assert gaze.source.timestamps[1] == pytest.approx(0.2)
     assert gaze.source.chunk_starts == (0, 16)
     assert gaze.rectangles()[:, 2].max() <= 112

@@ -1,6 +1,6 @@
 """A tiny model and processor of random weights, for tests."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from autogaze import PatchPyramid
 from autogaze.mllm.nvila import AutoGazeMLLM, AutoGazeMLLMConfig, AutoGazeMLLMProcessor
+from autogaze.mllm.nvila.frames import frame_numbers, open_video
+from autogaze.video.motion import MotionField
 
 PYRAMID = PatchPyramid((28, 56), 14)  # 4 + 16 patches
 VOCABULARY = 64
@@ -88,3 +90,20 @@ def make_frames(
     share = np.linspace(0, 1, num_frames)[:, None, None, None]
     small = start * (1 - share) + end * share
     return small.round().astype(np.uint8).repeat(8, 1).repeat(8, 2)
+
+
+class SampledFrame(NamedTuple):
+    """A frame as NVILA samples it."""
+
+    number: int
+    seconds: float
+    pixels: torch.Tensor
+    motion: MotionField | None
+
+
+def sample(video, wanted, *, skip_corrupt=False, motion=False):
+    """The sampled frames of a video."""
+    source = open_video(video, skip_corrupt=skip_corrupt)
+    numbers = frame_numbers(source.num_frames, wanted)
+    frames = source.read(numbers, motion)
+    return [SampledFrame(number, *frame) for number, frame in zip(numbers, frames, strict=True)]
