@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autogaze.checks import describe_value, is_one_of, whole
+from autogaze.checks import describe_value, is_finite, is_one_of, whole
 from autogaze.errors import MLLMError
 from autogaze.gaze_checks import is_integers, shape
 from autogaze.utils.tensors import is_dense
@@ -53,6 +53,20 @@ def check_choice(value: Any, known: tuple[str | None, ...], what: str) -> None:
     if not is_one_of(value, known):
         names = " or ".join(repr(name) for name in known if name is not None)
         raise MLLMError(f"{what} must be {names}, got {describe_value(value)}")
+
+
+def as_channels(value: Any, what: str, *, above_zero: bool = False) -> tuple[float, float, float]:
+    """A number for each of red, green and blue, from three of them or one for all."""
+    given = value.tolist() if is_dense(value) or isinstance(value, np.ndarray) else value
+    numbers = list(given) if isinstance(given, list | tuple) else [given]
+    if len(numbers) not in (1, 3) or not all(map(is_finite, numbers)):
+        raise MLLMError(
+            f"{what} must be a number for each of red, green and blue, got {describe_value(value)}"
+        )
+    if above_zero and min(numbers) <= 0:
+        raise MLLMError(f"{what} must be above 0, got {describe_value(value)}")
+    red, green, blue = map(float, numbers * (3 // len(numbers)))
+    return red, green, blue
 
 
 def check_kind(value: Any, kind: type, what: str) -> None:

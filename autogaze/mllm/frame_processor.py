@@ -16,12 +16,12 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import IS_TRANSFORMERS_4
+from autogaze.mllm.checks import as_channels
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.frames import PatchFormat, cut_squares, resize_frames
 from autogaze.mllm.processor_adapter import (
     ProcessorAdapter,
     Sampling,
-    channels,
     check_count,
     check_steps,
     setting,
@@ -102,8 +102,8 @@ class FrameProcessorAdapter(ProcessorAdapter):
             patch=self.patch(kind),
             merge=1,
             tubelet=1,
-            mean=channels(setting(settings, "image_mean", self.mean)),
-            std=channels(setting(settings, "image_std", self.std)),
+            mean=as_channels(setting(settings, "image_mean", self.mean), "image_mean"),
+            std=as_channels(setting(settings, "image_std", self.std), "image_std"),
         )
 
     def filter(self, kind: Kind) -> str:

@@ -281,11 +281,6 @@ def check_count(count: int, num_frames: int) -> None:
         )
 
 
-def channels(value: float | Sequence[float]) -> tuple[float, ...]:
-    """A value per channel."""
-    return (float(value),) * 3 if isinstance(value, int | float) else tuple(map(float, value))
-
-
 def setting(settings: Mapping[str, Any], name: str, default: Any) -> Any:
     """A setting; the stock class's default where the checkpoint does not say."""
     value = settings.get(name)

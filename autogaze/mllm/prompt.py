@@ -156,7 +156,7 @@ class CompactPrompt:
 
 
 def side_of_padding(attention_mask: Int[Tensor, "B L"]) -> str:
-    """ "right" where a row of the mask ends in padding, else "left"."""
+    """Side on which rows are padded: "right" where one ends in padding, else "left"."""
     return "right" if bool((attention_mask[:, 0] > attention_mask[:, -1]).any()) else "left"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from autogaze.mllm.adapter import IS_TRANSFORMERS_4, VisualInput
+from autogaze.mllm.checks import as_channels
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.frames import PatchFormat, SizeRule, native_size
 from autogaze.mllm.processor_adapter import (
@@ -15,7 +16,6 @@ from autogaze.mllm.processor_adapter import (
     FrameTimes,
     ProcessorAdapter,
     Sampling,
-    channels,
     check_count,
     check_steps,
     setting,
@@ -56,7 +56,7 @@ class QwenProcessorAdapter(ProcessorAdapter):
     def form(self, kind: Kind) -> PatchFormat:
         settings = self.settings(kind)
         mean, std = (
-            channels(setting(settings, name, default))
+            as_channels(setting(settings, name, default), name)
             for name, default in (("image_mean", self.mean), ("image_std", self.std))
         )
         return PatchFormat(

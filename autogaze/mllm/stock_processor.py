@@ -13,6 +13,7 @@ from typing import Any
 
 from autogaze.checks import describe_value, is_finite, whole, why_absent
 from autogaze.errors import MLLMError
+from autogaze.mllm.checks import as_channels
 from autogaze.utils.hub import is_hub_id
 
 GAZE_CONFIG = "gaze_config.json"
@@ -282,10 +283,7 @@ def check_settings(settings: Any, where: str) -> None:
         elif name in _RATES and not (is_finite(value) and value > 0):
             _refuse(where, name, "a number above 0", value)
         elif name in _STATISTICS:
-            values = list(value) if isinstance(value, list | tuple) else [value]
-            right = len(values) in (1, 3) and all(map(is_finite, values))
-            if not right or (name == "image_std" and min(values) <= 0):
-                _refuse(where, name, "a number for each of red, green and blue", value)
+            as_channels(value, f"{where}: {name}", above_zero=name == "image_std")
         elif name == "video_sampling":
             check_settings(value, f"{where}, {name}")
         elif name in _PARTS:

@@ -3,16 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from autogaze.checks import describe_value, is_finite, whole
+from autogaze.checks import describe_value, whole
 from autogaze.errors import MLLMError
 from autogaze.gaze_checks import shape
 from autogaze.mllm.checks import check_prompt, counted
 from autogaze.mllm.nvila.gazed_video import GazedVideo
-from autogaze.utils.normalization import PixelStatistics
 from autogaze.utils.tensors import is_dense
 
 
@@ -116,30 +114,6 @@ def check_text(input_ids: Any, attention_mask: Any) -> None:
             f"attention_mask must be a tensor (rows, length) of {len(input_ids)} rows like "
             f"input_ids, got {shape(attention_mask)}"
         )
-
-
-def as_statistics(mean: Any, std: Any) -> PixelStatistics:
-    """Pixel statistics of three numbers each.
-
-    Raises:
-        MLLMError: other values, or a deviation that is not above 0.
-    """
-    means, deviations = _channels(mean, "image_mean"), _channels(std, "image_std")
-    if min(deviations) <= 0:
-        raise MLLMError(f"image_std must be above 0, got {describe_value(std)}")
-    return PixelStatistics(means, deviations)
-
-
-def _channels(values: Any, name: str) -> tuple[float, float, float]:
-    given = values
-    if isinstance(values, np.ndarray) or is_dense(values):
-        given = values.tolist()
-    if not isinstance(given, list | tuple) or len(given) != 3 or not all(map(is_finite, given)):
-        raise MLLMError(
-            f"{name} must be a number for each of red, green and blue, got {describe_value(values)}"
-        )
-    red, green, blue = (float(value) for value in given)
-    return red, green, blue
 
 
 def is_nothing(value: Any) -> bool:

@@ -19,11 +19,10 @@ from autogaze.checks import describe_value
 from autogaze.clips import check_generator
 from autogaze.errors import AutoGazeError, MLLMError
 from autogaze.geometry import PatchPyramid
-from autogaze.mllm.checks import as_count, check_choice
+from autogaze.mllm.checks import as_channels, as_count, check_choice
 from autogaze.mllm.conversation import as_batch, as_list, counts_per_prompt
 from autogaze.mllm.nvila.checkpoint import naming
 from autogaze.mllm.nvila.checks import (
-    as_statistics,
     as_text,
     is_nothing,
 )
@@ -40,7 +39,7 @@ from autogaze.mllm.same_video import refuse_loss
 from autogaze.selectors.base import Selector
 from autogaze.selectors.registry import load
 from autogaze.utils.device import DeviceOptions
-from autogaze.utils.normalization import SIGLIP
+from autogaze.utils.normalization import SIGLIP, PixelStatistics
 
 VIDEO_TOKEN = "<vila/video>"
 CHAT_TEMPLATE = (
@@ -163,8 +162,8 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         self.max_batch_size_autogaze = max_batch_size_autogaze
         self.max_vision_tokens = max_vision_tokens
         self.autogaze_model_id = autogaze_model_id
-        statistics = as_statistics(image_mean, image_std)
-        self.image_mean, self.image_std = statistics.mean, statistics.std
+        self.image_mean = as_channels(image_mean, "image_mean")
+        self.image_std = as_channels(image_std, "image_std", above_zero=True)
         self.video_token = as_text(video_token, "video_token")
         self.device = torch.device("cpu")
         self._selector: Selector | None = None if selector is None else self._load(selector)
@@ -251,7 +250,10 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
                 own["gazing_ratio_thumbnail"], own["task_loss_requirement_thumbnail"]
             ),
             pyramid=self.pyramid,
-            statistics=as_statistics(self.image_mean, self.image_std),
+            statistics=PixelStatistics(
+                as_channels(self.image_mean, "image_mean"),
+                as_channels(self.image_std, "image_std", above_zero=True),
+            ),
             clips_at_once=own["max_batch_size_autogaze"],
             max_tokens=own["max_vision_tokens"],
             shuffle=as_count(
