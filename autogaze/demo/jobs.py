@@ -16,6 +16,7 @@ from autogaze.demo.visitors import Visitors
 from autogaze.demo.work import Run, Settings, gaze_at
 from autogaze.errors import AutoGazeError, VideoError
 from autogaze.video.decoders import DecoderName
+from autogaze.video.opening import names_other_files
 
 if TYPE_CHECKING:
     from autogaze.mllm.answering import VideoMLLM
@@ -131,13 +132,15 @@ class Jobs:
         """The path of a visitor's video, which is remembered as theirs and stays inside the block.
 
         Raises:
-            VideoError: there is none.
+            VideoError: there is none, or a list of other files (a playlist).
         """
         path = existing(video)
         if path.is_relative_to(self.examples):
             yield path
         else:
             with self.visitors.reading(session, path):
+                if path.is_file() and names_other_files(path):
+                    raise VideoError(f"{path}: is a list of other files, which no visitor may read")
                 yield path
 
     def uploaded(self, session: str, video: str | None) -> None:

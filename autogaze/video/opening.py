@@ -67,6 +67,17 @@ def open_container(path: Path) -> InputContainer:
     return container
 
 
+def names_other_files(path: Path) -> bool:
+    """Whether FFmpeg takes a file for a list of other files, which it would read: HLS, DASH, ffconcat."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    # FFmpeg wants the first two at the very beginning; of DASH, which is XML, any beginning is refused.
+    return (
+        start.startswith((b"#EXTM3U", b"ffconcat"))
+        or start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<"
+    )
+
+
 def reason(error: Exception) -> str:
     """FFmpeg's or the system's own words for an error, without numbers and paths."""
     return str(getattr(error, "strerror", None) or error).rstrip(":. ")

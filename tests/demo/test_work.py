@@ -61,19 +61,51 @@ def test_numbers_are_those_of_the_command(video, tmp_path, settings, words):
     assert_as_the_command(work(video, tmp_path, **settings), video, tmp_path, words)
 
 
-def test_clients_that_name_no_selector_get_the_first_of_the_page(video, tmp_path):
-    gradio = pytest.importorskip("gradio")
+@pytest.fixture
+def endpoints(tmp_path):
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
     from autogaze.demo.api import Endpoints
     from autogaze.demo.jobs import Jobs
 
     pool = SelectorPool(["centre", "random"])
-    endpoints = Endpoints(Jobs(tmp_path, tmp_path / "examples", pool, Limits()))
+    (tmp_path / "root").mkdir()
+    return Endpoints(Jobs(tmp_path / "root", tmp_path / "root" / "examples", pool, Limits()))
+
+
+def test_clients_that_name_no_selector_get_the_first_of_the_page(endpoints, video):
+    import gradio
+
     visitor = gradio.Request(session_hash="visitor")
     found, *_ = endpoints.gaze(visitor, str(video))
     assert found["selector"] == "centre"
     for other in (None, ""):
         with pytest.raises(gradio.Error, match="name it"):
             endpoints.compare(visitor, str(video), other)
+
+
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.m3u8", HLS),
+        ("address.m3u8", HLS.replace("{}", "file://{}")),
+        ("list.mp4", "ffconcat version 1.0\nfile {}\n"),
+        ("list.mpd", "\n<?xml version='1.0'?><MPD><Period>{}</Period></MPD>"),
+    ],
+)
+def test_a_visitor_cannot_have_other_files_read(endpoints, tmp_path, name, text):
+    import gradio
+
+    make_video(tmp_path / "secret.ts", 4)
+    sent = tmp_path / "root" / name
+    sent.write_text(text.format(tmp_path / "secret.ts"))
+    visitor = gradio.Request(session_hash="visitor")
+    with pytest.raises(gradio.Error, match="other files"):
+        endpoints.gaze(visitor, str(sent))
+    with pytest.raises(gradio.Error, match="other files"):
+        endpoints.compare(visitor, str(sent), "random")
 
 
 def assert_as_the_command(found, video, folder, words):
