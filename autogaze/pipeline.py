@@ -363,6 +363,11 @@ class GazedVideo:
             )
 
     @property
+    def decoded_by(self) -> str:
+        """What decoded the last frame: "pyav" or "torchcodec"."""
+        return self._video.decoded_by
+
+    @property
     def num_chunks(self) -> int:
         return len(self.source.chunks)
 

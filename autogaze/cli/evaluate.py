@@ -20,7 +20,6 @@ from autogaze.cli.command import Command, PrintJson
 from autogaze.cli.errors import SOME_FAILED, log
 from autogaze.errors import EvaluationError, OutputError
 from autogaze.utils.files import check_output_folder
-from autogaze.video.decoders import check_decoder
 
 if TYPE_CHECKING:
     from autogaze.evaluation.answers.answering import Answerer, Condition
@@ -126,7 +125,7 @@ class EvalHLVid(Command):
         from autogaze.rendering.plot_style import require_matplotlib
 
         self._conditions()
-        check_decoder(self.decoder)
+        self._options()
         check_output_folder(self.out, "--out")
         if self.plot:
             require_matplotlib("drawing plots (--no-plot goes without)")

@@ -191,6 +191,7 @@ class MeasureCommand(Command):
             "judge": self.metric,  # its former name
             **(task.losses.recipe if task else {}),
             "dtype": self.dtype,
+            "decoder": video.decoded_by,
             "width": tiles.width,
             "height": tiles.height,
             "tiles": (tiles.columns, tiles.rows),

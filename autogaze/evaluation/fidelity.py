@@ -74,6 +74,7 @@ class FidelityReport:
         random_weights: then cosines say next to nothing of what real weights would see.
         between_clips: mean cosine of dense features of two different clips, with which
             other cosines have to be compared.
+        decoder: of the videos, as it was asked for.
     """
 
     hardware: str
@@ -87,6 +88,7 @@ class FidelityReport:
     num_frames: int
     between_clips: float
     rows: tuple[Fidelity, ...]
+    decoder: DecoderName = "auto"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -169,6 +171,7 @@ def bench_fidelity(
         num_frames=sum(map(len, dense)),
         between_clips=between(_clip_means(dense)),
         rows=tuple(rows),
+        decoder=decoder,
     )
 
 

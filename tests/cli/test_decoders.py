@@ -9,7 +9,6 @@ import pytest
 from typer.main import get_command
 
 from autogaze.cli.app import app
-from autogaze.gaze import Gaze
 from tests.cli.commands import fails, run
 from tests.clips import make_video
 from tests.decoders import decoded, needs_torchcodec, without_torchcodec
@@ -196,6 +195,18 @@ def test_a_report_names_what_decoded(files: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     assert run(*words_of("encode", files, tmp_path), "--json", report).exit_code == 0
     assert json.loads(report.read_text())["decoder"] == "pyav"
-    told = json.loads(run(*words_of("gaze", files, tmp_path), "--json").stdout)
-    assert (told["decoder"], told["dtype"]) == ("pyav", "float32")
-    assert Gaze.load(files / "video.safetensors").num_frames == 6
+    for command in ("gaze", "measure"):
+        told = json.loads(run(*words_of(command, files, tmp_path), "--json").stdout)
+        assert (told["decoder"], told["dtype"]) == ("pyav", "float32")
+    words = (
+        "gaze",
+        files / "video.mp4",
+        "--selector",
+        "learned",
+        "--ratio",
+        0.01,
+        "--tiles",
+        "one",
+    )
+    told = json.loads(run(*words, "--dtype", "bfloat16", "--json").stdout)
+    assert told["dtype"] == "bfloat16"

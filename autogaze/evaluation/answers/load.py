@@ -20,7 +20,7 @@ from autogaze.evaluation.answers.answering import (
 )
 from autogaze.evaluation.answers.questions import Question
 from autogaze.utils.modules import run_python_file
-from autogaze.video.decoders import DecoderName
+from autogaze.video.decoders import DecoderName, check_decoder
 
 if TYPE_CHECKING:
     from autogaze.mllm.answering import VideoMLLM
@@ -50,6 +50,7 @@ class AnswererOptions:
     def __post_init__(self) -> None:
         if self.units not in UNITS:
             raise EvaluationError(f"units must be one of {', '.join(UNITS)}, got {self.units!r}")
+        check_decoder(self.decoder)
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from autogaze.errors import EvaluationError
 from autogaze.evaluation.answers.answering import DENSE, MAX_NEW_TOKENS, Answerer, Condition
 from autogaze.evaluation.answers.load import AnswererOptions, load_answerer, load_answerer_of
 from autogaze.evaluation.answers.questions import Question
+from autogaze.video.decoders import DecoderName
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -29,7 +30,7 @@ class AutoGazeModel(lmms):
         pretrained: folder or hub id of the model.
         selector: what `autogaze.load` takes, a control, or "dense".
         ratio, max_vision_tokens: its budget, one of the two; by default a ratio of 0.1.
-        frames, units, device, dtype, seed: as in `AnswererOptions`.
+        frames, units, device, dtype, seed, decoder: as in `AnswererOptions`.
         answerer: a Python file that loads a model of one's own.
 
     Values may be text, as `--model_args` gives them.
@@ -51,6 +52,7 @@ class AutoGazeModel(lmms):
         device: str | None = "cpu",
         dtype: str = "float32",
         seed: int | str = 0,
+        decoder: DecoderName = "auto",
         answerer: str | None = None,
         batch_size: int | str | None = 1,
         max_batch_size: int | str | None = None,
@@ -60,7 +62,7 @@ class AutoGazeModel(lmms):
         if unknown:
             raise EvaluationError(
                 f"unknown model_args: {', '.join(sorted(unknown))}; there are pretrained, selector, ratio, "
-                "max_vision_tokens, frames, units, device, dtype, seed and answerer"
+                "max_vision_tokens, frames, units, device, dtype, seed, decoder and answerer"
             )
         if not pretrained:
             raise EvaluationError("model_args must name the model: pretrained=FOLDER or HUB-ID")
@@ -81,6 +83,7 @@ class AutoGazeModel(lmms):
             device=device or "cpu",
             dtype=dtype,
             seed=_number("seed", seed, int) or 0,
+            decoder=decoder,
         )
         load = load_answerer if answerer is None else load_answerer_of(answerer)
         self._make = load(pretrained, options)

@@ -66,6 +66,7 @@ class Setting:
         device: and precision of selectors that have a model; metrics are float32.
         weights: (name, folder or hub id) of learned weights.
         video_mae: checkpoint of that metric, if it was measured.
+        decoder: of videos, as it was asked for.
     """
 
     hardware: str
@@ -75,6 +76,7 @@ class Setting:
     device: str
     weights: tuple[tuple[str, str], ...]
     video_mae: str | None
+    decoder: DecoderName = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,6 +235,7 @@ def bench_quality(
         device=str(device_options),
         weights=(*weights.items(), *shipped),
         video_mae=video_mae,
+        decoder=decoder,
     )
     return make_report(measured, setting, stopped)
 
