@@ -47,6 +47,8 @@ def why_not(opened: OpenStream, info: VideoInfo, layout: Layout, motion: bool) -
         return "it drops the alpha channel"
     if info.hdr is not None:
         return f"it does not map {info.hdr} to BT.709"
+    if not _interpolates_colours_alike(pixels, layout.height):
+        return f"it interpolates the colours of {info.pixel_format} differently"
     if info.aspect != 1:
         return "it leaves pixels as they are stored, which are not square here"
     if turned.transpose == (turned.flip_x == turned.flip_y):
@@ -54,6 +56,18 @@ def why_not(opened: OpenStream, info: VideoInfo, layout: Layout, motion: bool) -
     if short := missing_bytes(opened.path):
         return f"the file is damaged: {short} bytes are missing at its end"
     return None
+
+
+def _interpolates_colours_alike(pixels: av.VideoFormat, height: int) -> bool:
+    """Whether the RGB frames are those of PyAV, where colours are subsampled.
+
+    FFmpeg has a fixed way for 8-bit 4:2:0 and for 4:2:2 of even heights; else it filters as it is told,
+    and the two programs tell it different things.
+    """
+    chroma = pixels.chroma_width(8), pixels.chroma_height(8)  # samples of 8 x 8 pixels
+    if chroma == (8, 8):
+        return True  # 4:4:4, grey and RGB
+    return height % 2 == 0 and (chroma == (4, 8) or pixels.name in ("yuv420p", "yuvj420p"))
 
 
 class _Packet(NamedTuple):

@@ -63,9 +63,35 @@ def test_matrix(codec, container, kind, tmp_path):
 
 
 @needs_torchcodec
-@pytest.mark.parametrize("pixel_format", ["yuv420p10le", "yuv422p", "yuv444p", "yuvj420p", "gray"])
-def test_pixel_formats(pixel_format, encode, tmp_path):
-    assert_same(encode(tmp_path / "file.mkv", pixel_format=pixel_format, g="6"))
+@pytest.mark.parametrize(
+    ("pixel_format", "even", "odd"),
+    [
+        ("yuv420p", True, False),
+        ("yuv420p10le", False, False),
+        ("yuv422p", True, False),
+        ("yuv422p10le", True, False),
+        ("yuv440p", False, False),
+        ("yuv411p", False, False),
+        ("yuv410p", False, False),
+        ("yuv444p", True, True),
+        ("yuv444p12le", True, True),
+        ("gray", True, True),
+        ("gray10le", True, True),
+        ("gbrp10le", True, True),
+        ("bgr0", True, True),
+    ],
+)
+def test_pixel_formats(pixel_format, even, odd, encode, tmp_path):
+    """Of coloured noise: colours that are subsampled are interpolated."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
+    for frames, alike in ((noise, even), (noise[:, 1:, 1:], odd)):
+        path = encode(tmp_path / "file.mkv", frames, codec="ffv1", pixel_format=pixel_format)
+        (assert_same if alike else assert_left_to_pyav)(path)
+
+
+@needs_torchcodec
+def test_full_range(encode, tmp_path):
+    assert_same(encode(tmp_path / "file.mkv", pixel_format="yuvj420p", g="6"))
 
 
 @needs_torchcodec
