@@ -160,10 +160,6 @@ class MLLMAdapter:
             torch.cat([part.embeds for part in parts]), tuple(map(torch.cat, levels))
         )
 
-    def text_inputs(self, prompt: CompactPrompt) -> dict[str, Tensor]:
-        """Further arguments of the text model for every token of a prompt."""
-        return {}
-
     def check_length(self, gazed: GazedPrompt, new_tokens: int = 0) -> None:
         """Raise `MLLMError` where a prompt, and what is to be generated, exceeds the LLM's context."""
         limit = getattr(self.text_config, "max_position_embeddings", None)

@@ -63,7 +63,6 @@ def compact_positions(
     text_model: nn.Module,
     prompt: CompactPrompt,
     deepstack: tuple[Float[Tensor, "K D"], ...] = (),
-    extra: dict[str, Float[Tensor, "B L *rest"]] | None = None,
 ) -> Iterator[None]:
     """Run the text model on a compact prompt; its calls inside are those of this prompt.
 
@@ -73,9 +72,8 @@ def compact_positions(
         text_model: takes `inputs_embeds` and `position_ids`.
         prompt: on the device of the embeddings.
         deepstack: per level, features that are added at the placeholders of a layer's output.
-        extra: further arguments of the prompt's tokens, by name.
     """
-    placement = _Placement(prompt, deepstack, extra or {})
+    placement = _Placement(prompt, deepstack)
     hook = text_model.register_forward_pre_hook(placement.replace, with_kwargs=True)
     try:
         yield
@@ -86,18 +84,12 @@ def compact_positions(
 class _Placement:
     """Arguments of the text model for any part of a prompt and of what is generated after it."""
 
-    def __init__(
-        self,
-        prompt: CompactPrompt,
-        deepstack: tuple[Float[Tensor, "K D"], ...],
-        extra: dict[str, Float[Tensor, "B L *rest"]],
-    ) -> None:
+    def __init__(self, prompt: CompactPrompt, deepstack: tuple[Float[Tensor, "K D"], ...]) -> None:
         self.prompt = prompt
         self.length = prompt.input_ids.shape[1]
         positions, following = text_model_positions(prompt)
         self.positions, self.following = positions, following
         self.deepstack = deepstack
-        self.extra = extra
         # Features stand row by row: where each row's begin.
         self.offsets = [0, *prompt.visual_mask.sum(1).cumsum(0).tolist()]
 
@@ -124,9 +116,6 @@ class _Placement:
             kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"] = self._deepstack(
                 start, start + length, rows
             )
-        for name, values in self.extra.items():
-            if start < self.length:
-                kwargs[name] = values[rows, start : start + length]
         return args, kwargs
 
     def _positions(self, start: int, end: int) -> Int[Tensor, "P B n"]:

@@ -6,7 +6,7 @@ positions themselves and know no deepstack; `PromptEmbeddings.needs` says what i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,7 +34,6 @@ class PromptEmbeddings:
         next_position: (P, B) positions of the first generated token; each step adds 1.
         visual_mask: (B, L) True at kept units.
         visuals: features of every video and image, in the order in which they begin in the batch.
-        extra: further arguments of the text model per token, by name; most families have none.
     """
 
     input_ids: Int[Tensor, "B L"]
@@ -44,7 +43,6 @@ class PromptEmbeddings:
     next_position: Int[Tensor, "P B"]
     visual_mask: Bool[Tensor, "B L"]
     visuals: tuple[VisualFeatures, ...]
-    extra: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def deepstack(self) -> tuple[Float[Tensor, "K D"], ...]:
@@ -57,12 +55,12 @@ class PromptEmbeddings:
         """What a server has to take besides embeddings to answer as the gazed model does.
 
         "positions": they are not 0, 1, 2, ... in every row. "deepstack": there are features for
-        layers behind the first. "extra": there are further arguments per token.
+        layers behind the first.
         """
         index = (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
         real = self.attention_mask.bool()
         plain = torch.equal(self.position_ids[:, real], index.expand_as(self.position_ids)[:, real])
-        found = {"positions": not plain, "deepstack": self.deepstack, "extra": self.extra}
+        found = {"positions": not plain, "deepstack": self.deepstack}
         return frozenset(name for name, is_needed in found.items() if is_needed)
 
     def text_model_inputs(self) -> dict[str, Any]:
@@ -72,7 +70,6 @@ class PromptEmbeddings:
             "inputs_embeds": self.inputs_embeds,
             "attention_mask": self.attention_mask,
             "position_ids": positions if len(positions) > 1 else positions[0],
-            **self.extra,
         }
         if self.deepstack:
             inputs["visual_pos_masks"] = self.visual_mask
@@ -133,7 +130,6 @@ def prompt_embeddings(model: Any, inputs: GazedPrompt | Mapping[str, Any]) -> Pr
         next_position=following,
         visual_mask=prompt.visual_mask,
         visuals=tuple(_like(features, embeds) for features in visuals),
-        extra=adapter.text_inputs(prompt),
     )
 
 

@@ -228,19 +228,11 @@ def _hidden_states(
     wanted = None if layers is None else [range(len(every) + 1)[layer] for layer in layers]
     states = {0: x[0, patches]} if wanted and 0 in wanted else {}
     for number, block in enumerate(every[: None if wanted is None else max(wanted)], start=1):
-        x = blocks.run(block, functools.partial(_run, encoder, block, layout, rotary), x)
+        x = blocks.run(
+            block, functools.partial(encoder.run, block, layout=layout, rotary=rotary), x
+        )
         if wanted and number in wanted:
             states[number] = x[0, patches]
     if wanted is None:
         return [encoder.leave(x)[0, patches]]
     return [states[number] for number in wanted]
-
-
-def _run(
-    encoder: EncoderAdapter,
-    block: torch.nn.Module,
-    layout: TokenLayout,
-    rotary: Rotary | None,
-    tokens: Float[Tensor, "one N C"],
-) -> Float[Tensor, "one N C"]:
-    return encoder.run(block, tokens, layout, rotary)

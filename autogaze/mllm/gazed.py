@@ -190,8 +190,7 @@ class GazedMLLM:
             kwargs["inputs_embeds"] = embeds
             kwargs["attention_mask"] = prompt.attention_mask
             deepstack = tuple(x.to(embeds.device, embeds.dtype) for x in features.deepstack)
-            extra = adapter.text_inputs(prompt)
-            with compact_positions(adapter.text_model, prompt, deepstack, extra):
+            with compact_positions(adapter.text_model, prompt, deepstack):
                 yield
 
 

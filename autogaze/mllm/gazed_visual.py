@@ -1,10 +1,9 @@
 """One video or image of a prompt: its frames sampled, its units chosen, and the kept ones cut."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +16,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.mllm.adapter import VisualInput
 from autogaze.mllm.checks import as_count, as_whole_numbers
 from autogaze.mllm.dense_prompt import Kind
+from autogaze.mllm.gaze_settings import GazeSettings
 from autogaze.mllm.processor_adapter import (
     Expansion,
     FrameTimes,
@@ -24,12 +24,17 @@ from autogaze.mllm.processor_adapter import (
     Sampling,
 )
 from autogaze.mllm.processor_output import PrepareTimes, VisualReport
-from autogaze.mllm.ranking import scales_grid
+from autogaze.mllm.ranking import gazed_grid, scales_grid
+from autogaze.mllm.same_video import check_file, check_sampling, check_size, check_times
 from autogaze.mllm.sampled_video import ASSUMED_RATE, FrameSource, SampledVideo
-from autogaze.mllm.units import KeptUnits, UnitGrid
+from autogaze.mllm.units import KeptUnits, UnitGrid, UnitRule
 
 CHUNK = 16
 """Frames that are in memory at a time, about: chunks are whole tubelets."""
+
+
+Made = Gaze | KeptUnits | UnitRule | None
+"""What was chosen of a video before, if anything was."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +70,7 @@ class GazedVisual:
         numbers: of the frames, instead of sampling.
         units: (rows, columns) of units of the model's frames, instead of the family's rule.
         scales: patches of all scales of this pyramid are units; frames become whole tiles.
+        made: what was chosen before: a gaze, kept units, a rule, or None to select.
         metadata: when decoded frames are shown: `fps`, `frames_indices`, `total_num_frames` and
             `duration` of the video that they were taken from, as transformers names them.
 
@@ -86,9 +92,10 @@ class GazedVisual:
         numbers: Sequence[int] | None = None,
         units: tuple[int, int] | None = None,
         scales: PatchPyramid | None = None,
+        made: Made = None,
         metadata: Any = None,
     ) -> None:
-        self.kind, self.source, self.adapter = kind, source, adapter
+        self.kind, self.source, self.adapter, self.made = kind, source, adapter, made
         self._metadata, self._sampling = _fields(metadata), sampling
         if kind == "image":
             numbers = [0]
@@ -152,6 +159,9 @@ class GazedVisual:
         rows = self._cut(video, kept)
         cut = perf_counter() - began - (video.decode_seconds + video.resize_seconds - before)
         times = self._times(video)
+        if isinstance(self.made, Gaze):
+            check_times(self.made, times.seconds, self.source)
+            check_file(self.made, self.source)
         interval = self.adapter.interval(self.kind, times)
         return PreparedVisual(
             VisualInput(self.kind, kept, rows, interval),
@@ -292,6 +302,66 @@ class GazedImage:
         )
 
 
+def open_visual(
+    kind: Kind,
+    frames: Any,
+    made: Made,
+    adapter: ProcessorAdapter,
+    settings: GazeSettings,
+    options: Mapping[str, Any],
+    *,
+    pyramid: PatchPyramid | None,
+    metadata: Any = None,
+    device: torch.device | None = None,
+) -> GazedVisual:
+    """A video, or an image that is no crops, with its frames sampled.
+
+    Args:
+        frames: a file, or decoded frames.
+        made, adapter, metadata: as of `GazedVisual`.
+        settings, options: of the call.
+        pyramid: of the selector.
+        device: where frames are decoded.
+
+    Raises:
+        VideoError: a file that is missing or no video.
+        MLLMError: a gaze of another video, or at other frames than the call asks for.
+    """
+    rate = metadata.get("fps") if isinstance(metadata, dict) else getattr(metadata, "fps", None)
+    source = FrameSource(
+        frames,
+        rate=rate,
+        skip_corrupt=settings.skip_corrupt,
+        decoder=settings.decoder if kind == "video" else "auto",
+        device=device,
+    )
+    sampled = options.get("do_sample_frames")
+    asked = any(options.get(n) is not None for n in ("num_frames", "fps", "max_frames"))
+    if source.path is None and not asked:
+        sampled = False  # whoever decoded them has sampled them
+    numbers = units = None
+    if isinstance(made, Gaze):
+        pyramid = made.pyramid
+        if made.source is not None:
+            check_size(made, source)
+            numbers = made.source.frame_indices
+            check_sampling(options, numbers, source, adapter)
+        if settings.units != "union" and adapter.any_size:
+            units = gazed_grid(made)
+    return GazedVisual(
+        kind,
+        source,
+        adapter,
+        settings.sampling(sampled),
+        native=settings.native and kind == "video",
+        numbers=numbers,
+        units=units,
+        scales=pyramid if settings.units == "scales" and kind == "video" else None,
+        made=made,
+        metadata=metadata,
+    )
+
+
 def _fields(metadata: Any) -> dict[str, Any]:
     """Metadata of a video, given as a dict or as transformers' `VideoMetadata`."""
     names = ("fps", "frames_indices", "total_num_frames", "duration")
@@ -321,14 +391,3 @@ def _fields(metadata: Any) -> dict[str, Any]:
             found["total_num_frames"], "total_num_frames in video_metadata"
         )
     return found
-
-
-def load_gaze(gaze: Any) -> Any:
-    """A gaze, kept units or a rule as it is, or the gaze of a file."""
-    if isinstance(gaze, Gaze | KeptUnits) or callable(gaze):
-        return gaze
-    if isinstance(gaze, str | Path):
-        return Gaze.load(gaze)
-    raise MLLMError(
-        f"expected a Gaze, the path of a saved one, KeptUnits or a rule, got {type(gaze).__name__}"
-    )

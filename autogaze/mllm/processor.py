@@ -21,7 +21,12 @@ from autogaze.mllm.conversation import (
 )
 from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.gaze_settings import GazeSettings
-from autogaze.mllm.gazed_visual import GazedImage, GazedVisual, PreparedVisual, load_gaze
+from autogaze.mllm.gazed_visual import (
+    GazedImage,
+    GazedVisual,
+    PreparedVisual,
+    open_visual,
+)
 from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
 from autogaze.mllm.prompt import Context, assemble
 from autogaze.mllm.prompt_text import (
@@ -32,15 +37,9 @@ from autogaze.mllm.prompt_text import (
     places_of,
     write_rows,
 )
-from autogaze.mllm.ranking import Mapping, gazed_grid
+from autogaze.mllm.ranking import Mapping
 from autogaze.mllm.registry import processor_adapter_of
-from autogaze.mllm.same_video import (
-    check_file,
-    check_sampling,
-    check_size,
-    check_times,
-    refuse_loss,
-)
+from autogaze.mllm.same_video import load_gaze, refuse_loss
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.mllm.selection import unit_selector
 from autogaze.mllm.stock_processor import (
@@ -50,8 +49,7 @@ from autogaze.mllm.stock_processor import (
     of_processor,
     write_json,
 )
-from autogaze.mllm.unit_choice import UnitRule, choose_units
-from autogaze.mllm.units import KeptUnits
+from autogaze.mllm.unit_choice import choose_units
 from autogaze.selectors.base import Selector
 from autogaze.utils.device import DeviceOptions
 from autogaze.utils.hub import HUB_OPTIONS
@@ -203,7 +201,6 @@ class GazedProcessor:
                 video; options that cannot be.
             VideoError: a file that is missing or no video.
         """
-        began = perf_counter()
         settings = self._settings(options)
         if text is None:
             raise MLLMError("give text: a prompt, or a list of prompts")
@@ -224,22 +221,29 @@ class GazedProcessor:
             per_video(options.get(name), places, name) for name in ("gaze", "video_metadata")
         )
         opened: dict[Place, GazedVisual | GazedImage] = {}
-        given: dict[Place, Gaze | KeptUnits | UnitRule | None] = {}
+        selector = self._selector(settings) if any(places) else None
         for place in (place for row in places for place in row):
             kind, number = place
-            made = gazes[number] if kind == "video" else None
-            given[place] = None if made is None else load_gaze(made)
-            if isinstance(given[place], Gaze):
-                refuse_loss(options.get("loss"))
             if kind == "image" and self._adapter.crops_images:
                 picture = FrameSource(files[kind][number], skip_corrupt=settings.skip_corrupt)
                 prompt = next(at for at, row in enumerate(places) if place in row)
                 siblings = images_per_prompt[prompt] if images_per_prompt else 1
                 opened[place] = GazedImage(picture, self._adapter, siblings)
                 continue
-            about = metadata[number] if kind == "video" else None
-            opened[place] = self._open(
-                kind, files[kind][number], given[place], settings, about, options
+            made = gazes[number] if kind == "video" else None
+            made = None if made is None else load_gaze(made)
+            if isinstance(made, Gaze):
+                refuse_loss(options.get("loss"))
+            opened[place] = open_visual(
+                kind,
+                files[kind][number],
+                made,
+                self._adapter,
+                settings,
+                options,
+                pyramid=None if selector is None else selector.pyramid,
+                metadata=metadata[number] if kind == "video" else None,
+                device=self.device,
             )
         text_options = {name: options[name] for name in _TEXT_OPTIONS if name in options}
         if (context := options.get("context")) is not None:
@@ -250,20 +254,11 @@ class GazedProcessor:
             together = [[place] for row in places for place in row]
         prepared: dict[Place, PreparedVisual] = {}
         for group in together:
-            choose_units(
-                [opened[place] for place in group],
-                [given[place] for place in group],
-                self._selector(settings),
-                settings,
-                options.get("generator"),
-            )
+            visuals = [opened[place] for place in group]
+            choose_units(visuals, selector, settings, options.get("generator"))
             # Now, so that the frames of these are freed before others are read.
             prepared |= {place: opened[place].prepared() for place in group}
-        for place, made in given.items():
-            if isinstance(made, Gaze):
-                check_times(made, prepared[place].times.seconds, opened[place].source)
-                check_file(made, opened[place].source)
-        return self._written(texts, places, prepared, options, text_options, perf_counter() - began)
+        return self._written(texts, places, prepared, options, text_options)
 
     def apply_chat_template(
         self,
@@ -368,52 +363,6 @@ class GazedProcessor:
             self._selectors[key] = unit_selector(named, settings.units, self.device)
         return self._selectors[key]
 
-    def _open(
-        self,
-        kind: Kind,
-        frames: Any,
-        made: Gaze | KeptUnits | UnitRule | None,
-        settings: GazeSettings,
-        metadata: Any,
-        options: dict[str, Any],
-    ) -> GazedVisual:
-        """One video or image with its frames sampled."""
-        rate = metadata.get("fps") if isinstance(metadata, dict) else getattr(metadata, "fps", None)
-        source = FrameSource(
-            frames,
-            rate=rate,
-            skip_corrupt=settings.skip_corrupt,
-            decoder=settings.decoder if kind == "video" else "auto",
-            device=self.device,
-        )
-        sampled = options.get("do_sample_frames")
-        asked = any(options.get(n) is not None for n in ("num_frames", "fps", "max_frames"))
-        if source.path is None and not asked:
-            sampled = False  # whoever decoded them has sampled them
-        selector = self._selector(settings)
-        numbers = units = None
-        pyramid = None if selector is None else selector.pyramid
-        if isinstance(made, Gaze):
-            pyramid = made.pyramid
-            if made.source is not None:
-                check_size(made, source)
-                numbers = made.source.frame_indices
-                check_sampling(options, numbers, source, self._adapter)
-            if settings.units != "union" and self._adapter.any_size:
-                units = gazed_grid(made)
-        scales = pyramid if settings.units == "scales" and kind == "video" else None
-        return GazedVisual(
-            kind,
-            source,
-            self._adapter,
-            settings.sampling(sampled),
-            native=settings.native and kind == "video",
-            numbers=numbers,
-            units=units,
-            scales=scales,
-            metadata=metadata,
-        )
-
     def _written(
         self,
         texts: Sequence[str],
@@ -421,7 +370,6 @@ class GazedProcessor:
         prepared: dict[Place, PreparedVisual],
         options: dict[str, Any],
         text_options: dict[str, Any],
-        seconds: float,
     ) -> GazedInputs:
         """The prompts without the units that are not kept."""
         began = perf_counter()

@@ -1,4 +1,4 @@
-"""Whether a gaze that was made before was made at the video that is given with it."""
+"""A gaze that was made before: read, and whether it was made at the video that is given with it."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,24 @@ from autogaze.errors import AutoGazeError, MLLMError, VideoError
 from autogaze.gaze import Gaze
 from autogaze.mllm.processor_adapter import ProcessorAdapter, Sampling
 from autogaze.mllm.sampled_video import FrameSource
+from autogaze.mllm.units import KeptUnits
 
 MAX_SHIFT = 2.5e-3
 """Seconds by which a frame's time may differ from that in a gaze made before."""
 
 ENDS = 2**16
 """Bytes at either end of two files of one size that are compared."""
+
+
+def load_gaze(gaze: Any) -> Any:
+    """A gaze, kept units or a rule as it is, or the gaze of a file."""
+    if isinstance(gaze, Gaze | KeptUnits) or callable(gaze):
+        return gaze
+    if isinstance(gaze, str | Path):
+        return Gaze.load(gaze)
+    raise MLLMError(
+        f"expected a Gaze, the path of a saved one, KeptUnits or a rule, got {type(gaze).__name__}"
+    )
 
 
 def check_file(gaze: Gaze, source: FrameSource) -> None:

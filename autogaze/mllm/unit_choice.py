@@ -1,6 +1,6 @@
 """Choosing the units of all videos of a prompt, within a ratio, a loss or a number of tokens."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -16,16 +16,12 @@ from autogaze.mllm.gazed_visual import GazedImage, GazedVisual
 from autogaze.mllm.ranking import RankedUnits, rank_units, units_of_gaze
 from autogaze.mllm.sampled_video import SampledVideo
 from autogaze.mllm.selection import MovingFrames, select_units
-from autogaze.mllm.units import KeptUnits, UnitGrid
+from autogaze.mllm.units import KeptUnits
 from autogaze.selectors.base import Selector
-
-UnitRule = Callable[[UnitGrid], KeptUnits]
-"""A rule of one's own: what is kept of a video whose units are known, and not its pixels."""
 
 
 def choose_units(
     visuals: Sequence[GazedVisual | GazedImage],
-    given: Sequence[Gaze | KeptUnits | UnitRule | None],
     selector: Selector | None,
     settings: GazeSettings,
     generator: torch.Generator | None = None,
@@ -33,9 +29,7 @@ def choose_units(
     """Set the kept units of the videos and images of one prompt.
 
     Args:
-        visuals: in their order.
-        given: for each a gaze that was made before, kept units, a rule, or None to select. Images are
-            kept whole unless one is given.
+        visuals: in their order; images are kept whole.
         selector: chooses; None keeps everything.
         settings: units, ratio, loss and the number of tokens.
         generator: source of randomness.
@@ -45,17 +39,19 @@ def choose_units(
             chosen than tokens.
     """
     open_: list[tuple[GazedVisual, Gaze | None]] = []
-    for visual, made in zip(visuals, given, strict=True):
-        if isinstance(visual, GazedImage):
+    for visual in visuals:
+        if isinstance(visual, GazedImage) or (visual.kind == "image" and visual.made is None):
             visual.kept = KeptUnits.everything(visual.grid)
-        elif callable(made):
-            visual.kept = _of_this(made(visual.grid), visual)
-        elif isinstance(made, KeptUnits):
+        elif isinstance(made := visual.made, KeptUnits):
             visual.kept = _of_this(made, visual)
-        elif made is None and (visual.kind == "image" or selector is None):
+        elif isinstance(made, Gaze):
+            open_.append((visual, made))
+        elif made is not None:
+            visual.kept = _of_this(made(visual.grid), visual)
+        elif selector is None:
             visual.kept = KeptUnits.everything(visual.grid)
         else:
-            open_.append((visual, made))
+            open_.append((visual, None))
     fixed = sum(visual.kept.num_units for visual in visuals if visual.kept is not None)
     budget = _budget(settings, fixed, len(open_))
     ranked: list[RankedUnits] = []

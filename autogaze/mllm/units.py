@@ -5,7 +5,7 @@ of one; the frames that are encoded together are a tubelet.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -88,6 +88,10 @@ class UnitGrid:
             ],
             dim=-1,
         )
+
+
+UnitRule = Callable[[UnitGrid], "KeptUnits"]
+"""A rule of one's own: what is kept of a video whose units are known, and not its pixels."""
 
 
 @dataclass(frozen=True, eq=False)

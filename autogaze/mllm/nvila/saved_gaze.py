@@ -6,10 +6,9 @@ from typing import Any
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.mllm.gazed_visual import load_gaze
 from autogaze.mllm.nvila.whole_frames import WholeFrames
 from autogaze.mllm.prompt_text import Place, per_video
-from autogaze.mllm.same_video import check_file, check_size
+from autogaze.mllm.same_video import check_file, check_size, load_gaze
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.source import TileGrid
 
