@@ -81,8 +81,8 @@ def serving(options: ServerOptions) -> Iterator[Served]:
     if find_spec("gradio") is None:
         raise MissingExtraError("gradio", "demo", "autogaze demo")
     port = free_port(options.host, options.port)
-    check_models(options)
     check_decoder(options.decoder)
+    check_models(options)
     with page_folder(options.folder) as root, _environment(root):
         from starlette.middleware import Middleware
 

@@ -19,6 +19,7 @@ from autogaze.reconstruction.video_mae.layers import (
     resized_2d,
 )
 from autogaze.tasks.base import Task, TaskOutput
+from autogaze.utils.device import exact
 from autogaze.utils.hub import load_pretrained
 from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.gazed import gazed
@@ -90,7 +91,10 @@ class SiglipVideoFeatureReconstruction(Task):
             wanted = self.dense(pixels[:, order])
             known = self.encoder(pixels, seen).last_hidden_state
         made = self.decoder(known, seen, order)
-        losses = (made - wanted).square().mean((2, 3))[:, places]
+        difference = (
+            made.to(exact(made.dtype)) - wanted
+        )  # under autocast both may be half precision
+        losses = difference.square().mean((2, 3))[:, places]
         if self.training:  # pictures would take longer than all the rest
             return TaskOutput(tuple(scored), losses)
         pictures = feature_picture(wanted, made, self.pyramid.side)[:, places]

@@ -309,3 +309,20 @@ def test_networks_in_pickles_are_refused(name, folders):
 def test_a_network_that_is_not_there(tmp_path):
     with pytest.raises(CheckpointError, match="nowhere"):
         FrameLosses.parse("siglip2", 1, None, {"siglip2": str(tmp_path / "nowhere")})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_networks_may_be_of_half_precision_and_losses_not(dtype):
+    made, real = (frames[None] for frames in pair(2))
+    every = {**networks(), **efficientnet_parameters()}
+    recipe = ("l1+dinov2_reg+siglip2+efficientnet", "1+1+1+1")
+    losses = FrameLosses.parse(*recipe, every)
+    _, exact = losses(made, real)
+    with torch.autocast("cpu", dtype):
+        total, rough = losses(made, real)
+    assert {term.dtype for term in (total, *rough.values())} == {torch.float32}
+    assert torch.equal(rough["l1"], exact["l1"])
+    for name, values in exact.items():
+        torch.testing.assert_close(rough[name], values, rtol=0.05, atol=0)
+        assert torch.equal(rough[name], values) == (name == "l1")

@@ -130,3 +130,14 @@ def test_bad_input():
         scorer(some_clips(frames=6), gaze_for(scorer, frames=6), [5])
     with pytest.raises(TrainingError, match=r"\b3\b.*\b32\b"):
         task(decoder={**DECODER, "num_heads": 3})
+
+
+@torch.no_grad()
+def test_losses_are_float32_in_half_precision():
+    scorer, frames = task().eval(), some_clips()
+    gaze = gaze_for(scorer)
+    exact = scorer(frames, gaze, [0, 2]).losses
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = scorer(frames, gaze, [0, 2]).losses
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0)

@@ -6,16 +6,19 @@ import pytest
 import torch
 
 import autogaze
+from autogaze.datasets.decoding import choose_decoder
 from autogaze.errors import CorruptVideoError, MissingExtraError, VideoError
+from autogaze.mllm.sampled_video import FrameSource
+from autogaze.pipeline import GazedVideo
 from autogaze.video.chunks import ChunkReader
 from autogaze.video.container import OpenStream
 from autogaze.video.reader import Video
 from autogaze.video.torchcodec import FrameTable, TorchcodecError
-from tests.decoders import needs_torchcodec, without_torchcodec
+from tests.decoders import decoded, needs_torchcodec, without_torchcodec
 from tests.video.test_matrix import CODECS, CONTAINERS, STEADY, VARIABLE, cases
 from tests.video.test_matrix import encode as encode_codec
 
-__all__ = ["without_torchcodec"]
+__all__ = ["decoded", "without_torchcodec"]
 
 
 def assert_same(path, **options) -> None:
@@ -174,6 +177,25 @@ def test_auto_for_a_gpu(plain, encode, to_a_gpu, tmp_path, monkeypatch):
     assert [one[2] for one in seen] == ["torchcodec"] * 7 + ["pyav"] * 13
     with pytest.raises(TorchcodecError):
         list(Video(plain, decoder="torchcodec").frames())
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("codec", ["h264 b", "mpeg4"])
+def test_auto_for_a_gpu_wherever_videos_are_read(codec, to_a_gpu, decoded, tmp_path):
+    """A saved gaze's video, an MLLM's, a dataset's: torchcodec where it can, else PyAV."""
+    path = encode_codec(tmp_path / "file.mp4", CODECS[codec], STEADY, {}, 0)
+    gaze = autogaze.gaze_video(path, selector="centre", ratio=0.1, tiles="one")
+    read = []
+    for device in (None, to_a_gpu):
+        source = FrameSource(path, device=device)
+        (chunk,) = GazedVideo(path, gaze, device=device)
+        video = choose_decoder(device=device)(path)
+        read.append([chunk.frames, *video.frames(3, 9)])
+        read[-1] += [pixels for _, pixels, _ in source.read([0, 5, 13])]
+        assert bool(decoded) == (device is not None and codec != "mpeg4")
+    assert all(
+        torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(*read, strict=True)
+    )
 
 
 @needs_torchcodec
