@@ -32,6 +32,7 @@ from autogaze.video.opening import index_is_complete, local_path, reason
 from autogaze.video.stills import read_pages
 from autogaze.video.structure import matroska_is_whole, missing_bytes
 from autogaze.video.timestamps import (
+    ROUNDING,
     Clock,
     FrameRange,
     Picture,
@@ -237,7 +238,8 @@ class Video:
         to_rgb = RGBConverter(
             layout.width, layout.height, layout.orientation, self.info.hdr is not None
         )
-        slack = max(1e-6, min(layout.tick / 2, _LARGEST_SLACK))
+        # More than half a tick, since 24000/1001 frames per second lie halfway between two ticks.
+        slack = min(layout.tick / 2, _LARGEST_SLACK) + ROUNDING
         is_first = True
         with closing(
             decoding.pictures(frame_range.start or 0.0, frame_range.first or 0)

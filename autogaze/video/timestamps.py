@@ -26,7 +26,7 @@ from autogaze.video.container import Decoded, ListedFrame, OpenStream, PacketOri
 from autogaze.video.motion import MotionField
 from autogaze.video.opening import index_is_complete, open_container
 
-_ROUNDING = 1e-6  # seconds: much less than a frame, much more than floats are off
+ROUNDING = 1e-6  # seconds: much less than a frame, much more than floats are off
 
 # These do not timestamp every frame: FFmpeg fills in the rest, differently after a seek.
 _WITHOUT_TIMESTAMPS = ("avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc")
@@ -281,7 +281,7 @@ class FrameRange:
 
 
 def sample(
-    pictures: Iterable[Picture], frame_range: FrameRange, slack: float = _ROUNDING
+    pictures: Iterable[Picture], frame_range: FrameRange, slack: float = ROUNDING
 ) -> Iterator[Picture]:
     """The pictures of a range, in display order.
 
@@ -321,7 +321,7 @@ def _at_rate(
         # The first instant at which this frame, or a later one, is on screen.
         instant = max(0, math.ceil((picture.timestamp - slack - start) * fps))
         if latest is not None and instant > latest_instant:
-            if start + latest_instant / fps >= end - _ROUNDING:
+            if start + latest_instant / fps >= end - ROUNDING:
                 return
             yield latest
             yielded = True
@@ -331,7 +331,9 @@ def _at_rate(
         latest_instant, yielded = instant, False
     if latest is None or start is None:
         return
-    if start + latest_instant / fps < min(end, latest.end) - _ROUNDING:
+    # The end is rounded twice: when the last frame begins, and how long it lasts.
+    last_end = latest.end - min(2 * slack, latest.duration / 2)
+    if start + latest_instant / fps < min(end - ROUNDING, last_end):
         yield latest
 
 

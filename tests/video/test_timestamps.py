@@ -1,6 +1,7 @@
 """Ranges and rates: the right frames, with the right numbers, also after a seek."""
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 
 import av
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from autogaze.errors import VideoError
 from autogaze.video.motion import MotionField
 from autogaze.video.reader import Video
-from autogaze.video.timestamps import FrameRange, Picture, sample
+from autogaze.video.timestamps import ROUNDING, FrameRange, Picture, sample
 
 
 def shown(index: int, timestamp: float) -> Picture:
@@ -118,11 +119,11 @@ def test_sampling_takes_the_nearest_frame_not_later(gaps, fps, start, length):
     times = [picture.timestamp for picture in chosen]
     assert all(a < b for a, b in pairwise(times))
     # Every chosen frame is on screen at an instant, and no instant's frame is left out.
-    stop = min(stamps[-1] + 0.1, math.inf if end is None else end)
+    stop = min(stamps[-1] + 0.1 - 2e-6, math.inf if end is None else end - 1e-6)
     wanted = set()
     for k in range(math.ceil((stop - start) * fps) + 1):
         instant = start + k / fps
-        if instant < stop - 1e-6:
+        if instant < stop:
             wanted.add(max(i for i, stamp in enumerate(stamps) if stamp <= instant + 1e-6))
     borderline = {
         i
@@ -133,6 +134,29 @@ def test_sampling_takes_the_nearest_frame_not_later(gaps, fps, start, length):
     # What was left out is handed on to the next frame given.
     for before, after in pairwise(chosen):
         assert after.motion.lengths.item() == after.index - before.index
+
+
+RATES = (24, 25, 30, 60, 240, Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001))
+
+
+@pytest.mark.parametrize("rate", RATES, ids=str)
+@pytest.mark.parametrize("ticks", [1000, 90000, 10**6], ids="{} ticks a second".format)
+def test_a_rate_that_divides_the_videos_gives_every_nth_frame(rate, ticks):
+    """Though containers round times to ticks, some from halfway."""
+    times = [round(number / Fraction(rate) * ticks) / ticks for number in range(400)]
+    length = round(ticks / Fraction(rate)) / ticks
+    frame = av.VideoFrame(8, 8, "gray")
+    pictures = [Picture(number, time, length, frame) for number, time in enumerate(times)]
+    for nth in (1, 2, 3, 5, 10):
+        sampled = sample(pictures, FrameRange(fps=float(rate) / nth), 0.5 / ticks + ROUNDING)
+        assert [picture.index for picture in sampled] == list(range(0, 400, nth))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "ts", "mp4"])
+def test_every_second_frame_at_the_rate_of_films(suffix, encode, tmp_path):
+    path = encode(tmp_path / f"film.{suffix}", fps=Fraction(24000, 1001), bf="2")
+    sampled = Video(path).frames(fps=12000 / 1001)
+    assert [frame.index for frame in sampled] == list(range(0, 20, 2))
 
 
 @pytest.mark.parametrize(
