@@ -133,11 +133,11 @@ class LabelCommand(Command):
         if not self.out.name.endswith((".json", ".json.gz")):
             raise OutputError(f"--out {self.out}: the name must end in .json or .json.gz")
         check_writable(self.out)
-        of_video_mae = (self.loss_type, self.loss_weights, self.device, self.dtype, self.batch)
-        if self.metric == CANVAS and of_video_mae != (None, None, "auto", "float32", None):
+        of_video_mae = (self.loss_type, self.loss_weights, self.dtype, self.batch)
+        if self.metric == CANVAS and of_video_mae != (None, None, "float32", None):
             raise TrainingError(
-                "--loss-type, --loss-weights, --device, --dtype and --batch are for a VideoMAE; the "
-                "metric is the canvas"
+                "--loss-type, --loss-weights, --dtype and --batch are for a VideoMAE; the metric is the "
+                "canvas"
             )
         of_paths = {
             "PATHs": self.paths,
@@ -213,7 +213,7 @@ class LabelCommand(Command):
                 f"--clip-len {clip_len}: {self.metric} knows {task.mae.config.max_num_frames} "
                 "frames, not more"
             )
-        return searcher_of(task, self.batch, options.dtype)
+        return searcher_of(task, self.batch, options.dtype, options.device)
 
     def _label(
         self,

@@ -195,17 +195,24 @@ def label_clips(
         report: called with every unreadable clip.
     """
     unreadable: list[UnreadableClip] = []
-    for clip in clips:
-        if clip.name not in shard.done:
+    num_patches, at_once = searcher.pyramid.num_patches, searcher.at_once
+    for start in range(0, len(clips), at_once):
+        some = clips[start : start + at_once]
+        names, frames, counts = list[str](), list[Tensor](), list[list[int]]()
+        for clip in some:
+            if clip.name in shard.done:
+                continue
             try:
-                frames = clip.read()
+                frames.append(clip.read())
             except (VideoError, OSError) as error:
                 unreadable.append(UnreadableClip(clip.name, str(error)))
                 report(unreadable[-1])
-            else:
-                generator = seeded("labels", settings.seed, clip.name)
-                num_patches = searcher.pyramid.num_patches
-                counts = settings.budget.draw(len(frames), num_patches, generator)
-                shard.add(clip.name, searcher.label(frames, counts))
-        advance()
+                continue
+            generator = seeded("labels", settings.seed, clip.name)
+            counts.append(settings.budget.draw(len(frames[-1]), num_patches, generator))
+            names.append(clip.name)
+        for name, labels in zip(names, searcher.label_clips(frames, counts), strict=True):
+            shard.add(name, labels)
+        for _ in some:
+            advance()
     return unreadable

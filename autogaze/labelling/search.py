@@ -19,8 +19,11 @@ from autogaze.reconstruction.video_mae.modeling import cells_of_frames, frames_o
 from autogaze.tasks.base import Task
 from autogaze.tasks.losses import PixelLoss
 from autogaze.tasks.video_mae import VideoMAETask
-from autogaze.utils.device import DeviceOptions, autocast
+from autogaze.utils.device import DeviceOptions, autocast, sent
 from autogaze.utils.normalization import IMAGENET
+
+GPU_CLIPS = 64
+"""Clips that are searched together on a GPU: one program each, and there are more than a hundred processors."""
 
 
 class Searcher(ABC):
@@ -28,9 +31,11 @@ class Searcher(ABC):
 
     Attributes:
         pyramid: the patches to choose from.
+        at_once: clips that it is best given together.
     """
 
     pyramid: PatchPyramid
+    at_once = 1
 
     @property
     @abstractmethod
@@ -49,19 +54,31 @@ class Searcher(ABC):
             counts: number of patches to choose in each frame.
         """
 
+    def label_clips(
+        self,
+        clips: Sequence[UInt8[Tensor, "T 3 S S"]],
+        counts: Sequence[Sequence[int]],
+    ) -> list[GazeLabels]:
+        """`label` for several clips, of which one does not change another's labels."""
+        return [self.label(*each) for each in zip(clips, counts, strict=True)]
+
 
 def searcher_of(
-    task: Task, batch: int | None = None, dtype: torch.dtype = torch.float32
+    task: Task,
+    batch: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
 ) -> Searcher:
     """The greedy search under a metric (`autogaze.tasks.metrics.load_metric`).
 
     Args:
         task: canvas or VideoMAE reconstruction.
         batch, dtype: of a VideoMAE; see `VideoMAESearcher`.
+        device: of the canvas search; a VideoMAE is searched where it is.
     """
     if isinstance(task, VideoMAETask):
         return VideoMAESearcher(task, batch, dtype)
-    return CanvasSearcher(task.pyramid)
+    return CanvasSearcher(task.pyramid, device=device)
 
 
 class CanvasSearcher(Searcher):
@@ -71,18 +88,46 @@ class CanvasSearcher(Searcher):
         pyramid: the patches to choose from.
         softness: above 0, labels come with targets (see `gain_shares`): where many patches are
             about as good, the best of them alone says little.
+        device: a CUDA GPU, to search there; else clips are searched where they are. The labels are the
+            same.
     """
 
-    def __init__(self, pyramid: PatchPyramid | None = None, softness: float = 0.0) -> None:
+    def __init__(
+        self,
+        pyramid: PatchPyramid | None = None,
+        softness: float = 0.0,
+        device: torch.device | None = None,
+    ) -> None:
         self.pyramid = pyramid or PatchPyramid()
         self.softness = softness
+        self._gpu = None
+        if device is not None and device.type == "cuda":
+            self._gpu, self.at_once = device, GPU_CLIPS
 
     @property
     def identity(self) -> str:
         return "canvas"
 
     def label(self, frames: UInt8[Tensor, "T 3 S S"], counts: Sequence[int]) -> GazeLabels:
-        return self.follow(frames, [[None] * count for count in counts])
+        return self.label_clips([frames], [counts])[0]
+
+    def label_clips(
+        self,
+        clips: Sequence[UInt8[Tensor, "T 3 S S"]],
+        counts: Sequence[Sequence[int]],
+    ) -> list[GazeLabels]:
+        """See `Searcher`; clips of equally many frames are searched together."""
+        alike: dict[int, list[int]] = {}
+        for number, clip in enumerate(clips):
+            alike.setdefault(len(clip), []).append(number)
+        found: dict[int, GazeLabels] = {}
+        for numbers in alike.values():
+            frames = torch.stack([clips[number] for number in numbers])
+            if self._gpu is not None:
+                frames = sent(frames, self._gpu)
+            ids = [[[None] * count for count in counts[number]] for number in numbers]
+            found |= dict(zip(numbers, self.follow_clips(frames, ids), strict=True))
+        return [found[number] for number in range(len(clips))]
 
     def follow(
         self, frames: UInt8[Tensor, "T 3 S S"], ids: Sequence[Sequence[int | None]]

@@ -256,7 +256,7 @@ def _measured(
     if isinstance(task, CanvasReconstruction):  # known after every patch at no cost
         gaze = rows.to_gaze().to("cpu")
         ids = [part.tolist() for part in gaze.ids.split(gaze.lengths[0].tolist())]
-        labels = CanvasSearcher(gaze.pyramid).follow(clip, ids)
+        labels = CanvasSearcher(gaze.pyramid).follow(clip.to(frames.device), ids)
         flat = [loss for frame in labels.losses for loss in frame]
         return rows.kept[0].nonzero()[:, 0], torch.tensor(flat)
     last = torch.tensor([rows.ends(frame) - 1 for frame in range(len(clip))])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from autogaze.datasets.video_windows import VideoWindows, Window
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.labelling.search import CanvasSearcher
 from autogaze.labelling.shards import parts_folder
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.tasks.losses import FrameLosses
@@ -239,3 +241,26 @@ def test_killed_and_restarted_it_makes_the_same_file(call, tmp_path, videos):
     assert report["labelled_before"] >= 1
     assert report["clips"] + report["labelled_before"] == 3
     assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_clips_at_once_change_nothing(call, tmp_path, videos, monkeypatch):
+    folder = tmp_path / "videos"
+    shutil.copytree(videos, folder)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    written = []
+    for at_once in (1, 3):
+        monkeypatch.setattr(CanvasSearcher, "at_once", at_once)
+        out = tmp_path / f"{at_once}.json"
+        result = call(folder, *SHORT, "--windows", "all", "--device", "cpu", "--out", out, "--json")
+        assert result.exit_code == 1, result.output
+        assert json.loads(result.stdout)["unreadable"] == 1
+        assert "broken.mp4" in result.stderr
+        written.append(out.read_bytes())
+    assert written[0] == written[1]
+
+
+def test_a_device_that_is_not_here(call, videos):
+    for metric in ([], ["--metric", "nowhere"]):
+        result = call(videos, *SHORT, "--device", "toaster", *metric)
+        assert result.exit_code == 2
+        assert "toaster" in result.stderr

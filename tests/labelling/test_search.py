@@ -167,3 +167,28 @@ def test_shares_follow_the_formula():
     weights = np.exp(-np.array([0.0, 2.0, np.inf, 0.0, 5.0]) / (0.5 * 4))
     np.testing.assert_allclose(gain_shares(gains, 0.5), weights / weights.sum())
     np.testing.assert_allclose(gain_shares(np.array([0.0, -np.inf, 0.0]), 0.5), [0.5, 0, 0.5])
+
+
+def test_clips_searched_together_have_the_same_labels(monkeypatch):
+    searcher, sizes, follow = CanvasSearcher(PYRAMID, softness=0.1), [], CanvasSearcher.follow_clips
+    lengths, counts = (3, 2, 3, 3), ([4, 1, 7], [2, 5], [1, 1, 1], [3, 9, 2])
+    clips = [some_frames(seed, frames=length) for seed, length in enumerate(lengths)]
+    alone = [searcher.label(*each) for each in zip(clips, counts, strict=True)]
+
+    def followed(self, frames, ids):
+        sizes.append(len(frames))
+        return follow(self, frames, ids)
+
+    monkeypatch.setattr(CanvasSearcher, "follow_clips", followed)
+    together = searcher.label_clips(clips, counts)
+    assert sizes == [3, 1]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.ids, one.losses) == (other.ids, other.losses)
+        assert torch.equal(one.targets, other.targets)
+    assert searcher.label_clips([], []) == []
+
+
+def test_only_a_gpu_is_given_many_clips():
+    for device in (None, torch.device("cpu"), torch.device("mps")):
+        assert CanvasSearcher(PYRAMID, device=device).at_once == 1
+    assert CanvasSearcher(PYRAMID, device=torch.device("cuda")).at_once > 1
