@@ -20,6 +20,7 @@ from autogaze.corpus.storage import arrow, local_file, parquet
 from autogaze.errors import CorpusError, GeometryError, first_line
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK, GazedVideo
+from autogaze.video.decoders import DecoderName, check_decoder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,13 +150,23 @@ class GazeDataset(Dataset[tuple[Tensor, Gaze]]):
         corpus: a `Corpus`, or its folder.
         num_frames: only chunks of so many frames, which can be batched; None: all of them. The last
             chunk of a video may have fewer than the others.
+        decoder: "auto", "pyav" or "torchcodec", see `autogaze.video.Video`; frames are given on the
+            CPU, so that `auto` is PyAV.
 
     Raises:
         CorpusError: as of `Corpus`; `num_frames` that no chunk has; when an item is read, a video
             that is gone or has changed.
     """
 
-    def __init__(self, corpus: Corpus | str | Path, *, num_frames: int | None = None) -> None:
+    def __init__(
+        self,
+        corpus: Corpus | str | Path,
+        *,
+        num_frames: int | None = None,
+        decoder: DecoderName = "auto",
+    ) -> None:
+        check_decoder(decoder)
+        self.decoder = decoder
         if num_frames is not None and not 1 <= (whole(num_frames) or 0) <= CHUNK:
             raise CorpusError(
                 f"num_frames must be a whole number from 1 to {CHUNK}, got {describe_value(num_frames)}"
@@ -181,7 +192,7 @@ class GazeDataset(Dataset[tuple[Tensor, Gaze]]):
             TemporaryDirectory(prefix="autogaze-") as scratch,
             local_file(entry.input, Path(scratch)) as path,
         ):
-            chunk = next(iter(GazedVideo(path, gaze)))
+            chunk = next(iter(GazedVideo(path, gaze, decoder=self.decoder)))
         return chunk.frames, gaze
 
     @staticmethod
