@@ -1,5 +1,6 @@
 """Shapes written in signatures are checked while tests run; fixtures of several rooms."""
 
+import sys
 from collections import Counter
 
 import hypothesis
@@ -7,6 +8,9 @@ import jaxtyping
 import pytest
 
 from tests.typechecker import typed
+
+# Half of what collecting takes, also in a process that a test starts, is compiling our own files.
+sys.dont_write_bytecode = False
 
 # How long an example takes says more about the machine's other work than about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -127,9 +127,19 @@ def gaze_on(device: str, gaze: Gaze) -> Gaze:
     return moved
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES))
-@pytest.mark.parametrize("attn_type", ["block_causal", "frame_independent"])
-def test_an_encoder_asks_its_device_for_nothing(name: str, attn_type: AttentionType) -> None:
+WHERE_IDS_LIE = [
+    *((name, "block_causal", "meta") for name in sorted(FAMILIES)),
+    *((name, "frame_independent", "meta") for name in ("clip", "internvl")),
+    *((name, "block_causal", "cpu") for name in ("clip", "internvl")),
+    ("clip", "frame_independent", "cpu"),
+]
+"""All families; how frames attend and where ids lie is no family's own."""
+
+
+@pytest.mark.parametrize(("name", "attn_type", "where"), WHERE_IDS_LIE)
+def test_an_encoder_asks_its_device_for_nothing(
+    name: str, attn_type: AttentionType, where: str
+) -> None:
     """On a device without data every question is an error, and copies to it are counted."""
     if name.startswith("dinov3") and transformers.__version__ < "5":
         pytest.skip("rotary positions ask for autocast of the device, which meta has not")
@@ -140,17 +150,16 @@ def test_an_encoder_asks_its_device_for_nothing(name: str, attn_type: AttentionT
     ids = torch.cat([torch.arange(n) for n in ragged.flatten().tolist()])
     frames = random_frames(2, 3, pyramid.side).to("meta")
     settings = replace(encoder.settings, empty_frames="hold")
-    for where in ("meta", "cpu"):
-        copies = []
-        for _ in range(2):
-            packed = PackedPatches.of(gaze_on(where, Gaze(pyramid, ids, ragged)))
-            with torch.inference_mode(), Copies() as counted:
-                out = encode_patches(encoder._adapter, frames, packed, settings)
-            assert out.patches.device.type == "meta"
-            copies.append(counted)
-        assert [counted.blocking for counted in copies] == [0, 0]
-        # Layout and positions are kept: of a second call only the gaze's own numbers are sent.
-        assert copies[1].not_blocking <= 3
+    copies = []
+    for _ in range(2):
+        packed = PackedPatches.of(gaze_on(where, Gaze(pyramid, ids, ragged)))
+        with torch.inference_mode(), Copies() as counted:
+            out = encode_patches(encoder._adapter, frames, packed, settings)
+        assert out.patches.device.type == "meta"
+        copies.append(counted)
+    assert [counted.blocking for counted in copies] == [0, 0]
+    # Layout and positions are kept: of a second call only the gaze's own numbers are sent.
+    assert copies[1].not_blocking <= 3
 
 
 @pytest.mark.parametrize("attn_type", ["block_causal", "frame_independent"])

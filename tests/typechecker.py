@@ -37,6 +37,8 @@ def typed(target: Any) -> Any:
     if isinstance(target, property):
         accessors = (target.fget, target.fset, target.fdel)
         return property(*(one and typed(one) for one in accessors), target.__doc__)
+    if not target.__annotations__:
+        return target
     if any(map(says_more, target.__annotations__.values())):
         return from_jaxtyping(target, typechecker=check)
     return typed_function(target)
@@ -59,6 +61,11 @@ def typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         if checks is None:
             checks = Checks(function)
+        if not checks.has_axes:
+            checks.arguments(args, kwargs)
+            result = function(*args, **kwargs)
+            checks.result(result)
+            return result
         with from_jaxtyping("context"):  # in which an axis has one length
             checks.arguments(args, kwargs)
             result = function(*args, **kwargs)
@@ -78,9 +85,10 @@ class Checks:
         self.by_name: dict[str, Check | None] = {}
         self.further: tuple[str, Check | None] = ("", None)
         self.further_named: Check | None = None
+        self.has_axes = False
         signature = inspect.signature(function)
         for name, parameter in signature.parameters.items():
-            found = check_of(parameter.annotation, function)
+            found = self._check_of(parameter.annotation, function)
             if parameter.kind is parameter.VAR_POSITIONAL:
                 self.further = (name, found)
             elif parameter.kind is parameter.VAR_KEYWORD:
@@ -90,44 +98,58 @@ class Checks:
                     self.by_place.append((name, found))
                 if parameter.kind is not parameter.POSITIONAL_ONLY:
                     self.by_name[name] = found
-        self.returned = check_of(signature.return_annotation, function)
+        self.returned = self._check_of(signature.return_annotation, function)
+
+    def _check_of(self, annotation: Any, function: Callable[..., Any]) -> Check | None:
+        hint = hint_of(annotation, function)
+        self.has_axes = self.has_axes or has_axes(hint)
+        return None if hint in (Any, object) else _check_of(hint, function.__module__)
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        places = self.by_place
-        for place, value in enumerate(args):
-            name, found = places[place] if place < len(places) else self.further
-            if found is not None:
-                self._apply(found, value, name)
-        for name, value in kwargs.items():
-            found = self.by_name.get(name, self.further_named)
-            if found is not None:
-                self._apply(found, value, name)
-
-    def result(self, value: Any) -> None:
-        if self.returned is not None:
-            self._apply(self.returned, value, "the result")
-
-    def _apply(self, found: Check, value: Any, name: str) -> None:
+        name = ""
         try:
-            found(value)
+            for (name, found), value in zip(self.by_place, args, strict=False):  # noqa: B007 a message names it
+                if found is not None:
+                    found(value)
+            name, found = self.further
+            if found is not None:
+                for value in args[len(self.by_place) :]:
+                    found(value)
+            for name, value in kwargs.items():
+                found = self.by_name.get(name, self.further_named)
+                if found is not None:
+                    found(value)
         except BeartypeCallHintViolation as error:
             raise jaxtyping.TypeCheckError(f"{self.name}: {name}: {error}") from None
 
+    def result(self, value: Any) -> None:
+        if self.returned is not None:
+            try:
+                self.returned(value)
+            except BeartypeCallHintViolation as error:
+                raise jaxtyping.TypeCheckError(f"{self.name}: the result: {error}") from None
 
-def check_of(annotation: Any, function: Callable[..., Any]) -> Check | None:
-    """The check of an annotation; none where it allows anything, or names what only mypy sees."""
+
+def hint_of(annotation: Any, function: Callable[..., Any]) -> Any:
+    """What an annotation stands for; `Any` where there is none, or it names what only mypy sees."""
     if annotation is inspect.Parameter.empty:
-        return None
+        return Any
     try:
         namespace = getattr(function, "__globals__", {})
-        hint = typing.get_type_hints(_annotated(annotation, ""), namespace, include_extras=True)[
+        return typing.get_type_hints(_annotated(annotation, ""), namespace, include_extras=True)[
             "value"
         ]
     except Exception:
-        return None
-    if hint in (Any, object):
-        return None
-    return _check_of(hint, function.__module__)
+        return Any
+
+
+def has_axes(hint: Any) -> bool:
+    """Whether a hint names axes, which have one length in a call."""
+    if isinstance(hint, typing.TypeVar):
+        return any(map(has_axes, (hint.__bound__, *hint.__constraints__)))
+    if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
+        return True
+    return any(map(has_axes, typing.get_args(hint)))
 
 
 def _annotated(hint: Any, module: str) -> Callable[[Any], None]:

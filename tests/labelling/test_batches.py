@@ -146,7 +146,8 @@ def test_batches_without_requests_are_as_they_were():
 
 def test_a_step_and_a_validation_are_the_same_with_requests(monkeypatch, tmp_path):
     """As on a GPU, where no loader labels."""
-    config = tiny_config("ntp", tmp_path, val_nsteps=3, max_steps=3)
+    monkeypatch.setattr("autogaze.training.logging.draw_curves", lambda *_: False)
+    config = tiny_config("ntp", tmp_path, val_nsteps=3, max_steps=3, val_pictures=0)
     results = []
     for collates in (loader._collate_and_label, loader._collate):
         monkeypatch.setattr(loader, "_collate_and_label", collates)

@@ -24,7 +24,7 @@ from autogaze.training.logging import read_metrics
 from autogaze.training.tasks import read_task
 from tests.clips import make_video
 from tests.tasks.material import TINY, tiny_mae, tiny_siglip
-from tests.training.composed import compose_options
+from tests.training.composed import SMALL, compose_options
 from tests.training.tiny import MODEL, VIDEO_MAE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -251,22 +251,31 @@ def test_the_options_that_users_know_can_be_overridden():
 
 
 @pytest.mark.slow
-def test_the_command_line_trains_and_reports_errors_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "autogaze.train", "trainer.max_steps=1"]
-    command += ["trainer.batch_size=2", "trainer.val_nsteps=0", "trainer.num_workers=0"]
-    command += ["dataset.clip_len=2", "trainer.device=cpu"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+def test_the_command_line_trains_and_reports_errors_in_one_line(tmp_path, monkeypatch, capsys):
+    words = ["trainer.max_steps=1", "trainer.batch_size=2", "trainer.val_nsteps=0"]
+    words += ["trainer.num_workers=0", "dataset.clip_len=2", "trainer.device=cpu", *SMALL]
+    done = subprocess.run(
+        [sys.executable, "-m", "autogaze.train", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     folder = tmp_path / "exps" / train.DEFAULT_CONFIG
     assert (folder / "checkpoint_latest_gaze" / "model.safetensors").is_file()
     assert json.loads((folder / "config.json").read_text())["trainer"]["max_steps"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["exps"], "Hydra leaves nothing behind"
-    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert again.returncode == 2
-    assert "Traceback" not in again.stderr
-    assert "autogaze.train: " in again.stderr
-    assert "trainer.resume=True" in again.stderr.splitlines()[-1]
+    # The same again, in this process.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["autogaze.train", *words])
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    assert ended.value.code == 2
+    written = capsys.readouterr().err
+    assert "Traceback" not in written
+    assert "autogaze.train: " in written
+    assert "trainer.resume=True" in written.splitlines()[-1]
 
 
 @pytest.mark.parametrize("package", ["hydra", "accelerate"])
