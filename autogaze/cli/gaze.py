@@ -295,6 +295,8 @@ def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str]) -> list[Job]:
 
 def check_ending(kind: str, value: str, num_videos: int) -> None:
     """Raise `OutputError` if a file's name does not say what will be in it; folders are fine."""
+    if not value:
+        raise OutputError(f"--{kind}: the name is empty; give a file or a folder")
     ending = Path(f"NAME{SUFFIXES[kind]}").suffix
     fits, template = Path(value).suffix.lower() == ending, "{name}" in value
     if num_videos > 1 and fits and not template and not Path(value).is_dir():

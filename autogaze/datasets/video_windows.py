@@ -25,6 +25,9 @@ log = logging.getLogger("autogaze.datasets")
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".gif")
 
+MAX_CLIP = 2**14
+"""Frames of a clip, which is in memory as a whole: 2.3 GiB of 224 x 224 pixels."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -37,7 +40,7 @@ class Window:
         every: all consecutive clips of a video, not only the first.
 
     Raises:
-        TrainingError: numbers below 1, or both `random` and `every`.
+        TrainingError: numbers below 1, more than `MAX_CLIP` frames, or both `random` and `every`.
     """
 
     clip_len: int = 16
@@ -49,6 +52,8 @@ class Window:
         for name in ("clip_len", "stride"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.clip_len > MAX_CLIP:
+            raise TrainingError(f"clip_len must be at most {MAX_CLIP:,}, got {self.clip_len:,}")
         if self.random and self.every:
             raise TrainingError("windows are either random or consecutive, not both")
 

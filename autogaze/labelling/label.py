@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from autogaze.checks import why_absent
+from autogaze.checks import is_finite, why_absent
 from autogaze.clips import frame_caps
 from autogaze.datasets.clip import ClipKey, NamedClips, UnreadableClip
 from autogaze.datasets.decoded import DecodedClips
@@ -44,7 +44,7 @@ class GazeBudget:
         first, later: Dirichlet concentrations of frame 0 and of each other frame.
 
     Raises:
-        TrainingError: bounds that are no ratios, or numbers that are not positive.
+        TrainingError: bounds that are no ratios, or numbers that are not positive and finite.
     """
 
     low: float = 0.02
@@ -58,9 +58,9 @@ class GazeBudget:
             raise TrainingError(
                 f"the mean ratio must satisfy 0 < low <= high <= 1, got {self.low} and {self.high}"
             )
-        if min(self.rate, self.first, self.later) <= 0:
+        if not all(is_finite(one) and one > 0 for one in (self.rate, self.first, self.later)):
             raise TrainingError(
-                f"rate and concentrations must be positive, got {self.rate}, {self.first}, {self.later}"
+                f"rate and concentrations must be positive numbers, got {self.rate}, {self.first}, {self.later}"
             )
 
     def draw(self, num_frames: int, num_patches: int, generator: torch.Generator) -> list[int]:
@@ -107,9 +107,11 @@ def find_clips(
         decoder: of videos; see `choose_decoder`.
 
     Raises:
-        TrainingError: a path that does not exist, no clips at all, two of one name, or decoded
+        TrainingError: no path, one that does not exist, no clips at all, two of one name, or decoded
             clips of another shape.
     """
+    if not paths:
+        raise TrainingError("nothing to label: give videos, folders, or files of decoded clips")
     videos: list[Path] = []
     found: list[NamedClips] = []
     for path in map(Path, paths):

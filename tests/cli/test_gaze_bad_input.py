@@ -284,6 +284,8 @@ def test_outputs_are_checked_before_the_work(
     missing = folder / "no" / "x.safetensors"
     assert str(missing) in fails("gaze", video, "--out", missing)
     assert str(video) in fails("gaze", video, "--overlay", video)
+    for kind in ALL_KINDS:  # as "$unset" gives it
+        assert f"--{kind}" in fails("gaze", video, f"--{kind}", "")
     under_a_file = video / "x.safetensors"
     assert str(under_a_file) in fails("gaze", video, "--out", under_a_file)
     monkeypatch.setattr("os.access", lambda *args, **kwargs: False)

@@ -186,7 +186,8 @@ def test_under_a_video_mae(call, videos, mae):
 @pytest.mark.parametrize(
     ("words", "values"),
     [
-        ([], ("no videos",)),
+        ([], ("videos",)),
+        (["VIDEOS", "--clip-len", "9999999999"], ("clip_len", "9,999,999,999")),
         (["nowhere"], ("nowhere",)),
         (["VIDEOS", "--out", "labels.txt"], ("labels.txt", ".json")),
         (["VIDEOS", "--out", "no/labels.json"], ("no/labels.json",)),

@@ -1,5 +1,7 @@
 """The fast searches find what the naive one finds."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -137,6 +139,8 @@ def test_budgets():
         ({"low": 0.3}, "got 0.3 and 0.2"),
         ({"high": 2}, "got 0.02 and 2"),
         ({"later": 0}, "must be positive"),
+        ({"rate": math.nan}, "must be positive"),
+        ({"first": math.inf}, "must be positive"),
     ],
 )
 def test_bad_budgets(options, message):
