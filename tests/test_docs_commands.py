@@ -44,6 +44,19 @@ PROGRAMS = [page for page in LINKED if simple_commands(page, "autogaze")]
 TRAININGS = [page for page in LINKED if simple_commands(page, "python -m autogaze.train")]
 
 
+def test_every_command_is_listed():
+    """In the overview of docs/command-line.md."""
+
+    def names(command, before=()):
+        if not hasattr(command, "commands"):
+            return set() if command.hidden else {before}
+        return set().union(*(names(one, (*before, n)) for n, one in command.commands.items()))
+
+    overview = FENCE.search((ROOT / "docs" / "command-line.md").read_text())[2]
+    listed = re.findall(r"^autogaze ([a-z ]+?)(?= [A-Z]|  )", overview, re.MULTILINE)
+    assert {tuple(line.split()) for line in listed} == names(typer.main.get_command(app))
+
+
 def parse(words: list[str]) -> None:
     """Read the words as the command line does, and run nothing.
 
