@@ -27,10 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "skip_corrupt": False,
 }
-"""What endpoints take by name, and what is taken where a client leaves it out.
-
-No selector is the first of the page's.
-"""
+"""Parameters of endpoints and their defaults. The default selector is the page's first."""
 
 TEXTS = ("selector", "tiles")
 """Of these, those that are text."""
@@ -45,7 +42,7 @@ class Endpoints:
         self.jobs = jobs
 
     def add(self, video: gr.Video) -> None:
-        """Add the endpoints to the page that is being made, without anything that is seen."""
+        """Add the endpoints to the page that is being made, with invisible components."""
         chosen = [_unseen(name, value) for name, value in DEFAULTS.items()]
         other, question = (gr.Textbox(visible=False, label=name) for name in ("other", "question"))
         waits: dict[str, Any] = {
@@ -157,7 +154,7 @@ class Endpoints:
 
     @contextmanager
     def _errors(self, request: gr.Request, video: str | None) -> Iterator[str]:
-        """The client's session, whose video it is, whatever is wrong; errors as clients get them."""
+        """The client's session, to which the video is attributed first; errors become those of clients."""
         try:
             session = session_of(request)
             with self.jobs.reading(session, video):
@@ -170,7 +167,7 @@ class Endpoints:
 
 
 def _unseen(name: str, value: Any) -> Any:
-    """A component that says of what type a value is, and what its default is."""
+    """An invisible component with the type and default of a parameter."""
     kind: type[Any] = gr.Checkbox if isinstance(value, bool) else gr.Number
     return (gr.Textbox if name in TEXTS else kind)(value, visible=False, label=name)
 

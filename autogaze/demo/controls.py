@@ -1,4 +1,4 @@
-"""What a visitor sets: the components of the form, and the settings they stand for."""
+"""The components of the form, and how their values become settings."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -143,7 +143,7 @@ def optional_number(**options: Any) -> gr.Textbox:
 
 
 def loss_field(selector: gr.Dropdown, pool: SelectorPool, **options: Any) -> gr.Textbox:
-    """A field for a loss, closed while a selector is chosen that cannot stop at one."""
+    """A field for a loss, disabled for selectors that cannot stop at one."""
 
     def state(name: str) -> dict[str, Any]:
         if pool.stops_by_loss(name):

@@ -119,13 +119,13 @@ def budget_chart(run: Run, most: int | None = None, worst: float | None = None) 
     )
 
 
-def _plot(name: str, top: str, drawing: str, said: str, kind: str) -> str:
+def _plot(name: str, top: str, drawing: str, description: str, kind: str) -> str:
     """A drawing in its frame; `top` is the value at its upper edge, 0 that at the lower."""
     return (
         f"<figcaption>{name}</figcaption><div class='ag-plot {kind}'>"
         f"<div class='ag-scale'><span>{top}</span><span>0</span></div>"
         f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' preserveAspectRatio='none' role='img' "
-        f"aria-label='{name}: {said}'>{drawing}</svg></div>"
+        f"aria-label='{name}: {description}'>{drawing}</svg></div>"
     )
 
 

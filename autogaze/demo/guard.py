@@ -1,7 +1,7 @@
-"""What the page's server refuses, whatever the library behind it would do.
+"""Requests that the page's server refuses, whatever Gradio would do.
 
-A page loads nothing from elsewhere, and nobody makes the server fetch other addresses or take
-requests that are too large.
+The page loads nothing from elsewhere; requests cannot make the server fetch other addresses, and too
+large ones are refused.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ class Guard:
     """ASGI middleware.
 
     Args:
-        app: what is guarded.
+        app: the ASGI application behind it.
         max_bytes: of a request's body.
     """
 

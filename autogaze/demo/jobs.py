@@ -1,4 +1,4 @@
-"""Jobs of visitors: checked, run on a lent selector, stopped and cleaned up after; no components."""
+"""Jobs of visitors: checked, run, stopped and cleaned up after. Nothing here depends on Gradio."""
 
 import logging
 import threading
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("autogaze")
 
-Tell = Callable[[float, str], None]
-"""Called with the share of the work done, in [0, 1], and what goes on."""
+ReportProgress = Callable[[float, str], None]
+"""Called with the share of the work done, in [0, 1], and a description of the current step."""
 
 DEFECT = "this is a defect of the program; its log says more"
 
 
 class Jobs:
-    """What visitors have done for them.
+    """Runs the jobs of visitors.
 
     Args:
         root: the page's folder.
@@ -54,7 +54,12 @@ class Jobs:
         self._asking = threading.Lock()  # the model is one, and answers one question at a time
 
     def gaze(
-        self, session: str, video: str | None, first: Settings, other: str | None, tell: Tell
+        self,
+        session: str,
+        video: str | None,
+        first: Settings,
+        other: str | None,
+        report: ReportProgress,
     ) -> list[Run]:
         """Gaze at a video, with another selector too if one is named.
 
@@ -72,7 +77,7 @@ class Jobs:
                 place = folder / str(number)
                 place.mkdir()
                 share = number / len(wanted), 1 / len(wanted)
-                runs.append(self._gaze_once(path, chosen, place, stop, tell, share))
+                runs.append(self._gaze_once(path, chosen, place, stop, report, share))
         return runs
 
     def _gaze_once(
@@ -81,17 +86,23 @@ class Jobs:
         chosen: Settings,
         folder: Path,
         stop: Stop,
-        tell: Tell,
+        report: ReportProgress,
         share: tuple[float, float],
     ) -> Run:
-        """One selector's work, which is `share[1]` of all and begins at `share[0]`."""
+        """Run one selector.
+
+        Args:
+            share: of the whole job that is done before, and that this selector is.
+        """
 
         def progress(done: int, total: int | None) -> None:
             part = 0.5 if total is None else min(1.0, done / max(1, total))
-            tell(share[0] + share[1] * part, f"{chosen.selector}: {done} of {total or '?'} frames")
+            report(
+                share[0] + share[1] * part, f"{chosen.selector}: {done} of {total or '?'} frames"
+            )
 
-        tell(share[0], f"{chosen.selector}: reading the video")
-        with self.pool.lent(chosen.selector) as selector:
+        report(share[0], f"{chosen.selector}: reading the video")
+        with self.pool.borrow(chosen.selector) as selector:
             return gaze_at(
                 path,
                 chosen,
@@ -104,7 +115,12 @@ class Jobs:
             )
 
     def answer(
-        self, session: str, video: str | None, question: str, chosen: Settings, tell: Tell
+        self,
+        session: str,
+        video: str | None,
+        question: str,
+        chosen: Settings,
+        report: ReportProgress,
     ) -> BothAnswers:
         """Answer a question about a video, gazed and dense; errors as of `gaze`."""
         if self.model is None:
@@ -113,7 +129,7 @@ class Jobs:
             self.limits.check_file(path)
             with (
                 self.visitors.job(session) as (stop, _),
-                self.pool.lent(chosen.selector) as selector,
+                self.pool.borrow(chosen.selector) as selector,
                 self._asking,
             ):
                 return ask_both(
@@ -123,7 +139,7 @@ class Jobs:
                     chosen,
                     selector,
                     stop,
-                    lambda which: tell(0.1 if which == "gazed" else 0.5, f"answering, {which}"),
+                    lambda which: report(0.1 if which == "gazed" else 0.5, f"answering, {which}"),
                     self.decoder,
                 )
 
@@ -150,7 +166,7 @@ class Jobs:
             self.visitors.uploaded(session, path)
 
     def message(self, error: Exception, video: str | None) -> str:
-        """An error in words for the visitor: without places on this machine."""
+        """The message of an error for the visitor, without paths of this machine."""
         if not isinstance(error, AutoGazeError):
             log.error("the page failed", exc_info=error)
             return DEFECT

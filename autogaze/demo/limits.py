@@ -1,4 +1,4 @@
-"""What a visitor may ask for: size and length of videos, and jobs at once."""
+"""Limits of the page: size and length of videos, and jobs at once."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -32,7 +32,7 @@ class Limits:
         waiting: jobs that wait for their turn; more are refused.
         live: webcams at once.
         live_seconds: of a webcam, after which it has to be started again.
-        minutes: after which files of visitors that left no sign are removed.
+        minutes: after which files of visitors who did not close the page are removed.
 
     Raises:
         AutoGazeError: a limit that is not a number above 0, or not whole where it counts things.

@@ -29,7 +29,7 @@ REMEMBERED = 30
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """What a visitor chose for the webcam."""
+    """Settings of a webcam's gaze."""
 
     selector: str = "greedy"
     ratio: float | None = 0.1
@@ -61,10 +61,10 @@ class LiveFrame:
 
 
 class LiveGaze:
-    """A selector fed frame by frame, with its canvas; both start afresh after every chunk.
+    """A selector fed frame by frame, with its canvas; both are reset after every chunk.
 
     Args:
-        pool: where the selector is taken from, and given back to.
+        pool: that the selector is borrowed from until `close`.
 
     Raises:
         SelectorError: another selector than the page's, or a ratio or loss that it does not take.
@@ -73,11 +73,11 @@ class LiveGaze:
     def __init__(self, pool: SelectorPool, settings: LiveSettings) -> None:
         self.settings = settings
         self._pool = pool
-        self._selector = pool.take(settings.selector)
+        self._selector = pool.acquire(settings.selector)
         try:
             self._selector.settings(settings.ratio, settings.loss)
         except AutoGazeError:
-            pool.give_back(settings.selector, self._selector)
+            pool.release(settings.selector, self._selector)
             raise
         self._size_seen: tuple[int, int] | None = None
         self._number = self._fed = 0
@@ -108,7 +108,7 @@ class LiveGaze:
         began = time.perf_counter()
         gazes = [self._stream.step(Clips(tiles))]
         self._fed += 1
-        if self._fed == CHUNK:  # as in a file, every chunk is gazed at afresh
+        if self._fed == CHUNK:  # as in a file, chunks are independent
             last = self._stream.finish()
             gazes += [last] if last is not None else []
             self._fed = 0
@@ -140,13 +140,13 @@ class LiveGaze:
         )
 
     def close(self) -> None:
-        """Give the selector back."""
+        """Return the selector to the pool."""
         if not self._is_closed:
             self._is_closed = True
-            self._pool.give_back(self.settings.selector, self._selector)
+            self._pool.release(self.settings.selector, self._selector)
 
     def _start(self, width: int, height: int) -> None:
-        """A first frame, or one of another size."""
+        """Prepare for frames of a size."""
         pyramid, self._size_seen = self._selector.pyramid, (width, height)
         self._grid: TileGrid = plan_tiles(width, height, pyramid.side, "one")
         zoom = min(1.0, LONGEST / max(width, height))

@@ -36,8 +36,8 @@ class Page:
         decoder: of visitors' videos.
 
     Attributes:
-        blocks: what gradio serves.
-        jobs: what visitors have done for them.
+        blocks: the Gradio application.
+        jobs: of the visitors.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Page:
         self.blocks.queue(max_size=limits.waiting, default_concurrency_limit=limits.jobs)
 
     def _add_video(self, drawn: list[Path]) -> None:
-        """The form on the left, what goes on where it is started, results on the right."""
+        """Form and status line on the left, results on the right."""
         limits = self.limits
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
@@ -96,7 +96,7 @@ class Page:
                 with gr.Row(elem_classes="ag-panels"):
                     panels = [Panel.add("a"), Panel.add("b")]
                 asking = [self._add_question(video, controls)] if self.jobs.model else []
-        # In the browser, so that it cannot come after what the work says.
+        # Set by the browser, so that it cannot overwrite a later message of the job.
         start.click(None, None, line, js=clearing("Starting."), api_visibility="private")
         running = start.click(
             self._gaze,
@@ -120,7 +120,7 @@ class Page:
         Endpoints(self.jobs).add(video)
 
     def _add_question(self, video: gr.Video, controls: Controls) -> tuple[Any, gr.HTML]:
-        """A question to a multimodal LLM, and both answers: the work, and where it says what goes on."""
+        """The question to a multimodal LLM and both answers; returns the event and its status line."""
         question = gr.Textbox(
             label="Ask about the video", placeholder="What happens?", elem_id="question"
         )
@@ -152,7 +152,7 @@ class Page:
         other: str = NOTHING,
         *values: Any,
     ) -> list[Any]:
-        """Gaze once or twice, and show it."""
+        """Run one selector or two, and show the results."""
         nothing = [gr.HTML(visible=True), *Panel.hidden(), *Panel.hidden()]
         session = session_of(request)
         self.jobs.visitors.forget_results(session)
@@ -177,7 +177,7 @@ class Page:
         question: str = "",
         *values: Any,
     ) -> list[Any]:
-        """Answer a question twice."""
+        """Answer a question gazed and dense."""
         session = session_of(request)
         try:
             answers = self.jobs.answer(session, video, question, settings(*values), progress)
@@ -193,8 +193,8 @@ class Page:
 
     def _cancel(self, request: gr.Request) -> Any:
         self.jobs.visitors.cancel(session_of(request))
-        told = status(CANCELLED)
-        return told if self.jobs.model is None else (told, "")
+        line = status(CANCELLED)
+        return line if self.jobs.model is None else (line, "")
 
     def _leave(self, request: gr.Request) -> None:
         self.jobs.visitors.leave(session_of(request))

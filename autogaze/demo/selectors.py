@@ -1,4 +1,4 @@
-"""The selectors that a page offers, loaded once and lent to one job at a time."""
+"""Pool of the selectors that a page offers: loaded when needed, each used by one job at a time."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -36,31 +36,31 @@ class SelectorPool:
         self._by_loss: dict[str, bool] = {}
         self._free: dict[str, list[Selector]] = {name: [] for name in self.names}
         for name in self.names:
-            if name not in registry.list_selectors():  # a visitor cannot help a bad folder
+            if name not in registry.list_selectors():  # a bad folder is an error at the start
                 self._free[name].append(self._load(name))
 
     @contextmanager
-    def lent(self, name: str) -> Iterator[Selector]:
+    def borrow(self, name: str) -> Iterator[Selector]:
         """A selector that nobody else uses inside the block.
 
         Raises:
             SelectorError: not one of the page's: visitors cannot name files or models.
         """
-        selector = self.take(name)
+        selector = self.acquire(name)
         try:
             yield selector
         finally:
-            self.give_back(name, selector)
+            self.release(name, selector)
 
     def stops_by_loss(self, name: str) -> bool:
-        """Whether a selector can end a frame at a loss; errors as of `lent`."""
-        if name not in self._by_loss:  # asked often, and a lent one would mean loading another
-            with self.lent(name) as selector:
+        """Whether a selector can end a frame at a loss; errors as of `borrow`."""
+        if name not in self._by_loss:  # asked often, and borrowing may mean loading another one
+            with self.borrow(name) as selector:
                 self._by_loss[name] = selector.metric is not None
         return self._by_loss[name]
 
-    def take(self, name: str) -> Selector:
-        """The same, until `give_back`."""
+    def acquire(self, name: str) -> Selector:
+        """A selector that nobody else uses until `release`; errors as of `borrow`."""
         if name not in self._free:
             raise SelectorError(
                 f"unknown selector {str(name)[:60]!r}; this page has {', '.join(self.names)}"
@@ -76,7 +76,7 @@ class SelectorPool:
             selector.to(self._device, self._dtype)
         return selector
 
-    def give_back(self, name: str, selector: Selector) -> None:
-        """For the next job."""
+    def release(self, name: str, selector: Selector) -> None:
+        """Return a selector to the pool."""
         with self._lock:
             self._free[name].append(selector)

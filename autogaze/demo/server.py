@@ -24,18 +24,18 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRADIO_HEARTBEAT_INTERVAL": "2",
 }
-"""Nothing is sent anywhere, whatever the library's defaults are; who leaves is missed after seconds."""
+"""Nothing is sent anywhere, whatever Gradio's defaults are; a visitor who leaves is noticed within seconds."""
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How the page is served.
+    """Options of serving the page.
 
     Args:
         host: address to listen at; the loopback address is reached from this machine only.
         port: 0 for any that is free.
-        folder: where uploads and results lie while they are needed, in a folder of their own; made
-            where it is missing. None for the system's folder of temporary files.
+        folder: in which the page makes its own folder of uploads and results; created if it is
+            missing. None for the system's folder of temporary files.
         share: make a public address through Gradio's servers.
         selectors: that visitors may choose from; None for all of the package.
         model: folder or hub id of a multimodal LLM.
@@ -70,7 +70,7 @@ class Served:
 def serving(options: ServerOptions) -> Iterator[Served]:
     """Serve the page inside the block; at its end visitors' jobs stop and their files are removed.
 
-    One page at a time per process: the library finds its folder in the environment.
+    One page at a time per process: Gradio reads its folder from the environment.
 
     Raises:
         MissingExtraError: gradio is not installed.
@@ -189,7 +189,7 @@ def page_folder(parent: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def _environment(root: Path) -> Iterator[None]:
-    """The library's settings, put back at the end."""
+    """Gradio's environment variables, restored at the end."""
     wanted = {**QUIET, "GRADIO_TEMP_DIR": str(root)}
     former = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

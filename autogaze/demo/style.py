@@ -135,15 +135,15 @@ def make_theme() -> Any:
 
 
 def status(text: str) -> str:
-    """What goes on, as HTML; `text` is HTML too."""
+    """A status line as HTML; `text` is HTML too."""
     return f"<div class='ag-status' role='status' aria-live='polite'>{text}</div>"
 
 
 def clearing(text: str) -> str:
-    """JavaScript that puts `status(text)` in the place of what was said before."""
+    """JavaScript that replaces the status line by `status(text)`."""
     return f"() => {json.dumps(status(text))}"
 
 
 def problem(text: str) -> str:
-    """What is wrong, as HTML; `text` is not."""
+    """An error message as HTML; `text` is plain text."""
     return f"<div class='ag-status' role='alert'><b>Not possible:</b> {escape(text)}</div>"

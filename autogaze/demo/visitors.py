@@ -20,13 +20,13 @@ SETTLED = 60.0
 
 @dataclass
 class Visitor:
-    """What one visitor has here.
+    """Jobs, files and webcam of one visitor.
 
     Args:
         stops: of the running jobs.
         folders: of finished jobs.
         uploads: files sent, of which the `latest` stays, and those that jobs are `reading`.
-        live: what is gazed at frame by frame.
+        live: of the webcam, if it runs.
     """
 
     stops: set[Stop] = field(default_factory=set)
@@ -60,7 +60,7 @@ class Visitors:
 
     @contextmanager
     def job(self, session: str) -> Iterator[tuple[Stop, Path]]:
-        """A job's flag and its new folder, which stays until the next job or the visitor's leave.
+        """A job's stop flag and its new folder, which stays until `forget_results` or `leave`.
 
         Raises:
             Cancelled: by whoever checks the flag; the folder is removed, as with any error.
@@ -131,7 +131,7 @@ class Visitors:
         return len(stops)
 
     def live(self, session: str, settings: LiveSettings, pool: SelectorPool) -> LiveGaze:
-        """What a visitor's webcam is gazed at with: started anew for other settings."""
+        """The live gaze of a visitor's webcam; other settings replace it."""
         with self._lock:
             visitor = self.of(session)
             if visitor.live is None or visitor.live.settings != settings:
@@ -162,12 +162,13 @@ class Visitors:
     def _remove(self, uploads: set[Path]) -> None:
         """Remove uploads, of which equal ones have one place, but none that others sent too.
 
-        Who has just sent one is known only when it is used: then it has come to its place again.
+        An upload is attributed to its visitor only when it is used. If another visitor has sent an equal
+        file meanwhile, its change time is newer, and the file stays.
         """
         for path in uploads - {path for one in self._visitors.values() for path in one.uploads}:
             came = self._came.pop(path, None)
             if not path.is_relative_to(self.root) or not path.is_file():
-                continue  # whatever a client said it had sent
+                continue  # clients may name any path
             if path.stat().st_ctime_ns == came:
                 path.unlink(missing_ok=True)
         for folder in self.root.iterdir():

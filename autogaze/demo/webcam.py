@@ -1,4 +1,4 @@
-"""The webcam's part of the page: frames come in one by one, and are shown as they are gazed at."""
+"""The webcam's tab of the page: frames arrive one by one, and each is shown with its gaze."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ LONGEST = 4096
 """Longer side of a webcam's frame that is taken, in pixels."""
 
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
-"""What browsers are asked for: more pixels would only take longer to send."""
+"""Requested from browsers: more pixels would only take longer to send."""
 
 NOT_LIVE = ("codec", "change")
 """One needs motion vectors, which webcams have none of; one ranks the frames of a whole chunk."""

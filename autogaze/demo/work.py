@@ -1,4 +1,4 @@
-"""One job of the page: a video is gazed at as `autogaze gaze` does, and its pictures are drawn."""
+"""One job of the page: gaze at a video as `autogaze gaze` does, and draw its pictures."""
 
 import time
 from collections.abc import Callable
@@ -38,7 +38,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a visitor chose; fields are options of `autogaze gaze`."""
+    """Settings of a job; fields are options of `autogaze gaze`."""
 
     selector: str = "greedy"
     ratio: float | None = 0.1
@@ -76,7 +76,7 @@ class Run:
     """A finished job.
 
     Args:
-        settings: as they were asked for.
+        settings: of the job.
         summary: figures of the whole video, those of `autogaze gaze --json`.
         frames: figures per frame.
         savings: per encoder.

@@ -133,13 +133,13 @@ def test_files_elsewhere_are_never_removed(visitors, tmp_path_factory):
 
 def test_a_pool_lends_every_selector_once():
     pool = SelectorPool(["greedy", "random"])
-    with pool.lent("greedy") as first, pool.lent("greedy") as second:
+    with pool.borrow("greedy") as first, pool.borrow("greedy") as second:
         assert first is not second
-    with pool.lent("greedy") as third:
+    with pool.borrow("greedy") as third:
         assert third in (first, second)
     for name in ("learned", "/etc", "nvidia/AutoGaze", ""):
         with pytest.raises(SelectorError, match="greedy, random"):
-            pool.take(name)
+            pool.acquire(name)
 
 
 def test_a_selector_that_is_named_twice_is_offered_once():
@@ -153,15 +153,15 @@ def test_a_webcams_selector_is_given_back(visitors):
     other = visitors.live("a", LiveSettings("random", 0.2), pool)
     assert other is not live
     visitors.leave("a")
-    with pool.lent("random") as free:
+    with pool.borrow("random") as free:
         assert free is other._selector
     with pytest.raises(SelectorError):
         visitors.live("a", LiveSettings("random", 2.0), pool)
-    with pool.lent("random") as free:
+    with pool.borrow("random") as free:
         assert free is other._selector
 
 
 def test_a_pools_precision_is_that_of_its_models():
     pool = SelectorPool(["greedy", "learned"], "cpu", "bfloat16")
-    with pool.lent("greedy") as greedy, pool.lent("learned") as learned:
+    with pool.borrow("greedy") as greedy, pool.borrow("learned") as learned:
         assert (precision_of(greedy), precision_of(learned)) == (torch.float32, torch.bfloat16)
