@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -22,14 +22,9 @@ RenderingT = TypeVar("RenderingT", bound="Rendering")
 class Rendering(ABC):
     """An image or video of a gaze, written to `path` when its `with` block succeeds.
 
-    Attributes:
-        needs_canvas: whether chunks must have their canvas reconstruction.
-
     Raises:
         OutputError: on entering, if `path` cannot be written; later, if the disk is full.
     """
-
-    needs_canvas: ClassVar[bool] = False
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -53,8 +53,6 @@ class OverlayVideo(VideoRendering):
 class ReconstructionVideo(VideoRendering):
     """The canvas reconstruction of every frame."""
 
-    needs_canvas = True
-
     def draw(self, chunk: GazedChunk) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         for index in range(chunk.gaze.num_frames):
             yield stitched(chunk.canvas_frames[:, index], chunk.source.tiles, self.size)

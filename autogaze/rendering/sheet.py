@@ -75,8 +75,6 @@ class ContactSheet(Rendering):
         title: line above the sheet; the video's file name by default.
     """
 
-    needs_canvas = True
-
     def __init__(
         self,
         path: str | Path,

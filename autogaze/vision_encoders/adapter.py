@@ -154,21 +154,6 @@ def trunk(model: nn.Module) -> nn.Module:
     return model
 
 
-def pool_by_frame(
-    head: nn.Module, tokens: Float[Tensor, "N C"], layout: TokenLayout
-) -> Float[Tensor, "frames C"]:
-    """An attention-pooling head over the tokens of every frame, batched over equal lengths."""
-    groups, num_frames = layout.frame_groups, len(layout.frame_lengths)
-    pooled = [head(group.gather(tokens)) for group in groups]
-    if len(groups) == 1 and len(groups[0].segments) == num_frames:
-        return pooled[0]
-    if sum(len(group.segments) for group in groups) < num_frames:
-        # Under autocast a head's output is of another dtype than its input.
-        like = pooled[0] if pooled else tokens
-        pooled.append(like.new_full((1, tokens.shape[-1]), float("nan")))  # of empty frames
-    return torch.cat(pooled)[layout.from_frame_groups]
-
-
 def scaled_pyramid(side: int, patch_size: int) -> PatchPyramid:
     """AutoGaze's scales (1/7, 2/7, 1/2 and 1 of the side) in whole patches."""
     cells = [round(side * scale / 224 / patch_size) for scale in (32, 64, 112)]

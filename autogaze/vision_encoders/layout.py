@@ -158,26 +158,10 @@ class TokenLayout:
         return sent(places.argsort(), self.device)
 
     @_kept
-    def frame_groups(self) -> tuple[SegmentGroup, ...]:
-        """Frames, grouped by length."""
-        return tuple(self._groups([(n,) for n in self.frame_lengths]))
-
-    @_kept
-    def from_frame_groups(self) -> Int[Tensor, " frames"]:
-        """Where each frame is when the frames of `frame_groups` are laid one after another.
-
-        Frames without tokens are in no group: theirs is the place behind all.
-        """
-        order = torch.tensor([n for group in self.frame_groups for n in group.segments])
-        places = torch.full((len(self.frame_lengths),), len(order))
-        places[order.long()] = torch.arange(len(order))
-        return sent(places, self.device)
-
-    @_kept
     def groups(self) -> tuple[SegmentGroup, ...]:
         """The segments within which attention happens, grouped by length."""
         if self.attn_type == "frame_independent":
-            return self.frame_groups
+            return tuple(self._groups([(n,) for n in self.frame_lengths]))
         return tuple(self._groups(self.clip_frames))
 
     @_kept

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 import transformers as tf
-from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from autogaze import Gaze, PatchPyramid, gazed, register_encoder
@@ -19,7 +18,7 @@ from autogaze.evaluation.fidelity import (
 from autogaze.evaluation.timing import Stage
 from autogaze.utils.normalization import CLIP, IMAGENET, SIGLIP
 from autogaze.vision_encoders import PixelStatistics
-from autogaze.vision_encoders.adapter import EncoderAdapter, pool_by_frame, scaled_pyramid
+from autogaze.vision_encoders.adapter import EncoderAdapter, scaled_pyramid
 from autogaze.vision_encoders.registry import adapter_class
 from tests.clips import make_video
 from tests.evaluation import tiny
@@ -127,16 +126,11 @@ class TalkativeAdapter(ToyAdapter):
         return BaseModelOutput(last_hidden_state=self.model(frames))
 
 
-class Largest(nn.Module):
-    def forward(self, frames):
-        return frames.amax(1)
-
-
 class PoolingAdapter(TalkativeAdapter):
     """Pools though its model does not."""
 
     def pool(self, tokens, layout):
-        return pool_by_frame(Largest(), tokens, layout)
+        return torch.stack([frame.amax(0) for frame in tokens.split(layout.frame_lengths)])
 
 
 @pytest.fixture

@@ -95,16 +95,6 @@ def test_patches_and_prefixes_find_their_places(layout):
     assert apart[layout.from_patches].equal(everyone)
 
 
-@settings(deadline=None)
-@given(layout=layouts())
-def test_frames_find_their_places_behind_groups(layout):
-    order = [number for group in layout.frame_groups for number in group.segments]
-    nobody = len(layout.frame_lengths)
-    found = torch.tensor([*order, nobody])[layout.from_frame_groups].tolist()
-    for number, (frame, count) in enumerate(zip(found, layout.frame_lengths, strict=True)):
-        assert frame == (number if count else nobody)
-
-
 def test_equal_layouts_are_one_and_serve_gradients():
     arguments = (((3, 2), (1, 0)), "block_causal", CPU, 1)
     with torch.inference_mode():
