@@ -1,11 +1,10 @@
 """Selecting units of a video: a selector runs on small frames, chunk by chunk, in constant memory."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from time import perf_counter
 
 import torch
 from jaxtyping import Bool, Int, UInt8
@@ -51,48 +50,12 @@ class Selected:
         kept: the kept units.
         ranked: all units that were chosen, of which the first are kept.
         gaze: at the selection frames; its `source` has their tiling, and frame numbers for
-            timestamps (see `of_video`).
-        seconds: spent making selection frames and choosing.
+            timestamps.
     """
 
     kept: KeptUnits
     ranked: RankedUnits
     gaze: Gaze
-    seconds: float
-
-    def of_video(
-        self,
-        path: str | Path | None,
-        timestamps: Iterable[float],
-        frame_indices: Iterable[int],
-        *,
-        size: tuple[int, int] | None = None,
-        end: float | None = None,
-    ) -> "Selected":
-        """The same with a gaze that knows its video: to be saved, or drawn on it.
-
-        Args:
-            path: of the video.
-            timestamps: seconds of every frame.
-            frame_indices: number of every frame in the decoded stream.
-            size: width and height of the video, where the frames given had been resized.
-            end: second at which the last frame leaves the screen.
-        """
-        source = self.gaze.source
-        if source is None:
-            raise MLLMError("this selection's gaze has no source")
-        tiles = source.tiles
-        if size is not None:
-            tiles = replace(tiles, width=size[0], height=size[1])
-        known = replace(
-            source,
-            tiles=tiles,
-            path=None if path is None else str(path),
-            timestamps=tuple(timestamps),
-            frame_indices=tuple(frame_indices),
-            end=end,
-        )
-        return replace(self, gaze=replace(self.gaze, source=known))
 
 
 def unit_selector(
@@ -158,11 +121,9 @@ def select_units(
     selector.settings(ratio, loss)  # refuses what it does not support, before frames are read
     size = max(1, CHUNK // tubelet) * tubelet
     chooser = _Chooser(selector, units, ratio, loss, generator)
-    timed = _Timed(chunks)
     gazes: list[Gaze] = []
     num_frames = 0
-    began = perf_counter()
-    for clips, tiles in selection_clips(timed, grid.dense, pyramid, size):
+    for clips, tiles in selection_clips(chunks, grid.dense, pyramid, size):
         numbers = tuple(range(num_frames, num_frames + clips.num_frames))
         source = Source(tiles, tuple(map(float, numbers)), numbers, size)
         gazes.append(replace(chooser.gaze(clips, tiles), source=source))
@@ -172,25 +133,7 @@ def select_units(
     gaze = Gaze.cat_frames(gazes)
     ranked = rank_units(gaze, grid, tubelet, units=units)
     kept = ranked.capped(None if units == "union" else ratio)
-    return Selected(kept, ranked, gaze, perf_counter() - began - timed.seconds)
-
-
-class _Timed:
-    """Iterates over chunks, and counts the seconds spent waiting for them."""
-
-    def __init__(self, chunks: Iterable[UInt8[Tensor, "_ 3 _ _"] | MovingFrames]) -> None:
-        self.chunks = chunks
-        self.seconds = 0.0
-
-    def __iter__(self) -> Iterator[UInt8[Tensor, "_ 3 _ _"] | MovingFrames]:
-        chunks = iter(self.chunks)
-        while True:
-            began = perf_counter()
-            chunk = next(chunks, None)
-            self.seconds += perf_counter() - began
-            if chunk is None:
-                return
-            yield chunk
+    return Selected(kept, ranked, gaze)
 
 
 class _Chooser:
