@@ -32,8 +32,8 @@ selection_option = partial(typer.Option, rich_help_panel="What to choose")
 range_option = partial(typer.Option, rich_help_panel="Which part of the videos")
 work_option = partial(typer.Option, rich_help_panel="How to work")
 
-ERRORS_TOLD = 10
-"""Videos whose errors are printed; all are in the table of errors."""
+ERRORS_SHOWN = 10
+"""Errors that are printed, at most; all are in `errors.parquet`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ class CorpusCommand(Command):
         ),
     ]
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="The corpus: new, empty, or to be gone on with.")
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="The corpus: a new or empty folder, or a corpus to continue."
+        ),
     ]
     column: Annotated[str, typer.Option(help="Column of the paths in tables.")] = "path"
     selector: Annotated[
@@ -75,7 +78,7 @@ class CorpusCommand(Command):
         ),
     ] = None
     seed: Annotated[
-        int, selection_option(help="Seed of random choices, begun anew in every video.")
+        int, selection_option(help="Seed of random choices; every video starts from it.")
     ] = 0
     dtype: Annotated[
         str | None,
@@ -129,7 +132,8 @@ class CorpusCommand(Command):
         bool, work_option("--retry-failed", help="Try videos again that could not be read.")
     ] = False
     overwrite: Annotated[
-        bool, work_option("--overwrite", help="Remove the corpus that --out holds, begin anew.")
+        bool,
+        work_option("--overwrite", help="Remove the corpus that --out holds, and start again."),
     ] = False
     dry_run: Annotated[
         bool,
@@ -155,7 +159,7 @@ class CorpusCommand(Command):
         outcome = Outcome()
         with ExitStack() as stack:
             corpus = stack.enter_context(CorpusFolder(self.out, settings, overwrite=self.overwrite))
-            # Also when the work is interrupted, if there is anything to tell.
+            # Also when the run is interrupted, if anything was done.
             stack.callback(self._report, outcome, len(inputs))
             bar: ProgressBar | None = None
 
@@ -252,11 +256,13 @@ class CorpusCommand(Command):
         if not (outcome.before or outcome.entries):
             return
         failed = outcome.failed
-        for entry in failed[:ERRORS_TOLD]:
+        for entry in failed[:ERRORS_SHOWN]:
             cause = entry.cause.replace("skip_corrupt=True", "--skip-corrupt")
             log.error("error: %s: %s", entry.path, cause)
-        if len(failed) > ERRORS_TOLD:
-            log.error("and %d more: see %s", len(failed) - ERRORS_TOLD, self.out / "errors.parquet")
+        if len(failed) > ERRORS_SHOWN:
+            log.error(
+                "and %d more: see %s", len(failed) - ERRORS_SHOWN, self.out / "errors.parquet"
+            )
         self._print(run_facts(outcome, num_inputs, str(self.out)), run_words)
 
     def _print(self, facts: Facts, words: Words) -> None:

@@ -1,4 +1,4 @@
-"""What `autogaze corpus` reports: facts of a run and of a dry run, as JSON has them and in words."""
+"""Report of `autogaze corpus`: facts of a run or a dry run, for JSON and as a table."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ def survey_facts(found: "Survey", done: int, failed: int, to_do: int, out: str) 
 
 
 def run_words(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The facts of a run for people: name and value, each figure with what it is of."""
+    """The facts of a run as rows of a table: name and value."""
     for name in ("videos", "done_before", "failed_before", "done_now", "failed_now", "not_done"):
         yield name.replace("_", " "), f"{facts[name]:,}"
     yield "clips of this run", f"{facts['clips']:,}"
@@ -82,7 +82,7 @@ def run_words(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def survey_words(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The facts of a dry run for people; nothing of what is not known."""
+    """The facts of a dry run as rows of a table; unknown ones are left out."""
     yield "videos", f"{facts['videos']:,}"
     yield "missing", f"{facts['missing']:,}"
     yield "done before", f"{facts['done']:,}"
@@ -104,9 +104,9 @@ def survey_words(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def duration(seconds: float) -> str:
     """A time in seconds; from a minute on also in hours, minutes and seconds, rounded alike."""
     seconds = round(seconds, 1)
-    told = f"{seconds:,.1f} s"
+    text = f"{seconds:,.1f} s"
     if seconds < 60:
-        return told
+        return text
     minutes, left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{told} ({hours}:{minutes:02}:{left:02} h)"
+    return f"{text} ({hours}:{minutes:02}:{left:02} h)"

@@ -1,4 +1,4 @@
-"""Whole collections of videos: gazed at by Ray's workers, kept as Parquet, read back as `Gaze` objects.
+"""Corpora: gazes at whole collections of videos, made on Ray, stored as Parquet, read as `Gaze` objects.
 
     corpus = autogaze.corpus.read("corpus/")  # what `autogaze corpus videos/ --out corpus/` wrote
     gaze = corpus["/data/videos/one.mp4"]

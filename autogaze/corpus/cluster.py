@@ -1,4 +1,4 @@
-"""Ray: a cluster of one's own on this machine, or one that an address names."""
+"""Ray: a local cluster that is started here, or an existing one by its address."""
 
 import logging
 import os
@@ -32,7 +32,7 @@ PREFIX = "autogaze-ray-"
 
 
 NEW = 60.0
-"""Seconds for which such a folder may have no lock."""
+"""Seconds after which such a folder without a lock belongs to no running process."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class Resources:
 
 
 def import_ray() -> Any:
-    """The module `ray`, quiet, and without reports to its makers.
+    """The module `ray`, with its log messages and usage reports off.
 
     Raises:
         MissingExtraError: it is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # It prints also what is no error, such as that a worker was started again.
+    # It also prints what is no error, such as that a worker was restarted.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
-    # Or it warns that it will hide GPUs from workers that ask for none.
+    # Otherwise it warns that it will hide GPUs from workers that ask for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -72,9 +72,9 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Resources]:
     """A Ray that runs within the block.
 
     Args:
-        address: checked already: HOST:PORT of a cluster, `auto` for one on this machine; None starts one here
-            that ends with the block, and listens to this machine alone.
-        workers: that it is to have CPUs for; None: one per core.
+        address: HOST:PORT of a cluster, or `auto` for one on this machine, checked by `check_ray`; None
+            starts one that ends with the block and listens on the loopback interface.
+        workers: number that a local Ray has CPUs for; None: one per core.
 
     Raises:
         CorpusError: the address does not answer, or Ray cannot start.
@@ -111,9 +111,9 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Resources]:
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A folder for Ray's sockets and logs; those of runs that were killed are removed with it.
+    """A temporary folder for Ray's sockets and logs. Those of runs that were killed are removed first.
 
-    It lies in the system's folder for temporary files: names of sockets must be short.
+    It lies in the system's temporary folder, since names of sockets must be short.
     """
     place = Path(tempfile.gettempdir())
     for old in place.glob(f"{PREFIX}*"):
@@ -174,16 +174,16 @@ def check_address(address: str) -> None:
 
 
 _CONNECT = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level=50)"
-"""What a run itself will do, tokens of clusters that ask for one included."""
+"""Connects as the run does, with the same environment (tokens included)."""
 
 
 def _asked(address: str) -> str | None:
-    """What is wrong with the Ray at an address; asked by a process that can be given up."""
+    """Why a connection to an address fails, None if it works; tried in a process that can be killed."""
     command = [sys.executable, "-c", _CONNECT, address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER)
     except subprocess.TimeoutExpired:
-        return f"nothing was heard for {ANSWER:.0f} s"
+        return f"no reply within {ANSWER:.0f} s"
     if done.returncode == 0:
         return None
     lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
@@ -192,7 +192,7 @@ def _asked(address: str) -> str | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what Ray's C++ part writes to stderr when it starts."""
+    """Discard what Ray's C++ part writes to stderr when it starts."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

@@ -1,4 +1,4 @@
-"""The folder of a corpus while one process writes it: a lock, its settings, and what is not finished."""
+"""The folder of a corpus while a process writes it: lock, settings, unfinished files."""
 
 import os
 import re
@@ -21,7 +21,7 @@ except ImportError:  # not on Windows, where two processes must not write at onc
 
 LOCK = ".lock"
 UNFINISHED = ".unfinished"
-"""Folder of what workers write; whoever holds the lock removes what a kill left in it."""
+"""Folder of the workers' temporary files; the process that holds the lock removes those of killed runs."""
 
 OURS = frozenset({FILE, GAZES, INPUTS, ERRORS, LOCK, UNFINISHED})
 
@@ -35,7 +35,7 @@ class CorpusFolder:
         overwrite: remove what an earlier run wrote.
 
     Attributes:
-        scratch: this run's folder for what is not finished.
+        scratch: this run's folder for temporary files.
 
     Raises:
         OutputError: it cannot be written, holds other files than a corpus, or another process is
@@ -94,7 +94,7 @@ class CorpusFolder:
             refuse_other_files(self.path)
 
     def _remove_corpus(self) -> None:
-        """Remove an older corpus; at once, so that no kill leaves some of its shards."""
+        """Remove an older corpus. Its shards are moved away at once, so that a kill leaves all or none."""
         gazes = self.path / GAZES
         if gazes.exists():
             os.rename(gazes, self.scratch / "overwritten")
@@ -137,7 +137,7 @@ def check_folder(path: Path) -> None:
     try:
         check_writable(file)
     except OutputError as error:
-        # At fault is the folder, unless there is such a file already.
+        # The folder is the cause, unless there is such a file already.
         cause = str(error) if os.path.lexists(file) else str(error).removeprefix(f"{file}: ")
         raise OutputError(f"--out {path}: {cause}") from error
 

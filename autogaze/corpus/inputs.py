@@ -1,4 +1,4 @@
-"""What is to be gazed at: arguments of the command line, listed as videos.
+"""Inputs of a corpus: the videos that arguments of the command line name.
 
 An argument is a video, a folder, a pattern (`videos/*.mp4`, `shards/{000..127}.tar`), a tar file of
 videos (WebDataset), a list (`.txt`, one path per line) or a table (`.parquet`, `.csv`) with a

@@ -1,8 +1,8 @@
 """Manifest of a corpus: which inputs are done, in which shard, and which failed and why.
 
-The truth is in the shards: the footer of each names its inputs, so that rows and entries appear at the same
-moment. `inputs.parquet` and `errors.parquet` are tables made of the footers, for people and for a
-quick start; where they are missing or old, footers are read.
+The footer of every shard lists its inputs, so that rows and entries appear atomically. `inputs.parquet` and
+`errors.parquet` are caches of the footers, for users and for a quick start; footers of shards that are newer
+than the cache are read.
 """
 
 import json
@@ -28,7 +28,7 @@ INPUTS = "inputs.parquet"
 ERRORS = "errors.parquet"
 
 KEY = b"autogaze.corpus"
-"""Of the entries in a shard's footer, and of the shards that a table was made of."""
+"""Metadata key of the entries in a shard's footer, and of the shards in a table."""
 
 READERS = 8
 """Footers that are read at once."""
@@ -46,7 +46,7 @@ class Entry:
         seconds: that it took.
         error: why it failed.
         kind: class of the error.
-        lasting: whether it would fail again: the file is at fault, not a network or a worker.
+        lasting: whether it would fail again, since the file is the cause and not a network or a worker.
     """
 
     path: str
@@ -66,7 +66,7 @@ class Entry:
 
     @property
     def input(self) -> Input:
-        """The input, as it was then."""
+        """The input, as it was when it was gazed at."""
         return Input(self.path, self.size, self.modified, self.etag, self.offset)
 
     @property
@@ -75,7 +75,7 @@ class Entry:
 
     @property
     def cause(self) -> str:
-        """Why it failed, without its path: errors begin with it, in general."""
+        """Why it failed, without the path that errors begin with in general."""
         return (self.error or "").removeprefix(f"{self.path}: ")
 
 
@@ -115,13 +115,13 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Sorted:
-    """Inputs by what is to be done with them.
+    """Inputs sorted by whether they are to be gazed at.
 
     Args:
         done: entries of those that need nothing.
         to_do: those to be gazed at.
-        stale: shards and paths of those whose entries there are to be removed first: the file has
-            changed, or is tried again.
+        stale: shard and path of older entries of `to_do`, to be removed first: the file has changed, or is
+            tried again.
     """
 
     done: Sequence[Entry]
@@ -213,21 +213,21 @@ def write_tables(folder: Path, manifest: Manifest) -> None:
     marks = find_shards(folder)
     every = list(manifest.entries())
     _write(folder / ERRORS, [pair for pair in every if pair[1].failed], {})
-    # All of them: with their shards' sizes and times of change they stand for the footers.
+    # With sizes and times of change of the shards, to know which footers it is a cache of.
     kept = {shard: mark for shard, mark in marks.items() if shard in manifest.shards}
     _write(folder / INPUTS, every, {KEY: json.dumps(kept).encode()})
 
 
 @dataclass(frozen=True)
 class _Table:
-    """What `inputs.parquet` tells: size and time of change, and entries, of every shard then."""
+    """Content of `inputs.parquet`: size, time of change and entries of every shard when it was written."""
 
     marks: Mapping[str, tuple[int, int]]
     entries: Mapping[str, Sequence[Entry]]
 
 
 def _read_table(path: Path) -> _Table | None:
-    """The table, None where there is none or it is damaged: it can be made again at any time."""
+    """The table; None where it is missing or damaged, since it is only a cache."""
     try:
         table = parquet().read_table(path)
         marks = json.loads(table.schema.metadata[KEY])

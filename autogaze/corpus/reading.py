@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Corpus(Sequence[Gaze]):
-    """The gazes of a corpus, read when they are asked for: one video's at a time is in memory.
+    """The gazes of a corpus, read lazily, one video at a time.
 
         corpus = autogaze.corpus.read("corpus/")
         for video, gaze in zip(corpus.videos, corpus):
@@ -37,7 +37,7 @@ class Corpus(Sequence[Gaze]):
         folder: that `autogaze corpus` wrote.
 
     Attributes:
-        settings: that all gazes were made with.
+        settings: of all gazes.
         videos: paths and URIs, sorted; `corpus[3]` is the gaze at the fourth, `corpus[video]` that
             at one by its path.
         errors: of the videos that could not be gazed at: path -> cause.
@@ -137,7 +137,7 @@ def read(folder: str | Path) -> Corpus:
 
 
 class GazeDataset(Dataset[tuple[Tensor, Gaze]]):
-    """Frames and gazes of a corpus's videos, for training a model on what was chosen.
+    """Dataset of the frames and gazes of a corpus, for training on the chosen patches.
 
     An item is one chunk of a video: its frames, decoded and cut into tiles as they were gazed at, and
     the gaze at them.

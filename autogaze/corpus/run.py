@@ -1,8 +1,8 @@
-"""A run over a collection: shards are planned, gazed at by Ray's workers, and committed here.
+"""A run over a collection: shards are planned here, written by Ray's workers, and committed here.
 
-Workers are stateless but for their selector: one task is one shard, written under a temporary name. Ray Data repeats
-the tasks of workers that die. Only this process gives shards their names, while it holds the
-corpus's lock, so that every input is in exactly one of them, whoever is killed when.
+Workers keep no state but their selector. A task is one shard, written under a temporary name; Ray Data repeats
+the tasks of workers that die. Only this process, which holds the corpus's lock, renames shards to their final
+names. So every input is in exactly one shard, whichever process is killed at whatever moment.
 """
 
 import math
@@ -22,18 +22,18 @@ from autogaze.corpus.worker import Job, ShardResult, ShardTask, ShardWorker
 from autogaze.errors import CorpusError, OutputError, first_line
 
 MAX_INPUTS = 32
-"""Videos of a shard, at most: what is done again when a worker is killed."""
+"""Videos per shard, at most: so many are repeated when a worker is killed."""
 
 MAX_BYTES = 2**30
-"""Of a shard's videos, unless one alone is larger."""
+"""Bytes of the videos of a shard, at most, unless one alone is larger."""
 
 SHARDS_PER_WORKER = 8
-"""At least, where there are videos enough: so that all workers end at about the same time."""
+"""Shards per worker, at least, if there are enough videos: so all workers end at about the same time."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How a run is spread.
+    """Where a run computes.
 
     Args:
         address: of a Ray cluster; None: this machine.
@@ -54,13 +54,13 @@ PER_GPU = 8
 
 @dataclass
 class Outcome:
-    """What a run did.
+    """Outcome of a run.
 
     Args:
         before: entries of the inputs that were done before.
         entries: of those that were gazed at now.
-        seconds: wall-clock time of the run, the start of Ray and of workers included.
-        began, ended: when the first shard was begun and the last one was ended, in seconds since 1970.
+        seconds: wall-clock time of the run, including the start of Ray and of workers.
+        began, ended: Unix times of the start of the first shard and of the end of the last one.
     """
 
     before: Sequence[Entry] = ()
@@ -76,7 +76,7 @@ class Outcome:
 
     @property
     def gazing(self) -> float:
-        """Wall-clock seconds from the first shard's beginning to the last one's end: workers gazed."""
+        """Wall-clock seconds from the start of the first shard to the end of the last one."""
         return max(0.0, self.ended - self.began)
 
 
@@ -201,7 +201,7 @@ def plan_shards(
 def map_shards(
     tasks: Sequence[ShardTask], job: Job, workers: int, gpus: float
 ) -> Iterator[ShardResult]:
-    """Ray Data's pipeline: tasks to a pool of workers, results as they come.
+    """Map tasks to results by a pool of Ray's workers, in the order of completion.
 
     Args:
         gpus: each worker's share of a GPU.
@@ -214,7 +214,7 @@ def map_shards(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     shards = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=len(tasks))
-    # Of two shards one waits at its worker: between shards it does not wait for this process.
+    # Two tasks per worker, so that a worker has its next one without waiting for this process.
     pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
     results = shards.map(
         ShardWorker, fn_constructor_args=(job, 1), compute=pool, num_cpus=1, num_gpus=gpus

@@ -1,4 +1,4 @@
-"""Settings of a corpus: what its gazes depend on, the same for all of them, kept in its `corpus.json`."""
+"""Settings of a corpus, on which all its gazes depend; saved in its `corpus.json`."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """Which patches are chosen, of which part of the videos; arguments as of `autogaze gaze`.
+    """Selection and range of frames; fields are options of `autogaze gaze`.
 
     Args:
         selector: a name, a checkpoint folder or a hub id.
-        version: of the package that chose; with a digest of the weights, where others are given.
-        seed: of random choices, begun anew in every video.
+        version: of the package, with a digest of weights that are not the package's.
+        seed: of random choices; every video starts from it.
         dtype: precision of a model; None: as of `autogaze.load`.
         decoder: "auto", "pyav" or "torchcodec", whose frames may differ by one grey level.
     """
@@ -151,7 +151,7 @@ def version_of(selector: str) -> str:
 
 
 def named_selector(selector: str | None) -> str:
-    """A selector's name as settings have it: folders from the root, the default written out."""
+    """The name of a selector in settings: absolute paths of folders, and the default's name for None."""
     from autogaze.selectors.registry import DEFAULT, list_selectors
 
     name = DEFAULT if selector is None else selector

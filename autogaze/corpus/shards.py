@@ -1,7 +1,7 @@
 """Shards of a corpus: Parquet files, each with the rows of some inputs and, in its footer, their entries.
 
-A worker writes a shard under a temporary name; the one process that runs the corpus gives it its own. Whatever
-is killed when, a shard is there whole or not at all, and each of its inputs is in no other one.
+A worker writes a shard under a temporary name; the process that runs the corpus renames it. Whichever process is
+killed at whatever moment, a shard exists completely or not at all, and no input is in two of them.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ GROUP_ROWS = 1024
 
 
 def shard_name(inputs: Sequence[Input], settings: CorpusSettings) -> str:
-    """A name that follows from what is in the shard, so that work done twice has the same name."""
+    """A name determined by the inputs and settings, so that a repeated task gives the same name."""
     text = json.dumps([settings.hash, [each.identity for each in inputs]])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Spool:
-    """Rows of one video, kept in a file until it is known that the whole video can be read.
+    """Rows of one video, in a temporary file until the whole video has been read.
 
     A context manager; the file is removed at its end.
     """
@@ -56,7 +56,7 @@ class Spool:
         try:
             self._close()
         except OutputError:
-            if kind is None:  # else an error before this one tells more
+            if kind is None:  # an earlier error is the cause
                 raise
         finally:
             self.path.unlink(missing_ok=True)
@@ -86,7 +86,7 @@ class Spool:
 
 
 class ShardWriter:
-    """Writes a shard input by input, a context manager; without an error the file is on the disk."""
+    """Writer of a shard, input by input; a context manager that flushes the file to disk at its end."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -146,7 +146,7 @@ class ShardWriter:
 
 
 def commit(folder: Path, name: str, temporary: Path) -> None:
-    """Give a shard that is written its own name.
+    """Rename a finished shard to its final name.
 
     Raises:
         OutputError: that cannot be done.

@@ -1,4 +1,4 @@
-"""Where inputs lie: files of this machine, and whatever fsspec opens (`s3://`, `gs://`, `hf://`, ...)."""
+"""Access to inputs: local files, and what fsspec opens (`s3://`, `gs://`, `hf://`, ...)."""
 
 import os
 import re
@@ -17,7 +17,7 @@ MISSING = -1
 
 _TAGS = ("etag", "blob_id", "md5hash", "crc32c", "checksum")
 _TIMES = ("mtime", "lastmodified", "last_modified", "updated", "created")
-"""Names that file systems have for what changes with a file's content, in small letters."""
+"""Keys, in lower case, under which file systems return tags and times of change."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Input:
     Args:
         path: absolute, or a URI. A video in a tar file is `tar://MEMBER::TAR`, as fsspec has it.
         size: bytes; `MISSING` if there is no such file.
-        modified: seconds since 1970, where the file system tells.
-        etag: what the file system tells else that changes with the content.
+        modified: Unix time of change, if the file system returns one.
+        etag: another value of the file system that changes with the content.
         offset: of a video in a tar file, where its bytes begin.
     """
 
@@ -40,7 +40,7 @@ class Input:
 
     @property
     def identity(self) -> tuple[str, int, float | None, str | None]:
-        """What tells whether this very content was gazed at before."""
+        """Identifies the content: equal if it was gazed at before."""
         return self.path, self.size, self.modified, self.etag
 
 
@@ -50,7 +50,7 @@ def is_uri(path: str) -> bool:
 
 
 def absolute(path: str, folder: str | None = None) -> str:
-    """A path as inputs have it: URIs as they are, `file://` and relative paths from the root.
+    """The absolute path of an input; URIs stay as they are, except `file://`.
 
     Args:
         folder: that relative paths start from; None: the current one.
@@ -89,7 +89,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
 
 def stat_input(path: str) -> Input:
-    """A file with what identifies its content; a missing one is an input that will fail.
+    """The input of a path, with what identifies its content; a missing file is an input that will fail.
 
     Raises:
         CorpusError: the file system cannot be asked.
@@ -114,20 +114,20 @@ def stat_input(path: str) -> Input:
 
 
 def described(path: str, info: dict[str, Any]) -> Input:
-    """The input of what an fsspec file system tells about a file."""
-    told = {name.lower(): value for name, value in info.items() if value is not None}
-    tag = next((str(told[name]) for name in _TAGS if name in told), None)
-    time = next((told[name] for name in _TIMES if name in told), None)
+    """The input of a file by its `info` from an fsspec file system."""
+    facts = {name.lower(): value for name, value in info.items() if value is not None}
+    tag = next((str(facts[name]) for name in _TAGS if name in facts), None)
+    time = next((facts[name] for name in _TIMES if name in facts), None)
     if isinstance(time, datetime):
         time = time.timestamp()
     elif not isinstance(time, int | float):
         tag, time = tag or (None if time is None else str(time)), None
-    size = told.get("size")
+    size = facts.get("size")
     return Input(path, MISSING if size is None else int(size), time, tag)
 
 
 def opened(path: str) -> Any:
-    """A file open for reading, wherever it lies.
+    """Open a local or remote file for reading.
 
     Raises:
         CorpusError: it cannot be opened.
@@ -147,7 +147,7 @@ def opened(path: str) -> Any:
 
 @contextmanager
 def local_file(source: Input, scratch: Path) -> Iterator[Path]:
-    """A video as a file of this machine: itself, or a copy that is removed afterwards.
+    """A video as a local file: itself, or a temporary copy.
 
     Args:
         scratch: folder for the copy.
@@ -161,7 +161,7 @@ def local_file(source: Input, scratch: Path) -> Iterator[Path]:
     if source.offset is None and not is_uri(source.path):
         yield Path(source.path)
         return
-    # The suffix is kept: image formats are told by it.
+    # The suffix is kept, since image formats are recognised by it.
     copy = scratch / f"video{Path(source.path.partition('::')[0]).suffix}"
     scratch.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""How large and how long a collection is, without gazing at it."""
+"""Size and length of a collection, from file sizes and headers."""
 
 import random
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ class Survey:
         missing: files that are not there.
         size: bytes.
         seconds: of video, whole videos; estimated where not all were measured; None if none was.
-        measured: how many videos' headers told a length: files of this machine alone.
-        unreadable: how many were opened and are no videos: nothing in `seconds`.
+        measured: number of videos whose length was read from their header; local files alone.
+        unreadable: number of files that were opened and are no videos; they add nothing to `seconds`.
         estimated: whether `seconds` is an estimate: some were neither measured nor unreadable.
     """
 
@@ -50,7 +50,7 @@ def survey(inputs: Sequence[Input]) -> Survey:
             lengths.append(length)
     seconds = None
     if lengths:
-        # Among those that were not opened as many are no videos, and among the others lengths alike.
+        # The same shares and mean are assumed of those that were not opened.
         videos = len(there) * (1 - unreadable / len(local))
         seconds = sum(lengths) / len(lengths) * videos
     return Survey(
@@ -64,7 +64,7 @@ def survey(inputs: Sequence[Input]) -> Survey:
 
 
 def _length(path: str) -> float | None:
-    """Seconds of a video, None where its header does not tell.
+    """Seconds of a video by its header; None if they are not written.
 
     Raises:
         AutoGazeError: it is no video, or cannot be read.

@@ -1,4 +1,4 @@
-"""A worker of a corpus: gazes at the videos of one shard after the other, and writes the shards."""
+"""Ray's worker of a corpus: gazes at the videos of a shard and writes the shard."""
 
 import errno
 import json
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from autogaze.pipeline import ClipSelector
 
 MAX_DEATHS = 5
-"""Workers that may die while they gaze at one video, before it is taken for the cause."""
+"""Workers that may die while they gaze at one video before it is recorded as failed."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all workers of a run share.
+    """Parameters that all workers of a run share.
 
     Args:
-        scratch: folder for what is not finished, on the disk of the corpus; it is removed with the run.
+        scratch: folder for temporary files, on the disk of the corpus; removed at the end of the run.
         device: that patches are chosen on.
     """
 
@@ -72,7 +72,7 @@ class ShardResult:
     """A shard under a temporary name, or why it cannot be written.
 
     Args:
-        began, ended: when it was worked on, in seconds since 1970.
+        began, ended: Unix times of the start and the end of its work.
     """
 
     name: str
@@ -123,7 +123,7 @@ def write_shard(task: ShardTask, job: Job, selector: "ClipSelector") -> ShardRes
         OutputError: it cannot be written.
     """
     began = time.time()
-    # A task that is repeated, while a worker that was given up still runs, meets it nowhere.
+    # One per attempt: a worker that Ray has given up may still be running.
     scratch = Path(job.scratch) / f"{task.name}.{secrets.token_hex(4)}"
     make_folder(scratch)
     temporary = scratch.with_suffix(f"{scratch.suffix}.parquet")
@@ -228,7 +228,7 @@ def _failed(source: Input, error: Exception, seconds: float, copy: Path | None =
         message = message.replace(str(copy), source.path)
     if not isinstance(error, AutoGazeError):
         message = f"{type(error).__name__}: {message}"
-    # A file that has changed meanwhile, or is gone for a moment, may be read another time.
+    # A file that has changed meanwhile may be readable next time.
     lasting = isinstance(error, VideoError | GeometryError | SelectorError)
     if lasting and source.offset is None and source.size != MISSING:
         try:
@@ -245,10 +245,10 @@ def _failed(source: Input, error: Exception, seconds: float, copy: Path | None =
 
 
 class Deaths:
-    """How many workers died while they gazed at which video of a shard, in a file.
+    """Number of workers that died at each video of a shard, in a file.
 
-    A worker that begins the shard finds which video the one before did not finish. So a video that
-    kills whoever decodes it ends in the table of errors, and not in a loop.
+    The file names the video that is gazed at now. A worker that repeats the shard counts a death at that
+    video, so that a video which kills its decoder becomes an error instead of an endless loop.
     """
 
     def __init__(self, path: Path) -> None:
