@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
 from autogaze.checks import describe_value, is_number
 from autogaze.errors import AutoGazeError, SelectorError
-from autogaze.utils.alpha import on_black
 from autogaze.utils.tensors import is_dense
 
 Ratio = float | Sequence[float]
@@ -24,6 +23,12 @@ Ratio = float | Sequence[float]
 
 FramesLike = Tensor | np.ndarray | Image.Image | Sequence[Any]
 """Frames in any form that `as_frames` takes."""
+
+
+def on_black(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Pixels on black, as transparent ones are seen wherever they come from: colour times alpha, rounded."""
+    colour = rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127
+    return (colour // 255).astype(np.uint8)
 
 
 def as_frames(

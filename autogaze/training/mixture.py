@@ -16,9 +16,8 @@ from autogaze.datasets.mixture import MixedClips
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.training.config import TrainerOptions, check_group, read
-from autogaze.training.datasets import DATASETS, DatasetConfig, LabelPaths
+from autogaze.training.datasets import DATASETS, DatasetConfig, LabelPaths, OutsideDataset
 from autogaze.training.option_names import with_our_names
-from autogaze.training.outside_datasets import OutsideDataset
 from autogaze.training.plugins import TARGET, find
 
 SHARED = ("clip_len", "max_unreadable")

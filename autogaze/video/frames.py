@@ -9,7 +9,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, VideoReformatter
 from jaxtyping import UInt8
 
-from autogaze.utils.alpha import on_black
+from autogaze.clips import on_black
 
 Array = TypeVar("Array", bound=np.ndarray)
 Number = TypeVar("Number", int, float)

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from autogaze.clips import on_black
 from autogaze.errors import CorruptVideoError, VideoError
-from autogaze.utils.alpha import on_black
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Formats that Pillow reads, HEIF with pillow-heif."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from autogaze.cli.corpus_report import duration, survey_facts, survey_words
+from autogaze.cli.corpus import duration, survey_facts, survey_words
 from autogaze.corpus import cluster
 from autogaze.corpus.survey import Survey
 from tests.cli.commands import fails, run

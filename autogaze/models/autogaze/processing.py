@@ -19,8 +19,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.configuration import AutoGazeConfig
-from autogaze.models.autogaze.frame_transform import FrameTransform
-from autogaze.models.autogaze.frames import Frame, read_videos
+from autogaze.models.autogaze.frame_transform import Frame, FrameTransform, read_videos
 from autogaze.utils.device import constant
 from autogaze.utils.normalization import IMAGENET
 
