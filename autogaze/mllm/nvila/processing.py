@@ -29,7 +29,7 @@ from autogaze.mllm.nvila.checks import (
 from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings, one_kind_of_budget
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.processor_files import CONFIG, arguments, read_arguments, read_tokenizer
-from autogaze.mllm.nvila.prompts import expanded, padded, places_of, report_of, tokenized
+from autogaze.mllm.nvila.prompts import expanded, padded, report_of, tokenized, video_places
 from autogaze.mllm.nvila.published import to_published
 from autogaze.mllm.nvila.saved_gaze import as_gazes
 from autogaze.mllm.nvila.selection import gaze_at
@@ -334,7 +334,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             prompts = tokenized(text, self.tokenizer)
         given = as_list(videos, "video")
         token, shuffle = self.video_token_id, settings.shuffle
-        places = places_of(prompts, token, len(given), counts_per_prompt(videos, "video"))
+        places = video_places(prompts, token, len(given), counts_per_prompt(videos, "video"))
         gazes = as_gazes(gaze, places)
         if any(gazes):
             refuse_loss(changes.get("task_loss_requirement_tile"))

@@ -34,7 +34,7 @@ def tokenized(text: Any, tokenizer: Any) -> list[Prompt]:
     return tokens
 
 
-def places_of(
+def video_places(
     prompts: Sequence[Prompt], token: int, given: int, per_prompt: Sequence[int] | None
 ) -> list[list[Place]]:
     """The videos of every prompt, in reading order.
@@ -99,7 +99,7 @@ def report_of(
 
     Args:
         videos: in reading order.
-        places: of every prompt, see `places_of`.
+        places: of every prompt, see `video_places`.
         prompts: as they are written, see `expanded`.
         shuffle: patches of a frame in a token.
         seconds: of the preparation.

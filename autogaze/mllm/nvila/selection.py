@@ -112,9 +112,9 @@ def gaze_at(
             part = None
             if made is not None:
                 part = made.frames(place + 1 - chunk.num_frames, place + 1)
-            place_of = chunk.source(source.path)
+            where = chunk.source(source.path)
             tiles.append(
-                gazer.gaze(chunk.clips(), tiles_budget, tiled=True, source=place_of, made=part)
+                gazer.gaze(chunk.clips(), tiles_budget, tiled=True, source=where, made=part)
             )
             chunk.clear()
     if made is not None:
