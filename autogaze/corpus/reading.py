@@ -128,6 +128,10 @@ class Corpus(Sequence[Gaze]):
         number = whole(video)
         if number is None:
             raise CorpusError(f"a video is a number or a path, got {describe_value(video)}")
+        if not -len(self) <= number < len(self):
+            raise IndexError(
+                f"{self.folder}: has {len(self)} videos, and none with number {number}"
+            )
         return self._places[self.videos[number]]
 
 

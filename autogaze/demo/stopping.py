@@ -69,6 +69,10 @@ class StoppableSelector:
     def dtype(self) -> torch.dtype:
         return precision_of(self._selector)
 
+    @property
+    def cpu_batch(self) -> int | None:
+        return self._selector.cpu_batch
+
     def settings(
         self, ratio: Ratio | None, loss: float | None
     ) -> tuple[Ratio | None, float | None]:

@@ -67,8 +67,9 @@ def test_videos_and_errors(made: Path):
     assert names[0] in corpus
     assert Path(names[0]) in corpus
     assert names[1] not in corpus
-    with pytest.raises(IndexError):
-        corpus[6]
+    for number in (6, -7):
+        with pytest.raises(IndexError, match=f"{number}"):
+            corpus[number]
 
 
 def test_others_read_the_rows(made: Path, monkeypatch, tmp_path: Path):
