@@ -1,7 +1,6 @@
 """Gazed multimodal LLMs: vision encoder and prompt pay only for the units that a gaze kept."""
 
 from autogaze.mllm.adapter import MLLMAdapter, VisualFeatures, VisualInput
-from autogaze.mllm.budget import Budget
 from autogaze.mllm.embeddings import PromptEmbeddings, prompt_embeddings
 from autogaze.mllm.gazed import GazedMLLM, GazedPrompt, gazed_mllm
 from autogaze.mllm.processor import GazedProcessor
@@ -10,6 +9,7 @@ from autogaze.mllm.processor_output import GazedInputs, GazedReport
 from autogaze.mllm.ranking import scales_grid, units_of_gaze
 from autogaze.mllm.registry import list_mllms, register_mllm
 from autogaze.mllm.selection import select_units
+from autogaze.mllm.unit_choice import Budget
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
 __all__ = [

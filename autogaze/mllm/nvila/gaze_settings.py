@@ -6,8 +6,8 @@ from typing import Any
 from autogaze.clips import as_loss, as_ratio
 from autogaze.errors import MLLMError
 from autogaze.geometry import PatchPyramid
-from autogaze.mllm.budget import MOST
 from autogaze.mllm.checks import as_count, check_kind, check_tokens
+from autogaze.mllm.unit_choice import MOST
 from autogaze.selectors.base import Selector
 from autogaze.utils.normalization import PixelStatistics
 from autogaze.video.decoders import DecoderName, check_decoder

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from autogaze.clips import Ratio, frame_caps
 from autogaze.errors import MLLMError
-from autogaze.mllm.budget import shares
 from autogaze.mllm.checks import counted
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
 from autogaze.mllm.ranking import NO_ORDER
+from autogaze.mllm.unit_choice import shares
 
 
 def fit(videos: Sequence[GazedVideo], most: int | None, shuffle: int) -> list[GazedVideo]:
