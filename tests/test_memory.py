@@ -27,13 +27,14 @@ def memory(what):
     lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return int(lines[what].split()[0]) / 1024
 
-video, selector, out = sys.argv[1:]
-after = []
-with GazeWriter(out) as writer:
-    for gaze in autogaze.stream_video(video, selector=selector):
-        writer.add(gaze)
-        after.append(memory("VmRSS"))
-print(json.dumps({"after": after, "peak": memory("VmHWM")}))
+selector, out, *videos = sys.argv[1:]
+for video in videos:
+    after = []
+    with GazeWriter(out) as writer:
+        for gaze in autogaze.stream_video(video, selector=selector):
+            writer.add(gaze)
+            after.append(memory("VmRSS"))
+    print(json.dumps([memory("VmHWM"), after]))
 """
 
 
@@ -54,28 +55,29 @@ def write_video(path: Path, width: int, height: int, num_frames: int) -> Path:
     return path
 
 
-def memory(video: Path, selector: str, folder: Path) -> tuple[float, list[float]]:
-    """Peak memory of a process that gazes at a video, and its memory after every chunk, in MiB."""
-    command = [sys.executable, "-c", RUN, str(video), selector, str(folder / "gaze.safetensors")]
+def memory(folder: Path, *videos: Path) -> list[tuple[float, list[float]]]:
+    """Of a process that gazes at videos: its peak memory so far, and that after every chunk, in MiB."""
+    out = folder / "gaze.safetensors"
+    command = [sys.executable, "-c", RUN, "codec", str(out), *map(str, videos)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=dict(os.environ)
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    return found["peak"], found["after"]
+    return [json.loads(line) for line in done.stdout.splitlines()[-len(videos) :]]
 
 
 def test_4k_takes_little_more_than_one_chunk(tmp_path):
     """A chunk has 413 MiB; two of them, as before, took 1.5 GiB more than a small video."""
-    small, _ = memory(write_video(tmp_path / "small.mp4", 64, 64, 4), "codec", tmp_path)
-    large, _ = memory(write_video(tmp_path / "4k.mp4", 3840, 2160, 24), "codec", tmp_path)
-    assert 413 < large - small < 800
+    small = write_video(tmp_path / "small.mp4", 64, 64, 4)
+    large = write_video(tmp_path / "4k.mp4", 3840, 2160, 24)
+    (before, _), (after, _) = memory(tmp_path, small, large)
+    assert 413 < after - before < 800
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path):
     num_frames = 3000
     video = write_video(tmp_path / "long.mp4", 64, 64, num_frames)
-    peak, after = memory(video, "codec", tmp_path)
+    [(peak, after)] = memory(tmp_path, video)
     assert len(after) == -(-num_frames // 16)
     tenth = len(after) // 10
     assert max(after[-tenth:]) - max(after[:tenth]) < 8

@@ -1,4 +1,4 @@
-"""The greedy search in Triton: interpreted on this CPU, and compiled for GPUs that are not here."""
+"""The greedy search in Triton, compiled for GPUs that are not here; `test_triton.py` interprets it."""
 
 import logging
 import re
@@ -20,16 +20,9 @@ from autogaze.reconstruction.search_kernel import (
     triton_failure,
 )
 from tests.selectors.clips import random_clips
-from tests.triton_runs import compile_for_gpu, run_interpreted
+from tests.triton_runs import compile_for_gpu
 
 CUDA = torch.device("cuda", 0)
-
-
-@pytest.mark.slow
-def test_its_interpreter_finds_what_c_finds() -> None:
-    """`triton_cases.py`, in a process whose Triton interprets: that is decided when it is imported."""
-    pytest.importorskip("triton")
-    run_interpreted("tests/reconstruction/triton_cases.py")
 
 
 # Compiled for GPUs that are not here.

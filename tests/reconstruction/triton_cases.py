@@ -1,6 +1,6 @@
 """The kernels of the greedy search under Triton's interpreter: the C search's results, bit for bit.
 
-Run by `test_triton_search.py` with TRITON_INTERPRET=1. Tiny pyramids: a search cell of a frame takes
+Run by `tests/test_triton.py` with TRITON_INTERPRET=1. Tiny pyramids: a search cell of a frame takes
 the interpreter a millisecond.
 """
 
@@ -164,14 +164,14 @@ def test_the_error_that_is_little_enough(pyramid, threshold):
 def test_selector_and_labels_use_it(monkeypatch):
     """By the switch; gazes and labels are those of the other searches."""
     pyramid = TINY[0]
-    frames = (random_clips(pyramid, 2, 2, seed=5) * 255).round().to(torch.uint8)
-    ids = [[[None] * 3, [1, None]]] * 2
+    frames = (random_clips(pyramid, 1, 2, seed=5) * 255).round().to(torch.uint8)
+    ids = [[[None] * 3, [1, None]]]
     kinds = {"triton": TritonCanvasSearch, "torch": TorchCanvasSearch}
     results = []
     for name, kind in kinds.items():
         monkeypatch.setenv(SWITCH, name)
         assert search_kernel(pyramid).name == name
-        assert isinstance(new_canvas_search(pyramid, 2), kind)
+        assert isinstance(new_canvas_search(pyramid, 1), kind)
         labels = CanvasSearcher(pyramid, softness=0.1).follow_clips(frames, ids)
         results.append((Greedy(pyramid).select(frames, ratio=0.6), labels))
     (one, labels), (other, others) = results

@@ -1,6 +1,6 @@
 """The kernel that takes a block's patches under Triton's interpreter: the patches that PyTorch takes.
 
-Run by `test_block_taker.py` with TRITON_INTERPRET=1.
+Run by `tests/test_triton.py` with TRITON_INTERPRET=1.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Taking a block's patches in one kernel: interpreted here, and compiled for a GPU that is not here."""
+"""Taking a block's patches in one kernel, compiled for a GPU that is not here; `test_triton.py` interprets it."""
 
 import sys
 
@@ -7,7 +7,7 @@ import torch
 
 from autogaze.models.autogaze import block_taker
 from autogaze.models.autogaze.block_taker import take_in_pytorch, triton_failure
-from tests.triton_runs import compile_for_gpu, run_interpreted
+from tests.triton_runs import compile_for_gpu
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -17,13 +17,6 @@ def untried():
     triton_failure.cache_clear()
     yield
     triton_failure.cache_clear()
-
-
-@pytest.mark.slow
-def test_its_interpreter_takes_what_pytorch_takes():
-    """In a process whose Triton interprets: that is decided when it is imported."""
-    pytest.importorskip("triton")
-    run_interpreted("tests/models/autogaze/block_taker_cases.py")
 
 
 @pytest.mark.parametrize("logits", ["*fp32", "*fp64"])
