@@ -294,7 +294,7 @@ def test_outputs_are_checked_before_the_work(
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_disk_full(kind: str, folder: Path, tmp_path: Path) -> None:
-    path = make_video(tmp_path / "wide.mp4", 40, 640, 480)
+    path = make_video(tmp_path / "wide.mp4", 40, 640, 480, preset="ultrafast")
     limit = 1 if kind == "out" else 16
     with small_disk(limit):
         message = fails("gaze", path, "--ratio", 0.3, "--tiles", "one", f"--{kind}", folder)

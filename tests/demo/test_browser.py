@@ -12,9 +12,13 @@ from PIL import Image
 from autogaze.gaze import Gaze
 from tests.cli.commands import run
 from tests.clips import make_video
-from tests.demo.served import browser, served, wait_for
+from tests.demo import served as serving
+from tests.demo.served import browser, served
 
 ActionChains = pytest.importorskip("selenium.webdriver", reason="no selenium").ActionChains
+StaleElementReferenceException = pytest.importorskip(
+    "selenium.common.exceptions"
+).StaleElementReferenceException
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
 pytestmark = pytest.mark.slow
@@ -37,6 +41,18 @@ def visitor(page, shared_driver):
     yield Visitor(page, shared_driver)
     shared_driver.get("about:blank")
     wait_for(lambda: not page.files(), 20)  # who leaves takes everything along
+
+
+def wait_for(what, seconds=60.0):
+    """What a function returns once that is true; what is drawn anew meanwhile is looked at again."""
+
+    def seen():
+        try:
+            return what()
+        except StaleElementReferenceException:
+            return None
+
+    return serving.wait_for(seen, seconds)
 
 
 class Visitor:
@@ -71,10 +87,12 @@ class Visitor:
 
     def choose(self, name, text):
         self.one(f"#{name} input").click()
-        option = wait_for(
-            lambda: [one for one in self.find("ul[role=listbox] li") if one.text.strip() == text]
-        )
-        option[0].click()
+
+        def chosen():
+            options = [one for one in self.find("ul[role=listbox] li") if one.text.strip() == text]
+            return options and (options[0].click() or True)
+
+        wait_for(chosen)
 
     @property
     def status(self):
@@ -99,6 +117,13 @@ class Visitor:
 
 def square(folder, frames=18, width=96, height=64):
     return make_video(Path(folder) / "square.mp4", frames, width, height)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A video that the learned selector gazes at for longer than a visitor waits here."""
+    path = tmp_path_factory.mktemp("large") / "square.mp4"
+    return make_video(path, 64, 1280, 720, preset="ultrafast")
 
 
 def test_numbers_are_those_of_the_command(visitor, tmp_path):
@@ -175,8 +200,8 @@ def test_results_are_downloaded(visitor, tmp_path):
         assert sheet.format == "PNG"
 
 
-def test_work_is_cancelled(visitor, tmp_path):
-    visitor.send_video(square(tmp_path, 150, 1280, 720))
+def test_work_is_cancelled(visitor, large):
+    visitor.send_video(large)
     visitor.choose("selector", "learned")
     visitor.press("gaze")
     visitor.wait_for_status("learned: ")
@@ -189,8 +214,8 @@ def test_work_is_cancelled(visitor, tmp_path):
     visitor.gaze()  # the page goes on
 
 
-def test_work_stops_when_the_visitor_leaves(visitor, tmp_path):
-    visitor.send_video(square(tmp_path, 150, 1280, 720))
+def test_work_stops_when_the_visitor_leaves(visitor, large):
+    visitor.send_video(large)
     visitor.choose("selector", "learned")
     visitor.press("gaze")
     visitor.wait_for_status("learned: ")
@@ -245,7 +270,7 @@ def test_the_webcam_is_gazed_at_live(visitor):
     wait_for(lambda: press("Webcam"))
     wait_for(lambda: press("Record"))
     assert wait_for(frame) > 0.5
-    assert "13 of 265 patches" in visitor.one("#live").text
+    wait_for(lambda: "13 of 265 patches" in visitor.one("#live").text)
     assert len(visitor.find("#live img[alt]")) == 2
     assert press("Stop")
     assert not [one for one in visitor.page.files() if not one.startswith("job")]
@@ -267,7 +292,7 @@ def test_what_goes_on_is_seen_where_it_is_started(visitor, tmp_path, width):
         )
         assert icon["y"] + icon["height"] <= box["y"] + box["height"]
 
-        visitor.send_video(square(tmp_path, 40, 640, 360))
+        visitor.send_video(square(tmp_path, 24, 640, 360))
         visitor.press("gaze")
         visitor.wait_for_status("greedy: ")
         assert "Not possible" not in visitor.one("#status").get_attribute("textContent")
@@ -291,19 +316,28 @@ def test_a_loss_is_taken_where_a_selector_stops_at_it(visitor, tmp_path):
     wait_for(field.is_enabled)
 
 
-@pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_is_wider_than_the_window(visitor, width, theme):
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+def test_nothing_is_wider_than_the_window(page, shared_driver, theme):
+    """Of a phone, and of a desk."""
+    driver = shared_driver
+
+    def assert_fits(width):
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+
+    size = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
-        visitor.driver.get(f"{visitor.page.url}/?__theme={theme}")
-        wait_for(lambda: visitor.find("#gaze"))
-        script = "return document.documentElement.scrollWidth"
-        assert visitor.driver.execute_script(script) <= width
-        assert ("dark" in visitor.one("body").get_attribute("class").split()) == (theme == "dark")
+        driver.get(f"{page.url}/?__theme={theme}")
+        wait_for(lambda: driver.find_elements("css selector", "#gaze"))
+        assert_fits(400)
+        size |= {"width": 1400, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        wait_for(lambda: driver.execute_script("return window.innerWidth") == 1400)
+        assert_fits(1400)
+        classes = driver.find_element("css selector", "body").get_attribute("class").split()
+        assert ("dark" in classes) == (theme == "dark")
     finally:
-        visitor.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_it_is_used_by_keys_alone(visitor):

@@ -161,7 +161,7 @@ def test_a_stopped_job_leaves_nothing(video, tmp_path):
 
 @pytest.mark.slow
 def test_a_job_stops_within_about_a_second(tmp_path):
-    video = make_video(tmp_path / "large.mp4", 48, 1280, 720)
+    video = make_video(tmp_path / "large.mp4", 48, 1280, 720, preset="ultrafast")
     out = tmp_path / "out"
     out.mkdir()
     stop, caught = Stop(), []
