@@ -136,7 +136,7 @@ def gaze_at(
         keep_canvas=True,
         preview=PREVIEW,
     )
-    check_stream(video, stream, settings, limits)
+    check_stream(video, stream, limits)
     tally, savings, frames, render = Tally(), SavingsCounter(selector), list[FrameStats](), 0.0
     began = time.perf_counter()
     with ExitStack() as stack:
@@ -164,7 +164,7 @@ def gaze_at(
     return Run(settings, summary, tuple(frames), savings.savings, files)
 
 
-def check_stream(video: Path, stream: GazeStream, settings: Settings, limits: Limits) -> None:
+def check_stream(video: Path, stream: GazeStream, limits: Limits) -> None:
     """Raise `LimitError` for what the video's header promises beyond the limits."""
     limits.check_frame(video, stream.info)
     if stream.num_frames is None or stream.info.is_image:

@@ -110,7 +110,7 @@ def with_our_names(config: Mapping[str, Any], *, warn: bool = True) -> dict[str,
     """
     groups = _copied(config)
     for group, known in TARGETS.items():
-        _name_targets(groups.get(group), group, known)
+        _name_targets(groups.get(group), known)
     # Options of tasks and datasets from outside are theirs, whatever their names.
     own = {name: groups[name] for name in ("task", "dataset") if _is_outside(groups.get(name))}
     groups |= {name: {} for name in own}
@@ -195,7 +195,7 @@ def _convert_loss_networks(task: Any) -> None:
                 networks[name.removesuffix("_loss_config")] = value
 
 
-def _name_targets(options: Any, group: str, known: Mapping[str, str | None]) -> None:
+def _name_targets(options: Any, known: Mapping[str, str | None]) -> None:
     """The `name` of a class of the published package in place of its `_target_`."""
     target = options.get("_target_") if isinstance(options, dict) else None
     if not isinstance(target, str) or not target.startswith("autogaze."):

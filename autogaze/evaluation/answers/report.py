@@ -168,8 +168,8 @@ class AnswersReport:
             notes.append("Answers were made in sessions of different hardware or versions.")
         return tuple(notes)
 
-    def _uneven_budgets(self, tolerance: float = 0.05) -> list[str]:
-        """Budgets at which conditions spent tokens that differ by more than `tolerance`."""
+    def _uneven_budgets(self) -> list[str]:
+        """Budgets at which conditions spent tokens that differ by more than 5 %."""
         uneven = []
         for budget in dict.fromkeys(row.condition.budget for row in self.rows):
             spent = {
@@ -178,7 +178,7 @@ class AnswersReport:
                 if row.condition.budget == budget
             }
             low, high = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
-            if spent[high] > (1 + tolerance) * spent[low]:
+            if spent[high] > 1.05 * spent[low]:
                 uneven.append(
                     f"at {budget} {low} took {spent[low]:.0f} tokens, {high} {spent[high]:.0f}"
                 )
