@@ -48,6 +48,9 @@ COPIES = 6
 MAX_CHUNK = 2**30
 """Bytes of a chunk's tiles that may be asked for by a saved gaze, whatever its video's size."""
 
+TRIM_EVERY = 1.0
+"""Seconds of choosing after which freed memory is given back: what fragments leave grows else."""
+
 MAX_SHIFT = 1e-3
 """Seconds by which a frame's timestamp may differ from that in a saved gaze."""
 
@@ -183,7 +186,7 @@ class GazeStream:
         self._device: torch.device | None = getattr(selector, "device", None)
         self._cpu_batch: int | None = getattr(selector, "cpu_batch", None)
         self._halved: int | None = None  # tiles at once, after memory was too small for more
-        self._select = self._reconstruct = 0.0
+        self._select = self._reconstruct = self._trimmed = 0.0
         pyramid = selector.pyramid
         self._reader = ChunkReader(
             path,
@@ -285,8 +288,12 @@ class GazeStream:
             losses = canvas_losses(part.frames, gaze)
         predicted = gaze.predicted_losses
         gaze = replace(gaze, losses=losses, metric="canvas", predicted_losses=predicted).to("cpu")
+        ended = time.perf_counter()
         self._select += chosen - began
-        self._reconstruct += time.perf_counter() - chosen
+        self._reconstruct += ended - chosen
+        if ended - self._trimmed > TRIM_EVERY:
+            self._trimmed = ended
+            trim_memory()
         return gaze, kept
 
 

@@ -1,6 +1,8 @@
 """The weights that come with the package."""
 
 import socket
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import autogaze
 from autogaze.clips import Clips
 from autogaze.datasets.clip import ClipKey
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.gaze_model import normalise
+from autogaze.models.autogaze.gazing import PlainAutoGaze
+from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors import registry
 from autogaze.training.checkpoints import load_gaze
@@ -49,6 +53,41 @@ def test_they_are_small_on_disk_and_exact_in_memory(learned):
     assert learned.model.config.inhibition_of_return == 0.05
     for name, value in learned.model.state_dict().items():
         assert torch.equal(value, stored[name].float()), name
+
+
+def test_they_are_loaded_as_by_transformers(learned):
+    """Without it, which is imported when the model is asked for."""
+    plain, model = PlainAutoGaze.load(SELECTOR, torch.float32), learned.model
+    expected = AutoGaze.from_pretrained(SELECTOR, dtype=torch.float32)
+    for found in (plain, model):
+        assert found.config.to_dict() == expected.config.to_dict()
+        assert found.state_dict().keys() == expected.state_dict().keys()
+        assert (found.device, found.dtype) == (expected.device, expected.dtype)
+        assert not found.training
+        wanted = expected.state_dict()
+        assert all(value.equal(wanted[name]) for name, value in found.state_dict().items())
+    assert isinstance(model, AutoGaze)
+    assert learned.model is model
+
+
+def test_choosing_imports_no_models_of_transformers():
+    """Which take seconds and 170 MiB."""
+    code = (
+        "import sys, torch, autogaze; frames = torch.zeros(1, 1, 3, 224, 224, dtype=torch.uint8); "
+        "selector = autogaze.load('learned', device='cpu'); "
+        "print(selector.select(frames, ratio=0.01).lengths.sum().item()); "
+        "print(*{'transformers.modeling_utils', 'torch._dynamo', 'triton'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["2", ""]
+
+
+def test_loading_draws_no_random_numbers():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    registry.load("learned")
+    assert torch.rand(3).equal(expected)
 
 
 def test_a_training_can_start_from_the_selector():

@@ -144,7 +144,7 @@ class CalibrateCommand(Command):
         selector = registry.load(self.weights, device=device)
         if not isinstance(selector, Learned):
             raise SelectorError(f"{self.weights}: has no loss head, it is no learned selector")
-        model = selector.model.to(device, torch.float32)  # type: ignore[call-overload]
+        model = selector.model.to(device, torch.float32)  # type: ignore[arg-type]
         config = model.config
         if self.default_loss is not None:
             check_loss(self.default_loss)

@@ -19,6 +19,7 @@ from typing import Any
 
 from autogaze.corpus.folder import locked
 from autogaze.errors import CorpusError, MissingExtraError, first_line
+from autogaze.utils.device import num_cores
 
 ANSWER = 30.0
 """Seconds in which a cluster must answer."""
@@ -85,7 +86,7 @@ def cluster(address: str | None, workers: int | None) -> Iterator[Resources]:
     if address is None:
         options |= {
             "address": "local",
-            "num_cpus": max(workers or 0, cores()),
+            "num_cpus": max(workers or 0, num_cores()),
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE,
             "_node_ip_address": "127.0.0.1",
@@ -128,13 +129,6 @@ def own_folder() -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def check_ray(address: str | None) -> None:

@@ -1,26 +1,30 @@
 """Learned: patches chosen by an AutoGaze model."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from autogaze.checks import describe_value, is_finite
 from autogaze.clips import Clips, ClipsLike, Ratio, as_clips, check_generator, frame_cap
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.gaze_model import normalise
+from autogaze.models.autogaze.gazing import Gazing, PlainAutoGaze
 from autogaze.models.autogaze.grid_adaptation import GridAdaptation
 from autogaze.models.autogaze.limits import usual_threshold
-from autogaze.models.autogaze.modeling import AutoGaze
-from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.streaming import ClipStream
 from autogaze.selectors.base import SelectionStream, Selector, pyramid_or_default
 from autogaze.utils.device import DeviceOptions
+from autogaze.weights import SELECTOR
+
+if TYPE_CHECKING:
+    from autogaze.models.autogaze.modeling import AutoGaze
 
 
 class Learned(Selector):
@@ -44,19 +48,19 @@ class Learned(Selector):
 
     name = "learned"
     metric = "predicted"
-    # A clip of 16 frames takes 45 MiB of activations; more clips at once take no less time each.
-    cpu_batch = 4
+    # A clip of 16 frames takes 50 MiB of activations; of four at once each takes as long as of two.
+    cpu_batch = 2
 
     def __init__(
-        self, model: AutoGaze, temperature: float = 0.0, pyramid: PatchPyramid | None = None
+        self, model: Gazing, temperature: float = 0.0, pyramid: PatchPyramid | None = None
     ) -> None:
         if not (is_finite(temperature) and temperature >= 0):
             raise SelectorError(
                 f"temperature must be at least 0, got {describe_value(temperature)}"
             )
-        if not isinstance(model, AutoGaze):
+        if not (isinstance(model, Gazing) and isinstance(model, nn.Module)):
             raise SelectorError(f"expected an AutoGaze model, got {describe_value(model)}")
-        self.model = model.eval()
+        self._model: Any = model.eval()
         self.pyramid = model.pyramid if pyramid is None else pyramid_or_default(pyramid)
         self.adaptation = (
             None if self.pyramid == model.pyramid else GridAdaptation(model.pyramid, self.pyramid)
@@ -65,9 +69,22 @@ class Learned(Selector):
         self.default_loss = usual_threshold(model.config)
 
     @property
+    def model(self) -> "AutoGaze":
+        """The model, which transformers is imported for when it is first asked for."""
+        if isinstance(self._model, PlainAutoGaze):
+            from autogaze.models.autogaze.modeling import AutoGaze
+
+            self._model = AutoGaze.of(self._model)
+        return self._model
+
+    @model.setter
+    def model(self, model: "AutoGaze") -> None:
+        self._model = model
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.device
+        return self._model.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -79,7 +96,7 @@ class Learned(Selector):
     ) -> "Learned":
         """Move the model; see `Selector.to`."""
         place = DeviceOptions.parse(device, "float32" if dtype is None else dtype)
-        self.model.to(device=place.device, dtype=None if dtype is None else place.dtype)
+        self._model.to(device=place.device, dtype=None if dtype is None else place.dtype)
         return self
 
     @classmethod
@@ -92,6 +109,11 @@ class Learned(Selector):
         **kwargs: Any,
     ) -> "Learned":
         """Load weights as `AutoGaze.from_pretrained` does."""
+        dtype = kwargs.get("dtype")
+        if str(folder_or_hub_id) == str(SELECTOR) and {*kwargs} == {"dtype"} and dtype is not None:
+            return cls(PlainAutoGaze.load(SELECTOR, dtype), temperature, pyramid)
+        from autogaze.models.autogaze.modeling import AutoGaze
+
         return cls(AutoGaze.from_pretrained(folder_or_hub_id, **kwargs), temperature, pyramid)
 
     def start(
@@ -140,7 +162,7 @@ class Learned(Selector):
         """The model's own gaze: at the clips or, where they are cut into tiles, at these."""
         if caps is not None and self.adaptation is not None:
             caps = [self.adaptation.tile_cap(cap) for cap in caps]
-        generation = self.model.generate(
+        generation = self._model.generate(
             self.preprocess(clips), caps=caps, threshold=loss, sampling=sampling, stream=stream
         )
         return generation.to_gaze()
@@ -154,7 +176,9 @@ class Learned(Selector):
 
     def preprocess(self, clips: Clips) -> Float[Tensor, "rows T 3 s s"]:
         """The model's input: the clips normalised, or their tiles."""
-        video = normalise(clips.to(self.device).unit()).to(self.model.dtype)
+        made_here = clips.frames.dtype == torch.uint8  # so that nobody else sees the floats
+        frames = normalise(clips.to(self.device).unit(), in_place=made_here)
+        video = frames.to(self._model.dtype)
         return video if self.adaptation is None else self.adaptation.cut(video)
 
 
@@ -177,7 +201,9 @@ class LearnedStream(SelectionStream["Learned"]):
         clips, selector = self.admit(frame), self.selector
         if self.clip_stream is None:
             tiles = 1 if selector.adaptation is None else selector.adaptation.tiles**2
-            num_frames = selector.model.config.max_num_frames
-            self.clip_stream = selector.model.stream(clips.num_clips * tiles, num_frames=num_frames)
+            num_frames = selector._model.config.max_num_frames
+            self.clip_stream = selector._model.stream(
+                clips.num_clips * tiles, num_frames=num_frames
+            )
         gaze = selector.gaze(clips, self.ratio, self.loss, self.sampling, self.clip_stream)
         return gaze.to(self.frames_device)

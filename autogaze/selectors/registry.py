@@ -181,7 +181,7 @@ def _selector(
 def _learned(folder: Path, options: dict[str, Any]) -> "Selector":
     from safetensors import SafetensorError
 
-    from autogaze.selectors.learned import Learned  # transformers takes seconds to import
+    from autogaze.selectors.learned import Learned
 
     try:
         with without_loading_bars():  # of weights that are read in a moment

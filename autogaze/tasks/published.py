@@ -13,7 +13,7 @@ from autogaze.datasets.clip import repeat_extra
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.utils.tensors import moved
 

@@ -20,8 +20,8 @@ from autogaze.algorithms.ntp import ntp_loss
 from autogaze.algorithms.rollout import Rollout
 from autogaze.datasets.clip import ClipBatch, GazeLabels
 from autogaze.errors import TrainingError
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.modeling import AutoGaze
-from autogaze.models.autogaze.processing import normalise
 from autogaze.tasks.base import Task
 from autogaze.training.auxiliary import on_policy_labels
 from autogaze.training.config import AlgorithmOptions, read

@@ -29,8 +29,8 @@ from autogaze.datasets.clip import GazeLabels
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.search import CanvasSearcher
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.modeling import AutoGaze
-from autogaze.models.autogaze.processing import normalise
 from autogaze.reconstruction.canvas import GREY, reconstruct
 from autogaze.reconstruction.resample import resampled_scales
 from autogaze.training.config import AlgorithmOptions

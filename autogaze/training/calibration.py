@@ -24,8 +24,8 @@ from torch import Tensor
 from autogaze.clips import frame_caps
 from autogaze.errors import TrainingError
 from autogaze.labelling.search import CanvasSearcher
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.modeling import AutoGaze
-from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.scoring import loss_states
 from autogaze.tasks.base import Task

@@ -23,9 +23,9 @@ from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.limits import GazeSettings, draw_settings
 from autogaze.models.autogaze.modeling import AutoGaze
-from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.tasks.base import Task

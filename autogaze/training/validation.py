@@ -14,8 +14,8 @@ from autogaze.clips import frame_caps
 from autogaze.datasets.clip import ClipBatch, ClipKey, UnreadableClip, extra_to
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.limits import GazeSettings, draw_settings
-from autogaze.models.autogaze.processing import normalise
 from autogaze.tasks.pictures import task_picture
 from autogaze.training.config import TrainerOptions
 from autogaze.training.loader import (

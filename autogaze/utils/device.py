@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -146,6 +147,13 @@ def free_memory(device: torch.device) -> int | None:
         for name in ("reserved_bytes", "allocated_bytes")
     )
     return int(free + reserved - allocated)
+
+
+def num_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def trim_memory() -> None:

@@ -1,7 +1,8 @@
 """Reading a video of any length as chunks of clips, in constant memory.
 
 Frames are decoded one by one into a chunk's tensor of tiles, in a thread that is one chunk ahead
-of the consumer, or part of one where a chunk is large: at 4K it takes 413 MiB.
+of the consumer, or part of one where a chunk is large: at 4K it takes 413 MiB, so that nothing but
+one frame is decoded ahead.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -27,8 +28,11 @@ from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles, plan_tiles, resize
 from autogaze.video.timestamps import FrameRange
 
-MAX_AHEAD = 2**26
-"""Bytes of the next chunk's tiles that are made while the consumer still has the one before."""
+MAX_TILES_MADE = 2**28 + 2**27
+"""Bytes of tiles of which the next chunk's are made while the consumer has the one before, with it.
+
+For a GPU the whole next chunk is made: its machine has the memory, and waiting for frames costs more.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +139,7 @@ class ChunkReader:
         self._motion_grid = motion_grid
         self._preview = preview
         self._prefetch = prefetch
+        self._on_gpu = device is not None and device.type == "cuda"
         self.seconds_decode = 0.0
         self.seconds_tile = 0.0
 
@@ -174,24 +179,28 @@ class ChunkReader:
             yield self._read(upcoming, partial(demand.wait, number))
 
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        while True:
+        def timed() -> Frame | None:
             began = perf_counter()
             frame = next(frames, None)
             self.seconds_decode += perf_counter() - began
-            if frame is None:
-                return
-            yield frame
-            del frame  # at 4K it has 24 MiB
+            return frame
+
+        return iter(timed, None)  # which keeps no frame while it is in use
 
     def _read(self, upcoming: "_Upcoming", until_wanted: Callable[[], None]) -> VideoChunk:
         """Tile the next chunk."""
         # The system gives memory as it is written to.
         cut = empty_tiles(self.tiles, self._chunk)
-        ahead_of_demand = max(1, MAX_AHEAD // cut[:, 0].nbytes)
+        ahead_of_demand = max(0, MAX_TILES_MADE - cut.nbytes) // cut[:, 0].nbytes
+        if self._on_gpu:
+            ahead_of_demand = self._chunk
         previews = None
         motion = []
         seen: list[tuple[float, int]] = []
-        while len(seen) < self._chunk and (frame := upcoming.take()) is not None:
+        while len(seen) < self._chunk and upcoming.frame is not None:
+            if len(seen) == ahead_of_demand:
+                until_wanted()
+            frame = upcoming.take()
             began = perf_counter()
             cut_frame(frame.pixels, self.tiles, cut[:, len(seen)])
             if frame.motion is not None and self._motion_grid is not None:
@@ -204,8 +213,6 @@ class ChunkReader:
             seen.append((frame.timestamp, frame.index))
             self.seconds_tile += perf_counter() - began
             del frame
-            if len(seen) == ahead_of_demand:
-                until_wanted()
             upcoming.advance()
         timestamps, indices = zip(*seen, strict=True)
         info = self.info
@@ -243,9 +250,11 @@ class _Upcoming:
         """Look at the next frame."""
         self.frame = next(self._frames, None)
 
-    def take(self) -> Frame | None:
+    def take(self) -> Frame:
         """The frame, which is not kept here."""
         frame, self.frame = self.frame, None
+        if frame is None:
+            raise VideoError("no frame is left")
         return frame
 
 

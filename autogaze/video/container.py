@@ -15,6 +15,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from autogaze.errors import CorruptVideoError, VideoError
+from autogaze.utils.device import num_cores
 from autogaze.video.frames import Orientation
 from autogaze.video.opening import (
     default_stream,
@@ -50,6 +51,9 @@ LARGEST_ASPECT = 10
 
 SQUARE = Fraction(1, 100)
 """Aspects that differ less from 1 come from rounded sizes, and are taken for 1."""
+
+MANY_PIXELS, MOST_THREADS = 2**22, 16
+"""Frames of more pixels are decoded by no more threads than there are cores, and than FFmpeg takes."""
 
 _TRANSFERS = {16: "PQ", 18: "HLG"}
 
@@ -389,6 +393,9 @@ def _decoder(stream: VideoStream, motion: bool) -> VideoCodecContext:
         decoder = VideoCodecContext.create("libvpx" if decoder.name == "vp8" else "libvpx-vp9", "r")
     decoder.copy_opaque = True
     decoder.thread_type = "AUTO"  # type: ignore[assignment]
+    if stream.width * stream.height > MANY_PIXELS:
+        # FFmpeg takes one more, with a frame and tables of its own: at 4K 20 MiB, and no faster.
+        decoder.thread_count = min(num_cores(), MOST_THREADS)
     if motion:
         # Frames in parallel would export vectors of frames that are still being decoded.
         decoder.thread_type = "SLICE"  # type: ignore[assignment]

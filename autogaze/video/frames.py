@@ -112,4 +112,9 @@ class RGBConverter:
         made = self._reformatter.reformat(
             frame, self.width, self.height, format=pixel_format, **colours
         )
-        return made.to_ndarray()
+        if made is frame:  # nothing to convert; the decoder may still read these pixels
+            return made.to_ndarray()
+        plane = made.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+        channels = len(made.format.components)
+        return rows[:, : plane.width * channels].reshape(plane.height, plane.width, channels)

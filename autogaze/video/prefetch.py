@@ -2,11 +2,27 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+
+class HandingOn(Iterator[Item]):
+    """Iterates over items, keeps none of them, and counts them.
+
+    A generator that yields in a loop keeps its last item for as long as it is suspended.
+    """
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = iter(items)
+        self.count = 0
+
+    def __next__(self) -> Item:
+        item = next(self._items)
+        self.count += 1
+        return item
 
 
 class Demand:

@@ -29,6 +29,7 @@ from autogaze.video.decoders import DecoderName, is_wanted
 from autogaze.video.frames import RGBConverter
 from autogaze.video.motion import MotionField, check_motion
 from autogaze.video.opening import index_is_complete, local_path, reason
+from autogaze.video.prefetch import HandingOn
 from autogaze.video.stills import read_pages
 from autogaze.video.structure import matroska_is_whole, missing_bytes
 from autogaze.video.timestamps import (
@@ -171,12 +172,10 @@ class Video:
             if self._layout is None
             else self._by_choice(self._layout, frame_range, numbers, skip_corrupt, motion)
         )
-        empty = True
-        for frame in frames:
-            empty = False
-            yield frame
-            del frame  # free its memory before the next one is decoded
-        if empty:
+        # Suspended, a loop would keep the frame that it gave last: at 4K, 24 MiB.
+        handed = HandingOn(frames)
+        yield from handed
+        if not handed.count:
             length = "" if self.info.duration is None else f"; it lasts {self.info.duration:g} s"
             frames_there = f"{self.info.num_frames or 'an unknown number of'} frames"
             raise VideoError(
@@ -225,11 +224,14 @@ class Video:
                     raise
                 log.info("%s", error)
         decoding = _Decoding(self._path, self.info, layout, motion, skip_corrupt)
-        for frame in self._decoded(decoding, frame_range, numbers):
-            if frame.index > last:
-                self.decoded_by = "pyav"
-                yield frame
-            del frame
+
+        def is_new(frame: Frame) -> bool:
+            if frame.index <= last:
+                return False
+            self.decoded_by = "pyav"
+            return True
+
+        yield from filter(is_new, self._decoded(decoding, frame_range, numbers))
 
     def _decoded(
         self, decoding: "_Decoding", frame_range: FrameRange, numbers: Collection[int] | None
@@ -260,8 +262,9 @@ class Video:
                         decoding.drop(picture)
                         continue
                     self.num_corrupt = decoding.num_corrupt
-                    yield Frame(picture.index, picture.timestamp, pixels, moved)
+                    made = [Frame(picture.index, picture.timestamp, pixels, moved)]
                     del picture, pixels, moved
+                    yield made.pop()  # not kept while it is in use
             finally:
                 self.num_corrupt = decoding.num_corrupt
         if decoding.end is not None and self.end == decoding.last_end:  # nothing came behind

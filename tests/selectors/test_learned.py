@@ -8,7 +8,7 @@ from autogaze import Gaze
 from autogaze.clips import Clips
 from autogaze.errors import GeometryError, SelectorError
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.selectors.learned import Learned
 from tests.gazes import same
 from tests.models.autogaze.tiny import tiny_model

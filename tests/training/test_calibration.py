@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autogaze.errors import TrainingError
-from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.scoring import loss_states
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction

@@ -10,7 +10,7 @@ from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.search import CanvasSearcher
-from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.training.factory import build_trainer
 from autogaze.training.loader import StepContext

@@ -15,7 +15,7 @@ from autogaze.datasets.clip import ClipKey, UnreadableClip
 from autogaze.datasets.plain import PlainClips
 from autogaze.datasets.video_utils import transform_video_for_pytorch
 from autogaze.errors import TrainingError
-from autogaze.models.autogaze.processing import normalise
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.reconstruction.video_mae import VideoMAE, VideoMAEConfig, save_video_mae
 from autogaze.tasks.published import PublishedTask
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction

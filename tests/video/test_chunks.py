@@ -125,7 +125,7 @@ def test_ahead_by_one_and_errors_come_through():
 def test_of_a_large_chunk_only_a_few_frames_are_made_ahead(plain, monkeypatch):
     reader = ChunkReader(plain, side=32, chunk=8)
     tiles = reader.tiles.num_tiles * 3 * 32 * 32
-    monkeypatch.setattr("autogaze.video.chunks.MAX_AHEAD", 3 * tiles)
+    monkeypatch.setattr("autogaze.video.chunks.MAX_TILES_MADE", (8 + 3) * tiles)
     cut = []
 
     def counted(pixels, plan, out):
@@ -144,8 +144,9 @@ def test_of_a_large_chunk_only_a_few_frames_are_made_ahead(plain, monkeypatch):
     assert not threads()
 
 
-def test_a_chunk_made_in_part_is_given_up_early(plain, monkeypatch):
-    monkeypatch.setattr("autogaze.video.chunks.MAX_AHEAD", 1)
+@pytest.mark.parametrize("made", [0, 5 * 3 * 32 * 32 * 6])
+def test_a_chunk_made_in_part_is_given_up_early(plain, monkeypatch, made):
+    monkeypatch.setattr("autogaze.video.chunks.MAX_TILES_MADE", made)
     chunks = iter(ChunkReader(plain, side=32, chunk=4))
     next(chunks)
     chunks.close()

@@ -16,6 +16,8 @@ from autogaze.models.autogaze.decoder import GazeDecoder
 from autogaze.models.autogaze.decoding import ConvHistory
 from autogaze.models.autogaze.hook import GazingHook
 from autogaze.models.autogaze.static_states import StaticStates
+from autogaze.utils.device import constant
+from autogaze.utils.normalization import IMAGENET
 
 
 class GazeModel(nn.Module):
@@ -77,14 +79,11 @@ class VisionStem(nn.Module):
         self, video: Float[Tensor, "B T 3 S S"], history: ConvHistory | None = None
     ) -> tuple[Float[Tensor, "B T tokens C"], ConvHistory]:
         """Tokens of every frame, row-major, and the history of the next frames."""
-        B, T = video.shape[:2]
-        patch = self.temporal_conv.kernel_size[-1]
-        # Patches do not overlap, so the convolution is one matrix product.
-        grid = video.shape[-1] // patch
-        patches = video.view(B, T, 3, grid, patch, grid, patch).permute(0, 1, 3, 5, 2, 4, 6)
-        # (B, T, grid, grid, 3, patch, patch)
-        weight = self.temporal_conv.weight.flatten(1)
-        tokens = F.linear(patches.reshape(B, T, grid, grid, -1), weight, self.temporal_conv.bias)
+        if video.device.type == "cpu" and not torch.is_grad_enabled():
+            # Clip by clip: cutting patches copies all pixels.
+            tokens = torch.cat([self._patch_tokens(clip) for clip in video.split(1)])
+        else:
+            tokens = self._patch_tokens(video)
         frames = self.norm(tokens).permute(0, 4, 1, 2, 3)  # (B, C, T, grid, grid)
         updated = []
         for index, block in enumerate(self.blocks):
@@ -92,6 +91,16 @@ class VisionStem(nn.Module):
             updated.append(last)
         tokens = frames.permute(0, 2, 3, 4, 1).flatten(2, 3)  # (B, T, tokens, C)
         return F.linear(tokens, self.out_proj.weight.flatten(1), self.out_proj.bias), updated
+
+    def _patch_tokens(self, video: Float[Tensor, "B T 3 S S"]) -> Float[Tensor, "B T h w C"]:
+        """`temporal_conv`: patches do not overlap, so that the convolution is one matrix product."""
+        B, T = video.shape[:2]
+        patch = self.temporal_conv.kernel_size[-1]
+        grid = video.shape[-1] // patch
+        patches = video.view(B, T, 3, grid, patch, grid, patch).permute(0, 1, 3, 5, 2, 4, 6)
+        # (B, T, grid, grid, 3, patch, patch)
+        weight = self.temporal_conv.weight.flatten(1)
+        return F.linear(patches.reshape(B, T, grid, grid, -1), weight, self.temporal_conv.bias)
 
 
 class CausalConv3d(nn.Module):
@@ -145,6 +154,18 @@ def _in_float32(conv: nn.Conv3d, frames: Float[Tensor, "B C T h w"]) -> Float[Te
         allow_tf32=False,
     )
     return convolved if conv.bias is None else convolved + conv.bias[:, None, None, None]
+
+
+def normalise(
+    frames: Float[Tensor, "*B 3 H W"], *, in_place: bool = False
+) -> Float[Tensor, "*B 3 H W"]:
+    """Normalise float frames in [0, 1] that are already resized, as `AutoGazeImageProcessor` does."""
+    mean, std = (
+        constant(values, frames.device)[:, None, None].to(frames.dtype)
+        for values in (IMAGENET.mean, IMAGENET.std)
+    )
+    scaled = frames.mul_(2 / std) if in_place else frames * (2 / std)
+    return scaled.sub_((1 + mean) / std)
 
 
 def resize_clip(video: Float[Tensor, "B T 3 H W"], side: int) -> Float[Tensor, "B T 3 side side"]:

@@ -1,6 +1,5 @@
 """AutoGaze as a transformers model: checkpoints, Auto classes, and AutoGaze's call."""
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from autogaze.models.autogaze.call import (
 )
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.gaze_model import Connector
+from autogaze.models.autogaze.gazing import Gazing, check_video
 from autogaze.models.autogaze.grid_adaptation import GridAdaptation
-from autogaze.models.autogaze.limits import Caps, Threshold
 from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze, resume
 from autogaze.models.autogaze.published import (
     PublishedAttributes,
@@ -34,7 +33,6 @@ from autogaze.models.autogaze.published import (
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import Scores, score
-from autogaze.models.autogaze.streaming import ClipStream
 from autogaze.utils.checkpoints import (
     check_finite,
     check_shapes,
@@ -46,19 +44,15 @@ from autogaze.utils.checkpoints import (
 from autogaze.utils.hub import no_weights, weight_files
 
 
-class AutoGaze(PublishedAttributes, PreTrainedModel):
+class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
     """The learned selector (AutoGaze, section 3).
 
     Videos are (B, T, 3, H, W), normalised by `AutoGazeImageProcessor`; frames of
     another size are resized (bicubic). `autogaze.load` wraps it as a selector that
     takes plain RGB and returns a `Gaze`.
 
-    Attributes:
+    Attributes, besides those of `Gazing`:
         gazing_model: the network; its `hook` can rule what is chosen (`autogaze.models.autogaze.hook`).
-        memory_budget: bytes that gazing at one micro-batch of clips may take; None: 1 GiB on a
-            CPU, on a GPU half of what is free (`streaming.memory_budget`).
-        static_shapes: gaze with shapes that never change, which a GPU replays as CUDA graphs
-            (`autogaze.utils.cuda_graphs`); None: on a GPU. The gazes are the same.
     """
 
     config_class = AutoGazeConfig
@@ -70,9 +64,16 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
     def __init__(self, config: AutoGazeConfig) -> None:
         super().__init__(config)
         self.gazing_model = PublishedGazeModel(config)
-        self.memory_budget: int | None = None
-        self.static_shapes: bool | None = None
         self.post_init()
+
+    @classmethod
+    def of(cls, plain: Gazing) -> "AutoGaze":
+        """The model with the network, the settings and the state of one without transformers."""
+        with torch.device("meta"):  # weights that are replaced at once
+            model = cls(plain.config)
+        model.gazing_model = plain.gazing_model
+        model.memory_budget, model.static_shapes = plain.memory_budget, plain.static_shapes
+        return model.train(plain.training)
 
     @property
     def compiled(self) -> bool:
@@ -157,64 +158,6 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
         if isinstance(bias, nn.Parameter):
             nn.init.zeros_(bias)
 
-    def stream(
-        self,
-        num_clips: int,
-        *,
-        num_frames: int = 1,
-        cap: int | None = None,
-        repetitions: int = 1,
-        once: bool = False,
-    ) -> ClipStream:
-        """Start gazing at `num_clips` clips whose frames arrive one by one or all at once.
-
-        Args:
-            once: all frames come in one step, so that nothing is kept for a next one.
-        """
-        on_gpu = self.device.type == "cuda"
-        return ClipStream(
-            self.gazing_model,
-            self.config,
-            num_clips,
-            num_frames=num_frames,
-            cap=cap,
-            memory_budget=self.memory_budget,
-            repetitions=repetitions,
-            static_shapes=on_gpu if self.static_shapes is None else self.static_shapes,
-            once=once,
-        )
-
-    def generate(
-        self,
-        video: Float[Tensor, "B T 3 H W"],
-        *,
-        caps: Caps | None = None,
-        threshold: Threshold | None = None,
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
-        stream: ClipStream | None = None,
-        repetitions: int = 1,
-    ) -> GazeRows:
-        """Gaze at every frame; a row's gaze does not depend on the rest of its batch.
-
-        It is computed in the weights' own precision, also under autocast.
-
-        Args:
-            caps: the most patches per frame, or (rows, T) where every row has its own;
-                None is V for all.
-            threshold: stop a frame where the predicted loss is at most this; a number,
-                one per row, or (rows, T).
-            sampling: likeliest patches, or sampling at a temperature.
-            stream: stream to continue; None starts a new one.
-            repetitions: rows per clip of a new stream; row = repetition * B + clip.
-        """
-        _check_video(video)
-        B, T = video.shape[:2]
-        if stream is None:
-            stream = self.stream(
-                B, num_frames=T, cap=_mean_cap(caps), repetitions=repetitions, once=True
-            )
-        return stream.step(video, caps=caps, threshold=threshold, sampling=sampling)
-
     def score(
         self, video: Float[Tensor, "B T 3 H W"], gaze: dict[str, Any] | GazeRows | Gaze
     ) -> Scores:
@@ -277,7 +220,7 @@ class AutoGaze(PublishedAttributes, PreTrainedModel):
             GeometryError: target scales that do not fit.
         """
         video = _video(inputs, video)
-        _check_video(video)
+        check_video(video)
         adaptation = self._adaptation(target_scales, target_patch_size)
         clips = video if adaptation is None else adaptation.cut(video)
         given = read_gazing_info(gazing_info)
@@ -348,28 +291,6 @@ def _video(inputs: dict[str, Tensor] | Tensor | None, video: Tensor | None) -> T
         raise SelectorError('no video: call model({"video": video}) with (B, T, 3, H, W)')
     frames = as_frames(video)
     return video if isinstance(video, Tensor) else frames
-
-
-def _check_video(video: Tensor) -> None:
-    if video.ndim != 5 or video.shape[2] != 3 or 0 in video.shape:
-        raise SelectorError(
-            f"expected a video of (clips, frames, 3, height, width), got {tuple(video.shape)}"
-        )
-    if not video.is_floating_point():
-        raise SelectorError(
-            f"expected normalised floats (see AutoGazeImageProcessor), got {video.dtype}"
-        )
-    # A NaN or infinity makes the sum one too; testing every value takes ten times as long.
-    if video.device.type == "cpu" and not math.isfinite(float(video.sum(dtype=torch.float32))):
-        raise SelectorError("the video has NaN or infinite values")
-
-
-def _mean_cap(caps: Caps | None) -> int | None:
-    """Patches per frame that caches need room for, rounded up: slots are shared by all rows."""
-    if caps is None:
-        return None
-    most = caps.amax(0).tolist() if isinstance(caps, Tensor) else list(caps)
-    return -(-sum(most) // max(1, len(most)))
 
 
 AutoConfig.register("autogaze", AutoGazeConfig, exist_ok=True)

@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.frame_transform import Frame, FrameTransform, read_videos
-from autogaze.utils.device import constant
 from autogaze.utils.normalization import IMAGENET
 
 log = logging.getLogger("autogaze.preprocessing")
@@ -193,15 +190,6 @@ _SERVICE = {
 """What transformers writes into preprocessor_config.json about the file itself."""
 _LOADING = {"backend", "code_revision", "trust_remote_code", "use_fast"}
 """Arguments of `from_pretrained` that transformers hands on."""
-
-
-def normalise(frames: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
-    """Normalise float frames in [0, 1] that are already resized, as `AutoGazeImageProcessor` does."""
-    mean, std = (
-        constant(values, frames.device)[:, None, None].to(frames.dtype)
-        for values in (IMAGENET.mean, IMAGENET.std)
-    )
-    return frames * (2 / std) - (1 + mean) / std
 
 
 def _refuse(unknown: Any) -> None:

@@ -12,8 +12,8 @@ from autogaze import Gaze
 from autogaze.errors import CheckpointError
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze import AutoGaze, streaming
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.inhibition import FLOOR, InhibitionOfReturn, patch_pixels
-from autogaze.models.autogaze.processing import normalise
 from autogaze.models.autogaze.sampling import Sampling
 from tests.gazes import same
 from tests.models.autogaze.tiny import still_video, threshold_of, tiny_model, tiny_video

@@ -1,0 +1,155 @@
+"""Gazing by a configuration and its network alone: what the model of transformers adds to.
+
+Importing transformers' models takes seconds and 170 MiB, half of them Triton and PyTorch's compiler,
+which choosing patches on a CPU needs nothing of. So the package's own weights are loaded without.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from autogaze.errors import SelectorError
+from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.models.autogaze.limits import Caps, Threshold
+from autogaze.models.autogaze.published import PublishedGazeModel
+from autogaze.models.autogaze.rows import GazeRows
+from autogaze.models.autogaze.sampling import Sampling
+from autogaze.models.autogaze.streaming import ClipStream
+from autogaze.utils.checkpoints import load_strictly, read_state
+
+
+class Gazing:
+    """Gazes at videos by the network `gazing_model`, as `config` asks for.
+
+    Attributes:
+        memory_budget: bytes that gazing at one micro-batch of clips may take; None: 1 GiB on a
+            CPU, on a GPU half of what is free (`streaming.budget_of`).
+        static_shapes: gaze with shapes that never change, which a GPU replays as CUDA graphs
+            (`autogaze.utils.cuda_graphs`); None: on a GPU. The gazes are the same.
+    """
+
+    config: AutoGazeConfig
+    gazing_model: PublishedGazeModel
+    training: bool
+    memory_budget: int | None = None
+    static_shapes: bool | None = None
+
+    @property
+    def pyramid(self) -> PatchPyramid:
+        return self.config.pyramid
+
+    def stream(
+        self,
+        num_clips: int,
+        *,
+        num_frames: int = 1,
+        cap: int | None = None,
+        repetitions: int = 1,
+        once: bool = False,
+    ) -> ClipStream:
+        """Start gazing at `num_clips` clips whose frames arrive one by one or all at once.
+
+        Args:
+            once: all frames come in one step, so that nothing is kept for a next one.
+        """
+        on_gpu = self.gazing_model.connector.pos_embed.device.type == "cuda"
+        return ClipStream(
+            self.gazing_model,
+            self.config,
+            num_clips,
+            num_frames=num_frames,
+            cap=cap,
+            memory_budget=self.memory_budget,
+            repetitions=repetitions,
+            static_shapes=on_gpu if self.static_shapes is None else self.static_shapes,
+            once=once,
+        )
+
+    def generate(
+        self,
+        video: Float[Tensor, "B T 3 H W"],
+        *,
+        caps: Caps | None = None,
+        threshold: Threshold | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        stream: ClipStream | None = None,
+        repetitions: int = 1,
+    ) -> GazeRows:
+        """Gaze at every frame; a row's gaze does not depend on the rest of its batch.
+
+        It is computed in the weights' own precision, also under autocast.
+
+        Args:
+            caps: the most patches per frame, or (rows, T) where every row has its own;
+                None is V for all.
+            threshold: stop a frame where the predicted loss is at most this; a number,
+                one per row, or (rows, T).
+            sampling: likeliest patches, or sampling at a temperature.
+            stream: stream to continue; None starts a new one.
+            repetitions: rows per clip of a new stream; row = repetition * B + clip.
+        """
+        check_video(video)
+        B, T = video.shape[:2]
+        if stream is None:
+            stream = self.stream(
+                B, num_frames=T, cap=_mean_cap(caps), repetitions=repetitions, once=True
+            )
+        return stream.step(video, caps=caps, threshold=threshold, sampling=sampling)
+
+
+class PlainAutoGaze(Gazing, nn.Module):
+    """The network with its configuration, without transformers; `AutoGaze.of` adds the rest."""
+
+    def __init__(self, config: AutoGazeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gazing_model = PublishedGazeModel(config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.gazing_model.connector.pos_embed.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.gazing_model.connector.pos_embed.dtype
+
+    @classmethod
+    def load(cls, folder: Path, dtype: torch.dtype) -> "PlainAutoGaze":
+        """The weights of a folder, in a precision.
+
+        Raises:
+            CheckpointError: weights that cannot be read, or do not fit the architecture.
+        """
+        config = AutoGazeConfig.from_pretrained(str(folder))
+        config.name_or_path = str(folder)  # as transformers does
+        # Not on the meta device, whose random numbers need PyTorch's compiler.
+        with torch.random.fork_rng(devices=[]):
+            model = cls(config).to(dtype)
+        load_strictly(model, read_state(folder), folder)
+        return model.eval()
+
+
+def check_video(video: Tensor) -> None:
+    if video.ndim != 5 or video.shape[2] != 3 or 0 in video.shape:
+        raise SelectorError(
+            f"expected a video of (clips, frames, 3, height, width), got {tuple(video.shape)}"
+        )
+    if not video.is_floating_point():
+        raise SelectorError(
+            f"expected normalised floats (see AutoGazeImageProcessor), got {video.dtype}"
+        )
+    # A NaN or infinity makes the sum one too; testing every value takes ten times as long.
+    if video.device.type == "cpu" and not math.isfinite(float(video.sum(dtype=torch.float32))):
+        raise SelectorError("the video has NaN or infinite values")
+
+
+def _mean_cap(caps: Caps | None) -> int | None:
+    """Patches per frame that caches need room for, rounded up: slots are shared by all rows."""
+    if caps is None:
+        return None
+    most = caps.amax(0).tolist() if isinstance(caps, Tensor) else list(caps)
+    return -(-sum(most) // max(1, len(most)))
