@@ -292,8 +292,12 @@ class OpenStream:
 
     @property
     def without_pts(self) -> bool:
-        """Whether packets have no display times of their own (AVI), only their order."""
-        return self.container.format.name == "avi"
+        """Whether packets have no display times of their own, only their order: AVI, and H.264 in MXF."""
+        container, codec = (
+            self.container.format.name,
+            self.stream.codec_context.codec.canonical_name,
+        )
+        return container == "avi" or (container == "mxf" and codec in ("h264", "hevc"))
 
     @property
     def num_indexed(self) -> int | None:

@@ -31,6 +31,9 @@ ROUNDING = 1e-6  # seconds: much less than a frame, much more than floats are of
 # These do not timestamp every frame: FFmpeg fills in the rest, differently after a seek.
 _WITHOUT_TIMESTAMPS = ("avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc")
 
+_PARSED = ("h264", "hevc", "mpeg1video", "mpeg2video", "vc1")
+"""Codecs whose packets in ASF FFmpeg cuts anew: after a seek the first one gets the time of another."""
+
 UNCOUNTABLE = ("vp8", "mpeg4", "msmpeg4v2", "msmpeg4v3")
 """Codecs whose packets may hold no displayed frame, so that packets cannot be counted."""
 
@@ -141,7 +144,10 @@ def seek(
         decoding from the beginning gives the right numbers.
     """
     stream = opened.stream
-    if stream.time_base is None or opened.container.format.name in _WITHOUT_TIMESTAMPS:
+    container, codec = opened.container.format.name, stream.codec_context.codec.canonical_name
+    if stream.time_base is None or container in _WITHOUT_TIMESTAMPS or opened.without_pts:
+        return None
+    if container == "asf" and codec in _PARSED:
         return None
     # A seek may end after its target (B-frames, coarse indices): step back until it does not.
     back = 0.0

@@ -136,6 +136,30 @@ def test_sampling_takes_the_nearest_frame_not_later(gaps, fps, start, length):
         assert after.motion.lengths.item() == after.index - before.index
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        ("asf", "libx264"),
+        ("wmv", "mpeg2video"),
+        ("asf", "wmv2"),
+        ("mxf", "libx264"),
+        ("mxf", "mpeg2video"),
+    ],
+)
+def test_a_seek_finds_the_right_numbers(suffix, codec, encode, picture, tmp_path):
+    """Where FFmpeg gives the first packet after a seek the time of another, or has no display times."""
+    frames = [picture(number) for number in range(40)]
+    bframes = {} if codec == "wmv2" else {"bf": "2"}
+    path = encode(tmp_path / f"file.{suffix}", frames, codec=codec, fps=25, g="8", **bframes)
+    full = list(Video(path).frames())
+    if suffix == "mxf":
+        assert [frame.timestamp for frame in full] == pytest.approx([n / 25 for n in range(40)])
+    for number in (1, 9, 22, 39):
+        first, *_ = Video(path).frames(start=full[number].timestamp)
+        assert (first.index, first.timestamp) == (number, full[number].timestamp)
+        np.testing.assert_array_equal(first.pixels, full[number].pixels)
+
+
 RATES = (24, 25, 30, 60, 240, Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001))
 
 
