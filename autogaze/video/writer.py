@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -48,7 +48,11 @@ class VideoWriter:
         self._fps = fps
         self._width = width
         self._height = height
+        self._first_pts: int | None = None
         self._last_pts: int | None = None
+        self._end = 0  # when the last frame leaves the screen, in ticks
+        self._first_dts: int | None = None
+        self._last_packet: av.Packet | None = None  # muxed when the next one is there
         self._reformatter = VideoReformatter()  # reused, since it caches tables for its sizes
         self._open = ExitStack()
 
@@ -99,8 +103,30 @@ class VideoWriter:
         frame.pts = self._next_pts(timestamp)
         frame.time_base = Fraction(1, CLOCK)
         frame.duration = max(1, round(CLOCK * (duration or 1 / self._fps)))
+        self._end = frame.pts + frame.duration
         with _output_errors(self._path):
-            self._container.mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(frame))
+
+    def _mux(self, packets: Iterable[av.Packet]) -> None:
+        """Mux all packets but the last one."""
+        for packet in packets:
+            if self._last_packet is None:
+                self._first_dts = packet.dts
+            else:
+                self._container.mux(self._last_packet)
+            self._last_packet = packet
+
+    def _finish(self) -> None:
+        """Mux what is left.
+
+        MP4 stores the steps between decoding times, and the last packet's duration. Their sum is the file's
+        length, which at a variable rate with B-frames is another one than that of the displayed frames.
+        """
+        self._mux(self._stream.encode(None))
+        last, start = self._last_packet, self._first_pts
+        if last is not None and last.dts is not None and None not in (start, self._first_dts):
+            last.duration = max(1, self._end - (start or 0) - (last.dts - (self._first_dts or 0)))
+            self._container.mux(last)
 
     def _next_pts(self, timestamp: float | None) -> int:
         last = self._last_pts
@@ -114,6 +140,8 @@ class VideoWriter:
             raise OutputError(
                 f"{self._path}: a frame at {timestamp} s cannot follow one at {last / CLOCK:g} s"
             )
+        if last is None:
+            self._first_pts = pts
         self._last_pts = pts
         return pts
 
@@ -140,7 +168,7 @@ class VideoWriter:
             if self._last_pts is None:
                 self._container.close()
                 raise OutputError(f"{self._path}: no frame was written")
-            self._container.mux(self._stream.encode(None))
+            self._finish()
             self._container.close()
 
 

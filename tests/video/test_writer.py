@@ -1,5 +1,6 @@
 """The writer: whole files or none."""
 
+import av
 import numpy as np
 import pytest
 
@@ -45,6 +46,22 @@ def test_variable_rate_keeps_time(folder, picture):
             writer.write(picture(5), float("nan"))
     stamps = [frame.timestamp for frame in Video(path).frames()]
     assert stamps == pytest.approx(times, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "times", [[0.0, 0.1, 0.5, 0.6, 3.0, 3.1], [5.0, 5.01, 5.5, 5.51, 8.0, 8.001]]
+)
+def test_a_variable_rate_keeps_the_length(tmp_path, picture, times):
+    """Players stop where the header says that the file ends; decoding times lie before display times."""
+    path = tmp_path / "variable.mp4"
+    with VideoWriter(path, 25.0, 64, 48) as writer:
+        for number, timestamp in enumerate(times):
+            writer.write(picture(number), timestamp, duration=0.2)
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.video
+        length = times[-1] - times[0] + 0.2
+        assert float(stream.duration * stream.time_base) == pytest.approx(length, abs=1e-3)
+        assert container.duration / 1e6 == pytest.approx(length, abs=1e-3)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
