@@ -24,6 +24,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses, reconstruct
 from autogaze.source import Source
+from autogaze.utils.batch_size import BatchSize
 from autogaze.utils.device import free_memory, trim_memory
 from autogaze.video.chunks import ChunkReader, VideoChunk, VideoOptions
 from autogaze.video.decoders import DecoderName
@@ -185,7 +186,10 @@ class GazeStream:
         # Selectors from outside need not have a device.
         self._device: torch.device | None = getattr(selector, "device", None)
         self._cpu_batch: int | None = getattr(selector, "cpu_batch", None)
-        self._halved: int | None = None  # tiles at once, after memory was too small for more
+        self._tiles = BatchSize(
+            f"tiles on {self._device}",
+            "take fewer tiles (max_tiles, --max-tiles), a lower ratio or another device",
+        )
         self._select = self._reconstruct = self._trimmed = 0.0
         pyramid = selector.pyramid
         self._reader = ChunkReader(
@@ -244,30 +248,16 @@ class GazeStream:
             trim_memory()  # or the heap of a long video grows by its fragments
 
     def _gaze(self, chunk: VideoChunk) -> GazedChunk:
-        at_once = self._halved or tiles_at_once(self._device, chunk.clips, self._cpu_batch)
-        parts = [one for part in chunk.clips.split(at_once) for one in self._gaze_tiles(part)]
+        tiles = chunk.clips
+        at_once = tiles_at_once(self._device, tiles, self._cpu_batch)
+        parts = self._tiles.run(
+            min(at_once, tiles.num_clips),
+            lambda size: [self._gaze_part(part) for part in tiles.split(size)],
+            self._settings["generator"],
+        )
         gaze = replace(Gaze.cat_clips([gaze for gaze, _ in parts]), source=chunk.source)
         kept = [canvas for _, canvas in parts if canvas is not None]
-        return GazedChunk(chunk.clips.frames, gaze, torch.cat(kept) if kept else None, chunk.pixels)
-
-    def _gaze_tiles(self, tiles: Clips) -> "list[tuple[Gaze, UInt8[Tensor, 'B T 3 S S'] | None]]":
-        """`_gaze_part` of the tiles, or of each half where the device has no memory for all at once."""
-        generator = self._settings["generator"]
-        state = None if generator is None else generator.get_state()
-        try:
-            return [self._gaze_part(tiles)]
-        except torch.OutOfMemoryError as error:
-            if self._halved or tiles.num_clips == 1:
-                raise AutoGazeError(
-                    f"{self._device}: no memory for {tiles.num_clips} tiles of {tiles.num_frames} frames "
-                    "at once; take fewer tiles (max_tiles, --max-tiles), a lower ratio or another "
-                    "device, or free its memory"
-                ) from error
-        torch.cuda.empty_cache()
-        if generator is not None:
-            generator.set_state(state)  # so that the same patches are drawn
-        self._halved = -(-tiles.num_clips // 2)  # also of the chunks to come
-        return [one for half in tiles.split(self._halved) for one in self._gaze_tiles(half)]
+        return GazedChunk(tiles.frames, gaze, torch.cat(kept) if kept else None, chunk.pixels)
 
     def _gaze_part(self, part: Clips) -> "tuple[Gaze, UInt8[Tensor, 'B T 3 S S'] | None]":
         """The gaze at some tiles with its canvas losses, and the canvas if it is to be kept."""

@@ -27,6 +27,7 @@ from autogaze.evaluation.timing import (
     hardware,
     memory_gauge,
 )
+from autogaze.utils.batch_size import BatchSize
 from autogaze.utils.device import DeviceOptions
 from autogaze.utils.progress import ProgressBar, silent
 from autogaze.video.decoders import DecoderName
@@ -231,6 +232,7 @@ def bench_encode(
     """
     opened = Video(video, decoder=decoder, device=device_options.device)
     batch = dense_batch or (64 if device_options.device.type == "cuda" else 4)
+    frames_at_once = BatchSize("frames", "lower dense_batch (--dense-batch)")
     names = with_controls(selectors)
     passes = (len(names) + 1) * (repeats + 2)
     reports = []
@@ -244,10 +246,11 @@ def bench_encode(
                 for rate in fps:
                     sample = VideoSample.of(opened, rate, frames, resolution, encoder.pyramid.side)
                     published = published_ratio(rate, resolution)
-                    ways = [Way("dense", None, None, partial(dense_pass, sample, encoder, batch))]
+                    dense = partial(dense_pass, sample, encoder, batch, _tiles(), frames_at_once)
+                    ways = [Way("dense", None, None, dense)]
                     for one in loaded:
                         cap = published if ratio is None and not one.stops_early else ratio
-                        run = partial(gazed_pass, sample, encoder, one, cap)
+                        run = partial(gazed_pass, sample, encoder, one, cap, _tiles())
                         ways.append(Way(one.name, one, cap, run))
                     with recorded_backends() as recorded:
                         cells.append(
@@ -269,9 +272,16 @@ def bench_encode(
         memory=memory_gauge(device_options.device).method,
         attn_type=attn_type,
         repeats=repeats,
-        dense_batch=batch,
+        dense_batch=frames_at_once.halved or batch,
         encoders=tuple(reports),
         decoder=opened.decoded_by,
+    )
+
+
+def _tiles() -> BatchSize:
+    """Of the passes of one way to encode."""
+    return BatchSize(
+        "tiles", "lower the resolution (--resolution) or the share of patches (--ratio)"
     )
 
 

@@ -1,12 +1,12 @@
 """One pass over a piece of video, gazed or dense, metered stage by stage."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from autogaze.evaluation.timing import Enter, Stage
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK, tiles_at_once
 from autogaze.source import TileGrid
+from autogaze.utils.batch_size import BatchSize
 from autogaze.video.motion import check_motion, motion_map
 from autogaze.video.reader import Video
 from autogaze.video.tiling import cut_tiles
@@ -26,6 +27,8 @@ from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.encode import encode
 from autogaze.vision_encoders.layout import TokenLayout
 from autogaze.vision_encoders.registry import adapter_class
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +58,31 @@ class VideoSample:
         """Frames per second that there are: never more than the video has."""
         return min(self.fps, self.video.info.rate)
 
-    def clips(
-        self, enter: Enter, device: torch.device, motion_grid: int | None = None
-    ) -> Iterator[Clips]:
-        """Decode, then cut: clips of at most 16 frames, as many tiles as `autogaze gaze` takes.
-
-        The preprocessing stage is running whenever clips are yielded.
+    def each(
+        self,
+        work: Callable[[Clips], Result],
+        enter: Enter,
+        device: torch.device,
+        tiles: BatchSize,
+        *,
+        motion_grid: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Result]:
+        """Decode, then cut, and do some work on clips of at most 16 frames, as many tiles as
+        `autogaze gaze` takes.
 
         Args:
+            work: begins in the preprocessing stage.
             device: of the encoder, whose memory bounds the tiles.
+            tiles: halves them where memory is too small all the same.
             motion_grid: cells per side of a tile for the decoder's motion, if needed.
+            generator: what the work draws from.
         """
+
+        def work_on(part: Clips) -> Result:
+            enter(Stage.PREPROCESS)
+            return work(part)
+
         motion = motion_grid is not None
         if motion:
             check_motion(self.video.info.codec, self.video.info.path)
@@ -83,9 +100,12 @@ class VideoSample:
             ]
             maps = torch.stack(moved, dim=1) if moved else None
             clips = Clips(cut, maps)
-            for part in clips.split(tiles_at_once(device, clips)):
-                enter(Stage.PREPROCESS)
-                yield part
+
+            def in_parts(size: int, clips: Clips = clips) -> list[Result]:
+                return [work_on(part) for part in clips.split(size)]
+
+            at_once = min(tiles_at_once(device, clips), clips.num_clips)
+            yield from tiles.run(at_once, in_parts, generator)
 
 
 class Encoded(NamedTuple):
@@ -110,28 +130,32 @@ def gazed_pass(
     encoder: MeasuredEncoder,
     selector: MeasuredSelector,
     ratio: float | None,
+    tiles: BatchSize,
     enter: Enter,
 ) -> Encoded:
     """Decode, cut, select and encode; every pass selects the same."""
     generator = torch.Generator().manual_seed(0)
     adapter = _metered(encoder, enter)
-    gazes: list[Gaze] = []
-    decoded: list[Gaze] = []
-    for clips in sample.clips(enter, encoder.device_options.device, selector.motion_grid):
-        clips = clips.to(encoder.device_options.device)
+    device = encoder.device_options.device
+
+    def encode_part(clips: Clips) -> tuple[Gaze, Gaze]:
+        clips = clips.to(device)
         frames = encoder.normalised(clips.frames)
         enter(Stage.SELECT)
         selection = selector.select(clips, ratio, generator)
         enter(Stage.EMBED)
         encode(adapter, frames, selection.gaze, encoder.gazed.settings)
         enter(None)
-        gazes.append(selection.gaze)
-        decoded.append(selection.decoded)
+        return selection.gaze, selection.decoded
+
+    grid = selector.motion_grid
+    found = sample.each(encode_part, enter, device, tiles, motion_grid=grid, generator=generator)
+    gazes, decoded = zip(*found, strict=True)
     enter(None)
     return Encoded(_lengths(gazes), _lengths(decoded))
 
 
-def _lengths(gazes: list[Gaze]) -> list[list[int]]:
+def _lengths(gazes: Iterable[Gaze]) -> list[list[int]]:
     return [clip for gaze in gazes for clip in gaze.lengths.tolist()]
 
 
@@ -154,19 +178,32 @@ def _metered(encoder: MeasuredEncoder, enter: Enter) -> EncoderAdapter:
 
 
 @torch.inference_mode()
-def dense_pass(sample: VideoSample, encoder: MeasuredEncoder, batch: int, enter: Enter) -> Encoded:
+def dense_pass(
+    sample: VideoSample,
+    encoder: MeasuredEncoder,
+    batch: int,
+    tiles: BatchSize,
+    frames_at_once: BatchSize,
+    enter: Enter,
+) -> Encoded:
     """Decode, cut, and encode every frame whole by the untouched model, `batch` at once."""
-    count = 0
+
+    def encode_part(clips: Clips) -> int:
+        frames = encoder.normalised(clips.frames).flatten(0, 1)
+
+        def encode_frames(size: int) -> None:
+            for some in frames.split(size):
+                enter(Stage.EMBED)
+                encoder.adapter.dense(some)
+
+        frames_at_once.run(min(batch, len(frames)), encode_frames)
+        enter(None)
+        return len(frames)
+
     first = next(iter(encoder.adapter.layers))
     hook = first.register_forward_pre_hook(lambda *_: enter(Stage.ENCODE))
     try:
-        for clips in sample.clips(enter, encoder.device_options.device):
-            frames = encoder.normalised(clips.frames).flatten(0, 1)
-            count += len(frames)
-            for some in frames.split(batch):
-                enter(Stage.EMBED)
-                encoder.adapter.dense(some)
-            enter(None)
+        count = sum(sample.each(encode_part, enter, encoder.device_options.device, tiles))
     finally:
         hook.remove()
     enter(None)

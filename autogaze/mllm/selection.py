@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from autogaze.selectors.base import Selector
 from autogaze.selectors.finest_cells import whole_frame
 from autogaze.selectors.registry import LEARNED, list_selectors, load
 from autogaze.source import Source, TileGrid
+from autogaze.utils.batch_size import BatchSize
 
 __all__ = ["MovingFrames", "Selected", "select_units", "unit_selector", "units_of_gaze"]
 
@@ -149,12 +151,22 @@ class _Chooser:
     ) -> None:
         self.selector, self.units = selector, units
         self.ratio, self.loss, self.generator = ratio, loss, generator
+        self.device: torch.device | None = getattr(selector, "device", None)
+        self.tiles = BatchSize(
+            f"tiles on {self.device}",
+            "take smaller frames, a lower ratio, or a selector on another device",
+            MLLMError,
+        )
 
     def gaze(self, clips: Clips, tiles: TileGrid) -> Gaze:
         """The gaze at all tiles of a chunk."""
+        at_once = min(tiles_at_once(self.device, clips), clips.num_clips)
+        return self.tiles.run(at_once, partial(self._gaze, clips, tiles), self.generator)
+
+    def _gaze(self, clips: Clips, tiles: TileGrid, at_once: int) -> Gaze:
+        """`gaze`, no more than `at_once` tiles together."""
         real = real_cells(tiles, self.selector.pyramid.grids[-1])
         counts = real.sum(1).tolist()
-        at_once = tiles_at_once(getattr(self.selector, "device", None), clips)
         order: list[int] = []
         gazes: list[Gaze] = []
         for count in sorted(set(counts), reverse=True):

@@ -1,7 +1,7 @@
 """Gazed encoding: gazed patches to packed tokens, through a model's blocks, to features."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from autogaze.clips import FramesLike, as_frames
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
+from autogaze.utils.batch_size import BatchSize
 from autogaze.utils.device import sent
 from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
 from autogaze.vision_encoders.layout import TokenLayout, token_layout
@@ -85,15 +86,27 @@ def encode_patches(
     device = encoder.projection.weight.device
     # Copied without waiting, which has no gradient.
     frames = frames.to(device) if frames.requires_grad else sent(frames, device)
-    return encode_packed(
-        encoder,
-        frames,
-        gaze.on(device),
-        settings,
-        EncodingPlan.of(encoder, gaze, settings, device),
-        PositionTables.of(encoder, gaze.pyramid),
-        output_hidden_states=output_hidden_states,
+    moved = gaze.on(device)
+    tokens = BatchSize(
+        "tokens", "lower max_tokens of gazed(...), or give fewer clips", EncoderError
     )
+
+    def encode_in_batches(max_tokens: int) -> Features:
+        limited = settings if tokens.halved is None else replace(settings, max_tokens=max_tokens)
+        return encode_packed(
+            encoder,
+            frames,
+            moved,
+            limited,
+            EncodingPlan.of(encoder, gaze, limited, device),
+            PositionTables.of(encoder, gaze.pyramid),
+            output_hidden_states=output_hidden_states,
+        )
+
+    if torch.is_grad_enabled():  # all is kept for the gradients, in whatever batches
+        return encode_in_batches(settings.max_tokens)
+    num_tokens = gaze.offsets[-1] + encoder.num_prefix * gaze.lengths.numel()
+    return tokens.run(max(1, min(settings.max_tokens, num_tokens)), encode_in_batches)
 
 
 @dataclass(frozen=True, eq=False)

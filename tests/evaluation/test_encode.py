@@ -20,7 +20,11 @@ from autogaze.evaluation.encode import (
 )
 from autogaze.evaluation.encode_report import comparisons, plot_encode, print_report
 from autogaze.evaluation.flops import EncoderFlops
+from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.evaluation.timing import Stage, Timing
+from autogaze.utils.batch_size import BatchSize
+from autogaze.utils.progress import silent
+from autogaze.vision_encoders.adapter import EncoderAdapter
 from tests.clips import make_video
 from tests.evaluation import tiny
 
@@ -212,7 +216,8 @@ def test_tiles_at_once_follow_the_memory_of_the_encoders_device(monkeypatch, vid
     device = torch.device("cpu")
 
     def parts() -> list[tuple[int, int]]:
-        return [tuple(c.frames.shape[:2]) for c in sample.clips(lambda stage: None, device)]
+        tiles = BatchSize("tiles", "lower the ratio")
+        return list(sample.each(lambda c: tuple(c.frames.shape[:2]), silent, device, tiles))
 
     assert parts() == [(4, 16), (4, 4)]
     bytes_of_a_tile = 16 * 3 * 64 * 64 * 4
@@ -220,3 +225,34 @@ def test_tiles_at_once_follow_the_memory_of_the_encoders_device(monkeypatch, vid
     free = 3.5 * pipeline.COPIES * bytes_of_a_tile / pipeline.GPU_SHARE
     monkeypatch.setattr(pipeline, "free_memory", lambda _: int(free))
     assert parts() == [(3, 16), (1, 16), (4, 4)]
+
+
+def test_batches_are_halved_where_memory_is_too_small(monkeypatch, video):
+    """Tiles to select from, and frames to encode whole; what is measured is the same."""
+
+    def measured():
+        return tiny.encode_report(
+            tiny.encoder(),
+            video,
+            *(["random"], [5.0], [128]),
+            frames=4,
+            repeats=1,
+            dense_batch=5,
+            attn_type="block_causal",
+        )
+
+    def crowded(function, holds):
+        def call(self, items, *args, **options):
+            if (items.num_clips if hasattr(items, "num_clips") else len(items)) > holds:
+                raise torch.OutOfMemoryError("out of memory")
+            return function(self, items, *args, **options)
+
+        return call
+
+    expected = measured()
+    monkeypatch.setattr(MeasuredSelector, "select", crowded(MeasuredSelector.select, 2))
+    monkeypatch.setattr(EncoderAdapter, "dense", crowded(EncoderAdapter.dense, 3))
+    found = measured()
+    assert (expected.dense_batch, found.dense_batch) == (5, 3)
+    for one, other in zip(found.encoders[0].cells, expected.encoders[0].cells, strict=True):
+        assert [cost.tokens for cost in one.costs] == [cost.tokens for cost in other.costs]

@@ -308,3 +308,35 @@ def test_tiles_at_once_follow_the_memory_of_the_selectors_device(monkeypatch):
     assert max(taken) == 6
     assert found.kept.ids.equal(expected.kept.ids)
     assert found.gaze.ids.equal(expected.gaze.ids)
+
+
+def test_tiles_at_once_are_halved_where_memory_is_too_small(monkeypatch):
+    frames, grid = noise(4, 28, 42), UnitGrid(4, ((28, 42),))
+    expected = select_units(
+        [frames], grid, 1, "random", ratio=0.1, generator=torch.Generator().manual_seed(1)
+    )
+    selector = unit_selector("random")
+    select = type(selector).select
+
+    def crowded(self, clips, **options):
+        gaze = select(self, clips, **options)
+        if clips.num_clips > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return gaze
+
+    monkeypatch.setattr(type(selector), "select", crowded)
+    found = select_units(
+        [frames], grid, 1, selector, ratio=0.1, generator=torch.Generator().manual_seed(1)
+    )
+    assert found.gaze.ids.equal(expected.gaze.ids)
+
+
+def test_no_memory_for_half_of_the_tiles_is_an_error(monkeypatch):
+    selector = unit_selector("greedy")
+
+    def full(self, clips, **options):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(type(selector), "select", full)
+    with pytest.raises(MLLMError, match="ratio"):
+        select_units([noise(4, 28, 42)], UnitGrid(4, ((28, 42),)), 1, selector, ratio=0.1)

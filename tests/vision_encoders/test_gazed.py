@@ -10,6 +10,7 @@ import transformers as tf
 import autogaze
 from autogaze import Gaze, GazedVisionModel, PatchPyramid, gazed
 from autogaze.errors import AutoGazeError, EncoderError
+from autogaze.vision_encoders import encode
 from tests.vision_encoders.families import (
     FAMILIES,
     SMALL,
@@ -465,3 +466,27 @@ def test_empty_frames_share_the_run_of_others():
         whole = gazed(model, **options)(frames, gaze)
     torch.testing.assert_close(split.last_hidden_state, whole.last_hidden_state)
     torch.testing.assert_close(split.pooler_output, whole.pooler_output)
+
+
+def test_batches_of_tokens_are_halved_where_memory_is_too_small(monkeypatch, inputs):
+    encoder = gazed(FAMILIES["siglip"].model())
+    run_blocks, taken = encode._run_blocks, []
+
+    def crowded(adapter, tokens, *rest):
+        taken.append(len(tokens))
+        if len(tokens) > holds:
+            raise torch.OutOfMemoryError("out of memory")
+        return run_blocks(adapter, tokens, *rest)
+
+    with torch.no_grad():
+        expected = encoder(*inputs).last_hidden_state
+        monkeypatch.setattr(encode, "_run_blocks", crowded)
+        lengths = inputs[1].lengths.sum(1).tolist()
+        holds = max(lengths)
+        assert_close(encoder(*inputs).last_hidden_state, expected)
+        assert taken == [sum(lengths), *lengths]
+        holds = min(lengths) - 1
+        with pytest.raises(EncoderError, match="max_tokens"):
+            encoder(*inputs)
+    with pytest.raises(torch.OutOfMemoryError):  # gradients keep all batches
+        encoder(*inputs)
