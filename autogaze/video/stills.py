@@ -188,11 +188,14 @@ def _places(image: Image.Image) -> list[int]:
 
 
 def _time(image: Image.Image, now: float) -> tuple[float, float]:
-    """Start and duration in seconds of the picture just loaded."""
+    """Start and duration in seconds of the picture just loaded; `now` is the end of the one before."""
     if image.format not in ("WEBP", "AVIF"):
         return now, 1 / PAGES_PER_SECOND
     start, duration = image.info.get("timestamp"), image.info.get("duration", 0)
-    return now if start is None else start / 1000, max(1, duration) / 1000
+    seconds = max(1, duration) / 1000
+    if start is None or start / 1000 < now - 5e-4:  # after a picture of no duration
+        return now, seconds
+    return start / 1000, seconds
 
 
 def _times(image: Image.Image) -> list[tuple[float, float]]:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,17 @@ def test_the_first_of_several_pictures_in_a_jpeg(folder, picture):
     assert (video.info.codec, video.info.num_frames) == ("mpo", 1)
     (frame,) = video.frames()
     assert np.abs(frame.pixels.astype(int) - picture(0)).mean() < 6
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_pictures_of_no_duration_come_one_after_the_other(tmp_path, suffix):
+    path = tmp_path / f"animated.{suffix}"
+    first, *others = [Image.new("RGB", (8, 8), (60 * number, 0, 0)) for number in range(5)]
+    first.save(path, save_all=True, append_images=others, duration=[100, 0, 0, 300, 50])
+    video = Video(path)
+    times = [frame.timestamp for frame in video.frames()]
+    assert len(times) == 5
+    assert all(before < after for before, after in pairwise([*times, video.end]))
 
 
 def test_pillow_need_not_have_opened_anything_before(folder, picture):
