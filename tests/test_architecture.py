@@ -17,8 +17,6 @@ from scripts import rooms as house
 
 ROOMS = house.read_rooms()
 MODULES = house.package_files()
-IMPORTS = house.read_imports(MODULES)
-INSIDE = house.inside(IMPORTS, MODULES)
 # Imported by one room only, or by none at all.
 HEAVY = frozenset({"gradio", "ray"}).union(*(room.libraries for room in ROOMS))
 MAX_LINES = 450
@@ -31,6 +29,16 @@ PAGES = [
         for page in sorted(house.ROOT.glob(pattern))
     ),
 ]
+
+
+@pytest.fixture(scope="module")
+def imports():
+    return house.read_imports(MODULES)
+
+
+@pytest.fixture(scope="module")
+def inside(imports):
+    return house.inside(imports, MODULES)
 
 
 def test_every_file_belongs_to_a_room():
@@ -67,15 +75,15 @@ def test_pages_name_what_is_in_a_file():
         assert re.search(rf"^ *(class |def )?{name}\b", source, re.M), f"no {name} in {file}"
 
 
-def test_no_circles():
-    circle = house.find_circle(INSIDE)
+def test_no_circles(inside):
+    circle = house.find_circle(inside)
     assert not circle, "a circle of imports:\n" + "\n".join(map(str, circle))
 
 
-def test_imports_go_up_the_page():
+def test_imports_go_up_the_page(inside):
     """A room imports only from rooms above it in the table."""
     wrong = []
-    for each in INSIDE:
+    for each in inside:
         importer = house.place(each.importer, MODULES, ROOMS)
         imported = house.place(each.imported, MODULES, ROOMS)
         if importer is not None and imported is not None and importer < imported:
@@ -84,9 +92,9 @@ def test_imports_go_up_the_page():
     assert not wrong, "\n".join(wrong)
 
 
-def test_heavy_libraries_stay_in_their_rooms():
+def test_heavy_libraries_stay_in_their_rooms(imports):
     wrong = []
-    for each in IMPORTS:
+    for each in imports:
         library = each.imported.partition(".")[0]
         room = house.place(each.importer, MODULES, ROOMS)
         if library in HEAVY and room is not None and library not in ROOMS[room].libraries:

@@ -58,7 +58,7 @@ OVERLAY = Path(sys.prefix) / "transformers4"
 def test_what_meets_it_with_transformers_4():
     assert transformers.__version__.startswith("5.")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OVERLAY), str(ROOT)])}
-    version = "import transformers; print(transformers.__version__)"
+    version = "from importlib.metadata import version; print(version('transformers'))"
     found = subprocess.run(
         [sys.executable, "-c", version], env=environment, capture_output=True, text=True
     )

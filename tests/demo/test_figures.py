@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from autogaze.demo.controls import settings
 from autogaze.demo.figures import HEIGHT, WIDTH, budget_chart, numbers, numbers_table, peak, title
 from autogaze.demo.savings import Saving
 from autogaze.demo.selectors import SelectorPool
@@ -129,6 +128,10 @@ def test_messages_are_no_html():
 
 
 def test_fields_that_may_stay_empty():
+    from autogaze.demo.controls import (
+        settings,
+    )  # imports Gradio: not in every process that collects
+
     assert settings("greedy", seed=-1.0).seed == -1  # as of `autogaze gaze --seed -1`
     assert settings("greedy", loss=" ", fps="", start="1,5") == Settings(
         "greedy", start=1.5, seed=0
