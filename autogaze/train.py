@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from autogaze.errors import AutoGazeError, MissingExtraError
+from autogaze.errors import AutoGazeError, MissingExtraError, first_line
 from autogaze.training.config import unknown_option
 from autogaze.training.option_names import GROUPS, for_hydra
 
@@ -29,6 +29,7 @@ DEFAULT_CONFIG = "procedural_canvas_reconstruction_ar_gaze_ntp"
 
 def train(config: "DictConfig") -> None:
     """Train by a composed configuration."""
+    import torch
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -39,6 +40,9 @@ def train(config: "DictConfig") -> None:
         build_trainer(options).fit()
     except (AutoGazeError, MissingExtraError, OmegaConfBaseException) as error:
         raise _refusal(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        less = "Lower trainer.per_gpu_max_batch_size, or take trainer.mixed_precision=bf16"
+        raise _refusal(f"{first_line(error)} {less}") from error
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import typer
 
-from autogaze.errors import AutoGazeError, MissingExtraError
+from autogaze.errors import AutoGazeError, MissingExtraError, first_line
 
 SOME_FAILED = 1
 BAD_INPUT = 2
@@ -31,11 +31,27 @@ USER_ERRORS = (AutoGazeError, MissingExtraError)
 log = logging.getLogger("autogaze")
 
 
+def is_users(error: BaseException) -> bool:
+    """Whether other input or options help: everything else is a defect."""
+    return isinstance(error, USER_ERRORS) or _is_out_of_memory(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU has no memory left."""
+    torch = sys.modules.get("torch")  # which commands without a model need not import
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
 def describe(error: BaseException) -> str:
     """One line about an error, or its traceback where it is a defect."""
-    if isinstance(error, USER_ERRORS) and not os.environ.get("AUTOGAZE_DEBUG"):
+    if not is_users(error) or os.environ.get("AUTOGAZE_DEBUG"):
+        return "".join(traceback.format_exception(error)).rstrip()
+    if isinstance(error, USER_ERRORS):
         return str(error).replace("skip_corrupt=True", "--skip-corrupt")
-    return "".join(traceback.format_exception(error)).rstrip()
+    return (
+        f"{first_line(error)} Ask for less at once (what the command has of --ratio, --max-tiles, --frames, "
+        "--batch, --dense-batch), for --dtype bfloat16 or --device cpu, or free the GPU's memory"
+    )
 
 
 @contextmanager
@@ -46,9 +62,6 @@ def exit_codes() -> Iterator[None]:
             yield
         finally:
             sys.stdout.flush()  # a closed pipe shows here, not when Python ends
-    except USER_ERRORS as error:
-        log.error("error: %s", describe(error))
-        raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
         log.error("stopped; nothing half-written is left behind")
         raise typer.Exit(INTERRUPTED) from None
@@ -59,6 +72,9 @@ def exit_codes() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(PIPE_CLOSED) from None
     except Exception as error:
+        if is_users(error):
+            log.error("error: %s", describe(error))
+            raise typer.Exit(BAD_INPUT) from None
         log.error(
             "%s\nthis is a defect of autogaze: please report the lines above", describe(error)
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autogaze.cli.command import DECODER_HELP, DEVICE_HELP, DTYPE_HELP, Command
-from autogaze.cli.errors import BAD_INPUT, INTERNAL, SOME_FAILED, USER_ERRORS, describe, log
+from autogaze.cli.errors import BAD_INPUT, INTERNAL, SOME_FAILED, describe, is_users, log
 from autogaze.cli.report import Failure, Report
 from autogaze.errors import OutputError
 from autogaze.rendering.summary import Summary, Tally
@@ -203,7 +203,7 @@ def gaze_all(
         except Exception as error:
             result = Failure(job.video, describe(error))
             log.error("error: %s", result.error)
-            code = max(code, SOME_FAILED if isinstance(error, USER_ERRORS) else INTERNAL)
+            code = max(code, SOME_FAILED if is_users(error) else INTERNAL)
             num_failed += 1
         report(result)
     return BAD_INPUT if code == SOME_FAILED and num_failed == len(jobs) else code

@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from autogaze.demo.ask import BothAnswers, ask_both
 from autogaze.demo.limits import Limits
 from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.stopping import Stop
 from autogaze.demo.visitors import Visitors
 from autogaze.demo.work import Run, Settings, gaze_at
-from autogaze.errors import AutoGazeError, VideoError
+from autogaze.errors import AutoGazeError, VideoError, first_line
 from autogaze.video.decoders import DecoderName
 from autogaze.video.opening import names_other_files
 
@@ -27,6 +29,9 @@ ReportProgress = Callable[[float, str], None]
 """Called with the share of the work done, in [0, 1], and a description of the current step."""
 
 DEFECT = "this is a defect of the program; its log says more"
+NO_MEMORY = (
+    "the GPU has no memory left for this: take a shorter or smaller video, or try again later"
+)
 
 
 class Jobs:
@@ -167,6 +172,9 @@ class Jobs:
 
     def message(self, error: Exception, video: str | None) -> str:
         """The message of an error for the visitor, without paths of this machine."""
+        if isinstance(error, torch.OutOfMemoryError):
+            log.error("%s", first_line(error))
+            return NO_MEMORY
         if not isinstance(error, AutoGazeError):
             log.error("the page failed", exc_info=error)
             return DEFECT

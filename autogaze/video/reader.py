@@ -113,7 +113,9 @@ class Video:
         except OSError as error:  # a name that is too long, a loop of links, a broken disk
             raise VideoError(f"{path}: cannot be opened: {error.strerror or error}") from error
         if self._layout is None and decoder == "torchcodec":
-            raise TorchcodecError(f"{path}: is an image, which torchcodec does not read")
+            raise TorchcodecError(
+                f"{path}: is an image, which torchcodec does not read; leave decoder at auto, or take pyav"
+            )
         self.num_corrupt, self.end = 0, 0.0
 
     def frames(

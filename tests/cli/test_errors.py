@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from autogaze.pipeline import GazedChunk, GazeStream
 from autogaze.rendering import ContactSheet
+from autogaze.selectors.greedy import Greedy
 from tests.cli.commands import everything, fails, run
 from tests.clips import make_video
 
@@ -62,6 +64,25 @@ def test_a_defect_says_so(video: Path, folder: Path, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 70
     assert "a bolt came loose" in result.stderr
     assert list(folder.iterdir()) == []
+
+
+def test_a_gpu_without_memory_left_is_no_defect(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no smaller part was tried: the message says what makes it smaller."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB.\nMore of it.")
+
+    monkeypatch.setattr(Greedy, "select", full)
+    message = fails("bench", "select", "--selector", "greedy", "--repeats", 1)
+    assert "8 GiB" in message
+    assert "--device cpu" in message
+    assert "More of it" not in message
+    assert "defect" not in message
+    monkeypatch.setattr(GazeStream, "__iter__", full)
+    other = make_video(tmp_path / "other.mp4", 2)
+    assert "--max-tiles" in fails("gaze", video, other)
 
 
 COMMAND = (

@@ -251,6 +251,13 @@ def test_long_names_are_cut(tmp_path):
     assert all(len(getattr(files, name).name) < 120 for name in ("gaze", "overlay", "sheet"))
 
 
+def test_a_gpu_without_memory_left_is_no_defect(endpoints):
+    jobs = endpoints.jobs
+    message = jobs.message(torch.OutOfMemoryError("CUDA out of memory"), None)
+    assert "memory" in message
+    assert message != jobs.message(RuntimeError("a bolt came loose"), None)
+
+
 @needs_torchcodec
 def test_the_decoder_of_the_page(video, tmp_path, decoded):
     selector, options = autogaze.load("centre"), {"limits": Limits(), "stop": Stop()}

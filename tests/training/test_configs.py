@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -283,3 +284,16 @@ def test_a_missing_extra_is_named(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SystemExit, match=r"autogaze\[train\]"):
         train.main()
+
+
+def test_a_gpu_without_memory_left_is_told_what_to_lower(monkeypatch, capsys):
+    def full(options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB.\nMore of it.")
+
+    monkeypatch.setattr("autogaze.training.factory.build_trainer", full)
+    with pytest.raises(SystemExit) as ended:
+        train.train(OmegaConf.create({}))
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "8 GiB" in line
+    assert "trainer.per_gpu_max_batch_size" in line
