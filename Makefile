@@ -45,6 +45,8 @@ docs-serve: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 gpu-check:
+	@$(PYTHON) -c 'import numpy, torch, transformers' || \
+	  { echo "gpu-check needs PyTorch, transformers and NumPy: make gpu-check PYTHON=$(BIN)/python"; exit 1; }
 	PYTHONPATH=. $(PYTHON) scripts/gpu_check.py --out gpu-check
 
 format: $(INSTALLED)

@@ -35,10 +35,18 @@ that was begun in time may end."""
 
 
 def isolated_rows(command: list[str], names: list[str], ends: float) -> Iterator[Row]:
-    """`measured_rows` of processes that are started anew where one breaks or hangs."""
+    """`measured_rows` of processes that are started anew where one breaks or hangs.
+
+    Args:
+        command: what is started, with the seconds that are left and the names as further options.
+        names: of the rows.
+        ends: on the monotonic clock.
+    """
     while names:
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        with subprocess.Popen([*command, *names], stdout=subprocess.PIPE, text=True) as process:
+        left = max(0.0, ends - time.monotonic())
+        process_of = [*command, "--seconds", f"{left:.0f}", "--measure", *names]
+        with subprocess.Popen(process_of, stdout=subprocess.PIPE, text=True) as process:
             reader = threading.Thread(target=_read, args=(process, lines))
             reader.start()
             while names:
@@ -147,12 +155,7 @@ def main() -> None:
         return page
 
     ends = bench.ends - (0 if options.no_tests else FOR_TESTS)
-    command = [sys.executable, str(Path(__file__).resolve())]
-    command += ["--tiny"] * options.tiny + [
-        "--seconds",
-        f"{ends - time.monotonic():.0f}",
-        "--measure",
-    ]
+    command = [sys.executable, str(Path(__file__).resolve()), *["--tiny"] * options.tiny]
     for row in isolated_rows(command, list(works()), ends):
         rows.append(row)
         write()

@@ -47,6 +47,8 @@ def test_every_row_is_measured_or_says_why_not(
         "training",
         "SigLIP2-base/16-224",
         "SO400M/14-392",
+        "learned and SigLIP2-base/16-224 together",
+        "greedy and SO400M/14-392 together",
     ):
         times = [row["ms"] for row in rows if row["work"].startswith(work)]
         assert times
@@ -77,13 +79,15 @@ def test_nothing_is_begun_when_the_time_is_over(script: dict[str, Any]) -> None:
 
 WORKER = """
 import json, os, sys, time
-for name in sys.argv[1:]:
+option, seconds, _, *names = sys.argv[1:]
+assert option == "--seconds"
+for name in names:
     if name == "breaks":
         os._exit(7)
     if name == "hangs":
         time.sleep(60)
     print("a library says something")
-    print(json.dumps({"name": name, "rows": [{"work": name, "ms": 1.0}]}), flush=True)
+    print(json.dumps({"name": name, "rows": [{"work": name, "ms": float(seconds)}]}), flush=True)
 """
 
 
@@ -93,9 +97,24 @@ def test_a_row_that_breaks_or_hangs_costs_no_other(script: dict[str, Any]) -> No
     names, ends = ["one", "breaks", "two", "hangs", "three"], time.monotonic() + 60
     rows = list(isolated([sys.executable, "-c", WORKER], list(names), ends))
     assert [row.work for row in rows] == names
-    assert [row.ms for row in rows] == [1.0, None, 1.0, None, 1.0]
+    one, breaks, two, hangs, three = (row.ms for row in rows)
+    assert (breaks, hangs) == (None, None)
+    # Each process is told how much time is left, so that the whole run ends in time.
+    assert 60 >= one >= two > three > 40
     assert [row.failed for row in rows] == [False, True, False, True, False]
     assert "exit code 7" in rows[1].note
+
+
+def test_what_is_slow_is_repeated_less_often(script: dict[str, Any]) -> None:
+    import torch
+
+    bench = script["Bench"](torch.device("cpu"), tiny=False, seconds=60.0)
+    milliseconds = script["Bench"].milliseconds
+    for long, expected in ((20.0, 1 + 5), (0.0, 1 + 1)):
+        milliseconds.__globals__["LONG"] = long
+        calls: list[None] = []
+        assert milliseconds(bench, lambda calls=calls: calls.append(None)) >= 0
+        assert len(calls) == expected
 
 
 def test_a_row_that_raises_says_so(script: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
