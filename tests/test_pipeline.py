@@ -290,6 +290,21 @@ def test_random_patches_are_the_same_after_halving(
     assert gazed(autogaze.load("random", pyramid=SMALL)).ids.equal(expected.ids)
 
 
+def test_frames_go_to_a_gpu_as_bytes_from_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a quarter of the bytes is copied, and nobody waits for them."""
+    done: list[object] = []
+    clips = Clips(torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: done.append("pinned") or self)
+
+    def to(self: torch.Tensor, device: torch.device, **options: object) -> torch.Tensor:
+        done.append((self.dtype, device.type, options))
+        return self
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    clips.to(torch.device("cuda"))
+    assert done == ["pinned", (torch.uint8, "cuda", {"non_blocking": True})]
+
+
 def test_a_gpu_takes_as_many_tiles_as_its_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     clips = Clips(torch.zeros(1, 16, 3, 32, 32, dtype=torch.uint8))
     gpu = torch.device("cuda")
