@@ -50,7 +50,7 @@ def describe(error: BaseException) -> str:
         return str(error).replace("skip_corrupt=True", "--skip-corrupt")
     return (
         f"{first_line(error)} Ask for less at once (what the command has of --ratio, --max-tiles, --frames, "
-        "--batch, --dense-batch), for --dtype bfloat16 or --device cpu, or free the GPU's memory"
+        "--batch, --dense-batch), for a half precision (--dtype) or --device cpu, or free the GPU's memory"
     )
 
 
