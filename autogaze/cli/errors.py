@@ -42,7 +42,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
-def describe(error: BaseException) -> str:
+def describe(error: Exception) -> str:
     """One line about an error, or its traceback where it is a defect."""
     if not is_users(error) or os.environ.get("AUTOGAZE_DEBUG"):
         return "".join(traceback.format_exception(error)).rstrip()
