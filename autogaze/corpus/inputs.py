@@ -138,9 +138,17 @@ def _matches(pattern: str) -> list[str]:
         return sorted(glob.glob(pattern, recursive=True))
     system, inner = filesystem(pattern)
     try:
-        return [system.unstrip_protocol(path) for path in sorted(system.glob(inner))]
+        found = sorted(system.glob(inner))
     except Exception as error:
         raise CorpusError(f"{pattern}: cannot be listed: {first_line(error)}") from error
+    if not _has_hidden(inner):
+        found = [path for path in found if not _has_hidden(path)]
+    return [system.unstrip_protocol(path) for path in found]
+
+
+def _has_hidden(path: str) -> bool:
+    """Whether a file or a folder in a path has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.split("/"))
 
 
 def _place(path: str) -> Iterator[Input]:
@@ -205,7 +213,10 @@ def _remote_place(uri: str) -> Iterator[Input]:
         raise CorpusError(f"{uri}: cannot be listed: {first_line(error)}") from error
     if not found:
         raise CorpusError(f"{uri}: no such file or folder")
-    for path in sorted(path for path in found if _is_wanted(path.rpartition("/")[2])):
+    for path in sorted(found):
+        inside = path.removeprefix(inner)
+        if not _is_wanted(inside.rpartition("/")[2]) or _has_hidden(inside):
+            continue
         yield from _file(described(system.unstrip_protocol(path), found[path]))
 
 

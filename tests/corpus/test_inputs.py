@@ -165,7 +165,8 @@ def test_archives_that_are_not_there_or_are_pipes(videos: Path):
 
 
 def test_another_file_system(memory, tmp_path: Path):
-    for name in ("one.mp4", "two/three.webm", "two/other.txt"):
+    hidden = ".four.mp4", "two/.cache/five.mp4"
+    for name in ("one.mp4", "two/three.webm", "two/other.txt", *hidden):
         memory.pipe(f"/bucket/{name}", name.encode())
     found = find_inputs(["memory://bucket"])
     assert [each.path for each in found] == [
