@@ -36,7 +36,7 @@ class GazeLabels:
         ids: frame-relative patch ids of every frame, in the order chosen.
         losses: reconstruction loss of the frame after each id; empty where unknown.
         targets: for each of the N ids, a distribution over the V patches by their gains in its
-            place; None where only the chosen patch is known.
+            place; None where only the chosen patch is known. On the device that searched.
     """
 
     ids: tuple[tuple[int, ...], ...]

@@ -4,7 +4,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -162,24 +161,22 @@ class CanvasSearcher(Searcher):
         soft = None
         gains = [frame.gains for frame in frames if frame.gains is not None and len(frame.gains)]
         if gains:
-            soft = torch.from_numpy(gain_shares(np.concatenate(gains), self.softness)).float()
+            soft = gain_shares(torch.cat(gains), self.softness).float()
         ids = tuple(frame.ids for frame in frames)
         return GazeLabels(ids, tuple(frame.losses for frame in frames), soft)
 
 
-def gain_shares(
-    gains: Float[np.ndarray, "*batch V"], softness: float
-) -> Float[np.ndarray, "*batch V"]:
+def gain_shares(gains: Float[Tensor, "*batch V"], softness: float) -> Float[Tensor, "*batch V"]:
     """A distribution over patches: exp(-(best gain - gain) / (softness * best gain)), normalised.
 
     Even among the best where none gains anything.
     """
-    best = gains.max(-1, keepdims=True)
-    scale = np.where(best > 0, softness * best, 1.0)
-    weights = np.exp(np.maximum((gains - best) / scale, -60.0))
-    weights[np.isneginf(gains)] = 0  # taken already
-    weights = np.where(best > 0, weights, gains == best)
-    return weights / weights.sum(-1, keepdims=True)
+    best = gains.amax(-1, keepdim=True)
+    scale = torch.where(best > 0, softness * best, 1.0)
+    weights = ((gains - best) / scale).clamp_min_(-60.0).exp_()
+    weights.masked_fill_(gains.isneginf(), 0)  # taken already
+    weights = torch.where(best > 0, weights, (gains == best).to(weights))
+    return weights / weights.sum(-1, keepdim=True)
 
 
 class VideoMAESearcher(Searcher):

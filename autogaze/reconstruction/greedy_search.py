@@ -41,12 +41,12 @@ class SearchedFrame:
         ids: in the order chosen.
         losses: the canvas loss after each of them: mean |canvas - frame|, in [0, 1].
         gains: the drop in error that every patch would have brought before each of them, in units
-            of 1 / `UNITS`; -inf for what was taken. Only where it was asked for.
+            of 1 / `UNITS`; -inf for what was taken. Only where it was asked for, on the device that searched.
     """
 
     ids: tuple[int, ...]
     losses: tuple[float, ...]
-    gains: Float[np.ndarray, "n V"] | None = None
+    gains: Float[Tensor, "n V"] | None = None
 
 
 class CanvasSearch(ABC):
@@ -179,7 +179,9 @@ class TorchCanvasSearch(CanvasSearch):
                 search.take(patch)
                 losses.append(search.loss)
             self.finish(search.chosen, clip)
-            kept = np.array(gains).reshape(-1, self.pyramid.num_patches) if with_gains else None
+            kept = None
+            if with_gains:
+                kept = torch.from_numpy(np.array(gains).reshape(-1, self.pyramid.num_patches))
             found.append(SearchedFrame(tuple(search.chosen), tuple(losses), kept))
         return found
 

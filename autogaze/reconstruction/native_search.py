@@ -175,7 +175,7 @@ class NativeCanvasSearch(CanvasSearch):
             if kept is not None:
                 kept[kept < TAKEN] = -np.inf
             numbers = tuple(chosen[clip, :n].tolist()), tuple(losses[clip, :n].tolist())
-            found.append(SearchedFrame(*numbers, kept))
+            found.append(SearchedFrame(*numbers, None if kept is None else torch.from_numpy(kept)))
         return found
 
     def _given(

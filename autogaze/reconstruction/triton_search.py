@@ -344,7 +344,7 @@ class _Found:
     gains: Int[Tensor, "..."]
 
     def read(self, units: float) -> list[list[SearchedFrame]]:
-        """The same on the host; the one place that waits for the device."""
+        """The same on the host, gains aside; the one place that waits for the device."""
         chosen, counts = self.chosen.cpu().numpy(), self.num_chosen.tolist()
         losses = self.left_after.cpu().numpy() / units
         gains = iter(self._gains(counts))
@@ -356,15 +356,14 @@ class _Found:
                 found[-1].append(SearchedFrame(tuple(ids), tuple(after), next(gains)))
         return found
 
-    def _gains(self, counts: Sequence[Sequence[int]]) -> Iterable[Float[np.ndarray, "_ V"] | None]:
-        """Those of every clip and frame; only of patches that were taken are they copied to the host."""
+    def _gains(self, counts: Sequence[Sequence[int]]) -> Iterable[Float[Tensor, "_ V"] | None]:
+        """Those of every clip and frame, before each patch that was taken; they stay on the device."""
         if self.gains.ndim == 1:
             return repeat(None)
         numbers = torch.arange(self.gains.shape[2], device=self.gains.device)
         taken = self.gains[numbers < self.num_chosen[..., None]]
-        known = taken.double().masked_fill_(taken < UNTAKEN, -math.inf).cpu().numpy()
-        ends = np.cumsum([n for clip in counts for n in clip])
-        return np.split(known, ends[:-1])
+        known = taken.double().masked_fill_(taken < UNTAKEN, -math.inf)
+        return known.split([n for clip in counts for n in clip])
 
 
 def _power_of_two(number: int) -> int:

@@ -19,6 +19,7 @@ from autogaze.vision_encoders.graphs import EncoderGraphs, check_graphs
 from autogaze.vision_encoders.layout import AttentionType
 from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.packed import GazedSettings, other_scales, padded_pyramid
+from autogaze.vision_encoders.positions import forget_positions
 from autogaze.vision_encoders.registry import adapter_class
 
 
@@ -142,6 +143,16 @@ class GazedVisionModel(nn.Module):
             output_hidden_states=output_hidden_states,
             by=None if self.graphs is None else self.graphs.encode_patches,
         )
+
+    def reset(self) -> None:
+        """Drop what is kept of earlier calls: position tables, and recorded graphs.
+
+        Only weights on a GPU that were written through `.data` need it (see `forget_positions`);
+        all other changes are noticed.
+        """
+        forget_positions(self)
+        if self.graphs is not None:
+            self.graphs.clear()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         if self.graphs is not None:

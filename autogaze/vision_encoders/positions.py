@@ -156,6 +156,16 @@ class _Kept:
         return all(source.holds(model) for source in self.sources)
 
 
+def forget_positions(model: nn.Module) -> None:
+    """Drop the tables kept for a model and its parts: they are computed anew by the next call.
+
+    For weights on a GPU that were written through `.data`, which neither an address nor a version
+    tells of, and whose values cannot be compared without waiting.
+    """
+    for part in model.modules():
+        _KEPT.pop(part, None)
+
+
 _KEPT: "WeakKeyDictionary[nn.Module, dict[Hashable, _Kept]]" = WeakKeyDictionary()
 
 

@@ -167,10 +167,14 @@ def test_soft_labels_say_how_good_every_patch_would_be():
 
 
 def test_shares_follow_the_formula():
-    gains = np.array([4.0, 2.0, -np.inf, 4.0, -1.0])
+    gains = torch.tensor([4.0, 2.0, -np.inf, 4.0, -1.0], dtype=torch.float64)
     weights = np.exp(-np.array([0.0, 2.0, np.inf, 0.0, 5.0]) / (0.5 * 4))
     np.testing.assert_allclose(gain_shares(gains, 0.5), weights / weights.sum())
-    np.testing.assert_allclose(gain_shares(np.array([0.0, -np.inf, 0.0]), 0.5), [0.5, 0, 0.5])
+    assert gain_shares(torch.tensor([0.0, -np.inf, 0.0]), 0.5).tolist() == [0.5, 0, 0.5]
+    # Far below the best: as little as there is, and what was taken nothing at all.
+    shares = gain_shares(torch.tensor([[1e6, 0.0, -np.inf]], dtype=torch.float64), 1e-4)
+    assert 0 < shares[0, 1] < 1e-25
+    assert shares[0, 2] == 0
 
 
 def test_clips_searched_together_have_the_same_labels(monkeypatch):

@@ -124,6 +124,18 @@ def test_what_is_written_past_the_counter_is_seen_on_a_cpu():
     assert_close(tables(adapter).positions, 2 * before)
 
 
+def test_on_a_gpu_it_is_seen_after_a_reset(monkeypatch):
+    """Where values are not compared, neither address nor version tells of it."""
+    monkeypatch.setattr(patches, "may_wait", lambda device: False)
+    encoder, adapter = twin()
+    before = tables(adapter)
+    adapter.model.get_parameter(TABLE["siglip"]).data.mul_(2)
+    assert tables(adapter) is before
+    encoder.reset()
+    assert_close(tables(adapter).positions, fresh(adapter))
+    assert not tables(adapter).positions.equal(before.positions)
+
+
 def test_gradients_flow_through_tables_that_were_kept():
     encoder, adapter = twin()
     frames, gaze = random_frames(1, 2), random_gaze(PYRAMID, 1, 2)
