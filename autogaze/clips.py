@@ -157,7 +157,7 @@ class Clips:
         frames = self.frames
         if self._in_range or frames.dtype == torch.uint8 or not frames.numel():
             return
-        low, high = (float(value) for value in frames.float().aminmax())
+        low, high = torch.stack(frames.float().aminmax()).tolist()  # a GPU is waited for once
         if not (low >= -1e-4 and high <= 1 + 1e-4):
             raise SelectorError(
                 f"frames must be finite and lie in [0, 1] (or be uint8), got {low:g} to {high:g}"

@@ -22,6 +22,7 @@ from autogaze.labelling.batches import with_labels
 from autogaze.labelling.label import GazeBudget
 from autogaze.models.autogaze.block_taker import block_taker
 from autogaze.models.autogaze.native.attention import attention_kernel
+from autogaze.models.autogaze.triton_decoder import new_static_decoder
 from autogaze.reconstruction.search_kernel import search_kernel
 from autogaze.selectors.learned import Learned
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
@@ -170,9 +171,11 @@ def _path_of(selector: Learned) -> str:
         decoder = selector.model.gazing_model.gaze_decoder
         weight, head_dim = decoder.lm_head.weight.detach(), decoder.config.head_dim
         return f"attention: {attention_kernel(weight, head_dim).name}"
-    taker = block_taker(selector.device).__name__.replace("_", " ")
     graphs = f"{states.recorder.num_recorded} graphs, replayed {states.recorder.num_replayed} times"
-    return f"{graphs}, blocks {taker}"
+    taker = block_taker(selector.device).__name__.removeprefix("take_")
+    fused = selector.model.gazing_model.gaze_decoder.fused()
+    decoder = new_static_decoder(fused, 1, 1, compiled=states.compiled)
+    return f"{graphs}, {type(decoder).__name__}, blocks {taker}".replace("_", " ")
 
 
 def _learned(bench: Bench, dtype: torch.dtype) -> Learned:

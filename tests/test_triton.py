@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CASES = [
     "tests/models/autogaze/block_taker_cases.py",
+    "tests/models/autogaze/decoder_cases.py",
     "tests/reconstruction/triton_cases.py",
 ]
 

@@ -33,8 +33,9 @@ NAME = "autogaze"
 AttentionBackend = Literal["auto", "grouped", "varlen", "flash", "flex"]
 """What computes attention: the one that suits the device and the layout; SDPA per group of equal
 lengths; `torch.nn.attention.varlen`; FlashAttention's varlen function; FlexAttention."""
-FEW_CALLS = 4
-"""Number of SDPA calls up to which they are as fast as FlexAttention on a GPU."""
+FEW_CALLS = 16
+"""Number of SDPA calls, those of a clip of 16 frames, up to which they are taken in place of FlexAttention on
+a GPU, whose first call compiles for tens of seconds."""
 MOST_KEYS = 16
 """Keys per token up to which growing prefixes are laid one after another unasked: in clips of 31
 frames of equal lengths. FlexAttention copies none."""

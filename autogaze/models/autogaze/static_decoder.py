@@ -23,7 +23,10 @@ class StaticDecoder:
 
     Attributes:
         cache: (layers, R, 2 * kv heads, capacity + 1, D), the keys' heads before the values'.
+        has_windows: whether `feed` depends on its `window`.
     """
+
+    has_windows = True
 
     def __init__(
         self, fused: FusedDecoder, num_rows: int, capacity: int, *, compiled: bool

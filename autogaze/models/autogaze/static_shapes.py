@@ -17,7 +17,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autogaze.models.autogaze.block_taker import block_taker, take_in_pytorch
+from autogaze.models.autogaze.block_taker import (
+    BlockRows,
+    block_limiter,
+    block_taker,
+    limit_in_pytorch,
+    take_in_pytorch,
+)
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.decoding import ConvHistory, Slots
 from autogaze.models.autogaze.limits import FrameLimits
@@ -26,7 +32,7 @@ from autogaze.models.autogaze.sampling import (
     FrameSampling,
     sample_block,
 )
-from autogaze.models.autogaze.static_decoder import StaticDecoder
+from autogaze.models.autogaze.triton_decoder import new_static_decoder
 from autogaze.utils.cuda_graphs import Recordings
 from autogaze.utils.device import sent
 
@@ -84,13 +90,15 @@ class StaticGazeState:
     ) -> None:
         config = decoder.config
         self.recordings, self.states = recordings, states
-        self.decoder = StaticDecoder(decoder, num_rows, capacity, compiled=recordings.compiled)
+        self.decoder = new_static_decoder(decoder, num_rows, capacity, compiled=recordings.compiled)
         self.num_rows = self.room = num_rows
         self.sequential = sequential
         self.block_size = K = config.num_multi_token_pred
         self.num_patches = V = config.vocab_size - 1
         # Compilers see through PyTorch's operations only.
-        self.take = take_in_pytorch if recordings.compiled else block_taker(decoder.device)
+        compiled, device = recordings.compiled, decoder.device
+        self.take = take_in_pytorch if compiled else block_taker(device)
+        self.limit = limit_in_pytorch if compiled else block_limiter(device)
         self.history: ConvHistory | None = None
         self.longest = 0
         self.usual_blocks = 1
@@ -111,16 +119,14 @@ class StaticGazeState:
         self.taken = zeros(R, V, dtype=flag)
         self.ids, self.kept = zeros(R, K), zeros(R, K, dtype=flag)
         self.left = zeros(R, 1)  # patches that each row may still take
-        self.used = zeros(1)  # blocks of this frame in which any row took part
+        self.turns = zeros(R)  # blocks of this frame that each row took part in
         self.predicted = zeros(R, dtype=exact)
         self.first_thresholds = zeros(R, K, dtype=exact).fill_(float("-inf"))
         self.thresholds = zeros(R, 1, dtype=exact)
         self.log_weights = zeros(R, V, dtype=torch.float32)
         self.noise = DeviceNoise(R, decoder.device)
         with torch.inference_mode(False):
-            self.steps = torch.arange(K, device=decoder.device)
-            # The last slot of a block answers for everything behind it.
-            self.ends = torch.where(self.steps == K - 1, 1 << 40, self.steps)
+            self.following = torch.arange(1, K + 1, device=decoder.device)
         self.reset(num_rows)
 
     def reset(self, num_rows: int) -> None:
@@ -166,7 +172,8 @@ class StaticGazeState:
         self._make_room(vision_tokens.shape[1] + left)
         self._fill(vision_tokens, limits, sampling)
         window = window_of(self.longest, self.capacity)
-        self.recordings.run(("prefill", window), partial(self._prefill, window))
+        seen = window if self.decoder.has_windows else self.capacity
+        self.recordings.run(("prefill", seen), partial(self._prefill, seen))
         blocks: list[tuple[Tensor, Tensor]] = []
         state, rows = self, None
         used: Tensor | None = None
@@ -176,17 +183,17 @@ class StaticGazeState:
             blocks.append(block if rows is None else self._widened(block, rows))
             left -= size
             if left == 0:
-                used = None if limits.threshold is None else state.used.clone()
+                used = None if limits.threshold is None else state.turns.amax(0, keepdim=True)
                 break
             if limits.threshold is not None and self._is_asked(len(blocks)):
-                needed, going = torch.cat([state.used, state.going.sum(0, keepdim=True)]).tolist()
+                needed, going = torch.stack([state.turns.amax(), state.going.sum()]).tolist()
                 if not going:
                     blocks = blocks[:needed]
                     break
                 few = power_of_two(going) * COMPACT <= self.room
                 if few and rows is None and self.states is not None and sampling.is_static:
                     state, rows = self._moved(self.states, going, window)
-            state.recordings.run(("feed", window), partial(state._feed_block, window))
+            state.recordings.run(("feed", seen), partial(state._feed_block, seen))
         self.usual_blocks = len(blocks)
         if rows is not None:
             self._take_back(state, rows, window)
@@ -259,7 +266,7 @@ class StaticGazeState:
         self.last.copy_(places[:, -1])
         self.prefill_ends.copy_(self.last)
         self.taken.zero_()
-        self.used.zero_()
+        self.turns.zero_()
         self.going.copy_(self.present)
 
     def _propose(self, *, first: bool, weighted: bool, sampled: bool) -> None:
@@ -275,29 +282,19 @@ class StaticGazeState:
 
     def _limit(self, losses: Float[Tensor, "R K"], *, first: bool) -> None:
         """Apply caps and thresholds to the block in `ids`."""
-        going = self.going[:, None]
-        room = (self.steps < self.left) & going
-        stops = (losses <= (self.first_thresholds if first else self.thresholds)) & room
-        torch.gt(room, stops, out=self.kept)  # room, and no stop
-        # The loss that is left is predicted by the slot that stops, or by that behind the cap.
-        ends = stops | (self.ends >= self.left)
-        slot = ends.view(torch.uint8).argmax(1, keepdim=True)
-        torch.where(self.going, losses.gather(1, slot)[:, 0], self.predicted, out=self.predicted)
-        goes_on = self.kept.all(1) & (self.left[:, 0] > self.block_size)
-        torch.where(going, self.ids, self.unfed, out=self.unfed)
-        unfed = self.valid[:, : self.block_size]  # none of a row that goes on: it is fed next
-        unfed.copy_(torch.where(going, self.kept > goes_on[:, None], unfed))
-        self.used.add_(self.going.any())
-        self.going.copy_(goes_on)
-        self.left.sub_(self.block_size)
+        rows = BlockRows(
+            *(self.ids, self.kept, self.going, self.left, self.turns, self.predicted, self.unfed),
+            *(self.valid[:, : self.block_size], self.following),
+        )
+        self.limit(rows, losses, self.first_thresholds if first else self.thresholds)
 
     def _feed_block(self, window: int) -> None:
         """Feed the block to the rows that go on; hidden states of others are not read any more."""
-        following = self.steps + 1
-        places = torch.where(self.going[:, None], self.last[:, None] + following, self.capacity)
+        places = self.last[:, None] + self.following
+        places = torch.where(self.going[:, None], places, self.capacity)
         positions = places
         if not self.sequential:  # the last ones of the frame's prefill
-            positions = self.prefill_ends[:, None] + (following - self.block_size)
+            positions = self.prefill_ends[:, None] + (self.following - self.block_size)
         tokens = self.decoder.fused.embed(self.ids)
         self.hidden.copy_(self.decoder.feed(tokens, places, positions, window))
         self.last.add_(self.going, alpha=self.block_size)
@@ -320,7 +317,6 @@ class StaticGazeState:
         for name in _OF_ROWS:
             getattr(small, name).copy_(getattr(self, name).index_select(0, rows))
         small.decoder.window(window).copy_(self.decoder.window(window).index_select(1, rows))
-        small.used.copy_(self.used)
         small.noise.follow(self.noise, rows)
         return small, rows
 
@@ -344,7 +340,7 @@ class StaticGazeState:
 
 _OF_ROWS = (
     *("last", "prefill_ends", "present", "going", "unfed", "valid", "hidden", "taken", "ids"),
-    *("kept", "left", "predicted", "first_thresholds", "thresholds", "log_weights"),
+    *("kept", "left", "turns", "predicted", "first_thresholds", "thresholds", "log_weights"),
 )
 """Tensors of a state that have a row for every row of the batch, besides cache and vision tokens."""
 

@@ -1,5 +1,6 @@
 """Gazing at whole clips and streams, in micro-batches that fit a memory budget."""
 
+from collections.abc import Iterator
 from weakref import finalize
 
 import torch
@@ -26,6 +27,9 @@ from autogaze.utils.device import free_memory, without_autocast
 
 DEFAULT_MEMORY_BUDGET = 1 << 30
 """Bytes that gazing at one micro-batch of clips may take on a CPU, and at least on a GPU."""
+
+PIXELS_AT_ONCE = 64
+"""Frames whose patches' pixels are cut out together on a GPU: 50 MB."""
 
 SHARE_OF_FREE_MEMORY = 0.5
 """Of a GPU's free memory that one micro-batch may take: its use is estimated, and others come."""
@@ -153,10 +157,11 @@ class ClipStream(CopiedDeeply):
         clips, clip_of_row = self._clips_of(rows, video)  # (seen, T, 3, S, S), (rows,) or None
         tokens, state.history = self.model.vision_tokens(clips, state.history)
         frames = []
+        pixels_of_frames = self._patch_pixels(clips)
         for t, limit in enumerate(limit.of_rows(rows) for limit in limits):
             log_weights = None
             if self.inhibitions:
-                pixels = _of_rows(patch_pixels(clips[:, t], self.pyramid), clip_of_row)
+                pixels = _of_rows(next(pixels_of_frames), clip_of_row)
                 log_weights = self.inhibitions[index].log_weights(pixels)
             slots = state.gaze_frame(
                 _of_rows(tokens[:, t], clip_of_row),
@@ -174,6 +179,12 @@ class ClipStream(CopiedDeeply):
             frames.append(slots)
         frames = trimmed(frames, self.decoder.config.num_multi_token_pred)
         return GazeRows.of_frames(self.pyramid, frames)
+
+    def _patch_pixels(self, clips: Float[Tensor, "seen T 3 S S"]) -> Iterator[Tensor]:
+        """`patch_pixels` of every frame; on a GPU of several at once, since each takes twenty launches."""
+        at_once = 1 if clips.device.type == "cpu" else max(1, PIXELS_AT_ONCE // len(clips))
+        for some in clips.split(at_once, dim=1):
+            yield from patch_pixels(some, self.pyramid).unbind(1)
 
     def _clips_of(
         self, rows: slice, video: Float[Tensor, "B T 3 H W"]

@@ -1,4 +1,4 @@
-"""The one kernel of sampling on a GPU (Triton): `block_taker.py` launches it."""
+"""Kernels of a block of patches on a GPU (Triton): `block_taker.py` launches them."""
 
 import triton
 import triton.language as tl
@@ -31,3 +31,47 @@ def take_in_turn(
         tl.store(ids + row * num_heads + head, best.to(tl.int64))
         free = free & (patches != best)
     tl.store(taken + row * num_patches + patches, (free == 0).to(tl.uint8), mask=is_patch)
+
+
+@triton.jit
+def limit(
+    losses, loss_stride, thresholds, threshold_row, threshold_slot, num_heads, ids, kept, going, left,
+    turns, predicted, unfed, valid, valid_stride, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """What caps and thresholds leave of a block; its programs are the rows.
+
+    Arguments of one row after another: `BlockRows` says what they are; flags are bytes.
+
+    Args:
+        losses: (row, head), `loss_stride` apart.
+        thresholds: (row, head), by their two strides.
+        BLOCK: a power of two, no less than `num_heads`.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    slots = tl.arange(0, BLOCK)
+    is_slot = slots < num_heads
+    goes = tl.load(going + row) != 0
+    room = tl.load(left + row)
+    loss = tl.load(losses + row * loss_stride + slots, mask=is_slot, other=0.0)
+    least = tl.load(
+        thresholds + row * threshold_row + slots * threshold_slot, mask=is_slot, other=0.0
+    )
+    is_going = slots < tl.where(goes, num_heads, 0)  # of a row that takes part, every slot
+    has_room = is_going & (slots < room)
+    stops = has_room & (loss <= least)
+    keeps = has_room & (stops == 0)
+    tl.store(kept + row * num_heads + slots, keeps.to(tl.uint8), mask=is_slot)
+    # The loss that is left is predicted by the slot that stops, by that behind the cap, or the last.
+    ends = is_slot & (stops | (slots >= room) | (slots == num_heads - 1))
+    slot = tl.min(tl.where(ends, slots, BLOCK), 0)
+    found = tl.sum(tl.where(slots == slot, loss, 0.0), 0)
+    tl.store(predicted + row, tl.where(goes, found, tl.load(predicted + row)))
+    goes_on = (tl.sum(keeps.to(tl.int32), 0) == num_heads) & (room > num_heads)
+    chosen = tl.load(ids + row * num_heads + slots, mask=is_slot, other=0)
+    tl.store(unfed + row * num_heads + slots, chosen, mask=is_going)
+    # None of a row that goes on: it is fed next.
+    to_feed = keeps & (goes_on == 0)
+    tl.store(valid + row * valid_stride + slots, to_feed.to(tl.uint8), mask=is_going)
+    tl.store(turns + row, tl.load(turns + row) + goes.to(tl.int64))
+    tl.store(going + row, goes_on.to(tl.uint8))
+    tl.store(left + row, room - num_heads)

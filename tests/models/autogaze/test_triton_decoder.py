@@ -1,0 +1,102 @@
+"""The gaze decoder by Triton's kernels, compiled for a GPU that is not here; `test_triton.py` interprets them."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from autogaze.models.autogaze import triton_decoder
+from autogaze.models.autogaze.static_decoder import StaticDecoder
+from autogaze.models.autogaze.triton_decoder import new_static_decoder, triton_failure
+from tests.models.autogaze.tiny import tiny_model
+from tests.triton_runs import compile_for_gpu
+
+
+@pytest.fixture
+def untried(monkeypatch):
+    monkeypatch.setattr(triton_decoder, "_FAILURES", {})
+
+
+INT, LONG = "i32", "i64"
+
+
+def signatures(weight: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
+    """Types and constants of every kernel of the default architecture."""
+    floats, longs, own = "*fp32", "*i64", f"*{weight}"
+    counts = {"WIDTH": 192, "EPS": 1e-5}
+    return {
+        "project": (
+            [*(floats, INT, own, floats, longs, longs, own, own, LONG, LONG), *[INT] * 3],
+            counts | {"QUERIES": 192, "KEYS": 192, "HEAD": 32, "COLUMNS": 32},
+        ),
+        "attend": (
+            [*(own, longs, own, LONG, LONG), *[INT] * 4, floats, floats, INT],
+            {"HEADS": 6, "KV_HEADS": 6, "HEAD": 32, "PADDED_HEAD": 32},
+        ),
+        "add_product": (
+            [*(floats, INT, floats, INT, floats, floats, INT, own, INT)],
+            {"WIDTH": 192, "OUTPUTS": 192, "HEAD": 32, "HAS_PARTS": True, "COLUMNS": 32},
+        ),
+        "gate_up": ([floats, own, own, INT], counts | {"INNER": 384, "COLUMNS": 32}),
+    }
+
+
+@pytest.mark.parametrize("weight", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", list(signatures("fp32")))
+def test_it_compiles_for_a_gpu(name: str, weight: str, tmp_path, monkeypatch):
+    pytest.importorskip("triton")
+    from autogaze.models.autogaze import decoder_triton_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = getattr(decoder_triton_kernels, name)
+    types, constants = signatures(weight)[name]
+    precision = "tf32x3" if weight == "fp32" else "ieee"
+    constants |= {"PRECISION": precision, "ROWS": 16, "STEP": 64}
+    assert set(constants) == set(kernel.arg_names[len(types) :])
+    signature = dict(zip(kernel.arg_names, [*types, *["constexpr"] * len(constants)], strict=True))
+    compiled = compile_for_gpu(kernel, signature, constants, enable_fp_fusion=True)
+    assert len(compiled.asm["cubin"]) > 1000
+
+
+def test_cpus_and_compilers_have_pytorchs(monkeypatch):
+    monkeypatch.setattr(triton_decoder, "triton_failure", lambda fused: "")
+    decoder = tiny_model().gazing_model.gaze_decoder.fused()
+    assert type(new_static_decoder(decoder, 1, 64, compiled=False)) is StaticDecoder
+
+
+def test_what_differs_is_not_used(untried, monkeypatch):
+    decoder = tiny_model().gazing_model.gaze_decoder.fused()
+    for difference, is_used in ((1e-5, True), (0.01, False), (float("nan"), False)):
+        triton_decoder._FAILURES.clear()
+        monkeypatch.setattr(triton_decoder, "_difference", lambda fused, by=difference: by)
+        assert (triton_failure(decoder) == "") == is_used
+
+
+def test_what_fails_is_said_once_and_not_used(untried, monkeypatch, caplog):
+    def breaks(fused: object) -> float:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(triton_decoder, "_difference", breaks)
+    decoder = tiny_model().gazing_model.gaze_decoder.fused()
+    for _ in range(2):
+        assert "no kernel image" in triton_failure(decoder)
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "takes longer" in warning
+
+
+def test_without_triton_it_is_said(untried, monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setitem(sys.modules, "autogaze.models.autogaze.decoder_triton_kernels", None)
+    monkeypatch.delattr("autogaze.models.autogaze.decoder_triton_kernels", raising=False)
+    decoder = tiny_model().gazing_model.gaze_decoder.fused()
+    assert "autogaze[gpu]" in triton_failure(decoder)
+
+
+def test_decoders_of_equal_sizes_are_tried_once(untried, monkeypatch):
+    tried = []
+    monkeypatch.setattr(triton_decoder, "_difference", lambda fused: tried.append(fused) or 0.0)
+    models = [tiny_model(), tiny_model(1), tiny_model().to(torch.bfloat16), tiny_model(kv_heads=2)]
+    decoders = [model.gazing_model.gaze_decoder.fused() for model in models]
+    assert [triton_failure(decoder) for decoder in decoders] == [""] * 4
+    assert tried == [decoders[0], *decoders[2:]]
