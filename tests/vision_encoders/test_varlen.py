@@ -227,11 +227,12 @@ def test_auto_suits_the_device_and_the_layout(monkeypatch):
     assert auto(half, even, "block_causal") == "varlen"
     assert auto(half, long, "block_causal") == "flex"  # prefixes would be copied 20 times
     assert auto(half, ragged, "frame_independent", dropout=0.1) == "grouped"
-    assert auto(single, ragged, "frame_independent") == "flex"
+    assert auto(single, ragged, "frame_independent") == "grouped"  # compiles nothing
+    assert auto(single, long, "frame_independent") == "flex"
     assert auto(single, even, "block_causal") == "grouped"
     assert auto(host, ragged, "frame_independent") == "grouped"
     installed.clear()
-    assert auto(half, ragged, "frame_independent") == "flex"
+    assert auto(half, long, "frame_independent") == "flex"
     installed.add("flash")
     assert auto(half, ragged, "frame_independent", dropout=0.1) == "flash"
     assert why_not("flash", half, 0.1) is None

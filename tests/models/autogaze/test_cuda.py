@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from autogaze.gaze import Gaze
-from autogaze.models.autogaze import AutoGaze, static_shapes
+from autogaze.models.autogaze import (
+    AutoGaze,
+    AutoGazeConfig,
+    block_taker,
+    static_shapes,
+    triton_decoder,
+)
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, budget_of
 from autogaze.selectors.learned import Learned
@@ -111,6 +117,17 @@ def test_a_second_call_of_equal_shape_records_no_graph(dtype: torch.dtype) -> No
         recorded.append(recorder.num_recorded)
     assert recorded[0] == recorded[1] > 0
     assert recorder.num_replayed > recorded[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_its_decoder_and_its_blocks_are_tritons(dtype: torch.dtype) -> None:
+    """Of the default sizes and of small ones, and as exact as PyTorch's operators."""
+    pytest.importorskip("triton")
+    for model in (AutoGaze(AutoGazeConfig()), tiny_model(kv_heads=2)):
+        decoder = on_gpu(model, dtype).gazing_model.gaze_decoder.fused()
+        assert triton_decoder.triton_failure(decoder) == ""
+        assert triton_decoder._difference(decoder) < (1e-4 if dtype == torch.float32 else 0.05)
+    assert block_taker.triton_failure(decoder.device) == ""
 
 
 def test_rows_that_are_left_go_on_in_a_smaller_state(monkeypatch: pytest.MonkeyPatch) -> None:
