@@ -123,10 +123,13 @@ class VideoWriter:
         length, which at a variable rate with B-frames is another one than that of the displayed frames.
         """
         self._mux(self._stream.encode(None))
-        last, start = self._last_packet, self._first_pts
-        if last is not None and last.dts is not None and None not in (start, self._first_dts):
-            last.duration = max(1, self._end - (start or 0) - (last.dts - (self._first_dts or 0)))
-            self._container.mux(last)
+        last, first_pts, first_dts = self._last_packet, self._first_pts, self._first_dts
+        if last is None:
+            return
+        if last.dts is not None and first_pts is not None and first_dts is not None:
+            length = self._end - first_pts
+            last.duration = max(1, length - (last.dts - first_dts))
+        self._container.mux(last)
 
     def _next_pts(self, timestamp: float | None) -> int:
         last = self._last_pts
