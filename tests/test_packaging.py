@@ -89,7 +89,6 @@ def installed(wheel) -> Path:
     return python.parent
 
 
-@pytest.mark.slow
 def test_the_wheel_has_the_package_and_nothing_else(wheel):
     package = {
         path.relative_to(ROOT).as_posix()
@@ -104,7 +103,6 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel):
     }
 
 
-@pytest.mark.slow
 def test_the_sdist_builds_the_same_wheel(wheel):
     source = wheel.parents[1] / "source"
     sdist = build("sdist", source, wheel.parent)
@@ -115,7 +113,6 @@ def test_the_sdist_builds_the_same_wheel(wheel):
         assert (unpacked / name).is_file()
 
 
-@pytest.mark.slow
 def test_the_first_command_of_the_readme_runs(installed, tmp_path):
     make_video(tmp_path / "video.mp4")
     command = re.search(r"^\$ (autogaze gaze .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
@@ -127,7 +124,6 @@ def test_the_first_command_of_the_readme_runs(installed, tmp_path):
     assert written == {"video.mp4", "video.safetensors", "overlay.mp4", "sheet.png"}
 
 
-@pytest.mark.slow
 def test_the_installed_package_is_whole(installed, tmp_path):
     """Weights, C sources and configurations are found where the wheel put them."""
     code = """

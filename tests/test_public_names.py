@@ -217,7 +217,6 @@ for words in sys.argv[1:]:
 """
 
 
-@pytest.mark.slow
 def test_a_known_path_can_be_the_first_import():
     """In a fresh interpreter, so that no circle is hidden by what others imported before."""
     words = [

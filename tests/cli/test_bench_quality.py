@@ -33,7 +33,6 @@ def files(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 def test_everything_at_once(files, tmp_path):
     pytest.importorskip("matplotlib")
     names = ("out.json", "out.md", "out.png", "thresholds.png")

@@ -43,7 +43,6 @@ def call(tmp_path, monkeypatch):
 GOOD = ("weights", "--dataset", "clips.yaml", "--out", "mended")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["canvas", "mae"])
 def test_what_is_written_can_be_loaded(call, metric):
     save_mae("32+64")

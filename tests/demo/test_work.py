@@ -159,7 +159,6 @@ def test_a_stopped_job_leaves_nothing(video, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_a_job_stops_within_about_a_second(tmp_path):
     video = make_video(tmp_path / "large.mp4", 48, 1280, 720, preset="ultrafast")
     out = tmp_path / "out"

@@ -79,7 +79,6 @@ def noisy_clips(count):
     return [(112 + some_frames(3, 64, seed).float() / 8).byte() for seed in range(count)]
 
 
-@pytest.mark.slow
 def test_calibrated_weights_stop_nearer_to_where_they_are_asked_to():
     model, clips = tiny_model(decode_positions="sequential", K=1), noisy_clips(6)
     task = CanvasReconstruction(model.pyramid)

@@ -143,7 +143,6 @@ def test_all_stages_are_documented():
     assert any("droid" in " ".join(words) for _, words in commands), "the run on real clips"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
 def test_commands_run_one_after_the_other(section, workplace):
     commands = SECTIONS[section]

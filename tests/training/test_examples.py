@@ -53,7 +53,6 @@ def run(example, monkeypatch, *words):
     return Path("exps/example")
 
 
-@pytest.mark.slow
 def test_dinov2_features_are_reconstructed(place, monkeypatch):
     words = ["task.encoder=dinov2", "task.decoder={width: 16, num_layers: 1, num_heads: 2}"]
     folder = run("dinov2_features", monkeypatch, *words, "task.recon_sample_rate=0.5")
@@ -67,7 +66,6 @@ def test_dinov2_features_are_reconstructed(place, monkeypatch):
     assert all(name.startswith("decoder.") for name in saved), "frozen weights are not saved"
 
 
-@pytest.mark.slow
 def test_videos_are_classified(place, monkeypatch):
     words = ["task.encoder=vit", "task.num_classes=2", "dataset.stride=1", "trainer.lr=1e-2"]
     folder = run("classification", monkeypatch, *words)

@@ -291,7 +291,6 @@ def write_files(folder):
     return [name for name, _ in blocks]
 
 
-@pytest.mark.slow
 def test_the_pages_command_trains(tmp_path, monkeypatch):
     files = ["my_package.py", "configs/task/brightness.yaml", "configs/dataset/stripes.yaml"]
     assert write_files(tmp_path) == files

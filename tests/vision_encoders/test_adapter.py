@@ -149,7 +149,6 @@ def test_naflex_sees_padded_images_as_gazed_ones():
     assert_close(out.pooler_output[0], expected.pooler_output)
 
 
-@pytest.mark.slow
 def test_at_its_real_size():
     """SigLIP2-base/16-224, which is SigLIP's architecture."""
     with torch.device("meta"):

@@ -122,11 +122,12 @@ def test_flex_attention_is_masked_attention(layout, seed, scale):
     assert_close(found, expected, 1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler to build the kernel with")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_compiled_kernel_skips_no_block_that_counts():
+def test_the_compiled_kernel_skips_no_block_that_counts(monkeypatch):
     """More tokens than a block, frames across its edges; one compilation for all types."""
+    # It is compiled here, not by processes that import PyTorch first.
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
     lengths = ((100, 3, 0, 70), (55, 2, 9, 130))
     for attn_type in ATTENTION_TYPES:
         layout = TokenLayout(lengths, attn_type, CPU, num_prefix=1)

@@ -40,13 +40,11 @@ def test_the_interval_covers_the_true_accuracy(num_videos: int) -> None:
     assert 0.93 <= coverage(num_videos, 0.45, draws=2000) <= 0.97
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("num_videos", "accuracy"), [(10, 0.7), (15, 0.9)])
 def test_with_few_videos_and_high_accuracies(num_videos: int, accuracy: float) -> None:
     assert 0.93 <= coverage(num_videos, accuracy) <= 0.97
 
 
-@pytest.mark.slow
 def test_paired_differences_are_covered() -> None:
     assert 0.93 <= coverage(40, 0.6, paired=True) <= 0.97
 

@@ -61,7 +61,6 @@ def test_a_model_that_is_not_there(tmp_path):
         load_answerer(str(tmp_path / "nowhere"), AnswererOptions())
 
 
-@pytest.mark.slow
 def test_the_command(model, data, tmp_path):
     words = ["eval", "hlvid", "--data", data, "--model", model, "--out", tmp_path / "out"]
     result = run(*words, "--frames", 4, "--ratio", 0.25, "--no-plot")

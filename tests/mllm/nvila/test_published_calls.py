@@ -251,6 +251,7 @@ def test_our_processor_gives_what_the_published_calls_give(
     torch.testing.assert_close(logits, expected, rtol=0.02, atol=0.2)
 
 
+@pytest.mark.slow  # most of it imports, in the other process
 def test_transformers_learns_of_our_classes_with_this_import_only():
     code = (
         "import autogaze, autogaze.vision_encoders, autogaze.mllm\n"

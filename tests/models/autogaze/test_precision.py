@@ -65,7 +65,6 @@ def test_norms_logits_and_predicted_losses_are_not_halves(dtype: torch.dtype, st
     assert not on_grid.all()
 
 
-@pytest.mark.slow
 def test_float16_gives_the_patches_of_float32() -> None:
     """The weights that come with the package; a CPU is slow in this precision."""
     from tests.clips import moving_square  # PyAV, which not every machine with a GPU has

@@ -80,7 +80,6 @@ def feeds(draw):
     st.integers(0, 1000),
 )
 @settings(max_examples=25, deadline=None)
-@pytest.mark.slow
 def test_attention_equals_pytorchs_in_double_precision(rows, head_dim, heads, scale, seed):
     held, counts = rows
     H, KV = heads
