@@ -36,6 +36,7 @@ from autogaze.training.resuming import (
 )
 from autogaze.training.step import TrainingStep
 from autogaze.training.validation import Validation
+from autogaze.utils.device import DeviceOptions
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -280,7 +281,10 @@ def make_accelerator(options: TrainerOptions) -> "Accelerator":
     Raises:
         MissingExtraError: Accelerate, or the tracker that was asked for, is not installed.
         TrainingError: several processes were started, and they cannot work together.
+        AutoGazeError: a GPU was asked for, and there is none.
     """
+    if options.device == "cuda":
+        DeviceOptions.parse("cuda")
     try:
         from accelerate import Accelerator
     except ImportError as error:

@@ -164,6 +164,7 @@ def learned_row(
     return [Row(work, taken / number, before, target, note)]
 
 
+@torch.no_grad()  # as it ran: our attention on a CPU has no gradients
 def _path_of(selector: Learned) -> str:
     """How the learned selector ran."""
     states = selector.model.gazing_model.static_states

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from autogaze.models.autogaze.native.attention import attention_kernel
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "gpu_check.py"
 
@@ -57,6 +60,10 @@ def test_every_row_is_measured_or_says_why_not(
     notes = [row["note"] for row in rows if row["work"].startswith(("greedy", "training"))]
     assert any("clips/s" in note for note in notes)
     assert any(note.startswith(("native: ", "torch: ")) for note in notes)
+    by = [row["note"] for row in rows if row["work"].startswith("learned, ")]
+    with torch.no_grad():
+        kernel = attention_kernel(torch.zeros(1), 32).name
+    assert any("graphs" in note or f"attention: {kernel}" in note for note in by)
     [agreement] = [row["note"] for row in rows if "chooses as float32 does" in row["work"]]
     assert "% of the patches" in agreement
 
@@ -68,8 +75,6 @@ def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_nothing_is_begun_when_the_time_is_over(script: dict[str, Any]) -> None:
-    import torch
-
     bench = script["Bench"](torch.device("cpu"), tiny=True, seconds=-1.0)
     rows = [row for _, rows in script["measured_rows"](bench) for row in rows]
     assert rows
@@ -106,8 +111,6 @@ def test_a_row_that_breaks_or_hangs_costs_no_other(script: dict[str, Any]) -> No
 
 
 def test_what_is_slow_is_repeated_less_often(script: dict[str, Any]) -> None:
-    import torch
-
     bench = script["Bench"](torch.device("cpu"), tiny=False, seconds=60.0)
     milliseconds = script["Bench"].milliseconds
     for long, expected in ((20.0, 1 + 5), (0.0, 1 + 1)):
@@ -118,8 +121,6 @@ def test_what_is_slow_is_repeated_less_often(script: dict[str, Any]) -> None:
 
 
 def test_a_row_that_raises_says_so(script: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     def fails(bench: object) -> None:
         raise RuntimeError("an illegal | instruction")
 

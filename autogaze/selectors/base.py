@@ -80,8 +80,9 @@ class Selector(ABC):
         """
         place = DeviceOptions.parse(device, "float32" if dtype is None else dtype)
         if place.dtype != torch.float32:
+            precision = str(place.dtype).removeprefix("torch.")
             raise SelectorError(
-                f"{self.name} has no model whose precision could be {place.dtype}: it computes in "
+                f"{self.name} has no model whose precision could be {precision}: it computes in "
                 "float32; leave dtype out"
             )
         self._device = place.device

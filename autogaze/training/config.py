@@ -105,7 +105,7 @@ class TrainerOptions:
             ("optimizer", ("adam", "adamw", "sgd")),
             ("lr_schedule", ("constant", "linear", "linear_w_warmup")),
             ("mixed_precision", ("bf16", "fp16", "no")),
-            ("device", ("auto", "cpu")),
+            ("device", ("auto", "cpu", "cuda")),
         ):
             check_choice(f"trainer.{name}", getattr(self, name), known)
         for one in dataclasses.fields(self):

@@ -44,9 +44,7 @@ class DeviceOptions:
         """
         known = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
         if known is None or known not in DTYPES.values():
-            raise AutoGazeError(
-                f"dtype must be one of {', '.join(DTYPES)}, got {describe_value(dtype)}"
-            )
+            raise AutoGazeError(f"dtype must be one of {', '.join(DTYPES)}, got {_named(dtype)}")
         options = cls(_available(device), known)
         if known != torch.float32:
             options.check_precision()
@@ -85,7 +83,7 @@ def _available(device: str | torch.device) -> torch.device:
     except (RuntimeError, ValueError):
         raise AutoGazeError(
             f"device must be one of {', '.join(DEVICES)}, perhaps with a number as in cuda:1, got "
-            f"{describe_value(device)}"
+            f"{_named(device)}"
         ) from None
     if found.type == "cpu":
         return torch.device("cpu")
@@ -98,6 +96,11 @@ def _available(device: str | torch.device) -> torch.device:
         there = f"there is no {kind} here" if not number else f"there are {number} here, from 0"
         raise AutoGazeError(f"device {name!r}: {there}; take auto or cpu")
     return found
+
+
+def _named(value: Any) -> str:
+    """A device or precision for a message: torch's own as they are written, else any value."""
+    return str(value) if isinstance(value, torch.device | torch.dtype) else describe_value(value)
 
 
 def exact(dtype: torch.dtype) -> torch.dtype:

@@ -34,6 +34,13 @@ def test_a_device_that_is_not_here(name: str) -> None:
         autogaze.load("greedy").to(name)
 
 
+def test_what_torch_has_and_we_do_not_is_named() -> None:
+    with pytest.raises(AutoGazeError, match="float64"):
+        autogaze.load("learned", device="cpu", dtype=torch.float64)
+    with pytest.raises(AutoGazeError, match="meta"):
+        autogaze.load("greedy", device=torch.device("meta"))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", torch.bfloat16])
 def test_precision_of_the_weights(dtype: str | torch.dtype) -> None:
     selector = autogaze.load("learned", device="cpu", dtype=dtype)

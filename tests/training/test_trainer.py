@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from autogaze.errors import AutoGazeError
+from autogaze.trainer import make_accelerator
+from autogaze.training.config import TrainerOptions
 from autogaze.training.factory import build_trainer
 from autogaze.training.logging import read_metrics
 from tests.training.tiny import RECIPES, VIDEO_MAE, tiny_config, tiny_trainer
@@ -69,3 +72,9 @@ def test_a_part_of_an_epoch_is_a_length(tmp_path):
     trainer = tiny_trainer("ntp", tmp_path, max_steps=None, n_epochs=0.5)
     assert trainer.num_steps == 2  # 5 of 10 clips in batches of 4
     assert tiny_trainer("ntp", tmp_path, max_steps=None, n_epochs=2.0).num_steps == 5
+
+
+def test_a_gpu_that_was_asked_for_must_be_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(AutoGazeError, match="no CUDA GPU"):
+        make_accelerator(TrainerOptions(exp_folder=str(tmp_path), device="cuda"))
