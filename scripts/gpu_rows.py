@@ -189,7 +189,7 @@ def _name(dtype: torch.dtype) -> str:
 
 def precision_row(bench: Bench) -> list[Row]:
     """How many patches half precision chooses as float32 does."""
-    frames = bench.clips(bench.number(16, most_on_cpu=16))
+    frames = bench.clips(bench.number(16 if bench.on_gpu else 1))
     dtypes, ratio = (torch.float32, bench.half), 0.02 if bench.tiny else 0.1
     one, other = (_learned(bench, dtype).select(frames, ratio=ratio).mask for dtype in dtypes)
     patches = float((one & other).sum() / one.sum())

@@ -110,6 +110,15 @@ def test_a_row_that_breaks_or_hangs_costs_no_other(script: dict[str, Any]) -> No
     assert "exit code 7" in rows[1].note
 
 
+def test_a_row_for_which_no_time_is_left_has_not_failed(script: dict[str, Any]) -> None:
+    isolated = script["isolated_rows"]
+    isolated.__globals__["GRACE"] = 2
+    names, ends = ["one", "hangs", "two"], time.monotonic()
+    rows = list(isolated([sys.executable, "-c", WORKER], list(names), ends))
+    assert [(row.work, row.failed) for row in rows] == [(name, False) for name in names]
+    assert rows[1].note == rows[2].note == "left out: the time was over"
+
+
 def test_what_is_slow_is_repeated_less_often(script: dict[str, Any]) -> None:
     bench = script["Bench"](torch.device("cpu"), tiny=False, seconds=60.0)
     milliseconds = script["Bench"].milliseconds
