@@ -91,7 +91,6 @@ def test_commands_that_there_are_not_are_found(words, kind):
     assert kind in [base.__name__ for base in type(caught.value).__mro__]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", TRAININGS, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_training_options_are_understood(page, monkeypatch):
     hydra = pytest.importorskip("hydra", reason="pip install 'autogaze[train]'")
