@@ -9,7 +9,7 @@ import torch
 
 from autogaze.errors import CorruptVideoError, GeometryError, VideoError
 from autogaze.source import Source
-from autogaze.video.chunks import ChunkReader
+from autogaze.video.chunks import ChunkReader, _first_frames
 from autogaze.video.motion import motion_map
 from autogaze.video.prefetch import ahead
 from autogaze.video.reader import Video
@@ -142,6 +142,16 @@ def test_of_a_large_chunk_only_a_few_frames_are_made_ahead(plain, monkeypatch):
     assert len(cut) == 11
     assert sum(chunk.clips.num_frames for chunk in chunks) == 12
     assert not threads()
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5, 7, 8])
+def test_frames_of_a_chunk_that_is_not_full_are_moved_in_place(num_frames):
+    whole = torch.randint(0, 256, (5, 8, 3, 4, 4), dtype=torch.uint8)
+    expected = whole[:, :num_frames].clone()
+    found = _first_frames(whole, num_frames)
+    assert found.equal(expected)
+    assert found.is_contiguous()
+    assert found.data_ptr() == whole.data_ptr()
 
 
 @pytest.mark.parametrize("made", [0, 5 * 3 * 32 * 32 * 6])
