@@ -111,12 +111,13 @@ def markdown(hardware: str, tests: str, rows: list[Row]) -> str:
     """The report as a page."""
     lines = [
         f"{hardware}. Device tests: {tests}\n",
-        "| work | ms per clip | target | met | 0.1.0 | |",
+        "| work | ms per clip | target | met | 0.1.0 | published | |",
     ]
-    lines.append("|---|---|---|---|---|---|")
+    lines.append("|---|---|---|---|---|---|---|")
     for row in rows:
         ms, target = ("" if value is None else f"{value:.3g}" for value in (row.ms, row.target))
-        lines.append(f"| {row.work} | {ms} | {target} | {row.met} | {row.before} | {row.note} |")
+        known = f"{row.met} | {row.before} | {row.published}"
+        lines.append(f"| {row.work} | {ms} | {target} | {known} | {row.note} |")
     return "\n".join(lines) + "\n"
 
 

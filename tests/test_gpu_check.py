@@ -60,6 +60,7 @@ def test_every_row_is_measured_or_says_why_not(
     notes = [row["note"] for row in rows if row["work"].startswith(("greedy", "training"))]
     assert any("clips/s" in note for note in notes)
     assert any(note.startswith(("native: ", "torch: ")) for note in notes)
+    assert "| 122 | 650 |" in page  # what 0.1.0 and the published code took
     by = [row["note"] for row in rows if row["work"].startswith("learned, ")]
     with torch.no_grad():
         kernel = attention_kernel(torch.zeros(1), 32).name
