@@ -49,7 +49,7 @@ COPIES = 6
 MAX_CHUNK = 2**30
 """Bytes of a chunk's tiles that may be asked for by a saved gaze, whatever its video's size."""
 
-TRIM_EVERY = 1.0
+TRIM_EVERY = 0.25
 """Seconds of choosing after which freed memory is given back: what fragments leave grows else."""
 
 MAX_SHIFT = 1e-3
