@@ -214,7 +214,7 @@ def test_nothing_is_left_and_memory_does_not_grow(page, tmp_path):
 
 
 def test_a_client_cancels(client, page, tmp_path):
-    video = make_video(tmp_path / "large.mp4", 100, 960, 540, preset="ultrafast")
+    video = make_video(tmp_path / "large.mp4", 100, 960, 540)
     job = client.submit(sent(video), selector="learned", ratio=0.2, api_name="/gaze")
     wait_for(lambda: [one for one in page.files() if one.startswith("job")])
     assert client.predict(api_name="/cancel") == {"cancelled": 1}
