@@ -89,7 +89,8 @@ class EncoderFlops:
         patch: of projecting a patch.
         token: of a token in all blocks, attention aside.
         pair: of a query and a key in all blocks.
-        pooled_token, pooled_frame: of the pooling head, per token and per frame.
+        pooled_token, pooled_pair, pooled_frame: of the pooling head, per token, per key of its
+            attention (frames are padded to the longest) and per frame.
         num_prefix: class and register tokens per frame.
     """
 
@@ -97,6 +98,7 @@ class EncoderFlops:
     token: int
     pair: int
     pooled_token: int
+    pooled_pair: int
     pooled_frame: int
     num_prefix: int
 
@@ -122,7 +124,9 @@ class EncoderFlops:
         frames = [n for clip in clips for n in clip]
         tokens = sum(frames)
         pairs = sum(_pairs(clip, attn_type) for clip in clips)
-        pooling = self.pooled_token * tokens + self.pooled_frame * len(frames)
+        padded = len(frames) * max(frames, default=0)
+        pooling = self.pooled_token * tokens + self.pooled_pair * padded
+        pooling += self.pooled_frame * len(frames)
         return self.token * tokens + self.pair * pairs + pooling
 
 
@@ -142,12 +146,12 @@ def _linear(module: nn.Module) -> int:
     return sum(2 * part.weight.numel() for part in linear)
 
 
-def _pooling(model: Any, width: int) -> tuple[int, int]:
-    """FLOP per token and per frame."""
+def _pooling(model: Any, width: int) -> tuple[int, int, int]:
+    """FLOP per token, per key of the attention, and per frame."""
     head = getattr(model, "head", None)
     if isinstance(getattr(head, "attention", None), nn.MultiheadAttention):
         # A probe per frame attends to all tokens: keys and values of each, one query and output.
         square = 2 * width * width
-        return 2 * square + 4 * width, square + _linear(head)  # type: ignore[arg-type]
+        return 2 * square, 4 * width, square + _linear(head)  # type: ignore[arg-type]
     pooler = getattr(model, "pooler", None)
-    return 0, _linear(pooler) if isinstance(pooler, nn.Module) else 0
+    return 0, 0, _linear(pooler) if isinstance(pooler, nn.Module) else 0

@@ -198,7 +198,7 @@ class TestChoosing:
         assert pairs[0] < pairs[1]
 
     def test_a_mapping_that_does_not_exist(self):
-        with pytest.raises(MLLMError, match="finest, scales, union"):
+        with pytest.raises(MLLMError, match="'finest' or 'scales' or 'union', got 'coarse'"):
             load_chooser("greedy:coarse")
 
     def test_selectors_see_what_changes(self, clips):

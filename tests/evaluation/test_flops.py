@@ -71,7 +71,9 @@ def test_gazed_encoding(family, attn_type):
 
 
 def test_a_causal_token_meets_itself_and_those_before():
-    flops = EncoderFlops(patch=0, token=0, pair=1, pooled_token=0, pooled_frame=0, num_prefix=1)
+    flops = EncoderFlops(
+        patch=0, token=0, pair=1, pooled_token=0, pooled_pair=0, pooled_frame=0, num_prefix=1
+    )
     assert flops.encoding([[2, 1]], "causal") == 1 + 2 + 3 + 4 + 5
 
 

@@ -197,7 +197,7 @@ def test_the_pooler_sees_the_whole_clip():
         out = model(video, gazing_info=gaze)
         assert_close(out.pooler_output, model.vision_model.head(out.last_hidden_state), 1e-6)
         frame = model.vision_model.head(out.last_hidden_state[:, :2])
-        assert_close(out.frame_pooler_output[:, 0], frame, 1e-6)
+        assert_close(out.frame_pooler_output[:, 0], frame, 1e-5)
     assert out.pooler_output.shape == (2, 48)
     headless = tiny(vision_use_head=False)(video, gazing_info=gaze)
     assert headless.pooler_output is None

@@ -4,6 +4,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -29,10 +30,19 @@ def pool_frames(
         return head(tokens.unflatten(0, (len(lengths), lengths[0])))  # type: ignore[no-any-return]
     if not layout.num_tokens:
         return tokens.new_zeros(len(lengths), tokens.shape[-1])
-    index, is_padding = _padded(layout)
-    frames = tokens[index]  # (frames, longest, C)
-    probe = head.probe.repeat(len(lengths), 1, 1)
-    pooled, _ = head.attention(probe, frames, frames, key_padding_mask=is_padding)
+    attention, width = head.attention, tokens.shape[-1]
+    index, is_seen = _padded(layout)
+    weights = attention.in_proj_weight.split([width, 2 * width])
+    biases = attention.in_proj_bias.split([width, 2 * width])
+    probes = head.probe.expand(len(lengths), -1, -1)  # (frames, 1, C)
+    # Padded are keys and values, not what they are projected from, which is most of the work.
+    queries = F.linear(probes, weights[0], biases[0]).unflatten(-1, (attention.num_heads, -1))
+    projected = F.linear(tokens, weights[1], biases[1])[index]  # (frames, longest, 2 C)
+    keys, values = projected.unflatten(-1, (2, attention.num_heads, -1)).transpose(1, 3).unbind(2)
+    pooled = F.scaled_dot_product_attention(
+        queries.transpose(1, 2), keys, values, attn_mask=is_seen
+    )
+    pooled = attention.out_proj(pooled.transpose(1, 2).flatten(2))
     pooled = pooled + head.mlp(head.layernorm(pooled))
     return pooled[:, 0]  # type: ignore[no-any-return]
 
@@ -40,12 +50,12 @@ def pool_frames(
 @kept_by_layout
 def _padded(
     layout: TokenLayout,
-) -> tuple[Int[Tensor, "frames longest"], Bool[Tensor, "frames longest"]]:
-    """The tokens of every frame, some token where there is no other, and where that is."""
+) -> tuple[Int[Tensor, "frames longest"], Bool[Tensor, "frames 1 1 longest"]]:
+    """The tokens of every frame, some token where there is no other, and where attention sees them."""
     lengths = layout.frame_lengths
     starts = accumulate(lengths, initial=0)
     spans = [torch.arange(start, start + n) for start, n in zip(starts, lengths, strict=False)]
     index = pad_sequence(spans, batch_first=True)
-    counts = torch.tensor(lengths)[:, None].clamp(min=1)  # a mask of everything gives NaN
-    is_padding = torch.arange(index.shape[1]) >= counts
-    return sent(index, layout.device), sent(is_padding, layout.device)
+    counts = torch.tensor(lengths)[:, None, None, None].clamp(min=1)  # seeing nothing gives NaN
+    is_seen = torch.arange(index.shape[1]) < counts
+    return sent(index, layout.device), sent(is_seen, layout.device)
