@@ -1,8 +1,10 @@
 """The learned selector under the names AutoGaze's users import.
 
 They are imported when they are first used: those of transformers' models take seconds and 170 MiB.
+Where transformers' Auto classes are there already, they know the model from here on.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ __all__ = [
     "GazeModelConfig",
     "VisionModelConfig",
 ]
+
+
+if "transformers.models.auto.modeling_auto" in sys.modules:  # most of that has been paid then
+    from autogaze.models.autogaze import modeling, processing  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:

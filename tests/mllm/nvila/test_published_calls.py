@@ -252,13 +252,18 @@ def test_our_processor_gives_what_the_published_calls_give(
 
 
 @pytest.mark.slow  # most of it imports, in the other process
-def test_transformers_learns_of_our_classes_with_this_import_only():
+def test_transformers_learns_of_our_classes_with_these_imports_only():
     code = (
-        "import autogaze, autogaze.vision_encoders, autogaze.mllm\n"
+        "from transformers import AutoModel\n"
         "from transformers.models.auto.configuration_auto import CONFIG_MAPPING\n"
+        "import autogaze\n"
+        "print('autogaze' in CONFIG_MAPPING)\n"
+        "import autogaze.models.autogaze\n"
+        "print('autogaze' in CONFIG_MAPPING)\n"
+        "import autogaze.vision_encoders, autogaze.mllm\n"
         "print('nvila' in CONFIG_MAPPING, 'autogaze_mllm' in CONFIG_MAPPING)\n"
         "import autogaze.mllm.nvila\n"
         "print('nvila' in CONFIG_MAPPING, 'autogaze_mllm' in CONFIG_MAPPING)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False", "True", "True"]
+    assert done.stdout.split() == ["False", "True", "False", "False", "True", "True"]
