@@ -213,6 +213,21 @@ def greedy_row(bench: Bench, clips: int, target: float | None) -> list[Row]:
     return [Row(f"greedy, ratio 0.1, clips: {number}", taken / number, "27 to 55", target, note)]
 
 
+def greedy_4k_row(bench: Bench) -> list[Row]:
+    """The greedy search of a chunk of 3840 x 2160, whose tiles come from the host's memory as bytes."""
+    number = bench.number(180)
+    some = (bench.clips(min(number, 6)) * 255).round().to(torch.uint8).cpu()
+    tiles = some.repeat(-(-number // len(some)), 1, 1, 1, 1)[:number]
+    tiles = tiles.pin_memory() if bench.on_gpu else tiles
+    selector = autogaze.load("greedy", device=bench.device)
+    taken = bench.milliseconds(
+        lambda: selector.select(tiles.to(bench.device, non_blocking=True), ratio=0.1)
+    )
+    work = f"greedy, 4K, {number} tiles, per frame"
+    note = "without decoding and cutting tiles; a frame of 30 per second has 33 ms"
+    return [Row(work, taken / tiles.shape[1], "", 1000 / 30, note)]
+
+
 def training_rows(bench: Bench, clips: int) -> list[Row]:
     """A step of NTP with labels of the greedy search, and these labels alone; clips are decoded already.
 
@@ -367,6 +382,7 @@ def works() -> dict[str, Callable[[Bench], list[Row]]]:
         },
         "half precision": precision_row,
         **{f"greedy, clips: {n}": partial(greedy_row, clips=n, target=t) for n, t in GREEDY},
+        "greedy, 4K": greedy_4k_row,
         "training, clips: 64": partial(training_rows, clips=64),
         **encoder_works(),
     }

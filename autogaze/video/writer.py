@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -48,11 +48,7 @@ class VideoWriter:
         self._fps = fps
         self._width = width
         self._height = height
-        self._first_pts: int | None = None
         self._last_pts: int | None = None
-        self._end = 0  # when the last frame leaves the screen, in ticks
-        self._first_dts: int | None = None
-        self._last_packet: av.Packet | None = None  # muxed when the next one is there
         self._reformatter = VideoReformatter()  # reused, since it caches tables for its sizes
         self._open = ExitStack()
 
@@ -103,33 +99,8 @@ class VideoWriter:
         frame.pts = self._next_pts(timestamp)
         frame.time_base = Fraction(1, CLOCK)
         frame.duration = max(1, round(CLOCK * (duration or 1 / self._fps)))
-        self._end = frame.pts + frame.duration
         with _output_errors(self._path):
-            self._mux(self._stream.encode(frame))
-
-    def _mux(self, packets: Iterable[av.Packet]) -> None:
-        """Mux all packets but the last one."""
-        for packet in packets:
-            if self._last_packet is None:
-                self._first_dts = packet.dts
-            else:
-                self._container.mux(self._last_packet)
-            self._last_packet = packet
-
-    def _finish(self) -> None:
-        """Mux what is left.
-
-        MP4 stores the steps between decoding times, and the last packet's duration. Their sum is the file's
-        length, which at a variable rate with B-frames is another one than that of the displayed frames.
-        """
-        self._mux(self._stream.encode(None))
-        last, first_pts, first_dts = self._last_packet, self._first_pts, self._first_dts
-        if last is None:
-            return
-        if last.dts is not None and first_pts is not None and first_dts is not None:
-            length = self._end - first_pts
-            last.duration = max(1, length - (last.dts - first_dts))
-        self._container.mux(last)
+            self._container.mux(self._stream.encode(frame))
 
     def _next_pts(self, timestamp: float | None) -> int:
         last = self._last_pts
@@ -143,16 +114,16 @@ class VideoWriter:
             raise OutputError(
                 f"{self._path}: a frame at {timestamp} s cannot follow one at {last / CLOCK:g} s"
             )
-        if last is None:
-            self._first_pts = pts
         self._last_pts = pts
         return pts
 
     def _add_stream(self) -> VideoStream:
         rate = Fraction(self._fps).limit_denominator(1001)
-        stream = self._container.add_stream(
-            "libx264", rate=rate, options={"crf": "18", "preset": "veryfast"}
-        )
+        # Without B-frames frames are decoded when they are displayed. MP4 keeps the steps between the
+        # decoding times, and players end where these add up to, which may be seconds from the last
+        # frame's end where B-frames come at a variable rate.
+        options = {"crf": "18", "preset": "veryfast", "bf": "0"}
+        stream = self._container.add_stream("libx264", rate=rate, options=options)
         stream.width = self._width + self._width % 2
         stream.height = self._height + self._height % 2
         stream.pix_fmt = "yuv420p"
@@ -171,7 +142,7 @@ class VideoWriter:
             if self._last_pts is None:
                 self._container.close()
                 raise OutputError(f"{self._path}: no frame was written")
-            self._finish()
+            self._container.mux(self._stream.encode(None))
             self._container.close()
 
 
