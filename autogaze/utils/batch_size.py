@@ -1,4 +1,4 @@
-"""Batches whose size is ours to choose, and smaller where a device's memory turns out too small."""
+"""The size of batches, halved once where a device runs out of memory."""
 
 import logging
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Gazing by a configuration and its network alone: what the model of transformers adds to.
+"""The learned selector without transformers: a configuration, its network, and the gaze loop.
 
 Importing transformers' models takes seconds and 170 MiB, half of them Triton and PyTorch's compiler,
-which choosing patches on a CPU needs nothing of. So the package's own weights are loaded without.
+of which choosing patches on a CPU needs nothing. So the package's own weights are loaded without them.
 """
 
 import math

@@ -125,9 +125,9 @@ def _grid(num_tokens: int, num_outputs: int, blocks: dict[str, int]) -> tuple[in
 def new_static_decoder(
     fused: FusedDecoder, num_rows: int, capacity: int, *, compiled: bool
 ) -> StaticDecoder:
-    """The fastest that there is for a device and a precision."""
-    halves = (torch.float32, torch.float16, torch.bfloat16)
-    if compiled or fused.device.type != "cuda" or fused.dtype not in halves:
+    """The fastest decoder for a device and a precision: Triton's on a GPU where it works, else PyTorch's."""
+    computed = (torch.float32, torch.float16, torch.bfloat16)
+    if compiled or fused.device.type != "cuda" or fused.dtype not in computed:
         return StaticDecoder(fused, num_rows, capacity, compiled=compiled)
     kind = StaticDecoder if triton_failure(fused) else TritonDecoder
     return kind(fused, num_rows, capacity, compiled=False)
@@ -138,7 +138,7 @@ _FAILURES: dict[Hashable, str] = {}
 
 
 def triton_failure(fused: FusedDecoder) -> str:
-    """Why Triton's kernels cannot run decoders of these sizes; nothing where they can."""
+    """Why Triton's kernels cannot run decoders of these sizes; empty where they can."""
     config = fused.config
     sizes = config.hidden_size, config.intermediate_size, config.head_dim
     heads = config.num_attention_heads, config.num_key_value_heads
