@@ -20,9 +20,9 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.batches import with_labels
 from autogaze.labelling.label import GazeBudget
-from autogaze.models.autogaze.block_taker import block_taker
 from autogaze.models.autogaze.native.attention import attention_kernel
 from autogaze.models.autogaze.triton_decoder import new_static_decoder
+from autogaze.models.autogaze.triton_steps import new_frame_steps
 from autogaze.reconstruction.search_kernel import search_kernel
 from autogaze.selectors.learned import Learned
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
@@ -178,10 +178,10 @@ def _path_of(selector: Learned) -> str:
         weight, head_dim = decoder.lm_head.weight.detach(), decoder.config.head_dim
         return f"attention: {attention_kernel(weight, head_dim).name}"
     graphs = f"{states.recorder.num_recorded} graphs, replayed {states.recorder.num_replayed} times"
-    taker = block_taker(selector.device).__name__.removeprefix("take_")
     fused = selector.model.gazing_model.gaze_decoder.fused()
     decoder = new_static_decoder(fused, 1, 1, compiled=states.compiled)
-    return f"{graphs}, {type(decoder).__name__}, blocks {taker}".replace("_", " ")
+    steps = new_frame_steps(fused, 1, sequential=True, compiled=states.compiled)
+    return f"{graphs}, {type(decoder).__name__}, {type(steps).__name__}"
 
 
 def _learned(bench: Bench, dtype: torch.dtype) -> Learned:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = [
-    "tests/models/autogaze/block_taker_cases.py",
+    "tests/models/autogaze/steps_cases.py",
     "tests/models/autogaze/decoder_cases.py",
     "tests/reconstruction/triton_cases.py",
 ]

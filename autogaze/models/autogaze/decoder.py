@@ -7,6 +7,7 @@ feeds a few tokens at a time against a KV cache (`decoding.py`).
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -311,6 +312,13 @@ class FusedDecoder:
         self.lm_head = decoder.lm_head.weight.to(self.exact).mT.contiguous()  # (C, K (V + 1))
         self.loss_head = decoder.task_loss_prediction_head.weight.detach().to(self.exact)
         self.frequencies = rope_frequencies(self.config, self.device)
+
+    @cached_property
+    def all_heads(self) -> Float[Tensor, "C outputs"]:
+        """Both heads' weights in one: of K times V patches, without the end of sequence, and of K losses."""
+        with torch.inference_mode(False), torch.no_grad():
+            of_patches = self.lm_head.unflatten(1, (-1, self.config.vocab_size))[..., :-1]
+            return torch.cat([of_patches.flatten(1), self.loss_head.mT], 1).contiguous()
 
     def embed(self, ids: Int[Tensor, "*N"]) -> Float[Tensor, "*N C"]:
         """Input tokens of patches."""

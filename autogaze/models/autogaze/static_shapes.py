@@ -10,22 +10,17 @@ as many blocks as the frame before took, and after every `ASK_EVERY`. Once few r
 on in a smaller state.
 """
 
+import math
 from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from autogaze.models.autogaze.block_taker import (
-    BlockRows,
-    block_limiter,
-    block_taker,
-    limit_in_pytorch,
-    take_in_pytorch,
-)
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.decoding import ConvHistory, Slots
+from autogaze.models.autogaze.frame_rows import FrameRows
 from autogaze.models.autogaze.limits import FrameLimits
 from autogaze.models.autogaze.sampling import (
     DeviceNoise,
@@ -33,6 +28,7 @@ from autogaze.models.autogaze.sampling import (
     sample_block,
 )
 from autogaze.models.autogaze.triton_decoder import new_static_decoder
+from autogaze.models.autogaze.triton_steps import new_frame_steps
 from autogaze.utils.cuda_graphs import Recordings
 from autogaze.utils.device import sent
 
@@ -40,7 +36,10 @@ WINDOW = 512
 """Tokens of the smallest window of attention; larger ones are 1.5 and 2 times the one before."""
 
 ASK_EVERY = 4
-"""The host asks whether any row goes on after every so many blocks of a frame."""
+"""The host asks whether any row goes on after so many blocks of a frame at the latest."""
+
+MOST_BLOCKS = 8
+"""Blocks that are recorded as one at most."""
 
 COMPACT = 4
 """Rows go on in a smaller state once no more than 1 / COMPACT of them are left."""
@@ -88,57 +87,29 @@ class StaticGazeState:
         recordings: Recordings,
         states: "Lender | None" = None,
     ) -> None:
-        config = decoder.config
+        compiled = recordings.compiled
         self.recordings, self.states = recordings, states
-        self.decoder = new_static_decoder(decoder, num_rows, capacity, compiled=recordings.compiled)
+        self.decoder = new_static_decoder(decoder, num_rows, capacity, compiled=compiled)
+        self.steps = new_frame_steps(decoder, num_tokens, sequential=sequential, compiled=compiled)
         self.num_rows = self.room = num_rows
         self.sequential = sequential
-        self.block_size = K = config.num_multi_token_pred
-        self.num_patches = V = config.vocab_size - 1
-        # Compilers see through PyTorch's operations only.
-        compiled, device = recordings.compiled, decoder.device
-        self.take = take_in_pytorch if compiled else block_taker(device)
-        self.limit = limit_in_pytorch if compiled else block_limiter(device)
+        self.block_size = decoder.config.num_multi_token_pred
         self.history: ConvHistory | None = None
-        self.longest = 0
-        self.usual_blocks = 1
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
-            with torch.inference_mode(False):  # so that every mode may write them
-                return torch.zeros(*shape, dtype=dtype, device=decoder.device)
-
-        R, C, flag, exact = num_rows, config.hidden_size, torch.bool, decoder.exact
-        self.last = zeros(R)  # slot of each row's last token, -1 before the first
-        self.prefill_ends = zeros(R)
-        self.present, self.going = zeros(R, dtype=flag), zeros(R, dtype=flag)
-        # Ids gazed at and not fed yet, in front of the next frame's vision tokens.
-        self.unfed = zeros(R, K)
-        self.valid = zeros(R, K + num_tokens, dtype=flag)
-        self.vision = zeros(R, num_tokens, C, dtype=exact)
-        self.hidden = zeros(R, C, dtype=exact)
-        self.taken = zeros(R, V, dtype=flag)
-        self.ids, self.kept = zeros(R, K), zeros(R, K, dtype=flag)
-        self.left = zeros(R, 1)  # patches that each row may still take
-        self.turns = zeros(R)  # blocks of this frame that each row took part in
-        self.predicted = zeros(R, dtype=exact)
-        self.first_thresholds = zeros(R, K, dtype=exact).fill_(float("-inf"))
-        self.thresholds = zeros(R, 1, dtype=exact)
-        self.log_weights = zeros(R, V, dtype=torch.float32)
-        self.noise = DeviceNoise(R, decoder.device)
-        with torch.inference_mode(False):
-            self.following = torch.arange(1, K + 1, device=decoder.device)
+        self.rows = FrameRows.of(decoder, num_rows, num_tokens)
+        with torch.inference_mode(False):  # so that every mode may write it
+            self.hidden = torch.zeros_like(self.rows.tokens[:, 0])
+        self.noise = DeviceNoise(num_rows, decoder.device)
+        self._limits = FrameLimits((), math.nan)  # as no other
         self.reset(num_rows)
 
     def reset(self, num_rows: int) -> None:
         """Forget everything, and gaze at `num_rows` rows from now on."""
-        self.num_rows, self.longest, self.usual_blocks, self.history = num_rows, 0, 1, None
+        self.num_rows, self.longest, self.history = num_rows, 0, None
+        self._numbers = (0, 0)  # of blocks that the last two frames took
         with torch.inference_mode(False), torch.no_grad():
             self.decoder.cache.zero_()  # a masked value is multiplied by zero: NaN would remain
-            self.last.fill_(-1)
-            self.present[:num_rows].fill_(True)
-            self.present[num_rows:].fill_(False)
-            self.valid[:, : self.block_size].fill_(False)
-            self.valid[:, self.block_size :].copy_(self.present[:, None])
+            self.rows.reset(num_rows)
+        self._limits = FrameLimits((), math.nan)  # as no other
 
     @property
     def shape(self) -> tuple[int, int, bool, bool, bool]:
@@ -153,13 +124,13 @@ class StaticGazeState:
     @property
     def unfed_ids(self) -> list[Int[Tensor, " _"]]:
         """Ids gazed at that have not been fed yet, per row."""
-        pairs = zip(self.unfed, self.valid[:, : self.block_size], strict=True)
+        pairs = zip(self.rows.unfed, self.rows.valid, strict=True)
         return [ids[valid] for ids, valid in pairs][: self.num_rows]
 
     @property
     def lengths(self) -> list[int]:
         """Tokens in the cache, per row."""
-        return (self.last + 1)[: self.num_rows].tolist()
+        return (self.rows.last + 1)[: self.num_rows].tolist()
 
     def gaze_frame(
         self,
@@ -168,41 +139,47 @@ class StaticGazeState:
         sampling: FrameSampling,
     ) -> Slots:
         """Gaze at the next frame; as `GazeState.gaze_frame`, but see `Slots.used`."""
-        left = max(limits.caps)
-        self._make_room(vision_tokens.shape[1] + left)
-        self._fill(vision_tokens, limits, sampling)
+        most, K = max(limits.caps), self.block_size
+        self._make_room(vision_tokens.shape[1] + most)
+        self._fill(limits, sampling)
+        self.steps.begin(self.rows, vision_tokens, self.capacity)
         window = window_of(self.longest, self.capacity)
         seen = window if self.decoder.has_windows else self.capacity
-        self.recordings.run(("prefill", seen), partial(self._prefill, seen))
-        blocks: list[tuple[Tensor, Tensor]] = []
-        state, rows = self, None
-        used: Tensor | None = None
-        while True:
-            size = min(left, self.block_size)
-            block = state._block(sampling, size, first=not blocks)
-            blocks.append(block if rows is None else self._widened(block, rows))
-            left -= size
-            if left == 0:
-                used = None if limits.threshold is None else state.turns.amax(0, keepdim=True)
+        state, moved = self, None
+        stops, done, end = limits.threshold is not None, 0, -(-most // K)
+        is_known = not stops  # how many blocks are needed
+        while done < end:
+            count = min(end - done, self._blocks_at_once(done, sampling, stops=stops))
+            state._run(seen, count, sampling, first=done == 0, left=most - done * K)
+            done += count
+            if not stops or done == end:
+                continue
+            counts = state.rows.counts.tolist()
+            if is_known := not counts[done - 1]:
+                done = counts.index(0) + 1
                 break
-            if limits.threshold is not None and self._is_asked(len(blocks)):
-                needed, going = torch.stack([state.turns.amax(), state.going.sum()]).tolist()
-                if not going:
-                    blocks = blocks[:needed]
-                    break
-                few = power_of_two(going) * COMPACT <= self.room
-                if few and rows is None and self.states is not None and sampling.is_static:
-                    state, rows = self._moved(self.states, going, window)
-            state.recordings.run(("feed", seen), partial(state._feed_block, seen))
-        self.usual_blocks = len(blocks)
-        if rows is not None:
-            self._take_back(state, rows, window)
-        ids, kept = (torch.cat(parts, 1)[: self.num_rows] for parts in zip(*blocks, strict=True))
-        return Slots(ids, kept, self.predicted[: self.num_rows].clone().float(), used)
+            few = power_of_two(counts[done - 1]) * COMPACT <= self.room
+            if few and moved is None and self.states is not None and sampling.is_static:
+                state, moved = self._moved(self.states, counts[done - 1], window)
+        if moved is not None:
+            self._take_back(state, moved, window)
+        self._numbers = (done, self._numbers[0] or done)
+        rows, B, size = self.rows, self.num_rows, min(most, done * K)
+        return Slots(
+            rows.chosen[:B, :size].clone(),
+            rows.kept[:B, :size].clone(),
+            rows.predicted[:B].clone().float(),
+            None if is_known else rows.turns[:B].amax(0, keepdim=True),
+        )
 
-    def _is_asked(self, num_blocks: int) -> bool:
-        """Whether the host asks after so many blocks if any row goes on."""
-        return num_blocks == self.usual_blocks or num_blocks % ASK_EVERY == 0
+    def _blocks_at_once(self, done: int, sampling: FrameSampling, *, stops: bool) -> int:
+        """Blocks to run before the host does anything else, after so many of a frame."""
+        if self.recordings.compiled or not sampling.is_static:
+            return 1
+        if not stops:
+            return MOST_BLOCKS
+        # A block in vain takes longer than to ask, and most frames are like those before them.
+        return max(1, min(ASK_EVERY, min(self._numbers) - done))
 
     def _make_room(self, tokens: int) -> None:
         self.longest += tokens  # an upper bound of every row's length, known without asking
@@ -210,94 +187,76 @@ class StaticGazeState:
             self.decoder.grow(power_of_two(self.longest))
             self.recordings.forget()  # they refer to the old tensors
 
-    def _fill(
-        self,
-        vision_tokens: Float[Tensor, "B tokens C"],
-        limits: FrameLimits,
-        sampling: FrameSampling,
-    ) -> None:
+    def _fill(self, limits: FrameLimits, sampling: FrameSampling) -> None:
         """Put what is new about a frame where the recorded operations read it."""
-        B, caps, threshold = self.num_rows, limits.caps, limits.threshold
-        self.vision[:B].copy_(vision_tokens)
-        if len(set(caps)) == 1:
-            self.left.fill_(caps[0])
-        else:
-            self.left[:B].copy_(sent(torch.tensor(caps)[:, None], self.left.device))
+        rows, B, caps, threshold = self.rows, self.num_rows, limits.caps, limits.threshold
+        if caps != self._limits.caps:
+            if len(set(caps)) == 1:
+                rows.caps.fill_(caps[0])
+            else:
+                rows.caps[:B].copy_(sent(torch.tensor(caps)[:, None], rows.caps.device))
         if isinstance(threshold, Tensor):
-            self.thresholds[:B].copy_(threshold)
-        else:
-            self.thresholds.fill_(float("-inf") if threshold is None else threshold)
-        # Slot 0 of a frame never stops.
-        self.first_thresholds[:, 1:].copy_(self.thresholds)
+            rows.thresholds[:B].copy_(threshold)
+        elif isinstance(known := self._limits.threshold, Tensor) or known != threshold:
+            rows.thresholds.fill_(float("-inf") if threshold is None else threshold)
+        self._limits = limits
         if sampling.log_weights is not None:
-            self.log_weights[:B].copy_(sampling.log_weights)
+            rows.log_weights[:B].copy_(sampling.log_weights)
         if sampling.seeds is not None:
-            seeds = sent(torch.tensor(sampling.seeds), self.left.device)
+            seeds = sent(torch.tensor(sampling.seeds), rows.caps.device)
             self.noise.start(seeds, sampling.temperature)
 
-    def _block(
-        self, sampling: FrameSampling, size: int, *, first: bool
-    ) -> tuple[Int[Tensor, "R k"], Bool[Tensor, "R k"]]:
-        """Propose a block; its ids, and which of them are kept."""
+    def _run(
+        self, window: int, count: int, sampling: FrameSampling, *, first: bool, left: int
+    ) -> None:
+        """Feed and take some blocks.
+
+        Args:
+            first: whether the frame is fed before the first of them, else the block before it.
+            left: patches that some row may still take.
+        """
         if sampling.is_static:
-            options = {
-                "first": first,
-                "weighted": sampling.log_weights is not None,
-                "sampled": sampling.seeds is not None,
-            }
-            key = ("propose", *options.values())
-            self.recordings.run(key, partial(self._propose, **options))
-        else:  # numbers come from torch's generators, and no more of them than are needed
-            B = self.num_rows
-            logits, losses = self.decoder.fused.heads(self.hidden)
-            logits = logits[:B, :size, : self.num_patches]
-            self.ids[:B, :size].copy_(sample_block(logits, self.taken[:B], sampling))
-            self._limit(losses, first=first)
-        return self.ids[:, :size].clone(), self.kept[:, :size].clone()
+            weighted, sampled = sampling.log_weights is not None, sampling.seeds is not None
+            key = (window, count, first, weighted, sampled)
+            operations = partial(
+                self._blocks, window, count, first=first, weighted=weighted, sampled=sampled
+            )
+            self.recordings.run(key, operations)
+            return
+        # Numbers come from torch's generators, and no more of them than are needed.
+        self.recordings.run((window, first), partial(self._keep_hidden, window, first=first))
+        B, size, rows = self.num_rows, min(left, self.block_size), self.rows
+        logits, losses = self.steps.heads(self.hidden)
+        rows.ids[:B, :size].copy_(sample_block(logits[:B, :size], rows.taken[:B], sampling))
+        self.steps.block(rows, None, losses, self.capacity, first=first)
 
     # Recorded operations: they read and write the tensors above, in shapes known beforehand.
 
-    def _prefill(self, window: int) -> None:
-        """Feed the unfed ids of the frame before, and the frame."""
-        tokens = torch.cat([self.decoder.fused.embed(self.unfed), self.vision], 1)
-        places = self.last[:, None] + self.valid.cumsum(1)
-        places = torch.where(self.valid, places, self.capacity)
-        self.hidden.copy_(self.decoder.feed(tokens, places, places, window))
-        self.last.copy_(places[:, -1])
-        self.prefill_ends.copy_(self.last)
-        self.taken.zero_()
-        self.turns.zero_()
-        self.going.copy_(self.present)
+    def _blocks(
+        self, window: int, count: int, *, first: bool, weighted: bool, sampled: bool
+    ) -> None:
+        """Feed and take so many blocks."""
+        for number in range(count):
+            hidden = self._feed(window, first=first and number == 0)
+            logits, losses = self.steps.heads(hidden)  # (R, K, V), (R, K)
+            if sampled:
+                logits = self.noise.perturbed(logits)
+            is_first = first and number == 0
+            self.steps.block(
+                self.rows, logits, losses, self.capacity, first=is_first, weighted=weighted
+            )
 
-    def _propose(self, *, first: bool, weighted: bool, sampled: bool) -> None:
-        """Take the next block's ids, and find which are kept and which rows finish."""
-        logits, losses = self.decoder.fused.heads(self.hidden)  # (R, K, V + 1), (R, K)
-        logits = logits[..., : self.num_patches]
-        if sampled:
-            logits = self.noise.perturbed(logits)
-        if weighted:
-            logits = logits + self.log_weights[:, None]
-        self.take(logits, self.taken, self.ids)
-        self._limit(losses, first=first)
+    def _keep_hidden(self, window: int, *, first: bool) -> None:
+        """Feed, and keep hidden states for what is not recorded."""
+        self.hidden.copy_(self._feed(window, first=first))
 
-    def _limit(self, losses: Float[Tensor, "R K"], *, first: bool) -> None:
-        """Apply caps and thresholds to the block in `ids`."""
-        rows = BlockRows(
-            *(self.ids, self.kept, self.going, self.left, self.turns, self.predicted, self.unfed),
-            *(self.valid[:, : self.block_size], self.following),
-        )
-        self.limit(rows, losses, self.first_thresholds if first else self.thresholds)
-
-    def _feed_block(self, window: int) -> None:
-        """Feed the block to the rows that go on; hidden states of others are not read any more."""
-        places = self.last[:, None] + self.following
-        places = torch.where(self.going[:, None], places, self.capacity)
-        positions = places
-        if not self.sequential:  # the last ones of the frame's prefill
-            positions = self.prefill_ends[:, None] + (self.following - self.block_size)
-        tokens = self.decoder.fused.embed(self.ids)
-        self.hidden.copy_(self.decoder.feed(tokens, places, positions, window))
-        self.last.add_(self.going, alpha=self.block_size)
+    def _feed(self, window: int, *, first: bool) -> Float[Tensor, "R C"]:
+        """Feed the frame, or the block to the rows that go on; those of others are not read."""
+        rows = self.rows
+        if first:
+            places = rows.frame_places
+            return self.decoder.feed(rows.frame_tokens, places, places, window)
+        return self.decoder.feed(rows.tokens, rows.places, rows.positions, window)
 
     # Rows that go on by themselves.
 
@@ -313,36 +272,19 @@ class StaticGazeState:
             record=self.recordings.recorder is not None,
         )
         # Those that go on come first; what fills up the rest takes no patch.
-        rows = self.going.int().argsort(descending=True, stable=True)[: small.room]
-        for name in _OF_ROWS:
-            getattr(small, name).copy_(getattr(self, name).index_select(0, rows))
+        rows = self.rows.going.int().argsort(descending=True, stable=True)[: small.room]
+        small.rows.follow(self.rows, rows)
         small.decoder.window(window).copy_(self.decoder.window(window).index_select(1, rows))
         small.noise.follow(self.noise, rows)
+        small._limits = FrameLimits((), math.nan)
         return small, rows
 
     def _take_back(self, small: "StaticGazeState", rows: Int[Tensor, " rows"], window: int) -> None:
         """What a smaller state has done to rows of this one."""
-        for name in ("last", "unfed", "valid", "predicted"):
-            getattr(self, name).index_copy_(0, rows, getattr(small, name))
+        self.rows.take_back(small.rows, rows)
         self.decoder.window(window).index_copy_(1, rows, small.decoder.window(window))
         if self.states is not None:
             self.states.give_back(small)
-
-    def _widened(
-        self, block: tuple[Tensor, Tensor], rows: Int[Tensor, " rows"]
-    ) -> tuple[Int[Tensor, "R k"], Bool[Tensor, "R k"]]:
-        """A smaller state's block among all rows."""
-        ids, kept = (
-            part.new_zeros(self.room, part.shape[1]).index_copy_(0, rows, part) for part in block
-        )
-        return ids, kept
-
-
-_OF_ROWS = (
-    *("last", "prefill_ends", "present", "going", "unfed", "valid", "hidden", "taken", "ids"),
-    *("kept", "left", "turns", "predicted", "first_thresholds", "thresholds", "log_weights"),
-)
-"""Tensors of a state that have a row for every row of the batch, besides cache and vision tokens."""
 
 
 def window_of(tokens: int, capacity: int) -> int:

@@ -5,8 +5,8 @@ import torch
 
 from autogaze import Gaze
 from autogaze.models.autogaze import static_shapes, triton_decoder
-from autogaze.models.autogaze.block_taker import limit_in_triton, take_in_triton
 from autogaze.models.autogaze.triton_decoder import TritonDecoder
+from autogaze.models.autogaze.triton_steps import TritonSteps
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
 
 CASES = [(torch.float32, 2, (4, 18), 1e-5), (torch.float16, 4, (4,), 0.02)]
@@ -37,8 +37,11 @@ def test_gazes_are_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
         "new_static_decoder",
         lambda *sizes, compiled: TritonDecoder(*sizes, compiled=compiled),
     )
-    monkeypatch.setattr(static_shapes, "block_taker", lambda device: take_in_triton)
-    monkeypatch.setattr(static_shapes, "block_limiter", lambda device: limit_in_triton)
+    monkeypatch.setattr(
+        static_shapes,
+        "new_frame_steps",
+        lambda *sizes, sequential, compiled: TritonSteps(*sizes, sequential=sequential),
+    )
     model.static_shapes = True
     found: Gaze = model.generate(video, caps=caps, threshold=threshold).to_gaze()
     assert found.ids.equal(expected.ids)

@@ -50,7 +50,7 @@ def test_replayed_operators_give_the_gazes_of_the_ragged_loop(stop, options, mon
     # Another clip may stop later, and only then needs what was not recorded for the first one.
     assert counts[1] == counts[3]
     assert stop or counts[0] == counts[3]
-    assert tape.num_replayed > 2 * counts[3]
+    assert tape.num_replayed > counts[3]
 
 
 def test_a_second_call_of_equal_shape_records_nothing():
@@ -196,7 +196,7 @@ model.compiled = True
 for _ in range(2):
     assert same(model.generate(video, caps=[6, 6]).to_gaze(), expected)
 counters = torch._dynamo.utils.counters
-assert counters["stats"]["unique_graphs"] == 4 and not counters["graph_break"], counters
+assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"], counters
 """
 
 
