@@ -5,9 +5,8 @@ launched than to run: `triton_steps.py` has the same in three kernels.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.frame_rows import FrameRows
@@ -37,7 +36,7 @@ class FrameSteps:
             vision: the tokens of the first rows.
             capacity: slots of the cache; its number is where padding is written.
         """
-        K, R = self.num_slots, len(rows.last)
+        K = self.num_slots
         rows.frame_tokens[:, :K].copy_(self.fused.embed(rows.unfed))
         rows.frame_tokens[: len(vision), K:].copy_(vision)
         ends = rows.last[:, None] + rows.valid.cumsum(1)
