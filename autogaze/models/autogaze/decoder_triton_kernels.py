@@ -10,6 +10,11 @@ parts at once where there are few rows. Tokens between layers are float32, and s
 import triton
 import triton.language as tl
 
+SMALLER: tl.constexpr = tl.constexpr(1 / 64)
+"""Tokens are multiplied by this before a product, and normed after it: float16 ends at 65504."""
+
+LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit
 def _tile(rows, is_row, columns, is_column):
@@ -18,16 +23,17 @@ def _tile(rows, is_row, columns, is_column):
 
 
 @triton.jit
-def _inverse_length(x, row, is_row, EPS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
-    STEP: tl.constexpr):  # fmt: skip
+def _follow(FOLLOWS: tl.constexpr):
+    """Let the next kernel be launched, and wait for the one before: all this reads is of those before."""
+    if FOLLOWS:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def _inverse_lengths(squares, EPS: tl.constexpr, WIDTH: tl.constexpr):
     """1 / sqrt(|x|^2 + WIDTH * EPS) of rows: RMSNorm without what its product's weights carry."""
-    total = tl.zeros((ROWS,), tl.float32)
-    for k in range(0, WIDTH, STEP):
-        channel = k + tl.arange(0, STEP)
-        at, inside = _tile(row, is_row, channel, channel < WIDTH)
-        value = tl.load(x + at, mask=inside, other=0.0)
-        total += tl.sum(value * value, 1)
-    return 1.0 / tl.sqrt(total + WIDTH * EPS)
+    return 1.0 / (tl.sqrt(tl.sum(squares, 1) + WIDTH * EPS) * SMALLER)
 
 
 @triton.jit(do_not_specialize=["num_tokens", "tokens_per_row", "earliest"])
@@ -35,11 +41,11 @@ def project(
     x, x_stride, weight, rotations, positions, places, queries, cache, cache_row, cache_head,
     num_tokens, tokens_per_row, earliest, EPS: tl.constexpr, WIDTH: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, HEAD: tl.constexpr, PRECISION: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
+    FOLLOWS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """Queries of new tokens, and their keys and values, which are written to a layer of the cache.
 
-    Programs: (blocks of tokens, blocks of outputs).
+    Programs: (blocks of outputs, blocks of tokens).
 
     Args:
         x: (token, WIDTH), `x_stride` numbers apart.
@@ -49,88 +55,67 @@ def project(
         queries: (token, QUERIES).
         cache: (row, head, slot, HEAD), the keys' heads before the values'.
     """
+    _follow(FOLLOWS)
     OUTPUTS: tl.constexpr = QUERIES + 2 * KEYS
-    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    output = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    token = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     is_token, is_output = token < num_tokens, output < OUTPUTS
     row = token.to(tl.int64) * x_stride
-    inverse = _inverse_length(x, row, is_token, EPS, WIDTH, ROWS, STEP)
+    # Read before the product, so that nobody waits for them after it.
+    pair = tl.program_id(0) * (COLUMNS // 2) + tl.arange(0, COLUMNS // 2)
+    position = tl.load(positions + token, mask=is_token, other=0) + earliest
+    turn, turns = _tile(
+        position * HEAD, is_token, pair % (HEAD // 2) * 2, pair * 2 < QUERIES + KEYS
+    )
+    cos = tl.load(rotations + turn, mask=turns, other=1.0)
+    sin = tl.load(rotations + turn + 1, mask=turns, other=0.0)
+    place = tl.load(places + token, mask=is_token, other=0)
+
     found = tl.zeros((ROWS, COLUMNS), tl.float32)
+    squares = tl.zeros((ROWS, STEP), tl.float32)
     for k in range(0, WIDTH, STEP):
         channel = k + tl.arange(0, STEP)
         at, inside = _tile(row, is_token, channel, channel < WIDTH)
-        normed = tl.load(x + at, mask=inside, other=0.0) * inverse[:, None]
+        value = tl.load(x + at, mask=inside, other=0.0)
+        squares += value * value
         at, inside = _tile(channel * OUTPUTS, channel < WIDTH, output, is_output)
         factor = tl.load(weight + at, mask=inside, other=0.0)
-        found = tl.dot(normed.to(factor.dtype), factor, found, input_precision=PRECISION)
+        value = (value * SMALLER).to(factor.dtype)
+        found = tl.dot(value, factor, found, input_precision=PRECISION)
+    found *= _inverse_lengths(squares, EPS, WIDTH)[:, None]
 
-    pair = tl.program_id(1) * (COLUMNS // 2) + tl.arange(0, COLUMNS // 2)
-    position = tl.load(positions + token, mask=is_token, other=0) + earliest
-    at, rotated = _tile(
-        position * HEAD, is_token, pair % (HEAD // 2) * 2, pair * 2 < QUERIES + KEYS
-    )
-    cos = tl.load(rotations + at, mask=rotated, other=1.0)
-    sin = tl.load(rotations + at + 1, mask=rotated, other=0.0)
     real, imaginary = tl.split(tl.reshape(found, (ROWS, COLUMNS // 2, 2)))
     turned = tl.join(real * cos - imaginary * sin, real * sin + imaginary * cos)
     found = tl.reshape(turned, (ROWS, COLUMNS))
 
     at, inside = _tile(token.to(tl.int64) * QUERIES, is_token, output, output < QUERIES)
     tl.store(queries + at, found.to(queries.dtype.element_ty), mask=inside)
-    place = tl.load(places + token, mask=is_token, other=0)
     of_row = (token // tokens_per_row).to(tl.int64) * cache_row + place * HEAD
     of_head = (output - QUERIES) // HEAD * cache_head + output % HEAD
     at, inside = _tile(of_row, is_token, of_head, is_output & (output >= QUERIES))
     tl.store(cache + at, found.to(cache.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["tokens_per_row", "first", "num_queries", "num_parts"])
-def attend(
-    queries, places, cache, cache_row, cache_head, capacity, tokens_per_row, first, num_queries,
-    attended, logs, num_parts, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr,
-    PADDED_HEAD: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr,
+@triton.jit
+def _attend_to(
+    begin, end, asked, place, most, total, found, keys, values, channel, is_channel,
+    HEAD: tl.constexpr, PRECISION: tl.constexpr, STEP: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Attention of tokens to the slots up to their own, of one part of these slots.
-
-    Programs: (rows and heads, blocks of queries, parts).
-
-    Args:
-        queries: (token, HEADS * HEAD), scaled; of each row `num_queries` from its token `first` on.
-        places: of every token its slot; `capacity` for padding, which attends to nothing.
-        attended: (part, row and query, HEADS * HEAD) weighted means of values; 0 of no slots.
-        logs: (part, row and query, head) logarithms of the sums of weights.
-    """
-    row, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
-    query = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    is_query = query < num_queries
-    token = row.to(tl.int64) * tokens_per_row + first + query
-    channel = tl.arange(0, PADDED_HEAD)
-    is_channel = channel < HEAD
-    at, inside = _tile(token * (HEADS * HEAD) + head * HEAD, is_query, channel, is_channel)
-    asked = tl.load(queries + at, mask=inside, other=0.0)
-    place = tl.load(places + token, mask=is_query, other=capacity)
-    place = tl.where(place < capacity, place, -1).to(tl.int32)
-
-    end = tl.max(place, 0) + 1
-    length = tl.cdiv(tl.cdiv(end, STEP), num_parts) * STEP  # of a part
-    begin = tl.program_id(2) * length
-    end = tl.minimum(end, begin + length)
-    keys = cache + row.to(tl.int64) * cache_row + head // (HEADS // KV_HEADS) * cache_head
-    values = keys + KV_HEADS * cache_head
-    most = tl.full((ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    found = tl.zeros((ROWS, PADDED_HEAD), tl.float32)
+    """Softmax's running maximum and sums, in powers of two, after slots from `begin` to `end`."""
     for start in range(begin, end, STEP):
         slot = start + tl.arange(0, STEP)
         is_slot = slot < end
         key_at, real = _tile(channel, is_channel, slot * HEAD, is_slot)
         key = tl.load(keys + key_at, mask=real, other=0.0)
-        score = tl.dot(asked, key, input_precision=PRECISION)
-        seen = is_slot[None, :] & (slot[None, :] <= place[:, None])
-        score = tl.where(seen, score, float("-inf"))
+        score = tl.dot(asked, key, input_precision=PRECISION) * LOG2_E
+        if MASKED:
+            seen = is_slot[None, :] & (slot[None, :] <= place[:, None])
+            score = tl.where(seen, score, float("-inf"))
         higher = tl.maximum(most, tl.max(score, 1))
-        base = tl.where(higher == float("-inf"), 0.0, higher)  # of queries that saw nothing yet
-        share, before = tl.exp(score - base[:, None]), tl.exp(most - base)
+        base = higher
+        if MASKED:
+            base = tl.where(higher == float("-inf"), 0.0, higher)  # of queries that saw nothing yet
+        share, before = tl.exp2(score - base[:, None]), tl.exp2(most - base)
         total = total * before + tl.sum(share, 1)
         value_at, real_value = _tile(slot * HEAD, is_slot, channel, is_channel)
         value = tl.load(values + value_at, mask=real_value, other=0.0)
@@ -138,59 +123,127 @@ def attend(
             share.to(value.dtype), value, found * before[:, None], input_precision=PRECISION
         )
         most = higher
+    return most, total, found
+
+
+@triton.jit(do_not_specialize=["tokens_per_row", "first", "num_queries", "num_blocks"])
+def attend(
+    queries, places, cache, cache_row, cache_head, capacity, tokens_per_row, first, num_queries,
+    num_blocks, attended, logs, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr,
+    PADDED_HEAD: tl.constexpr, PRECISION: tl.constexpr, FOLLOWS: tl.constexpr, PARTS: tl.constexpr,
+    ROWS: tl.constexpr, STEP: tl.constexpr,
+):  # fmt: skip
+    """Attention of tokens to the slots up to their own, of one part of these slots.
+
+    Programs: (parts of slots and blocks of queries, rows and heads), so that those which read the same
+    slots run at the same time.
+
+    Args:
+        queries: (token, HEADS * HEAD), scaled; of each row `num_queries` from its token `first` on.
+        places: of every token its slot; `capacity` for padding, which attends to anything.
+        attended: (part, row and query, HEADS * HEAD) weighted means of values; 0 of no slots.
+        logs: (part, row and query, head) binary logarithms of the sums of weights.
+    """
+    _follow(FOLLOWS)
+    part, block = tl.program_id(0) // num_blocks, tl.program_id(0) % num_blocks
+    row, head = tl.program_id(1) // HEADS, tl.program_id(1) % HEADS
+    query = block * ROWS + tl.arange(0, ROWS)
+    is_query = query < num_queries
+    token = row.to(tl.int64) * tokens_per_row + first + query
+    channel = tl.arange(0, PADDED_HEAD)
+    is_channel = channel < HEAD
+    at, inside = _tile(token * (HEADS * HEAD) + head * HEAD, is_query, channel, is_channel)
+    asked = tl.load(queries + at, mask=inside, other=0.0)
+    place = tl.load(places + token, mask=is_query, other=capacity).to(tl.int32)
+    is_real = place < capacity
+    place = tl.where(is_real, place, -1)
+
+    end = tl.max(place, 0) + 1
+    # Slots that all tokens see need no mask.
+    clear = tl.minimum(end, tl.min(tl.where(is_real, place, capacity), 0) + 1)
+    length = tl.cdiv(tl.cdiv(end, STEP), PARTS) * STEP  # of a part
+    begin = part * length
+    end = tl.minimum(end, begin + length)
+    clear = tl.minimum(clear, end) // STEP * STEP
+    keys = cache + row.to(tl.int64) * cache_row + head // (HEADS // KV_HEADS) * cache_head
+    values = keys + KV_HEADS * cache_head
+    most = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    found = tl.zeros((ROWS, PADDED_HEAD), tl.float32)
+    most, total, found = _attend_to(
+        begin, clear, asked, place, most, total, found, keys, values, channel, is_channel,
+        HEAD, PRECISION, STEP, False,
+    )  # fmt: skip
+    most, total, found = _attend_to(
+        tl.maximum(begin, clear), end, asked, place, most, total, found, keys, values, channel,
+        is_channel, HEAD, PRECISION, STEP, True,
+    )  # fmt: skip
 
     saw = total > 0
-    found = found / tl.where(saw, total, 1.0)[:, None]
-    to = (tl.program_id(2) * (tl.num_programs(0) // HEADS) + row).to(tl.int64) * num_queries + query
+    found *= (1.0 / tl.where(saw, total, 1.0))[:, None]
+    num_rows = tl.num_programs(1) // HEADS
+    to = (part * num_rows + row).to(tl.int64) * num_queries + query
     at, inside = _tile(to * (HEADS * HEAD) + head * HEAD, is_query, channel, is_channel)
-    tl.store(attended + at, found, mask=inside)
-    log = tl.where(saw, most + tl.log(tl.where(saw, total, 1.0)), float("-inf"))
-    tl.store(logs + to * HEADS + head, log, mask=is_query)
+    tl.store(attended + at, found.to(attended.dtype.element_ty), mask=inside)
+    if PARTS > 1:
+        log = tl.where(saw, most + tl.log2(tl.where(saw, total, 1.0)), float("-inf"))
+        tl.store(logs + to * HEADS + head, log, mask=is_query)
 
 
-@triton.jit(do_not_specialize=["num_parts", "num_tokens"])
+@triton.jit(do_not_specialize=["num_tokens"])
 def add_product(
-    x, x_stride, to, to_stride, factors, logs, num_parts, weight, num_tokens,
-    WIDTH: tl.constexpr, OUTPUTS: tl.constexpr, HEAD: tl.constexpr, HAS_PARTS: tl.constexpr,
-    PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
+    x, x_stride, to, to_stride, factors, logs, weight, num_tokens,
+    WIDTH: tl.constexpr, OUTPUTS: tl.constexpr, HEAD: tl.constexpr, PADDED_HEAD: tl.constexpr,
+    PARTS: tl.constexpr, PRECISION: tl.constexpr, FOLLOWS: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """X + factors @ weight.
 
-    Programs: (blocks of tokens, blocks of outputs).
+    Programs: (blocks of outputs, blocks of tokens).
 
     Args:
         x, to: (token, OUTPUTS) summands and where sums go, which may be the same.
-        factors: (token, WIDTH); with HAS_PARTS (part, token, WIDTH), what `attend` has found.
+        factors: (token, WIDTH); of several PARTS (part, token, WIDTH), what `attend` has found.
         logs: (part, token, head) of these parts.
         weight: (WIDTH, OUTPUTS).
     """
-    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    output = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    _follow(FOLLOWS)
+    token = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     is_token, is_output = token < num_tokens, output < OUTPUTS
     row = token.to(tl.int64)
     found = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for k in range(0, WIDTH, STEP):
-        channel = k + tl.arange(0, STEP)
-        at, inside = _tile(row * WIDTH, is_token, channel, channel < WIDTH)
-        if HAS_PARTS:
-            of_log, _ = _tile(row * (WIDTH // HEAD), is_token, channel // HEAD, channel < WIDTH)
-            part, log_part = num_tokens.to(tl.int64) * WIDTH, num_tokens * (WIDTH // HEAD)
-            most = tl.full((ROWS, STEP), float("-inf"), tl.float32)
-            for i in range(num_parts):
-                log = tl.load(logs + i * log_part + of_log, mask=inside, other=float("-inf"))
+    # Of several parts a head at once, whose channels have one weight for each part.
+    for k in range(0, WIDTH, HEAD if PARTS > 1 else STEP):
+        if PARTS > 1:
+            channel = k + tl.arange(0, PADDED_HEAD)
+            is_channel = channel < k + HEAD
+            of_log, part = row * (WIDTH // HEAD) + k // HEAD, num_tokens.to(tl.int64)
+            most = tl.full((ROWS,), float("-inf"), tl.float32)
+            for i in tl.static_range(PARTS):
+                log = tl.load(
+                    logs + i * part * (WIDTH // HEAD) + of_log, mask=is_token, other=float("-inf")
+                )
                 most = tl.maximum(most, log)
-            most = tl.where(most == float("-inf"), 0.0, most)
-            factor = tl.zeros((ROWS, STEP), tl.float32)
-            total = tl.zeros((ROWS, STEP), tl.float32)
-            for i in range(num_parts):
-                log = tl.load(logs + i * log_part + of_log, mask=inside, other=float("-inf"))
-                share = tl.exp(log - most)
+            most = tl.where(most == float("-inf"), 0.0, most)  # of tokens that saw nothing
+            total = tl.zeros((ROWS,), tl.float32)
+            factor = tl.zeros((ROWS, PADDED_HEAD), tl.float32)
+            at, inside = _tile(row * WIDTH, is_token, channel, is_channel)
+            for i in tl.static_range(PARTS):
+                log = tl.load(
+                    logs + i * part * (WIDTH // HEAD) + of_log, mask=is_token, other=float("-inf")
+                )
+                share = tl.exp2(log - most)
                 total += share
-                factor += share * tl.load(factors + i * part + at, mask=inside, other=0.0)
-            factor = factor / tl.where(total > 0, total, 1.0)
+                found_there = tl.load(factors + i * part * WIDTH + at, mask=inside, other=0.0)
+                factor += share[:, None] * found_there
+            factor *= (1.0 / tl.where(total > 0, total, 1.0))[:, None]
         else:
+            channel = k + tl.arange(0, STEP)
+            is_channel = channel < WIDTH
+            at, inside = _tile(row * WIDTH, is_token, channel, is_channel)
             factor = tl.load(factors + at, mask=inside, other=0.0)
-        at, inside = _tile(channel * OUTPUTS, channel < WIDTH, output, is_output)
+        at, inside = _tile(channel * OUTPUTS, is_channel, output, is_output)
         other = tl.load(weight + at, mask=inside, other=0.0)
         found = tl.dot(factor.to(other.dtype), other, found, input_precision=PRECISION)
     at, inside = _tile(row * x_stride, is_token, output, is_output)
@@ -202,34 +255,39 @@ def add_product(
 @triton.jit(do_not_specialize=["num_tokens"])
 def gate_up(
     x, weight, inner, num_tokens, EPS: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr,
-    PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
+    PRECISION: tl.constexpr, FOLLOWS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
 ):  # fmt: skip
     """SwiGLU's hidden channels: silu(gate) * up, of normed tokens.
 
-    Programs: (blocks of tokens, blocks of hidden channels).
+    Programs: (blocks of hidden channels, blocks of tokens).
 
     Args:
         x: (token, WIDTH).
         weight: (WIDTH, 2 * INNER), gates before ups.
         inner: (token, INNER) where they go.
     """
-    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    output = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    _follow(FOLLOWS)
+    token = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     is_token, is_output = token < num_tokens, output < INNER
     row = token.to(tl.int64) * WIDTH
-    inverse = _inverse_length(x, row, is_token, EPS, WIDTH, ROWS, STEP)
     gate = tl.zeros((ROWS, COLUMNS), tl.float32)
     up = tl.zeros((ROWS, COLUMNS), tl.float32)
+    squares = tl.zeros((ROWS, STEP), tl.float32)
     for k in range(0, WIDTH, STEP):
         channel = k + tl.arange(0, STEP)
         at, inside = _tile(row, is_token, channel, channel < WIDTH)
-        normed = tl.load(x + at, mask=inside, other=0.0) * inverse[:, None]
+        value = tl.load(x + at, mask=inside, other=0.0)
+        squares += value * value
         at, inside = _tile(channel * (2 * INNER), channel < WIDTH, output, is_output)
         factor = tl.load(weight + at, mask=inside, other=0.0)
-        normed = normed.to(factor.dtype)
-        gate = tl.dot(normed, factor, gate, input_precision=PRECISION)
+        value = (value * SMALLER).to(factor.dtype)
+        gate = tl.dot(value, factor, gate, input_precision=PRECISION)
         factor = tl.load(weight + INNER + at, mask=inside, other=0.0)
-        up = tl.dot(normed, factor, up, input_precision=PRECISION)
+        up = tl.dot(value, factor, up, input_precision=PRECISION)
+    inverse = _inverse_lengths(squares, EPS, WIDTH)[:, None]
+    gate, up = gate * inverse, up * inverse
     hidden = gate / (1.0 + tl.exp(-gate)) * up
     at, inside = _tile(token.to(tl.int64) * INNER, is_token, output, is_output)
     tl.store(inner + at, hidden.to(inner.dtype.element_ty), mask=inside)

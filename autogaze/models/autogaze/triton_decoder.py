@@ -6,7 +6,7 @@ a GPU has them; they are compared with PyTorch's operators first.
 
 import logging
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -15,17 +15,50 @@ from torch import Tensor
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.static_decoder import StaticDecoder
 
-FEW_TOKENS = 64
-"""Tokens up to which a kernel's blocks are of 16 tokens, in place of 64."""
-
-PROGRAMS = 264
-"""Programs of attention that are wanted at least: two for each multiprocessor of an H100."""
+PROGRAMS = 132
+"""Programs of a kernel that are wanted at least: one for each multiprocessor of an H100."""
 
 MOST_PARTS = 8
 """Parts that attention to one row's slots is cut into at most: they are added up again."""
 
-STEP = 64
-"""Channels or slots that a kernel multiplies at once."""
+
+class Blocks(NamedTuple):
+    """What one program of a kernel computes, and how.
+
+    Attributes:
+        rows: tokens.
+        columns: outputs of a product; of attention unused.
+        step: channels or slots that are multiplied at once.
+        warps: of a program.
+        stages: of its loop, which reads ahead.
+    """
+
+    rows: int
+    columns: int
+    step: int
+    warps: int
+    stages: int
+
+    @property
+    def options(self) -> dict[str, int]:
+        """As kernels take them."""
+        sizes = {"ROWS": self.rows, "STEP": self.step}
+        sizes |= {"COLUMNS": self.columns} if self.columns else {}
+        return sizes | {"num_warps": self.warps, "num_stages": self.stages}
+
+
+# The largest first; the first that is many programs is taken. Measured on an H100.
+WIDE, NARROW = Blocks(128, 128, 64, 8, 3), Blocks(64, 64, 64, 4, 2)
+MANY, FEW, FEWEST = Blocks(32, 32, 64, 4, 3), Blocks(16, 32, 64, 4, 4), Blocks(16, 32, 64, 2, 4)
+PRODUCTS = {
+    "project": (WIDE, MANY, FEWEST),
+    "out": (NARROW, MANY, FEWEST),
+    "gate_up": (WIDE, MANY, FEW),
+    "down": (NARROW, MANY, FEW),
+}
+# More channels at once would spill registers: a product of float32 is three.
+EXACT = {name: (Blocks(64, 64, 32, 4, 3), *blocks[1:]) for name, blocks in PRODUCTS.items()}
+ATTENTION = (Blocks(64, 0, 64, 4, 3), Blocks(16, 0, 64, 4, 3))
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +67,12 @@ class TritonDecoder(StaticDecoder):
     """A `StaticDecoder` whose layers are five kernels each; they read slots, never a mask."""
 
     has_windows = False
+
+    def __init__(
+        self, fused: FusedDecoder, num_rows: int, capacity: int, *, compiled: bool
+    ) -> None:
+        super().__init__(fused, num_rows, capacity, compiled=compiled)
+        self.options = launch_options(fused.device)
 
     def feed(
         self,
@@ -62,64 +101,89 @@ class TritonDecoder(StaticDecoder):
         queries = x.new_empty(R * n, HD, dtype=fused.dtype)
         rotation = torch.view_as_real(self.rotations)
         # Three products of TF32 are as exact as one of float32, and many times as fast.
-        exact: dict[str, Any] = {"PRECISION": "tf32x3" if fused.dtype == torch.float32 else "ieee"}
-        exact["enable_fp_fusion"] = True  # Triton warns where nothing is said
+        exact = {"PRECISION": "tf32x3" if fused.dtype == torch.float32 else "ieee"}
+        exact |= self.options
+        heads = {"HEAD": D, "PADDED_HEAD": max(16, 1 << (D - 1).bit_length())}
         normed = {"EPS": config.rms_norm_eps, "WIDTH": C}
         for index, layer in enumerate(fused.layers):
-            cache, few = self.cache[index], _blocks(R * n)
-            kernels.project[_grid(R * n, HD + 2 * GD, few)](
+            cache = self.cache[index]
+            grid, blocks = product_blocks("project", fused.dtype, R * n, HD + 2 * GD)
+            kernels.project[grid](
                 *(x, x.stride(0), layer.qkv, rotation, positions, places, queries),
                 *(cache, *cache.stride()[:2], R * n, n, self.earliest),
-                **(exact | normed | few | {"QUERIES": HD, "KEYS": GD, "HEAD": D}),
+                **(exact | normed | blocks | {"QUERIES": HD, "KEYS": GD, "HEAD": D}),
             )
             # Of the last layer only each row's last token is read.
             first = n - 1 if index == len(fused.layers) - 1 else 0
             count = n - first
-            rows = 16 if count <= 16 else 64
-            blocks = -(-count // rows)
-            parts = max(1, min(MOST_PARTS, PROGRAMS // (R * (HD // D) * blocks)))
-            attended = x.new_empty(parts, R * count, HD)
+            grid, parts, blocks = attention_blocks(count, R * (HD // D))
+            dtype = torch.float32 if parts > 1 else fused.dtype
+            attended = x.new_empty(parts, R * count, HD, dtype=dtype)
             logs = x.new_empty(parts, R * count, HD // D)
-            kernels.attend[R * (HD // D), blocks, parts](
+            kernels.attend[grid](
                 *(queries, places, cache, *cache.stride()[:2], self.capacity, n, first, count),
-                *(attended, logs, parts),
-                **(exact | {"HEADS": HD // D, "KV_HEADS": GD // D, "HEAD": D}),
-                PADDED_HEAD=max(16, 1 << (D - 1).bit_length()),
-                ROWS=rows,
-                STEP=STEP,
-                num_warps=4 if rows == 16 else 8,
-                num_stages=2,
+                *(grid[0] // parts, attended, logs),
+                **(exact | heads | blocks | {"HEADS": HD // D, "KV_HEADS": GD // D}),
+                PARTS=parts,
             )
-            before, few = x, _blocks(R * count)
+            before = x
             if first:
                 before, x = tokens[:, -1], x.new_empty(R, C)
-            products = exact | few | {"OUTPUTS": C}
-            kernels.add_product[_grid(R * count, C, few)](
-                *(before, before.stride(0), x, C, attended, logs, parts, layer.out, R * count),
-                **(products | {"WIDTH": HD, "HEAD": D, "HAS_PARTS": parts > 1}),
+            grid, blocks = product_blocks("out", fused.dtype, R * count, C)
+            kernels.add_product[grid](
+                *(before, before.stride(0), x, C, attended, logs, layer.out, R * count),
+                **(exact | heads | blocks | {"OUTPUTS": C, "WIDTH": HD, "PARTS": parts}),
             )
             inner = x.new_empty(R * count, inner_width, dtype=fused.dtype)
-            kernels.gate_up[_grid(R * count, inner_width, few)](
+            grid, blocks = product_blocks("gate_up", fused.dtype, R * count, inner_width)
+            kernels.gate_up[grid](
                 *(x, layer.gate_up, inner, R * count),
-                **(exact | normed | few | {"INNER": inner_width}),
+                **(exact | normed | blocks | {"INNER": inner_width}),
             )
-            kernels.add_product[_grid(R * count, C, few)](
-                *(x, C, x, C, inner, logs, 1, layer.down, R * count),
-                **(products | {"WIDTH": inner_width, "HEAD": D, "HAS_PARTS": False}),
+            grid, blocks = product_blocks("down", fused.dtype, R * count, C)
+            kernels.add_product[grid](
+                *(x, C, x, C, inner, logs, layer.down, R * count),
+                **(exact | heads | blocks | {"OUTPUTS": C, "WIDTH": inner_width, "PARTS": 1}),
             )
         return fused.norm(x)
 
 
-def _blocks(num_tokens: int) -> dict[str, int]:
-    """Sizes of a program's block: of few tokens many programs, so that they are done sooner."""
-    if num_tokens <= FEW_TOKENS:
-        return {"ROWS": 16, "COLUMNS": 32, "STEP": STEP}
-    # With four warps some registers would be spilled.
-    return {"ROWS": 64, "COLUMNS": 64, "STEP": STEP, "num_warps": 8, "num_stages": 2}
+def product_blocks(
+    name: str, dtype: torch.dtype, num_tokens: int, num_outputs: int
+) -> tuple[tuple[int, int], dict[str, int]]:
+    """A product's grid, and the sizes of its blocks: of few tokens small ones, so that they are many."""
+    for blocks in (EXACT if dtype == torch.float32 else PRODUCTS)[name]:
+        grid = -(-num_outputs // blocks.columns), -(-num_tokens // blocks.rows)
+        if grid[0] * grid[1] >= PROGRAMS:
+            break
+    return grid, blocks.options
 
 
-def _grid(num_tokens: int, num_outputs: int, blocks: dict[str, int]) -> tuple[int, int]:
-    return -(-num_tokens // blocks["ROWS"]), -(-num_outputs // blocks["COLUMNS"])
+def attention_blocks(
+    num_tokens: int, num_heads: int
+) -> tuple[tuple[int, int], int, dict[str, int]]:
+    """Attention's grid, the parts that slots are cut into, and the sizes of its blocks.
+
+    Args:
+        num_tokens: of a row.
+        num_heads: of all rows together.
+    """
+    blocks = next((each for each in ATTENTION if each.rows <= num_tokens), ATTENTION[-1])
+    num_blocks, parts = -(-num_tokens // blocks.rows), 1
+    while parts < MOST_PARTS and num_blocks * num_heads * parts < PROGRAMS:
+        parts *= 2
+    return (parts * num_blocks, num_heads), parts, blocks.options
+
+
+def launch_options(device: torch.device) -> dict[str, Any]:
+    """Of all kernels: on GPUs that can, each is launched while the one before still runs, and waits."""
+    from triton.language.extra import cuda
+
+    options: dict[str, Any] = {"enable_fp_fusion": True}  # Triton warns where nothing is said
+    follows = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+    if not (follows and hasattr(cuda, "gdc_wait")):
+        return options | {"FOLLOWS": False}
+    return options | {"FOLLOWS": True, "launch_pdl": True}
 
 
 def new_static_decoder(

@@ -20,7 +20,6 @@ def test_hidden_states_are_pytorchs(
     most: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(triton_decoder, "FEW_TOKENS", 20)  # so that both kinds of blocks are few
     monkeypatch.setattr(triton_decoder, "MOST_PARTS", 2)
     decoder = tiny_model(kv_heads=kv_heads).to(dtype).gazing_model.gaze_decoder.fused()
     assert triton_decoder._difference(decoder, counts) < most
@@ -31,7 +30,6 @@ def test_gazes_are_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     threshold, caps = threshold_of(model, video), [6, 5]
     expected = model.generate(video, caps=caps, threshold=threshold).to_gaze()
     monkeypatch.setattr(triton_decoder, "MOST_PARTS", 1)
-    monkeypatch.setattr(triton_decoder, "STEP", 16)
     monkeypatch.setattr(
         static_shapes,
         "new_static_decoder",

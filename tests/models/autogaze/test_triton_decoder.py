@@ -31,12 +31,19 @@ def signatures(weight: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
             counts | {"QUERIES": 192, "KEYS": 192, "HEAD": 32, "COLUMNS": 32},
         ),
         "attend": (
-            [*(own, longs, own, LONG, LONG), *[INT] * 4, floats, floats, INT],
-            {"HEADS": 6, "KV_HEADS": 6, "HEAD": 32, "PADDED_HEAD": 32},
+            [*(own, longs, own, LONG, LONG), *[INT] * 5, floats, floats],
+            {"HEADS": 6, "KV_HEADS": 6, "HEAD": 32, "PADDED_HEAD": 32, "PARTS": 4},
         ),
         "add_product": (
-            [*(floats, INT, floats, INT, floats, floats, INT, own, INT)],
-            {"WIDTH": 192, "OUTPUTS": 192, "HEAD": 32, "HAS_PARTS": True, "COLUMNS": 32},
+            [*(floats, INT, floats, INT, floats, floats, own, INT)],
+            {
+                "WIDTH": 192,
+                "OUTPUTS": 192,
+                "HEAD": 32,
+                "PADDED_HEAD": 32,
+                "PARTS": 4,
+                "COLUMNS": 32,
+            },
         ),
         "gate_up": ([floats, own, own, INT], counts | {"INNER": 384, "COLUMNS": 32}),
     }
@@ -52,7 +59,7 @@ def test_it_compiles_for_a_gpu(name: str, weight: str, tmp_path, monkeypatch):
     kernel = getattr(decoder_triton_kernels, name)
     types, constants = signatures(weight)[name]
     precision = "tf32x3" if weight == "fp32" else "ieee"
-    constants |= {"PRECISION": precision, "ROWS": 16, "STEP": 64}
+    constants |= {"PRECISION": precision, "ROWS": 16, "STEP": 64, "FOLLOWS": True}
     assert set(constants) == set(kernel.arg_names[len(types) :])
     signature = dict(zip(kernel.arg_names, [*types, *["constexpr"] * len(constants)], strict=True))
     compiled = compile_for_gpu(kernel, signature, constants, enable_fp_fusion=True)
