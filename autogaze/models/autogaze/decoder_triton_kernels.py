@@ -135,8 +135,8 @@ def attend(
 ):  # fmt: skip
     """Attention of tokens to the slots up to their own, of one part of these slots.
 
-    Programs: (parts of slots and blocks of queries, rows and heads), so that those which read the same
-    slots run at the same time.
+    Programs: of every row and head its parts and blocks of queries, one after another, since all blocks
+    read the same slots.
 
     Args:
         queries: (token, HEADS * HEAD), scaled; of each row `num_queries` from its token `first` on.
@@ -145,8 +145,9 @@ def attend(
         logs: (part, row and query, head) binary logarithms of the sums of weights.
     """
     _follow(FOLLOWS)
-    part, block = tl.program_id(0) // num_blocks, tl.program_id(0) % num_blocks
-    row, head = tl.program_id(1) // HEADS, tl.program_id(1) % HEADS
+    part, block = tl.program_id(0) // num_blocks % PARTS, tl.program_id(0) % num_blocks
+    row_and_head = tl.program_id(0) // (num_blocks * PARTS)
+    row, head = row_and_head // HEADS, row_and_head % HEADS
     query = block * ROWS + tl.arange(0, ROWS)
     is_query = query < num_queries
     token = row.to(tl.int64) * tokens_per_row + first + query
@@ -181,7 +182,7 @@ def attend(
 
     saw = total > 0
     found *= (1.0 / tl.where(saw, total, 1.0))[:, None]
-    num_rows = tl.num_programs(1) // HEADS
+    num_rows = tl.num_programs(0) // (num_blocks * PARTS * HEADS)
     to = (part * num_rows + row).to(tl.int64) * num_queries + query
     at, inside = _tile(to * (HEADS * HEAD) + head * HEAD, is_query, channel, is_channel)
     tl.store(attended + at, found.to(attended.dtype.element_ty), mask=inside)

@@ -20,6 +20,7 @@ from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, budget_of
 from autogaze.selectors.learned import Learned
 from autogaze.utils.cuda_graphs import CudaGraphs
 from autogaze.utils.device import free_memory
+from autogaze.weights import SELECTOR
 from tests.models.autogaze.tiny import still_video, threshold_of, tiny_model, tiny_video
 
 pytestmark = [
@@ -187,3 +188,13 @@ def test_the_main_job_runs_on_it(tmp_path: Path) -> None:
         for chunk in GazeStream(video, selector=Learned(on_gpu(selector.model)), ratio=0.3)
     ]
     assert same(Gaze.cat_frames(gazes), Gaze.cat_frames(expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("num_rows", [1, 3, 48])
+def test_all_blocks_of_kernels_are_pytorchs(num_rows: int, dtype: torch.dtype) -> None:
+    """Of few tokens and of thousands; the selector's sizes, in which the largest blocks are taken."""
+    model = Learned.from_pretrained(SELECTOR).to("cuda", dtype).model
+    decoder = model.gazing_model.gaze_decoder.fused()
+    difference = triton_decoder._difference(decoder, num_rows=num_rows)
+    assert difference < max(1e-5, 8 * torch.finfo(dtype).eps)
