@@ -49,6 +49,21 @@ class SearchedFrame:
     gains: Float[Tensor, "n V"] | None = None
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The best patches of B clips of T frames, N in all.
+
+    Args:
+        ids: frame-relative, clip by clip, frame by frame, in the order chosen.
+        lengths: patches of every frame, on the CPU.
+        losses: the canvas loss after the last of them, in [0, 1].
+    """
+
+    ids: Int[Tensor, " N"]
+    lengths: Int[Tensor, "B T"]
+    losses: Float[Tensor, "B T"]
+
+
 class CanvasSearch(ABC):
     """Greedy searches on the canvases of B clips, frame by frame.
 
@@ -110,6 +125,47 @@ class CanvasSearch(ABC):
         ]
         return [[frame[clip] for frame in found] for clip in range(self.num_clips)]
 
+    def choose(
+        self,
+        frames: Shaped[Tensor, "B T 3 S S"],
+        counts: Sequence[int],
+        *,
+        threshold: float | None = None,
+        needs_gain: bool = False,
+    ) -> Choices:
+        """The best patches of the next T frames, chosen and painted as by `search_clips`.
+
+        Args:
+            counts: of every frame, at most so many, at least one.
+
+        Returns:
+            What was chosen, on the frames' device.
+
+        Raises:
+            GeometryError: frames of another number or size, or counts that no frame can have.
+        """
+        self.check_counts(frames, counts)
+        best: list[list[int | None]] = [[None] * count for count in counts]
+        found = self.search_clips(
+            frames, [best] * self.num_clips, threshold=threshold, needs_gain=needs_gain
+        )
+        ids = [patch for clip in found for frame in clip for patch in frame.ids]
+        losses = [[frame.losses[-1] for frame in clip] for clip in found]
+        return Choices(
+            torch.tensor(ids, dtype=torch.long).to(frames.device),
+            torch.tensor([[len(frame.ids) for frame in clip] for clip in found]),
+            torch.tensor(losses).to(frames.device),
+        )
+
+    def check_counts(self, frames: Shaped[Tensor, "B T 3 S S"], counts: Sequence[int]) -> None:
+        """Raise the errors of `choose`."""
+        V = self.pyramid.num_patches
+        if not counts or frames.shape[1] != len(counts) or not 1 <= min(counts) <= max(counts) <= V:
+            raise GeometryError(
+                f"expected counts from 1 to {V} of each of {frames.shape[1]} frames, got {list(counts)}"
+            )
+        self.check(frames[:, 0], [()] * self.num_clips)
+
     def check(self, frames: Shaped[Tensor, "..."], ids: Sequence[Sequence[int | None]]) -> None:
         """Raise the errors of `search`."""
         side, V = self.pyramid.side, self.pyramid.num_patches
@@ -119,6 +175,8 @@ class CanvasSearch(ABC):
                 f"{tuple(frames.shape)} and {len(ids)}"
             )
         for each in ids:
+            if each.count(None) == len(each) <= V:
+                continue
             known = [patch for patch in each if patch is not None]
             if len(each) > V or len(set(known)) < len(known):
                 raise GeometryError(f"a frame takes each of {V} patches once, got {list(each)}")

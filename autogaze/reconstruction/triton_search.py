@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
@@ -24,16 +24,20 @@ from autogaze.reconstruction.canvas import GREY
 from autogaze.reconstruction.greedy_search import (
     UNITS,
     CanvasSearch,
+    Choices,
     SearchedFrame,
     search_cells,
 )
 from autogaze.reconstruction.native_plan import factors_along, whole_axis
 from autogaze.reconstruction.resample import HALO, down_matrix, source_level, up_matrix
 
-MEMORY = 256 * 2**20
-"""Bytes of enlarged pictures at once, at most; more where one frame of all clips needs more."""
-PIXELS, CELLS = 256, 64
-"""What a program of the kernels over pixels, and over search cells, computes."""
+MEMORY = 512 * 2**20
+"""Bytes of pictures at once, at most; more where one frame of all clips needs more."""
+PIXELS, CELLS, TILE, COLUMNS = 256, 128, 32, 8
+"""What a program computes: pixels of a reduced picture, search cells, the side of a tile to transpose,
+columns to enlarge."""
+SEARCH_WARPS = 8
+"""Warps that search in a clip: more of them wait longer for each other at every patch."""
 PLAIN: dict[str, Any] = {"enable_fp_fusion": False}
 """Products and sums are fused where the kernels say so, nowhere else."""
 UNTAKEN = -(2**61)
@@ -42,21 +46,20 @@ UNTAKEN = -(2**61)
 
 @dataclass(frozen=True)
 class Level:
-    """A coarser level: how its pictures are made.
+    """A coarser level: how its pictures are reduced.
 
     Args:
         side: of the reduced picture.
         source: the finer level that it is reduced from, the finest for the frame itself.
-        small_at, wide_at: where it lies in the pictures of all levels, in numbers.
-        down, up: pixels and factors of each result along an axis: (side, n) and (S, 4).
+        at: where it lies in the reduced pictures of all levels, in numbers.
+        pixels, factors: what each result along an axis is the sum of.
     """
 
     side: int
     source: int
-    small_at: int
-    wide_at: int
-    down: tuple[Int[Tensor, "s n"], Float[Tensor, "s n"]]
-    up: tuple[Int[Tensor, "S 4"], Float[Tensor, "S 4"]]
+    at: int
+    pixels: Int[Tensor, "s n"]
+    factors: Float[Tensor, "s n"]
 
 
 class Tables:
@@ -64,8 +67,8 @@ class Tables:
 
     Attributes:
         levels: the coarser ones.
-        small, wide: numbers of one channel, reduced and enlarged along x, of all of them.
-        rows, factors: (levels, S, 4) to enlarge along y: rows among those of all of them.
+        small, num_rows: numbers of one channel reduced to all of them, and their sides added up.
+        small_at, sides, first_rows, level_of_row, taps, factors: see `triton_kernels.widen`.
         edges, cell_of: boundaries of search cells along an axis, and the cell of every pixel.
         owners, levels_of, starts, cells: see `triton_kernels.search`.
     """
@@ -75,30 +78,23 @@ class Tables:
             return torch.from_numpy(np.ascontiguousarray(values, dtype)).to(device)
 
         side, finest = pyramid.side, len(pyramid.scales) - 1
+        sides = np.array(pyramid.scales[:finest] or [1])
         self.levels: list[Level] = []
-        self.small = self.wide = 0
-        rows, row_factors = np.zeros((2, max(1, finest), side, 4))
+        self.small, self.num_rows = int((sides**2).sum()), int(sides.sum())
+        small_at = np.cumsum(sides**2) - sides**2
+        taps, factors = np.zeros((2, len(sides), side, 4))
         for level, scale in enumerate(pyramid.scales[:finest]):
             source = source_level(pyramid, level)
             down = factors_along(whole_axis(down_matrix, scale, pyramid.scales[source], 0), 0)
             up = factors_along(whole_axis(up_matrix, scale, side, HALO), HALO)
             used = up[0].shape[1]
-            rows[level, :, :used] = up[0] + self.wide // side
-            row_factors[level, :, :used] = up[1]
-            along = rows[level] - self.wide // side, row_factors[level]
-            self.levels.append(
-                Level(
-                    scale,
-                    source,
-                    self.small,
-                    self.wide,
-                    (on_device(down[0]), on_device(down[1], np.float32)),
-                    (on_device(along[0]), on_device(along[1], np.float32)),
-                )
-            )
-            self.small += scale * scale
-            self.wide += scale * side
-        self.rows, self.factors = on_device(rows), on_device(row_factors, np.float32)
+            taps[level, :, :used], factors[level, :, :used] = up
+            pixels, shares = on_device(down[0]), on_device(down[1], np.float32)
+            self.levels.append(Level(scale, source, int(small_at[level]), pixels, shares))
+        self.small_at, self.sides = on_device(small_at), on_device(sides)
+        self.first_rows = on_device(np.cumsum(sides) - sides)
+        self.level_of_row = on_device(np.repeat(np.arange(len(sides)), sides))
+        self.taps, self.factors = on_device(taps), on_device(factors, np.float32)
         cells = search_cells(pyramid)
         lengths = [len(held) for held in cells.of_patch]
         spans = np.diff(cells.edges)
@@ -137,6 +133,7 @@ class TritonCanvasSearch(CanvasSearch):
         block: as of `Plan` in native_plan.py, for the sums of this machine's CPU.
 
     Attributes:
+        canvases: (B, 3, S, S) in [0, 1].
         errors: (B, cells, levels) of the last frame; see `TorchCanvasSearch.errors`.
     """
 
@@ -150,9 +147,13 @@ class TritonCanvasSearch(CanvasSearch):
         self.pyramid, self.num_clips, self.block = pyramid, num_clips, block
         side = pyramid.side
         with torch.inference_mode(False):  # so that every mode may write it
-            self.canvases = torch.full((num_clips, 3, side, side), GREY, device=device)
-        self.device = self.canvases.device
+            self._canvases = torch.full((num_clips, 3, side, side), GREY, device=device)
+        self.device = self._canvases.device
         self._last: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def canvases(self) -> Float32[Tensor, "B 3 S S"]:
+        return self._canvases.mT
 
     def search(
         self,
@@ -182,118 +183,148 @@ class TritonCanvasSearch(CanvasSearch):
         needs_gain: bool = False,
         with_gains: bool = False,
     ) -> list[list[SearchedFrame]]:
-        B, T, V = self.num_clips, frames.shape[1], self.pyramid.num_patches
-        for index in range(T):
+        for index in range(frames.shape[1]):
             self.check(frames[:, index], [clip[index] for clip in ids])
-        if not B * T:
-            return [[] for _ in range(B)]
+        if not self.num_clips * frames.shape[1]:
+            return [[] for _ in range(self.num_clips)]
         asked = _Asked.of(ids, self.device)
-        most = asked.most
+        found = self._searched(frames, asked, threshold, needs_gain, with_gains)
+        return found.read(3 * self.pyramid.side**2 * UNITS)
+
+    def choose(
+        self,
+        frames: Shaped[Tensor, "B T 3 S S"],
+        counts: Sequence[int],
+        *,
+        threshold: float | None = None,
+        needs_gain: bool = False,
+    ) -> Choices:
+        self.check_counts(frames, counts)
+        asked = _Asked.best(self.num_clips, counts, self.device)
+        found = self._searched(frames, asked, threshold, needs_gain, with_gains=False)
+        return found.choices(3 * self.pyramid.side**2 * UNITS)
+
+    def _searched(
+        self,
+        frames: Shaped[Tensor, "B T 3 S S"],
+        asked: "_Asked",
+        threshold: float | None,
+        needs_gain: bool,
+        with_gains: bool,
+    ) -> "_Found":
+        """What is found in the next frames, on the device, which is not waited for."""
+        B, T, V, most = *frames.shape[:2], self.pyramid.num_patches, asked.most
         new: dict[str, Any] = {"dtype": torch.int64, "device": self.device}
         found = _Found(
-            torch.zeros(B, T, most, **new),
-            torch.zeros(B, T, most, **new),
-            torch.zeros(B, T, **new),
-            torch.zeros(B, T, most, V, **new) if with_gains else torch.zeros(1, **new),
+            torch.empty(B, T, most, **new),
+            torch.empty(B, T, most, **new),
+            torch.empty(B, T, **new),
+            torch.zeros(B, T, most, V, **new) if with_gains else torch.empty(1, **new),
         )
         frames = frames.detach().to(self.device, non_blocking=True)
         if frames.dtype != torch.uint8:
             frames = frames.float()
         enough = enough_of(self.pyramid, threshold)
-        part = max(1, MEMORY // (B * 3 * 4 * max(1, tables_of(self.pyramid, self.device).wide)))
+        tables = tables_of(self.pyramid, self.device)
+        numbers = self.pyramid.side * (self.pyramid.side + tables.num_rows)
+        part = max(1, MEMORY // (B * 3 * 4 * numbers))
         with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             for first in range(0, T, part):
-                pictures = frames[:, first : first + part].contiguous()
-                self._search(pictures, first, asked, found, enough, needs_gain)
-        return found.read(3 * self.pyramid.side**2 * UNITS)
+                num = min(part, T - first)
+                self._search(frames, first, num, asked, found, enough, needs_gain)
+        return found
 
     def _search(
         self,
-        frames: Shaped[Tensor, "B n 3 S S"],
+        frames: Shaped[Tensor, "B T 3 S S"],
         first: int,
+        num: int,
         asked: "_Asked",
         found: "_Found",
         enough: int,
         needs_gain: bool,
     ) -> None:
-        """Search in some frames of every clip, `first` of all of them and those after it."""
-        pyramid, tables = self.pyramid, tables_of(self.pyramid, self.device)
-        B, num = frames.shape[:2]
-        side, levels, cells = pyramid.side, len(pyramid.scales), tables.num_edges**2
-        is_bytes = frames.dtype == torch.uint8
-        wide = self._widened(frames, tables)
-        sums = torch.zeros(B * num, levels, cells, dtype=torch.int64, device=self.device)
-        stale = torch.empty(B, cells, dtype=torch.int64, device=self.device)
-        painted = torch.empty(B, cells, dtype=torch.int32, device=self.device)
-        blocks = -(-cells // CELLS)
-        of_cells = (tables.edges, tables.num_edges, tables.longest, side)
-        to_rows = (tables.rows, tables.factors)
-        options: dict[str, Any] = {"SPLIT": self.block, "IS_BYTES": is_bytes, "CELLS": CELLS}
-        options |= {"num_warps": 2, **PLAIN}
-        if levels > 1:
-            kernels.errors[B * num, blocks, levels - 1](
-                *(frames, 0, 1, wide, tables.wide, *to_rows, *of_cells, sums, levels * cells),
-                **(options | {"OF_CANVAS": False}),
+        """Search in `num` frames of every clip, from number `first` on."""
+        pyramid, tables, B = self.pyramid, tables_of(self.pyramid, self.device), self.num_clips
+        side, edges, finest = pyramid.side, tables.num_edges, len(pyramid.scales) - 1
+        cells, levels = edges**2, finest + 1
+        turned, wide = self._pictures(frames, first, num, tables)
+        new: dict[str, Any] = {"device": self.device}
+        errors = torch.zeros(B * num, levels, cells, dtype=torch.int64, **new)
+        stale, current = torch.empty(2, B, cells, dtype=torch.int64, **new)
+        painted = torch.empty(B, cells, dtype=torch.int32, **new)
+        sums = torch.empty(B, 3, edges, side, **new)
+        up = (tables.taps, tables.factors, tables.first_rows)
+        along_x: dict[str, Any] = {"SPLIT": self.block, **_lanes("BLOCK", side)}
+        along_y = (tables.edges, edges, tables.longest, side)
+        if finest:
+            level_sums = torch.empty(B * num * 3, finest, edges, side, **new)
+            kernels.level_rows[B * num * 3, edges, finest](
+                *(turned, wide, tables.num_rows, *up, tables.edges, edges, side, level_sums),
+                **along_x,
             )
-        by_clip = sums.view(B, num, levels, cells)
-        for frame in range(num):
-            kernels.errors[B, blocks, 1](
-                *(frames, frame, num, self.canvases, side * side, *to_rows, *of_cells),
-                *(stale, cells),
-                **(options | {"OF_CANVAS": True}),
+            kernels.level_cells[B * num, -(-cells // CELLS), finest](
+                *(level_sums, *along_y, errors, levels * cells),
+                **{"SPLIT": self.block, "CELLS": CELLS, **PLAIN},
             )
+        by_clip = errors.view(B, num, levels, cells)
+        for frame in range(num + 1):  # after the last one the canvas is painted alone
+            kernels.canvas_rows[B, edges, 3](
+                *(turned, frame, num, self._canvases, painted, tables.cell_of, wide),
+                *(tables.num_rows, *up, tables.edges, edges, finest, side, sums),
+                **{"PAINTS": frame > 0, "COMPARES": frame < num, **along_x},
+            )
+            if frame == num:
+                break
             kernels.search[B,](
-                *(by_clip[:, frame], num * levels * cells, stale, tables.owners),
+                *(by_clip[:, frame], num * levels * cells, sums, *along_y, tables.owners),
                 *(tables.levels_of, tables.starts, tables.cells, tables.most_cells, cells),
                 *(levels, pyramid.num_patches, first + frame, asked.counts.shape[1]),
                 *(asked.counts, asked.given, asked.most, enough, found.chosen),
-                *(found.left_after, found.num_chosen, found.gains, painted),
+                *(found.left_after, found.num_chosen, found.gains, stale, current, painted),
                 NEEDS_GAIN=needs_gain,
                 HAS_GIVEN=asked.given.ndim > 1,
                 KEEPS_GAINS=found.gains.ndim > 1,
+                SPLIT=self.block,
                 CELLS=_power_of_two(cells),
                 PATCHES=_power_of_two(pyramid.num_patches),
-                num_warps=8,
-                **PLAIN,
-            )
-            kernels.paint[B, -(-(side * side) // PIXELS), 3](
-                *(frames, frame, num, self.canvases, painted, tables.cell_of, wide, tables.wide),
-                *(*to_rows, tables.num_edges, levels, side),
-                IS_BYTES=is_bytes,
-                BLOCK=PIXELS,
+                num_warps=SEARCH_WARPS,
                 **PLAIN,
             )
         self._last = by_clip[:, -1], stale
 
-    def _widened(
-        self, frames: Shaped[Tensor, "B n 3 S S"], tables: Tables
-    ) -> Float32[Tensor, "pictures wide"]:
-        """Every channel reduced to each coarser level, and enlarged again along x."""
+    def _pictures(
+        self, frames: Shaped[Tensor, "B T 3 S S"], first: int, num: int, tables: Tables
+    ) -> tuple[Float32[Tensor, "pictures S S"], Float32[Tensor, "pictures S rows"]]:
+        """Every channel transposed; and reduced to each coarser level, enlarged again along x."""
         side, finest = self.pyramid.side, len(self.pyramid.scales) - 1
-        pictures = frames.shape[0] * frames.shape[1] * 3
-        small, wide = (
-            torch.empty(pictures, max(1, size), device=self.device)
-            for size in (tables.small, tables.wide)
+        pictures, tiles = self.num_clips * num * 3, -(-side // TILE)
+        turned = torch.empty(pictures, side, side, device=self.device)
+        kernels.turn[pictures, tiles, tiles](
+            *(frames, first, num, *frames.stride(), turned, side),
+            **{"IS_BYTES": frames.dtype == torch.uint8, "TILE": TILE, **PLAIN},
         )
+        if not finest:
+            return turned, turned
+        small = torch.empty(pictures, tables.small, device=self.device)
+        wide = torch.empty(pictures, side, tables.num_rows, device=self.device)
         for level in reversed(tables.levels):  # finer ones first: coarser ones are made of them
-            source = (frames, 0, side * side, side)
+            source = (turned, 0, side * side, side)
             if level.source < finest:
                 finer = tables.levels[level.source]
-                source = (small, finer.small_at, tables.small, finer.side)
+                source = (small, finer.at, tables.small, finer.side)
             kernels.shrink[pictures, -(-(level.side**2) // PIXELS)](
-                *(*source, small, level.small_at, tables.small, level.side),
-                *(*level.down, level.down[0].shape[1]),
-                IS_BYTES=source[0].dtype == torch.uint8,
-                BLOCK=PIXELS,
-                **PLAIN,
+                *(*source, small, level.at, tables.small, level.side),
+                *(level.pixels, level.factors, level.pixels.shape[1]),
+                **_lanes("BLOCK", PIXELS),
             )
-            kernels.widen[pictures, -(-(level.side * side) // PIXELS)](
-                *(small, level.small_at, tables.small, level.side),
-                *(wide, level.wide_at, tables.wide, side, *level.up),
-                BLOCK=PIXELS,
-                **PLAIN,
-            )
-        return wide
+        kernels.widen[pictures, -(-side // COLUMNS)](
+            *(small, tables.small, tables.small_at, tables.sides, tables.level_of_row),
+            *(tables.first_rows, wide, tables.num_rows, side, tables.taps, tables.factors),
+            COLUMNS=COLUMNS,
+            **_lanes("ROWS", tables.num_rows),
+        )
+        return turned, wide
 
     @property
     def errors(self) -> Float[np.ndarray, "B cells levels"]:
@@ -320,11 +351,18 @@ class _Asked:
     most: int
 
     @classmethod
+    def best(cls, num_clips: int, counts: Sequence[int], device: torch.device) -> "_Asked":
+        """The best patches, as many for every clip."""
+        of_clips = torch.tensor([list(counts)] * num_clips, dtype=torch.int32)
+        given = torch.full((1,), -1, dtype=torch.int32, device=device)
+        return cls(of_clips.to(device, non_blocking=True), given, max(counts))
+
+    @classmethod
     def of(cls, ids: Sequence[Sequence[Sequence[int | None]]], device: torch.device) -> "_Asked":
         counts = torch.tensor([[len(frame) for frame in clip] for clip in ids], dtype=torch.int32)
         most = max(1, int(counts.max()))
         given = torch.full((1,), -1, dtype=torch.int32)
-        if any(patch is not None for clip in ids for frame in clip for patch in frame):
+        if any(frame.count(None) < len(frame) for clip in ids for frame in clip):
             rows = [
                 [-1 if patch is None else patch for patch in frame] + [-1] * (most - len(frame))
                 for clip in ids
@@ -343,27 +381,47 @@ class _Found:
     num_chosen: Int[Tensor, "B T"]
     gains: Int[Tensor, "..."]
 
+    def choices(self, units: float) -> Choices:
+        """All of it but what is left within a frame, where it is; waits for the device."""
+        last = self.left_after.gather(2, self.num_chosen[..., None] - 1)[..., 0]
+        losses = (last.double() / units).float()
+        return Choices(self.chosen[self._taken()], self.num_chosen.cpu(), losses)
+
     def read(self, units: float) -> list[list[SearchedFrame]]:
-        """The same on the host, gains aside; the one place that waits for the device."""
-        chosen, counts = self.chosen.cpu().numpy(), self.num_chosen.tolist()
-        losses = self.left_after.cpu().numpy() / units
+        """The same on the host, gains aside; here alone it waits for the device."""
+        taken, counts = self._taken(), self.num_chosen.tolist()
+        ids, losses = (
+            self.chosen[taken].tolist(),
+            (self.left_after[taken].double() / units).tolist(),
+        )
         gains = iter(self._gains(counts))
         found: list[list[SearchedFrame]] = []
-        for clip, numbers in enumerate(counts):
+        first = 0
+        for numbers in counts:
             found.append([])
-            for frame, n in enumerate(numbers):
-                ids, after = (each[clip, frame, :n].tolist() for each in (chosen, losses))
-                found[-1].append(SearchedFrame(tuple(ids), tuple(after), next(gains)))
+            for n in numbers:
+                own = slice(first, first + n)
+                found[-1].append(SearchedFrame(tuple(ids[own]), tuple(losses[own]), next(gains)))
+                first += n
         return found
+
+    def _taken(self) -> Bool[Tensor, "B T most"]:
+        numbers = torch.arange(self.chosen.shape[2], device=self.chosen.device)
+        return numbers < self.num_chosen[..., None]
 
     def _gains(self, counts: Sequence[Sequence[int]]) -> Iterable[Float[Tensor, "_ V"] | None]:
         """Those of every clip and frame, before each patch that was taken; they stay on the device."""
         if self.gains.ndim == 1:
             return repeat(None)
-        numbers = torch.arange(self.gains.shape[2], device=self.gains.device)
-        taken = self.gains[numbers < self.num_chosen[..., None]]
+        taken = self.gains[self._taken()]
         known = taken.double().masked_fill_(taken < UNTAKEN, -math.inf)
         return known.split([n for clip in counts for n in clip])
+
+
+def _lanes(name: str, number: int) -> dict[str, Any]:
+    """Options of a kernel whose constant `name` is its lanes: one number each, so that none is moved."""
+    lanes = _power_of_two(number)
+    return {name: lanes, "num_warps": min(max(lanes // 32, 1), 16), **PLAIN}
 
 
 def _power_of_two(number: int) -> int:

@@ -67,22 +67,13 @@ class _GreedyStream(CausalStream[Greedy]):
     def _search(self, clips: Clips, caps: Sequence[int]) -> Gaze:
         """The next frames, each with its cap."""
         frames = clips.frames if clips.frames.dtype == torch.uint8 else clips.unit()
-        B, device = clips.num_clips, frames.device
         if self.search is None:
-            self.search = new_canvas_search(self.pyramid, B, device)
-        found = self.search.search_clips(
-            frames,
-            [[[None] * cap for cap in caps]] * B,
-            threshold=self.loss,
-            needs_gain=self.loss is None,
-        )
-        ids = [patch for clip in found for frame in clip for patch in frame.ids]
-        lengths = [[len(frame.ids) for frame in clip] for clip in found]
-        losses = [[frame.losses[-1] for frame in clip] for clip in found]
+            self.search = new_canvas_search(self.pyramid, clips.num_clips, frames.device)
+        found = self.search.choose(frames, caps, threshold=self.loss, needs_gain=self.loss is None)
         return Gaze(
             self.pyramid,
-            torch.tensor(ids, dtype=torch.long).to(device),
-            torch.tensor(lengths),
-            losses=torch.tensor(losses).to(device),
+            found.ids,
+            found.lengths,
+            losses=found.losses,
             metric=self.selector.metric,
         )

@@ -1,8 +1,10 @@
 """Search cells, and the greedy search on a canvas."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 
+from autogaze.errors import GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses
@@ -54,3 +56,26 @@ def test_a_search_leaves_the_loss_of_the_canvas():
     gaze = Gaze(pyramid, torch.tensor(ids), torch.tensor([[5, 6, 7]] * 2))
     wanted = canvas_losses(frames, gaze).flatten()
     torch.testing.assert_close(torch.tensor(losses), wanted, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"needs_gain": True}, {"threshold": 0.05}])
+def test_the_best_patches_as_tensors(options):
+    pyramid = PatchPyramid((8, 16), 4)
+    frames = random_clips(pyramid, 2, 3, seed=1)
+    counts = [4, 20, 1]
+    found = TorchCanvasSearch(pyramid, 2).choose(frames, counts, **options)
+    ids = [[[None] * count for count in counts]] * 2
+    wanted = TorchCanvasSearch(pyramid, 2).search_clips(frames, ids, **options)
+    assert found.ids.tolist() == [patch for clip in wanted for frame in clip for patch in frame.ids]
+    assert found.lengths.tolist() == [[len(frame.ids) for frame in clip] for clip in wanted]
+    losses = torch.tensor([[frame.losses[-1] for frame in clip] for clip in wanted])
+    assert found.losses.equal(losses)
+
+
+@pytest.mark.parametrize("counts", [[], [1], [1, 2, 0], [1, 2, 21], [1, 2, 3, 4]])
+def test_counts_that_frames_cannot_have(counts):
+    search = TorchCanvasSearch(PatchPyramid((8, 16), 4), 2)
+    with pytest.raises(GeometryError):
+        search.choose(torch.rand(2, 3, 3, 16, 16), counts)
+    with pytest.raises(GeometryError):
+        search.choose(torch.rand(1, 3, 3, 16, 16), [1, 1, 1])

@@ -28,31 +28,39 @@ CUDA = torch.device("cuda", 0)
 # Compiled for GPUs that are not here.
 
 INT, LONG, BYTES, FLOATS, INTS, LONGS = "i32", "i64", "*u8", "*fp32", "*i32", "*i64"
-PIXELS = {"IS_BYTES": True, "BLOCK": 256}
-SUMS = {"OF_CANVAS": False, "SPLIT": 192, "IS_BYTES": True, "CELLS": 64}
+UP = [INTS, FLOATS, INTS]
+ROWS = {"SPLIT": 192, "BLOCK": 256}
 STOPS = {
     "NEEDS_GAIN": True,
     "HAS_GIVEN": True,
     "KEEPS_GAINS": True,
+    "SPLIT": 0,
     "CELLS": 256,
     "PATCHES": 512,
 }
-SEARCH = [LONGS, INT, LONGS, *[INTS] * 4, *[INT] * 6, INTS, INTS, INT, LONG, *[LONGS] * 4, INTS]
+TURN = [INT, INT, LONG, LONG, LONG, LONG, LONG, FLOATS, INT]
+SHRINK = [FLOATS, INT, INT, INT, FLOATS, INT, INT, INT, INTS, FLOATS, INT]
+CANVAS = [FLOATS, INT, INT, FLOATS, INTS, INTS, FLOATS, INT, *UP, INTS, INT, INT, INT, FLOATS]
+SEARCH = [
+    *[LONGS, INT, FLOATS, INTS, INT, INT, INT, *[INTS] * 4, *[INT] * 6, INTS, INTS, INT, LONG],
+    *[LONGS] * 6,
+    INTS,
+]
 KERNELS: list[tuple[str, list[str], dict[str, Any]]] = [
-    ("shrink", [BYTES, INT, INT, INT, FLOATS, INT, INT, INT, INTS, FLOATS, INT], PIXELS),
-    ("shrink", [FLOATS, INT, INT, INT, FLOATS, INT, INT, INT, INTS, FLOATS, INT], {**PIXELS, "IS_BYTES": False}),
-    ("widen", [FLOATS, INT, INT, INT, FLOATS, INT, INT, INT, INTS, FLOATS], {"BLOCK": 256}),
-    ("errors", [BYTES, INT, INT, FLOATS, INT, INTS, FLOATS, INTS, INT, INT, INT, LONGS, INT], SUMS),
-    ("errors", [FLOATS, INT, INT, FLOATS, INT, INTS, FLOATS, INTS, INT, INT, INT, LONGS, INT],
-     {**SUMS, "OF_CANVAS": True, "SPLIT": 0, "IS_BYTES": False}),
+    ("turn", [BYTES, *TURN], {"IS_BYTES": True, "TILE": 32}),
+    ("turn", [FLOATS, *TURN], {"IS_BYTES": False, "TILE": 32}),
+    ("shrink", SHRINK, {"BLOCK": 256}),
+    ("widen", [FLOATS, INT, *[INTS] * 4, FLOATS, INT, INT, INTS, FLOATS], {"COLUMNS": 8, "ROWS": 256}),
+    ("level_rows", [FLOATS, FLOATS, INT, *UP, INTS, INT, INT, FLOATS], ROWS),
+    ("level_cells", [FLOATS, INTS, INT, INT, INT, LONGS, INT], {"SPLIT": 192, "CELLS": 128}),
+    ("canvas_rows", CANVAS, {**ROWS, "PAINTS": False, "COMPARES": True}),
+    ("canvas_rows", CANVAS, {**ROWS, "PAINTS": True, "COMPARES": True, "SPLIT": 0}),
+    ("canvas_rows", CANVAS, {**ROWS, "PAINTS": True, "COMPARES": False}),
     ("search", SEARCH, STOPS),
     ("search", SEARCH, {**STOPS, "NEEDS_GAIN": False, "HAS_GIVEN": False, "KEEPS_GAINS": False}),
     # As the compiler sees a pyramid of one patch: numbers that are 1 are constants.
-    ("search", [*SEARCH[:7], *SEARCH[11:]],
-     {**STOPS, "most_cells": 1, "num_cells": 1, "num_levels": 1, "num_patches": 1}),
-    ("errors", [BYTES, INT, INT, FLOATS, INT, INTS, FLOATS, INTS, INT, INT, LONGS, INT],
-     {**SUMS, "OF_CANVAS": True, "num_edges": 1}),
-    ("paint", [BYTES, INT, INT, FLOATS, INTS, INTS, FLOATS, INT, INTS, FLOATS, INT, INT, INT], PIXELS),
+    ("search", [*SEARCH[:4], *SEARCH[5:11], *SEARCH[15:]],
+     {**STOPS, "num_edges": 1, "most_cells": 1, "num_cells": 1, "num_levels": 1, "num_patches": 1}),
 ]  # fmt: skip
 
 
@@ -73,15 +81,14 @@ def test_kernels_compile_to_plain_float32(
         argument: "constexpr" if argument in constants else next(others)
         for argument in kernel.arg_names
     }
-    warps = 8 if name == "search" else 4
-    compiled = compile_for_gpu(kernel, signature, constants, num_warps=warps, **triton_search.PLAIN)
+    compiled = compile_for_gpu(kernel, signature, constants, num_warps=4, **triton_search.PLAIN)
     ptx = compiled.asm["ptx"]
     assert len(compiled.asm["cubin"]) > 1000
     # Subnormal numbers as they are, true divisions, nothing fused that is not asked for, no
     # cache that does not see what other kernels wrote.
     for unwanted in (".ftz", ".approx", "div.full", "fma.rn.f64", ".global.nc"):
         assert unwanted not in ptx
-    products = name in ("shrink", "widen", "paint") or constants.get("OF_CANVAS") is False
+    products = name in ("shrink", "widen", "level_rows") or constants.get("PAINTS") is True
     assert ("fma.rn.f32" in ptx) == products
     assert ("div.rn.f32" in ptx) == (constants.get("IS_BYTES") is True)
 

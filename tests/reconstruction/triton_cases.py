@@ -136,6 +136,17 @@ def test_frames_of_other_layouts_and_types():
         assert TritonCanvasSearch(pyramid, 1, "cpu").search_clips(given_, ids) == wanted
 
 
+@pytest.mark.parametrize("options", [{}, {"needs_gain": True}, {"threshold": 0.1}])
+def test_the_best_patches_as_tensors(options):
+    pyramid = TINY[0]
+    frames = random_clips(pyramid, 2, 2, seed=1)
+    found = TritonCanvasSearch(pyramid, 2, "cpu").choose(frames, [3, 5], **options)
+    wanted = in_c(pyramid, 2).choose(frames, [3, 5], **options)
+    assert found.ids.equal(wanted.ids)
+    assert found.lengths.equal(wanted.lengths)
+    assert found.losses.equal(wanted.losses)
+
+
 @pytest.mark.parametrize("ids", [[[[20]]], [[[-1]]], [[[3, 3]]], [[[None] * 21]], [[[0]], [[1]]]])
 def test_ids_that_are_no_patches(ids):
     with pytest.raises(GeometryError):
