@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CASES = [
     "tests/models/autogaze/steps_cases.py",
     "tests/models/autogaze/decoder_cases.py",
+    "tests/models/autogaze/inhibition_cases.py",
     "tests/reconstruction/triton_cases.py",
 ]
 

@@ -26,6 +26,9 @@ from autogaze.utils.normalization import IMAGENET
 FLOOR = 0.02
 """Factor on the probability of an unchanged patch."""
 
+DEVIATION = tuple(std / 2 for std in IMAGENET.std)
+"""Of which differences of normalised colours are multiples, so that they are differences in [0, 1]."""
+
 
 class InhibitionOfReturn:
     """Weights on patch probabilities of B rows, from every patch's pixels at its last gaze.
@@ -49,6 +52,10 @@ class InhibitionOfReturn:
         self.then: Float[Tensor, "B V1 values"] | None = None
         self.visible: Bool[Tensor, "B V"] | None = None
 
+    def pixels(self, frames: Float[Tensor, "B T 3 S S"]) -> Float[Tensor, "B T V values"]:
+        """As `patch_pixels`."""
+        return patch_pixels(frames, self.pyramid)
+
     def log_weights(self, now: Float[Tensor, "B V values"]) -> Float[Tensor, "B V"]:
         """Terms to add to the logits of a frame, at most 0.
 
@@ -68,17 +75,25 @@ class InhibitionOfReturn:
         kept: Bool[Tensor, "B k"],
     ) -> None:
         """Record the frame's gazes: those of `ids` that are `kept`."""
-        B, V, values = now.shape
-        if self.then is None or self.visible is None:
-            with torch.inference_mode(False):  # so that every mode may write it
-                self.then = now.new_zeros(B, V + 1, values)
-            self.visible = kept.new_zeros(B, V)
+        B, V, _ = now.shape
+        then, visible = self.memory(now)
         rows, slots = torch.arange(B, device=ids.device)[:, None], torch.where(kept, ids, V)
         # Few patches are gazed at, so only their pixels are written.
-        self.then[rows, slots] = now[rows, slots.clamp(max=V - 1)]
+        then[rows, slots] = now[rows, slots.clamp(max=V - 1)]
         gazed = kept.new_zeros(B, V + 1).scatter_(1, slots, True)[:, :V]
-        covered = (gazed.float() @ _finer_beneath(self.pyramid, gazed.device)).bool()
-        self.visible = (self.visible & ~covered) | gazed
+        covered = (gazed.float() @ finer_beneath(self.pyramid, gazed.device)).bool()
+        torch.logical_or(visible & ~covered, gazed, out=visible)
+
+    def memory(
+        self, now: Float[Tensor, "B V values"]
+    ) -> tuple[Float[Tensor, "B V1 values"], Bool[Tensor, "B V"]]:
+        """`then` and `visible`, which are made before the first update."""
+        if self.then is None or self.visible is None:
+            B, V, values = now.shape
+            with torch.inference_mode(False):  # so that every mode may write them
+                self.then = now.new_zeros(B, V + 1, values)
+                self.visible = torch.zeros(B, V, dtype=torch.bool, device=now.device)
+        return self.then, self.visible
 
 
 def patch_pixels(
@@ -93,8 +108,8 @@ def patch_pixels(
         Colours of which differences are those of pixels in [0, 1].
     """
     size = pyramid.patch_size
-    deviation = constant(IMAGENET.std, frames.device)[:, None, None]
-    colours, parts = frames.float() * (deviation / 2), []
+    deviation = constant(DEVIATION, frames.device)[:, None, None]
+    colours, parts = frames.float() * deviation, []
     for scale, grid in zip(pyramid.scales, pyramid.grids, strict=True):
         small = colours if scale == pyramid.side else shrink(colours, scale)
         cells = small.unflatten(-1, (grid, size)).unflatten(-3, (grid, size))
@@ -104,7 +119,7 @@ def patch_pixels(
 
 
 @lru_cache(maxsize=16)
-def _finer_beneath(pyramid: PatchPyramid, device: torch.device) -> Float[Tensor, "V V"]:
+def finer_beneath(pyramid: PatchPyramid, device: torch.device) -> Float[Tensor, "V V"]:
     """1 where the patch of the row overlaps the finer patch of the column."""
     with torch.inference_mode(False):  # cached, so it must be usable in every mode
         beneath = torch.zeros(pyramid.num_patches, pyramid.num_patches)

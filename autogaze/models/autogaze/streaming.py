@@ -12,7 +12,7 @@ from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.decoding import GazeState
 from autogaze.models.autogaze.gaze_model import GazeModel, resize_clip
 from autogaze.models.autogaze.hook import rules_of
-from autogaze.models.autogaze.inhibition import InhibitionOfReturn, patch_pixels
+from autogaze.models.autogaze.inhibition import InhibitionOfReturn
 from autogaze.models.autogaze.limits import Caps, FrameLimits, Threshold, frame_limits
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
@@ -22,6 +22,7 @@ from autogaze.models.autogaze.static_shapes import (
     trimmed,
     window_of,
 )
+from autogaze.models.autogaze.triton_inhibition import new_inhibition
 from autogaze.utils.copying import CopiedDeeply
 from autogaze.utils.device import free_memory, without_autocast
 
@@ -157,7 +158,7 @@ class ClipStream(CopiedDeeply):
         clips, clip_of_row = self._clips_of(rows, video)  # (seen, T, 3, S, S), (rows,) or None
         tokens, state.history = self.model.vision_tokens(clips, state.history)
         frames = []
-        pixels_of_frames = self._patch_pixels(clips)
+        pixels_of_frames = self._patch_pixels(index, clips)
         for t, limit in enumerate(limit.of_rows(rows) for limit in limits):
             log_weights = None
             if self.inhibitions:
@@ -180,11 +181,13 @@ class ClipStream(CopiedDeeply):
         frames = trimmed(frames, self.decoder.config.num_multi_token_pred)
         return GazeRows.of_frames(self.pyramid, frames)
 
-    def _patch_pixels(self, clips: Float[Tensor, "seen T 3 S S"]) -> Iterator[Tensor]:
-        """`patch_pixels` of every frame; on a GPU of several at once, since each takes twenty launches."""
+    def _patch_pixels(
+        self, index: int, clips: Float[Tensor, "seen T 3 S S"]
+    ) -> Iterator[Float[Tensor, "seen V values"]]:
+        """Pixels of every frame's patches; on a GPU of several at once, since each takes twenty launches."""
         at_once = 1 if clips.device.type == "cpu" else max(1, PIXELS_AT_ONCE // len(clips))
         for some in clips.split(at_once, dim=1):
-            yield from patch_pixels(some, self.pyramid).unbind(1)
+            yield from self.inhibitions[index].pixels(some).unbind(1)
 
     def _clips_of(
         self, rows: slice, video: Float[Tensor, "B T 3 H W"]
@@ -204,7 +207,8 @@ class ClipStream(CopiedDeeply):
         """Make the state of the next micro-batch of rows."""
         full_change = self.config.inhibition_of_return
         if full_change is not None:
-            self.inhibitions.append(InhibitionOfReturn(self.pyramid, full_change))
+            device = self.model.connector.pos_embed.device
+            self.inhibitions.append(new_inhibition(self.pyramid, full_change, device))
         positions = self.config.decode_positions
         if not self.static_shapes:
             self.states.append(GazeState(self.decoder, num_rows, self.capacity, positions))
