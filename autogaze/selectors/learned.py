@@ -13,7 +13,7 @@ from autogaze.clips import Clips, ClipsLike, Ratio, as_clips, check_generator, f
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.gaze_model import normalise
+from autogaze.models.autogaze.gaze_model import normalise, normalised_at_once
 from autogaze.models.autogaze.gazing import Gazing, PlainAutoGaze
 from autogaze.models.autogaze.grid_adaptation import GridAdaptation
 from autogaze.models.autogaze.limits import usual_threshold
@@ -177,8 +177,11 @@ class Learned(Selector):
     def preprocess(self, clips: Clips) -> Float[Tensor, "rows T 3 s s"]:
         """The model's input: the clips normalised, or their tiles."""
         made_here = clips.frames.dtype == torch.uint8  # so that nobody else sees the floats
-        frames = normalise(clips.to(self.device).unit(), in_place=made_here)
-        video = frames.to(self._model.dtype)
+        frames, dtype = clips.to(self.device).unit(), self._model.dtype
+        if frames.is_cuda:
+            video = normalised_at_once(frames, dtype)
+        else:
+            video = normalise(frames, in_place=made_here).to(dtype)
         return video if self.adaptation is None else self.adaptation.cut(video)
 
 

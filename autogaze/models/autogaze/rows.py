@@ -83,6 +83,8 @@ class GazeRows:
 
     def counts(self) -> Int[Tensor, "R T"]:
         """Gazes of every row in every frame."""
+        if len(set(self.slots)) == 1:  # one operator
+            return self.kept.unflatten(1, (len(self.slots), self.slots[0])).sum(2)
         return torch.stack([part.sum(1) for part in self.kept.split(self.slots, 1)], 1)
 
     def to_gaze(self, rows: slice = slice(None)) -> Gaze:

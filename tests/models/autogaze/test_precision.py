@@ -126,3 +126,13 @@ def test_the_stem_convolves_in_float32_on_a_gpu(monkeypatch: pytest.MonkeyPatch)
     assert found.ids.equal(expected.ids)
     assert asked
     assert not any(asked)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_frames_are_normalised_at_once_as_in_steps(dtype: torch.dtype, device: str) -> None:
+    frames = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
+    found = gaze_model.normalised_at_once(frames[:, 1:], dtype)
+    assert found.dtype == dtype
+    expected = gaze_model.normalise(frames[:, 1:])
+    torch.testing.assert_close(found.float(), expected, rtol=torch.finfo(dtype).eps, atol=2e-6)

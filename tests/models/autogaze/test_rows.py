@@ -56,3 +56,10 @@ def test_joined_rows_are_the_parts_one_after_the_other(parts):
     assert (together.losses is not None) == known
     first = len(parts[0].ids)
     assert same(together.to_gaze(slice(first)), gazes[0])
+
+
+def test_frames_of_equal_width_are_counted_at_once():
+    kept = torch.tensor([[True, False, True, True, False, False]])
+    rows = GazeRows(PYRAMID, torch.arange(6)[None], kept, (2, 2, 2))
+    assert rows.counts().tolist() == [[1, 2, 0]]
+    assert GazeRows(PYRAMID, kept[:, :0].long(), kept[:, :0], (0, 0)).counts().tolist() == [[0, 0]]
