@@ -14,6 +14,7 @@ CASES = [
     "tests/models/autogaze/decoder_cases.py",
     "tests/models/autogaze/inhibition_cases.py",
     "tests/reconstruction/triton_cases.py",
+    "tests/vision_encoders/triton_cases.py",
 ]
 
 

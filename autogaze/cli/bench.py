@@ -16,7 +16,7 @@ method_option = partial(typer.Option, rich_help_panel="How to measure")
 file_option = partial(typer.Option, rich_help_panel="Files to write")
 
 AttentionName = Literal["block_causal", "causal", "bidirectional", "frame_independent"]
-BackendName = Literal["auto", "grouped", "varlen", "flash", "flex"]
+BackendName = Literal["auto", "grouped", "varlen", "flash", "flex", "triton"]
 ENCODER_HELP = (
     "siglip2-base-patch16-224, siglip2-so400m-patch14-384 or dinov2-base (random weights), or a "
     "checkpoint"

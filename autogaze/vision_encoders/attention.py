@@ -8,6 +8,8 @@ norms, LoRA adapters and checkpointing stay the model's own, and no dense mask e
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from typing import Any, Literal, get_args
 
@@ -15,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autogaze.errors import EncoderError
 from autogaze.vision_encoders.flex import flex_attention
 from autogaze.vision_encoders.layout import TokenLayout
+from autogaze.vision_encoders.triton_attention import triton_attention, triton_failure
 from autogaze.vision_encoders.varlen import (
     KERNELS,
     not_able,
@@ -29,10 +31,11 @@ from autogaze.vision_encoders.varlen import (
 )
 
 NAME = "autogaze"
-"""`config._attn_implementation` of a gazed model."""
-AttentionBackend = Literal["auto", "grouped", "varlen", "flash", "flex"]
+"""`config._attn_implementation` of a gazed model, once `registered` was called."""
+AttentionBackend = Literal["auto", "grouped", "varlen", "flash", "flex", "triton"]
 """What computes attention: the one that suits the device and the layout; SDPA per group of equal
-lengths; `torch.nn.attention.varlen`; FlashAttention's varlen function; FlexAttention."""
+lengths; `torch.nn.attention.varlen`; FlashAttention's varlen function; FlexAttention; our own kernel, which
+has no gradients."""
 FEW_CALLS = 16
 """Number of SDPA calls, those of a clip of 16 frames, up to which they are taken in place of FlexAttention on
 a GPU, whose first call compiles for tens of seconds."""
@@ -60,6 +63,8 @@ def gazed_attention(
     if isinstance(attention_mask, TokenLayout):
         layout = attention_mask
     if layout is None:
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
         dense: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return dense(module, query, key, value, attention_mask, **options)
     out = packed_attention(
@@ -74,7 +79,16 @@ def gazed_attention(
     return out[None], None
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, gazed_attention)
+@cache
+def registered() -> str:
+    """The name under which transformers finds `gazed_attention` from now on.
+
+    Not registered at import: transformers' models take seconds to import, also where none is used.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, gazed_attention)
+    return NAME
 
 
 def packed_attention(
@@ -103,10 +117,11 @@ def packed_attention(
         backend = suitable_backend(layout, query, dropout)
     elif reason := why_not(backend, query, dropout):
         raise _unavailable(backend, reason)
-    if (recorded := _RECORDED.get()) is not None:
-        recorded.add(backend)
+    note_backends({backend})
     if backend == "grouped":
         return grouped_attention(query, key, value, layout, scale=scale, dropout=dropout)
+    if backend == "triton":
+        return triton_attention(query, key, value, layout, scale=scale)
     if backend == "flex":
         return flex_attention(query, key, value, layout, scale=scale)
     return varlen_attention(
@@ -117,14 +132,17 @@ def packed_attention(
 def suitable_backend(layout: TokenLayout, query: Float[Tensor, "H N D"], dropout: float) -> str:
     """The backend for a device and a layout: "grouped" on a CPU, and where it is one call.
 
-    On a GPU a kernel for segments of any lengths where one can compute this, but FlexAttention
-    for growing prefixes that would be copied often, and where more than `FEW_CALLS` would be needed.
+    On a GPU our own kernel, or else one for segments of any lengths, where it can compute this, but
+    FlexAttention for growing prefixes that would be copied often, and where more than `FEW_CALLS` would
+    be needed.
     """
     calls = layout.num_groups
     if layout.attn_type == "block_causal" and layout.lengths:
         calls *= len(layout.lengths[0])
     if query.device.type == "cpu" or calls <= 1:
         return "grouped"
+    if why_not("triton", query, dropout) is None:
+        return "triton"
     able = [name for name in KERNELS if why_not(name, query, dropout) is None]
     if able and segments(layout).num_keys <= MOST_KEYS * layout.num_tokens:
         return able[0]
@@ -138,6 +156,8 @@ def why_not(backend: str, query: Float[Tensor, "H N D"], dropout: float) -> str 
         return not_installed(backend) or not_able(
             backend, query.device, query.dtype, query.shape[-1], dropout
         )
+    if backend == "triton":
+        return _not_in_triton(query, dropout)
     if backend == "flex" and dropout:
         return f"FlexAttention has no dropout, and the model's is {dropout}"
     if backend == "flex" and query.requires_grad and not query.is_cuda:
@@ -145,11 +165,32 @@ def why_not(backend: str, query: Float[Tensor, "H N D"], dropout: float) -> str 
     return None
 
 
+def _not_in_triton(query: Float[Tensor, "H N D"], dropout: float) -> str | None:
+    """Why our own kernel cannot compute attention of these queries; None if it can."""
+    device, width = query.device, query.shape[-1]
+    if device.type != "cuda":
+        return f"it needs a CUDA GPU, and the tokens are on {device}"
+    if query.dtype not in (torch.float16, torch.bfloat16):
+        return f"it computes in float16 and bfloat16, and the tokens are {query.dtype}"
+    if query.requires_grad and torch.is_grad_enabled():
+        return "it gives no gradients (with no_grad it computes)"
+    if dropout:
+        return f"it has no dropout, and the model's is {dropout}"
+    if width % 8 or not 16 <= width <= 128:
+        return f"it takes heads of 16, 24, ... 128 channels, the model's have {width}"
+    if torch.compiler.is_compiling():
+        return "it is not traced by torch.compile"
+    return triton_failure(device, query.dtype, width) or None
+
+
 def check_backend(backend: str) -> None:
     """Raise EncoderError for a name that is none of `AttentionBackend`, or is not installed."""
     if backend not in (known := get_args(AttentionBackend)):
         raise EncoderError(f"unknown attention backend {backend!r}; known are {', '.join(known)}")
-    if backend in KERNELS and (reason := not_installed(backend)):
+    reason = not_installed(backend) if backend in KERNELS else None
+    if backend == "triton" and find_spec("triton") is None:
+        reason = "the package triton is not installed: pip install 'autogaze[gpu]'"
+    if reason:
         raise _unavailable(backend, reason)
 
 
@@ -171,6 +212,12 @@ def recorded_backends() -> Iterator[set[str]]:
         yield recorded
     finally:
         _RECORDED.reset(token)
+
+
+def note_backends(backends: set[str]) -> None:
+    """Collect backends that have computed, where somebody does (`recorded_backends`)."""
+    if (recorded := _RECORDED.get()) is not None:
+        recorded |= backends
 
 
 def grouped_attention(
@@ -244,7 +291,7 @@ class PackedBlocks:
         checkpointed = _is_checkpointed(block)
         try:
             for config in self._configs:
-                config._attn_implementation = NAME
+                config._attn_implementation = registered()
             if checkpointed:
                 block.gradient_checkpointing = False
             yield

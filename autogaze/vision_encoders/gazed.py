@@ -33,7 +33,7 @@ def gazed(
     empty_frames: str = "error",
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    graphs: bool = False,
+    graphs: bool | None = None,
 ) -> "GazedVisionModel":
     """A vision model that encodes gazed patches only; its cost grows with their number.
 
@@ -60,7 +60,9 @@ def gazed(
         dtype: precision of the model, also of the one given: "float32", "float16" or "bfloat16".
             None: its own.
         graphs: on a CUDA GPU, record a call without gradients as a CUDA graph, and replay it for
-            later gazes with as many patches in every frame (see `graphs.EncoderGraphs`).
+            later gazes with as many patches in every frame (see `graphs.EncoderGraphs`). None: small
+            calls only, once their shapes have come twice in a row, and where nothing but weights and
+            arguments can change what they compute. True: always, at once. False: never.
 
     Raises:
         EncoderError: no adapter for this model, an unknown option, or a backend that is not
@@ -85,10 +87,13 @@ class GazedVisionModel(nn.Module):
     Attributes:
         model: the transformers model, with its own parameters' names.
         settings: see `GazedSettings`.
-        graphs: the calls that were recorded as CUDA graphs, where these were asked for.
+        graphs: the calls that were recorded as CUDA graphs; None where they are not wanted, or the
+            model has encoded nothing on a GPU so far.
     """
 
-    def __init__(self, model: nn.Module, settings: GazedSettings, *, graphs: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, settings: GazedSettings, *, graphs: bool | None = None
+    ) -> None:
         super().__init__()
         self.model = _with_gazed_attention(model)
         self.training = self.model.training
@@ -97,6 +102,7 @@ class GazedVisionModel(nn.Module):
         if graphs:
             check_graphs(self.device)
         self.graphs = EncoderGraphs() if graphs else None
+        self._unasked = graphs is None
 
     @property
     def config(self) -> Any:
@@ -135,6 +141,8 @@ class GazedVisionModel(nn.Module):
             EncoderError: frames, gaze and model do not fit together.
         """
         gaze = as_gaze(gaze, self.patch_size, self.settings.pyramid)
+        if self.graphs is None and self._unasked and self.device.type == "cuda":
+            self.graphs = EncoderGraphs(unasked=True)
         return encode(
             self._adapter,
             frames,
@@ -249,5 +257,5 @@ def _with_gazed_attention(model: nn.Module) -> Any:
     for module in copied.modules():
         config = getattr(module, "config", None)
         if config is not None:
-            config._attn_implementation = attention.NAME
+            config._attn_implementation = attention.registered()
     return copied

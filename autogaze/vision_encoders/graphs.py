@@ -5,6 +5,7 @@ then, positions are computed in the graph from the weights as they are, and all 
 weights have moved.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Hashable
 from threading import Lock
@@ -12,36 +13,56 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from autogaze.errors import EncoderError, first_line
 from autogaze.utils.cuda_graphs import CudaGraphs, Operations, Recorder
 from autogaze.utils.device import sent
 from autogaze.vision_encoders.adapter import EncoderAdapter
+from autogaze.vision_encoders.attention import note_backends, recorded_backends
+from autogaze.vision_encoders.bicubic import ResizedByAxes
 from autogaze.vision_encoders.encode import EncodingPlan, Features, encode_packed, encode_patches
 from autogaze.vision_encoders.layout import KEPT_LAYOUTS
 from autogaze.vision_encoders.packed import GazedSettings, PackedPatches, check_fit
 from autogaze.vision_encoders.positions import PositionTables
+from autogaze.vision_encoders.recordable import addresses, choices, is_known, is_observed
 
 MAX_GRAPHS = 8
 """Shapes that are kept at most; the one that was used longest ago is dropped."""
+MOST_TOKENS = 4096
+"""Tokens up to which calls are recorded unasked. Of more a GPU is busy for as long as the host."""
+ENOUGH = 8
+"""Replays after which a recording, which takes as long as three calls, has paid."""
+
+log = logging.getLogger(__name__)
 
 
 class EncoderGraphs:
     """Encodes as `encode_patches` does, by a graph for every kind of lengths, frames and options.
 
-    Calls with gradients, in training mode and under autocast run as they are, and so do those of more
-    batches than layouts are kept. Hooks on modules run while a graph is recorded only. Copies and
-    pickles have no graphs.
+    Calls with gradients, in training mode, under autocast and on other streams than the first run as they
+    are, and so do those of more batches than layouts are kept. Hooks on modules run while a graph is
+    recorded only. Copies and pickles have no graphs.
+
+    Args:
+        recorder: records and counts graphs; made with the first one.
+        unasked: only calls of `MOST_TOKENS` are recorded, of models that compute the same in every call
+            (`recordable.is_known`), and on a GPU; whatever else happens, the call runs as it is. A kind
+            of call is recorded where it comes twice in a row, or more often where recordings before were
+            replayed fewer than `ENOUGH` times: twice as often with each of these.
 
     Attributes:
-        recorder: records and counts graphs; made with the first one.
+        patience: how often a kind of call must have come in a row, before it is recorded unasked.
     """
 
-    def __init__(self, recorder: Recorder | None = None) -> None:
-        self.recorder = recorder
+    def __init__(self, recorder: Recorder | None = None, *, unasked: bool = False) -> None:
+        self.recorder, self.unasked = recorder, unasked
+        self.patience = 1
         self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
         self._weights: tuple[int, ...] = ()
+        self._stream: Any = None
+        self._last: tuple[Hashable, int] = (None, 0)
+        self._failed = False
         self._lock = Lock()
 
     def encode_patches(
@@ -56,49 +77,115 @@ class EncoderGraphs:
         """`encode.encode_patches`, replayed where the same shapes were recorded.
 
         Raises:
-            EncoderError: see there; or the model is on no CUDA GPU.
+            EncoderError: see there; or, where graphs were asked for, the model is on no CUDA GPU.
         """
         device = encoder.projection.weight.device
-        if self.recorder is None:
+        if self.recorder is None and not self.unasked:
             check_graphs(device)
-        plan = None
+        found = None
         if not (torch.is_grad_enabled() or encoder.model.training or _autocast(device)):
-            plan = EncodingPlan.of(encoder, gaze, settings, device)
-        if plan is None or len(plan.batches) > KEPT_LAYOUTS // 2:
-            return encode_patches(
-                encoder, frames, gaze, settings, output_hidden_states=output_hidden_states
-            )
+            found = self._recorded(encoder, frames, gaze, settings, device, output_hidden_states)
+        if found is not None:
+            return found
+        return encode_patches(
+            encoder, frames, gaze, settings, output_hidden_states=output_hidden_states
+        )
+
+    def _recorded(
+        self,
+        encoder: EncoderAdapter,
+        frames: Float[Tensor, "B T 3 H W"],
+        gaze: PackedPatches,
+        settings: GazedSettings,
+        device: torch.device,
+        output_hidden_states: bool,
+    ) -> Features | None:
+        """Features by a graph; None where the call is to run as it is."""
+        if self.unasked and not self._may_record(encoder, gaze, device):
+            return None
+        plan = EncodingPlan.of(encoder, gaze, settings, device)
+        if len(plan.batches) > (1 if self.unasked else KEPT_LAYOUTS // 2):
+            return None
         check_fit(encoder, frames, gaze, settings)
-        frames, gaze = sent(frames, device), gaze.on(device)
-        shape = tuple(frames.shape), frames.dtype, gaze.clips, gaze.pyramid
-        key = (*shape, settings, output_hidden_states)
+        shape = tuple(frames.shape), frames.dtype, gaze.clips, gaze.pyramid, gaze.checked
+        key = (*shape, settings, output_hidden_states, choices() if self.unasked else None)
         with self._lock:
-            weights = _addresses(encoder.model)
+            stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+            if self._graphs and stream != self._stream:  # its kernels could overtake the others'
+                return None
+            weights = addresses(encoder.model)
             if weights != self._weights:
                 self._graphs.clear()
-                self._weights = weights
+                self._weights, self._last = weights, (None, 0)
             graph = self._graphs.get(key)
+            if graph is None and self.unasked and not self._is_due(key):
+                return None
+            frames, gaze = sent(frames, device), gaze.on(device)
             if graph is None:
-                if self.recorder is None:
-                    self.recorder = CudaGraphs(device)
                 graph = _Graph(encoder, frames, gaze, settings, plan, output_hidden_states)
-                graph.record(self.recorder)
-                if len(self._graphs) >= MAX_GRAPHS:
-                    self._graphs.popitem(last=False)
-                self._graphs[key] = graph
+                if not self._record(graph, device):
+                    return None
+                self._stream = stream
+                self._keep(key, graph)
             self._graphs.move_to_end(key)
             return graph.replayed(frames, gaze)
+
+    def _may_record(
+        self, encoder: EncoderAdapter, gaze: PackedPatches, device: torch.device
+    ) -> bool:
+        """Whether a call is recorded unasked, if its kind comes again."""
+        if self._failed or (device.type != "cuda" and self.recorder is None):
+            return False
+        if gaze.offsets[-1] + encoder.num_prefix * gaze.lengths.numel() > MOST_TOKENS:
+            return False
+        return not is_observed(device) and is_known(encoder)
+
+    def _is_due(self, key: Hashable) -> bool:
+        """Whether a kind of call has come often enough to be recorded; counts this call."""
+        last, times = self._last
+        times = times + 1 if key == last else 0
+        self._last = key, times
+        return times >= self.patience
+
+    def _record(self, graph: "_Graph", device: torch.device) -> bool:
+        """Record a graph; False where that fails and nobody has asked for it."""
+        if self.recorder is None:
+            self.recorder = CudaGraphs(device)
+        try:
+            graph.record(self.recorder)
+        except (EncoderError, torch.OutOfMemoryError) as error:
+            if not self.unasked:
+                raise
+            self._failed = True
+            self._graphs.clear()
+            log.warning("gazed calls are no longer recorded as CUDA graphs: %s", first_line(error))
+            return False
+        return True
+
+    def _keep(self, key: Hashable, graph: "_Graph") -> None:
+        """Keep a graph, in place of the one that was used longest ago where there are many."""
+        if self.unasked and self._graphs:
+            newest = self._graphs[next(reversed(self._graphs))]
+            self.patience = 1 if newest.num_replayed >= ENOUGH else 2 * self.patience
+        if len(self._graphs) >= MAX_GRAPHS:
+            self._graphs.popitem(last=False)
+        self._graphs[key] = graph
 
     def clear(self) -> None:
         """Drop all graphs, and their memory."""
         with self._lock:
             self._graphs.clear()
+            self._failed = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "EncoderGraphs":
-        return EncoderGraphs()
+        return EncoderGraphs(unasked=self.unasked)
 
     def __reduce__(self) -> Any:
-        return EncoderGraphs, ()
+        return _without_graphs, (self.unasked,)
+
+
+def _without_graphs(unasked: bool) -> EncoderGraphs:
+    return EncoderGraphs(unasked=unasked)
 
 
 class _Graph:
@@ -118,12 +205,14 @@ class _Graph:
         self._arguments = (encoder, self.frames, self.gaze, settings, plan)
         self._output_hidden_states = output_hidden_states
         self._features: Features | None = None
+        self._backends: set[str] = set()
+        self.num_replayed = 0
         self._replay: Operations | None = None
 
     def record(self, recorder: Recorder) -> None:
         """Run once as it is, which also sets up what is kept, and record that."""
         try:
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad(), recorded_backends() as backends:
                 self._replay = recorder.run_and_record(self._run)
         except torch.OutOfMemoryError:
             raise
@@ -133,11 +222,13 @@ class _Graph:
                 f"a call of this {model} cannot be recorded as a CUDA graph, perhaps because it asks "
                 f"the GPU for values ({first_line(error)}); leave graphs out"
             ) from error
+        self._backends = backends
 
     def _run(self) -> None:
         encoder, frames, gaze, settings, plan = self._arguments
         # Tables that are kept would be those of the weights as they are now.
-        tables = PositionTables.computed(encoder, gaze.pyramid.grids)
+        with ResizedByAxes():
+            tables = PositionTables.computed(encoder, gaze.pyramid.grids)
         self._features = encode_packed(
             encoder,
             frames,
@@ -155,6 +246,8 @@ class _Graph:
         if self._replay is None or self._features is None:
             raise EncoderError("this graph was not recorded")
         self._replay()
+        self.num_replayed += 1
+        note_backends(self._backends)
         found = self._features
         return Features(
             found.patches.clone(),
@@ -176,20 +269,3 @@ def check_graphs(device: torch.device) -> None:
 def _autocast(device: torch.device) -> bool:
     available = torch.amp.is_autocast_available(device.type)
     return available and torch.is_autocast_enabled(device.type)
-
-
-def _addresses(model: nn.Module) -> tuple[int, ...]:
-    """Where the weights and buffers lie.
-
-    By modules' own tables, for every replay asks: `parameters()` names all of them, which takes a third
-    of a millisecond for a SigLIP, as long as its layers.
-    """
-    found: list[int] = []
-    modules: list[nn.Module | None] = [model]
-    while modules:
-        module = modules.pop()
-        if module is not None:
-            for tensors in (module._parameters, module._buffers):
-                found += [tensor.data_ptr() for tensor in tensors.values() if tensor is not None]
-            modules += module._modules.values()
-    return tuple(found)

@@ -2,11 +2,14 @@
 
 A frame is resized only to the scales of its gazed patches (bicubic, not antialiased, as the
 published encoder was trained), and of each scale only the gazed cells are copied. A GPU would have to
-be waited for to learn which cells these are: there all cells are cut, and one index takes the gazed
-ones of all scales.
+be waited for to learn which cells these are: there one kernel computes the gazed ones alone
+(`triton_patches.py`), or, where it cannot be had, all cells are cut, and one index takes the gazed ones
+of all scales.
 """
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -14,6 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.geometry import PatchPyramid
+from autogaze.vision_encoders.triton_patches import cut_in_triton
+
+log = logging.getLogger(__name__)
 
 
 def gazed_patches(
@@ -33,6 +39,8 @@ def gazed_patches(
         offsets: where the patches of each frame begin and the last ones end (F + 1 places), if
             they stand frame by frame.
     """
+    if frames.is_cuda and _by_kernel(frames):
+        return cut_in_triton(frames, ids, frame_of_patch, pyramid)
     if not may_wait(frames.device):
         return _by_index(frames, ids, frame_of_patch, pyramid, frames_at_once, offsets)
     p = pyramid.patch_size
@@ -58,6 +66,51 @@ def gazed_patches(
 def may_wait(device: torch.device) -> bool:
     """Whether values of a tensor can be read without waiting for a queue of operators."""
     return device.type == "cpu"
+
+
+def _by_kernel(frames: Tensor) -> bool:
+    """Whether our kernel can cut patches of these frames of a GPU."""
+    if torch.compiler.is_compiling() or (frames.requires_grad and torch.is_grad_enabled()):
+        return False
+    return not triton_failure(frames.device, frames.dtype)
+
+
+@cache
+def triton_failure(device: torch.device, dtype: torch.dtype) -> str:
+    """Why our kernel cannot cut patches on a device; nothing where it can.
+
+    It is tried out on frames of noise.
+    """
+    failure = ""
+    try:
+        if not _cuts_as_pytorch(device, dtype):
+            failure = "its pixels differ from PyTorch's"
+    except torch.OutOfMemoryError:
+        raise
+    except ImportError as error:
+        failure = f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
+    except Exception as error:  # of a compiler, a driver, or a GPU that is too old
+        failure = f"Triton cannot run it: {type(error).__name__}: {error}"
+    if failure:
+        log.warning("frames are resized in full to cut patches, which takes longer: %s", failure)
+    return failure
+
+
+@torch.inference_mode()
+def _cuts_as_pytorch(device: torch.device, dtype: torch.dtype) -> bool:
+    pyramid = PatchPyramid((8, 12, 28), 4)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(3, 3, 28, 28, generator=generator).to(device, dtype)
+    ids = torch.randperm(pyramid.num_patches, generator=generator)[:24].to(device)
+    frame = torch.randint(3, (len(ids),), generator=generator).to(device)
+    found = cut_in_triton(frames, ids, frame, pyramid)
+    wanted = _by_index(frames, ids, frame, pyramid, 64, None)
+    # Pixels are about 1 at most. Half precision may be rounded otherwise once, other sums often.
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12}.get(dtype, 2 * torch.finfo(dtype).eps)
+    finest = ids >= pyramid.offsets[-1]
+    if not torch.equal(found[finest], wanted[finest]):
+        return False
+    return torch.allclose(found.double(), wanted.double(), rtol=0, atol=tolerance)
 
 
 def _by_index(

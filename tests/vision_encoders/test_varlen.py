@@ -209,6 +209,7 @@ def test_a_backend_that_is_not_installed_is_refused_at_once(monkeypatch):
 def test_auto_suits_the_device_and_the_layout(monkeypatch):
     monkeypatch.setattr(varlen, "capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    monkeypatch.setattr(attention, "triton_failure", lambda *_: "left out here")
     installed = {"varlen"}
     monkeypatch.setattr(attention, "not_installed", lambda name: None if name in installed else "-")
     ragged, even = ((3, 2, 4, 5, 6),), ((3, 3), (3, 3))

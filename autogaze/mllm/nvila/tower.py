@@ -32,7 +32,7 @@ def encode(tower: SiglipVisionModel, clips: GazedClips, clips_at_once: int) -> F
             f"target_patch_size={pyramid.patch_size}"
         )
     # A model that this one is part of may have chosen another one for all its parts.
-    config._attn_implementation = attention.NAME
+    config._attn_implementation = attention.registered()
     attn_type: AttentionType = (
         "frame_independent" if config.frame_independent_encoding else config.attn_type  # type: ignore[assignment]
     )

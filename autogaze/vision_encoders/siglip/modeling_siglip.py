@@ -77,7 +77,7 @@ class SiglipVisionTransformer(nn.Module):
     ) -> Any:
         """Features of gazed patches or whole images; see `SiglipVisionModel.forward`."""
         # A model that this one is part of may have chosen another one for all its parts.
-        self.config._attn_implementation = attention.NAME
+        self.config._attn_implementation = attention.registered()
         options["output_attentions"] = output_attentions
         unknown = [name for name, value in options.items() if value]
         if unknown:
@@ -182,12 +182,12 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
 
     def __init__(self, config: SiglipVisionConfig) -> None:
         # Before transformers asks whether the wanted one is installed, and after it has chosen.
-        config._attn_implementation = attention.NAME
+        config._attn_implementation = attention.registered()
         super().__init__(config)
         config.check()
         self.scales = list(config.pyramid.scales)
         self.vision_model = SiglipVisionTransformer(config)
-        self.config._attn_implementation = attention.NAME
+        self.config._attn_implementation = attention.registered()
         self.register_load_state_dict_pre_hook(_add_prefix)
         self.post_init()
 

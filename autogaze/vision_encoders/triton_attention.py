@@ -1,0 +1,114 @@
+"""Packed attention by one kernel in which every token has its own range of keys, and nothing is copied.
+
+Kernels for segments compute whole blocks of 128 queries per frame, of which a gazed frame fills a
+fifth. Here a block holds neighbouring tokens of several frames or clips.
+"""
+
+import logging
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from autogaze.utils.device import sent
+from autogaze.vision_encoders.flex import visible_bounds
+from autogaze.vision_encoders.layout import TokenLayout, kept_by_layout
+from autogaze.vision_encoders.varlen import capability
+
+log = logging.getLogger(__name__)
+
+
+def triton_attention(
+    query: Float[Tensor, "H N D"],
+    key: Float[Tensor, "H N D"],
+    value: Float[Tensor, "H N D"],
+    layout: TokenLayout,
+    *,
+    scale: float | None = None,
+    **options: Any,
+) -> Float[Tensor, "N H D"]:
+    """Attention of packed tokens, without gradients.
+
+    Args:
+        options: of the launch, in place of those that suit the heads.
+
+    Raises:
+        ImportError: Triton is not installed.
+    """
+    from autogaze.vision_encoders import triton_kernels
+
+    query, key, value = (x if _is_aligned(x) else x.contiguous() for x in (query, key, value))
+    num_heads, num_tokens, width = query.shape
+    out = query.new_empty(num_tokens, num_heads, width)
+    options = launch_options(width) | options
+    with torch.cuda.device_of(query):  # where Triton launches is the current device, not theirs
+        triton_kernels.attend[(-(-num_tokens // options["ROWS"]), num_heads)](
+            *(query, *query.stride()[:2], key, *key.stride()[:2], value, *value.stride()[:2]),
+            *(out, _bounds(layout), num_tokens),
+            (width**-0.5 if scale is None else scale) * math.log2(math.e),
+            WIDTH=width,
+            enable_fp_fusion=True,  # Triton warns where nothing is said
+            **options,
+        )
+    return out
+
+
+def launch_options(width: int) -> dict[str, int]:
+    """Sizes of blocks, and warps, for heads of some channels."""
+    first = 1 << (width.bit_length() - 1)
+    rest = width - first
+    rest = max(16, 1 << (rest - 1).bit_length()) if rest else 0
+    return {"FIRST": first, "REST": rest, "ROWS": 64, "KEYS": 64, "num_warps": 4, "num_stages": 3}
+
+
+@kept_by_layout
+def _bounds(layout: TokenLayout) -> Int[Tensor, "N 2"]:
+    return sent(visible_bounds(layout).int().contiguous(), layout.device)
+
+
+def _is_aligned(heads: Float[Tensor, "H N D"]) -> bool:
+    """Whether the kernel can read heads of multiples of 8 channels where they lie."""
+    head, token, channel = heads.stride()
+    return channel == 1 and not (head % 8 or token % 8 or heads.data_ptr() % 16)
+
+
+@cache
+def triton_failure(device: torch.device, dtype: torch.dtype, width: int) -> str:
+    """Why the kernel cannot be used for heads on a device; nothing where it can.
+
+    It is tried out on random tokens, and compared with SDPA.
+    """
+    failure = ""
+    try:
+        if device.type == "cuda" and (major := capability(device)[0]) < 8:
+            failure = f"it needs a GPU of compute capability 8.0, this one has {major}.x"
+        elif not _attends_as_sdpa(device, dtype, width):
+            failure = "its results differ from those of SDPA"
+    except torch.OutOfMemoryError:
+        raise
+    except ImportError as error:
+        failure = f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
+    except Exception as error:  # of a compiler, a driver, or a GPU that is too old
+        failure = f"Triton cannot run it: {type(error).__name__}: {error}"
+    if failure:
+        log.warning("packed attention takes other kernels than ours, which are slower: %s", failure)
+    return failure
+
+
+@torch.inference_mode()
+def _attends_as_sdpa(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    layout = TokenLayout(((30, 70, 3), (1, 90, 9)), "block_causal", device)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(3, layout.num_tokens, 2, width, generator=generator)
+    query, key, value = tokens.to(device, dtype).transpose(1, 2)
+    found = triton_attention(query, key, value, layout).float().cpu()
+    first, end = visible_bounds(layout).T[..., None]
+    at = torch.arange(layout.num_tokens)
+    seen = (at >= first) & (at < end)
+    query, key, value = (x.float().cpu() for x in (query, key, value))
+    wanted = F.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(0, 1)
+    return torch.allclose(found, wanted, rtol=0, atol=0.03)
