@@ -1,6 +1,6 @@
 """Gazed encoding: gazed patches to packed tokens, through a model's blocks, to features."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -93,12 +93,12 @@ def encode_patches(
 
     def encode_in_batches(max_tokens: int) -> Features:
         limited = settings if tokens.halved is None else replace(settings, max_tokens=max_tokens)
+        plan = EncodingPlan.of(encoder, gaze, limited, device)
         return encode_packed(
             encoder,
-            frames,
+            cut_packed(encoder, frames, moved, limited, plan),
             moved,
-            limited,
-            EncodingPlan.of(encoder, gaze, limited, device),
+            plan,
             PositionTables.of(encoder, gaze.pyramid),
             output_hidden_states=output_hidden_states,
         )
@@ -148,32 +148,47 @@ class EncodingPlan:
         return cls(batches, is_empty=sent(gaze.lengths == 0, device))
 
 
-def encode_packed(
+def cut_packed(
     encoder: EncoderAdapter,
     frames: Float[Tensor, "B T 3 H W"],
     gaze: PackedPatches,
     settings: GazedSettings,
     plan: EncodingPlan,
-    tables: PositionTables,
-    *,
-    output_hidden_states: bool = False,
-) -> Features:
-    """`encode_patches` of what fits together and lies on one device, by a plan; waits for nothing."""
-    B, T = gaze.lengths.shape
+) -> Iterator[Float[Tensor, "n 3 p p"]]:
+    """Pixels of the patches of every batch of a plan, one batch after another."""
     frames = frames.flatten(0, 1)  # (B * T, 3, H, W)
-    ids, cut_from = gaze.ids, gaze.frame_of_patch
-    parts: list[Features] = []
     for first, layout in plan.batches:
         end = first + len(layout.frame_lengths)
         here = slice(gaze.offsets[first], gaze.offsets[end])
-        seen, frame, offsets = frames, cut_from[here], None
+        seen, frame, offsets = frames, gaze.frame_of_patch[here], None
         if gaze.checked:
             seen, frame = frames[first:end], frame - first if first else frame
             offsets = [offset - here.start for offset in gaze.offsets[first : end + 1]]
         patches = gazed_patches(
-            seen, ids[here], frame, gaze.pyramid, settings.frames_at_once, offsets
+            seen, gaze.ids[here], frame, gaze.pyramid, settings.frames_at_once, offsets
         )
-        tokens, rotary = embed_packed(encoder, patches.to(encoder.dtype), ids[here], layout, tables)
+        yield patches.to(encoder.dtype)
+
+
+def encode_packed(
+    encoder: EncoderAdapter,
+    patches: Iterable[Float[Tensor, "n 3 p p"]],
+    gaze: PackedPatches,
+    plan: EncodingPlan,
+    tables: PositionTables,
+    *,
+    output_hidden_states: bool = False,
+) -> Features:
+    """`encode_patches` of cut patches, which with the ids lie on the encoder's device, by a plan.
+
+    It waits for nothing.
+    """
+    B, T = gaze.lengths.shape
+    parts: list[Features] = []
+    for (first, layout), pixels in zip(plan.batches, patches, strict=True):
+        end = first + len(layout.frame_lengths)
+        ids = gaze.ids[gaze.offsets[first] : gaze.offsets[end]]
+        tokens, rotary = embed_packed(encoder, pixels, ids, layout, tables)
         parts.append(_run_blocks(encoder, tokens, rotary, layout, output_hidden_states))
 
     def per_frame(values: list[Tensor | None]) -> Tensor | None:

@@ -1,7 +1,7 @@
 """Gazed calls of shapes that were seen before as CUDA graphs: one launch in place of hundreds.
 
-A graph reads the addresses that it was recorded with. So frames and ids are copied to where they lay
-then, positions are computed in the graph from the weights as they are, and all graphs are dropped when
+A graph reads the addresses that it was recorded with. So gazed patches, which are cut before, and ids are
+copied to where they lay then, positions are computed in the graph from the weights as they are, and all graphs are dropped when
 weights have moved.
 """
 
@@ -21,7 +21,13 @@ from autogaze.utils.device import sent
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.attention import note_backends, recorded_backends
 from autogaze.vision_encoders.bicubic import ResizedByAxes
-from autogaze.vision_encoders.encode import EncodingPlan, Features, encode_packed, encode_patches
+from autogaze.vision_encoders.encode import (
+    EncodingPlan,
+    Features,
+    cut_packed,
+    encode_packed,
+    encode_patches,
+)
 from autogaze.vision_encoders.layout import KEPT_LAYOUTS
 from autogaze.vision_encoders.packed import GazedSettings, PackedPatches, check_fit
 from autogaze.vision_encoders.positions import PositionTables
@@ -121,14 +127,15 @@ class EncoderGraphs:
             if graph is None and self.unasked and not self._is_due(key):
                 return None
             frames, gaze = sent(frames, device), gaze.on(device)
+            cut = list(cut_packed(encoder, frames, gaze, settings, plan))
             if graph is None:
-                graph = _Graph(encoder, frames, gaze, settings, plan, output_hidden_states)
+                graph = _Graph(encoder, cut, gaze, plan, output_hidden_states)
                 if not self._record(graph, device):
                     return None
                 self._stream = stream
                 self._keep(key, graph)
             self._graphs.move_to_end(key)
-            return graph.replayed(frames, gaze)
+            return graph.replayed(cut, gaze)
 
     def _may_record(
         self, encoder: EncoderAdapter, gaze: PackedPatches, device: torch.device
@@ -194,15 +201,14 @@ class _Graph:
     def __init__(
         self,
         encoder: EncoderAdapter,
-        frames: Tensor,
+        patches: list[Tensor],
         gaze: PackedPatches,
-        settings: GazedSettings,
         plan: EncodingPlan,
         output_hidden_states: bool,
     ) -> None:
         with torch.inference_mode(False), torch.no_grad():  # to be written in every mode
-            self.frames, self.gaze = frames.clone(), gaze.copied()
-        self._arguments = (encoder, self.frames, self.gaze, settings, plan)
+            self.patches, self.gaze = [one.clone() for one in patches], gaze.copied()
+        self._encoder, self._plan = encoder, plan
         self._output_hidden_states = output_hidden_states
         self._features: Features | None = None
         self._backends: set[str] = set()
@@ -217,7 +223,7 @@ class _Graph:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            model = type(self._arguments[0].model).__name__
+            model = type(self._encoder.model).__name__
             raise EncoderError(
                 f"a call of this {model} cannot be recorded as a CUDA graph, perhaps because it asks "
                 f"the GPU for values ({first_line(error)}); leave graphs out"
@@ -225,23 +231,22 @@ class _Graph:
         self._backends = backends
 
     def _run(self) -> None:
-        encoder, frames, gaze, settings, plan = self._arguments
         # Tables that are kept would be those of the weights as they are now.
         with ResizedByAxes():
-            tables = PositionTables.computed(encoder, gaze.pyramid.grids)
+            tables = PositionTables.computed(self._encoder, self.gaze.pyramid.grids)
         self._features = encode_packed(
-            encoder,
-            frames,
-            gaze,
-            settings,
-            plan,
+            self._encoder,
+            self.patches,
+            self.gaze,
+            self._plan,
             tables,
             output_hidden_states=self._output_hidden_states,
         )
 
-    def replayed(self, frames: Tensor, gaze: PackedPatches) -> Features:
+    def replayed(self, patches: list[Tensor], gaze: PackedPatches) -> Features:
         """The features of other pixels and ids; copies, since the next replay writes over them."""
-        self.frames.copy_(frames)
+        for kept, new in zip(self.patches, patches, strict=True):
+            kept.copy_(new)
         self.gaze.ids.copy_(gaze.ids)
         if self._replay is None or self._features is None:
             raise EncoderError("this graph was not recorded")
