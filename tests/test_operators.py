@@ -4,6 +4,8 @@ On a GPU each launch and each wait costs microseconds that no arithmetic can win
 """
 
 import copy
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,8 +16,11 @@ from torch import Tensor
 
 import autogaze
 from autogaze import Gaze
+from autogaze.models.autogaze import static_shapes
 from autogaze.models.autogaze.limits import FrameLimits
 from autogaze.models.autogaze.sampling import FrameSampling
+from autogaze.models.autogaze.triton_decoder import TritonDecoder
+from autogaze.models.autogaze.triton_steps import TritonSteps
 from autogaze.vision_encoders import attention, patches, varlen
 from autogaze.vision_encoders.encode import encode_patches
 from autogaze.vision_encoders.layout import AttentionType
@@ -27,7 +32,7 @@ from tests.vision_encoders.families import FAMILIES, random_frames, random_gaze
 LAYERS, K = 2, 4
 """Of the tiny model."""
 
-BLOCK, FEED, FRAME = 37 + 2 * K, 8 + 11 * LAYERS, 24
+BLOCK, FEED, FRAME = 35 + 2 * K, 8 + 11 * LAYERS, 24
 """Launches that take a block, feed it or a frame, and those of a frame besides."""
 
 
@@ -50,6 +55,38 @@ def frame_of(cap: int, threshold: float | None = None) -> Operators:
 def test_a_frame_launches_no_more_than_it_did(blocks):
     counted = frame_of(blocks * K)
     assert counted.launches <= FRAME + blocks * (FEED + BLOCK), counted.names
+
+
+class Kernels(Counter[str]):
+    """In place of a module of Triton's kernels: counts what is launched, and runs nothing."""
+
+    def __getattr__(self, name: str) -> "dict[object, Callable[..., None]]":
+        def launch(*args: object, **options: object) -> None:
+            self[name] += 1
+
+        return defaultdict(lambda: launch)
+
+
+def test_a_frame_in_kernels_is_few_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU that has Triton."""
+    kernels, autogaze_model = Kernels(), "autogaze.models.autogaze"
+    for name in ("steps_triton_kernels", "decoder_triton_kernels"):
+        monkeypatch.setitem(sys.modules, f"{autogaze_model}.{name}", kernels)
+        monkeypatch.setattr(f"{autogaze_model}.{name}", kernels, raising=False)
+    monkeypatch.setattr(static_shapes, "new_static_decoder", TritonDecoder)
+    monkeypatch.setattr(
+        static_shapes,
+        "new_frame_steps",
+        lambda *sizes, sequential, compiled: TritonSteps(*sizes, sequential=sequential),
+    )
+    blocks = 3
+    counted = frame_of(blocks * K)
+    # Of a second frame; the first one has launched as many.
+    assert kernels["begin"] == 2
+    assert kernels["block"] == kernels["heads"] == 2 * blocks
+    assert kernels.total() <= 2 * (1 + blocks * (2 + 5 * LAYERS))
+    # Besides kernels: a norm after every feed, and three copies of what was chosen.
+    assert counted.launches <= blocks + 3, counted.names
 
 
 def test_a_frame_waits_for_nothing_unless_rows_may_stop():

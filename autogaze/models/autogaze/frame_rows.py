@@ -19,6 +19,7 @@ class FrameRows:
         frame_tokens, frame_places: fed with a frame: the ids not fed yet, then its vision tokens,
             and the slots of the cache that they go to.
         tokens, places, positions: of the last block, fed with the next; see `StaticDecoder.feed`.
+            Positions are of a frame's last vision tokens, where they are not the places.
         last: slot of each row's last token, -1 before the first; until a frame's first block of the
             frame before.
         ends: slot of the frame's last vision token.

@@ -28,6 +28,7 @@ class FrameSteps:
         with torch.inference_mode(False):
             count = max(self.num_slots, num_tokens)
             self.numbers = torch.arange(1, count + 1, device=fused.device)
+            self.slots = torch.arange(self.num_slots, device=fused.device)
 
     def begin(self, rows: FrameRows, vision: Float[Tensor, "B tokens C"], capacity: int) -> None:
         """Lay out what a frame feeds: ids of the frame before, then its tokens.
@@ -96,7 +97,7 @@ class FrameSteps:
         torch.where(rows.going, left, rows.predicted, out=rows.predicted)
         goes_on = keeps.all(1) & (rows.left[:, 0] > K)
         # Rows that take no part write behind their own blocks, where nothing is kept.
-        slots = rows.turns[:, None] * K + (following - 1)
+        slots = rows.turns[:, None] * K + self.slots
         rows.chosen.scatter_(1, slots, rows.ids)
         rows.kept.scatter_(1, slots, keeps)
         torch.where(going, rows.ids, rows.unfed, out=rows.unfed)
@@ -112,9 +113,8 @@ class FrameSteps:
     def _lay_out(self, rows: FrameRows, goes_on: Tensor, capacity: int) -> None:
         """The block as it is fed to the rows that go on."""
         following = self.numbers[: self.num_slots]
-        rows.tokens.copy_(self.fused.embed(rows.ids))
+        embedding, ids = self.fused.embedding, rows.ids.view(-1)
+        torch.index_select(embedding, 0, ids, out=rows.tokens.view(len(ids), -1))
         rows.places.copy_(torch.where(goes_on, rows.last[:, None] + following, capacity))
-        if self.sequential:
-            rows.positions.copy_(rows.places)
-        else:  # the last ones of the frame
+        if not self.sequential:  # the last ones of the frame
             torch.add(rows.ends[:, None] - self.num_slots, following, out=rows.positions)

@@ -256,7 +256,8 @@ class StaticGazeState:
         if first:
             places = rows.frame_places
             return self.decoder.feed(rows.frame_tokens, places, places, window)
-        return self.decoder.feed(rows.tokens, rows.places, rows.positions, window)
+        positions = rows.places if self.sequential else rows.positions
+        return self.decoder.feed(rows.tokens, rows.places, positions, window)
 
     # Rows that go on by themselves.
 

@@ -173,10 +173,9 @@ def block(
     before = tl.where(turn == 0, end_of_frame, tl.load(last + row))
     next_places = tl.where(goes_on, before + 1 + slots, capacity)
     tl.store(places + row * NUM_SLOTS + slots, next_places, mask=is_slot)
-    next_positions = next_places
     if not SEQUENTIAL:  # the last ones of the frame
         next_positions = end_of_frame - NUM_SLOTS + 1 + slots
-    tl.store(positions + row * NUM_SLOTS + slots, next_positions, mask=is_slot)
+        tl.store(positions + row * NUM_SLOTS + slots, next_positions, mask=is_slot)
     channels = tl.arange(0, PADDED_WIDTH)[None, :]
     is_channel = is_slot[:, None] & (channels < WIDTH)
     embedded = tl.load(
