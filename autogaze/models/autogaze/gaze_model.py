@@ -121,10 +121,18 @@ class CausalConv3d(nn.Module):
     ) -> tuple[Float[Tensor, "B C T h w"], Tensor]:
         if history is None:
             B, C, _, h, w = frames.shape
-            history = frames.new_zeros(B, C, self.num_earlier, h, w)
+            if _channels_last(frames):
+                history = frames.new_zeros(B, self.num_earlier, h, w, C).permute(0, 4, 1, 2, 3)
+            else:
+                history = frames.new_zeros(B, C, self.num_earlier, h, w)
         frames = torch.cat([history, frames], dim=2)
         convolved = _in_float32(self.conv3d, frames) if _may_round(frames) else self.conv3d(frames)
         return F.relu(convolved), frames[:, :, frames.shape[2] - self.num_earlier :]
+
+
+def _channels_last(frames: Float[Tensor, "B C T h w"]) -> bool:
+    """Whether channels, which are side by side, stay so: half-precision convolutions of a GPU want it."""
+    return frames.is_cuda and frames.dtype in (torch.float16, torch.bfloat16)
 
 
 def _may_round(frames: Tensor) -> bool:

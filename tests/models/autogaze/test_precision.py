@@ -136,3 +136,15 @@ def test_frames_are_normalised_at_once_as_in_steps(dtype: torch.dtype, device: s
     assert found.dtype == dtype
     expected = gaze_model.normalise(frames[:, 1:])
     torch.testing.assert_close(found.float(), expected, rtol=torch.finfo(dtype).eps, atol=2e-6)
+
+
+def test_channels_may_lie_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As half-precision convolutions of a GPU have them, also in a stream."""
+    stem, video = tiny_model().gazing_model.vision_model, tiny_video(2, 3)
+    with torch.no_grad():
+        expected, _ = stem(video)
+        monkeypatch.setattr(gaze_model, "_channels_last", lambda frames: True)
+        found, history = stem(video[:, :2])
+        assert history[0].is_contiguous(memory_format=torch.channels_last_3d)
+        later, _ = stem(video[:, 2:], history)
+    torch.testing.assert_close(torch.cat([found, later], 1), expected)
