@@ -31,7 +31,7 @@ from autogaze.vision_encoders.encode import (
 from autogaze.vision_encoders.layout import KEPT_LAYOUTS
 from autogaze.vision_encoders.packed import GazedSettings, PackedPatches, check_fit
 from autogaze.vision_encoders.positions import PositionTables
-from autogaze.vision_encoders.recordable import addresses, choices, is_known, is_observed
+from autogaze.vision_encoders.recordable import addresses, addresses_if_known, choices, is_observed
 
 MAX_GRAPHS = 8
 """Shapes that are kept at most; the one that was used longest ago is dropped."""
@@ -53,7 +53,7 @@ class EncoderGraphs:
     Args:
         recorder: records and counts graphs; made with the first one.
         unasked: only calls of `MOST_TOKENS` are recorded, of models that compute the same in every call
-            (`recordable.is_known`), and on a GPU; whatever else happens, the call runs as it is. A kind
+            (`recordable.addresses_if_known`), and on a GPU; whatever else happens, the call runs as it is. A kind
             of call is recorded where it comes twice in a row, or more often where recordings before were
             replayed fewer than `ENOUGH` times: twice as often with each of these.
 
@@ -109,23 +109,25 @@ class EncoderGraphs:
         """Features by a graph; None where the call is to run as it is."""
         if self.unasked and not self._may_record(encoder, gaze, device):
             return None
+        weights = addresses_if_known(encoder) if self.unasked else addresses(encoder.model)
+        if weights is None:
+            return None
         plan = EncodingPlan.of(encoder, gaze, settings, device)
         if len(plan.batches) > (1 if self.unasked else KEPT_LAYOUTS // 2):
             return None
-        check_fit(encoder, frames, gaze, settings)
         shape = tuple(frames.shape), frames.dtype, gaze.clips, gaze.pyramid, gaze.checked
         key = (*shape, settings, output_hidden_states, choices() if self.unasked else None)
         with self._lock:
             stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
             if self._graphs and stream != self._stream:  # its kernels could overtake the others'
                 return None
-            weights = addresses(encoder.model)
             if weights != self._weights:
                 self._graphs.clear()
                 self._weights, self._last = weights, (None, 0)
             graph = self._graphs.get(key)
             if graph is None and self.unasked and not self._is_due(key):
                 return None
+            check_fit(encoder, frames, gaze, settings)
             frames, gaze = sent(frames, device), gaze.on(device)
             cut = list(cut_packed(encoder, frames, gaze, settings, plan))
             if graph is None:
@@ -145,7 +147,7 @@ class EncoderGraphs:
             return False
         if gaze.offsets[-1] + encoder.num_prefix * gaze.lengths.numel() > MOST_TOKENS:
             return False
-        return not is_observed(device) and is_known(encoder)
+        return not is_observed(device)
 
     def _is_due(self, key: Hashable) -> bool:
         """Whether a kind of call has come often enough to be recorded; counts this call."""

@@ -4,7 +4,8 @@ A CUDA graph sees no Python. Who asks for graphs says that nothing else decides 
 who does not must get what the call itself would give.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -15,61 +16,64 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from autogaze.vision_encoders.adapter import EncoderAdapter
 
 KNOWN = ("torch", "transformers", "autogaze")
-"""Packages whose modules compute the same of the same weights in every call of evaluation mode. Others, such as
-adapters that can be switched off, may go by attributes of their own."""
+"""Packages whose modules compute the same of the same weights in every call of evaluation mode. Others,
+such as adapters that can be switched off, may go by attributes of their own."""
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
-
-
-def modules_of(model: nn.Module) -> Iterator[nn.Module]:
-    """The modules, by their own tables: for every replay asks, and `modules()` takes far longer."""
-    waiting: list[nn.Module | None] = [model]
-    while waiting:
-        module = waiting.pop()
-        if module is not None:
-            yield module
-            waiting += module._modules.values()
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def addresses(model: nn.Module) -> tuple[int, ...]:
     """Where the weights and buffers lie.
 
-    `parameters()` names all of them, which takes a third of a millisecond for a SigLIP, as long as its
-    layers.
+    By modules' own tables, for every replay asks: `parameters()` names all of them, which takes a third
+    of a millisecond for a SigLIP, as long as its layers.
     """
-    return tuple(
-        tensor.data_ptr()
-        for module in modules_of(model)
-        for tensors in (module._parameters, module._buffers)
-        for tensor in tensors.values()
-        if tensor is not None
-    )
+    found: list[int] = []
+    waiting: list[nn.Module | None] = [model]
+    while waiting:
+        module = waiting.pop()
+        if module is not None:
+            for tensors in (module._parameters, module._buffers):
+                found += [tensor.data_ptr() for tensor in tensors.values() if tensor is not None]
+            waiting += module._modules.values()
+    return tuple(found)
 
 
-def is_known(encoder: EncoderAdapter) -> bool:
-    """Whether weights and arguments alone decide what a model computes: no hook, no foreign module.
+def addresses_if_known(encoder: EncoderAdapter) -> tuple[int, ...] | None:
+    """`addresses` of a model of whose computation weights and arguments alone decide; None of others.
 
-    A module whose `forward` was replaced counts as foreign, and so do weights that are no plain tensors.
+    Those have hooks, or modules of foreign packages. A module whose `forward` was replaced counts as
+    foreign, and so do weights that are no plain tensors. One pass, for every call asks.
     """
-    if any(getattr(global_hooks, name) for name in _GLOBAL_HOOKS):
-        return False
-    if not _is_from_known(type(encoder)):
-        return False
-    for module in modules_of(encoder.model):
+    if global_hooks._global_forward_hooks or global_hooks._global_forward_pre_hooks:
+        return None
+    if not _is_known(type(encoder).__module__):
+        return None
+    found: list[int] = []
+    waiting: list[nn.Module | None] = [encoder.model]
+    while waiting:
+        module = waiting.pop()
+        if module is None:
+            continue
         own = module.__dict__
-        if not _is_from_known(type(module)) or "forward" in own:
-            return False
-        if any(own[name] for name in _HOOKS):
-            return False
-        for tensor in own["_parameters"].values():
-            if tensor is not None and type(tensor) not in (Tensor, nn.Parameter):
-                return False
-    return True
+        if own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own:
+            return None
+        if not _is_known(type(module).__module__):
+            return None
+        for tensors in (own["_parameters"], own["_buffers"]):
+            for tensor in tensors.values():
+                if tensor is not None:
+                    if type(tensor) not in _PLAIN:
+                        return None
+                    found.append(tensor.data_ptr())
+        waiting += own["_modules"].values()
+    return tuple(found)
 
 
-def _is_from_known(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in KNOWN
+@lru_cache(maxsize=512)
+def _is_known(module: str) -> bool:
+    """Whether the package that a class's module is in is one of `KNOWN`."""
+    return module.partition(".")[0] in KNOWN
 
 
 def is_observed(device: torch.device) -> bool:

@@ -173,21 +173,24 @@ def test_replaced_methods_foreign_adapters_and_tensors_are_seen():
     class Weight(nn.Parameter):
         pass
 
-    assert recordable.is_known(ClipAdapter(FAMILIES["clip"].model()))
-    assert not recordable.is_known(Mine(FAMILIES["clip"].model()))
+    assert recordable.addresses_if_known(ClipAdapter(FAMILIES["clip"].model()))
+    assert recordable.addresses_if_known(Mine(FAMILIES["clip"].model())) is None
     model = FAMILIES["clip"].model()
     norm = ClipAdapter(model).model.pre_layrnorm
     norm.forward = lambda x: x
-    assert not recordable.is_known(ClipAdapter(model))
+    assert recordable.addresses_if_known(ClipAdapter(model)) is None
     del norm.forward
-    assert recordable.is_known(ClipAdapter(model))
+    assert recordable.addresses_if_known(ClipAdapter(model))
     norm.weight = Weight(norm.weight.detach())
-    assert not recordable.is_known(ClipAdapter(model))
+    assert recordable.addresses_if_known(ClipAdapter(model)) is None
 
 
 def test_all_families_are_known():
     for name, family in FAMILIES.items():
-        assert recordable.is_known(gazed(family.model())._adapter), name
+        adapter = gazed(family.model())._adapter
+        found = recordable.addresses_if_known(adapter)
+        assert found == recordable.addresses(adapter.model), name
+        assert set(found) >= {weight.data_ptr() for weight in adapter.model.parameters()}
 
 
 class Seeing(TorchDispatchMode):
