@@ -300,7 +300,7 @@ def _next(given, n, count, gains, patches, HAS_GIVEN: tl.constexpr):
     return best, gain
 
 
-@triton.jit(do_not_specialize=["frame", "num_frames", "most", "enough"])
+@triton.jit(do_not_specialize=["frame", "num_frames", "most"])
 def search(
     errors, errors_clip, sums, edges, num_edges, longest, side, owners, levels, starts, cells,
     most_cells, num_cells, num_levels, num_patches, frame, num_frames, counts, given, most, enough,
@@ -318,7 +318,7 @@ def search(
         levels, starts: of each patch its level, and where its cells begin in `cells`.
         frame: which of `num_frames`; of these are the following, per clip and frame:
         counts, given: patches to take, and (most) which; -1 for the best one.
-        enough: a frame takes no more when no more error than this is left.
+        enough: (1,) a frame takes no more when no more error than this is left.
         chosen, left_after: (most) patches, and the error that is left after each.
         num_chosen: how many.
         kept_gains: (most, patches) gains before each of them.
@@ -336,7 +336,7 @@ def search(
     level = tl.load(levels + patches, mask=is_patch, other=0)
     begin = tl.load(starts + patches, mask=is_patch, other=0)
     end = tl.load(starts + patches + 1, mask=is_patch, other=0)
-    count = tl.load(counts + at)
+    count, least = tl.load(counts + at), tl.load(enough)
 
     picture = num_edges * side
     of_canvas = _cell_errors(
@@ -399,7 +399,7 @@ def search(
 
         n += 1
         patch, gain = _next(given + at * most, n, count, gains, patches, HAS_GIVEN)
-        going = (n < count) & (left > enough)
+        going = (n < count) & (left > least)
         if NEEDS_GAIN:
             going = going & (gain > 0)
     tl.store(num_chosen + at, n)

@@ -26,13 +26,14 @@ from autogaze.reconstruction.greedy_search import (
     CanvasSearch,
     Choices,
     SearchedFrame,
-    search_cells,
 )
-from autogaze.reconstruction.native_plan import factors_along, whole_axis
-from autogaze.reconstruction.resample import HALO, down_matrix, source_level, up_matrix
+from autogaze.reconstruction.triton_tables import Tables, tables_of
+from autogaze.utils.cuda_graphs import CudaGraphs, RecordedCalls, Recorder
 
 MEMORY = 512 * 2**20
 """Bytes of pictures at once, at most; more where one frame of all clips needs more."""
+RECORDED = 64 * 2**20
+"""Searches that need no more bytes are CUDA graphs: their kernels are short, and so many launches are not."""
 PIXELS, CELLS, TILE, COLUMNS = 256, 128, 32, 8
 """What a program computes: pixels of a reduced picture, search cells, the side of a tile to transpose,
 columns to enlarge."""
@@ -42,75 +43,6 @@ PLAIN: dict[str, Any] = {"enable_fp_fusion": False}
 """Products and sums are fused where the kernels say so, nowhere else."""
 UNTAKEN = -(2**61)
 """Gains below this are those of patches that were taken."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """A coarser level: how its pictures are reduced.
-
-    Args:
-        side: of the reduced picture.
-        source: the finer level that it is reduced from, the finest for the frame itself.
-        at: where it lies in the reduced pictures of all levels, in numbers.
-        pixels, factors: what each result along an axis is the sum of.
-    """
-
-    side: int
-    source: int
-    at: int
-    pixels: Int[Tensor, "s n"]
-    factors: Float[Tensor, "s n"]
-
-
-class Tables:
-    """A pyramid in the form that the kernels read, on a device.
-
-    Attributes:
-        levels: the coarser ones.
-        small, num_rows: numbers of one channel reduced to all of them, and their sides added up.
-        small_at, sides, first_rows, level_of_row, taps, factors: see `triton_kernels.widen`.
-        edges, cell_of: boundaries of search cells along an axis, and the cell of every pixel.
-        owners, levels_of, starts, cells: see `triton_kernels.search`.
-    """
-
-    def __init__(self, pyramid: PatchPyramid, device: torch.device) -> None:
-        def on_device(values: Any, dtype: type = np.int32) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values, dtype)).to(device)
-
-        side, finest = pyramid.side, len(pyramid.scales) - 1
-        sides = np.array(pyramid.scales[:finest] or [1])
-        self.levels: list[Level] = []
-        self.small, self.num_rows = int((sides**2).sum()), int(sides.sum())
-        small_at = np.cumsum(sides**2) - sides**2
-        taps, factors = np.zeros((2, len(sides), side, 4))
-        for level, scale in enumerate(pyramid.scales[:finest]):
-            source = source_level(pyramid, level)
-            down = factors_along(whole_axis(down_matrix, scale, pyramid.scales[source], 0), 0)
-            up = factors_along(whole_axis(up_matrix, scale, side, HALO), HALO)
-            used = up[0].shape[1]
-            taps[level, :, :used], factors[level, :, :used] = up
-            pixels, shares = on_device(down[0]), on_device(down[1], np.float32)
-            self.levels.append(Level(scale, source, int(small_at[level]), pixels, shares))
-        self.small_at, self.sides = on_device(small_at), on_device(sides)
-        self.first_rows = on_device(np.cumsum(sides) - sides)
-        self.level_of_row = on_device(np.repeat(np.arange(len(sides)), sides))
-        self.taps, self.factors = on_device(taps), on_device(factors, np.float32)
-        cells = search_cells(pyramid)
-        lengths = [len(held) for held in cells.of_patch]
-        spans = np.diff(cells.edges)
-        self.edges = on_device(cells.edges)
-        self.cell_of = on_device(np.repeat(np.arange(len(spans)), spans))
-        self.owners, self.levels_of = on_device(cells.owners), on_device(cells.levels)
-        self.starts = on_device(np.cumsum([0, *lengths]))
-        self.cells = on_device(np.concatenate(cells.of_patch))
-        self.num_edges, self.longest, self.most_cells = len(spans), int(spans.max()), max(lengths)
-
-
-@lru_cache(maxsize=16)
-def tables_of(pyramid: PatchPyramid, device: torch.device) -> Tables:
-    """The tables of a pyramid, made once per device."""
-    with torch.inference_mode(False):
-        return Tables(pyramid, device)
 
 
 @lru_cache(maxsize=64)
@@ -188,7 +120,10 @@ class TritonCanvasSearch(CanvasSearch):
         if not self.num_clips * frames.shape[1]:
             return [[] for _ in range(self.num_clips)]
         asked = _Asked.of(ids, self.device)
-        found = self._searched(frames, asked, threshold, needs_gain, with_gains)
+        B, T, V = *frames.shape[:2], self.pyramid.num_patches
+        found = _Found.empty(B, T, asked.most, V if with_gains else 0, self.device)
+        frames, enough = self._on_device(frames), self._enough(threshold)
+        self._last = self._search_parts(frames, self._canvases, asked, found, enough, needs_gain)
         return found.read(3 * self.pyramid.side**2 * UNITS)
 
     def choose(
@@ -200,50 +135,74 @@ class TritonCanvasSearch(CanvasSearch):
         needs_gain: bool = False,
     ) -> Choices:
         self.check_counts(frames, counts)
-        asked = _Asked.best(self.num_clips, counts, self.device)
-        found = self._searched(frames, asked, threshold, needs_gain, with_gains=False)
+        B, T, most = self.num_clips, len(counts), max(counts)
+
+        def searched(
+            frames: Tensor, canvases: Tensor, counts: Tensor, enough: Tensor
+        ) -> Sequence[Tensor]:
+            given = torch.full((1,), -1, dtype=torch.int32, device=self.device)
+            asked, found = _Asked(counts, given, most), _Found.empty(B, T, most, 0, self.device)
+            last = self._search_parts(frames, canvases, asked, found, enough, needs_gain)
+            return canvases, found.chosen, found.left_after, found.num_chosen, *last
+
+        frames = self._on_device(frames)
+        of_clips = torch.tensor([list(counts)] * B, dtype=torch.int32)
+        arguments = (
+            *(frames, self._canvases, of_clips.to(self.device, non_blocking=True)),
+            self._enough(threshold),
+        )
+        if self._bytes_of(frames) > RECORDED:
+            results = searched(*arguments)
+        else:
+            key = self.pyramid, self.block, tuple(frames.shape), frames.dtype, most, needs_gain
+            results = _recorded(self.device, _stream(self.device)).call(key, searched, arguments)
+        self._canvases, chosen, left_after, num_chosen, *last = results
+        self._last = last[0], last[1]
+        found = _Found(chosen, left_after, num_chosen, None)
         return found.choices(3 * self.pyramid.side**2 * UNITS)
 
-    def _searched(
+    def _enough(self, threshold: float | None) -> Int[Tensor, "1"]:
+        error = enough_of(self.pyramid, threshold)
+        return torch.full((1,), error, dtype=torch.int64, device=self.device)
+
+    def _on_device(self, frames: Shaped[Tensor, "B T 3 S S"]) -> Shaped[Tensor, "B T 3 S S"]:
+        frames = frames.detach().to(self.device, non_blocking=True)
+        return frames if frames.dtype == torch.uint8 else frames.float()
+
+    def _bytes_of(self, frames: Shaped[Tensor, "B T 3 S S"]) -> int:
+        """Of pictures that a search in frames works with at once, were there no limit."""
+        side, rows = self.pyramid.side, tables_of(self.pyramid, self.device).num_rows
+        return frames.shape[0] * frames.shape[1] * 3 * 4 * side * (side + rows)
+
+    def _search_parts(
         self,
         frames: Shaped[Tensor, "B T 3 S S"],
+        canvases: Float32[Tensor, "B 3 S S"],
         asked: "_Asked",
-        threshold: float | None,
+        found: "_Found",
+        enough: Tensor,
         needs_gain: bool,
-        with_gains: bool,
-    ) -> "_Found":
-        """What is found in the next frames, on the device, which is not waited for."""
-        B, T, V, most = *frames.shape[:2], self.pyramid.num_patches, asked.most
-        new: dict[str, Any] = {"dtype": torch.int64, "device": self.device}
-        found = _Found(
-            torch.empty(B, T, most, **new),
-            torch.empty(B, T, most, **new),
-            torch.empty(B, T, **new),
-            torch.zeros(B, T, most, V, **new) if with_gains else torch.empty(1, **new),
-        )
-        frames = frames.detach().to(self.device, non_blocking=True)
-        if frames.dtype != torch.uint8:
-            frames = frames.float()
-        enough = enough_of(self.pyramid, threshold)
-        tables = tables_of(self.pyramid, self.device)
-        numbers = self.pyramid.side * (self.pyramid.side + tables.num_rows)
-        part = max(1, MEMORY // (B * 3 * 4 * numbers))
+    ) -> tuple[Tensor, Tensor]:
+        """Search in all frames, in as many at once as fit in `MEMORY`; errors of the last one."""
+        T = frames.shape[1]
+        part = max(1, MEMORY // (self._bytes_of(frames) // T))
         with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             for first in range(0, T, part):
                 num = min(part, T - first)
-                self._search(frames, first, num, asked, found, enough, needs_gain)
-        return found
+                last = self._search(frames, first, num, canvases, asked, found, enough, needs_gain)
+        return last
 
     def _search(
         self,
         frames: Shaped[Tensor, "B T 3 S S"],
         first: int,
         num: int,
+        canvases: Float32[Tensor, "B 3 S S"],
         asked: "_Asked",
         found: "_Found",
-        enough: int,
+        enough: Tensor,
         needs_gain: bool,
-    ) -> None:
+    ) -> tuple[Tensor, Tensor]:
         """Search in `num` frames of every clip, from number `first` on."""
         pyramid, tables, B = self.pyramid, tables_of(self.pyramid, self.device), self.num_clips
         side, edges, finest = pyramid.side, tables.num_edges, len(pyramid.scales) - 1
@@ -270,7 +229,7 @@ class TritonCanvasSearch(CanvasSearch):
         by_clip = errors.view(B, num, levels, cells)
         for frame in range(num + 1):  # after the last one the canvas is painted alone
             kernels.canvas_rows[B, edges, 3](
-                *(turned, frame, num, self._canvases, painted, tables.cell_of, wide),
+                *(turned, frame, num, canvases, painted, tables.cell_of, wide),
                 *(tables.num_rows, *up, tables.edges, edges, finest, side, sums),
                 **{"PAINTS": frame > 0, "COMPARES": frame < num, **along_x},
             )
@@ -281,17 +240,22 @@ class TritonCanvasSearch(CanvasSearch):
                 *(tables.levels_of, tables.starts, tables.cells, tables.most_cells, cells),
                 *(levels, pyramid.num_patches, first + frame, asked.counts.shape[1]),
                 *(asked.counts, asked.given, asked.most, enough, found.chosen),
-                *(found.left_after, found.num_chosen, found.gains, stale, current, painted),
+                *(
+                    found.left_after,
+                    found.num_chosen,
+                    stale if found.gains is None else found.gains,
+                ),
+                *(stale, current, painted),
                 NEEDS_GAIN=needs_gain,
                 HAS_GIVEN=asked.given.ndim > 1,
-                KEEPS_GAINS=found.gains.ndim > 1,
+                KEEPS_GAINS=found.gains is not None,
                 SPLIT=self.block,
                 CELLS=_power_of_two(cells),
                 PATCHES=_power_of_two(pyramid.num_patches),
                 num_warps=SEARCH_WARPS,
                 **PLAIN,
             )
-        self._last = by_clip[:, -1], stale
+        return by_clip[:, -1], stale
 
     def _pictures(
         self, frames: Shaped[Tensor, "B T 3 S S"], first: int, num: int, tables: Tables
@@ -351,13 +315,6 @@ class _Asked:
     most: int
 
     @classmethod
-    def best(cls, num_clips: int, counts: Sequence[int], device: torch.device) -> "_Asked":
-        """The best patches, as many for every clip."""
-        of_clips = torch.tensor([list(counts)] * num_clips, dtype=torch.int32)
-        given = torch.full((1,), -1, dtype=torch.int32, device=device)
-        return cls(of_clips.to(device, non_blocking=True), given, max(counts))
-
-    @classmethod
     def of(cls, ids: Sequence[Sequence[Sequence[int | None]]], device: torch.device) -> "_Asked":
         counts = torch.tensor([[len(frame) for frame in clip] for clip in ids], dtype=torch.int32)
         most = max(1, int(counts.max()))
@@ -379,7 +336,15 @@ class _Found:
     chosen: Int[Tensor, "B T most"]
     left_after: Int[Tensor, "B T most"]
     num_chosen: Int[Tensor, "B T"]
-    gains: Int[Tensor, "..."]
+    gains: Int[Tensor, "B T most V"] | None
+
+    @classmethod
+    def empty(cls, B: int, T: int, most: int, gains: int, device: torch.device) -> "_Found":
+        """Room for it; `gains` of every patch, 0 for none."""
+        new: dict[str, Any] = {"dtype": torch.int64, "device": device}
+        kept = torch.zeros(B, T, most, gains, **new) if gains else None
+        left_after = torch.empty(B, T, most, **new)
+        return cls(torch.empty_like(left_after), left_after, torch.empty(B, T, **new), kept)
 
     def choices(self, units: float) -> Choices:
         """All of it but what is left within a frame, where it is; waits for the device."""
@@ -411,11 +376,21 @@ class _Found:
 
     def _gains(self, counts: Sequence[Sequence[int]]) -> Iterable[Float[Tensor, "_ V"] | None]:
         """Those of every clip and frame, before each patch that was taken; they stay on the device."""
-        if self.gains.ndim == 1:
+        if self.gains is None:
             return repeat(None)
         taken = self.gains[self._taken()]
         known = taken.double().masked_fill_(taken < UNTAKEN, -math.inf)
         return known.split([n for clip in counts for n in clip])
+
+
+@lru_cache(maxsize=16)
+def _recorded(device: torch.device, stream: int) -> RecordedCalls:
+    """Searches that were recorded on a stream of a device."""
+    return RecordedCalls(CudaGraphs(device) if device.type == "cuda" else Recorder())
+
+
+def _stream(device: torch.device) -> int:
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
 def _lanes(name: str, number: int) -> dict[str, Any]:

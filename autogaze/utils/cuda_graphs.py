@@ -5,10 +5,13 @@ is recorded reads and writes the addresses that it had, so shapes, addresses and
 not change from one run to the next.
 """
 
-from collections.abc import Callable, Hashable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from threading import Lock
 from typing import Any
 
 import torch
+from torch import Tensor
 
 Operations = Callable[[], None]
 
@@ -105,6 +108,72 @@ class Recordings:
     def __getstate__(self) -> dict[str, Any]:
         """Without what belongs to this process."""
         return {"recorder": None, "compiled": self.compiled, "_replays": {}}
+
+
+class RecordedCalls:
+    """Calls of functions of tensors, each recorded the second time; the ones used last are kept.
+
+    What is called once is not worth it: to record takes a tenth of a second.
+
+    Args:
+        recorder: of one stream, since calls on several would overwrite each other's tensors.
+        most: recordings that are kept.
+    """
+
+    def __init__(self, recorder: Recorder, most: int = 8) -> None:
+        self.recorder, self.most = recorder, most
+        self._calls: OrderedDict[Hashable, _Call | None] = OrderedDict()
+        self._lock = Lock()
+
+    def call(
+        self, key: Hashable, function: Callable[..., Sequence[Tensor]], arguments: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """What a function returns for tensors, which it may change.
+
+        Arguments are copied to where they were recorded, and results from there: these are the caller's.
+
+        Args:
+            key: function, shapes and types, and all else that the function computes with.
+        """
+        with self._lock:
+            is_known = key in self._calls
+            call = self._calls.pop(key, None)
+            if is_known and call is None:
+                call = _Call(self.recorder, function, arguments)
+            self._calls[key] = call
+            if len(self._calls) > self.most:
+                self._calls.popitem(last=False)
+            return function(*arguments) if call is None else call.replayed(arguments)
+
+
+class _Call:
+    """One of them, with its arguments and results."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        function: Callable[..., Sequence[Tensor]],
+        arguments: Sequence[Tensor],
+    ) -> None:
+        with torch.inference_mode(False):  # so that every mode may write them
+            self._arguments = [torch.empty_like(each) for each in arguments]
+        self._copy(arguments)
+        self._results: Sequence[Tensor] = ()
+
+        def operations() -> None:
+            self._results = function(*self._arguments)
+
+        self._replay = recorder.run_and_record(operations)
+
+    def _copy(self, arguments: Sequence[Tensor]) -> None:
+        for own, given in zip(self._arguments, arguments, strict=True):
+            own.copy_(given, non_blocking=True)
+
+    def replayed(self, arguments: Sequence[Tensor]) -> list[Tensor]:
+        self._copy(arguments)
+        self._replay()
+        with torch.inference_mode(False):
+            return [each.clone() for each in self._results]
 
 
 def _compiled(operations: Operations) -> Operations:

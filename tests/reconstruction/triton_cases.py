@@ -147,6 +147,21 @@ def test_the_best_patches_as_tensors(options):
     assert found.losses.equal(wanted.losses)
 
 
+def test_searches_that_are_recorded():
+    """From the second one of a kind on; streams of other clips share them."""
+    pyramid = TINY[0]
+    frames = random_clips(pyramid, 2, 3, seed=2)
+    for clip, num_frames in enumerate((3, 1)):
+        ours, theirs = TritonCanvasSearch(pyramid, 1, "cpu"), in_c(pyramid, 1)
+        for index in range(num_frames):
+            frame, options = frames[clip : clip + 1, index : index + 1], {"threshold": index / 20}
+            found = ours.choose(frame, [4], **options)
+            wanted = theirs.choose(frame, [4], **options)
+            assert found.ids.equal(wanted.ids)
+            assert found.losses.equal(wanted.losses)
+            assert same_state(ours, theirs)
+
+
 @pytest.mark.parametrize("ids", [[[[20]]], [[[-1]]], [[[3, 3]]], [[[None] * 21]], [[[0]], [[1]]]])
 def test_ids_that_are_no_patches(ids):
     with pytest.raises(GeometryError):
