@@ -27,10 +27,11 @@ from autogaze.reconstruction.search_kernel import search_kernel
 from autogaze.selectors.learned import Learned
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.training.algorithms import NTP
-from autogaze.training.config import AlgorithmOptions
+from autogaze.training.config import AlgorithmOptions, TrainerOptions
 from autogaze.training.loader import StepContext
 from autogaze.training.objective import Objective
 from autogaze.training.rollouts import BatchCounts
+from autogaze.training.step import make_optimizer
 from autogaze.vision_encoders.attention import recorded_backends
 from autogaze.vision_encoders.layout import AttentionType
 from autogaze.weights import SELECTOR
@@ -239,7 +240,7 @@ def training_rows(bench: Bench, clips: int) -> list[Row]:
         model, CanvasReconstruction(model.pyramid), NTP(AlgorithmOptions()), bench.device
     )
     batch = _unlabelled(bench, model.pyramid, clips, frames)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    optimizer = make_optimizer([{"params": list(model.parameters())}], TrainerOptions(lr=1e-5))
 
     def step() -> None:
         rollouts = objective.rollouts(batch, StepContext(seed=0, step=0))

@@ -13,6 +13,7 @@ CASES = [
     "tests/models/autogaze/steps_cases.py",
     "tests/models/autogaze/decoder_cases.py",
     "tests/models/autogaze/inhibition_cases.py",
+    "tests/models/autogaze/layer_cases.py",
     "tests/reconstruction/triton_cases.py",
     "tests/vision_encoders/triton_cases.py",
 ]

@@ -35,6 +35,7 @@ from autogaze.training.rollouts import (
     reconstructed_frames,
     sample_groups,
 )
+from autogaze.utils.device import sent
 
 
 class Algorithm(ABC):
@@ -88,7 +89,7 @@ class NTP(Algorithm):
                 model, frames, batch.labels, batch.indices, context, self.options
             )
             batch = replace(batch, labels=labels)
-        rows = GazeRows.of_gaze(batch.gaze(model.pyramid).to(frames.device))
+        rows = GazeRows.of_gaze(batch.gaze(model.pyramid), frames.device)
         reconstructed = reconstructed_frames(task, frames.shape[1], context)
         labels = batch.labels or ()
         targets = _targets_of(labels, rows)
@@ -96,8 +97,9 @@ class NTP(Algorithm):
             return RolloutBatch(frames, rows, reconstructed, targets=targets, extra=batch.extra)
         # Gazes of a row are in the order of its slots, and so are their losses.
         flat = [loss for label in labels for frame in label.losses for loss in frame]
-        losses = torch.zeros(rows.kept.shape, device=frames.device)
-        losses[rows.kept] = torch.tensor(flat, device=frames.device)
+        losses = torch.zeros(rows.kept.shape)
+        losses[rows.host_kept] = torch.tensor(flat)
+        losses = sent(losses, frames.device)
         return RolloutBatch(
             frames, rows, reconstructed, losses, rows.kept, targets=targets, extra=batch.extra
         )
@@ -113,14 +115,16 @@ def _targets_of(labels: Sequence[GazeLabels], rows: GazeRows) -> Float[Tensor, "
     if all(label.targets is None for label in labels):
         return None
     V, device = rows.pyramid.num_patches, rows.ids.device
-    targets = torch.zeros(*rows.kept.shape, V, device=device)
-    for row, label in enumerate(labels):
-        kept = rows.kept[row]
-        soft = label.targets
-        targets[row, kept] = (
-            F.one_hot(rows.ids[row, kept], V).float() if soft is None else soft.to(device)
-        )
-    return targets
+    places = sent(rows.host_kept.flatten().nonzero()[:, 0], device)
+    counts = [sum(map(len, label.ids)) for label in labels]
+    ids = rows.ids.flatten()[places].split(counts)
+    # Of every gaze, row by row.
+    soft = [
+        F.one_hot(chosen, V).float() if label.targets is None else label.targets.to(device)
+        for label, chosen in zip(labels, ids, strict=True)
+    ]
+    targets = torch.zeros(rows.kept.numel(), V, device=device)
+    return targets.index_copy_(0, places, torch.cat(soft)).view(*rows.kept.shape, V)
 
 
 class GRPO(Algorithm):
@@ -174,7 +178,7 @@ class Dummy(Algorithm):
     ) -> RolloutBatch:
         frames = batch.frames
         gaze = drawn_gaze(model.config, batch.indices, T := frames.shape[1], context)
-        rows = GazeRows.of_gaze(gaze.to(frames.device))
+        rows = GazeRows.of_gaze(gaze, frames.device)
         reconstructed = reconstructed_frames(task, T, context)
         return RolloutBatch(frames, rows, reconstructed, extra=batch.extra)
 

@@ -148,6 +148,7 @@ class Objective:
             batch.targets,
             temperature=batch.temperature,
             entropy=self.algorithm.samples,
+            vision_states=self.algorithm.options.auxiliary_weight > 0,
         )
         rollout = Rollout(
             scores.log_probs.float(),
@@ -159,8 +160,9 @@ class Objective:
             counts.mean_known,
         )
         losses = {"loss": self.algorithm.loss(rollout, batch)}
-        if weight := self.algorithm.options.auxiliary_weight:
-            losses["auxiliary_loss"] = weight * auxiliary_loss(batch, tokens, scores.vision_states)
+        if scores.vision_states is not None:
+            auxiliary = auxiliary_loss(batch, tokens, scores.vision_states)
+            losses["auxiliary_loss"] = self.algorithm.options.auxiliary_weight * auxiliary
         metrics = {}
         if scores.entropy is not None:  # its mean over all gazes
             entropy = scores.entropy.masked_fill(~rows.kept, 0.0)

@@ -71,7 +71,7 @@ class RolloutBatch:
     @property
     def video(self) -> Float[Tensor, "B T 3 S S"]:
         """Frames normalised for the selector."""
-        return normalise(self.rgb)
+        return normalise(self.rgb, in_place=True)  # of a copy
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,10 @@ class BatchCounts:
     @classmethod
     def of(cls, batches: Sequence[RolloutBatch]) -> "BatchCounts":
         """Totals of these micro-batches."""
-        known = [b.losses_known & b.rows.kept for b in batches if b.losses_known is not None]
         return cls(
             sum(batch.num_rows for batch in batches),
-            sum(int(batch.rows.kept.sum()) for batch in batches),
-            sum(int(mask.sum()) for mask in known),
+            sum(int(batch.rows.host_kept.sum()) for batch in batches),
+            sum(_num_known(batch) for batch in batches),
         )
 
     @property
@@ -106,6 +105,15 @@ class BatchCounts:
     def mean_known(self) -> float:
         """Known losses per row."""
         return max(self.known, 1) / max(self.rows, 1)
+
+
+def _num_known(batch: RolloutBatch) -> int:
+    """Gazes of a micro-batch after which the loss is known."""
+    if batch.losses_known is None:
+        return 0
+    if batch.losses_known is batch.rows.kept:  # after all: no device is waited for
+        return int(batch.rows.host_kept.sum())
+    return int((batch.losses_known & batch.rows.kept).sum())
 
 
 # Groups sampled from the model.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from autogaze.datasets.clip import ClipBatch
@@ -78,12 +79,17 @@ class TrainingStep:
             # 3. Gradients of the mean loss, micro-batch by micro-batch, then over processes.
             clear_gradients(self.parameters)
             with self.stopwatch.stage("forward and backward"):
-                measured = self._backward(rollouts, counts)
+                sums = self._backward(rollouts, counts)
+                norm = self._clip()
+                # All that is asked for is asked for at once: a GPU is waited for one time.
+                *totals, norm = torch.cat([sums, norm.to(sums)[None]]).tolist()
+            names = self.objective.loss_names + self.objective.metric_names
+            measured = {n: total / counts.rows for n, total in zip(names, totals, strict=True)}
             for name, value in measured.items():
                 if not math.isfinite(value):
                     raise self._diverged(number, f"{name} is {value}")
-            # 4. Clipping and the optimizer.
-            norm = self._update(lr, number)
+            # 4. The optimizer.
+            self._update(lr, norm, number)
             metrics |= measured | ({"gradient_norm": norm} if math.isfinite(norm) else {})
         return replace(state, step=number), metrics
 
@@ -106,8 +112,10 @@ class TrainingStep:
         check_unreadable(missing, seen, planned, self.max_unreadable)
         return BatchCounts(*totals), replace(state, seen=seen, unreadable=missing)
 
-    def _backward(self, rollouts: Sequence[RolloutBatch], counts: BatchCounts) -> dict[str, float]:
-        """Gradients of the mean loss over all rows of all processes; returns the means."""
+    def _backward(
+        self, rollouts: Sequence[RolloutBatch], counts: BatchCounts
+    ) -> Float[Tensor, " names"]:
+        """Gradients of the mean loss over all rows of all processes; returns the sums over rows."""
         objective = self.objective
         names = objective.loss_names + objective.metric_names
         sums = torch.zeros(len(names), device=objective.device)
@@ -120,23 +128,27 @@ class TrainingStep:
             parts = [*values.losses.values(), *values.metrics.values()]
             sums += torch.stack([part.detach().sum().float() for part in parts])
         sum_gradients(self.parameters, self.accelerator)
-        totals = self._sum(sums.tolist())
-        return {name: value / counts.rows for name, value in zip(names, totals, strict=True)}
+        if self.accelerator.num_processes > 1:
+            sums = self.accelerator.reduce(sums, reduction="sum")  # type: ignore[assignment]
+        return sums
 
-    def _update(self, lr: float, number: int) -> float:
-        """One step of the optimizer; returns the norm of the gradient before clipping.
+    def _clip(self) -> Float[Tensor, ""]:
+        """Clip the gradients; returns their norm before that.
 
         It is not finite where fp16 overflowed: its scaler then skips the step.
         """
         most = self.options.max_grad_norm or float("inf")
-        norm = float(self.accelerator.clip_grad_norm_(self.parameters, most))  # type: ignore[arg-type]
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.parameters, most)  # type: ignore[arg-type, assignment]
+        return norm
+
+    def _update(self, lr: float, norm: float, number: int) -> None:
+        """One step of the optimizer, with gradients of this norm."""
         scaler = self.accelerator.scaler
         if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < MIN_LOSS_SCALE):
             raise self._diverged(number, f"gradient norm is {norm}")
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["factor"]
         self.optimizer.step()
-        return norm
 
     def check_weights(self, step: int) -> None:
         """Raise TrainingError where weights are no longer finite."""
@@ -226,6 +238,8 @@ def make_optimizer(
     """Adam, AdamW (decoupled weight decay) or SGD."""
     betas = (options.betas[0], options.betas[1])
     common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
+    if all(parameter.is_cuda for group in groups for parameter in group["params"]):
+        common["fused"] = True  # few launches; on a CPU old trainings go on with the same bits
     if options.optimizer == "sgd":
         return torch.optim.SGD(list(groups), momentum=options.momentum, **common)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW

@@ -6,9 +6,10 @@ one frame is decoded ahead.
 """
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from time import perf_counter
 from typing import TypedDict
@@ -141,6 +142,8 @@ class ChunkReader:
         self._preview = preview
         self._prefetch = prefetch
         self._on_gpu = device is not None and device.type == "cuda"
+        # A chunk of one picture would be pinned for nothing.
+        self._pinned = self._on_gpu and torch.cuda.is_available() and not self.info.is_image
         self.seconds_decode = 0.0
         self.seconds_tile = 0.0
 
@@ -163,35 +166,39 @@ class ChunkReader:
 
     def _chunks(self, demand: Demand) -> Generator[VideoChunk, None, None]:
         self.seconds_decode = self.seconds_tile = 0.0
-        frames = self._timed(
-            self._video.frames(
-                start=self.range.start,
-                end=self.range.end,
-                fps=self.range.fps,
-                skip_corrupt=self._skip_corrupt,
-                motion=self._motion_grid is not None,
-            )
+        frames = self._decoded()
+        if self._prefetch and self._on_gpu:
+            # A GPU chooses faster than frames come: they are decoded while others are cut.
+            frames = ahead(frames)
+        with closing(frames):
+            upcoming = _Upcoming(frames)
+            for number in count():
+                if upcoming.frame is None:
+                    return
+                # No name keeps a chunk while the next one is read.
+                yield self._read(upcoming, partial(demand.wait, number))
+
+    def _decoded(self) -> Generator[Frame, None, None]:
+        """The frames, none of which is kept here while it is in use."""
+        frames = self._video.frames(
+            start=self.range.start,
+            end=self.range.end,
+            fps=self.range.fps,
+            skip_corrupt=self._skip_corrupt,
+            motion=self._motion_grid is not None,
         )
-        upcoming = _Upcoming(frames)
-        for number in count():
-            if upcoming.frame is None:
-                return
-            # No name keeps a chunk while the next one is read.
-            yield self._read(upcoming, partial(demand.wait, number))
-
-    def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        def timed() -> Frame | None:
+        while True:
             began = perf_counter()
-            frame = next(frames, None)
+            decoded = list(islice(frames, 1))
             self.seconds_decode += perf_counter() - began
-            return frame
-
-        return iter(timed, None)  # which keeps no frame while it is in use
+            if not decoded:
+                return
+            yield decoded.pop()
 
     def _read(self, upcoming: "_Upcoming", until_wanted: Callable[[], None]) -> VideoChunk:
         """Tile the next chunk."""
         # The system gives memory as it is written to.
-        cut = empty_tiles(self.tiles, self._chunk)
+        cut = empty_tiles(self.tiles, self._chunk, pinned=self._pinned)
         ahead_of_demand = max(0, MAX_TILES_MADE - cut.nbytes) // cut[:, 0].nbytes
         if self._on_gpu:
             ahead_of_demand = self._chunk

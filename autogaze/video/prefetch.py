@@ -55,7 +55,9 @@ class Demand:
             self._changed.wait_for(lambda: self._over or self._asked > number)
 
 
-def ahead(items: Generator[Item, None, None], demand: Demand | None = None) -> Iterator[Item]:
+def ahead(
+    items: Generator[Item, None, None], demand: Demand | None = None
+) -> Generator[Item, None, None]:
     """Prefetch one item of `items` in a thread; its errors are raised here.
 
     The thread ends with the consumer, also early or with an error, at the latest when the

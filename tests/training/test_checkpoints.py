@@ -109,16 +109,15 @@ def test_what_is_not_finite_ends_training_and_is_never_saved(bad, tmp_path, monk
     trainer = tiny_trainer("ntp", tmp_path, max_steps=4, save_nsteps=1, resume=True)
     parameter = trainer.step.parameters[0]
     if bad == "loss":
-        monkeypatch.setattr(TrainingStep, "_backward", lambda *_: {"loss": math.nan})
+        monkeypatch.setattr(TrainingStep, "_backward", lambda *_: torch.tensor([math.nan] * 2))
     elif bad == "gradients":
         parameter.register_hook(lambda gradient: gradient * math.inf)
     else:
         descend = TrainingStep._update
 
-        def to_infinity(self, lr, number):
-            norm = descend(self, lr, number)
+        def to_infinity(self, *numbers):
+            descend(self, *numbers)
             parameter.data.fill_(math.inf)
-            return norm
 
         monkeypatch.setattr(TrainingStep, "_update", to_infinity)
     with pytest.raises(TrainingError, match=rf"step 3: .*{bad[:6]}.*trainer\.lr .*max_grad_norm"):

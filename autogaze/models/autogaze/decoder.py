@@ -17,7 +17,9 @@ from torch.nn import functional as F
 
 from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.configuration import GazeDecoderConfig
-from autogaze.utils.device import exact
+from autogaze.models.autogaze.layer_ops import LayerOps, rotate_halves
+from autogaze.models.autogaze.triton_layer_ops import layer_ops
+from autogaze.utils.device import exact, sent
 
 
 class GazeDecoder(nn.Module):
@@ -32,13 +34,24 @@ class GazeDecoder(nn.Module):
         self.task_loss_prediction_head = nn.Linear(config.hidden_size, K, bias=False)
         self._fused: tuple[list[Tensor], FusedDecoder] | None = None  # and the weights it is of
 
-    def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
-        """Final hidden states of whole sequences, with causal attention."""
+    def forward(
+        self, x: Float[Tensor, "B N C"], read: Int[Tensor, "B P"] | None = None
+    ) -> Float[Tensor, "B P C"]:
+        """Final hidden states of whole sequences, with causal attention.
+
+        Args:
+            read: positions whose states are wanted; None for all. Of the others the last layer
+                computes keys and values alone.
+        """
         positions = torch.arange(x.shape[1], device=x.device)
         rotation = rotations(positions, rope_frequencies(self.config, x.device))
-        for layer in self.model.layers:
-            x = layer(x, rotation)
-        return self.model.norm(x)
+        ops = layer_ops(x, self.config.head_dim, self.config.intermediate_size)
+        added: Tensor | None = None
+        *layers, last = self.model.layers
+        for layer in layers:
+            x, added = layer(x, added, rotation, ops)
+        x, added = last(x, added, rotation, ops, read)
+        return self.model.norm(x + added)
 
     def heads(
         self, hidden: Float[Tensor, "*N C"]
@@ -87,10 +100,23 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Float[Tensor, "B N C"], rotation: Complex[Tensor, "N half"]
-    ) -> Float[Tensor, "B N C"]:
-        x = x + self.self_attn(self.input_layernorm(x), rotation)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        self,
+        x: Float[Tensor, "B N C"],
+        added: Float[Tensor, "B N C"] | None,
+        rotation: Complex[Tensor, "N half"],
+        ops: LayerOps,
+        read: Int[Tensor, "B P"] | None = None,
+    ) -> tuple[Float[Tensor, "B P C"], Float[Tensor, "B P C"]]:
+        """The tokens at the positions `read` (None: all), and what is still to be added to them.
+
+        Args:
+            added: to be added to `x`, by the layer before.
+        """
+        x, normed = ops.add_norm(x, added, self.input_layernorm)
+        attended = self.self_attn(normed, rotation, ops, read)
+        x = x if read is None else _taken(x, read)
+        x, normed = ops.add_norm(x, attended, self.post_attention_layernorm)
+        return x, self.mlp(normed, ops)
 
 
 class Attention(nn.Module):
@@ -105,20 +131,31 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.num_attention_heads * self.head_dim, width, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "B N C"], rotation: Complex[Tensor, "N half"]
-    ) -> Float[Tensor, "B N C"]:
-        q, k, v = (
-            project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H, N, D)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        self,
+        x: Float[Tensor, "B N C"],
+        rotation: Complex[Tensor, "N half"],
+        ops: LayerOps,
+        read: Int[Tensor, "B P"] | None = None,
+    ) -> Float[Tensor, "B P C"]:
+        """What the tokens at the positions `read` (None: all) find in those up to their own."""
+        # One product for all: under autocast `x` is converted once, and its gradients come as one.
+        weights = [self.k_proj.weight, self.v_proj.weight]
+        if read is None:
+            weights.insert(0, self.q_proj.weight)
+        projected = F.linear(x, torch.cat(weights))
+        widths = [len(weight) for weight in weights]
+        *q_of_all, k, v = ops.heads(projected, widths, len(widths) - 1, self.head_dim, rotation)
+        mask = None
+        if read is None:
+            (q,) = q_of_all  # (B, H, N, D)
+        else:
+            q = self.q_proj(_taken(x, read)).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            q = rotate_halves(q, rotation[read][:, None])  # (B, H, P, D)
+            mask = (torch.arange(x.shape[1], device=x.device) <= read[..., None])[:, None]
         attended = F.scaled_dot_product_attention(
-            rotate_halves(q, rotation),
-            rotate_halves(k, rotation),
-            v,
-            is_causal=True,
-            enable_gqa=q.shape[1] != k.shape[1],
+            q, k, v, mask, is_causal=read is None, enable_gqa=q.shape[1] != k.shape[1]
         )
-        return self.o_proj(attended.transpose(1, 2).flatten(2))  # (B, N, H D) to (B, N, C)
+        return self.o_proj(attended.transpose(1, 2).flatten(2))  # (B, P, H D) to (B, P, C)
 
 
 class MLP(nn.Module):
@@ -130,8 +167,16 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+    def forward(self, x: Float[Tensor, "B N C"], ops: LayerOps) -> Float[Tensor, "B N C"]:
+        both = F.linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight]))
+        return self.down_proj(ops.gated(both))
+
+
+def _taken(x: Float[Tensor, "B N C"], positions: Int[Tensor, "B P"]) -> Float[Tensor, "B P C"]:
+    """The tokens at these positions of every row."""
+    first = x.shape[1] * torch.arange(len(x), device=x.device)[:, None]
+    flat = (positions + first).flatten()
+    return x.flatten(0, 1).index_select(0, flat).unflatten(0, positions.shape)
 
 
 def _to_compare(weights: list[Tensor]) -> list[Tensor]:
@@ -163,14 +208,14 @@ def rope_frequencies(config: GazeDecoderConfig, device: torch.device) -> Float[T
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
     frequencies = 1.0 / (parameters["rope_theta"] ** exponents)
     if kind == "default":
-        return frequencies.to(device)
+        return sent(frequencies, device)
     if kind != "llama3":
         raise CheckpointError(f"rope_type must be 'default' or 'llama3', got {kind!r}")
     factor = parameters["factor"]
     low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
     turns = parameters["original_max_position_embeddings"] * frequencies / (2 * math.pi)
     blend = ((turns - low) / (high - low)).clamp(0, 1)
-    return (frequencies * (blend + (1 - blend) / factor)).to(device)
+    return sent(frequencies * (blend + (1 - blend) / factor), device)
 
 
 def rotations(
@@ -179,14 +224,6 @@ def rotations(
     """exp(i * position * frequency): multiplying a channel pair by it rotates the pair."""
     angles = positions[:, None].float() * frequencies
     return torch.polar(torch.ones_like(angles), angles)
-
-
-def rotate_halves(
-    x: Float[Tensor, "B H N D"], rotation: Complex[Tensor, "N half"]
-) -> Float[Tensor, "B H N D"]:
-    """Rotate channel i with channel i + D / 2, in float32 whatever the precision of `x`."""
-    pairs = torch.complex(*x.float().chunk(2, dim=-1)) * rotation
-    return torch.cat([pairs.real, pairs.imag], dim=-1).to(x.dtype)
 
 
 def rotate_pairs_(x: Float[Tensor, "N channels"], rotation: Complex[Tensor, "N pairs"]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.decoding import Slots
+from autogaze.utils.device import sent
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class GazeRows:
         kept: (R, S) False where a slot is padding.
         slots: number of slots of every frame, S in all.
         losses: (R, T) predicted to be left in every frame, where the model predicted them.
+        known_kept: `kept` on the host, where it is known there.
     """
 
     pyramid: PatchPyramid
@@ -31,6 +34,7 @@ class GazeRows:
     kept: Bool[Tensor, "R S"]
     slots: tuple[int, ...]
     losses: Float[Tensor, "R T"] | None = None
+    known_kept: Bool[Tensor, "R S"] | None = None
 
     @classmethod
     def of_frames(cls, pyramid: PatchPyramid, frames: Sequence[Slots]) -> "GazeRows":
@@ -53,9 +57,29 @@ class GazeRows:
         return cls(pyramid, ids - first.to(ids.device), ~padded["if_padded_gazing"].bool(), slots)
 
     @classmethod
-    def of_gaze(cls, gaze: Gaze) -> "GazeRows":
-        """A gaze, each of its clips a row."""
-        return cls.of_padded(gaze.padded(), gaze.pyramid)
+    def of_gaze(cls, gaze: Gaze, device: torch.device | None = None) -> "GazeRows":
+        """A gaze, each of its clips a row.
+
+        Args:
+            device: of the rows; by default the gaze's own. None is waited for.
+        """
+        device = device or gaze.device
+        counts, V = gaze.lengths, gaze.pyramid.num_patches  # (R, T), on the host
+        slots = counts.amax(0) if len(counts) else counts.new_zeros(counts.shape[1])
+        rank = torch.arange(int(slots.sum())) - (slots.cumsum(0) - slots).repeat_interleave(slots)
+        frame = _frame_of_slot(slots.tolist())
+        kept = rank < counts[:, frame]
+        places = kept.flatten().nonzero()[:, 0]
+        if gaze.device.type == "cpu":
+            ids = torch.full(kept.shape, V)
+            ids.view(-1)[places] = gaze.ids
+            ids = sent(ids, device)
+        else:
+            ids = torch.full(kept.shape, V, device=gaze.device)
+            ids.view(-1).index_copy_(0, sent(places, gaze.device), gaze.ids)
+        return cls(
+            gaze.pyramid, ids.to(device), sent(kept, device), tuple(slots.tolist()), None, kept
+        )
 
     @classmethod
     def cat(cls, parts: Sequence["GazeRows"]) -> "GazeRows":
@@ -76,6 +100,11 @@ class GazeRows:
             slots,
             torch.cat(losses) if len(losses) == len(parts) else None,
         )
+
+    @cached_property
+    def host_kept(self) -> Bool[Tensor, "R S"]:
+        """`kept` on the host; where it was not known there, a GPU is waited for once."""
+        return self.kept.cpu() if self.known_kept is None else self.known_kept
 
     def ends(self, frame: int) -> int:
         """Slots up to the end of a frame."""

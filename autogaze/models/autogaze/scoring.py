@@ -13,23 +13,24 @@ from torch import Tensor
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.decoder import GazeDecoder
+from autogaze.models.autogaze.packing import PackedRows
 from autogaze.models.autogaze.rows import GazeRows
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of B rows with S slots each; undefined in padded slots.
+    """Scores of B rows with S slots each; 0 in padded slots.
 
     Attributes:
         log_probs: log-probability of each gaze; as released, log(p + 1e-8).
         predicted_losses: the reconstruction loss predicted after each gaze.
-        vision_states: final hidden state of every vision token.
+        vision_states: final hidden state of every vision token; None unless asked for.
         entropy: of the distribution of each gaze in nats, without a graph; None unless asked for.
     """
 
     log_probs: Float[Tensor, "B S"]
     predicted_losses: Float[Tensor, "B S"]
-    vision_states: Float[Tensor, "B T tokens C"]
+    vision_states: Float[Tensor, "B T tokens C"] | None = None
     entropy: Float[Tensor, "B S"] | None = None
 
 
@@ -41,6 +42,7 @@ def score(
     *,
     temperature: float | None = None,
     entropy: bool = False,
+    vision_states: bool = False,
 ) -> Scores:
     """Teacher-forced pass over whole clips; differentiable.
 
@@ -55,50 +57,45 @@ def score(
             then the means of the patches' own, weighted by these.
         temperature: that the gazes were sampled at, for probabilities of the policy that sampled;
             None for those as released.
-        entropy: whether it is computed.
+        entropy, vision_states: whether they are computed.
 
     Raises:
         SelectorError: gazes that do not fit the video, a temperature that is not positive or one
             that comes with targets.
     """
-    sequence = _forward(decoder, vision_tokens, rows)
-    hidden, rank = sequence.hidden, sequence.rank  # (B, N, C), (S,)
-    ids, kept, slots = rows.ids, rows.kept, rows.slots
+    if temperature is not None and (temperature <= 0 or targets is not None):
+        raise SelectorError(
+            f"temperature={temperature} must be above 0, and has no meaning with targets"
+        )
+    packed = _packed(decoder, vision_tokens, rows)
+    states, vision = _states(decoder, vision_tokens, rows, packed, vision_states)  # (R * P, C)
     K, eos = decoder.config.num_multi_token_pred, decoder.config.vocab_size - 1
-    starts, block = torch.unique(sequence.before, return_inverse=True)
-    # (B, blocks, K, V + 1), (B, blocks, K)
-    logits, losses = decoder.heads(hidden[:, starts.to(hidden.device)])
-    head = (rank % K).to(hidden.device)
-    block = block.to(hidden.device)
+    logits, losses = decoder.heads(states)  # (R * P, K, V + 1), (R * P, K)
+    ids = packed.of_gazes(rows.ids)
+    proposed = packed.before * K + packed.head
     # In half precision a probability has two or three digits: too few for its logarithm.
     exact = torch.promote_types(logits.dtype, torch.float32)
     if temperature is not None:
-        if temperature <= 0 or targets is not None:
-            raise SelectorError(
-                f"temperature={temperature} must be above 0, and has no meaning with targets"
-            )
-        scaled = logits[:, block, head, :eos].to(exact) / temperature  # (B, S, V)
-        taken = taken_before(rows)
+        scaled = logits.flatten(0, 1).index_select(0, proposed)[:, :eos].to(exact) / temperature
+        taken = packed.of_gazes(taken_before(rows))  # (G, V)
         policy = scaled.masked_fill(taken, -torch.inf).log_softmax(-1)
-        logs = policy.gather(-1, torch.where(kept, ids, 0)[..., None])[..., 0]
+        logs = policy.gather(-1, ids[:, None])[:, 0]
         probs = policy.detach().exp()
     else:
-        probs = logits.softmax(-1, dtype=exact)[:, block, head]  # (B, S, V + 1)
+        every = logits.softmax(-1, dtype=exact).flatten(0, 1)  # (R * P * K, V + 1)
+        probs = every.index_select(0, proposed) if entropy or targets is not None else every
         if targets is None:
-            logs = (probs.gather(-1, torch.where(kept, ids, eos)[..., None])[..., 0] + 1e-8).log()
+            logs = (every.flatten().index_select(0, proposed * (eos + 1) + ids) + 1e-8).log()
         else:
-            logs = (targets * (probs[..., :eos] + 1e-8).log()).sum(-1)
+            logs = (packed.of_gazes(targets) * (probs[:, :eos] + 1e-8).log()).sum(-1)
     spread = torch.special.entr(probs.detach()).sum(-1) if entropy else None
-    after = torch.where(
-        sequence.ends_block.to(hidden.device),
-        decoder.predicted_losses(hidden[:, sequence.own.to(hidden.device)])[..., 0],
-        losses[:, block, (head + 1) % K],
+    after = losses.flatten().index_select(0, packed.after * K + packed.after_head)
+    return Scores(
+        packed.to_slots(logs, rows),
+        packed.to_slots(after, rows),
+        vision,
+        None if spread is None else packed.to_slots(spread, rows),
     )
-    num_tokens = vision_tokens.shape[2]
-    ends_of_vision = [num_tokens * (t + 1) + sum(slots[:t]) for t in range(len(slots))]
-    # (B, T, tokens, C)
-    states = torch.stack([hidden[:, end - num_tokens : end] for end in ends_of_vision], 1)
-    return Scores(logs, after, states, spread)
 
 
 def taken_before(rows: GazeRows) -> Bool[Tensor, "B S V"]:
@@ -120,32 +117,15 @@ def loss_states(
 ) -> tuple[Float[Tensor, "B S C"], Int[Tensor, " S"]]:
     """The hidden states that `score` predicts losses from, and which of the K heads reads each.
 
-    Arguments as of `score`; states are undefined in padded slots.
+    Arguments as of `score`; states are 0 in padded slots.
     """
-    sequence = _forward(decoder, vision_tokens, rows)
-    hidden, device = sequence.hidden, sequence.hidden.device
-    position = torch.where(sequence.ends_block, sequence.own, sequence.before)
-    heads = (sequence.rank + 1) % decoder.config.num_multi_token_pred
-    return hidden[:, position.to(device)], heads.to(device)
-
-
-@dataclass(frozen=True)
-class _Sequence:
-    """Hidden states of whole sequences, and the positions of slots in them.
-
-    Attributes:
-        hidden: final hidden states of all tokens.
-        own: position of every slot in the sequence.
-        before: position of the token before its block.
-        rank: index of the slot in its frame.
-        ends_block: whether it is the last slot of a full block.
-    """
-
-    hidden: Float[Tensor, "B N C"]
-    own: Int[Tensor, " S"]
-    before: Int[Tensor, " S"]
-    rank: Int[Tensor, " S"]
-    ends_block: Bool[Tensor, " S"]
+    packed = _packed(decoder, vision_tokens, rows)
+    states, _ = _states(decoder, vision_tokens, rows, packed, vision_states=False)
+    read = packed.to_slots(states.index_select(0, packed.after), rows)
+    slots = torch.tensor(rows.slots)
+    rank = torch.arange(sum(rows.slots)) - (slots.cumsum(0) - slots).repeat_interleave(slots)
+    heads = (rank + 1) % decoder.config.num_multi_token_pred
+    return read, heads.to(states.device)
 
 
 def embed_sequence(
@@ -161,13 +141,9 @@ def embed_sequence(
     Raises:
         SelectorError: gazes that do not fit the video.
     """
+    _check_fits(vision_tokens, rows)
     B, T, num_tokens = vision_tokens.shape[:3]
     ids, kept, slots = rows.ids, rows.kept, rows.slots
-    if len(slots) != T or sum(slots) != ids.shape[1] or ids.shape[0] != B:
-        raise SelectorError(
-            f"gazes of {ids.shape[0]} clips, {len(slots)} frames and {sum(slots)} slots "
-            f"({ids.shape[1]} given) do not fit a video of {B} clips and {T} frames"
-        )
     eos = decoder.config.vocab_size - 1
     embedded = decoder.model.embed_tokens(torch.where(kept, ids, eos)).split(slots, 1)
     sequence = torch.cat([x for t in range(T) for x in (vision_tokens[:, t], embedded[t])], 1)
@@ -176,36 +152,40 @@ def embed_sequence(
     return sequence, valid
 
 
-def _forward(
-    decoder: GazeDecoder,
-    vision_tokens: Float[Tensor, "B T tokens C"],
-    rows: GazeRows,
-) -> _Sequence:
-    T, num_tokens = vision_tokens.shape[1:3]
-    K = decoder.config.num_multi_token_pred
-    sequence, valid = embed_sequence(decoder, vision_tokens, rows)
-    hidden = _run(decoder, sequence, valid)  # (B, N, C)
-
-    slots = torch.tensor(rows.slots)
-    index = torch.arange(sum(rows.slots))
-    first = slots.cumsum(0) - slots
-    frame = torch.arange(T).repeat_interleave(slots)
-    rank = index - first[frame]
-    own = index + num_tokens * (frame + 1)
-    return _Sequence(hidden, own, own - rank % K - 1, rank, rank % K == K - 1)
+def _check_fits(vision_tokens: Float[Tensor, "B T tokens C"], rows: GazeRows) -> None:
+    """Raise SelectorError for gazes that do not fit the video."""
+    (B, T), ids, slots = vision_tokens.shape[:2], rows.ids, rows.slots
+    if len(slots) != T or sum(slots) != ids.shape[1] or ids.shape[0] != B:
+        raise SelectorError(
+            f"gazes of {ids.shape[0]} clips, {len(slots)} frames and {sum(slots)} slots "
+            f"({ids.shape[1]} given) do not fit a video of {B} clips and {T} frames"
+        )
 
 
-def _run(
-    decoder: GazeDecoder, sequence: Float[Tensor, "B N C"], valid: Bool[Tensor, "B N"]
-) -> Float[Tensor, "B N C"]:
-    """Hidden states of `sequence`, in which no token attends to one that is not `valid`.
+def _packed(
+    decoder: GazeDecoder, vision_tokens: Float[Tensor, "R T tokens C"], rows: GazeRows
+) -> PackedRows:
+    """Where the tokens of these rows lie.
 
-    Padding is moved to each row's end, where the causal mask hides it, so that positions are
-    0, 1, 2, ... and attention needs no other mask.
+    Raises:
+        SelectorError: gazes that do not fit the video.
     """
-    if bool(valid.all()):
-        return decoder(sequence)
-    order = (~valid).long().argsort(dim=1, stable=True)
-    packed = sequence.gather(1, order[..., None].expand_as(sequence))
-    hidden = decoder(packed)
-    return hidden.gather(1, order.argsort(1)[..., None].expand_as(hidden))
+    _check_fits(vision_tokens, rows)
+    return PackedRows.of(rows, vision_tokens.shape[2], decoder.config.num_multi_token_pred)
+
+
+def _states(
+    decoder: GazeDecoder,
+    vision_tokens: Float[Tensor, "R T tokens C"],
+    rows: GazeRows,
+    packed: PackedRows,
+    vision_states: bool,
+) -> tuple[Float[Tensor, "states C"], Float[Tensor, "R T tokens C"] | None]:
+    """Final hidden states that something is read from, and those of the vision tokens if asked for."""
+    gazes = decoder.model.embed_tokens(packed.of_gazes(rows.ids))
+    sequence = packed.sequence(vision_tokens, gazes)
+    if not vision_states:  # the last layer has nothing else to do
+        return decoder(sequence, packed.states).flatten(0, 1), None
+    hidden = decoder(sequence)
+    index = packed.states[..., None].expand(-1, -1, hidden.shape[-1])
+    return hidden.gather(1, index).flatten(0, 1), packed.vision(hidden, vision_tokens.shape[1])

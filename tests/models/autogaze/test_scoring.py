@@ -38,4 +38,6 @@ def test_scoring_sees_the_states_that_sequential_decoding_proposed_from(threshol
     loss_head = model.gazing_model.gaze_decoder.task_loss_prediction_head
     loss_head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     model.score(video, generation)
-    torch.testing.assert_close(decoded, seen[0][0], rtol=1e-4, atol=1e-4)
+    # Scoring also reads states that nothing is proposed from: losses after a frame's last gaze.
+    nearest = (decoded[:, None] - seen[0].detach()).abs().amax(-1).amin(1)
+    assert float(nearest.max()) < 1e-4
