@@ -147,4 +147,5 @@ def test_channels_may_lie_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
         found, history = stem(video[:, :2])
         assert history[0].stride(1) == 1
         later, _ = stem(video[:, 2:], history)
-    torch.testing.assert_close(torch.cat([found, later], 1), expected)
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(torch.cat([found, later], 1), expected, rtol=0, atol=3e-6 * largest)
