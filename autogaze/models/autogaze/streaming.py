@@ -77,16 +77,12 @@ class ClipStream(CopiedDeeply):
         tokens = model.connector.pos_embed.shape[0] + (cap or self.pyramid.num_patches)
         self.capacity = tokens * num_frames
         positions = model.connector.pos_embed
-        if memory_budget is None:
-            memory_budget = budget_of(positions.device, model.static_states.num_bytes)
-        self.batch = micro_batch(
-            config,
-            positions.dtype,
-            self.capacity,
-            num_frames,
-            memory_budget,
-            static_shapes=static_shapes,
-        )
+        sizes = config, positions.dtype, self.capacity, num_frames
+        least = DEFAULT_MEMORY_BUDGET if memory_budget is None else memory_budget
+        self.batch = micro_batch(*sizes, least, static_shapes=static_shapes)
+        if memory_budget is None and self.batch < self.num_rows:  # to ask a GPU takes a while
+            budget = budget_of(positions.device, model.static_states.num_bytes)
+            self.batch = micro_batch(*sizes, budget, static_shapes=static_shapes)
         self.states: list[GazeState | StaticGazeState] = []  # one per micro-batch
         self.inhibitions: list[InhibitionOfReturn] = []  # likewise, if the config asks for it
 

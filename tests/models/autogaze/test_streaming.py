@@ -63,9 +63,13 @@ def test_on_a_gpu_the_free_memory_decides(monkeypatch):
         monkeypatch.setattr(streaming, "free_memory", lambda device, free=free: free)
         assert streaming.budget_of(cpu, 1 << 30) == max(1 << 30, (free + (1 << 30)) // 2)
         model.static_shapes = True
-        batches.append(model.stream(1, num_frames=16).batch)
+        batches.append(model.stream(1 << 20, num_frames=16).batch)
         assert batches[-1].bit_count() == 1, "rows come in powers of two"
     assert batches == sorted(set(batches))
+    monkeypatch.setattr(
+        streaming, "free_memory", lambda device: pytest.fail("few clips fit anyway")
+    )
+    assert model.stream(1, num_frames=16).batch == batches[0]
 
 
 @pytest.mark.parametrize("static", [False, True])
