@@ -97,7 +97,8 @@ def _taps(side: int, scale: int, number: int) -> int:
 
 
 def _padded(number: int) -> int:
-    return 1 << (number - 1).bit_length()
+    """The least power of two that is not below a number, and at least 2."""
+    return 1 << max(1, (number - 1).bit_length())
 
 
 @functools.lru_cache(maxsize=16)

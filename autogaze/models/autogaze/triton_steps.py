@@ -116,7 +116,8 @@ class TritonSteps(FrameSteps):
 
 
 def _padded(number: int) -> int:
-    return 1 << (number - 1).bit_length()
+    """The least power of two that is not below a number, and at least 2."""
+    return 1 << max(1, (number - 1).bit_length())
 
 
 def new_frame_steps(
