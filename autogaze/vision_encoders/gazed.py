@@ -141,7 +141,8 @@ class GazedVisionModel(nn.Module):
             EncoderError: frames, gaze and model do not fit together.
         """
         gaze = as_gaze(gaze, self.patch_size, self.settings.pyramid)
-        if self.graphs is None and self._unasked and self.device.type == "cuda":
+        on_gpu = self.device.type == "cuda" and not torch.compiler.is_compiling()
+        if self.graphs is None and self._unasked and on_gpu:
             self.graphs = EncoderGraphs(unasked=True)
         return encode(
             self._adapter,
