@@ -132,6 +132,9 @@ def _restore_optimizer(optimizer: Any, checkpoint: Path, accelerator: "Accelerat
     try:
         if saved["kind"] != kind:
             raise ValueError(f"it was {saved['kind']}, this is {kind}")
+        # Where a fused optimizer counts its steps is decided by the groups that are loaded.
+        for group, own in zip(saved["optimizer"]["param_groups"], own_groups, strict=True):
+            group["fused"] = own.get("fused")
         optimizer.load_state_dict(saved["optimizer"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(

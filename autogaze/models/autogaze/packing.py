@@ -60,7 +60,6 @@ class PackedRows:
         # At least one position, so that no kernel is asked for nothing.
         longest = max(1, int(ends[:, -1].max())) if R and T else 1
         N = -(-longest // ALIGNED) * ALIGNED
-        vision = (starts[..., None] + torch.arange(num_tokens)).flatten(1)
 
         row, slot = kept.nonzero().unbind(1)
         frame = frame_of_slot[slot]
@@ -76,13 +75,14 @@ class PackedRows:
         read[row, before] = True
         read[row, after] = True
         number = read.long().cumsum(1) - 1
-        most = max(1, int(read.sum(1).max())) if R else 1
+        most = max(1, int(number[:, -1].max()) + 1) if R else 1
         P = -(-most // READ_ALIGNED) * READ_ALIGNED
         states = torch.zeros(R, P, dtype=torch.long)
         read_row, position = read.nonzero().unbind(1)
         states[read_row, number[read_row, position]] = position
         parts = [
-            torch.cat([(vision + N * torch.arange(R)[:, None]).flatten(), own + N * row]),
+            (starts + N * torch.arange(R)[:, None]).flatten(),
+            own + N * row,
             row * S + slot,
             states.flatten(),
             row * P + number[row, before],
@@ -93,7 +93,9 @@ class PackedRows:
         # In one message.
         device = rows.ids.device
         moved = sent(torch.cat(parts), device).split([len(part) for part in parts])
-        tokens, slots, flat_states, *others = moved
+        first_tokens, gazes, slots, flat_states, *others = moved
+        vision = first_tokens[:, None] + torch.arange(num_tokens, device=device)
+        tokens = torch.cat([vision.flatten(), gazes])
         return cls(N, tokens, slots, flat_states.view(R, P), *others)
 
     def sequence(
