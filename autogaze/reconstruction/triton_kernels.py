@@ -300,11 +300,21 @@ def _next(given, n, count, gains, patches, HAS_GIVEN: tl.constexpr):
     return best, gain
 
 
+@triton.jit
+def _box(boxes, patch, known):
+    """Rows and columns of cells of patches: first and end of each."""
+    top = tl.load(boxes + patch * 4, mask=known, other=0)
+    bottom = tl.load(boxes + patch * 4 + 1, mask=known, other=0)
+    left = tl.load(boxes + patch * 4 + 2, mask=known, other=0)
+    right = tl.load(boxes + patch * 4 + 3, mask=known, other=0)
+    return top, bottom, left, right
+
+
 @triton.jit(do_not_specialize=["frame", "num_frames", "most"])
 def search(
-    errors, errors_clip, sums, edges, num_edges, longest, side, owners, levels, starts, cells,
-    most_cells, num_cells, num_levels, num_patches, frame, num_frames, counts, given, most, enough,
-    chosen, left_after, num_chosen, kept_gains, stale, current, painted, NEEDS_GAIN: tl.constexpr,
+    errors, errors_clip, sums, edges, num_edges, longest, side, levels, boxes, widest, overlaps,
+    num_cells, num_levels, num_patches, frame, num_frames, counts, given, most, enough, chosen,
+    left_after, num_chosen, kept_gains, stale, current, painted, NEEDS_GAIN: tl.constexpr,
     HAS_GIVEN: tl.constexpr, KEEPS_GAINS: tl.constexpr, SPLIT: tl.constexpr, CELLS: tl.constexpr,
     PATCHES: tl.constexpr,
 ):  # fmt: skip
@@ -314,8 +324,9 @@ def search(
         errors: (level, cell) of the scales, 0 of the finest; `errors_clip` numbers from one clip
             to the next.
         sums: of `canvas_rows`.
-        owners: (cell, level) as of `SearchCells`.
-        levels, starts: of each patch its level, and where its cells begin in `cells`.
+        levels, boxes: of each patch its level, and (4) its rows and columns of cells: first and end.
+        widest: cells along an axis of the widest patch.
+        overlaps: of each level the most cells along an axis that a patch shares with one of another.
         frame: which of `num_frames`; of these are the following, per clip and frame:
         counts, given: patches to take, and (most) which; -1 for the best one.
         enough: (1,) a frame takes no more when no more error than this is left.
@@ -332,10 +343,10 @@ def search(
     current += clip * num_cells
     painted += clip * num_cells
     cell_ids, patches = tl.arange(0, CELLS), tl.arange(0, PATCHES)
+    row, column = cell_ids // num_edges, cell_ids % num_edges
     is_cell, is_patch = cell_ids < num_cells, patches < num_patches
     level = tl.load(levels + patches, mask=is_patch, other=0)
-    begin = tl.load(starts + patches, mask=is_patch, other=0)
-    end = tl.load(starts + patches + 1, mask=is_patch, other=0)
+    top, bottom, left, right = _box(boxes, patches, is_patch)
     count, least = tl.load(counts + at), tl.load(enough)
 
     picture = num_edges * side
@@ -351,18 +362,20 @@ def search(
         SPLIT,
     )
     of_canvas = tl.where(is_cell, of_canvas, 0)
-    left = tl.sum(of_canvas, 0)
+    remaining = tl.sum(of_canvas, 0)
     covered = tl.full((CELLS,), -1, tl.int32)
     tl.store(stale + cell_ids, of_canvas, mask=is_cell)
     tl.store(current + cell_ids, of_canvas, mask=is_cell)
     tl.store(painted + cell_ids, covered, mask=is_cell)
     tl.debug_barrier()
     gains = tl.zeros((PATCHES,), tl.int64)
-    for j in tl.range(0, most_cells, loop_unroll_factor=8):
-        held = begin + j < end
-        cell = tl.load(cells + begin + j, mask=held, other=0)
-        gains += tl.load(current + cell, mask=held, other=0)
-        gains -= tl.load(errors + level * num_cells + cell, mask=held, other=0)
+    of_level = errors + level * num_cells
+    for i in range(widest):
+        for j in tl.range(0, widest, loop_unroll_factor=4):
+            inside = (top + i < bottom) & (left + j < right)
+            cell = (top + i) * num_edges + left + j
+            gains += tl.load(current + cell, mask=inside, other=0)
+            gains -= tl.load(of_level + cell, mask=inside, other=0)
     gains = tl.where(is_patch, gains, TAKEN)
 
     n = 0
@@ -372,25 +385,30 @@ def search(
         if KEEPS_GAINS:
             to = kept_gains + (at * most + n) * num_patches + patches
             tl.store(to, gains, mask=is_patch)
-        left -= gain
+        remaining -= gain
         tl.store(chosen + at * most + n, patch)
-        tl.store(left_after + at * most + n, left)
+        tl.store(left_after + at * most + n, remaining)
         gains = tl.where(patches == patch, TAKEN, gains)
         # The gains of patches that share its cells change, where nothing as fine lies there yet: a
         # coarser patch would no longer be seen, and a finer one have less to gain.
         own = tl.load(levels + patch)
+        overlap = tl.load(overlaps + own)
+        own_top, own_bottom, own_left, own_right = _box(boxes, patch, patch >= 0)
+        first_row, end_row = tl.maximum(top, own_top), tl.minimum(bottom, own_bottom)
+        first_column, end_column = tl.maximum(left, own_left), tl.minimum(right, own_right)
         shared = tl.minimum(level, own)
-        for i in tl.range(
-            tl.load(starts + patch), tl.load(starts + patch + 1), loop_unroll_factor=4
-        ):
-            cell = tl.load(cells + i)
-            before, was = tl.load(painted + cell), tl.load(current + cell)
-            owner = tl.load(owners + cell * num_levels + level, mask=is_patch, other=-1)
-            theirs = tl.load(errors + shared * num_cells + cell, mask=is_patch, other=0)
-            gains -= tl.where((owner == patches) & (before < shared), was - theirs, 0)
+        of_level = errors + shared * num_cells
+        for i in range(overlap):
+            for j in tl.range(0, overlap, loop_unroll_factor=4):
+                inside = (first_row + i < end_row) & (first_column + j < end_column)
+                cell = (first_row + i) * num_edges + first_column + j
+                before = tl.load(painted + cell, mask=inside, other=num_levels)
+                change = tl.load(current + cell, mask=inside, other=0)
+                change -= tl.load(of_level + cell, mask=inside, other=0)
+                gains -= tl.where(before < shared, change, 0)
         tl.debug_barrier()  # all have read
-        owner = tl.load(owners + cell_ids * num_levels + own, mask=is_cell, other=-1)
-        paints = is_cell & (owner == patch) & (covered < own)
+        paints = (row >= own_top) & (row < own_bottom) & (column >= own_left)
+        paints = paints & (column < own_right) & (covered < own)
         now = tl.load(errors + own * num_cells + cell_ids, mask=paints, other=0)
         covered = tl.where(paints, own, covered)
         tl.store(current + cell_ids, now, mask=paints)
@@ -399,7 +417,7 @@ def search(
 
         n += 1
         patch, gain = _next(given + at * most, n, count, gains, patches, HAS_GIVEN)
-        going = (n < count) & (left > least)
+        going = (n < count) & (remaining > least)
         if NEEDS_GAIN:
             going = going & (gain > 0)
     tl.store(num_chosen + at, n)

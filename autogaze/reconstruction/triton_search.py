@@ -185,7 +185,7 @@ class TritonCanvasSearch(CanvasSearch):
     ) -> tuple[Tensor, Tensor]:
         """Search in all frames, in as many at once as fit in `MEMORY`; errors of the last one."""
         T = frames.shape[1]
-        part = max(1, MEMORY // (self._bytes_of(frames) // T))
+        part = -(-T // -(-self._bytes_of(frames) // MEMORY))  # all of them about equally large
         with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             for first in range(0, T, part):
                 num = min(part, T - first)
@@ -236,9 +236,9 @@ class TritonCanvasSearch(CanvasSearch):
             if frame == num:
                 break
             kernels.search[B,](
-                *(by_clip[:, frame], num * levels * cells, sums, *along_y, tables.owners),
-                *(tables.levels_of, tables.starts, tables.cells, tables.most_cells, cells),
-                *(levels, pyramid.num_patches, first + frame, asked.counts.shape[1]),
+                *(by_clip[:, frame], num * levels * cells, sums, *along_y, tables.levels_of),
+                *(tables.boxes, tables.widest, tables.overlaps, cells, levels),
+                *(pyramid.num_patches, first + frame, asked.counts.shape[1]),
                 *(asked.counts, asked.given, asked.most, enough, found.chosen),
                 *(
                     found.left_after,

@@ -41,7 +41,7 @@ class Tables:
         small, num_rows: numbers of one channel reduced to all of them, and their sides added up.
         small_at, sides, first_rows, level_of_row, taps, factors: see `triton_kernels.widen`.
         edges, cell_of: boundaries of search cells along an axis, and the cell of every pixel.
-        owners, levels_of, starts, cells: see `triton_kernels.search`.
+        levels_of, boxes, widest, overlaps: see `triton_kernels.search`.
     """
 
     def __init__(self, pyramid: PatchPyramid, device: torch.device) -> None:
@@ -67,14 +67,28 @@ class Tables:
         self.level_of_row = on_device(np.repeat(np.arange(len(sides)), sides))
         self.taps, self.factors = on_device(taps), on_device(factors, np.float32)
         cells = search_cells(pyramid)
-        lengths = [len(held) for held in cells.of_patch]
         spans = np.diff(cells.edges)
+        self.num_edges, self.longest = len(spans), int(spans.max())
         self.edges = on_device(cells.edges)
         self.cell_of = on_device(np.repeat(np.arange(len(spans)), spans))
-        self.owners, self.levels_of = on_device(cells.owners), on_device(cells.levels)
-        self.starts = on_device(np.cumsum([0, *lengths]))
-        self.cells = on_device(np.concatenate(cells.of_patch))
-        self.num_edges, self.longest, self.most_cells = len(spans), int(spans.max()), max(lengths)
+        held = [np.divmod(of_patch[[0, -1]], len(spans)) for of_patch in cells.of_patch]
+        boxes = np.array([(*rows, *columns) for rows, columns in held])
+        boxes[:, 1::2] += 1
+        self.levels_of, self.boxes = on_device(cells.levels), on_device(boxes)
+        self.widest = int((boxes[:, 1] - boxes[:, 0]).max())
+        self.overlaps = on_device(_overlaps(boxes[:, :2], np.array(cells.levels)))
+
+
+def _overlaps(spans: Int[np.ndarray, "V 2"], levels: Int[np.ndarray, " V"]) -> list[int]:
+    """Of each level the most cells that a span of it shares with one of another level."""
+    most = []
+    for level in range(levels.max() + 1):
+        own, others = spans[levels == level], spans[levels != level]
+        shared = np.minimum(own[:, None, 1], others[:, 1]) - np.maximum(
+            own[:, None, 0], others[:, 0]
+        )
+        most.append(max(0, int(shared.max(initial=0))))
+    return most
 
 
 @lru_cache(maxsize=16)

@@ -42,7 +42,7 @@ TURN = [INT, INT, LONG, LONG, LONG, LONG, LONG, FLOATS, INT]
 SHRINK = [FLOATS, INT, INT, INT, FLOATS, INT, INT, INT, INTS, FLOATS, INT]
 CANVAS = [FLOATS, INT, INT, FLOATS, INTS, INTS, FLOATS, INT, *UP, INTS, INT, INT, INT, FLOATS]
 SEARCH = [
-    *[LONGS, INT, FLOATS, INTS, INT, INT, INT, *[INTS] * 4, *[INT] * 6, INTS, INTS, INT],
+    *[LONGS, INT, FLOATS, INTS, INT, INT, INT, INTS, INTS, INT, INTS, *[INT] * 5, INTS, INTS, INT],
     *[LONGS] * 7,
     INTS,
 ]
@@ -59,8 +59,8 @@ KERNELS: list[tuple[str, list[str], dict[str, Any]]] = [
     ("search", SEARCH, STOPS),
     ("search", SEARCH, {**STOPS, "NEEDS_GAIN": False, "HAS_GIVEN": False, "KEEPS_GAINS": False}),
     # As the compiler sees a pyramid of one patch: numbers that are 1 are constants.
-    ("search", [*SEARCH[:4], *SEARCH[5:11], *SEARCH[15:]],
-     {**STOPS, "num_edges": 1, "most_cells": 1, "num_cells": 1, "num_levels": 1, "num_patches": 1}),
+    ("search", [*SEARCH[:4], *SEARCH[5:9], SEARCH[10], *SEARCH[14:]],
+     {**STOPS, "num_edges": 1, "widest": 1, "num_cells": 1, "num_levels": 1, "num_patches": 1}),
 ]  # fmt: skip
 
 
