@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import repeat
+from itertools import accumulate, repeat
 from typing import Any
 
 import numpy as np
@@ -355,20 +355,17 @@ class _Found:
     def read(self, units: float) -> list[list[SearchedFrame]]:
         """The same on the host, gains aside; here alone it waits for the device."""
         taken, counts = self._taken(), self.num_chosen.tolist()
-        ids, losses = (
-            self.chosen[taken].tolist(),
-            (self.left_after[taken].double() / units).tolist(),
-        )
+        ids = tuple(self.chosen[taken].tolist())
+        losses = tuple((self.left_after[taken].double() / units).tolist())
+        ends = accumulate(n for clip in counts for n in clip)
         gains = iter(self._gains(counts))
-        found: list[list[SearchedFrame]] = []
-        first = 0
-        for numbers in counts:
-            found.append([])
-            for n in numbers:
-                own = slice(first, first + n)
-                found[-1].append(SearchedFrame(tuple(ids[own]), tuple(losses[own]), next(gains)))
-                first += n
-        return found
+        return [
+            [
+                SearchedFrame(ids[end - n : end], losses[end - n : end], next(gains))
+                for n, end in zip(clip, ends, strict=False)
+            ]
+            for clip in counts
+        ]
 
     def _taken(self) -> Bool[Tensor, "B T most"]:
         numbers = torch.arange(self.chosen.shape[2], device=self.chosen.device)
