@@ -185,7 +185,8 @@ class TritonCanvasSearch(CanvasSearch):
     ) -> tuple[Tensor, Tensor]:
         """Search in all frames, in as many at once as fit in `MEMORY`; errors of the last one."""
         T = frames.shape[1]
-        part = -(-T // -(-self._bytes_of(frames) // MEMORY))  # all of them about equally large
+        most = max(1, MEMORY // (self._bytes_of(frames) // T))
+        part = -(-T // -(-T // most))  # all of them about equally large
         with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             for first in range(0, T, part):
                 num = min(part, T - first)
@@ -380,10 +381,10 @@ class _Found:
         return known.split([n for clip in counts for n in clip])
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _recorded(device: torch.device, stream: int) -> RecordedCalls:
     """Searches that were recorded on a stream of a device."""
-    return RecordedCalls(CudaGraphs(device) if device.type == "cuda" else Recorder())
+    return RecordedCalls(CudaGraphs(device) if device.type == "cuda" else Recorder(), most=4)
 
 
 def _stream(device: torch.device) -> int:
