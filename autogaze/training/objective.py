@@ -139,7 +139,7 @@ class Objective:
     def gaze_values(self, batch: RolloutBatch, counts: BatchCounts) -> RowValues:
         """The algorithm's `loss`, and the weighted `auxiliary_loss` where it has a weight."""
         rows, decoder = batch.rows, self.model.gazing_model.gaze_decoder
-        tokens, _ = self.model.gazing_model.vision_tokens(batch.video)  # once per clip
+        tokens = self.model.gazing_model.tokens_of_bytes(batch.frames)  # once per clip
         tokens = tokens.repeat(batch.num_rows // len(tokens), 1, 1, 1)  # (R, T, tokens, C)
         scores = score(
             decoder,

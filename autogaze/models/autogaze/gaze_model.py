@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autogaze.models.autogaze.byte_patches import byte_patches
 from autogaze.models.autogaze.configuration import (
     ConnectorConfig,
     GazeModelConfig,
@@ -52,6 +53,14 @@ class GazeModel(nn.Module):
         tokens, history = self.vision_model(video, history)
         return tokens + positions, history
 
+    def tokens_of_bytes(self, frames: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T tokens C"]:
+        """Vision tokens of RGB in bytes, which are normalised here."""
+        side = self.config.input_img_size
+        if frames.shape[-2:] != (side, side):
+            return self.vision_tokens(normalise(frames.float() / 255, in_place=True))[0]
+        tokens, _ = self.vision_model(frames)
+        return tokens + self.connector.pos_embed
+
 
 class Connector(nn.Module):
     """Position embedding of vision tokens."""
@@ -76,9 +85,13 @@ class VisionStem(nn.Module):
         self.out_proj = nn.Conv3d(width, config.out_dim, 1)
 
     def forward(
-        self, video: Float[Tensor, "B T 3 S S"], history: ConvHistory | None = None
+        self, video: Shaped[Tensor, "B T 3 S S"], history: ConvHistory | None = None
     ) -> tuple[Float[Tensor, "B T tokens C"], ConvHistory]:
-        """Tokens of every frame, row-major, and the history of the next frames."""
+        """Tokens of every frame, row-major, and the history of the next frames.
+
+        Args:
+            video: normalised, or RGB in bytes.
+        """
         if video.device.type == "cpu" and not torch.is_grad_enabled():
             # Clip by clip: cutting patches copies all pixels.
             tokens = torch.cat([self._patch_tokens(clip) for clip in video.split(1)])
@@ -92,15 +105,21 @@ class VisionStem(nn.Module):
         tokens = frames.permute(0, 2, 3, 4, 1).flatten(2, 3)  # (B, T, tokens, C)
         return F.linear(tokens, self.out_proj.weight.flatten(1), self.out_proj.bias), updated
 
-    def _patch_tokens(self, video: Float[Tensor, "B T 3 S S"]) -> Float[Tensor, "B T h w C"]:
+    def _patch_tokens(self, video: Shaped[Tensor, "B T 3 S S"]) -> Float[Tensor, "B T h w C"]:
         """`temporal_conv`: patches do not overlap, so that the convolution is one matrix product."""
         B, T = video.shape[:2]
         patch = self.temporal_conv.kernel_size[-1]
         grid = video.shape[-1] // patch
-        patches = video.view(B, T, 3, grid, patch, grid, patch).permute(0, 1, 3, 5, 2, 4, 6)
-        # (B, T, grid, grid, 3, patch, patch)
         weight = self.temporal_conv.weight.flatten(1)
-        return F.linear(patches.reshape(B, T, grid, grid, -1), weight, self.temporal_conv.bias)
+        patches = None
+        if video.dtype == torch.uint8:
+            patches = byte_patches(video, weight, patch)
+            if patches is None:
+                video = normalise(video.float() / 255, in_place=True).to(weight.dtype)
+        if patches is None:
+            cut = video.view(B, T, 3, grid, patch, grid, patch).permute(0, 1, 3, 5, 2, 4, 6)
+            patches = cut.reshape(B, T, grid, grid, -1)  # of (3, patch, patch) values
+        return F.linear(patches, weight, self.temporal_conv.bias)
 
 
 class CausalConv3d(nn.Module):

@@ -153,3 +153,32 @@ def gated_backward(
     element = gate_up_grad.dtype.element_ty
     tl.store(gate_up_grad + offset, of_gate.to(element), mask=inside)
     tl.store(gate_up_grad + offset + INNER, (grad * silu).to(element), mask=inside)
+
+
+@triton.jit
+def cut_patches(
+    frames, factors, patches, num_values, side, GRID: tl.constexpr, PATCH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Patches of normalised frames from bytes; programs are blocks of the results.
+
+    Args:
+        frames: (frame, 3, side, side) bytes.
+        factors: (2, 3) what each colour is multiplied by, and what is subtracted then.
+        patches: (frame, GRID * GRID, 3 * PATCH * PATCH).
+    """
+    WIDTH: tl.constexpr = 3 * PATCH * PATCH
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    within = (first % WIDTH).to(tl.int32) + tl.arange(0, BLOCK)
+    patch, value = first // WIDTH + within // WIDTH, within % WIDTH
+    frame, cell = patch // (GRID * GRID), (patch % (GRID * GRID)).to(tl.int32)
+    colour, inner = value // (PATCH * PATCH), value % (PATCH * PATCH)
+    row = cell // GRID * PATCH + inner // PATCH
+    column = cell % GRID * PATCH + inner % PATCH
+    inside = first + tl.arange(0, BLOCK) < num_values
+    at = (frame * 3 + colour) * side * side + row * side + column
+    pixel = tl.load(frames + at, mask=inside, other=0).to(tl.float32) / 255
+    factor = tl.load(factors + colour, mask=inside, other=1.0)
+    found = pixel * factor - tl.load(factors + 3 + colour, mask=inside, other=0.0)
+    to = patches + first + tl.arange(0, BLOCK)
+    tl.store(to, found.to(patches.dtype.element_ty), mask=inside)

@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class TritonLayerOps(LayerOps):
         self, x: Float[Tensor, "*N C"], added: Float[Tensor, "*N C"] | None, norm: nn.RMSNorm
     ) -> tuple[Float[Tensor, "*N C"], Float[Tensor, "*N C"]]:
         eps = float(norm.eps or torch.finfo(x.dtype).eps)
-        return _AddNorm.apply(x, added, norm.weight, eps, _of_products(x))
+        return _AddNorm.apply(x, added, norm.weight, eps, of_products(x))
 
     def heads(
         self,
@@ -54,8 +54,8 @@ class TritonLayerOps(LayerOps):
         return _Gated.apply(gate_up)
 
 
-def _of_products(x: Tensor) -> torch.dtype:
-    """The precision of products: that of autocast where it is on."""
+def of_products(x: Tensor) -> torch.dtype:
+    """The precision of products with `x`: that of autocast where it is on."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
@@ -194,43 +194,51 @@ class _Gated(torch.autograd.Function):
 
 
 _FAILURES: dict[Hashable, str] = {}
-"""What `triton_failure` has found, by widths, precision and device."""
+"""Why kernels cannot be used, by what they do, device and precision; empty where they can."""
 
 
 def layer_ops(x: Float[Tensor, "B N C"], head_dim: int, inner: int) -> LayerOps:
     """The fastest operators for these tokens: Triton's on a GPU where they work, else PyTorch's."""
-    if x.device.type != "cuda" or x.dtype != torch.float32 or head_dim % 2:
+    width, device, dtype = x.shape[-1], x.device, of_products(x)
+    if x.dtype != torch.float32 or head_dim % 2:
         return LayerOps()
-    return LayerOps() if triton_failure(x, head_dim, inner) else TritonLayerOps()
+    usable = is_usable(
+        f"layers of {width} channels, {inner} inside, heads of {head_dim}",
+        *(device, dtype, lambda: _difference(device, dtype, width, head_dim, inner)),
+    )
+    return TritonLayerOps() if usable else LayerOps()
 
 
-def triton_failure(x: Float[Tensor, "B N C"], head_dim: int, inner: int) -> str:
-    """Why Triton's kernels cannot run layers of these widths; empty where they can."""
-    width = x.shape[-1]
-    key = (width, head_dim, inner, _of_products(x), x.device)
+def is_usable(
+    what: str, device: torch.device, dtype: torch.dtype, difference: Callable[[], float]
+) -> bool:
+    """Whether kernels can be used on a device; if not, a warning says once why.
+
+    Args:
+        difference: measures by how much their results differ from PyTorch's, at first use.
+    """
+    if device.type != "cuda":
+        return False
+    key = (what, device, dtype)
     if key not in _FAILURES:
-        _FAILURES[key] = failure = _failure(x.device, _of_products(x), width, head_dim, inner)
-        if failure:
-            log.warning(
-                "layers are trained by PyTorch's operators, which takes longer: %s", failure
-            )
-    return _FAILURES[key]
+        _FAILURES[key] = why = _failure(difference, dtype)
+        if why:
+            log.warning("%s run by PyTorch's operators, which takes longer: %s", what, why)
+    return not _FAILURES[key]
 
 
-def _failure(
-    device: torch.device, dtype: torch.dtype, width: int, head_dim: int, inner: int
-) -> str:
+def _failure(difference: Callable[[], float], dtype: torch.dtype) -> str:
     try:
-        difference = _difference(device, dtype, width, head_dim, inner)
+        found = difference()
     except torch.OutOfMemoryError:
         raise
     except ImportError as error:
         return f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
     except Exception as error:  # of a compiler, a driver, or a GPU that is too old
         return f"Triton cannot run it: {type(error).__name__}: {error}"
-    if difference <= max(1e-4, 4 * torch.finfo(dtype).eps):
+    if found <= max(1e-4, 4 * torch.finfo(dtype).eps):
         return ""
-    return f"results or gradients differ from PyTorch's by {difference:.2g}"
+    return f"results or gradients differ from PyTorch's by {found:.2g}"
 
 
 @torch.enable_grad()

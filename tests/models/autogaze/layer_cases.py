@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from autogaze.models.autogaze import decoder, triton_layer_ops
+from autogaze.models.autogaze import byte_patches, decoder, triton_layer_ops
 from autogaze.models.autogaze.triton_layer_ops import TritonLayerOps
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 
@@ -32,3 +32,8 @@ def test_gradients_of_a_scored_gaze_are_pytorchs(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(decoder, "layer_ops", lambda *args: TritonLayerOps())
     for one, other in zip(gradients(), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-6), (torch.float16, 1e-3)])
+def test_patches_are_pytorchs(dtype: torch.dtype, most: float) -> None:
+    assert byte_patches._difference(CPU, dtype, 4) < most

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from autogaze.models.autogaze import triton_layer_ops
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.layer_ops import LayerOps
-from autogaze.models.autogaze.triton_layer_ops import layer_ops, triton_failure
+from autogaze.models.autogaze.triton_layer_ops import is_usable, layer_ops
+from tests.models.autogaze.tiny import tiny_model
 from tests.triton_runs import compile_for_gpu
 
 FLOATS, HALVES, INT, LONG = "*fp32", "*bf16", "i32", "i64"
@@ -21,6 +23,10 @@ KERNELS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "rotate": (
         [HALVES, INT, INT, INT, FLOATS, HALVES, INT, INT],
         {"SIGN": 1, "HEADS": 6, "HEAD": 32, "BLOCK": 1024},
+    ),
+    "cut_patches": (
+        ["*u8", FLOATS, HALVES, LONG, INT],
+        {"GRID": 14, "PATCH": 16, "BLOCK": 1024},
     ),
     "gated": ([HALVES, HALVES, LONG], {"INNER": 384, "BLOCK": 1024}),
     "gated_backward": ([HALVES, HALVES, HALVES, LONG], {"INNER": 384, "BLOCK": 1024}),
@@ -47,17 +53,24 @@ def test_cpus_have_pytorchs():
 
 def test_what_differs_or_fails_is_said_once_and_not_used(monkeypatch, caplog):
     monkeypatch.setattr(triton_layer_ops, "_FAILURES", {})
-    for difference, is_used in ((1e-6, True), (0.01, False), (float("nan"), False)):
-        triton_layer_ops._FAILURES.clear()
-        monkeypatch.setattr(triton_layer_ops, "_difference", lambda *_, by=difference: by)
-        assert (triton_failure(torch.zeros(1, 2, 24), 8, 48) == "") == is_used
+    gpu = torch.device("cuda")
+    for difference, expected in ((1e-6, True), (0.01, False), (float("nan"), False)):
+        what = f"layers that differ by {difference}"
+        assert is_usable(what, gpu, torch.float32, lambda by=difference: by) == expected
 
-    def breaks(*_: object) -> float:
+    def breaks() -> float:
         raise RuntimeError("no kernel image is available")
 
-    triton_layer_ops._FAILURES.clear()
     caplog.clear()
-    monkeypatch.setattr(triton_layer_ops, "_difference", breaks)
     for _ in range(2):
-        assert "no kernel image" in triton_failure(torch.zeros(1, 2, 24), 8, 48)
-    assert len(caplog.records) == 1
+        assert not is_usable("layers", gpu, torch.float32, breaks)
+    assert [record.message.count("no kernel image") for record in caplog.records] == [1]
+
+
+def test_patches_of_bytes_are_those_of_normalised_frames():
+    model = tiny_model()
+    side = model.gazing_model.config.input_img_size
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (2, 2, 3, side, side), generator=generator, dtype=torch.uint8)
+    expected, _ = model.gazing_model.vision_tokens(normalise(frames.float() / 255))
+    assert model.gazing_model.tokens_of_bytes(frames).equal(expected)
