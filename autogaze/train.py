@@ -33,11 +33,13 @@ def train(config: "DictConfig") -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from autogaze.trainer import leave_group
     from autogaze.training.factory import build_trainer
 
     try:
         options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         build_trainer(options).fit()
+        leave_group()
     except (AutoGazeError, MissingExtraError, OmegaConfBaseException) as error:
         raise _refusal(str(error)) from error
     except torch.OutOfMemoryError as error:

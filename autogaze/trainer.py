@@ -305,3 +305,9 @@ def make_accelerator(options: TrainerOptions) -> "Accelerator":
             "process, or set trainer.device=cpu"
         )
     return accelerator
+
+
+def leave_group() -> None:
+    """End this process's part in a training of several: threads that outlive Python would abort it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 import autogaze.training.logging
+from autogaze.trainer import leave_group
 from tests.training.tiny import tiny_trainer
 
 
@@ -40,6 +41,7 @@ def main() -> None:
     kinds = options.pop("kinds")
     for kind in kinds:
         tiny_trainer(kind, folder / kind, **options).fit()
+    leave_group()
 
 
 if __name__ == "__main__":
