@@ -64,16 +64,15 @@ def weigh(
     row = tl.program_id(0).to(tl.int64)
     patch = tl.program_id(1)
     at = row * num_patches + patch
-    weight = 0.0
-    if tl.load(visible + at) != 0:
-        values = tl.arange(0, BLOCK)
-        is_value = values < num_values
-        old = then + (row * (num_patches + 1) + patch) * num_values + values
-        new = now + row * now_row + patch * num_values + values
-        change = tl.load(new, mask=is_value, other=0.0) - tl.load(old, mask=is_value, other=0.0)
-        share = tl.sum(tl.abs(change), 0) / num_values / full_change + floor
-        weight = tl.log(tl.minimum(share, 1.0))
-    tl.store(weights + at, weight)
+    is_visible = tl.load(visible + at) != 0
+    values = tl.arange(0, BLOCK)
+    # Of others nothing is read.
+    is_value = values < tl.where(is_visible, num_values, 0)
+    old = then + (row * (num_patches + 1) + patch) * num_values + values
+    new = now + row * now_row + patch * num_values + values
+    change = tl.load(new, mask=is_value, other=0.0) - tl.load(old, mask=is_value, other=0.0)
+    share = tl.sum(tl.abs(change), 0) / num_values / full_change + floor
+    tl.store(weights + at, tl.where(is_visible, tl.log(tl.minimum(share, 1.0)), 0.0))
 
 
 @triton.jit
@@ -100,9 +99,8 @@ def remember(
     seen = visible + row * num_patches + patch
     stays = tl.where(is_covered != 0, 0, tl.load(seen).to(tl.int32))
     tl.store(seen, tl.maximum(stays, is_gazed).to(tl.uint8))
-    if is_gazed != 0:
-        values = tl.arange(0, BLOCK)
-        is_value = values < num_values
-        pixels = tl.load(now + row * now_row + patch * num_values + values, mask=is_value)
-        old = then + (row * (num_patches + 1) + patch) * num_values + values
-        tl.store(old, pixels, mask=is_value)
+    values = tl.arange(0, BLOCK)
+    is_value = values < tl.where(is_gazed != 0, num_values, 0)
+    pixels = tl.load(now + row * now_row + patch * num_values + values, mask=is_value, other=0.0)
+    old = then + (row * (num_patches + 1) + patch) * num_values + values
+    tl.store(old, pixels, mask=is_value)
