@@ -293,7 +293,8 @@ def dense(bench: Bench, name: str, clips: int) -> Dense:
     if (name, clips) not in bench.dense:
         bench.dense.clear()  # the one before is not needed again
         dtype = torch.bfloat16 if bench.on_gpu else torch.float32
-        model = _siglip(side, patch, bench.tiny).eval().to(bench.device, dtype)
+        with bench.device:  # where weights are drawn in no time
+            model = _siglip(side, patch, bench.tiny).eval().to(dtype)
         grid = side // patch
         scales = tuple(patch * round(grid / parts) for parts in (7, 3.5, 2, 1))
         pixels = ((bench.clips(clips, side) - 0.5) / 0.5).to(dtype)
