@@ -7,6 +7,7 @@ feeds a few tokens at a time against a KV cache (`decoding.py`).
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +15,16 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.configuration import GazeDecoderConfig
 from autogaze.models.autogaze.layer_ops import LayerOps, rotate_halves
 from autogaze.models.autogaze.triton_layer_ops import layer_ops
 from autogaze.utils.device import exact, sent
+
+MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""What a GPU computes attention with a mask by."""
 
 
 class GazeDecoder(nn.Module):
@@ -152,9 +157,11 @@ class Attention(nn.Module):
             q = self.q_proj(_taken(x, read)).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             q = rotate_halves(q, rotation[read][:, None])  # (B, H, P, D)
             mask = (torch.arange(x.shape[1], device=x.device) <= read[..., None])[:, None]
-        attended = F.scaled_dot_product_attention(
-            q, k, v, mask, is_causal=read is None, enable_gqa=q.shape[1] != k.shape[1]
-        )
+        # cuDNN would plan anew for every number of states.
+        with sdpa_kernel(MASKED) if mask is not None and q.is_cuda else nullcontext():
+            attended = F.scaled_dot_product_attention(
+                q, k, v, mask, is_causal=read is None, enable_gqa=q.shape[1] != k.shape[1]
+            )
         return self.o_proj(attended.transpose(1, 2).flatten(2))  # (B, P, H D) to (B, P, C)
 
 

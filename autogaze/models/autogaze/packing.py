@@ -18,7 +18,7 @@ ALIGNED = 64
 """Sequences are of a multiple of this: cuDNN's attention is planned anew for every length, in 0.1 s."""
 
 READ_ALIGNED = 16
-"""Numbers of states are a multiple of this, likewise."""
+"""Numbers of states are a multiple of this: kernels take blocks of queries."""
 
 
 @dataclass(frozen=True)
