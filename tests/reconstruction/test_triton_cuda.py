@@ -101,7 +101,9 @@ def test_labels_are_the_cpus() -> None:
     for one, other in zip(found, wanted, strict=True):
         assert (one.ids, one.losses) == (other.ids, other.losses)
         assert one.targets is not None
-        assert one.targets.equal(other.targets)
+        assert one.targets.is_cuda
+        # From equal gains, by exponentials of another device.
+        torch.testing.assert_close(one.targets.cpu(), other.targets, atol=1e-7, rtol=1e-5)
 
 
 def test_the_host_waits_once_per_clip() -> None:
