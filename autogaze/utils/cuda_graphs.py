@@ -7,6 +7,7 @@ not change from one run to the next.
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -64,11 +65,28 @@ class CudaGraphs(Recorder):
         with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.current_stream()):
             # A recording that fails leaves its own stream the current one; ours is set again here.
             graph = torch.cuda.CUDAGraph()
-            # Other threads may go on using the GPU in the meantime.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                operations()
+            try:
+                with self._recording(graph, self._pool):
+                    operations()
+            except RuntimeError:
+                self._mend()
+                raise
             self._pool = graph.pool()
         return graph.replay
+
+    def _mend(self) -> None:
+        """Let random numbers be drawn on the GPU again.
+
+        A recording that fails leaves PyTorch's generator as in a recording, in which it draws none. One
+        that ends as it should resets it.
+        """
+        with suppress(RuntimeError), self._recording(torch.cuda.CUDAGraph()):
+            torch.zeros(1, device=self.device)
+
+    @staticmethod
+    def _recording(graph: torch.cuda.CUDAGraph, pool: Any = None) -> Any:
+        """A context that records; other threads may go on using the GPU in the meantime."""
+        return torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
 
 
 class Recordings:

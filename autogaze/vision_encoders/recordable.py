@@ -90,10 +90,11 @@ def is_observed(device: torch.device) -> bool:
 def choices() -> Hashable:
     """PyTorch's switches by which a kernel is chosen."""
     cuda = torch.backends.cuda
+    # From PyTorch 2.9 on. The older names are errors there where this one was set.
+    precision = getattr(cuda.matmul, "fp32_precision", None)
     return (
-        torch.get_float32_matmul_precision(),
+        precision == "tf32" if precision else torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
-        cuda.matmul.allow_tf32,
         cuda.matmul.allow_bf16_reduced_precision_reduction,
         cuda.flash_sdp_enabled(),
         cuda.mem_efficient_sdp_enabled(),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autogaze import PatchPyramid, gazed
+from autogaze.utils.cuda_graphs import CudaGraphs
 from autogaze.vision_encoders import patches
 from autogaze.vision_encoders.attention import packed_attention, recorded_backends, why_not
 from autogaze.vision_encoders.bicubic import resized_by_axes
@@ -20,6 +21,7 @@ pytestmark = [
 RAGGED = ((3, 0, 5), (3, 0, 5), (0, 0, 0), (4, 70, 0), (8, 0, 0))
 
 
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")  # of the compiler
 @pytest.mark.parametrize("backend", ["grouped", "varlen", "flash", "flex"])
 @pytest.mark.parametrize("attn_type", ATTENTION_TYPES)
 def test_every_backend_is_masked_attention(backend: str, attn_type: AttentionType) -> None:
@@ -144,3 +146,37 @@ def test_calls_that_come_again_are_recorded_unasked(dtype: str) -> None:
     assert encoder.graphs.recorder.num_replayed == 3
     for found in outputs:
         assert_close(found, expected, 1e-2)
+
+
+def test_random_numbers_are_drawn_after_a_recording_that_fails() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    graphs, kept = CudaGraphs(device), torch.zeros(3, device=device)
+
+    def asking() -> None:
+        kept.add_(float(kept.sum()) + 1)  # which a recording does not permit
+
+    with pytest.raises(RuntimeError):
+        graphs.run_and_record(asking)
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    assert torch.rand(5, device=device).std() > 0
+    replay = graphs.run_and_record(lambda: kept.zero_().add_(2))
+    kept.zero_()
+    replay()
+    assert kept.tolist() == [2, 2, 2]
+
+
+def test_a_model_that_asks_for_values_runs_as_it_is_unasked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    family = FAMILIES["siglip"]
+    encoder = gazed(family.model(), device="cuda")
+    plain = gazed(encoder.model, graphs=False)
+    frames, gaze = random_frames(1, 2), random_gaze(family.pyramid(32, 64), 1, 2)
+    for one in (encoder, plain):
+        one._adapter.leave = lambda x: x + float(x.isnan().sum())
+    with torch.no_grad():
+        outputs = [encoder(frames, gaze).last_hidden_state for _ in range(4)]
+        expected = plain(frames, gaze).last_hidden_state
+    for found in outputs:
+        assert_close(found, expected, 1e-5)
+    assert len([one for one in caplog.records if "no longer recorded" in one.getMessage()]) == 1

@@ -234,6 +234,21 @@ def test_another_choice_of_kernels_is_another_kind_of_call():
     assert tape.num_replayed == 2
 
 
+def test_precisions_under_their_new_names_are_no_error():
+    matmul = torch.backends.cuda.matmul
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this PyTorch has the old names alone")
+    encoder, plain, tape = unasked()
+    before = matmul.fp32_precision
+    try:
+        for precision in ("ieee", "tf32"):
+            matmul.fp32_precision = precision
+            Calls(encoder, plain)(times=2)
+    finally:
+        matmul.fp32_precision = before
+    assert tape.num_recorded == 2
+
+
 def test_weights_that_change_or_move_are_those_of_the_next_call():
     encoder, plain, tape = unasked()
     call = Calls(encoder, plain)
