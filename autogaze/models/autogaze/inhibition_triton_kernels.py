@@ -50,57 +50,51 @@ def cut(
 
 
 @triton.jit
-def weigh(
-    now, now_row, then, visible, num_patches, num_values, full_change, floor, weights,
-    BLOCK: tl.constexpr,
+def turn(
+    then, visible, num_patches, num_values, before, before_row, ids, ids_row, kept, kept_row, num_ids,
+    covers, now, now_row, full_change, floor, weights, BLOCK: tl.constexpr, IDS: tl.constexpr,
+    REMEMBERS: tl.constexpr, WEIGHS: tl.constexpr,
 ):  # fmt: skip
-    """Logarithms of the factors on probabilities; its programs are (rows, patches).
+    """What the frame before gazed at is remembered, and patches are weighed; its programs are (rows, patches).
 
     Args:
-        now: (row, patch, value), rows `now_row` apart; `then`: with one patch more.
-        visible: (row, patch) bytes, 0 where the factor is 1.
-        BLOCK: a power of two, no less than `num_values`.
+        then: (row, patch, value) pixels of all patches at their last gaze, with one patch more.
+        visible: (row, patch) bytes: whether there are any.
+        before, now: (row, patch, value) pixels of both frames, rows apart by their strides.
+        ids, kept: (row, slot) of the frame before, the latter bytes; rows apart by their strides.
+        covers: (patch, finer patch) bytes: whether they overlap.
+        weights: (row, patch) logarithms of the factors on probabilities.
+        BLOCK, IDS: powers of two, no less than `num_values`, `num_ids`.
+        REMEMBERS, WEIGHS: which of both is done.
     """
     row = tl.program_id(0).to(tl.int64)
     patch = tl.program_id(1)
     at = row * num_patches + patch
-    is_visible = tl.load(visible + at) != 0
     values = tl.arange(0, BLOCK)
-    # Of others nothing is read.
-    is_value = values < tl.where(is_visible, num_values, 0)
-    old = then + (row * (num_patches + 1) + patch) * num_values + values
-    new = now + row * now_row + patch * num_values + values
-    change = tl.load(new, mask=is_value, other=0.0) - tl.load(old, mask=is_value, other=0.0)
-    share = tl.sum(tl.abs(change), 0) / num_values / full_change + floor
-    tl.store(weights + at, tl.where(is_visible, tl.log(tl.minimum(share, 1.0)), 0.0))
-
-
-@triton.jit
-def remember(
-    now, now_row, then, visible, num_patches, num_values, ids, ids_row, kept, kept_row, num_ids,
-    covers, BLOCK: tl.constexpr, IDS: tl.constexpr,
-):  # fmt: skip
-    """What was gazed at, and what that covers; its programs are (rows, patches).
-
-    Args:
-        ids, kept: (row, slot), the latter bytes; rows apart by their strides.
-        covers: (patch, finer patch) bytes: whether they overlap.
-        BLOCK, IDS: powers of two, no less than `num_values`, `num_ids`.
-    """
-    row = tl.program_id(0).to(tl.int64)
-    patch = tl.program_id(1)
-    slots = tl.arange(0, IDS)
-    is_slot = slots < num_ids
-    is_kept = tl.load(kept + row * kept_row + slots, mask=is_slot, other=0) != 0
-    chosen = tl.load(ids + row * ids_row + slots, mask=is_kept, other=0)
-    covering = tl.load(covers + chosen * num_patches + patch, mask=is_kept, other=0)
-    is_covered = tl.max(covering.to(tl.int32), 0)
-    is_gazed = tl.max((is_kept & (chosen == patch)).to(tl.int32), 0)
-    seen = visible + row * num_patches + patch
-    stays = tl.where(is_covered != 0, 0, tl.load(seen).to(tl.int32))
-    tl.store(seen, tl.maximum(stays, is_gazed).to(tl.uint8))
-    values = tl.arange(0, BLOCK)
-    is_value = values < tl.where(is_gazed != 0, num_values, 0)
-    pixels = tl.load(now + row * now_row + patch * num_values + values, mask=is_value, other=0.0)
-    old = then + (row * (num_patches + 1) + patch) * num_values + values
-    tl.store(old, pixels, mask=is_value)
+    to = then + (row * (num_patches + 1) + patch) * num_values + values
+    seen = tl.load(visible + at).to(tl.int32)
+    if REMEMBERS:
+        slots = tl.arange(0, IDS)
+        is_kept = tl.load(kept + row * kept_row + slots, mask=slots < num_ids, other=0) != 0
+        chosen = tl.load(ids + row * ids_row + slots, mask=is_kept, other=0)
+        covering = tl.load(covers + chosen * num_patches + patch, mask=is_kept, other=0)
+        is_covered = tl.max(covering.to(tl.int32), 0)
+        is_gazed = tl.max((is_kept & (chosen == patch)).to(tl.int32), 0)
+        # Nothing is read of patches that were not gazed at.
+        is_new = values < tl.where(is_gazed != 0, num_values, 0)
+        pixels = tl.load(
+            before + row * before_row + patch * num_values + values, mask=is_new, other=0.0
+        )
+        tl.store(to, pixels, mask=is_new)
+        is_old = values < tl.where(is_covered + is_gazed == 0, seen * num_values, 0)
+        seen = tl.maximum(tl.where(is_covered != 0, 0, seen), is_gazed)
+        tl.store(visible + at, seen.to(tl.uint8))
+        if WEIGHS:
+            pixels += tl.load(to, mask=is_old, other=0.0)  # the other is zero
+    else:
+        pixels = tl.load(to, mask=values < seen * num_values, other=0.0)
+    if WEIGHS:
+        is_value = values < seen * num_values
+        new = tl.load(now + row * now_row + patch * num_values + values, mask=is_value, other=0.0)
+        share = tl.sum(tl.abs(new - pixels), 0) / num_values / full_change + floor
+        tl.store(weights + at, tl.where(seen != 0, tl.log(tl.minimum(share, 1.0)), 0.0))

@@ -1,4 +1,4 @@
-"""Inhibition of return in three kernels, where a GPU has Triton: PyTorch's operators are forty.
+"""Inhibition of return in two kernels, where a GPU has Triton: PyTorch's operators are forty.
 
 Of most patches the change since their last gaze is not needed, since they were not gazed at: here it
 is not computed. `new_inhibition` takes these kernels where they work; they are compared with PyTorch's
@@ -25,7 +25,14 @@ log = logging.getLogger(__name__)
 
 
 class TritonInhibition(InhibitionOfReturn):
-    """`InhibitionOfReturn` in kernels."""
+    """`InhibitionOfReturn` in kernels: a frame's gazes are remembered with the next frame's weights.
+
+    Until then `then` and `visible` are of the frame before.
+    """
+
+    def __init__(self, pyramid: PatchPyramid, full_change: float) -> None:
+        super().__init__(pyramid, full_change)
+        self._latest: tuple[Tensor, Tensor, Tensor] | None = None  # pixels, ids, and which are kept
 
     def pixels(self, frames: Float[Tensor, "B T 3 S S"]) -> Float[Tensor, "B T V values"]:
         from autogaze.models.autogaze import inhibition_triton_kernels as kernels
@@ -54,20 +61,10 @@ class TritonInhibition(InhibitionOfReturn):
         return out
 
     def log_weights(self, now: Float[Tensor, "B V values"]) -> Float[Tensor, "B V"]:
-        from autogaze.models.autogaze import inhibition_triton_kernels as kernels
-
-        then, visible = self.then, self.visible
-        if then is None or visible is None:
+        if self.then is None or self.visible is None:
             return super().log_weights(now)
-        B, V, values = now.shape
-        weights = now.new_empty(B, V)
-        with torch.cuda.device_of(now):
-            kernels.weigh[B, V](
-                *(now, now.stride(0), then, visible.view(torch.uint8), V, values),
-                *(self.full_change, FLOOR, weights),
-                BLOCK=_padded(values),
-                enable_fp_fusion=False,
-            )
+        weights = now.new_empty(now.shape[:2])
+        self._turn(now, weights)
         return weights
 
     def update(
@@ -76,19 +73,33 @@ class TritonInhibition(InhibitionOfReturn):
         ids: Int[Tensor, "B k"],
         kept: Bool[Tensor, "B k"],
     ) -> None:
+        if self._latest is not None:
+            self._turn(now, None)
+        self.memory(now)
+        self._latest = now, ids, kept
+
+    def _turn(self, now: Float[Tensor, "B V values"], weights: Float[Tensor, "B V"] | None) -> None:
+        """Remember the latest gaze, if it is not yet, and write weights for a frame, if asked to."""
         from autogaze.models.autogaze import inhibition_triton_kernels as kernels
 
         B, V, values = now.shape
         then, visible = self.memory(now)
-        with torch.cuda.device_of(now):
-            kernels.remember[B, V](
-                *(now, now.stride(0), then, visible.view(torch.uint8), V, values),
+        remembers, weighs = self._latest is not None, weights is not None
+        nothing = now, visible, visible  # which is not read
+        before, ids, kept = self._latest or nothing
+        with torch.cuda.device_of(now):  # where Triton launches is the current device
+            kernels.turn[B, V](
+                *(then, visible.view(torch.uint8), V, values, before, before.stride(0)),
                 *(ids, ids.stride(0), kept.view(torch.uint8), kept.stride(0), ids.shape[1]),
-                _covers(self.pyramid, now.device),
+                *(_covers(self.pyramid, now.device), now, now.stride(0)),
+                *(self.full_change, FLOOR, now if weights is None else weights),
                 BLOCK=_padded(values),
-                IDS=_padded(ids.shape[1]),
+                IDS=_padded(ids.shape[1]) if remembers else 2,
+                REMEMBERS=remembers,
+                WEIGHS=weighs,
                 enable_fp_fusion=False,
             )
+        self._latest = None
 
 
 def _taps(side: int, scale: int, number: int) -> int:

@@ -22,11 +22,16 @@ KERNELS = {
         ["*fp16", INT, INT, INT, FLOATS, FLOATS, INT, INT],
         {"SIDE": 224, "SCALE": 64, "GRID": 4, "SIZE": 16, "TAPS": 5, "BLOCK": 256},
     ),
-    "weigh": ([FLOATS, INT, FLOATS, BYTES, INT, INT, "fp32", "fp32", FLOATS], {"BLOCK": 1024}),
-    "remember": (
-        [FLOATS, INT, FLOATS, BYTES, INT, INT, "*i64", INT, BYTES, INT, INT, BYTES],
-        {"BLOCK": 1024, "IDS": 32},
-    ),
+    **{
+        f"turn {remembers} {weighs}": (
+            [
+                *(FLOATS, BYTES, INT, INT, FLOATS, INT, "*i64", INT, BYTES, INT, INT, BYTES),
+                *(FLOATS, INT, "fp32", "fp32", FLOATS),
+            ],
+            {"BLOCK": 1024, "IDS": 32, "REMEMBERS": remembers, "WEIGHS": weighs},
+        )
+        for remembers, weighs in ((True, True), (True, False), (False, True))
+    },
 }
 
 
@@ -43,7 +48,7 @@ def test_it_compiles_for_a_gpu(name, tmp_path, monkeypatch):
     from autogaze.models.autogaze import inhibition_triton_kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel, (types, constants) = getattr(inhibition_triton_kernels, name), KERNELS[name]
+    kernel, (types, constants) = getattr(inhibition_triton_kernels, name.split()[0]), KERNELS[name]
     assert set(constants) == set(kernel.arg_names[len(types) :])
     signature = dict(zip(kernel.arg_names, [*types, *["constexpr"] * len(constants)], strict=True))
     compiled = compile_for_gpu(kernel, signature, constants, enable_fp_fusion=name == "cut")
