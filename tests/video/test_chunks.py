@@ -167,3 +167,24 @@ def test_preview_never_enlarges(plain):
     (pixels,) = {piece.pixels.shape for piece in ChunkReader(plain, side=32, chunk=20, preview=999)}
     assert pixels == (20, 48, 64, 3)
     assert np.prod(pixels) > 0
+
+
+def test_for_a_gpu_frames_are_decoded_while_others_are_cut(plain, folder):
+    """The same chunks, by two threads, which end with the reader."""
+    gpu, expected = torch.device("cuda"), list(ChunkReader(plain, side=32, chunk=7))
+    reader = ChunkReader(plain, side=32, chunk=7, device=gpu, decoder="pyav")
+    for piece, other in zip(reader, expected, strict=True):
+        assert torch.equal(piece.clips.frames, other.clips.frames)
+        assert piece.source == other.source
+    assert reader.seconds_decode > 0
+    pieces = iter(reader)
+    next(pieces)
+    assert threads()
+    pieces.close()
+    assert not threads()
+    data = plain.read_bytes()
+    path = folder / "shortened_for_a_gpu.mp4"
+    path.write_bytes(data[: int(len(data) * 0.7)])
+    with pytest.raises(CorruptVideoError):
+        list(ChunkReader(path, side=32, device=gpu, decoder="pyav"))
+    assert not threads()
