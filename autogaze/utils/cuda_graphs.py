@@ -84,7 +84,7 @@ class CudaGraphs(Recorder):
             torch.zeros(1, device=self.device)
 
     @staticmethod
-    def _recording(graph: torch.cuda.CUDAGraph, pool: Any = None) -> Any:
+    def _recording(graph: Any, pool: Any = None) -> Any:
         """A context that records; other threads may go on using the GPU in the meantime."""
         return torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
 
