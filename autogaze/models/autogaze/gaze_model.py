@@ -17,6 +17,7 @@ from autogaze.models.autogaze.decoder import GazeDecoder
 from autogaze.models.autogaze.decoding import ConvHistory
 from autogaze.models.autogaze.hook import GazingHook
 from autogaze.models.autogaze.static_states import StaticStates
+from autogaze.models.autogaze.triton_layer_ops import of_products
 from autogaze.utils.device import constant
 from autogaze.utils.normalization import IMAGENET
 
@@ -138,6 +139,10 @@ class CausalConv3d(nn.Module):
     def forward(
         self, frames: Float[Tensor, "B C T h w"], history: Tensor | None
     ) -> tuple[Float[Tensor, "B C T h w"], Tensor]:
+        if (
+            frames.is_cuda
+        ):  # at once what autocast would make of them, so that channels stay together
+            frames = frames.to(of_products(frames))
         if history is None:
             B, C, _, h, w = frames.shape
             if _channels_last(frames):
