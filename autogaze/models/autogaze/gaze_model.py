@@ -139,9 +139,8 @@ class CausalConv3d(nn.Module):
     def forward(
         self, frames: Float[Tensor, "B C T h w"], history: Tensor | None
     ) -> tuple[Float[Tensor, "B C T h w"], Tensor]:
-        if (
-            frames.is_cuda
-        ):  # at once what autocast would make of them, so that channels stay together
+        if frames.is_cuda:
+            # At once what autocast would make of them, so that channels stay together.
             frames = frames.to(of_products(frames))
         if history is None:
             B, C, _, h, w = frames.shape
