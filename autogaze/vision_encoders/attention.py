@@ -178,6 +178,8 @@ def _not_in_triton(query: Float[Tensor, "H N D"], dropout: float) -> str | None:
         return f"it has no dropout, and the model's is {dropout}"
     if width % 8 or not 16 <= width <= 128:
         return f"it takes heads of 16, 24, ... 128 channels, the model's have {width}"
+    if query.shape[-2] * query.stride(-2) >= 2**31:
+        return f"it counts in 32 bits, and there are {query.shape[-2]} tokens"
     if torch.compiler.is_compiling():
         return "it is not traced by torch.compile"
     return triton_failure(device, query.dtype, width) or None

@@ -35,8 +35,9 @@ from autogaze.vision_encoders.recordable import addresses, addresses_if_known, c
 
 MAX_GRAPHS = 8
 """Shapes that are kept at most; the one that was used longest ago is dropped."""
-MOST_TOKENS = 4096
-"""Tokens up to which calls are recorded unasked. Of more a GPU is busy for as long as the host."""
+MOST_VALUES = 6 * 2**20
+"""Tokens times channels up to which calls are recorded unasked: 8192 tokens of a SigLIP2-base. With more
+of them a GPU is busy for as long as the host, and graphs would keep much memory."""
 ENOUGH = 8
 """Replays after which a recording, which takes as long as three calls, has paid."""
 
@@ -52,7 +53,7 @@ class EncoderGraphs:
 
     Args:
         recorder: records and counts graphs; made with the first one.
-        unasked: only calls of `MOST_TOKENS` are recorded, of models that compute the same in every call
+        unasked: only calls of up to `MOST_VALUES` are recorded, of models that compute the same in every call
             (`recordable.addresses_if_known`), and on a GPU; whatever else happens, the call runs as it is. A kind
             of call is recorded where it comes twice in a row, or more often where recordings before were
             replayed fewer than `ENOUGH` times: twice as often with each of these.
@@ -145,7 +146,8 @@ class EncoderGraphs:
         """Whether a call is recorded unasked, if its kind comes again."""
         if self._failed or (device.type != "cuda" and self.recorder is None):
             return False
-        if gaze.offsets[-1] + encoder.num_prefix * gaze.lengths.numel() > MOST_TOKENS:
+        num_tokens = gaze.offsets[-1] + encoder.num_prefix * gaze.lengths.numel()
+        if num_tokens * encoder.width > MOST_VALUES:
             return False
         return not is_observed(device)
 

@@ -86,6 +86,7 @@ def test_it_is_taken_where_it_can_compute(monkeypatch):
         (on_a_gpu(2, 9, 8), 0.0, "8"),
         (on_a_gpu(2, 9, 136), 0.0, "136"),
         (on_a_gpu(2, 9, 64), 0.1, "0.1"),
+        (on_a_gpu(1, 2**25, 64), 0.0, str(2**25)),
         (wanting, 0.0, "gradients"),
     ):
         assert named in why_not("triton", query, dropout)

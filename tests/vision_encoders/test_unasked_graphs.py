@@ -92,7 +92,7 @@ def test_shapes_that_change_again_soon_are_recorded_ever_less():
 
 def test_large_calls_run_as_they_are(monkeypatch):
     encoder, plain, tape = unasked()
-    monkeypatch.setattr(graphs, "MOST_TOKENS", 4)
+    monkeypatch.setattr(graphs, "MOST_VALUES", 4 * encoder._adapter.width)
     call = Calls(encoder, plain)
     call(4, times=3)
     assert tape.num_recorded == 0
