@@ -66,11 +66,15 @@ def _pixel(row, column, width, stride, inside, SUM: tl.constexpr):
 @triton.jit
 def _cubic(places, size, scale, SUM: tl.constexpr):
     """The pixel before each place of a scale, and weights of that, its left and two right neighbours."""
-    factor = size.to(SUM) / scale.to(SUM)
+    # A plain division of floats is not rounded to the nearest.
+    if SUM == tl.float32:  # noqa: SIM300
+        factor = tl.div_rn(size.to(SUM), scale.to(SUM))
+    else:
+        factor = size.to(SUM) / scale.to(SUM)
     real = factor * (places.to(SUM) + 0.5) - 0.5
     before = tl.floor(real)
     t = real - before
-    return before.to(tl.int32), _far(t + 1), _near(t), _near(1 - t), _far(2 - t)
+    return before.to(tl.int32), _far(t + 1), _near(t), _near(1 - t), _far((1 - t) + 1)
 
 
 @triton.jit
