@@ -350,14 +350,14 @@ class _Found:
     def choices(self, units: float) -> Choices:
         """All of it but what is left within a frame, where it is; waits for the device."""
         last = self.left_after.gather(2, self.num_chosen[..., None] - 1)[..., 0]
-        losses = (last.double() / units).float()
+        losses = _quotients(last, units).float()
         return Choices(self.chosen[self._taken()], self.num_chosen.cpu(), losses)
 
     def read(self, units: float) -> list[list[SearchedFrame]]:
         """The same on the host, gains aside; here alone it waits for the device."""
         taken, counts = self._taken(), self.num_chosen.tolist()
         ids = tuple(self.chosen[taken].tolist())
-        losses = tuple((self.left_after[taken].double() / units).tolist())
+        losses = tuple(_quotients(self.left_after[taken], units).tolist())
         ends = accumulate(n for clip in counts for n in clip)
         gains = iter(self._gains(counts))
         return [
@@ -379,6 +379,14 @@ class _Found:
         taken = self.gains[self._taken()]
         known = taken.double().masked_fill_(taken < UNTAKEN, -math.inf)
         return known.split([n for clip in counts for n in clip])
+
+
+def _quotients(numbers: Int[Tensor, "*n"], divisor: float) -> Float[Tensor, "*n"]:
+    """Numbers by a divisor, in float64, rounded as a CPU's.
+
+    By a tensor: where the divisor is a plain number, PyTorch multiplies by its reciprocal on a GPU.
+    """
+    return numbers.double() / torch.full((1,), divisor, dtype=torch.float64, device=numbers.device)
 
 
 @lru_cache(maxsize=4)
