@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,9 +165,10 @@ class ClipBatch:
                 f"{self.names[0] if self.names else 'the batch'}: no gaze labels; make some with "
                 "`autogaze label` and name the file in dataset.gt_gazing_pos_paths"
             )
-        ids = [ids for labels in self.labels for frame in labels.ids for ids in frame]
+        frames = [frame for labels in self.labels for frame in labels.ids]
+        ids = np.fromiter(chain.from_iterable(frames), np.int64, sum(map(len, frames)))
         lengths = [[len(frame) for frame in labels.ids] for labels in self.labels]
-        return Gaze(pyramid, torch.tensor(ids, dtype=torch.long), torch.tensor(lengths))
+        return Gaze(pyramid, torch.from_numpy(ids), torch.tensor(lengths))
 
     def pin_memory(self) -> "ClipBatch":
         """The batch with its frames in page-locked memory."""

@@ -7,8 +7,10 @@ A new algorithm of the package is a class here, an entry in `ALGORITHMS` and a f
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -96,9 +98,10 @@ class NTP(Algorithm):
         if not all(label.losses for label in labels):
             return RolloutBatch(frames, rows, reconstructed, targets=targets, extra=batch.extra)
         # Gazes of a row are in the order of its slots, and so are their losses.
-        flat = [loss for label in labels for frame in label.losses for loss in frame]
+        flat = [frame for label in labels for frame in label.losses]
+        known = np.fromiter(chain.from_iterable(flat), np.float32, sum(map(len, flat)))
         losses = torch.zeros(rows.kept.shape)
-        losses[rows.host_kept] = torch.tensor(flat)
+        losses[rows.host_kept] = torch.from_numpy(known)
         losses = sent(losses, frames.device)
         return RolloutBatch(
             frames, rows, reconstructed, losses, rows.kept, targets=targets, extra=batch.extra
