@@ -326,6 +326,8 @@ def gazed_row(
     target, note = 1.15 * share * one.ms + 2 / clips, f"by {', '.join(sorted(backends))}"
     if graphs:
         work, note = f"{work}, graphs", f"{note}, as a CUDA graph"
+    else:
+        note = f"{note}, graphs=False: every kernel is launched by Python"
     return [Row(work, taken, target=target, note=note)]
 
 
