@@ -5,17 +5,15 @@ Gazes, losses and gains equal those of `greedy_search.c` bit for bit. The kernel
 """
 
 import bisect
-import math
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, repeat
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Shaped
+from jaxtyping import Float, Float32, Int, Shaped
 from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
@@ -27,8 +25,11 @@ from autogaze.reconstruction.greedy_search import (
     Choices,
     SearchedFrame,
 )
+from autogaze.reconstruction.triton_choices import Asked, Found
 from autogaze.reconstruction.triton_tables import Tables, tables_of
 from autogaze.utils.cuda_graphs import CudaGraphs, RecordedCalls, Recorder
+
+log = logging.getLogger(__name__)
 
 MEMORY = 512 * 2**20
 """Bytes of pictures at once, at most; more where one frame of all clips needs more."""
@@ -41,8 +42,6 @@ SEARCH_WARPS = 8
 """Warps that search in a clip: more of them wait longer for each other at every patch."""
 PLAIN: dict[str, Any] = {"enable_fp_fusion": False}
 """Products and sums are fused where the kernels say so, nowhere else."""
-UNTAKEN = -(2**61)
-"""Gains below this are those of patches that were taken."""
 
 
 @lru_cache(maxsize=64)
@@ -119,9 +118,9 @@ class TritonCanvasSearch(CanvasSearch):
             self.check(frames[:, index], [clip[index] for clip in ids])
         if not self.num_clips * frames.shape[1]:
             return [[] for _ in range(self.num_clips)]
-        asked = _Asked.of(ids, self.device)
+        asked = Asked.of(ids, self.device)
         B, T, V = *frames.shape[:2], self.pyramid.num_patches
-        found = _Found.empty(B, T, asked.most, V if with_gains else 0, self.device)
+        found = Found.empty(B, T, asked.most, V if with_gains else 0, self.device)
         frames, enough = self._on_device(frames), self._enough(threshold)
         self._last = self._search_parts(frames, self._canvases, asked, found, enough, needs_gain)
         return found.read(3 * self.pyramid.side**2 * UNITS)
@@ -135,30 +134,44 @@ class TritonCanvasSearch(CanvasSearch):
         needs_gain: bool = False,
     ) -> Choices:
         self.check_counts(frames, counts)
+        frames, calls = self._on_device(frames), None
+        if self._bytes_of(frames) <= RECORDED:
+            failure = recording_failure(self.pyramid, self.device, self.block)
+            calls = None if failure else _recorded(self.device, _stream(self.device))
+        return self._choose(frames, counts, threshold, needs_gain, calls)
+
+    def _choose(
+        self,
+        frames: Shaped[Tensor, "B T 3 S S"],
+        counts: Sequence[int],
+        threshold: float | None,
+        needs_gain: bool,
+        calls: RecordedCalls | None,
+    ) -> Choices:
+        """As `choose`, of frames on the device; `calls` replay the search, None launches its kernels."""
         B, T, most = self.num_clips, len(counts), max(counts)
 
         def searched(
             frames: Tensor, canvases: Tensor, counts: Tensor, enough: Tensor
         ) -> Sequence[Tensor]:
             given = torch.full((1,), -1, dtype=torch.int32, device=self.device)
-            asked, found = _Asked(counts, given, most), _Found.empty(B, T, most, 0, self.device)
+            asked, found = Asked(counts, given, most), Found.empty(B, T, most, 0, self.device)
             last = self._search_parts(frames, canvases, asked, found, enough, needs_gain)
             return canvases, found.chosen, found.left_after, found.num_chosen, *last
 
-        frames = self._on_device(frames)
         of_clips = torch.tensor([list(counts)] * B, dtype=torch.int32)
         arguments = (
             *(frames, self._canvases, of_clips.to(self.device, non_blocking=True)),
             self._enough(threshold),
         )
-        if self._bytes_of(frames) > RECORDED:
+        if calls is None:
             results = searched(*arguments)
         else:
             key = self.pyramid, self.block, tuple(frames.shape), frames.dtype, most, needs_gain
-            results = _recorded(self.device, _stream(self.device)).call(key, searched, arguments)
+            results = calls.call(key, searched, arguments)
         self._canvases, chosen, left_after, num_chosen, *last = results
         self._last = last[0], last[1]
-        found = _Found(chosen, left_after, num_chosen, None)
+        found = Found(chosen, left_after, num_chosen, None)
         return found.choices(3 * self.pyramid.side**2 * UNITS)
 
     def _enough(self, threshold: float | None) -> Int[Tensor, "1"]:
@@ -178,8 +191,8 @@ class TritonCanvasSearch(CanvasSearch):
         self,
         frames: Shaped[Tensor, "B T 3 S S"],
         canvases: Float32[Tensor, "B 3 S S"],
-        asked: "_Asked",
-        found: "_Found",
+        asked: "Asked",
+        found: "Found",
         enough: Tensor,
         needs_gain: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -199,8 +212,8 @@ class TritonCanvasSearch(CanvasSearch):
         first: int,
         num: int,
         canvases: Float32[Tensor, "B 3 S S"],
-        asked: "_Asked",
-        found: "_Found",
+        asked: "Asked",
+        found: "Found",
         enough: Tensor,
         needs_gain: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -301,92 +314,42 @@ class TritonCanvasSearch(CanvasSearch):
         return of_levels.mT.cpu().double().numpy()
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What `triton_kernels.search` is asked for in every frame.
+@lru_cache(maxsize=64)
+def recording_failure(pyramid: PatchPyramid, device: torch.device, block: int) -> str:
+    """Why searches cannot be replayed on a device; nothing where they can.
 
-    Args:
-        counts: patches to take.
-        given: which of them, -1 for the best one; a single number where there is no other.
-        most: the largest of the counts.
+    Three pairs of frames of noise, one after the other, must have the same patches either way.
     """
-
-    counts: Int[Tensor, "B T"]
-    given: Int[Tensor, "..."]
-    most: int
-
-    @classmethod
-    def of(cls, ids: Sequence[Sequence[Sequence[int | None]]], device: torch.device) -> "_Asked":
-        counts = torch.tensor([[len(frame) for frame in clip] for clip in ids], dtype=torch.int32)
-        most = max(1, int(counts.max()))
-        given = torch.full((1,), -1, dtype=torch.int32)
-        if any(frame.count(None) < len(frame) for clip in ids for frame in clip):
-            rows = [
-                [-1 if patch is None else patch for patch in frame] + [-1] * (most - len(frame))
-                for clip in ids
-                for frame in clip
-            ]
-            given = torch.tensor(rows, dtype=torch.int32).view(*counts.shape, most)
-        return cls(counts.to(device), given.to(device), most)
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What `triton_kernels.search` writes of every frame; see there."""
-
-    chosen: Int[Tensor, "B T most"]
-    left_after: Int[Tensor, "B T most"]
-    num_chosen: Int[Tensor, "B T"]
-    gains: Int[Tensor, "B T most V"] | None
-
-    @classmethod
-    def empty(cls, B: int, T: int, most: int, gains: int, device: torch.device) -> "_Found":
-        """Room for it; `gains` of every patch, 0 for none."""
-        new: dict[str, Any] = {"dtype": torch.int64, "device": device}
-        kept = torch.zeros(B, T, most, gains, **new) if gains else None
-        left_after = torch.empty(B, T, most, **new)
-        return cls(torch.empty_like(left_after), left_after, torch.empty(B, T, **new), kept)
-
-    def choices(self, units: float) -> Choices:
-        """All of it but what is left within a frame, where it is; waits for the device."""
-        last = self.left_after.gather(2, self.num_chosen[..., None] - 1)[..., 0]
-        losses = _quotients(last, units).float()
-        return Choices(self.chosen[self._taken()], self.num_chosen.cpu(), losses)
-
-    def read(self, units: float) -> list[list[SearchedFrame]]:
-        """The same on the host, gains aside; here alone it waits for the device."""
-        taken, counts = self._taken(), self.num_chosen.tolist()
-        ids = tuple(self.chosen[taken].tolist())
-        losses = tuple(_quotients(self.left_after[taken], units).tolist())
-        ends = accumulate(n for clip in counts for n in clip)
-        gains = iter(self._gains(counts))
-        return [
-            [
-                SearchedFrame(ids[end - n : end], losses[end - n : end], next(gains))
-                for n, end in zip(clip, ends, strict=False)
-            ]
-            for clip in counts
+    if device.type != "cuda":
+        return ""  # nothing is recorded
+    generator, side = torch.Generator().manual_seed(0), pyramid.side
+    pairs = torch.rand(3, 1, 2, 3, side, side, generator=generator).to(device)
+    counts = [min(pyramid.num_patches, 32)] * 2
+    failure = "patches differ"
+    try:
+        found = [
+            [search._choose(frames, counts, None, False, calls) for frames in pairs]
+            for search, calls in (
+                (TritonCanvasSearch(pyramid, 1, device, block), None),
+                (TritonCanvasSearch(pyramid, 1, device, block), RecordedCalls(CudaGraphs(device))),
+            )
         ]
-
-    def _taken(self) -> Bool[Tensor, "B T most"]:
-        numbers = torch.arange(self.chosen.shape[2], device=self.chosen.device)
-        return numbers < self.num_chosen[..., None]
-
-    def _gains(self, counts: Sequence[Sequence[int]]) -> Iterable[Float[Tensor, "_ V"] | None]:
-        """Those of every clip and frame, before each patch that was taken; they stay on the device."""
-        if self.gains is None:
-            return repeat(None)
-        taken = self.gains[self._taken()]
-        known = taken.double().masked_fill_(taken < UNTAKEN, -math.inf)
-        return known.split([n for clip in counts for n in clip])
+        if all(_same(*both) for both in zip(*found, strict=True)):
+            failure = ""
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of a driver
+        failure = f"{type(error).__name__}: {error}"
+    if failure:
+        log.warning("greedy searches are launched anew each time, which takes longer: %s", failure)
+    return failure
 
 
-def _quotients(numbers: Int[Tensor, "*n"], divisor: float) -> Float[Tensor, "*n"]:
-    """Numbers by a divisor, in float64, rounded as a CPU's.
-
-    By a tensor: where the divisor is a plain number, PyTorch multiplies by its reciprocal on a GPU.
-    """
-    return numbers.double() / torch.full((1,), divisor, dtype=torch.float64, device=numbers.device)
+def _same(one: Choices, other: Choices) -> bool:
+    pairs = zip(
+        (one.ids, one.lengths, one.losses), (other.ids, other.lengths, other.losses), strict=True
+    )
+    return all(mine.equal(theirs) for mine, theirs in pairs)
 
 
 @lru_cache(maxsize=4)
