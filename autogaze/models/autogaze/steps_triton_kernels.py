@@ -119,22 +119,39 @@ def block(
     row = tl.program_id(0).to(tl.int64)
     slots = tl.arange(0, SLOTS)
     is_slot = slots < NUM_SLOTS
+    # All that is read comes first, so that it is waited for once.
+    goes = tl.load(going + row) != 0
+    turn = tl.load(turns + row)
+    room = tl.load(left + row)
+    least = tl.load(thresholds + row)
+    before = tl.load(last + row)
+    end_of_frame = tl.load(ends + row)
+    was_predicted = tl.load(predicted + row)
+    loss = tl.load(losses + row * losses_row + slots, mask=is_slot, other=0.0)
     if TAKES:
         patches = tl.arange(0, PATCHES)
         is_patch = patches < num_patches
         is_taken = tl.load(taken + row * num_patches + patches, mask=is_patch, other=1) != 0
-        block_ids = tl.zeros([SLOTS], tl.int32)
         weights = tl.zeros([PATCHES], tl.float32)
         if WEIGHTED:
             weights = tl.load(log_weights + row * num_patches + patches, mask=is_patch, other=0.0)
+        block_ids = tl.zeros([SLOTS], tl.int32)
+        # Each slot takes the likeliest patch that is left by those before it; meanwhile the logits of
+        # the next three are on their way.
+        of_slot = logits + row * logits_row + patches
+        first = tl.load(of_slot, mask=is_patch, other=float("-inf"))
+        second, third = first, first
+        if NUM_SLOTS > 1:
+            second = tl.load(of_slot + logits_slot, mask=is_patch, other=float("-inf"))
+        if NUM_SLOTS > 2:
+            third = tl.load(of_slot + 2 * logits_slot, mask=is_patch, other=float("-inf"))
         for slot in tl.static_range(NUM_SLOTS):
-            values = tl.load(
-                logits + row * logits_row + slot * logits_slot + patches,
-                mask=is_patch,
-                other=float("-inf"),
-            )
-            if WEIGHTED:
-                values += weights
+            values = first + weights
+            first, second = second, third
+            if slot + 3 < NUM_SLOTS:
+                third = tl.load(
+                    of_slot + (slot + 3) * logits_slot, mask=is_patch, other=float("-inf")
+                )
             # The lowest of several that are equally likely; 0 once no patch is left.
             best = tl.argmax(tl.where(is_taken, float("-inf"), values), 0, tie_break_left=True)
             best = tl.minimum(best, num_patches - 1)  # whatever comes of logits that are no numbers
@@ -145,11 +162,6 @@ def block(
         tl.store(ids + row * NUM_SLOTS + slots, chosen_ids, mask=is_slot)
     else:
         chosen_ids = tl.load(ids + row * NUM_SLOTS + slots, mask=is_slot, other=0)
-    goes = tl.load(going + row) != 0
-    turn = tl.load(turns + row)
-    room = tl.load(left + row)
-    loss = tl.load(losses + row * losses_row + slots, mask=is_slot, other=0.0)
-    least = tl.load(thresholds + row)
     is_going = slots < tl.where(goes, NUM_SLOTS, 0)  # of a row that takes part, every slot
     has_room = is_going & (slots < room)
     # Every frame takes a patch.
@@ -157,9 +169,9 @@ def block(
     keeps = has_room & (stops == 0)
     # The loss that is left is predicted by the slot that stops, by that behind the cap, or the last.
     is_end = is_slot & (stops | (slots >= room) | (slots == NUM_SLOTS - 1))
-    end = tl.min(tl.where(is_end, slots, SLOTS), 0)
-    found = tl.sum(tl.where(slots == end, loss, 0.0), 0)
-    tl.store(predicted + row, tl.where(goes, found, tl.load(predicted + row)))
+    stop = tl.min(tl.where(is_end, slots, SLOTS), 0)
+    found = tl.sum(tl.where(slots == stop, loss, 0.0), 0)
+    tl.store(predicted + row, tl.where(goes, found, was_predicted))
     goes_on = (tl.sum(keeps.to(tl.int32), 0) == NUM_SLOTS) & (room > NUM_SLOTS)
     # Rows that take no part write behind their own blocks, where nothing is kept.
     at = row * num_kept + turn * NUM_SLOTS + slots
@@ -169,8 +181,7 @@ def block(
     # None of a row that goes on: it is fed next.
     to_feed = keeps & (goes_on == 0)
     tl.store(valid + row * NUM_SLOTS + slots, to_feed.to(tl.uint8), mask=is_going)
-    end_of_frame = tl.load(ends + row)
-    before = tl.where(turn == 0, end_of_frame, tl.load(last + row))
+    before = tl.where(turn == 0, end_of_frame, before)
     next_places = tl.where(goes_on, before + 1 + slots, capacity)
     tl.store(places + row * NUM_SLOTS + slots, next_places, mask=is_slot)
     if not SEQUENTIAL:  # the last ones of the frame

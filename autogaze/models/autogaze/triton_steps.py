@@ -110,7 +110,7 @@ class TritonSteps(FrameSteps):
                 TAKES=logits is not None,
                 WEIGHTED=weighted,
                 SEQUENTIAL=self.sequential,
-                num_warps=2,  # what a program waits for most is its own reductions
+                num_warps=4,
                 enable_fp_fusion=False,
             )
 
