@@ -46,14 +46,13 @@ class TritonInhibition(InhibitionOfReturn):
             out = torch.empty(B, T, V, 3 * size**2, device=frames.device)
             first = 0
             for scale, grid in zip(pyramid.scales, pyramid.grids, strict=True):
-                taps = max(_taps(pyramid.side, scale, i) for i in range(scale))
                 kernels.cut[B * T, grid**2](
                     *(frames, *frames.stride()[:2], T, factors, out, V, first),
                     SIDE=pyramid.side,
                     SCALE=scale,
                     GRID=grid,
                     SIZE=size,
-                    TAPS=taps,
+                    TAPS=_most_taps(pyramid.side, scale),
                     BLOCK=_padded(size**2),
                     enable_fp_fusion=True,  # Triton warns where nothing is said
                 )
@@ -102,9 +101,10 @@ class TritonInhibition(InhibitionOfReturn):
         self._latest = None
 
 
-def _taps(side: int, scale: int, number: int) -> int:
-    """Pixels of an axis of `side` that one of `scale` overlaps."""
-    return -(-(number + 1) * side // scale) - number * side // scale
+@functools.cache
+def _most_taps(side: int, scale: int) -> int:
+    """Pixels of an axis of `side` that one of `scale` overlaps, at most."""
+    return max(-(-(i + 1) * side // scale) - i * side // scale for i in range(scale))
 
 
 def _padded(number: int) -> int:
