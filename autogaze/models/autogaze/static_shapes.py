@@ -5,9 +5,10 @@ count stays on the device: rows are padded, padding is written to a slot that at
 reads, and attention reads a window through a mask. That costs arithmetic and saves kernel
 launches, which bound a loop of thousands of small operations. The gazes are the same.
 
-Without a stopping threshold the host waits for nothing. With one it asks how many rows go on: after
-as many blocks as the frame before took, and after every `ASK_EVERY`. Once few rows are left they go
-on in a smaller state.
+Blocks that nobody asks about are recorded together, after the frame that they belong to. Without a
+stopping threshold the host waits for nothing. With one it asks how many rows go on: after as many
+blocks as the last two frames both took, then after each, and after `ASK_EVERY` at the latest. Once
+few rows are left they go on in a smaller state.
 """
 
 import math
