@@ -18,6 +18,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.greedy_search import CanvasSearch, TorchCanvasSearch
 from autogaze.reconstruction.native_plan import Library
 from autogaze.reconstruction.native_search import NativeCanvasSearch, built_search, native_search
+from autogaze.utils.kernel_trials import failure_of
 from autogaze.utils.native import chosen_kernel
 
 SWITCH = "AUTOGAZE_SEARCH"
@@ -108,17 +109,14 @@ def triton_failure(pyramid: PatchPyramid, device: torch.device) -> str:
     """
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"ours is for CUDA, not {device}"
-    try:
+
+    def trial() -> str:
         from autogaze.reconstruction.triton_search import TritonCanvasSearch
-    except ImportError as error:
-        return f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
-    ours = TritonCanvasSearch(pyramid, 1, device, native_search(pyramid).block)
-    try:
+
+        ours = TritonCanvasSearch(pyramid, 1, device, native_search(pyramid).block)
         return "" if _equals_the_cpus(ours) else f"sums of {pyramid} are not rounded as a CPU's"
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # of a compiler, a driver, or a GPU that is too old
-        return f"Triton cannot run it: {type(error).__name__}: {error}"
+
+    return failure_of(trial)
 
 
 def _equals_the_cpus(ours: CanvasSearch) -> bool:

@@ -28,6 +28,7 @@ from autogaze.reconstruction.greedy_search import (
 from autogaze.reconstruction.triton_choices import Asked, Found
 from autogaze.reconstruction.triton_tables import Tables, tables_of
 from autogaze.utils.cuda_graphs import CudaGraphs, RecordedCalls, Recorder
+from autogaze.utils.kernel_trials import failure_of
 
 log = logging.getLogger(__name__)
 
@@ -325,8 +326,8 @@ def recording_failure(pyramid: PatchPyramid, device: torch.device, block: int) -
     generator, side = torch.Generator().manual_seed(0), pyramid.side
     pairs = torch.rand(3, 1, 2, 3, side, side, generator=generator).to(device)
     counts = [min(pyramid.num_patches, 32)] * 2
-    failure = "patches differ"
-    try:
+
+    def trial() -> str:
         found = [
             [search._choose(frames, counts, None, False, calls) for frames in pairs]
             for search, calls in (
@@ -334,12 +335,10 @@ def recording_failure(pyramid: PatchPyramid, device: torch.device, block: int) -
                 (TritonCanvasSearch(pyramid, 1, device, block), RecordedCalls(CudaGraphs(device))),
             )
         ]
-        if all(_same(*both) for both in zip(*found, strict=True)):
-            failure = ""
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # of a driver
-        failure = f"{type(error).__name__}: {error}"
+        are_same = all(_same(*both) for both in zip(*found, strict=True))
+        return "" if are_same else "patches differ"
+
+    failure = failure_of(trial)
     if failure:
         log.warning("greedy searches are launched anew each time, which takes longer: %s", failure)
     return failure

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.kernel_trials import failure_of
 from autogaze.vision_encoders.triton_patches import cut_in_triton
 
 log = logging.getLogger(__name__)
@@ -81,16 +82,11 @@ def triton_failure(device: torch.device, dtype: torch.dtype) -> str:
 
     It is tried out on frames of noise.
     """
-    failure = ""
-    try:
-        if not _cuts_as_pytorch(device, dtype):
-            failure = "its pixels differ from PyTorch's"
-    except torch.OutOfMemoryError:
-        raise
-    except ImportError as error:
-        failure = f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
-    except Exception as error:  # of a compiler, a driver, or a GPU that is too old
-        failure = f"Triton cannot run it: {type(error).__name__}: {error}"
+
+    def trial() -> str:
+        return "" if _cuts_as_pytorch(device, dtype) else "its pixels differ from PyTorch's"
+
+    failure = failure_of(trial)
     if failure:
         log.warning("frames are resized in full to cut patches, which takes longer: %s", failure)
     return failure

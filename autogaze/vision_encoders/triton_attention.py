@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.utils.device import sent
+from autogaze.utils.kernel_trials import failure_of
 from autogaze.vision_encoders.flex import visible_bounds
 from autogaze.vision_encoders.layout import TokenLayout, kept_by_layout
 from autogaze.vision_encoders.varlen import capability
@@ -82,18 +83,14 @@ def triton_failure(device: torch.device, dtype: torch.dtype, width: int) -> str:
 
     It is tried out on random tokens, and compared with SDPA.
     """
-    failure = ""
-    try:
+
+    def trial() -> str:
         if device.type == "cuda" and (major := capability(device)[0]) < 8:
-            failure = f"it needs a GPU of compute capability 8.0, this one has {major}.x"
-        elif not _attends_as_sdpa(device, dtype, width):
-            failure = "its results differ from those of SDPA"
-    except torch.OutOfMemoryError:
-        raise
-    except ImportError as error:
-        failure = f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
-    except Exception as error:  # of a compiler, a driver, or a GPU that is too old
-        failure = f"Triton cannot run it: {type(error).__name__}: {error}"
+            return f"it needs a GPU of compute capability 8.0, this one has {major}.x"
+        right = _attends_as_sdpa(device, dtype, width)
+        return "" if right else "its results differ from those of SDPA"
+
+    failure = failure_of(trial)
     if failure:
         log.warning("packed attention takes other kernels than ours, which are slower: %s", failure)
     return failure

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.static_decoder import StaticDecoder
+from autogaze.utils.kernel_trials import failure_of
 
 PROGRAMS = 132
 """Programs of a kernel that are wanted at least: one for each multiprocessor of an H100."""
@@ -206,7 +207,7 @@ def triton_failure(fused: FusedDecoder) -> str:
     heads = config.num_attention_heads, config.num_key_value_heads
     key = (*sizes, *heads, config.rms_norm_eps, fused.dtype, fused.device)
     if key not in _FAILURES:
-        _FAILURES[key] = failure = _failure(fused)
+        _FAILURES[key] = failure = failure_of(lambda: _failure(fused))
         if failure:
             log.warning(
                 "the gaze decoder runs by PyTorch's operators, which takes longer: %s", failure
@@ -216,14 +217,7 @@ def triton_failure(fused: FusedDecoder) -> str:
 
 def _failure(fused: FusedDecoder) -> str:
     most = max(1e-3, 32 * torch.finfo(fused.dtype).eps)  # of bfloat16 a quarter: it has 8 bits
-    try:
-        difference = _difference(fused)
-    except torch.OutOfMemoryError:
-        raise
-    except ImportError as error:
-        return f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
-    except Exception as error:  # of a compiler, a driver, or a GPU that is too old
-        return f"Triton cannot run it: {type(error).__name__}: {error}"
+    difference = _difference(fused)
     if difference <= most:
         return ""
     return f"hidden states differ from PyTorch's by {difference:.2g}"

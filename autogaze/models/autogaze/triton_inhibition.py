@@ -20,6 +20,7 @@ from autogaze.models.autogaze.inhibition import (
     finer_beneath,
 )
 from autogaze.utils.device import constant
+from autogaze.utils.kernel_trials import failure_of
 
 log = logging.getLogger(__name__)
 
@@ -129,14 +130,7 @@ def new_inhibition(
 @functools.lru_cache(maxsize=64)
 def triton_failure(pyramid: PatchPyramid, device: torch.device) -> str:
     """Why Triton's kernels cannot be used for a pyramid; nothing where they can."""
-    try:
-        failure = differing(pyramid, device)
-    except torch.OutOfMemoryError:
-        raise
-    except ImportError as error:
-        failure = f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
-    except Exception as error:  # of a compiler, a driver, or a GPU that is too old
-        failure = f"Triton cannot run it: {type(error).__name__}: {error}"
+    failure = failure_of(lambda: differing(pyramid, device))
     if failure:
         log.warning("return is inhibited by PyTorch's operators, which takes longer: %s", failure)
     return failure

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from autogaze.models.autogaze.layer_ops import LayerOps
+from autogaze.utils.kernel_trials import failure_of
 
 BLOCK = 1024
 """Values, or pairs of them, that a program takes of what has no rows."""
@@ -221,24 +222,16 @@ def is_usable(
         return False
     key = (what, device, dtype)
     if key not in _FAILURES:
-        _FAILURES[key] = why = _failure(difference, dtype)
+        _FAILURES[key] = why = failure_of(lambda: _failure(difference(), dtype))
         if why:
             log.warning("%s run by PyTorch's operators, which takes longer: %s", what, why)
     return not _FAILURES[key]
 
 
-def _failure(difference: Callable[[], float], dtype: torch.dtype) -> str:
-    try:
-        found = difference()
-    except torch.OutOfMemoryError:
-        raise
-    except ImportError as error:
-        return f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
-    except Exception as error:  # of a compiler, a driver, or a GPU that is too old
-        return f"Triton cannot run it: {type(error).__name__}: {error}"
-    if found <= max(1e-4, 4 * torch.finfo(dtype).eps):
+def _failure(difference: float, dtype: torch.dtype) -> str:
+    if difference <= max(1e-4, 4 * torch.finfo(dtype).eps):
         return ""
-    return f"results or gradients differ from PyTorch's by {found:.2g}"
+    return f"results or gradients differ from PyTorch's by {difference:.2g}"
 
 
 @torch.enable_grad()

@@ -15,6 +15,7 @@ from torch import Tensor
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.frame_rows import FrameRows
 from autogaze.models.autogaze.frame_steps import FrameSteps
+from autogaze.utils.kernel_trials import failure_of
 
 TOKENS = 16
 """Tokens that a program of `begin` lays out."""
@@ -139,21 +140,14 @@ def triton_failure(fused: FusedDecoder) -> str:
     sizes = config.hidden_size, config.vocab_size, config.num_multi_token_pred
     key = (*sizes, fused.dtype, fused.device)
     if key not in _FAILURES:
-        _FAILURES[key] = failure = _failure(fused)
+        _FAILURES[key] = failure = failure_of(lambda: _differs(fused))
         if failure:
             log.warning("patches are taken by PyTorch's operators, which takes longer: %s", failure)
     return _FAILURES[key]
 
 
-def _failure(fused: FusedDecoder) -> str:
-    try:
-        different = differing(fused)
-    except torch.OutOfMemoryError:
-        raise
-    except ImportError as error:
-        return f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
-    except Exception as error:  # of a compiler, a driver, or a GPU that is too old
-        return f"Triton cannot run it: {type(error).__name__}: {error}"
+def _differs(fused: FusedDecoder) -> str:
+    different = differing(fused)
     return f"it differs from PyTorch in {different}" if different else ""
 
 
