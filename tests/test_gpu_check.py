@@ -158,3 +158,17 @@ def test_device_tests_need_no_more_than_torch_and_transformers() -> None:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert all(f"{file}: " in done.stdout for file in files)
+
+
+def test_device_tests_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = runpy.run_path(str(SCRIPT))
+    file = tmp_path / "test_some.py"
+    file.write_text(
+        "def test_right(): pass\ndef test_wrong(): assert 0\nimport pytest\npytestmark = pytest.mark.cuda\n"
+    )
+    monkeypatch.setitem(
+        module["device_tests"].__globals__, "device_test_files", lambda: [str(file)]
+    )
+    said, passed = module["device_tests"](100.0)
+    assert not passed
+    assert "1 failed, 1 passed" in said
