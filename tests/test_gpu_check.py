@@ -161,6 +161,7 @@ def test_device_tests_need_no_more_than_torch_and_transformers() -> None:
 
 
 def test_device_tests_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     module = runpy.run_path(str(SCRIPT))
     file = tmp_path / "test_some.py"
     file.write_text(
