@@ -150,8 +150,11 @@ def test_rows_need_no_more_than_torch_and_transformers() -> None:
 
 
 @pytest.mark.slow
-def test_device_tests_need_no_more_than_torch_and_transformers() -> None:
+def test_device_tests_need_no_more_than_torch_and_transformers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     root = SCRIPT.parent.parent
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     files = runpy.run_path(str(SCRIPT))["device_test_files"]()
     assert "tests/models/autogaze/test_cuda.py" in files
     command = [sys.executable, "-c", COLLECT, *files]
