@@ -37,6 +37,10 @@ For a GPU the whole next chunk is made: its machine has the memory, and waiting 
 """
 
 
+MAX_PINNED = 2**30
+"""Bytes of a chunk's tiles in page-locked memory at most: it is taken whole, however short the video is."""
+
+
 @dataclass(frozen=True, eq=False)
 class VideoChunk:
     """Consecutive frames, tiled.
@@ -142,8 +146,14 @@ class ChunkReader:
         self._preview = preview
         self._prefetch = prefetch
         self._on_gpu = device is not None and device.type == "cuda"
+        num_bytes = chunk * self.tiles.num_tiles * 3 * self.tiles.side**2
         # A chunk of one picture would be pinned for nothing.
-        self._pinned = self._on_gpu and torch.cuda.is_available() and not self.info.is_image
+        self._pinned = (
+            self._on_gpu
+            and torch.cuda.is_available()
+            and not self.info.is_image
+            and num_bytes <= MAX_PINNED
+        )
         self.seconds_decode = 0.0
         self.seconds_tile = 0.0
 
@@ -197,7 +207,7 @@ class ChunkReader:
 
     def _read(self, upcoming: "_Upcoming", until_wanted: Callable[[], None]) -> VideoChunk:
         """Tile the next chunk."""
-        # The system gives memory as it is written to.
+        # The system gives memory as it is written to, but for what is pinned.
         cut = empty_tiles(self.tiles, self._chunk, pinned=self._pinned)
         ahead_of_demand = max(0, MAX_TILES_MADE - cut.nbytes) // cut[:, 0].nbytes
         if self._on_gpu:

@@ -13,7 +13,7 @@ from autogaze.video.chunks import ChunkReader, _first_frames
 from autogaze.video.motion import motion_map
 from autogaze.video.prefetch import ahead
 from autogaze.video.reader import Video
-from autogaze.video.tiling import cut_frame, cut_tiles
+from autogaze.video.tiling import cut_frame, cut_tiles, empty_tiles
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10, 16, 64])
@@ -167,6 +167,23 @@ def test_preview_never_enlarges(plain):
     (pixels,) = {piece.pixels.shape for piece in ChunkReader(plain, side=32, chunk=20, preview=999)}
     assert pixels == (20, 48, 64, 3)
     assert np.prod(pixels) > 0
+
+
+@pytest.mark.parametrize(("chunk", "is_pinned"), [(7, True), (10**6, False)])
+def test_chunks_for_a_gpu_are_pinned_unless_they_are_large(plain, monkeypatch, chunk, is_pinned):
+    """Page-locked memory is taken at once, of a chunk of a million frames as well."""
+    asked = []
+
+    def made(tiles, num_frames, *, pinned):
+        asked.append(pinned)
+        return empty_tiles(tiles, num_frames)
+
+    monkeypatch.setattr("autogaze.video.chunks.empty_tiles", made)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gpu = torch.device("cuda")
+    reader = ChunkReader(plain, side=32, chunk=chunk, device=gpu, decoder="pyav", tiles="one")
+    assert sum(piece.clips.num_frames for piece in reader) == 20
+    assert {*asked} == {is_pinned}
 
 
 def test_for_a_gpu_frames_are_decoded_while_others_are_cut(plain, folder):

@@ -23,9 +23,11 @@ def byte_patches(
     None where there is no kernel for them.
     """
     dtype = of_products(weight)
-    if is_usable("patches", frames.device, dtype, lambda: _difference(frames.device, dtype, patch)):
-        return _in_triton(frames, dtype, patch)
-    return None
+    device = frames.device
+    usable = is_usable(
+        f"patches of {patch} pixels", device, dtype, lambda: _difference(device, dtype, patch)
+    )
+    return _in_triton(frames, dtype, patch) if usable else None
 
 
 def _in_triton(

@@ -5,7 +5,9 @@ a GPU has them; they are compared with PyTorch's operators first.
 """
 
 import logging
+import math
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -74,6 +76,7 @@ class TritonDecoder(StaticDecoder):
     ) -> None:
         super().__init__(fused, num_rows, capacity, compiled=compiled)
         self.options = launch_options(fused.device)
+        self.memory = shared_memory(fused.device)
 
     def feed(
         self,
@@ -108,7 +111,7 @@ class TritonDecoder(StaticDecoder):
         normed = {"EPS": config.rms_norm_eps, "WIDTH": C}
         for index, layer in enumerate(fused.layers):
             cache = self.cache[index]
-            grid, blocks = product_blocks("project", fused.dtype, R * n, HD + 2 * GD)
+            grid, blocks = self._blocks("project", R * n, HD + 2 * GD)
             kernels.project[grid](
                 *(x, x.stride(0), layer.qkv, rotation, positions, places, queries),
                 *(cache, *cache.stride()[:2], R * n, n, self.earliest),
@@ -130,34 +133,53 @@ class TritonDecoder(StaticDecoder):
             before = x
             if first:
                 before, x = tokens[:, -1], x.new_empty(R, C)
-            grid, blocks = product_blocks("out", fused.dtype, R * count, C)
+            grid, blocks = self._blocks("out", R * count, C)
             kernels.add_product[grid](
                 *(before, before.stride(0), x, C, attended, logs, layer.out, R * count),
                 **(exact | heads | blocks | {"OUTPUTS": C, "WIDTH": HD, "PARTS": parts}),
             )
             inner = x.new_empty(R * count, inner_width, dtype=fused.dtype)
-            grid, blocks = product_blocks("gate_up", fused.dtype, R * count, inner_width)
+            grid, blocks = self._blocks("gate_up", R * count, inner_width)
             kernels.gate_up[grid](
                 *(x, layer.gate_up, inner, R * count),
                 **(exact | normed | blocks | {"INNER": inner_width}),
             )
-            grid, blocks = product_blocks("down", fused.dtype, R * count, C)
+            grid, blocks = self._blocks("down", R * count, C)
             kernels.add_product[grid](
                 *(x, C, x, C, inner, logs, layer.down, R * count),
                 **(exact | heads | blocks | {"OUTPUTS": C, "WIDTH": inner_width, "PARTS": 1}),
             )
         return fused.norm(x)
 
+    def _blocks(
+        self, name: str, num_tokens: int, num_outputs: int
+    ) -> tuple[tuple[int, int], dict[str, int]]:
+        return product_blocks(name, self.fused.dtype, num_tokens, num_outputs, self.memory)
+
 
 def product_blocks(
-    name: str, dtype: torch.dtype, num_tokens: int, num_outputs: int
+    name: str, dtype: torch.dtype, num_tokens: int, num_outputs: int, memory: float = math.inf
 ) -> tuple[tuple[int, int], dict[str, int]]:
-    """A product's grid, and the sizes of its blocks: of few tokens small ones, so that they are many."""
+    """A product's grid, and the sizes of its blocks: of few tokens small ones, so that they are many.
+
+    Args:
+        name: of the product, one of `PRODUCTS`.
+        memory: bytes of shared memory that a program can have; `NARROW` stands in for blocks of more.
+    """
     for blocks in (EXACT if dtype == torch.float32 else PRODUCTS)[name]:
+        if _most_memory(name, dtype, blocks) > memory:
+            blocks = min(blocks, NARROW, key=partial(_most_memory, name, dtype))
         grid = -(-num_outputs // blocks.columns), -(-num_tokens // blocks.rows)
         if grid[0] * grid[1] >= PROGRAMS:
             break
     return grid, blocks.options
+
+
+def _most_memory(name: str, dtype: torch.dtype, blocks: Blocks) -> int:
+    """Bytes of tokens and weights that a program of a product reads ahead, at the most."""
+    columns = blocks.columns * (2 if name == "gate_up" else 1)
+    per_channel = blocks.rows * torch.float32.itemsize + columns * dtype.itemsize
+    return blocks.stages * blocks.step * per_channel
 
 
 def attention_blocks(num_tokens: int, num_heads: int) -> tuple[int, int, dict[str, int]]:
@@ -172,6 +194,16 @@ def attention_blocks(num_tokens: int, num_heads: int) -> tuple[int, int, dict[st
     while parts < MOST_PARTS and num_blocks * num_heads * parts < PROGRAMS:
         parts *= 2
     return num_blocks, parts, blocks.options
+
+
+def shared_memory(device: torch.device) -> float:
+    """Bytes of a multiprocessor's memory that a program can have: 227 KiB of an H100, 99 of an RTX 4090."""
+    if device.type != "cuda":
+        return math.inf
+    from triton.runtime import driver
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return driver.active.utils.get_device_properties(index)["max_shared_mem"]
 
 
 def launch_options(device: torch.device) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from autogaze.models.autogaze import triton_layer_ops
+from autogaze.models.autogaze import byte_patches, triton_layer_ops
 from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.layer_ops import LayerOps
 from autogaze.models.autogaze.triton_layer_ops import is_usable, layer_ops
@@ -74,3 +74,12 @@ def test_patches_of_bytes_are_those_of_normalised_frames():
     frames = torch.randint(0, 256, (2, 2, 3, side, side), generator=generator, dtype=torch.uint8)
     expected, _ = model.gazing_model.vision_tokens(normalise(frames.float() / 255))
     assert model.gazing_model.tokens_of_bytes(frames).equal(expected)
+
+
+def test_every_size_of_patches_is_tried(monkeypatch):
+    tried = []
+    monkeypatch.setattr(byte_patches, "is_usable", lambda what, *_: tried.append(what) or False)
+    frames = torch.zeros(1, 1, 3, 48, 48, dtype=torch.uint8)
+    for patch in (16, 24):
+        assert byte_patches.byte_patches(frames, torch.zeros(8, 3 * patch**2), patch) is None
+    assert len({*tried}) == 2

@@ -8,7 +8,13 @@ import torch
 
 from autogaze.models.autogaze import triton_decoder
 from autogaze.models.autogaze.static_decoder import StaticDecoder
-from autogaze.models.autogaze.triton_decoder import new_static_decoder, triton_failure
+from autogaze.models.autogaze.triton_decoder import (
+    EXACT,
+    PRODUCTS,
+    new_static_decoder,
+    product_blocks,
+    triton_failure,
+)
 from tests.models.autogaze.tiny import tiny_model
 from tests.triton_runs import compile_for_gpu
 
@@ -64,6 +70,41 @@ def test_it_compiles_for_a_gpu(name: str, weight: str, tmp_path, monkeypatch):
     signature = dict(zip(kernel.arg_names, [*types, *["constexpr"] * len(constants)], strict=True))
     compiled = compile_for_gpu(kernel, signature, constants, enable_fp_fusion=True)
     assert len(compiled.asm["cubin"]) > 1000
+
+
+RTX_4090, H100 = 99 * 1024, 227 * 1024
+"""Bytes of shared memory that one program can have there."""
+
+
+def test_blocks_of_many_tokens_fit_into_the_memory_of_a_smaller_gpu(tmp_path, monkeypatch):
+    """A batch would fail in its middle: trials are of few rows."""
+    pytest.importorskip("triton")
+    from autogaze.models.autogaze import decoder_triton_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel, (types, constants) = decoder_triton_kernels.gate_up, signatures("fp16")["gate_up"]
+    constants |= {"PRECISION": "ieee", "FOLLOWS": False}
+    needed = {}
+    for memory in (RTX_4090, H100):
+        _, blocks = product_blocks("gate_up", torch.float16, 1 << 16, 384, memory)
+        options = {name: blocks.pop(name) for name in ("num_warps", "num_stages")}
+        kinds = [*types, *["constexpr"] * len(constants | blocks)]
+        signature = dict(zip(kernel.arg_names, kinds, strict=True))
+        compiled = compile_for_gpu(
+            kernel, signature, constants | blocks, 89, enable_fp_fusion=True, **options
+        )
+        needed[memory] = compiled.metadata.shared
+    assert needed[RTX_4090] <= RTX_4090 < needed[H100]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("name", list(PRODUCTS))
+def test_an_h100_has_the_blocks_that_were_measured_on_it(name: str, dtype: torch.dtype):
+    table = (EXACT if dtype == torch.float32 else PRODUCTS)[name]
+    for num_tokens in (1, 10, 200, 1 << 16):
+        found = product_blocks(name, dtype, num_tokens, 384, H100)
+        assert found == product_blocks(name, dtype, num_tokens, 384)
+        assert found[1] in [blocks.options for blocks in table]
 
 
 def test_cpus_and_compilers_have_pytorchs(monkeypatch):
