@@ -168,7 +168,9 @@ class TritonCanvasSearch(CanvasSearch):
         if calls is None:
             results = searched(*arguments)
         else:
-            key = self.pyramid, self.block, tuple(frames.shape), frames.dtype, most, needs_gain
+            # Tables by themselves: a recording reads them where they lie, so they must not go before it.
+            tables = tables_of(self.pyramid, self.device)
+            key = tables, self.block, tuple(frames.shape), frames.dtype, most, needs_gain
             results = calls.call(key, searched, arguments)
         self._canvases, chosen, left_after, num_chosen, *last = results
         self._last = last[0], last[1]

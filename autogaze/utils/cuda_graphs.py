@@ -8,8 +8,10 @@ not change from one run to the next.
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from threading import Lock
+from functools import cache
+from threading import Lock, RLock
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -46,10 +48,10 @@ class Recorder:
 
 
 class CudaGraphs(Recorder):
-    """Records CUDA graphs, all in one memory pool.
+    """Records CUDA graphs, all that live at a time in one memory pool.
 
     Graphs that share a pool overwrite each other's temporary tensors. What must last is therefore
-    allocated outside of them.
+    allocated outside of them. One graph is recorded at a time in a process, as PyTorch demands.
 
     Args:
         device: the GPU.
@@ -58,20 +60,25 @@ class CudaGraphs(Recorder):
     def __init__(self, device: torch.device) -> None:
         super().__init__()
         self.device = device
-        self._pool: Any = None
+        self._living: WeakSet[Any] = WeakSet()
 
     def _record(self, operations: Operations) -> Operations:
         operations()  # recording does not run them, and libraries set themselves up in a first run
-        with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.current_stream()):
+        with (
+            _ONE_AT_A_TIME,
+            torch.cuda.device(self.device),
             # A recording that fails leaves its own stream the current one; ours is set again here.
-            graph = torch.cuda.CUDAGraph()
+            torch.cuda.stream(torch.cuda.current_stream()),
+        ):
+            # PyTorch takes no pool whose graphs are all gone, so one of them is held meanwhile.
+            graph, other = torch.cuda.CUDAGraph(), next(iter(self._living), None)
             try:
-                with self._recording(graph, self._pool):
+                with self._recording(graph, other and other.pool()):
                     operations()
             except RuntimeError:
                 self._mend()
                 raise
-            self._pool = graph.pool()
+            self._living.add(graph)
         return graph.replay
 
     def _mend(self) -> None:
@@ -85,8 +92,21 @@ class CudaGraphs(Recorder):
 
     @staticmethod
     def _recording(graph: Any, pool: Any = None) -> Any:
-        """A context that records; other threads may go on using the GPU in the meantime."""
-        return torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+        """A context that records; other threads may go on using the GPU in the meantime.
+
+        PyTorch's own stream for it belongs to the GPU that first recorded, and sees no other's kernels.
+        """
+        stream = _stream_of(torch.cuda.current_device())
+        return torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+
+
+_ONE_AT_A_TIME = RLock()
+
+
+@cache
+def _stream_of(gpu: int) -> Any:
+    """The stream on which graphs of a GPU are recorded: of one pool all on the same one."""
+    return torch.cuda.Stream(gpu)
 
 
 class Recordings:

@@ -113,9 +113,11 @@ def packed_attention(
     Raises:
         EncoderError: a backend that cannot compute this here.
     """
+    # Of a frozen projection's queries no gradients are wanted, where they may be of keys and values.
+    with_gradients = any(x.requires_grad for x in (query, key, value)) and torch.is_grad_enabled()
     if backend == "auto":
-        backend = suitable_backend(layout, query, dropout)
-    elif reason := why_not(backend, query, dropout):
+        backend = suitable_backend(layout, query, dropout, with_gradients)
+    elif reason := why_not(backend, query, dropout, with_gradients):
         raise _unavailable(backend, reason)
     note_backends({backend})
     if backend == "grouped":
@@ -129,7 +131,12 @@ def packed_attention(
     )
 
 
-def suitable_backend(layout: TokenLayout, query: Float[Tensor, "H N D"], dropout: float) -> str:
+def suitable_backend(
+    layout: TokenLayout,
+    query: Float[Tensor, "H N D"],
+    dropout: float,
+    with_gradients: bool = False,
+) -> str:
     """The backend for a device and a layout: "grouped" on a CPU, and where it is one call.
 
     On a GPU our own kernel, or else one for segments of any lengths, where it can compute this, but
@@ -141,44 +148,52 @@ def suitable_backend(layout: TokenLayout, query: Float[Tensor, "H N D"], dropout
         calls *= len(layout.lengths[0])
     if query.device.type == "cpu" or calls <= 1:
         return "grouped"
-    if why_not("triton", query, dropout) is None:
+    if why_not("triton", query, dropout, with_gradients) is None:
         return "triton"
-    able = [name for name in KERNELS if why_not(name, query, dropout) is None]
+    able = [name for name in KERNELS if why_not(name, query, dropout, with_gradients) is None]
     if able and segments(layout).num_keys <= MOST_KEYS * layout.num_tokens:
         return able[0]
-    flexible = query.is_cuda and why_not("flex", query, dropout) is None
+    flexible = query.is_cuda and why_not("flex", query, dropout, with_gradients) is None
     return "flex" if flexible and calls > FEW_CALLS else "grouped"
 
 
-def why_not(backend: str, query: Float[Tensor, "H N D"], dropout: float) -> str | None:
-    """Why a backend cannot compute attention of these queries; None if it can."""
+def why_not(
+    backend: str, query: Float[Tensor, "H N D"], dropout: float, with_gradients: bool = False
+) -> str | None:
+    """Why a backend cannot compute attention of these queries; None if it can.
+
+    Args:
+        with_gradients: whether gradients are wanted, of them or of keys and values.
+    """
     if backend in KERNELS:
         return not_installed(backend) or not_able(
             backend, query.device, query.dtype, query.shape[-1], dropout
         )
     if backend == "triton":
-        return _not_in_triton(query, dropout)
+        return _not_in_triton(query, dropout, with_gradients)
     if backend == "flex" and dropout:
         return f"FlexAttention has no dropout, and the model's is {dropout}"
-    if backend == "flex" and query.requires_grad and not query.is_cuda:
+    if backend == "flex" and with_gradients and not query.is_cuda:
         return "FlexAttention gives no gradients on a CPU (with no_grad it computes there)"
     return None
 
 
-def _not_in_triton(query: Float[Tensor, "H N D"], dropout: float) -> str | None:
+def _not_in_triton(
+    query: Float[Tensor, "H N D"], dropout: float, with_gradients: bool
+) -> str | None:
     """Why our own kernel cannot compute attention of these queries; None if it can."""
     device, width = query.device, query.shape[-1]
     if device.type != "cuda":
         return f"it needs a CUDA GPU, and the tokens are on {device}"
     if query.dtype not in (torch.float16, torch.bfloat16):
         return f"it computes in float16 and bfloat16, and the tokens are {query.dtype}"
-    if query.requires_grad and torch.is_grad_enabled():
+    if with_gradients:
         return "it gives no gradients (with no_grad it computes)"
     if dropout:
         return f"it has no dropout, and the model's is {dropout}"
     if width % 8 or not 16 <= width <= 128:
         return f"it takes heads of 16, 24, ... 128 channels, the model's have {width}"
-    if query.shape[-2] * query.stride(-2) >= 2**31:
+    if query.shape[-2] * width >= 2**31:
         return f"it counts in 32 bits, and there are {query.shape[-2]} tokens"
     if torch.compiler.is_compiling():
         return "it is not traced by torch.compile"

@@ -91,7 +91,13 @@ class EncoderGraphs:
             check_graphs(device)
         found = None
         if not (torch.is_grad_enabled() or encoder.model.training or _autocast(device)):
-            found = self._recorded(encoder, frames, gaze, settings, device, output_hidden_states)
+            try:
+                found = self._recorded(
+                    encoder, frames, gaze, settings, device, output_hidden_states
+                )
+            except torch.OutOfMemoryError:
+                if not self.unasked:
+                    raise  # else as it is, where batches are halved
         if found is not None:
             return found
         return encode_patches(
@@ -160,10 +166,11 @@ class EncoderGraphs:
 
     def _record(self, graph: "_Graph", device: torch.device) -> bool:
         """Record a graph; False where that fails and nobody has asked for it."""
-        if self.recorder is None:
-            self.recorder = CudaGraphs(device)
+        recorder = self.recorder
+        if recorder is None or (isinstance(recorder, CudaGraphs) and recorder.device != device):
+            self.recorder = recorder = CudaGraphs(device)  # a model may move to another GPU
         try:
-            graph.record(self.recorder)
+            graph.record(recorder)
         except (EncoderError, torch.OutOfMemoryError) as error:
             if not self.unasked:
                 raise

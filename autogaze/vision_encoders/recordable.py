@@ -42,7 +42,7 @@ def addresses(model: nn.Module) -> tuple[int, ...]:
 def addresses_if_known(encoder: EncoderAdapter) -> tuple[int, ...] | None:
     """`addresses` of a model of whose computation weights and arguments alone decide; None of others.
 
-    Those have hooks, or modules of foreign packages. A module whose `forward` was replaced counts as
+    Those have hooks, modules in training mode, or modules of foreign packages. A module whose `forward` was replaced counts as
     foreign, and so do weights that are no plain tensors. One pass, for every call asks.
     """
     if global_hooks._global_forward_hooks or global_hooks._global_forward_pre_hooks:
@@ -57,6 +57,8 @@ def addresses_if_known(encoder: EncoderAdapter) -> tuple[int, ...] | None:
             continue
         own = module.__dict__
         if own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own:
+            return None
+        if own["training"]:  # alone, in a model of evaluation mode: it may drop out
             return None
         if not _is_known(type(module).__module__):
             return None
@@ -96,6 +98,7 @@ def choices() -> Hashable:
         precision == "tf32" if precision else torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
         cuda.matmul.allow_bf16_reduced_precision_reduction,
+        cuda.matmul.allow_fp16_reduced_precision_reduction,
         cuda.flash_sdp_enabled(),
         cuda.mem_efficient_sdp_enabled(),
         cuda.math_sdp_enabled(),

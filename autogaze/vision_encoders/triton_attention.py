@@ -42,7 +42,7 @@ def triton_attention(
     """
     from autogaze.vision_encoders import triton_kernels
 
-    query, key, value = (x if _is_aligned(x) else x.contiguous() for x in (query, key, value))
+    query, key, value = (x if _is_readable(x) else x.contiguous() for x in (query, key, value))
     num_heads, num_tokens, width = query.shape
     out = query.new_empty(num_tokens, num_heads, width)
     options = launch_options(width) | options
@@ -71,10 +71,14 @@ def _bounds(layout: TokenLayout) -> Int[Tensor, "N 2"]:
     return sent(visible_bounds(layout).int().contiguous(), layout.device)
 
 
-def _is_aligned(heads: Float[Tensor, "H N D"]) -> bool:
-    """Whether the kernel can read heads of multiples of 8 channels where they lie."""
+def _is_readable(heads: Float[Tensor, "H N D"]) -> bool:
+    """Whether the kernel can read heads of multiples of 8 channels where they lie.
+
+    It counts from the first token to the last in 32 bits.
+    """
     head, token, channel = heads.stride()
-    return channel == 1 and not (head % 8 or token % 8 or heads.data_ptr() % 16)
+    is_aligned = channel == 1 and not (head % 8 or token % 8 or heads.data_ptr() % 16)
+    return is_aligned and heads.shape[1] * token < 2**31
 
 
 @cache

@@ -23,7 +23,8 @@ def cut_patches(
         BLOCK: a power of two, no less than SIDE.
         SUM: type in which pixels are summed.
     """
-    patch, colour = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    # In 64 bits: the frames of a long video of colours first are far apart.
+    patch, colour = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     place = places + 3 * tl.load(ids + patch)
     scale = tl.load(place)
     inner = tl.arange(0, BLOCK)

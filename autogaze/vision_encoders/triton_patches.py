@@ -29,6 +29,11 @@ def cut_in_triton(
     patches = frames.new_empty(len(ids), 3, p, p)
     if not len(ids):
         return patches
+    # Within a colour the kernel counts in 32 bits.
+    far = max(
+        size * stride for size, stride in zip(frames.shape[-2:], frames.stride()[-2:], strict=True)
+    )
+    frames = frames if far < 2**30 else frames.contiguous()
     with torch.cuda.device_of(frames):  # where Triton launches is the current device, not theirs
         triton_kernels.cut_patches[(len(ids), 3)](
             frames,

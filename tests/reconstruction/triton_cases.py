@@ -20,7 +20,8 @@ from autogaze.reconstruction import triton_search
 from autogaze.reconstruction.greedy_search import UNITS, SearchedFrame, TorchCanvasSearch
 from autogaze.reconstruction.native_search import NativeCanvasSearch, built_search
 from autogaze.reconstruction.search_kernel import SWITCH, new_canvas_search, search_kernel
-from autogaze.reconstruction.triton_search import TritonCanvasSearch, enough_of
+from autogaze.reconstruction.triton_search import TritonCanvasSearch, _recorded, enough_of
+from autogaze.reconstruction.triton_tables import tables_of
 from autogaze.selectors.greedy import Greedy
 from tests.selectors.clips import CROPPED, random_clips, still_clips
 
@@ -145,6 +146,25 @@ def test_the_best_patches_as_tensors(options):
     assert found.ids.equal(wanted.ids)
     assert found.lengths.equal(wanted.lengths)
     assert found.losses.equal(wanted.losses)
+
+
+def test_a_recording_is_not_used_without_the_tables_that_it_reads():
+    pyramid, calls = TINY[1], _recorded(torch.device("cpu"), 0)
+    frames = random_clips(pyramid, 1, 1, seed=3)
+
+    def chosen() -> list[int]:
+        return TritonCanvasSearch(pyramid, 1, "cpu").choose(frames, [4]).ids.tolist()
+
+    wanted, before = chosen(), calls.recorder.num_recorded
+    for num_recorded in (1, 1):
+        assert chosen() == wanted
+        assert calls.recorder.num_recorded - before == num_recorded
+    replayed = calls.recorder.num_replayed
+    tables_of.cache_clear()  # as sixteen other pyramids would have it
+    assert chosen() == wanted
+    assert calls.recorder.num_replayed == replayed
+    assert chosen() == wanted
+    assert calls.recorder.num_recorded - before == 2
 
 
 def test_searches_that_are_recorded():

@@ -8,7 +8,12 @@ from torch._subclasses import FakeTensorMode
 
 from autogaze.errors import EncoderError
 from autogaze.vision_encoders import attention, patches, triton_attention
-from autogaze.vision_encoders.attention import packed_attention, suitable_backend, why_not
+from autogaze.vision_encoders.attention import (
+    packed_attention,
+    recorded_backends,
+    suitable_backend,
+    why_not,
+)
 from autogaze.vision_encoders.layout import TokenLayout
 from autogaze.vision_encoders.packed import GazedSettings
 from autogaze.vision_encoders.triton_attention import launch_options, triton_failure
@@ -78,7 +83,6 @@ def test_it_is_taken_where_it_can_compute(monkeypatch):
     assert suitable_backend(layout, on_a_gpu(2, 9, 64), 0.0) == "triton"
     even = TokenLayout(((3,), (3,)), "frame_independent", CPU)
     assert suitable_backend(even, on_a_gpu(2, 6, 64), 0.0) == "grouped"  # one call, without copies
-    wanting = on_a_gpu(2, 9, 64).requires_grad_()
     for query, dropout, named in (
         (torch.empty(2, 9, 64, dtype=torch.bfloat16), 0.0, "cpu"),
         (on_a_gpu(2, 9, 64, dtype=torch.float32), 0.0, "float32"),
@@ -87,14 +91,35 @@ def test_it_is_taken_where_it_can_compute(monkeypatch):
         (on_a_gpu(2, 9, 136), 0.0, "136"),
         (on_a_gpu(2, 9, 64), 0.1, "0.1"),
         (on_a_gpu(1, 2**25, 64), 0.0, str(2**25)),
-        (wanting, 0.0, "gradients"),
     ):
         assert named in why_not("triton", query, dropout)
         assert suitable_backend(layout, query, dropout) != "triton"
-    with torch.no_grad():
-        assert why_not("triton", wanting, 0.0) is None
+    query = on_a_gpu(2, 9, 64)
+    assert "gradients" in why_not("triton", query, 0.0, with_gradients=True)
+    assert suitable_backend(layout, query, 0.0, with_gradients=True) != "triton"
     monkeypatch.setattr(attention, "triton_failure", lambda *_: "it is too old")
     assert why_not("triton", on_a_gpu(2, 9, 64), 0.0) == "it is too old"
+
+
+def test_gradients_of_keys_or_values_alone_are_wanted_too(monkeypatch):
+    """As of an adapter beside the projection of values, in a model that is frozen."""
+    monkeypatch.setattr(attention, "triton_failure", lambda *_: "")
+    monkeypatch.setattr(attention, "KERNELS", {})
+    for name in ("triton", "grouped"):
+        monkeypatch.setattr(attention, f"{name}_attention", lambda *_, **__: torch.zeros(9, 2, 16))
+    layout = TokenLayout(((3, 2, 4),), "block_causal", CPU)
+    for wanting in range(3):
+        with FakeTensorMode():
+            tokens = [torch.empty(2, 9, 16, device="cuda", dtype=torch.half) for _ in range(3)]
+            tokens[wanting].requires_grad_()
+        with pytest.raises(EncoderError, match="gradients"):
+            packed_attention(*tokens, layout, backend="triton")
+        with recorded_backends() as backends:
+            packed_attention(*tokens, layout)
+        assert backends == {"grouped"}
+        with torch.no_grad(), recorded_backends() as backends:
+            packed_attention(*tokens, layout)
+        assert backends == {"triton"}
 
 
 def test_asking_for_what_cannot_be_had_is_an_error(monkeypatch):

@@ -144,6 +144,18 @@ def test_hooks_run_in_every_call():
     assert tape.num_replayed == 2
 
 
+def test_a_part_in_training_mode_may_drop_out():
+    encoder, plain, tape = unasked()
+    call = Calls(encoder, plain)
+    call(times=2)
+    layer = encoder.model.get_submodule("encoder.layers.0.mlp").train()
+    call(times=3)
+    assert (tape.num_recorded, tape.num_replayed) == (1, 1)
+    layer.eval()
+    call()
+    assert tape.num_replayed == 2
+
+
 class Switched(nn.Linear):
     """A layer that somebody switches, as an adapter is."""
 
@@ -287,6 +299,36 @@ def test_what_cannot_be_recorded_runs_as_it_is(error, caplog):
     Calls(encoder, plain)(times=5)
     assert tape.tried == 1
     assert len([one for one in caplog.records if "no longer recorded" in one.getMessage()]) == 1
+
+
+def test_without_memory_for_a_recordings_inputs_it_runs_as_it_is(monkeypatch):
+    def cut(*_, **__):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(graphs, "cut_packed", cut)
+    encoder, plain, tape = unasked()
+    Calls(encoder, plain)(times=3)
+    assert tape.num_recorded == 0
+    asked = gazed(encoder.model)
+    asked.graphs = EncoderGraphs(Tape())
+    with pytest.raises(torch.OutOfMemoryError):
+        Calls(asked, plain)()
+
+
+def test_a_model_on_another_gpu_is_recorded_there(monkeypatch):
+    class OfGpu(Tape):
+        def __init__(self, device) -> None:
+            super().__init__()
+            self.device = device
+
+    monkeypatch.setattr(graphs, "CudaGraphs", OfGpu)
+    before = OfGpu(torch.device("cuda", 1))
+    encoder, plain, _ = unasked(recorder=before)
+    call = Calls(encoder, plain)
+    call(times=3)
+    assert before.num_recorded == 0
+    assert encoder.graphs.recorder.device == torch.device("cpu")
+    assert encoder.graphs.recorder.num_replayed == 2
 
 
 @torch.no_grad()
