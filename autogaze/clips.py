@@ -179,9 +179,7 @@ class Clips:
         """The clips on a device; to a GPU by way of pinned memory, as the numbers they are."""
         frames, motion = self.frames, self.motion
         if device.type == "cuda" and frames.device.type == "cpu":
-            frames = (
-                frames.pin_memory()
-            )  # unless it is, so that the copy is quick, and nobody waits for it
+            frames = frames.pin_memory()  # unless they are: nobody waits for such a copy
         moved = None if motion is None else motion.to(device)
         return self._part(frames.to(device, non_blocking=True), moved)
 

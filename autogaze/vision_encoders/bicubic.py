@@ -31,9 +31,8 @@ def resized_by_axes(
     values = values.view(n * channels, height, new_width).transpose(0, 1).reshape(1, 1, height, -1)
     values = _resized(values, (new_height, n * channels * new_width))
     values = values.view(new_height, n, channels, new_width).permute(1, 2, 0, 3)
-    last = pictures.is_contiguous(
-        memory_format=torch.channels_last
-    )  # then PyTorch's result is, too
+    # PyTorch's result lies as the pictures do.
+    last = pictures.is_contiguous(memory_format=torch.channels_last)
     order = torch.channels_last if last else torch.contiguous_format
     return values.to(pictures.dtype).contiguous(memory_format=order)
 

@@ -133,7 +133,8 @@ class GazedVisionModel(nn.Module):
         Args:
             frames: (B, T, 3, S, S) floats, S the gaze's largest scale, in the model's
                 normalisation; a tensor, an array or a list of frames
-                (see `autogaze.clips.as_frames`).
+                (see `autogaze.clips.as_frames`). A GPU copies page-locked ones after this returns:
+                do not write to them before features are there.
             gaze: the patches to encode; also the padded dict that AutoGaze returns.
             output_hidden_states: also the embeddings and every block's output.
 
@@ -154,10 +155,11 @@ class GazedVisionModel(nn.Module):
         )
 
     def reset(self) -> None:
-        """Drop what is kept of earlier calls: position tables, and recorded graphs.
+        """Drop what is kept of earlier calls: position tables, and recorded graphs with their memory.
 
-        Only weights on a GPU that were written through `.data` need it (see `forget_positions`);
-        all other changes are noticed.
+        Needed on a GPU alone, after weights were written through `.data` (see `forget_positions`), or a
+        number that a module keeps beside its weights was changed, such as the `eps` of a norm. All other
+        changes are noticed.
         """
         forget_positions(self)
         if self.graphs is not None:

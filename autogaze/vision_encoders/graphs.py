@@ -153,7 +153,7 @@ class EncoderGraphs:
         if self._failed or (device.type != "cuda" and self.recorder is None):
             return False
         num_tokens = gaze.offsets[-1] + encoder.num_prefix * gaze.lengths.numel()
-        if num_tokens * encoder.width > MOST_VALUES:
+        if not 0 < num_tokens * encoder.width <= MOST_VALUES:
             return False
         return not is_observed(device)
 

@@ -58,7 +58,8 @@ def kept_by_layout(compute: "Callable[[TokenLayout], T]") -> "Callable[[TokenLay
     def kept(layout: "TokenLayout") -> T:
         if kept not in layout.made:
             with torch.inference_mode(False):
-                layout.made[kept] = compute(layout)
+                made = compute(layout)
+            layout.made.setdefault(kept, made)  # what another thread made meanwhile may be recorded
         return cast(T, layout.made[kept])
 
     return kept

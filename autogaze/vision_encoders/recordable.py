@@ -23,7 +23,7 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def addresses(model: nn.Module) -> tuple[int, ...]:
-    """Where the weights and buffers lie.
+    """Where the modules, weights and buffers lie: others take their place elsewhere.
 
     By modules' own tables, for every replay asks: `parameters()` names all of them, which takes a third
     of a millisecond for a SigLIP, as long as its layers.
@@ -33,6 +33,7 @@ def addresses(model: nn.Module) -> tuple[int, ...]:
     while waiting:
         module = waiting.pop()
         if module is not None:
+            found.append(id(module))
             for tensors in (module._parameters, module._buffers):
                 found += [tensor.data_ptr() for tensor in tensors.values() if tensor is not None]
             waiting += module._modules.values()
@@ -62,6 +63,7 @@ def addresses_if_known(encoder: EncoderAdapter) -> tuple[int, ...] | None:
             return None
         if not _is_known(type(module).__module__):
             return None
+        found.append(id(module))
         for tensors in (own["_parameters"], own["_buffers"]):
             for tensor in tensors.values():
                 if tensor is not None:

@@ -106,6 +106,16 @@ def test_large_calls_run_as_they_are(monkeypatch):
     assert tape.num_recorded == 0
 
 
+def test_nothing_is_not_recorded():
+    encoder, plain, tape = unasked(empty_frames="zero")
+    gaze = Gaze(PYRAMID, torch.arange(0), torch.zeros(1, 2, dtype=torch.long))
+    with torch.no_grad():
+        for _ in range(3):
+            found = encoder(random_frames(1, 2), gaze)
+            assert found.pooler_output.equal(plain(random_frames(1, 2), gaze).pooler_output)
+    assert tape.num_recorded == 0
+
+
 def test_gradients_training_and_autocast_are_never_recorded():
     encoder, plain, tape = unasked()
     frames, gaze = random_frames(1, 2), random_gaze(PYRAMID, 1, 2)
@@ -142,6 +152,18 @@ def test_hooks_run_in_every_call():
     assert len(seen) > before
     call()
     assert tape.num_replayed == 2
+
+
+def test_another_module_without_weights_is_seen():
+    encoder, plain, tape = unasked()
+    call = Calls(encoder, plain)
+    call(times=2)
+    for model in (encoder, plain):
+        model.model.get_submodule("encoder.layers.0.mlp").activation_fn = nn.ReLU().eval()
+    call()  # and the two agree
+    assert tape.num_replayed == 1
+    call(times=2)
+    assert (tape.num_recorded, tape.num_replayed) == (2, 3)
 
 
 def test_a_part_in_training_mode_may_drop_out():
