@@ -142,7 +142,9 @@ class GazedVisionModel(nn.Module):
             EncoderError: frames, gaze and model do not fit together.
         """
         gaze = as_gaze(gaze, self.patch_size, self.settings.pyramid)
-        on_gpu = self.device.type == "cuda" and not torch.compiler.is_compiling()
+        # Not by `self.device`: a module turns an adapter's AttributeError within into one of its own.
+        device = self._adapter.projection.weight.device
+        on_gpu = device.type == "cuda" and not torch.compiler.is_compiling()
         if self.graphs is None and self._unasked and on_gpu:
             self.graphs = EncoderGraphs(unasked=True)
         return encode(

@@ -47,14 +47,15 @@ def test_frames_of_one_length_are_the_untouched_models(name: str) -> None:
 def test_gradients_are_those_of_frames_alone_and_finite() -> None:
     head = head_of("siglip")
     layout = TokenLayout(((3, 0, 5), (2, 0, 0)), "frame_independent", CPU)
-    tokens = torch.randn(10, head.probe.shape[-1], requires_grad=True)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(10, head.probe.shape[-1], generator=generator, requires_grad=True)
     real = [frame for frame, n in enumerate(layout.frame_lengths) if n]
     inputs = [tokens, *head.parameters()]
     found = torch.autograd.grad(pool_frames(head, tokens, layout)[real].square().sum(), inputs)
     alone = torch.cat([head(part[None]) for part in tokens.split([3, 5, 2])])
     expected = torch.autograd.grad(alone.square().sum(), inputs)
     for one, other in zip(found, expected, strict=True):
-        assert_close(one, other, 1e-4)
+        assert_close(one / other.abs().max(), other / other.abs().max(), 1e-5)
 
 
 def test_it_costs_no_more_for_many_lengths_than_for_two() -> None:
