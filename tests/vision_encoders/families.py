@@ -59,53 +59,53 @@ class Family:
 
 
 def _siglip(**options: Any) -> nn.Module:
-    config = {"image_size": 64, "patch_size": 16, **SMALL, **options}
+    config = {"image_size": 64, "patch_size": 16, **{**SMALL, **options}}
     return tf.SiglipVisionModel(tf.SiglipVisionConfig(**config))
 
 
 def _siglip2(**options: Any) -> nn.Module:
-    return tf.Siglip2VisionModel(tf.Siglip2VisionConfig(num_patches=16, **SMALL, **options))
+    return tf.Siglip2VisionModel(tf.Siglip2VisionConfig(num_patches=16, **{**SMALL, **options}))
 
 
 def _dinov2(**options: Any) -> nn.Module:
-    return tf.Dinov2Model(tf.Dinov2Config(image_size=64, patch_size=16, **DINOV2, **options))
+    return tf.Dinov2Model(tf.Dinov2Config(image_size=64, patch_size=16, **{**DINOV2, **options}))
 
 
 def _dinov2_with_registers(**options: Any) -> nn.Module:
     config = tf.Dinov2WithRegistersConfig(
-        image_size=64, patch_size=16, num_register_tokens=3, **DINOV2, **options
+        image_size=64, patch_size=16, num_register_tokens=3, **{**DINOV2, **options}
     )
     return tf.Dinov2WithRegistersModel(config)
 
 
 def _dinov3(**options: Any) -> nn.Module:
     config = tf.DINOv3ViTConfig(
-        image_size=64, patch_size=16, num_register_tokens=2, **SMALL, **options
+        image_size=64, patch_size=16, num_register_tokens=2, **{**SMALL, **options}
     )
     return tf.DINOv3ViTModel(config)
 
 
 def _clip(**options: Any) -> nn.Module:
-    config = tf.CLIPVisionConfig(image_size=64, patch_size=16, **SMALL, **options)
+    config = tf.CLIPVisionConfig(image_size=64, patch_size=16, **{**SMALL, **options})
     return tf.CLIPVisionModel(config)
 
 
 def _vit(pooler: bool = True, **options: Any) -> nn.Module:
-    config = tf.ViTConfig(image_size=64, patch_size=16, **SMALL, **options)
+    config = tf.ViTConfig(image_size=64, patch_size=16, **{**SMALL, **options})
     return tf.ViTModel(config, add_pooling_layer=pooler)
 
 
 def _smolvlm(**options: Any) -> nn.Module:
     from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
 
-    config = SmolVLMVisionConfig(image_size=64, patch_size=16, **SMALL, **options)
+    config = SmolVLMVisionConfig(image_size=64, patch_size=16, **{**SMALL, **options})
     return tf.SmolVLMVisionTransformer(config)
 
 
 def _internvl(**options: Any) -> nn.Module:
     sides = {"image_size": [64, 64], "patch_size": [16, 16]}
     config = tf.InternVLVisionConfig(
-        **sides, use_absolute_position_embeddings=True, **SMALL, **options
+        **sides, use_absolute_position_embeddings=True, **{**SMALL, **options}
     )
     return tf.InternVLVisionModel(config)
 

@@ -180,3 +180,47 @@ def test_a_model_that_asks_for_values_runs_as_it_is_unasked(
     for found in outputs:
         assert_close(found, expected, 1e-5)
     assert len([one for one in caplog.records if "no longer recorded" in one.getMessage()]) == 1
+
+
+def test_graphs_are_recorded_anew_once_all_are_gone() -> None:
+    family = FAMILIES["siglip"]
+    encoder = gazed(family.model(), device="cuda", graphs=True)
+    frames, gaze = random_frames(1, 2), random_gaze(family.pyramid(32, 64), 1, 2)
+    with torch.inference_mode():
+        expected = gazed(encoder.model, graphs=False)(frames, gaze).last_hidden_state
+        for _ in range(3):
+            assert_close(encoder(frames, gaze).last_hidden_state, expected, 1e-2)
+            encoder.reset()
+    assert encoder.graphs is not None
+    assert encoder.graphs.recorder is not None
+    assert encoder.graphs.recorder.num_recorded == 3
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is no second GPU")
+def test_graphs_follow_a_model_to_another_gpu() -> None:
+    family = FAMILIES["siglip"]
+    encoder = gazed(family.model(), device="cuda:0", graphs=True)
+    gaze = random_gaze(family.pyramid(32, 64), 1, 2)
+    for gpu in (0, 1, 0):
+        plain = gazed(encoder.to(f"cuda:{gpu}").model, graphs=False)
+        with torch.inference_mode():
+            for seed in range(3):
+                frames = random_frames(1, 2, seed=seed)
+                found, expected = encoder(frames, gaze), plain(frames, gaze)
+                assert_close(found.last_hidden_state, expected.last_hidden_state, 1e-2)
+
+
+def test_gradients_of_values_alone_are_kept() -> None:
+    """Where all else is frozen, as in a model with an adapter there."""
+    family = FAMILIES["clip"]
+    encoder = gazed(family.model(hidden_size=64), device="cuda", dtype="bfloat16")
+    wanted = [weight for name, weight in encoder.named_parameters() if "v_proj" in name]
+    for weight in encoder.parameters():
+        weight.requires_grad_(False)
+    for weight in wanted:
+        weight.requires_grad_(True)
+    encoder(
+        random_frames(2, 3), random_gaze(family.pyramid(32, 64), 2, 3)
+    ).pooler_output.sum().backward()
+    assert wanted
+    assert all(weight.grad is not None and weight.grad.any() for weight in wanted)
