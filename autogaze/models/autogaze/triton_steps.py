@@ -185,7 +185,7 @@ def differing(fused: FusedDecoder, num_rows: int = 20, num_tokens: int = 21) -> 
 def random_rows(
     fused: FusedDecoder, num_rows: int, num_tokens: int, generator: torch.Generator
 ) -> FrameRows:
-    """Rows in any state; the last one is not present."""
+    """Rows in any state, with caps of no more than all patches; the last one is not present."""
     rows, config = FrameRows.of(fused, num_rows, num_tokens), fused.config
     K, V = config.num_multi_token_pred, config.vocab_size - 1
 
@@ -197,7 +197,7 @@ def random_rows(
     rows.valid[:-1].copy_(below(2, rows.valid[:-1]))
     rows.unfed.copy_(below(V, rows.unfed))
     rows.ids.copy_(below(V, rows.ids))
-    rows.caps.copy_(below(4 * K, rows.caps) + 1)
+    rows.caps.copy_(below(min(4 * K, V), rows.caps) + 1)
     rows.thresholds.copy_(below(3, rows.thresholds) - 2.5)
     rows.log_weights.copy_(below(4, rows.log_weights) - 3.0)
     return rows

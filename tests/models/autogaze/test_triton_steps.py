@@ -94,6 +94,13 @@ def test_what_a_compiler_cannot_do_is_not_used(untried, decoder, monkeypatch):
     assert "no kernel image" in triton_failure(decoder)
 
 
+def test_a_trial_takes_no_more_patches_than_there_are():
+    """On a GPU what is written behind a tensor's end breaks all that comes after."""
+    fused = tiny_model(K=20).gazing_model.gaze_decoder.fused()
+    rows = triton_steps.random_rows(fused, 200, 5, torch.Generator().manual_seed(0))
+    assert 1 <= int(rows.caps.min()) < int(rows.caps.max()) <= 20
+
+
 def test_half_precision_counts_in_float32(decoder):
     logits, losses = FrameSteps(decoder, 16, sequential=True).heads(torch.randn(2, 48))
     assert (logits.shape, losses.shape) == ((2, 4, 20), (2, 4))
