@@ -10,6 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
+from torch.nn.utils import parametrize
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
@@ -81,12 +82,16 @@ def _is_known(module: str) -> bool:
 
 
 def is_observed(device: torch.device) -> bool:
-    """Whether somebody sees single operators: a compiler, another recording, or a mode of PyTorch's."""
+    """Whether somebody sees single operators: a compiler, another recording, or a mode of PyTorch's.
+
+    Also where weights that are computed of others are kept for a while, and not computed in the graph.
+    """
     return bool(
         torch.compiler.is_compiling()
         or _get_current_dispatch_mode_stack()
         or _get_current_function_mode_stack()
         or torch.jit.is_tracing()
+        or parametrize._cache_enabled
         or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
     )
 

@@ -9,6 +9,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -164,6 +165,34 @@ def test_another_module_without_weights_is_seen():
     assert tape.num_replayed == 1
     call(times=2)
     assert (tape.num_recorded, tape.num_replayed) == (2, 3)
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def test_weights_that_are_kept_for_a_while_are_not_recorded(monkeypatch):
+    monkeypatch.setattr(recordable, "KNOWN", (*recordable.KNOWN, "tests"))
+    recordable._is_known.cache_clear()
+    encoder, plain, tape = unasked()
+    call = Calls(encoder, plain)
+    layer = encoder.model.get_submodule("encoder.layers.0.mlp.fc1")
+    twin = plain.model.get_submodule("encoder.layers.0.mlp.fc1")
+    for one in (layer, twin):
+        parametrize.register_parametrization(one, "weight", Doubled())
+        one.eval()
+    with parametrize.cached():
+        call(times=3)
+    assert tape.num_recorded == 0
+    call(times=2)
+    assert tape.num_recorded == 1
+    with torch.no_grad():
+        for one in (layer, twin):
+            one.parametrizations.weight.original.mul_(0.5)
+    call()
+    assert tape.num_replayed == 2
+    recordable._is_known.cache_clear()
 
 
 def test_a_part_in_training_mode_may_drop_out():
