@@ -28,6 +28,7 @@ from autogaze.reconstruction.greedy_search import (
 from autogaze.reconstruction.triton_choices import Asked, Found
 from autogaze.reconstruction.triton_tables import Tables, tables_of
 from autogaze.utils.cuda_graphs import CudaGraphs, RecordedCalls, Recorder
+from autogaze.utils.device import stream_number
 from autogaze.utils.kernel_trials import failure_of
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class TritonCanvasSearch(CanvasSearch):
         frames, calls = self._on_device(frames), None
         if self._bytes_of(frames) <= RECORDED:
             failure = recording_failure(self.pyramid, self.device, self.block)
-            calls = None if failure else _recorded(self.device, _stream(self.device))
+            calls = None if failure else _recorded(self.device, stream_number(self.device))
         return self._choose(frames, counts, threshold, needs_gain, calls)
 
     def _choose(
@@ -357,10 +358,6 @@ def _same(one: Choices, other: Choices) -> bool:
 def _recorded(device: torch.device, stream: int) -> RecordedCalls:
     """Searches that were recorded on a stream of a device."""
     return RecordedCalls(CudaGraphs(device) if device.type == "cuda" else Recorder(), most=4)
-
-
-def _stream(device: torch.device) -> int:
-    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
 def _lanes(name: str, number: int) -> dict[str, Any]:

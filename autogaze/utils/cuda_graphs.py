@@ -5,7 +5,7 @@ is recorded reads and writes the addresses that it had, so shapes, addresses and
 not change from one run to the next.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -48,10 +48,10 @@ class Recorder:
 
 
 class CudaGraphs(Recorder):
-    """Records CUDA graphs, all that live at a time in one memory pool.
+    """Records CUDA graphs: all that live at a time and were made for one stream in one memory pool.
 
     Graphs that share a pool overwrite each other's temporary tensors. What must last is therefore
-    allocated outside of them. One graph is recorded at a time in a process, as PyTorch demands.
+    allocated outside of them, and those of another stream, which may run meanwhile, have another pool. One graph is recorded at a time in a process, as PyTorch demands.
 
     Args:
         device: the GPU.
@@ -60,7 +60,7 @@ class CudaGraphs(Recorder):
     def __init__(self, device: torch.device) -> None:
         super().__init__()
         self.device = device
-        self._living: WeakSet[Any] = WeakSet()
+        self._living: dict[Any, WeakSet[Any]] = defaultdict(WeakSet)  # by stream
 
     def _record(self, operations: Operations) -> Operations:
         operations()  # recording does not run them, and libraries set themselves up in a first run
@@ -71,14 +71,15 @@ class CudaGraphs(Recorder):
             torch.cuda.stream(torch.cuda.current_stream()),
         ):
             # PyTorch takes no pool whose graphs are all gone, so one of them is held meanwhile.
-            graph, other = torch.cuda.CUDAGraph(), next(iter(self._living), None)
+            living = self._living[torch.cuda.current_stream()]
+            graph, other = torch.cuda.CUDAGraph(), next(iter(living), None)
             try:
                 with self._recording(graph, other and other.pool()):
                     operations()
             except RuntimeError:
                 self._mend()
                 raise
-            self._living.add(graph)
+            living.add(graph)
         return graph.replay
 
     def _mend(self) -> None:

@@ -119,6 +119,11 @@ def without_autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
+def stream_number(device: torch.device) -> int:
+    """Number of the stream that this thread's work on a device goes to; what other streams do may overtake it."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+
+
 def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the host on a device, without waiting for what the device is doing."""
     if device.type in ("cpu", "mps") or values.device.type != "cpu":

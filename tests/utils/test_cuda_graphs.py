@@ -85,6 +85,14 @@ def test_graphs_share_a_pool_while_one_of_them_lives(pytorch):
     assert pytorch.ended[4:] == [None]  # its pool went with the last one
 
 
+def test_graphs_of_streams_that_run_side_by_side_share_no_memory(pytorch, monkeypatch):
+    graphs, replays = CudaGraphs(torch.device("cpu")), []
+    for stream in (1, 2, 1, 2):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda stream=stream: stream)
+        replays.append(graphs.run_and_record(lambda: None))
+    assert pytorch.ended == [None, None, "pool 0", "pool 1"]
+
+
 def test_every_gpu_records_on_a_stream_of_its_own(pytorch):
     """Kernels of one are not seen by a recording on a stream of another."""
     for gpu in (0, 1, 0):

@@ -31,7 +31,7 @@ from autogaze.models.autogaze.sampling import (
 from autogaze.models.autogaze.triton_decoder import new_static_decoder
 from autogaze.models.autogaze.triton_steps import new_frame_steps
 from autogaze.utils.cuda_graphs import Recordings
-from autogaze.utils.device import sent
+from autogaze.utils.device import sent, stream_number
 
 WINDOW = 512
 """Tokens of the smallest window of attention; larger ones are 1.5 and 2 times the one before."""
@@ -93,6 +93,7 @@ class StaticGazeState:
         self.decoder = new_static_decoder(decoder, num_rows, capacity, compiled=compiled)
         self.steps = new_frame_steps(decoder, num_tokens, sequential=sequential, compiled=compiled)
         self.num_rows = self.room = num_rows
+        self.stream = stream_number(decoder.device)
         self.sequential = sequential
         self.block_size = decoder.config.num_multi_token_pred
         self.history: ConvHistory | None = None
@@ -113,10 +114,10 @@ class StaticGazeState:
         self._limits = FrameLimits((), math.nan)  # as no other
 
     @property
-    def shape(self) -> tuple[int, int, bool, bool, bool]:
+    def shape(self) -> tuple[int, int, bool, bool, bool, int]:
         """What states that can stand for each other have in common."""
         compiled, recorded = self.recordings.compiled, self.recordings.recorder is not None
-        return (self.room, self.capacity, self.sequential, compiled, recorded)
+        return (self.room, self.capacity, self.sequential, compiled, recorded, self.stream)
 
     @property
     def capacity(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.static_shapes import StaticGazeState, power_of_two
 from autogaze.utils.cuda_graphs import CudaGraphs, Recorder, Recordings
+from autogaze.utils.device import stream_number
 
 MAX_FREE = 8
 """States that are kept for later calls at most; the oldest are dropped."""
@@ -14,8 +15,9 @@ MAX_FREE = 8
 class StaticStates:
     """Lends states for rows and capacities, both rounded up to powers of two.
 
-    A state that is given back is lent again, with the graphs that were recorded for it. Copies
-    and pickles of a model have none.
+    A state that is given back is lent again, with the graphs that were recorded for it, on the stream
+    that it was made on: another could overtake what is still done in it. Copies and pickles of a
+    model have none.
 
     Args:
         num_tokens: vision tokens per frame.
@@ -47,7 +49,10 @@ class StaticStates:
             sequential: whether `decode_positions` are (`AutoGazeConfig`).
             record: whether it is worth to record graphs: not while weights change.
         """
-        shape = (power_of_two(num_rows), power_of_two(capacity), sequential, self.compiled, record)
+        shape = (
+            *(power_of_two(num_rows), power_of_two(capacity), sequential, self.compiled, record),
+            stream_number(decoder.device),
+        )
         with self._lock:
             # Graphs read the weights that they were recorded with.
             self._free = [state for state in self._free if state.decoder.fused is decoder]

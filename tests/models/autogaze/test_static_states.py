@@ -119,6 +119,22 @@ def test_states_belong_to_no_copy_of_the_model():
     assert saved.tell() < 2 * sum(p.nbytes for p in model.parameters()) + 200_000
 
 
+def test_states_of_another_stream_are_not_lent(monkeypatch):
+    """What was asked for there may still be going on in them."""
+    model, video, streams = static_model(), tiny_video(1, 2), []
+    expected = model.generate(video, caps=[4, 4]).to_gaze()
+    for module in ("static_shapes", "static_states"):
+        monkeypatch.setattr(
+            f"autogaze.models.autogaze.{module}.stream_number", lambda device: streams[-1]
+        )
+    made = []
+    for stream in (0, 7, 0, 7):
+        streams.append(stream)
+        assert same(model.generate(video, caps=[4, 4]).to_gaze(), expected)
+        made.append(states_of(model).num_bytes)
+    assert made == [made[0], *[2 * made[0]] * 3]
+
+
 @pytest.mark.parametrize("move", [lambda model: model.double(), lambda model: model.to("cpu")])
 def test_states_are_dropped_when_weights_move(move):
     model = static_model()
