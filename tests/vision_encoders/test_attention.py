@@ -122,6 +122,7 @@ def test_flex_attention_is_masked_attention(layout, seed, scale):
     assert_close(found, expected, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler to build the kernel with")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_compiled_kernel_skips_no_block_that_counts(monkeypatch):
