@@ -27,7 +27,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from gpu_rows import Bench, Row, failed_row, measured_rows, works
+from gpu_bench import Bench, Row, failed_row
+from gpu_rows import measured_rows, works
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SECONDS, FOR_TESTS = 240, 100

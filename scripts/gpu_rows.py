@@ -3,20 +3,17 @@
 Clips are 16 x 224 x 224, a texture that moves, already on the device; encoders have random weights.
 """
 
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from gpu_bench import Bench, LeftOutError, Row, failed_row
+from gpu_encoder_rows import encoder_works
 
 import autogaze
 from autogaze.datasets.clip import ClipBatch, LabelRequest
-from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.batches import with_labels
 from autogaze.labelling.label import GazeBudget
@@ -32,102 +29,7 @@ from autogaze.training.loader import StepContext
 from autogaze.training.objective import Objective
 from autogaze.training.rollouts import BatchCounts
 from autogaze.training.step import make_optimizer
-from autogaze.utils.cuda_graphs import CudaGraphs
-from autogaze.vision_encoders.attention import recorded_backends
-from autogaze.vision_encoders.layout import AttentionType
 from autogaze.weights import SELECTOR
-
-FRAMES, REPEATS, LONG = 16, 5, 20.0
-"""Of a clip; of a measurement, and the seconds after which none is begun any more."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Attributes:
-        work: what was timed, and with how many clips at once.
-        ms: milliseconds per clip, the median of up to `REPEATS` calls after a warm-up; None where
-            it was left out.
-        before: the same with version 0.1.0 on an H100, where it was measured.
-        target: the most that it should take on an H100, in ms per clip.
-        note: what else there is to know, by what it was computed, or why it was left out.
-        failed: whether it should have been measured and was not.
-        published: the same with the published code on an H100, where it was measured.
-    """
-
-    work: str
-    ms: float | None
-    before: str = ""
-    target: float | None = None
-    note: str = ""
-    failed: bool = False
-    published: str = ""
-
-    @property
-    def met(self) -> str:
-        """Whether the target is met, in a word."""
-        if self.ms is None or self.target is None:
-            return ""
-        return "yes" if self.ms <= self.target else "no"
-
-
-class LeftOutError(Exception):
-    """A row that is not measured here, and why."""
-
-
-class Bench:
-    """Clips, models and the clock of one run."""
-
-    def __init__(self, device: torch.device, tiny: bool, seconds: float) -> None:
-        self.device, self.tiny = device, tiny
-        self.ends = time.monotonic() + seconds
-        self.on_gpu = device.type == "cuda"
-        self.dense: dict[tuple[str, int], Any] = {}  # see `dense`
-        self.half = torch.float16 if self.on_gpu else torch.bfloat16
-
-    def clips(self, number: int, side: int = 224) -> Tensor:
-        """(B, T, 3, S, S) in [0, 1]: noise that drifts by a pixel per frame."""
-        frames = 2 if self.tiny else FRAMES
-        noise = torch.rand(number, 3, 28, 28, generator=torch.Generator().manual_seed(0))
-        noise = noise.to(self.device)
-        wide = F.interpolate(noise, size=(side + frames,) * 2, mode="bilinear")
-        moved = [wide[:, :, t : t + side, t : t + side] for t in range(frames)]
-        return torch.stack(moved, 1)
-
-    def number(self, clips: int, most_on_cpu: int = 1) -> int:
-        """Clips at once: as many as asked for, fewer in a tiny run.
-
-        Raises:
-            LeftOutError: more than a CPU computes in seconds, or the time is over.
-        """
-        if time.monotonic() > self.ends:
-            raise LeftOutError("the time was over")
-        if self.tiny:
-            return min(clips, 2)
-        if not self.on_gpu and clips > most_on_cpu:
-            raise LeftOutError("takes minutes on a CPU")
-        return clips
-
-    def milliseconds(self, call: Callable[[], object]) -> float:
-        """Median time of a call, after one that is not counted."""
-        started = time.monotonic()
-        call()
-        times: list[float] = []
-        while not times or (len(times) < REPEATS and time.monotonic() < started + LONG):
-            self.wait()
-            began = time.perf_counter()
-            call()
-            self.wait()
-            times.append(time.perf_counter() - began)
-            if self.tiny:
-                break
-        return sorted(times)[len(times) // 2] * 1000
-
-    def wait(self) -> None:
-        if self.on_gpu:
-            torch.cuda.synchronize(self.device)
-
 
 LEARNED: tuple[dict[str, Any], ...] = tuple(
     dict(
@@ -276,116 +178,6 @@ def _unlabelled(bench: Bench, pyramid: PatchPyramid, clips: int, frames: int) ->
     return batch.pin_memory() if bench.on_gpu else batch
 
 
-@dataclass(frozen=True)
-class Dense:
-    """A SigLIP with random weights, its input, and its time for whole frames, in ms per clip."""
-
-    model: nn.Module
-    pixels: Tensor
-    pyramid: PatchPyramid
-    ms: float
-
-
-def dense(bench: Bench, name: str, clips: int) -> Dense:
-    """The encoder of `SIGLIPS`, timed once."""
-    clips, (side, patch) = bench.number(clips), SIGLIPS[name]
-    if side > 224 and not (bench.on_gpu or bench.tiny):
-        raise LeftOutError("takes minutes on a CPU")
-    if (name, clips) not in bench.dense:
-        bench.dense.clear()  # the one before is not needed again
-        dtype = torch.bfloat16 if bench.on_gpu else torch.float32
-        with bench.device:  # where weights are drawn in no time
-            model = _siglip(side, patch, bench.tiny).eval().to(dtype)
-        grid = side // patch
-        scales = tuple(patch * round(grid / parts) for parts in (7, 3.5, 2, 1))
-        pixels = ((bench.clips(clips, side) - 0.5) / 0.5).to(dtype)
-        ms = bench.milliseconds(lambda: model(pixels.flatten(0, 1))) / clips
-        bench.dense[name, clips] = Dense(model, pixels, PatchPyramid(scales, patch), ms)
-    return bench.dense[name, clips]
-
-
-@torch.inference_mode()
-def dense_row(bench: Bench, name: str, clips: int) -> list[Row]:
-    """A SigLIP of whole frames; on a GPU also as a CUDA graph, for which the host costs nothing."""
-    one = dense(bench, name, clips)
-    rows = [Row(f"{name}, dense, clips: {len(one.pixels)}", one.ms)]
-    if bench.on_gpu:
-        call = partial(one.model, one.pixels.flatten(0, 1))
-        replay = CudaGraphs(bench.device).run_and_record(call)
-        ms = bench.milliseconds(replay) / len(one.pixels)
-        rows.append(Row(f"{rows[0].work}, graphs", ms, note="as a CUDA graph"))
-    return rows
-
-
-@torch.inference_mode()
-def gazed_row(
-    bench: Bench, name: str, clips: int, ratio: float, attention: AttentionType, graphs: bool
-) -> list[Row]:
-    """A gazed SigLIP; the target grows with the share of dense tokens."""
-    one = dense(bench, name, clips)
-    clips, frames = one.pixels.shape[:2]
-    gaze = _random_gaze(one.pyramid, clips, frames, ratio).to(bench.device)
-    share = int(gaze.lengths[0, 0]) / one.pyramid.grids[-1] ** 2
-    gazed = autogaze.gazed(one.model, attn_type=attention, graphs=graphs)
-    with recorded_backends() as backends:
-        taken = bench.milliseconds(partial(gazed, one.pixels, gaze)) / clips
-    work = f"{name}, {share:.0%} of dense tokens, {attention}, clips: {clips}"
-    target, note = 1.15 * share * one.ms + 2 / clips, f"by {', '.join(sorted(backends))}"
-    if graphs:
-        work, note = f"{work}, graphs", f"{note}, as a CUDA graph"
-    else:
-        note = f"{note}, graphs=False: every kernel is launched by Python"
-    return [Row(work, taken, target=target, note=note)]
-
-
-def together_row(bench: Bench, name: str, clips: int, chosen_by: str) -> list[Row]:
-    """Selecting and encoding together, at the largest published share; the target is dense encoding.
-
-    The encoder is that of `gazed(model)`, which records small calls that come again by itself.
-    """
-    one = dense(bench, name, clips)
-    clips, dtype = len(one.pixels), bench.half if chosen_by == "learned" else torch.float32
-    selector = autogaze.load(chosen_by, device=bench.device, dtype=dtype, pyramid=one.pyramid)
-    frames = bench.clips(clips, one.pyramid.side)
-    gazed = autogaze.gazed(one.model)
-    ratio = PUBLISHED / 10 if bench.tiny else PUBLISHED
-
-    @torch.inference_mode()
-    def together() -> None:
-        gazed(one.pixels, selector.select(frames, ratio=ratio))
-
-    taken = bench.milliseconds(together) / clips
-    replayed = gazed.graphs and gazed.graphs.recorder and gazed.graphs.recorder.num_replayed
-    how = ", encoded as a CUDA graph" if replayed else ""
-    work = f"{chosen_by} and {name} together, {ratio:.1%} of the patches, clips: {clips}"
-    return [Row(work, taken, target=one.ms, note=f"{one.ms / taken:.2f} x as fast as dense{how}")]
-
-
-PUBLISHED = 0.205
-"""Largest of the published shares of patches, that of 1 frame per second: there least is saved."""
-
-ATTENTION: tuple[AttentionType, ...] = ("frame_independent", "block_causal")
-
-
-def _random_gaze(pyramid: PatchPyramid, clips: int, frames: int, ratio: float) -> Gaze:
-    blank = torch.zeros(clips, frames, 3, pyramid.side, pyramid.side, dtype=torch.uint8)
-    selector = autogaze.load("random", device="cpu", pyramid=pyramid)
-    return selector.select(blank, ratio=ratio, generator=torch.Generator().manual_seed(0))
-
-
-def _siglip(side: int, patch: int, tiny: bool) -> nn.Module:
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-
-    width, mlp, layers, heads = (768, 3072, 12, 12) if side == 224 else (1152, 4304, 27, 16)
-    if tiny:
-        width, mlp, layers, heads = 32, 64, 2, 2
-    config = SiglipVisionConfig(
-        hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers,
-        num_attention_heads=heads, image_size=side, patch_size=patch,
-    )  # fmt: skip
-    return SiglipVisionModel(config)
-
-
 def works() -> dict[str, Callable[[Bench], list[Row]]]:
     """All that is measured, by name: each a function that gives some rows."""
     return {
@@ -402,23 +194,6 @@ def works() -> dict[str, Callable[[Bench], list[Row]]]:
         "training, clips: 64": partial(training_rows, clips=64),
         **encoder_works(),
     }
-
-
-def encoder_works() -> dict[str, Callable[[Bench], list[Row]]]:
-    """Every encoder, dense and gazed, for one clip and several; where there is a GPU also by graphs."""
-    by_graphs = (False, True) if torch.cuda.is_available() else (False,)
-    found: dict[str, Callable[[Bench], list[Row]]] = {}
-    for name, clips in product(SIGLIPS, (1, 16)):
-        found[f"{name}, dense, clips: {clips}"] = partial(dense_row, name=name, clips=clips)
-        for ratio, attention, graphs in product((0.1, 0.25), ATTENTION, by_graphs):
-            work = f"{name}, ratio {ratio}, {attention}, clips: {clips}" + ", graphs" * graphs
-            found[work] = partial(
-                gazed_row, name=name, clips=clips, ratio=ratio, attention=attention, graphs=graphs
-            )
-        for chosen_by in ("greedy", "learned"):
-            work = f"{chosen_by} and {name} together, clips: {clips}"
-            found[work] = partial(together_row, name=name, clips=clips, chosen_by=chosen_by)
-    return found
 
 
 def measured_rows(bench: Bench, names: list[str] | None = None) -> Iterator[tuple[str, list[Row]]]:
@@ -438,15 +213,5 @@ def measured_rows(bench: Bench, names: list[str] | None = None) -> Iterator[tupl
         bench.wait()  # raises where a kernel has broken the context: another process goes on
 
 
-def failed_row(name: str, why: str) -> Row:
-    """The row of a work that should have been measured."""
-    return Row(
-        name, None, note="failed: " + " ".join(why.split()).replace("|", "/")[:400], failed=True
-    )
-
-
 GREEDY = ((1, None), (64, 0.5))
 """Clips at once, and the target in ms per clip."""
-
-SIGLIPS = {"SigLIP2-base/16-224": (224, 16), "SO400M/14-392": (392, 14)}
-"""Side of frames and of patches."""
