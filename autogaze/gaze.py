@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,6 +21,7 @@ from autogaze.gaze_checks import (
     check_fields,
     check_losses,
     check_pyramid,
+    frames_by_search,
     padded_fields,
     shape,
 )
@@ -70,7 +72,8 @@ class Gaze:
             with torch.inference_mode(False):  # a gaze is used in every mode, wherever it was made
                 ids = ids.clone().long()
         object.__setattr__(self, "ids", ids.long())
-        object.__setattr__(self, "lengths", self.lengths.long().cpu())
+        object.__setattr__(self, "lengths", self.lengths.long())
+        facts = self._take_lengths_to_host()
         lengths, total = self.lengths, self.ids.numel()
         impossible = lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= total
         if impossible or int(lengths.sum()) != total:
@@ -85,25 +88,39 @@ class Gaze:
                     f"the source has {expected[0]} tiles and {expected[1]} frames, "
                     f"the gaze is {shape(self.lengths)}"
                 )
-        if self.ids.numel():
-            self._check_ids()
+        if total:
+            self._check_ids(*(self._facts() if facts is None else facts).tolist())
 
-    def _check_ids(self) -> None:
-        """Raise `GeometryError` for ids out of range or twice in a frame, on any device."""
+    def _take_lengths_to_host(self) -> Int[Tensor, " 3"] | None:
+        """Lengths come from the ids' device with all else that is asked of it: it is waited for once."""
+        lengths, facts = self.lengths, None
+        if lengths.device.type != "cpu" and lengths.device == self.ids.device and self.ids.numel():
+            known = torch.cat([lengths.flatten(), self._facts()]).cpu()
+            facts, lengths = known[-3:], known[:-3].view(lengths.shape).clone()
+        object.__setattr__(self, "lengths", lengths.cpu())
+        return facts
+
+    def _facts(self) -> Int[Tensor, " 3"]:
+        """The least and the largest id, and how many patches are different ones."""
         vocabulary = self.pyramid.num_patches
-        slots = self.ids
+        slots = self.ids.clamp(0, vocabulary - 1)
         if self.lengths.numel() > 1:
             slots = self.frame_of_patch * vocabulary + slots
-        slots = slots.sort().values
-        is_twice = slots[1:] == slots[:-1]
-        # All three at once: a GPU is waited for only one time.
-        low, high, twice = torch.stack([self.ids.min(), self.ids.max(), is_twice.sum()]).tolist()
+        # Lengths may still be wrong: what they do not count lies behind their frames.
+        count = (self.lengths.numel() + 1) * vocabulary
+        seen = torch.zeros(count, dtype=torch.bool, device=slots.device)
+        return torch.stack([self.ids.min(), self.ids.max(), seen.scatter_(0, slots, True).sum()])
+
+    def _check_ids(self, low: int, high: int, distinct: int) -> None:
+        """Raise `GeometryError` for ids out of range or twice in a frame."""
+        vocabulary = self.pyramid.num_patches
         if low < 0 or high >= vocabulary:
             raise GeometryError(
                 f"patch ids must lie in [0, {vocabulary}), got ids from {low} to {high}"
             )
-        if twice:
-            slot = int(slots[1:][is_twice][0])
+        if distinct < self.num_patches:
+            slots = (self.frame_of_patch * vocabulary + self.ids).sort().values
+            slot = int(slots[1:][slots[1:] == slots[:-1]][0])
             clip, frame = divmod(slot // vocabulary, max(1, self.num_frames))
             raise GeometryError(
                 f"patch {slot % vocabulary} is chosen twice in frame {frame} of clip {clip}"
@@ -141,9 +158,13 @@ class Gaze:
     @cached_property
     def frame_of_patch(self) -> Int[Tensor, " N"]:
         """Clip * T + frame of every chosen patch."""
+        counts = self.lengths.flatten()
         with torch.inference_mode(False):
-            frames = torch.arange(self.lengths.numel())
-            return sent(torch.repeat_interleave(frames, self.lengths.flatten()), self.ids.device)
+            if counts.device.type != "cpu":  # until they are checked
+                return frames_by_search(counts, self.ids.numel())
+            # PyTorch's would wake a thread for every frame, which takes milliseconds.
+            frames = np.repeat(np.arange(len(counts)), counts.numpy())
+            return sent(torch.from_numpy(frames), self.ids.device)
 
     @cached_property
     def mask(self) -> Bool[Tensor, "B T V"]:

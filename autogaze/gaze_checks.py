@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from autogaze.checks import describe_value, whole
@@ -53,6 +54,15 @@ def check_losses(losses: Any, lengths: Tensor) -> None:
 def check_pyramid(pyramid: Any) -> None:
     if not isinstance(pyramid, PatchPyramid):
         raise GeometryError(f"pyramid must be a PatchPyramid, got {describe_value(pyramid)}")
+
+
+def frames_by_search(counts: Int[Tensor, " frames"], total: int) -> Int[Tensor, " total"]:
+    """The frame of each of so many patches, on the device of the frames' counts, which waits for nothing.
+
+    Whatever the counts: patches that they do not count lie behind the last frame.
+    """
+    numbers = torch.arange(total, device=counts.device)
+    return torch.searchsorted(counts.cumsum(0), numbers, right=True)
 
 
 def is_integers(value: Any) -> bool:

@@ -5,8 +5,20 @@ from hypothesis import strategies as st
 
 from autogaze import Gaze, PatchPyramid
 from autogaze.errors import AutoGazeError, GeometryError, OutputError
+from autogaze.gaze_checks import frames_by_search
 from autogaze.source import Source, TileGrid
 from tests.gazes import SMALL, gazes, same
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.cuda,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+        ],
+    ),
+]
 
 
 def tiled_source(frames: int) -> Source:
@@ -121,13 +133,32 @@ def test_is_frozen():
         ([1, 2], [[3, -1]], r"lengths .*\b2 ids"),
     ],
 )
-def test_impossible_gazes_are_refused(ids, lengths, words):
-    with pytest.raises(GeometryError, match=words):
-        Gaze(SMALL, torch.tensor(ids), torch.tensor(lengths))
+@pytest.mark.parametrize("device", DEVICES)
+def test_impossible_gazes_are_refused(ids, lengths, words, device):
+    for where in ("cpu", device):
+        with pytest.raises(GeometryError, match=words):
+            Gaze(SMALL, torch.tensor(ids, device=device), torch.tensor(lengths, device=where))
 
 
-def test_the_same_id_may_come_in_other_frames():
-    assert Gaze(SMALL, torch.tensor([3, 3]), torch.tensor([[1, 1]])).num_patches == 2
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_same_id_may_come_in_other_frames(device):
+    gaze = Gaze(
+        SMALL, torch.tensor([3, 3], device=device), torch.tensor([[1, 0, 1]], device=device)
+    )
+    assert gaze.lengths.tolist() == [[1, 0, 1]]
+    assert gaze.lengths.device.type == "cpu"
+    assert gaze.frame_of_patch.tolist() == [0, 2]
+    assert gaze.frame_of_patch.device == gaze.device
+
+
+@given(gazes())
+def test_frames_are_found_without_waiting_for_their_counts(gaze):
+    found = frames_by_search(gaze.lengths.flatten(), gaze.num_patches)
+    assert found.equal(gaze.frame_of_patch)
+
+
+def test_patches_that_nobody_counts_lie_behind_the_last_frame():
+    assert frames_by_search(torch.tensor([1, 0, 2]), 5).tolist() == [0, 2, 2, 3, 3]
 
 
 def test_a_gaze_of_another_pyramid_is_refused():

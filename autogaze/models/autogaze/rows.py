@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -114,14 +115,17 @@ class GazeRows:
         """Gazes of every row in every frame."""
         if len(set(self.slots)) == 1:  # one operator
             return self.kept.unflatten(1, (len(self.slots), self.slots[0])).sum(2)
-        return torch.stack([part.sum(1) for part in self.kept.split(self.slots, 1)], 1)
+        before = F.pad(self.kept.cumsum(1), (1, 0))  # slots kept before each
+        ends = [before[:, end] for end in accumulate(self.slots, initial=0)]
+        return torch.stack(ends, 1).diff(dim=1)
 
     def to_gaze(self, rows: slice = slice(None)) -> Gaze:
         """The ragged gaze of some rows, without padding."""
+        lengths = self.counts()[rows]  # launched before a GPU is waited for
         return Gaze(
             self.pyramid,
             self.ids[rows][self.kept[rows]],
-            self.counts()[rows],
+            lengths,
             predicted_losses=None if self.losses is None else self.losses[rows],
         )
 
