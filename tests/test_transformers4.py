@@ -32,6 +32,7 @@ CONCERNED = [
         f"tests/vision_encoders/test_{name}.py"
         for name in (
             "adapter",
+            "blocks",
             "gazed",
             "graphs",
             "pooling",

@@ -23,7 +23,7 @@ from autogaze.mllm.prompt import PositionRule, SequencePositions
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.utils.device import sent
 from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
-from autogaze.vision_encoders.attention import PackedBlocks
+from autogaze.vision_encoders.blocks import PackedBlocks
 from autogaze.vision_encoders.encode import embed_packed
 from autogaze.vision_encoders.layout import TokenLayout, token_layout
 from autogaze.vision_encoders.patches import cut_cells

@@ -18,7 +18,7 @@ from autogaze.mllm.adapter import MLLMAdapter, VisualInput
 from autogaze.mllm.checks import as_sizes, check_pixels
 from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.units import KeptUnits, UnitGrid
-from autogaze.vision_encoders.attention import PackedBlocks
+from autogaze.vision_encoders.blocks import PackedBlocks
 from autogaze.vision_encoders.layout import TokenLayout
 
 Rotary = tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
+from autogaze.vision_encoders.blocks import run_block
 from autogaze.vision_encoders.layout import TokenLayout
 
 Rotary = tuple[Float[Tensor, "cells D"], Float[Tensor, "cells D"]]
@@ -120,8 +121,7 @@ class EncoderAdapter:
         rotary: Rotary | None,
     ) -> Float[Tensor, "one N C"]:
         """One block, with the layout as its mask."""
-        out = layer(tokens, layout)
-        return out[0] if isinstance(out, tuple) else out  # transformers 4 returns tuples
+        return run_block(layer, tokens, layout)
 
     def leave(self, tokens: Float[Tensor, "one N C"]) -> Float[Tensor, "one N C"]:
         """The norm after the last block, where it is part of the hidden states."""

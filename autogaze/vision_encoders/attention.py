@@ -57,11 +57,15 @@ def gazed_attention(
 ) -> tuple[Float[Tensor, "one N H D"], None]:
     """Attention function registered with transformers: packed under a layout, else dense SDPA.
 
-    The layout comes as the mask, or as `layout` through models that give no mask.
+    The layout comes as the mask, as `layout` through blocks that pass options on, or from
+    `attending_under` around blocks that pass nothing on.
     """
     options.update(scaling=scaling, dropout=dropout)
     if isinstance(attention_mask, TokenLayout):
         layout = attention_mask
+    elif layout is None and (around := _AROUND.get()) is not None:
+        layout = around.layout
+        around.is_asked = True
     if layout is None:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -77,6 +81,41 @@ def gazed_attention(
         backend=layout.backend,
     )
     return out[None], None
+
+
+class _Around:
+    """The layout of the block that is running."""
+
+    def __init__(self, layout: TokenLayout) -> None:
+        self.layout = layout
+        self.is_asked = False
+
+
+_AROUND: ContextVar[_Around | None] = ContextVar("layout around a block", default=None)
+
+
+@contextmanager
+def attending_under(layout: TokenLayout, block: nn.Module) -> Iterator[None]:
+    """Context in which attention that is given no mask is packed attention under a layout.
+
+    Args:
+        block: what is run in it.
+
+    Raises:
+        EncoderError: at the end, where the block has not called `gazed_attention`.
+    """
+    around = _Around(layout)
+    token = _AROUND.set(around)
+    try:
+        yield
+    finally:
+        _AROUND.reset(token)
+    if not around.is_asked:  # each token would have seen whatever the block likes
+        raise EncoderError(
+            f"{type(block).__name__} takes no mask, and its attention was not computed by the function "
+            f"that transformers knows as {NAME!r}; in the adapter of its family `run` has to call "
+            "what hands attention a layout"
+        )
 
 
 @cache
@@ -270,54 +309,3 @@ def grouped_attention(
         return attended[0]  # one group is the whole sequence, in its order
     packed = torch.cat(attended) if attended else query.transpose(0, 1)
     return packed[layout.from_groups]
-
-
-Tokens = Float[Tensor, "*one N C"]
-
-
-class PackedBlocks:
-    """Runs the blocks of a tower, whose attention is packed attention meanwhile.
-
-    With gradient checkpointing a block is run once more when gradients are computed, which is after
-    the call of the model. So the switch belongs to the block's run, and not to the model's call.
-
-    Args:
-        tower: whose blocks are run.
-    """
-
-    def __init__(self, tower: nn.Module) -> None:
-        configs = [getattr(module, "config", None) for module in tower.modules()]
-        self._configs: list[Any] = list({id(c): c for c in configs if c is not None}.values())
-
-    def run(self, block: nn.Module, call: Callable[[Tokens], Tokens], tokens: Tokens) -> Tokens:
-        """What `call` makes of tokens by calling `block`, checkpointed where the block is to be."""
-        part: Any = block
-
-        def once(tokens: Tokens) -> Tokens:
-            with self._switched(part):
-                return call(tokens)
-
-        if part.training and torch.is_grad_enabled() and _is_checkpointed(part):
-            return part._gradient_checkpointing_func(once, tokens)  # type: ignore[no-any-return]
-        return once(tokens)
-
-    @contextmanager
-    def _switched(self, block: Any) -> Iterator[None]:
-        """The tower's attention is packed, and the block does not checkpoint itself."""
-        before = [config._attn_implementation for config in self._configs]
-        checkpointed = _is_checkpointed(block)
-        try:
-            for config in self._configs:
-                config._attn_implementation = registered()
-            if checkpointed:
-                block.gradient_checkpointing = False
-            yield
-        finally:
-            for config, implementation in zip(self._configs, before, strict=True):
-                config._attn_implementation = implementation
-            if checkpointed:
-                block.gradient_checkpointing = True
-
-
-def _is_checkpointed(block: Any) -> bool:
-    return bool(getattr(block, "gradient_checkpointing", False))

@@ -1,13 +1,11 @@
-"""InternVL's vision encoder (InternViT): a class token, layer scale, blocks without a mask."""
+"""InternVL's vision encoder (InternViT): a class token, layer scale."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
+from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import TokenLayout
 
 
@@ -38,26 +36,7 @@ class InternVLVisionAdapter(EncoderAdapter):
     def enter(self, tokens: Float[Tensor, "one N C"]) -> Float[Tensor, "one N C"]:
         return self.model.embeddings.dropout(tokens)
 
-    def run(
-        self,
-        layer: nn.Module,
-        tokens: Float[Tensor, "one N C"],
-        layout: TokenLayout,
-        rotary: Rotary | None,
-    ) -> Float[Tensor, "one N C"]:
-        if layer.training and getattr(layer, "gradient_checkpointing", False):
-            return checkpoint(_block, layer, tokens, layout, use_reentrant=False)  # type: ignore[no-any-return]
-        return _block(layer, tokens, layout)
-
     def pool(
         self, tokens: Float[Tensor, "N C"], layout: TokenLayout
     ) -> Float[Tensor, "frames C"] | None:
         return None
-
-
-def _block(layer: Any, tokens: Tensor, layout: TokenLayout) -> Tensor:
-    """A block; its own call has no way to hand its attention a layout."""
-    attended, _ = layer.attention(layer.layernorm_before(tokens), layout=layout)
-    tokens = tokens + layer.lambda_1 * attended
-    out = layer.dropout(layer.mlp(layer.layernorm_after(tokens)))
-    return tokens + (out if layer.lambda_2 is None else layer.lambda_2 * out)

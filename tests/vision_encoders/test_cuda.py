@@ -17,6 +17,8 @@ from tests.vision_encoders.layouts import dense_attention, dense_mask, random_qk
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    # PyTorch 2.11's own, when its compiler is imported.
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
 ]
 RAGGED = ((3, 0, 5), (3, 0, 5), (0, 0, 0), (4, 70, 0), (8, 0, 0))
 

@@ -52,7 +52,7 @@ def assert_same(found, expected) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["siglip", "siglip2-naflex", "dinov2-registers", "dinov3", "smolvlm"]
+    "name", ["siglip", "siglip2-naflex", "dinov2-registers", "dinov3", "smolvlm", "internvl"]
 )
 @pytest.mark.parametrize("attn_type", ["block_causal", "frame_independent"])
 def test_replays_are_the_calls_themselves(name, attn_type):
