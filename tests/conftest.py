@@ -1,5 +1,6 @@
 """Shapes written in signatures are checked while tests run; fixtures of several rooms."""
 
+import gc
 import sys
 from collections import Counter
 
@@ -19,6 +20,21 @@ hypothesis.settings.load_profile("untimed")
 # The hook writes `@jaxtyping.jaxtyped(...)` in front of every function and class.
 jaxtyping.jaxtyped = lambda *, typechecker: typed
 jaxtyping.install_import_hook("autogaze", None)
+
+
+def pytest_collection():
+    """Nothing that is imported is garbage: looking for some takes a tenth of collecting."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """Nor is it when tests run: the collector need not look at all of it again."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()  # or nanobind would call what a module holds leaked
 
 
 def pytest_collectstart():

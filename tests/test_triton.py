@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = [
+    "tests/interpreter_cases.py",
     "tests/models/autogaze/steps_cases.py",
     "tests/models/autogaze/decoder_cases.py",
     "tests/models/autogaze/inhibition_cases.py",
@@ -25,7 +26,7 @@ def test_its_interpreter_finds_what_pytorch_and_c_find() -> None:
     pytest.importorskip("triton")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--noconftest"]
     done = subprocess.run(
-        [*command, *CASES],
+        [*command, "-p", "tests.quick_interpreter", *CASES],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
