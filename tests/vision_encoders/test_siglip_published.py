@@ -17,7 +17,7 @@ from tests.vision_encoders.families import SMALL, assert_close, random_frames, w
 from tests.vision_encoders.test_siglip import PYRAMID, tiny
 
 V = PYRAMID.num_patches  # 20
-FIVE = int(transformers.__version__.partition(".")[0]) >= 5
+TRANSFORMERS = tuple(map(int, transformers.__version__.split(".")[:2]))
 
 
 def slots(positions, counts, padding=()) -> dict[str, torch.Tensor]:
@@ -320,12 +320,14 @@ BARE = {r"^vision_tower\.(?!vision_model\.)": "vision_tower.vision_model."}
 
 @pytest.mark.parametrize("names", ["published", "bare"])
 def test_a_model_that_nests_it_loads_both_names(names, nesting, tmp_path):
+    if names == "bare" and (5,) < TRANSFORMERS < (5, 9):
+        pytest.skip("from_pretrained renames no weights of a part before transformers 5.9")
     nesting.save_pretrained(tmp_path / "a")
     file = tmp_path / "a" / "model.safetensors"
     state = load_file(file)
     assert any(name.startswith("vision_tower.vision_model.encoder") for name in state)
     save_file(renamed(state, names), file, metadata={"format": "pt"})
-    options = {"key_mapping": BARE} if names == "bare" and not FIVE else {}
+    options = {"key_mapping": BARE} if names == "bare" and TRANSFORMERS < (5,) else {}
     model, info = NestingModel.from_pretrained(tmp_path / "a", output_loading_info=True, **options)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert_same(model, nesting)

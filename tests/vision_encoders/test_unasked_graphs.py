@@ -39,6 +39,11 @@ def unasked(name: str = "siglip", recorder: Recorder | None = None, **options):
     return encoder, gazed(model, graphs=False, **options), tape
 
 
+def first_mlp(encoder) -> nn.Module:
+    """The MLP of a gazed model's first block."""
+    return next(iter(encoder._adapter.layers)).mlp
+
+
 class Calls:
     """Calls of both models with some patches in the second of two frames."""
 
@@ -140,7 +145,7 @@ def test_hooks_run_in_every_call():
     call, seen = Calls(encoder, plain), []
     call(times=2)
     assert tape.num_recorded == 1
-    layer = encoder.model.get_submodule("encoder.layers.0.mlp")
+    layer = first_mlp(encoder)
     for register in (layer.register_forward_hook, layer.register_forward_pre_hook):
         handle = register(lambda *_: seen.append(1))
         call(times=3)
@@ -160,7 +165,7 @@ def test_another_module_without_weights_is_seen():
     call = Calls(encoder, plain)
     call(times=2)
     for model in (encoder, plain):
-        model.model.get_submodule("encoder.layers.0.mlp").activation_fn = nn.ReLU().eval()
+        first_mlp(model).activation_fn = nn.ReLU().eval()
     call()  # and the two agree
     assert tape.num_replayed == 1
     call(times=2)
@@ -177,8 +182,8 @@ def test_weights_that_are_kept_for_a_while_are_not_recorded(monkeypatch):
     recordable._is_known.cache_clear()
     encoder, plain, tape = unasked()
     call = Calls(encoder, plain)
-    layer = encoder.model.get_submodule("encoder.layers.0.mlp.fc1")
-    twin = plain.model.get_submodule("encoder.layers.0.mlp.fc1")
+    layer = first_mlp(encoder).fc1
+    twin = first_mlp(plain).fc1
     for one in (layer, twin):
         parametrize.register_parametrization(one, "weight", Doubled())
         one.eval()
@@ -199,7 +204,7 @@ def test_a_part_in_training_mode_may_drop_out():
     encoder, plain, tape = unasked()
     call = Calls(encoder, plain)
     call(times=2)
-    layer = encoder.model.get_submodule("encoder.layers.0.mlp").train()
+    layer = first_mlp(encoder).train()
     call(times=3)
     assert (tape.num_recorded, tape.num_replayed) == (1, 1)
     layer.eval()
@@ -218,10 +223,10 @@ class Switched(nn.Linear):
 
 def test_foreign_modules_run_in_every_call():
     encoder, plain, tape = unasked()
-    old = encoder.model.get_submodule("encoder.layers.0.mlp.fc2")
+    old = first_mlp(encoder).fc2
     switched = Switched(old.in_features, old.out_features)
     for model in (encoder, plain):
-        model.model.get_submodule("encoder.layers.0.mlp").fc2 = switched
+        first_mlp(model).fc2 = switched
     call = Calls(encoder, plain)
     call(times=3)
     switched.on = False  # seen, and the two agree

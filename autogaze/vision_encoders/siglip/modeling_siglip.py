@@ -265,11 +265,14 @@ def _add_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: An
 
 
 def _register_names() -> None:
-    """The same for `from_pretrained` of a model that has this one as a part, on transformers 5."""
+    """The same for `from_pretrained` of a model that has this one as a part, from transformers 5.9 on.
+
+    Earlier ones look for names of the whole model only.
+    """
     try:
         from transformers.conversion_mapping import register_checkpoint_conversion_mapping
         from transformers.core_model_loading import PrefixChange
-    except ImportError:  # transformers 4, which has no such names either
+    except ImportError:
         return
 
     class AddPrefix(PrefixChange):
