@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, BatchFeature
+from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
+
+# Not from `transformers`, where several versions hide it unless torchvision is installed.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.configuration import AutoGazeConfig
