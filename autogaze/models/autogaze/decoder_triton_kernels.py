@@ -5,6 +5,10 @@
 A layer is five kernels, where PyTorch's operators are thirteen to nineteen. Norms and rotary positions are
 computed where they are used; attention reads what a token sees and nothing behind it, in several
 parts at once where there are few rows. Tokens between layers are float32, and so are all sums.
+
+Products of many tokens walk over channels in steps. Those of few tokens, which wait for each other and
+hardly compute, are cut into SPLITS of the channels, each multiplied by warps of its own: all channels
+are read at once, weights while the kernel before still runs, and no warp adds up many products.
 """
 
 import triton
@@ -23,17 +27,48 @@ def _tile(rows, is_row, columns, is_column):
 
 
 @triton.jit
-def _follow(FOLLOWS: tl.constexpr):
-    """Let the next kernel be launched, and wait for the one before: all this reads is of those before."""
+def _let_next_start(FOLLOWS: tl.constexpr):
+    """Let the next kernel be launched; it reads weights only until this one has ended."""
     if FOLLOWS:
         tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def _wait_for_last(FOLLOWS: tl.constexpr):
+    """Wait for the end of the kernel before, and so of all before it."""
+    if FOLLOWS:
         tl.extra.cuda.gdc_wait()
 
 
 @triton.jit
+def _split(
+    WIDTH: tl.constexpr, SPLITS: tl.constexpr, CHUNK: tl.constexpr, PADDED: tl.constexpr
+):  # fmt: skip
+    """Channels of each split, (SPLITS, PADDED) of which CHUNK belong to it, and which of them are real."""
+    inside = tl.arange(0, PADDED)
+    channel = tl.arange(0, SPLITS)[:, None] * CHUNK + inside[None, :]
+    return channel, (inside < CHUNK)[None, :] & (channel < WIDTH)
+
+
+@triton.jit
+def _split_weights(weight, channel, is_channel, output, is_output, OUTPUTS: tl.constexpr):
+    """The weights of some outputs, (split, channel, output)."""
+    at = channel[:, :, None] * OUTPUTS + output[None, None, :]
+    real = is_channel[:, :, None] & is_output[None, None, :]
+    return tl.load(weight + at, mask=real, other=0.0)
+
+
+@triton.jit
+def _split_tokens(x, row, is_token, channel, is_channel):
+    """The channels of some tokens, (split, token, channel)."""
+    real = is_channel[:, None, :] & is_token[None, :, None]
+    return tl.load(x + row[None, :, None] + channel[:, None, :], mask=real, other=0.0)
+
+
+@triton.jit
 def _inverse_lengths(squares, EPS: tl.constexpr, WIDTH: tl.constexpr):
-    """1 / sqrt(|x|^2 + WIDTH * EPS) of rows: RMSNorm without what its product's weights carry."""
-    return 1.0 / (tl.sqrt(tl.sum(squares, 1) + WIDTH * EPS) * SMALLER)
+    """1 / sqrt(|x|^2 + WIDTH * EPS) of tokens: RMSNorm without what its product's weights carry."""
+    return 1.0 / (tl.sqrt(squares + WIDTH * EPS) * SMALLER)
 
 
 @triton.jit(do_not_specialize=["num_tokens", "tokens_per_row", "earliest"])
@@ -41,7 +76,8 @@ def project(
     x, x_stride, weight, rotations, positions, places, queries, cache, cache_row, cache_head,
     num_tokens, tokens_per_row, earliest, EPS: tl.constexpr, WIDTH: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, HEAD: tl.constexpr, PRECISION: tl.constexpr,
-    FOLLOWS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
+    FOLLOWS: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
 ):  # fmt: skip
     """Queries of new tokens, and their keys and values, which are written to a layer of the cache.
 
@@ -55,12 +91,18 @@ def project(
         queries: (token, QUERIES).
         cache: (row, head, slot, HEAD), the keys' heads before the values'.
     """
-    _follow(FOLLOWS)
+    _let_next_start(FOLLOWS)
     OUTPUTS: tl.constexpr = QUERIES + 2 * KEYS
     token = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     is_token, is_output = token < num_tokens, output < OUTPUTS
+    if SPLITS > 1:
+        channel, is_channel = _split(WIDTH, SPLITS, STEP, STEP)
+        factor = _split_weights(weight, channel, is_channel, output, is_output, OUTPUTS)
+    _wait_for_last(FOLLOWS)
     row = token.to(tl.int64) * x_stride
+    if SPLITS > 1:
+        value = _split_tokens(x, row, is_token, channel, is_channel)
     # Read before the product, so that nobody waits for them after it.
     pair = tl.program_id(0) * (COLUMNS // 2) + tl.arange(0, COLUMNS // 2)
     position = tl.load(positions + token, mask=is_token, other=0) + earliest
@@ -71,17 +113,23 @@ def project(
     sin = tl.load(rotations + turn + 1, mask=turns, other=0.0)
     place = tl.load(places + token, mask=is_token, other=0)
 
-    found = tl.zeros((ROWS, COLUMNS), tl.float32)
-    squares = tl.zeros((ROWS, STEP), tl.float32)
-    for k in range(0, WIDTH, STEP):
-        channel = k + tl.arange(0, STEP)
-        at, inside = _tile(row, is_token, channel, channel < WIDTH)
-        value = tl.load(x + at, mask=inside, other=0.0)
-        squares += value * value
-        at, inside = _tile(channel * OUTPUTS, channel < WIDTH, output, is_output)
-        factor = tl.load(weight + at, mask=inside, other=0.0)
+    if SPLITS > 1:
+        squares = tl.sum(tl.sum(value * value, 2), 0)
         value = (value * SMALLER).to(factor.dtype)
-        found = tl.dot(value, factor, found, input_precision=PRECISION)
+        found = tl.sum(tl.dot(value, factor, input_precision=PRECISION), 0)
+    else:
+        found = tl.zeros((ROWS, COLUMNS), tl.float32)
+        many = tl.zeros((ROWS, STEP), tl.float32)
+        for k in range(0, WIDTH, STEP):
+            channel = k + tl.arange(0, STEP)
+            at, inside = _tile(row, is_token, channel, channel < WIDTH)
+            value = tl.load(x + at, mask=inside, other=0.0)
+            many += value * value
+            at, inside = _tile(channel * OUTPUTS, channel < WIDTH, output, is_output)
+            factor = tl.load(weight + at, mask=inside, other=0.0)
+            value = (value * SMALLER).to(factor.dtype)
+            found = tl.dot(value, factor, found, input_precision=PRECISION)
+        squares = tl.sum(many, 1)
     found *= _inverse_lengths(squares, EPS, WIDTH)[:, None]
 
     real, imaginary = tl.split(tl.reshape(found, (ROWS, COLUMNS // 2, 2)))
@@ -144,7 +192,8 @@ def attend(
         attended: (part, row and query, HEADS * HEAD) weighted means of values; 0 of no slots.
         logs: (part, row and query, head) binary logarithms of the sums of weights.
     """
-    _follow(FOLLOWS)
+    _let_next_start(FOLLOWS)
+    _wait_for_last(FOLLOWS)
     part, block = tl.program_id(0) // num_blocks % PARTS, tl.program_id(0) % num_blocks
     row_and_head = tl.program_id(0) // (num_blocks * PARTS)
     row, head = row_and_head // HEADS, row_and_head % HEADS
@@ -191,12 +240,46 @@ def attend(
         tl.store(logs + to * HEADS + head, log, mask=is_query)
 
 
+@triton.jit
+def _read_parts(
+    factors, logs, row, is_token, num_tokens, channel, is_channel, WIDTH: tl.constexpr,
+    HEAD: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """What `attend` has found in each of its parts, (head, token, part, channel), and (head, token, part) logs.
+
+    Parts lie before channels, so that a warp has all parts of its head and adds them up by itself.
+
+    Args:
+        channel, is_channel: (head, channel) of these heads, of which the first is the least.
+    """
+    HEADS: tl.constexpr = WIDTH // HEAD
+    part = tl.arange(0, PARTS)[None, :] * num_tokens.to(tl.int64)
+    at = ((part + row[:, None]) * WIDTH)[None, :, :, None] + channel[:, None, None, :]
+    real = is_token[None, :, None, None] & is_channel[:, None, None, :]
+    found = tl.load(factors + at, mask=real, other=0.0)
+    head = tl.min(channel, 1) // HEAD
+    at = ((part + row[:, None]) * HEADS)[None, :, :] + head[:, None, None]
+    real = is_token[None, :, None] & (head < HEADS)[:, None, None]
+    return found, tl.load(logs + at, mask=real, other=float("-inf"))
+
+
+@triton.jit
+def _whole(found, log):
+    """The weighted mean of parts by the binary logarithms of their weights, (head, token, channel)."""
+    most = tl.max(log, 2)
+    most = tl.where(most == float("-inf"), 0.0, most)  # of tokens that saw nothing
+    share = tl.exp2(log - most[:, :, None])
+    total = tl.sum(share, 2)
+    share *= (1.0 / tl.where(total > 0, total, 1.0))[:, :, None]
+    return tl.sum(share[:, :, :, None] * found, 2)
+
+
 @triton.jit(do_not_specialize=["num_tokens"])
 def add_product(
     x, x_stride, to, to_stride, factors, logs, weight, num_tokens,
     WIDTH: tl.constexpr, OUTPUTS: tl.constexpr, HEAD: tl.constexpr, PADDED_HEAD: tl.constexpr,
-    PARTS: tl.constexpr, PRECISION: tl.constexpr, FOLLOWS: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, STEP: tl.constexpr,
+    PARTS: tl.constexpr, PRECISION: tl.constexpr, FOLLOWS: tl.constexpr, SPLITS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """X + factors @ weight.
 
@@ -208,56 +291,58 @@ def add_product(
         logs: (part, token, head) of these parts.
         weight: (WIDTH, OUTPUTS).
     """
-    _follow(FOLLOWS)
+    _let_next_start(FOLLOWS)
+    # Of several parts a head at once, whose channels have one weight for each part.
+    CHUNK: tl.constexpr = HEAD if PARTS > 1 else STEP
+    PADDED: tl.constexpr = PADDED_HEAD if PARTS > 1 else STEP
     token = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     is_token, is_output = token < num_tokens, output < OUTPUTS
     row = token.to(tl.int64)
-    found = tl.zeros((ROWS, COLUMNS), tl.float32)
-    # Of several parts a head at once, whose channels have one weight for each part.
-    for k in range(0, WIDTH, HEAD if PARTS > 1 else STEP):
+    if SPLITS > 1:
+        channel, is_channel = _split(WIDTH, SPLITS, CHUNK, PADDED)
+        other = _split_weights(weight, channel, is_channel, output, is_output, OUTPUTS)
+    _wait_for_last(FOLLOWS)
+    summand, real = _tile(row * x_stride, is_token, output, is_output)
+    if SPLITS > 1:
+        # All that is read is asked for before any of it is waited for.
         if PARTS > 1:
-            channel = k + tl.arange(0, PADDED_HEAD)
-            is_channel = channel < k + HEAD
-            of_log, part = row * (WIDTH // HEAD) + k // HEAD, num_tokens.to(tl.int64)
-            most = tl.full((ROWS,), float("-inf"), tl.float32)
-            for i in tl.static_range(PARTS):
-                log = tl.load(
-                    logs + i * part * (WIDTH // HEAD) + of_log, mask=is_token, other=float("-inf")
-                )
-                most = tl.maximum(most, log)
-            most = tl.where(most == float("-inf"), 0.0, most)  # of tokens that saw nothing
-            total = tl.zeros((ROWS,), tl.float32)
-            factor = tl.zeros((ROWS, PADDED_HEAD), tl.float32)
-            at, inside = _tile(row * WIDTH, is_token, channel, is_channel)
-            for i in tl.static_range(PARTS):
-                log = tl.load(
-                    logs + i * part * (WIDTH // HEAD) + of_log, mask=is_token, other=float("-inf")
-                )
-                share = tl.exp2(log - most)
-                total += share
-                found_there = tl.load(factors + i * part * WIDTH + at, mask=inside, other=0.0)
-                factor += share[:, None] * found_there
-            factor *= (1.0 / tl.where(total > 0, total, 1.0))[:, None]
+            part, log = _read_parts(
+                factors, logs, row, is_token, num_tokens, channel, is_channel, WIDTH, HEAD, PARTS
+            )
         else:
-            channel = k + tl.arange(0, STEP)
-            is_channel = channel < WIDTH
-            at, inside = _tile(row * WIDTH, is_token, channel, is_channel)
-            factor = tl.load(factors + at, mask=inside, other=0.0)
-        at, inside = _tile(channel * OUTPUTS, is_channel, output, is_output)
-        other = tl.load(weight + at, mask=inside, other=0.0)
-        found = tl.dot(factor.to(other.dtype), other, found, input_precision=PRECISION)
-    at, inside = _tile(row * x_stride, is_token, output, is_output)
-    found += tl.load(x + at, mask=inside, other=0.0)
-    at, inside = _tile(row * to_stride, is_token, output, is_output)
-    tl.store(to + at, found, mask=inside)
+            factor = _split_tokens(factors, row * WIDTH, is_token, channel, is_channel)
+        before = tl.load(x + summand, mask=real, other=0.0)
+        if PARTS > 1:
+            factor = _whole(part, log)
+        found = tl.sum(tl.dot(factor.to(other.dtype), other, input_precision=PRECISION), 0)
+    else:
+        found = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for k in range(0, WIDTH, CHUNK):
+            channel = k + tl.arange(0, PADDED)
+            is_channel = (channel < k + CHUNK) & (channel < WIDTH)
+            if PARTS > 1:
+                part, log = _read_parts(
+                    factors, logs, row, is_token, num_tokens, channel[None, :], is_channel[None, :],
+                    WIDTH, HEAD, PARTS,
+                )  # fmt: skip
+                factor = tl.reshape(_whole(part, log), (ROWS, PADDED))
+            else:
+                at, inside = _tile(row * WIDTH, is_token, channel, is_channel)
+                factor = tl.load(factors + at, mask=inside, other=0.0)
+            at, inside = _tile(channel * OUTPUTS, is_channel, output, is_output)
+            other = tl.load(weight + at, mask=inside, other=0.0)
+            found = tl.dot(factor.to(other.dtype), other, found, input_precision=PRECISION)
+        before = tl.load(x + summand, mask=real, other=0.0)
+    at, real = _tile(row * to_stride, is_token, output, is_output)
+    tl.store(to + at, found + before, mask=real)
 
 
 @triton.jit(do_not_specialize=["num_tokens"])
 def gate_up(
     x, weight, inner, num_tokens, EPS: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr,
-    PRECISION: tl.constexpr, FOLLOWS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    STEP: tl.constexpr,
+    PRECISION: tl.constexpr, FOLLOWS: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
     """SwiGLU's hidden channels: silu(gate) * up, of normed tokens.
 
@@ -268,25 +353,38 @@ def gate_up(
         weight: (WIDTH, 2 * INNER), gates before ups.
         inner: (token, INNER) where they go.
     """
-    _follow(FOLLOWS)
+    _let_next_start(FOLLOWS)
     token = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     is_token, is_output = token < num_tokens, output < INNER
+    if SPLITS > 1:
+        channel, is_channel = _split(WIDTH, SPLITS, STEP, STEP)
+        of_gate = _split_weights(weight, channel, is_channel, output, is_output, 2 * INNER)
+        of_up = _split_weights(weight + INNER, channel, is_channel, output, is_output, 2 * INNER)
+    _wait_for_last(FOLLOWS)
     row = token.to(tl.int64) * WIDTH
-    gate = tl.zeros((ROWS, COLUMNS), tl.float32)
-    up = tl.zeros((ROWS, COLUMNS), tl.float32)
-    squares = tl.zeros((ROWS, STEP), tl.float32)
-    for k in range(0, WIDTH, STEP):
-        channel = k + tl.arange(0, STEP)
-        at, inside = _tile(row, is_token, channel, channel < WIDTH)
-        value = tl.load(x + at, mask=inside, other=0.0)
-        squares += value * value
-        at, inside = _tile(channel * (2 * INNER), channel < WIDTH, output, is_output)
-        factor = tl.load(weight + at, mask=inside, other=0.0)
-        value = (value * SMALLER).to(factor.dtype)
-        gate = tl.dot(value, factor, gate, input_precision=PRECISION)
-        factor = tl.load(weight + INNER + at, mask=inside, other=0.0)
-        up = tl.dot(value, factor, up, input_precision=PRECISION)
+    if SPLITS > 1:
+        value = _split_tokens(x, row, is_token, channel, is_channel)
+        squares = tl.sum(tl.sum(value * value, 2), 0)
+        value = (value * SMALLER).to(of_gate.dtype)
+        gate = tl.sum(tl.dot(value, of_gate, input_precision=PRECISION), 0)
+        up = tl.sum(tl.dot(value, of_up, input_precision=PRECISION), 0)
+    else:
+        gate = tl.zeros((ROWS, COLUMNS), tl.float32)
+        up = tl.zeros((ROWS, COLUMNS), tl.float32)
+        many = tl.zeros((ROWS, STEP), tl.float32)
+        for k in range(0, WIDTH, STEP):
+            channel = k + tl.arange(0, STEP)
+            at, inside = _tile(row, is_token, channel, channel < WIDTH)
+            value = tl.load(x + at, mask=inside, other=0.0)
+            many += value * value
+            at, inside = _tile(channel * (2 * INNER), channel < WIDTH, output, is_output)
+            factor = tl.load(weight + at, mask=inside, other=0.0)
+            value = (value * SMALLER).to(factor.dtype)
+            gate = tl.dot(value, factor, gate, input_precision=PRECISION)
+            factor = tl.load(weight + INNER + at, mask=inside, other=0.0)
+            up = tl.dot(value, factor, up, input_precision=PRECISION)
+        squares = tl.sum(many, 1)
     inverse = _inverse_lengths(squares, EPS, WIDTH)[:, None]
     gate, up = gate * inverse, up * inverse
     hidden = gate / (1.0 + tl.exp(-gate)) * up

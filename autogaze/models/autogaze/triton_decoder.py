@@ -21,6 +21,9 @@ from autogaze.utils.kernel_trials import failure_of
 PROGRAMS = 132
 """Programs of a kernel that are wanted at least: one for each multiprocessor of an H100."""
 
+MOST_SPLIT = 512
+"""Channels that are read at once at most: of more, registers would not hold the weights."""
+
 MOST_PARTS = 8
 """Parts that attention to one row's slots is cut into at most: they are added up again."""
 
@@ -34,6 +37,7 @@ class Blocks(NamedTuple):
         step: channels or slots that are multiplied at once.
         warps: of a program.
         stages: of its loop, which reads ahead.
+        split: whether warps share the channels, each with a step of them, in place of a loop.
     """
 
     rows: int
@@ -41,6 +45,7 @@ class Blocks(NamedTuple):
     step: int
     warps: int
     stages: int
+    split: bool = False
 
     @property
     def options(self) -> dict[str, int]:
@@ -52,10 +57,10 @@ class Blocks(NamedTuple):
 
 # The largest first; the first that is many programs is taken. Measured on an H100.
 WIDE, NARROW = Blocks(128, 128, 64, 8, 3), Blocks(64, 64, 64, 4, 2)
-MANY, FEW, FEWEST = Blocks(32, 32, 64, 4, 3), Blocks(16, 32, 64, 4, 4), Blocks(16, 32, 64, 2, 4)
+MANY, FEW = Blocks(32, 32, 64, 4, 3), Blocks(16, 16, 64, 4, 1, split=True)
 PRODUCTS = {
-    "project": (WIDE, MANY, FEWEST),
-    "out": (NARROW, MANY, FEWEST),
+    "project": (WIDE, MANY, FEW),
+    "out": (NARROW, MANY, FEW),
     "gate_up": (WIDE, MANY, FEW),
     "down": (NARROW, MANY, FEW),
 }
@@ -111,7 +116,7 @@ class TritonDecoder(StaticDecoder):
         normed = {"EPS": config.rms_norm_eps, "WIDTH": C}
         for index, layer in enumerate(fused.layers):
             cache = self.cache[index]
-            grid, blocks = self._blocks("project", R * n, HD + 2 * GD)
+            grid, blocks = self._blocks("project", R * n, HD + 2 * GD, C)
             kernels.project[grid](
                 *(x, x.stride(0), layer.qkv, rotation, positions, places, queries),
                 *(cache, *cache.stride()[:2], R * n, n, self.earliest),
@@ -133,18 +138,18 @@ class TritonDecoder(StaticDecoder):
             before = x
             if first:
                 before, x = tokens[:, -1], x.new_empty(R, C)
-            grid, blocks = self._blocks("out", R * count, C)
+            grid, blocks = self._blocks("out", R * count, C, HD, D if parts > 1 else None)
             kernels.add_product[grid](
                 *(before, before.stride(0), x, C, attended, logs, layer.out, R * count),
                 **(exact | heads | blocks | {"OUTPUTS": C, "WIDTH": HD, "PARTS": parts}),
             )
             inner = x.new_empty(R * count, inner_width, dtype=fused.dtype)
-            grid, blocks = self._blocks("gate_up", R * count, inner_width)
+            grid, blocks = self._blocks("gate_up", R * count, inner_width, C)
             kernels.gate_up[grid](
                 *(x, layer.gate_up, inner, R * count),
                 **(exact | normed | blocks | {"INNER": inner_width}),
             )
-            grid, blocks = self._blocks("down", R * count, C)
+            grid, blocks = self._blocks("down", R * count, C, inner_width)
             kernels.add_product[grid](
                 *(x, C, x, C, inner, logs, layer.down, R * count),
                 **(exact | heads | blocks | {"OUTPUTS": C, "WIDTH": inner_width, "PARTS": 1}),
@@ -152,18 +157,29 @@ class TritonDecoder(StaticDecoder):
         return fused.norm(x)
 
     def _blocks(
-        self, name: str, num_tokens: int, num_outputs: int
+        self, name: str, num_tokens: int, num_outputs: int, width: int, chunk: int | None = None
     ) -> tuple[tuple[int, int], dict[str, int]]:
-        return product_blocks(name, self.fused.dtype, num_tokens, num_outputs, self.memory)
+        return product_blocks(
+            name, self.fused.dtype, num_tokens, num_outputs, width, chunk, memory=self.memory
+        )
 
 
 def product_blocks(
-    name: str, dtype: torch.dtype, num_tokens: int, num_outputs: int, memory: float = math.inf
+    name: str,
+    dtype: torch.dtype,
+    num_tokens: int,
+    num_outputs: int,
+    width: int,
+    chunk: int | None = None,
+    *,
+    memory: float = math.inf,
 ) -> tuple[tuple[int, int], dict[str, int]]:
     """A product's grid, and the sizes of its blocks: of few tokens small ones, so that they are many.
 
     Args:
         name: of the product, one of `PRODUCTS`.
+        width: channels that are multiplied.
+        chunk: how many of them belong together; None for a step.
         memory: bytes of shared memory that a program can have; `NARROW` stands in for blocks of more.
     """
     for blocks in (EXACT if dtype == torch.float32 else PRODUCTS)[name]:
@@ -172,7 +188,10 @@ def product_blocks(
         grid = -(-num_outputs // blocks.columns), -(-num_tokens // blocks.rows)
         if grid[0] * grid[1] >= PROGRAMS:
             break
-    return grid, blocks.options
+    splits = 1
+    if blocks.split and width <= MOST_SPLIT:
+        splits = 1 << (-(-width // (chunk or blocks.step)) - 1).bit_length()
+    return grid, blocks.options | {"SPLITS": splits}
 
 
 def _most_memory(name: str, dtype: torch.dtype, blocks: Blocks) -> int:

@@ -34,7 +34,7 @@ def signatures(weight: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
     return {
         "project": (
             [*(floats, INT, own, floats, longs, longs, own, own, LONG, LONG), *[INT] * 3],
-            counts | {"QUERIES": 192, "KEYS": 192, "HEAD": 32, "COLUMNS": 32},
+            counts | {"QUERIES": 192, "KEYS": 192, "HEAD": 32, "COLUMNS": 32, "SPLITS": 4},
         ),
         "attend": (
             [*(own, longs, own, LONG, LONG), *[INT] * 5, floats, floats],
@@ -49,9 +49,10 @@ def signatures(weight: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
                 "PADDED_HEAD": 32,
                 "PARTS": 4,
                 "COLUMNS": 32,
+                "SPLITS": 8,
             },
         ),
-        "gate_up": ([floats, own, own, INT], counts | {"INNER": 384, "COLUMNS": 32}),
+        "gate_up": ([floats, own, own, INT], counts | {"INNER": 384, "COLUMNS": 32, "SPLITS": 4}),
     }
 
 
