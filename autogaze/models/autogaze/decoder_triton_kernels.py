@@ -35,7 +35,7 @@ def _let_next_start(FOLLOWS: tl.constexpr):
 
 @triton.jit
 def _wait_for_last(FOLLOWS: tl.constexpr):
-    """Wait for the end of the kernel before, and so of all before it."""
+    """Wait for the end of the kernel before, and so of all before it: weights alone are older than these."""
     if FOLLOWS:
         tl.extra.cuda.gdc_wait()
 
@@ -341,8 +341,8 @@ def add_product(
 @triton.jit(do_not_specialize=["num_tokens"])
 def gate_up(
     x, weight, inner, num_tokens, EPS: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr,
-    PRECISION: tl.constexpr, FOLLOWS: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, STEP: tl.constexpr,
+    PRECISION: tl.constexpr, FOLLOWS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    STEP: tl.constexpr,
 ):  # fmt: skip
     """SwiGLU's hidden channels: silu(gate) * up, of normed tokens.
 
@@ -354,38 +354,26 @@ def gate_up(
         inner: (token, INNER) where they go.
     """
     _let_next_start(FOLLOWS)
+    _wait_for_last(FOLLOWS)
     token = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     is_token, is_output = token < num_tokens, output < INNER
-    if SPLITS > 1:
-        channel, is_channel = _split(WIDTH, SPLITS, STEP, STEP)
-        of_gate = _split_weights(weight, channel, is_channel, output, is_output, 2 * INNER)
-        of_up = _split_weights(weight + INNER, channel, is_channel, output, is_output, 2 * INNER)
-    _wait_for_last(FOLLOWS)
     row = token.to(tl.int64) * WIDTH
-    if SPLITS > 1:
-        value = _split_tokens(x, row, is_token, channel, is_channel)
-        squares = tl.sum(tl.sum(value * value, 2), 0)
-        value = (value * SMALLER).to(of_gate.dtype)
-        gate = tl.sum(tl.dot(value, of_gate, input_precision=PRECISION), 0)
-        up = tl.sum(tl.dot(value, of_up, input_precision=PRECISION), 0)
-    else:
-        gate = tl.zeros((ROWS, COLUMNS), tl.float32)
-        up = tl.zeros((ROWS, COLUMNS), tl.float32)
-        many = tl.zeros((ROWS, STEP), tl.float32)
-        for k in range(0, WIDTH, STEP):
-            channel = k + tl.arange(0, STEP)
-            at, inside = _tile(row, is_token, channel, channel < WIDTH)
-            value = tl.load(x + at, mask=inside, other=0.0)
-            many += value * value
-            at, inside = _tile(channel * (2 * INNER), channel < WIDTH, output, is_output)
-            factor = tl.load(weight + at, mask=inside, other=0.0)
-            value = (value * SMALLER).to(factor.dtype)
-            gate = tl.dot(value, factor, gate, input_precision=PRECISION)
-            factor = tl.load(weight + INNER + at, mask=inside, other=0.0)
-            up = tl.dot(value, factor, up, input_precision=PRECISION)
-        squares = tl.sum(many, 1)
-    inverse = _inverse_lengths(squares, EPS, WIDTH)[:, None]
+    gate = tl.zeros((ROWS, COLUMNS), tl.float32)
+    up = tl.zeros((ROWS, COLUMNS), tl.float32)
+    squares = tl.zeros((ROWS, STEP), tl.float32)
+    for k in range(0, WIDTH, STEP):
+        channel = k + tl.arange(0, STEP)
+        at, inside = _tile(row, is_token, channel, channel < WIDTH)
+        value = tl.load(x + at, mask=inside, other=0.0)
+        squares += value * value
+        at, inside = _tile(channel * (2 * INNER), channel < WIDTH, output, is_output)
+        factor = tl.load(weight + at, mask=inside, other=0.0)
+        value = (value * SMALLER).to(factor.dtype)
+        gate = tl.dot(value, factor, gate, input_precision=PRECISION)
+        factor = tl.load(weight + INNER + at, mask=inside, other=0.0)
+        up = tl.dot(value, factor, up, input_precision=PRECISION)
+    inverse = _inverse_lengths(tl.sum(squares, 1), EPS, WIDTH)[:, None]
     gate, up = gate * inverse, up * inverse
     hidden = gate / (1.0 + tl.exp(-gate)) * up
     at, inside = _tile(token.to(tl.int64) * INNER, is_token, output, is_output)

@@ -22,7 +22,7 @@ PROGRAMS = 132
 """Programs of a kernel that are wanted at least: one for each multiprocessor of an H100."""
 
 MOST_SPLIT = 512
-"""Channels that are read at once at most: of more, registers would not hold the weights."""
+"""Channels that are read at once at most, and half of them of several parts: registers hold no more."""
 
 MOST_PARTS = 8
 """Parts that attention to one row's slots is cut into at most: they are added up again."""
@@ -57,16 +57,20 @@ class Blocks(NamedTuple):
 
 # The largest first; the first that is many programs is taken. Measured on an H100.
 WIDE, NARROW = Blocks(128, 128, 64, 8, 3), Blocks(64, 64, 64, 4, 2)
-MANY, FEW = Blocks(32, 32, 64, 4, 3), Blocks(16, 16, 64, 4, 1, split=True)
+MANY, FEW, FEWEST = Blocks(32, 32, 64, 4, 3), Blocks(16, 32, 64, 4, 4), Blocks(16, 32, 64, 2, 4)
+SPLIT = Blocks(16, 16, 64, 4, 1, split=True)
 PRODUCTS = {
-    "project": (WIDE, MANY, FEW),
-    "out": (NARROW, MANY, FEW),
+    "project": (WIDE, MANY, FEWEST),
+    "out": (NARROW, MANY, SPLIT._replace(warps=8)),
     "gate_up": (WIDE, MANY, FEW),
-    "down": (NARROW, MANY, FEW),
+    "down": (NARROW, MANY, SPLIT),
 }
 # More channels at once would spill registers: a product of float32 is three.
 EXACT = {name: (Blocks(64, 64, 32, 4, 3), *blocks[1:]) for name, blocks in PRODUCTS.items()}
+EXACT["project"] = (*EXACT["project"][:-1], SPLIT._replace(columns=32))
 ATTENTION = (Blocks(64, 0, 64, 4, 3), Blocks(16, 0, 64, 4, 3))
+ALONE = Blocks(16, 0, 128, 4, 2)
+"""Of attention where rows are too few to be a program for every multiprocessor."""
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +116,7 @@ class TritonDecoder(StaticDecoder):
         # Three products of TF32 are as exact as one of float32, and many times as fast.
         exact = {"PRECISION": "tf32x3" if fused.dtype == torch.float32 else "ieee"}
         exact |= self.options
-        heads = {"HEAD": D, "PADDED_HEAD": max(16, 1 << (D - 1).bit_length())}
+        heads = {"HEAD": D, "PADDED_HEAD": max(16, _padded(D))}
         normed = {"EPS": config.rms_norm_eps, "WIDTH": C}
         for index, layer in enumerate(fused.layers):
             cache = self.cache[index]
@@ -144,7 +148,7 @@ class TritonDecoder(StaticDecoder):
                 **(exact | heads | blocks | {"OUTPUTS": C, "WIDTH": HD, "PARTS": parts}),
             )
             inner = x.new_empty(R * count, inner_width, dtype=fused.dtype)
-            grid, blocks = self._blocks("gate_up", R * count, inner_width, C)
+            grid, blocks = self._blocks("gate_up", R * count, inner_width)
             kernels.gate_up[grid](
                 *(x, layer.gate_up, inner, R * count),
                 **(exact | normed | blocks | {"INNER": inner_width}),
@@ -157,7 +161,12 @@ class TritonDecoder(StaticDecoder):
         return fused.norm(x)
 
     def _blocks(
-        self, name: str, num_tokens: int, num_outputs: int, width: int, chunk: int | None = None
+        self,
+        name: str,
+        num_tokens: int,
+        num_outputs: int,
+        width: int | None = None,
+        chunk: int | None = None,
     ) -> tuple[tuple[int, int], dict[str, int]]:
         return product_blocks(
             name, self.fused.dtype, num_tokens, num_outputs, width, chunk, memory=self.memory
@@ -169,7 +178,7 @@ def product_blocks(
     dtype: torch.dtype,
     num_tokens: int,
     num_outputs: int,
-    width: int,
+    width: int | None = None,
     chunk: int | None = None,
     *,
     memory: float = math.inf,
@@ -178,8 +187,8 @@ def product_blocks(
 
     Args:
         name: of the product, one of `PRODUCTS`.
-        width: channels that are multiplied.
-        chunk: how many of them belong together; None for a step.
+        width: channels that are multiplied, of a product that can be split; else None.
+        chunk: how many of them are a head, whose parts are put together; None for a product of no parts.
         memory: bytes of shared memory that a program can have; `NARROW` stands in for blocks of more.
     """
     for blocks in (EXACT if dtype == torch.float32 else PRODUCTS)[name]:
@@ -188,10 +197,17 @@ def product_blocks(
         grid = -(-num_outputs // blocks.columns), -(-num_tokens // blocks.rows)
         if grid[0] * grid[1] >= PROGRAMS:
             break
-    splits = 1
-    if blocks.split and width <= MOST_SPLIT:
-        splits = 1 << (-(-width // (chunk or blocks.step)) - 1).bit_length()
-    return grid, blocks.options | {"SPLITS": splits}
+    if width is None:
+        return grid, blocks.options
+    chunk, most = (blocks.step, MOST_SPLIT) if chunk is None else (chunk, MOST_SPLIT // 2)
+    splits = _padded(-(-width // chunk))
+    is_split = blocks.split and splits * _padded(chunk) <= most
+    return grid, blocks.options | {"SPLITS": splits if is_split else 1}
+
+
+def _padded(number: int) -> int:
+    """The least power of two that is not below a number: the lengths that Triton has."""
+    return 1 << (number - 1).bit_length()
 
 
 def _most_memory(name: str, dtype: torch.dtype, blocks: Blocks) -> int:
@@ -210,6 +226,8 @@ def attention_blocks(num_tokens: int, num_heads: int) -> tuple[int, int, dict[st
     """
     blocks = next((each for each in ATTENTION if each.rows <= num_tokens), ATTENTION[-1])
     num_blocks, parts = -(-num_tokens // blocks.rows), 1
+    if blocks.rows == ALONE.rows and num_blocks * num_heads < PROGRAMS:
+        blocks = ALONE
     while parts < MOST_PARTS and num_blocks * num_heads * parts < PROGRAMS:
         parts *= 2
     return num_blocks, parts, blocks.options

@@ -9,18 +9,24 @@ from autogaze.models.autogaze.triton_decoder import TritonDecoder
 from autogaze.models.autogaze.triton_steps import TritonSteps
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
 
-CASES = [(torch.float32, 2, (4, 18), 1e-5), (torch.float16, 4, (4,), 0.02)]
+CASES = [
+    (torch.float32, 2, (4, 18), triton_decoder.MOST_SPLIT, 1e-5),
+    (torch.float16, 4, (4,), 0, 0.02),
+]
 
 
-@pytest.mark.parametrize(("dtype", "kv_heads", "counts", "most"), CASES)
+@pytest.mark.parametrize(("dtype", "kv_heads", "counts", "split", "most"), CASES)
 def test_hidden_states_are_pytorchs(
     dtype: torch.dtype,
     kv_heads: int,
     counts: tuple[int, ...],
+    split: int,
     most: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With products that are split, and with those that walk over channels, of two parts of attention."""
     monkeypatch.setattr(triton_decoder, "MOST_PARTS", 2)
+    monkeypatch.setattr(triton_decoder, "MOST_SPLIT", split)
     decoder = tiny_model(kv_heads=kv_heads).to(dtype).gazing_model.gaze_decoder.fused()
     assert triton_decoder._difference(decoder, counts) < most
 

@@ -52,7 +52,7 @@ def signatures(weight: str) -> dict[str, tuple[list[str], dict[str, Any]]]:
                 "SPLITS": 8,
             },
         ),
-        "gate_up": ([floats, own, own, INT], counts | {"INNER": 384, "COLUMNS": 32, "SPLITS": 4}),
+        "gate_up": ([floats, own, own, INT], counts | {"INNER": 384, "COLUMNS": 32}),
     }
 
 
@@ -87,7 +87,7 @@ def test_blocks_of_many_tokens_fit_into_the_memory_of_a_smaller_gpu(tmp_path, mo
     constants |= {"PRECISION": "ieee", "FOLLOWS": False}
     needed = {}
     for memory in (RTX_4090, H100):
-        _, blocks = product_blocks("gate_up", torch.float16, 1 << 16, 384, memory)
+        _, blocks = product_blocks("gate_up", torch.float16, 1 << 16, 384, memory=memory)
         options = {name: blocks.pop(name) for name in ("num_warps", "num_stages")}
         kinds = [*types, *["constexpr"] * len(constants | blocks)]
         signature = dict(zip(kernel.arg_names, kinds, strict=True))
@@ -103,9 +103,22 @@ def test_blocks_of_many_tokens_fit_into_the_memory_of_a_smaller_gpu(tmp_path, mo
 def test_an_h100_has_the_blocks_that_were_measured_on_it(name: str, dtype: torch.dtype):
     table = (EXACT if dtype == torch.float32 else PRODUCTS)[name]
     for num_tokens in (1, 10, 200, 1 << 16):
-        found = product_blocks(name, dtype, num_tokens, 384, H100)
+        found = product_blocks(name, dtype, num_tokens, 384, memory=H100)
         assert found == product_blocks(name, dtype, num_tokens, 384)
         assert found[1] in [blocks.options for blocks in table]
+
+
+@pytest.mark.parametrize(
+    ("width", "chunk", "splits"),
+    [(192, None, 4), (384, None, 8), (512, None, 8), (576, None, 1), (192, 32, 8), (512, 32, 1)],
+)
+def test_channels_of_few_tokens_are_split_as_far_as_registers_hold_them(
+    width: int, chunk: int | None, splits: int
+) -> None:
+    """Each split has a step or a head, and a product of many tokens is not split."""
+    _, few = product_blocks("out", torch.float16, 10, 192, width, chunk)
+    _, many = product_blocks("out", torch.float16, 1 << 16, 192, width, chunk)
+    assert (few["SPLITS"], many["SPLITS"]) == (splits, 1)
 
 
 def test_cpus_and_compilers_have_pytorchs(monkeypatch):
