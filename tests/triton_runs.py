@@ -1,5 +1,6 @@
 """Kernels compiled for a GPU that is not here."""
 
+import inspect
 from typing import Any
 
 
@@ -15,10 +16,14 @@ def compile_for_gpu(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    aligned = {
-        (number,): [["tt.divisibility", 16]]
-        for number, kind in enumerate(signature.values())
-        if kind.startswith("*")
-    }
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
+    pointers = [number for number, kind in enumerate(signature.values()) if kind.startswith("*")]
+    if "constexprs" in inspect.signature(ASTSource).parameters:
+        aligned: Any = {(number,): [["tt.divisibility", 16]] for number in pointers}
+    else:  # Triton 3.2
+        from triton.backends.compiler import AttrsDescriptor
+
+        aligned = AttrsDescriptor.from_dict(
+            {"arg_properties": {"tt.divisibility": pointers}, "cls": "AttrsDescriptor"}
+        )
+    source = ASTSource(kernel, signature, constants, aligned)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)

@@ -47,9 +47,8 @@ def typed(target: Any) -> Any:
 
 
 def says_more(annotation: Any) -> bool:
-    """Whether it needs more than its value: axes that arguments say, typed keyword arguments."""
-    unpacked = typing.get_origin(annotation) is typing.Unpack
-    return unpacked or any(sign in str(annotation) for sign in ("{", "Unpack["))
+    """Whether it needs more than its value: axes that arguments say."""
+    return "{" in str(annotation)
 
 
 def typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,16 +135,21 @@ class Checks:
 
 
 def hint_of(annotation: Any, function: Callable[..., Any]) -> Any:
-    """What an annotation stands for; `Any` where there is none, or it names what only mypy sees."""
+    """What an annotation stands for; `Any` where there is none, or only mypy can check it.
+
+    That is so of names which are imported for mypy alone, and of typed keyword arguments: beartype
+    checks none of those.
+    """
     if annotation is inspect.Parameter.empty:
         return Any
     try:
         namespace = getattr(function, "__globals__", {})
-        return typing.get_type_hints(_annotated(annotation, ""), namespace, include_extras=True)[
+        hint = typing.get_type_hints(_annotated(annotation, ""), namespace, include_extras=True)[
             "value"
         ]
     except Exception:
         return Any
+    return Any if typing.get_origin(hint) is typing.Unpack else hint
 
 
 def has_axes(hint: Any) -> bool:

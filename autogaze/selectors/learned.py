@@ -114,6 +114,8 @@ class Learned(Selector):
             return cls(PlainAutoGaze.load(SELECTOR, dtype), temperature, pyramid)
         from autogaze.models.autogaze.modeling import AutoGaze
 
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", "auto")  # transformers 4 would load everything as float32
         return cls(AutoGaze.from_pretrained(folder_or_hub_id, **kwargs), temperature, pyramid)
 
     def start(

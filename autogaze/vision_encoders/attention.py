@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autogaze.errors import EncoderError
-from autogaze.vision_encoders.flex import flex_attention
+from autogaze.vision_encoders.flex import flex_attention, takes_width
 from autogaze.vision_encoders.layout import TokenLayout
 from autogaze.vision_encoders.triton_attention import triton_attention, triton_failure
 from autogaze.vision_encoders.varlen import (
@@ -214,6 +214,11 @@ def why_not(
         return f"FlexAttention has no dropout, and the model's is {dropout}"
     if backend == "flex" and with_gradients and not query.is_cuda:
         return "FlexAttention gives no gradients on a CPU (with no_grad it computes there)"
+    if backend == "flex" and not takes_width(query.shape[-1]):
+        return (
+            f"FlexAttention of PyTorch {torch.__version__} takes heads whose channels are a power of two, "
+            f"the model's have {query.shape[-1]}"
+        )
     return None
 
 

@@ -30,6 +30,14 @@ def flex_attention(
     return out[0].transpose(0, 1)
 
 
+def takes_width(width: int) -> bool:
+    """Whether heads of `width` channels can be computed; before PyTorch 2.8 only powers of two."""
+    from torch.nn.attention import flex_attention as module
+
+    takes = getattr(module, "_supported_head_dim", None)  # gone where all are taken
+    return takes is None or bool(takes(width))
+
+
 @cache
 def _kernel(compiled: bool) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention as kernel

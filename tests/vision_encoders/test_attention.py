@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from autogaze.vision_encoders import flex
-from autogaze.vision_encoders.attention import grouped_attention
+from autogaze.vision_encoders.attention import grouped_attention, why_not
 from autogaze.vision_encoders.flex import flex_attention, visible_blocks, visible_bounds
 from autogaze.vision_encoders.layout import ATTENTION_TYPES, KEPT_LAYOUTS, TokenLayout
 from autogaze.vision_encoders.varlen import segments
@@ -120,6 +120,15 @@ def test_flex_attention_is_masked_attention(layout, seed, scale):
     found = flex_attention(query, key, value, layout, scale=scale, compiled=False)
     expected = dense_attention(query, key, value, dense_mask(layout), scale)
     assert_close(found, expected, 1e-5)
+
+
+def test_widths_that_an_older_pytorch_does_not_take(monkeypatch):
+    """Before PyTorch 2.8 there is a function that says so, and FlexAttention asks it."""
+    module = "torch.nn.attention.flex_attention._supported_head_dim"
+    monkeypatch.setattr(module, lambda width: width in (8, 16), raising=False)
+    wide, narrow = (random_qkv(4, size=size)[0] for size in (16, 12))
+    assert why_not("flex", wide, 0.0) is None
+    assert "power of two" in (why_not("flex", narrow, 0.0) or "")
 
 
 @pytest.mark.slow

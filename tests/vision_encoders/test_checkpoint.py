@@ -75,5 +75,7 @@ def test_weights_of_other_shapes_are_named(tmp_path):
     file = tmp_path / "config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps({**config, "intermediate_size": 40}))
-    with pytest.raises(EncoderError, match=r"mlp\.fc1\.bias \(\d+,\) instead of \(40,\)"):
+    # transformers 4 does not tell the shapes.
+    shapes = r" \(\d+,\) instead of \(40,\)" if tf.__version__ >= "5" else ""
+    with pytest.raises(EncoderError, match=rf"mlp\.fc1\.bias{shapes}[,)]"):
         GazedVisionModel.from_pretrained(tmp_path)
