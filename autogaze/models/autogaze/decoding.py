@@ -36,12 +36,14 @@ class Slots:
         losses: (B,) the loss predicted to be left in the frame (`limits.loss_left`).
         used: (1,) how many blocks some row needed, on the rows' device; slots behind them are
             padding that no row needs (`static_shapes.trimmed`). None: all of them.
+        all_kept: whether the host knows that all are gazed at.
     """
 
     ids: Int[Tensor, "B k"]
     kept: Bool[Tensor, "B k"]
     losses: Float[Tensor, " B"] | None = None
     used: Int[Tensor, " 1"] | None = None
+    all_kept: bool = False
 
     def first(self, count: int) -> "Slots":
         """The first so many slots, or all that there are."""

@@ -41,12 +41,18 @@ class GazeRows:
     def of_frames(cls, pyramid: PatchPyramid, frames: Sequence[Slots]) -> "GazeRows":
         """Gazes as the model generated them, frame by frame."""
         losses = [frame.losses for frame in frames if frame.losses is not None]
+        ids = torch.cat([frame.ids for frame in frames], 1)
+        known_kept = None
+        if all(frame.all_kept for frame in frames):
+            with torch.inference_mode(False):  # for training too
+                known_kept = torch.ones(ids.shape, dtype=torch.bool)
         return cls(
             pyramid,
-            torch.cat([frame.ids for frame in frames], 1),
+            ids,
             torch.cat([frame.kept for frame in frames], 1),
             tuple(frame.ids.shape[1] for frame in frames),
             torch.stack(losses, 1) if len(losses) == len(frames) else None,
+            known_kept,
         )
 
     @classmethod
@@ -113,18 +119,23 @@ class GazeRows:
 
     def counts(self) -> Int[Tensor, "R T"]:
         """Gazes of every row in every frame."""
+        return self._counts(self.kept)
+
+    def _counts(self, kept: Bool[Tensor, "R S"]) -> Int[Tensor, "R T"]:
         if len(set(self.slots)) == 1:  # one operator
-            return self.kept.unflatten(1, (len(self.slots), self.slots[0])).sum(2)
-        before = F.pad(self.kept.cumsum(1), (1, 0))  # slots kept before each
+            return kept.unflatten(1, (len(self.slots), self.slots[0])).sum(2)
+        before = F.pad(kept.cumsum(1), (1, 0))  # slots kept before each
         ends = [before[:, end] for end in accumulate(self.slots, initial=0)]
         return torch.stack(ends, 1).diff(dim=1)
 
     def to_gaze(self, rows: slice = slice(None)) -> Gaze:
         """The ragged gaze of some rows, without padding."""
-        lengths = self.counts()[rows]  # launched before a GPU is waited for
+        # Launched before a GPU is waited for, unless it is known here.
+        lengths = self._counts(self.kept if self.known_kept is None else self.known_kept)[rows]
+        all_kept = self.known_kept is not None and bool(self.known_kept.all())
         return Gaze(
             self.pyramid,
-            self.ids[rows][self.kept[rows]],
+            self.ids[rows].flatten() if all_kept else self.ids[rows][self.kept[rows]],
             lengths,
             predicted_losses=None if self.losses is None else self.losses[rows],
         )

@@ -172,6 +172,7 @@ class StaticGazeState:
             rows.kept[:B, :size].clone(),
             rows.predicted[:B].clone().float(),
             None if is_known else rows.turns[:B].amax(0, keepdim=True),
+            all_kept=not stops and min(limits.caps) >= size,
         )
 
     def _blocks_at_once(self, done: int, sampling: FrameSampling, *, stops: bool) -> int:

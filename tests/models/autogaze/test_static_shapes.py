@@ -64,3 +64,18 @@ def test_static_sampling_follows_its_generator():
         video, caps=[8, 8], sampling=Sampling(2.0, torch.Generator().manual_seed(3))
     )
     assert same(fixed.to_gaze(), ragged.to_gaze())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_what_is_gazed_at_is_known_where_nothing_can_stop(temperature):
+    model, video = tiny_model(), tiny_video(2, 2)
+    model.static_shapes, sampling = True, Sampling(temperature)
+    rows = model.generate(video, caps=[9, 4], sampling=sampling)
+    assert rows.known_kept is not None
+    assert rows.known_kept.equal(rows.kept)
+    assert rows.to_gaze().ids.equal(rows.ids[rows.kept])
+    assert rows.to_gaze(slice(1, 2)).ids.equal(rows.ids[1])
+    assert rows.to_gaze().lengths.tolist() == [[9, 4], [9, 4]]
+    for caps, threshold in (([9, 4], -1e9), (torch.tensor([[9, 4], [9, 5]]), None)):
+        some = model.generate(video, caps=caps, threshold=threshold, sampling=sampling)
+        assert some.known_kept is None
