@@ -138,6 +138,7 @@ APART = {"demo.md"}
 )
 def test_examples_run(page, workplace, capsys):
     if page.name in APART:
+        make_video(workplace / "video.mp4", 3)
         source = "".join(blocks(page, "python"))
         done = subprocess.run(
             [sys.executable, "-c", source],

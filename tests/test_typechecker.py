@@ -45,6 +45,51 @@ def any_length(
     return square
 
 
+@typed
+def same_leading(
+    one: Float[Tensor, "*many 2"], other: Float[Tensor, "3 ... k"], gain: int | float | None = None
+) -> Float[Tensor, "*many k"] | None:
+    return torch.zeros(*one.shape[:-1], other.shape[-1]) if gain is None else None
+
+
+ONE, OTHER = torch.zeros(4, 5, 2), torch.zeros(3, 7, 6)
+
+
+def test_axes_of_any_number_pass():
+    for _ in range(2):  # once as jaxtyping checks it, once as it is checked from then on
+        assert same_leading(ONE, OTHER).shape == (4, 5, 6)
+        assert same_leading(ONE[0, 0], OTHER[:, 0], None).shape == (6,)
+        assert same_leading(ONE, torch.zeros(3, 1, 1, 1, 9), gain=2) is None
+        assert same_leading(ONE, OTHER, 0.5) is None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: same_leading(torch.zeros(4, 5, 3), OTHER),
+        lambda: same_leading(torch.tensor(0.0), OTHER),
+        lambda: same_leading(ONE, torch.zeros(4, 7, 6)),
+        lambda: same_leading(ONE, torch.zeros(3)),
+        lambda: same_leading(ONE.int(), OTHER),
+        lambda: same_leading(ONE, OTHER, gain="2"),
+        lambda: same_leading(ONE, OTHER, [2]),
+        lambda: of_leading(ONE, ONE[:3]),
+        lambda: of_leading(ONE, ONE[0]),
+    ],
+)
+def test_axes_of_any_number_are_refused(call):
+    for _ in range(2):
+        assert same_leading(ONE, OTHER) is not None
+        assert of_leading(ONE, ONE) is ONE
+        with pytest.raises(jaxtyping.TypeCheckError):
+            call()
+
+
+@typed
+def of_leading(one: Float[Tensor, "*many 2"], other: Float[Tensor, "*many _"] | None) -> Tensor:
+    return one
+
+
 def test_what_is_annotated_passes():
     for size in (2, 3):
         for _ in range(2):  # once as jaxtyping checks it, once as it is checked from then on

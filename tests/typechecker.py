@@ -5,17 +5,27 @@ and checks arguments twice per call. This does the same in about a third of the 
 annotation, prepared when a function is first called and shared in its module.
 """
 
+import abc
 import dataclasses
+import enum
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
+import torch
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeCallHintViolation
-from jaxtyping._array_types import _anonymous_dim, _FixedDim, _NamedDim
+from jaxtyping._array_types import (
+    _anonymous_dim,
+    _anonymous_variadic_dim,
+    _FixedDim,
+    _NamedDim,
+    _NamedVariadicDim,
+)
 from jaxtyping._storage import get_shape_memo, pop_shape_memo, push_shape_memo
 
 from_jaxtyping = jaxtyping.jaxtyped
@@ -80,15 +90,31 @@ def typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A check of a hint, and the types whose values have all passed it."""
+
+    check: Check
+    passed: set[type]
+    by_type: bool
+    """Whether a value's type decides, so that it passes or not with all others of its type."""
+
+    def __call__(self, value: Any) -> None:
+        self.check(value)
+        if self.by_type:
+            self.passed.add(type(value))
+
+
 class Checks:
     """Checks of one function's arguments and of its result."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = f"{function.__module__}.{function.__qualname__}"
-        self.by_place: list[tuple[str, Check | None]] = []
-        self.by_name: dict[str, Check | None] = {}
-        self.further: tuple[str, Check | None] = ("", None)
-        self.further_named: Check | None = None
+        self.by_place: list[tuple[int, str, set[type], Checked]] = []
+        self.by_name: dict[str, Checked | None] = {}
+        self.num_places = 0
+        self.further: tuple[str, Checked | None] = ("", None)
+        self.further_named: Checked | None = None
         self.has_axes = False
         signature = inspect.signature(function)
         for name, parameter in signature.parameters.items():
@@ -99,12 +125,14 @@ class Checks:
                 self.further_named = found
             else:
                 if parameter.kind is not parameter.KEYWORD_ONLY:
-                    self.by_place.append((name, found))
+                    if found is not None:
+                        self.by_place.append((self.num_places, name, found.passed, found))
+                    self.num_places += 1
                 if parameter.kind is not parameter.POSITIONAL_ONLY:
                     self.by_name[name] = found
         self.returned = self._check_of(signature.return_annotation, function)
 
-    def _check_of(self, annotation: Any, function: Callable[..., Any]) -> Check | None:
+    def _check_of(self, annotation: Any, function: Callable[..., Any]) -> Checked | None:
         hint = hint_of(annotation, function)
         self.has_axes = self.has_axes or has_axes(hint)
         return None if hint in (Any, object) else _check_of(hint, function.__module__)
@@ -112,22 +140,27 @@ class Checks:
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         name = ""
         try:
-            for (name, found), value in zip(self.by_place, args, strict=False):  # noqa: B007 a message names it
-                if found is not None:
+            given = len(args)
+            for place, name, passed, found in self.by_place:  # noqa: B007 a message names it
+                if place >= given:
+                    break
+                value = args[place]
+                if type(value) not in passed:
                     found(value)
-            name, found = self.further
-            if found is not None:
-                for value in args[len(self.by_place) :]:
-                    found(value)
+            if given > self.num_places:
+                name, further = self.further
+                if further is not None:
+                    for value in args[self.num_places :]:
+                        further(value)
             for name, value in kwargs.items():
-                found = self.by_name.get(name, self.further_named)
-                if found is not None:
-                    found(value)
+                named = self.by_name.get(name, self.further_named)
+                if named is not None and type(value) not in named.passed:
+                    named(value)
         except BeartypeCallHintViolation as error:
             raise jaxtyping.TypeCheckError(f"{self.name}: {name}: {error}") from None
 
     def result(self, value: Any) -> None:
-        if self.returned is not None:
+        if self.returned is not None and type(value) not in self.returned.passed:
             try:
                 self.returned(value)
             except BeartypeCallHintViolation as error:
@@ -171,11 +204,34 @@ def _annotated(hint: Any, module: str) -> Callable[[Any], None]:
 
 
 @functools.cache
-def _check_of(hint: Any, module: str) -> Check:
+def _check_of(hint: Any, module: str) -> Checked:
+    return Checked(_simplest(hint, module), set(), is_by_type(hint))
+
+
+def is_by_type(hint: Any) -> bool:
+    """Whether the type of a value says if it is as a hint says: a class, or any of several."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return all(map(is_by_type, typing.get_args(hint)))
+    if hint is torch.Tensor:
+        return True
+    # Others, as protocols and arrays, look at the value.
+    plain = type(hint) in (type, abc.ABCMeta, enum.EnumMeta)
+    return plain and typing.get_origin(hint) is None
+
+
+def _simplest(hint: Any, module: str) -> Check:
     found = check(_annotated(hint, module))
     if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
         return _quick(hint, found)
+    parts = typing.get_args(hint)
+    if isinstance(hint, types.UnionType) and types.NoneType in parts and len(parts) == 2:
+        [part] = (part for part in parts if part is not types.NoneType)
+        rest = _simplest(part, module)
+        return lambda value: None if value is None else rest(value)
     return found
+
+
+Axes = list[str | int | None]
 
 
 def _quick(hint: Any, found: Check) -> Check:
@@ -183,27 +239,43 @@ def _quick(hint: Any, found: Check) -> Check:
 
     Whatever is not plainly right is left to `found`, and so is what an element type is called.
     """
-    axes: list[str | int | None] = []
+    axes: list[Axes] = [[]]  # before those of any number, and after them
+    many: str | None = None
     for axis in hint.dims:
         if axis is _anonymous_dim:
-            axes.append(None)
-        elif isinstance(axis, _NamedDim) and not axis.broadcastable and not axis.treepath:
-            axes.append(axis.name)
-        elif isinstance(axis, _FixedDim) and not axis.broadcastable:
-            axes.append(axis.size)
+            axes[-1].append(None)
+        elif axis is _anonymous_variadic_dim:
+            axes.append([])
+        elif getattr(axis, "broadcastable", True) or getattr(axis, "treepath", False):
+            return found
+        elif isinstance(axis, _NamedDim):
+            axes[-1].append(axis.name)
+        elif isinstance(axis, _FixedDim):
+            axes[-1].append(axis.size)
+        elif isinstance(axis, _NamedVariadicDim):
+            axes.append([])
+            many = axis.name
         else:
             return found
+    before, after = axes[0], axes[-1] if len(axes) == 2 else []
     known: set[Any] = set()
 
     def quick(array: Any) -> None:
-        if isinstance(array, hint.array_type) and array.dtype in known and array.ndim == len(axes):
-            lengths = get_shape_memo()[0]
-            for axis, size in zip(axes, array.shape, strict=True):
-                wanted = lengths.setdefault(axis, size) if isinstance(axis, str) else axis
-                if wanted is not None and wanted != size:
-                    break
-            else:
-                return
+        if isinstance(array, hint.array_type) and array.dtype in known:
+            shape, lengths = array.shape, get_shape_memo()[0]
+            spare = len(shape) - len(before) - len(after)
+            if spare == 0 or (spare > 0 and len(axes) == 2):
+                wanted = [*before, *[None] * spare, *after] if len(axes) == 2 else before
+                for axis, size in zip(wanted, shape):  # noqa: B905 as many, and twice as fast
+                    length = lengths.setdefault(axis, size) if isinstance(axis, str) else axis
+                    if length is not None and length != size:
+                        break
+                else:
+                    if many is None:
+                        return
+                    middle = (False, shape[len(before) : len(before) + spare])
+                    if get_shape_memo()[1].setdefault(many, middle) == middle:
+                        return
         found(array)
         known.add(array.dtype)
 

@@ -43,6 +43,13 @@ def visitor(page, shared_driver):
     wait_for(lambda: not page.files(), 20)  # who leaves takes everything along
 
 
+@pytest.fixture(scope="class")
+def untouched(page, shared_driver):
+    """A visitor who sends nothing: one for all tests of a class."""
+    yield Visitor(page, shared_driver)
+    shared_driver.get("about:blank")
+
+
 def wait_for(what, seconds=60.0):
     """What a function returns once that is true; what is drawn anew meanwhile is looked at again."""
 
@@ -115,7 +122,7 @@ class Visitor:
         return next(one.text for one in rows if one.text.startswith(row)).removeprefix(row)
 
 
-def square(folder, frames=18, width=96, height=64):
+def square(folder, frames=6, width=96, height=64):
     return make_video(Path(folder) / "square.mp4", frames, width, height)
 
 
@@ -163,7 +170,7 @@ def test_numbers_are_those_of_the_command(visitor, tmp_path):
 
 
 def test_two_selectors_are_compared(visitor, tmp_path):
-    visitor.send_video(square(tmp_path, 6))
+    visitor.send_video(square(tmp_path, 3))
     visitor.choose("other", "random")
     visitor.gaze()
     for part in ("numbers", "overlay", "scales", "chart"):
@@ -243,17 +250,6 @@ def test_hostile_uploads_are_told(visitor, tmp_path, name, content, pattern):
     assert not visitor.find("#status img")
 
 
-def test_nothing_is_loaded_from_elsewhere(visitor):
-    hosts = set()
-    for entry in visitor.driver.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            url = message["params"]["request"]["url"]
-            if url.startswith(("http:", "https:", "ws:", "wss:")):
-                hosts.add("/".join(url.split("/")[:3]))
-    assert hosts == {visitor.page.url}
-
-
 def test_the_webcam_is_gazed_at_live(visitor):
     (tab,) = [one for one in visitor.find("button[role=tab]") if "Webcam" in one.text]
     tab.click()
@@ -276,29 +272,10 @@ def test_the_webcam_is_gazed_at_live(visitor):
     assert not [one for one in visitor.page.files() if not one.startswith("job")]
 
 
-@pytest.mark.parametrize("width", [400, 1400])
-def test_what_goes_on_is_seen_where_it_is_started(visitor, width):
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        visitor.driver.execute_script("document.getElementById('gaze').scrollIntoView(false)")
-        visitor.press("gaze")
-        visitor.wait_for_status("Not possible")
-        button, line = visitor.one("#gaze").rect, visitor.one("#status").rect
-        assert 0 < line["y"] - button["y"] < 120
-        box, icon = (
-            visitor.one("#video").rect,
-            visitor.find("#video [data-testid=source-select] button")[0].rect,
-        )
-        assert icon["y"] + icon["height"] <= box["y"] + box["height"]
-    finally:
-        visitor.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
 def test_what_goes_on_is_seen(visitor, tmp_path):
     visitor.press("gaze")
     visitor.wait_for_status("Not possible")
-    visitor.send_video(square(tmp_path, 24, 640, 360))
+    visitor.send_video(square(tmp_path, 12, 640, 360))
     visitor.press("gaze")
     visitor.wait_for_status("greedy: ")
     assert "Not possible" not in visitor.one("#status").get_attribute("textContent")
@@ -368,15 +345,44 @@ def test_it_is_used_by_keys_alone(visitor):
     visitor.wait_for_status("^Done")
 
 
-def test_everything_has_a_label(visitor):
-    """Fields, buttons and videos are named for screen readers."""
-    unnamed = visitor.driver.execute_script(
-        """
-        const shown = (one) => one.offsetParent !== null;
-        const named = (one) => one.getAttribute("aria-label") || one.title || one.innerText?.trim()
-          || one.getAttribute("aria-labelledby") || one.labels?.length || one.closest("label");
-        return [...document.querySelectorAll("input, textarea, select, button, a")].filter(shown)
-          .filter((one) => !named(one)).map((one) => one.outerHTML.slice(0, 200));
-        """
-    )
-    assert unnamed == []
+class TestPageOfWhoSendsNothing:
+    def test_everything_has_a_label(self, untouched):
+        """Fields, buttons and videos are named for screen readers."""
+        unnamed = untouched.driver.execute_script(
+            """
+            const shown = (one) => one.offsetParent !== null;
+            const named = (one) => one.getAttribute("aria-label") || one.title || one.innerText?.trim()
+              || one.getAttribute("aria-labelledby") || one.labels?.length || one.closest("label");
+            return [...document.querySelectorAll("input, textarea, select, button, a")].filter(shown)
+              .filter((one) => !named(one)).map((one) => one.outerHTML.slice(0, 200));
+            """
+        )
+        assert unnamed == []
+
+    @pytest.mark.parametrize("width", [400, 1400])
+    def test_what_goes_on_is_seen_where_it_is_started(self, untouched, width):
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        untouched.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            untouched.driver.execute_script("document.getElementById('gaze').scrollIntoView(false)")
+            untouched.press("gaze")
+            untouched.wait_for_status("Not possible")
+            button, line = untouched.one("#gaze").rect, untouched.one("#status").rect
+            assert 0 < line["y"] - button["y"] < 120
+            box, icon = (
+                untouched.one("#video").rect,
+                untouched.find("#video [data-testid=source-select] button")[0].rect,
+            )
+            assert icon["y"] + icon["height"] <= box["y"] + box["height"]
+        finally:
+            untouched.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def test_nothing_is_loaded_from_elsewhere(self, untouched):
+        hosts = set()
+        for entry in untouched.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                url = message["params"]["request"]["url"]
+                if url.startswith(("http:", "https:", "ws:", "wss:")):
+                    hosts.add("/".join(url.split("/")[:3]))
+        assert hosts == {untouched.page.url}
