@@ -107,9 +107,14 @@ class Gaze:
         if self.lengths.numel() > 1:
             slots = self.frame_of_patch * vocabulary + slots
         # Lengths may still be wrong: what they do not count lies behind their frames.
-        count = (self.lengths.numel() + 1) * vocabulary
-        seen = torch.zeros(count, dtype=torch.bool, device=slots.device)
-        return torch.stack([self.ids.min(), self.ids.max(), seen.scatter_(0, slots, True).sum()])
+        num_slots = (self.lengths.numel() + 1) * vocabulary
+        if num_slots <= 32 * slots.numel():  # bytes, no more than to sort takes
+            seen = torch.zeros(num_slots, dtype=torch.bool, device=slots.device)
+            distinct = seen.scatter_(0, slots, True).sum()
+        else:
+            slots = slots.sort().values
+            distinct = 1 + (slots[1:] != slots[:-1]).sum()
+        return torch.stack([self.ids.min(), self.ids.max(), distinct])
 
     def _check_ids(self, low: int, high: int, distinct: int) -> None:
         """Raise `GeometryError` for ids out of range or twice in a frame."""

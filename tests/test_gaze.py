@@ -128,6 +128,7 @@ def test_is_frozen():
         ([0, 20], [[2]], r"\[0, 20\), got ids from 0 to 20"),
         ([-1], [[1]], "got ids from -1"),
         ([3, 3], [[2]], r"patch 3 .*twice.*frame 0 .*clip 0"),
+        # So few of all patches that they are sorted.
         ([3, 3], [[0, 0], [0, 2]], r"patch 3 .*twice.*frame 1 .*clip 1"),
         ([1, 2], [[3]], r"lengths .*\b3 patches.*\b2 ids"),
         ([1, 2], [[3, -1]], r"lengths .*\b2 ids"),
