@@ -4,12 +4,14 @@ Frames are resized to that square, whatever their aspect. Images, which these fa
 are prepared by transformers' own image processor and kept whole.
 """
 
+import importlib
 import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+import transformers.utils
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -35,7 +37,10 @@ from autogaze.vision_encoders.patches import cut_cells
 _FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """By Pillow's number, as settings name them."""
 
-_HAS_LANCZOS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
+_HAS_LANCZOS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12) and hasattr(
+    transformers.utils, "is_torchvision_greater_or_equal"
+)
+"""transformers before 5.11, and torchvision before PyTorch had it, take bicubic instead."""
 
 _STEPS = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_center_crop": False}
 """What is done to every frame; settings that ask for something else are refused."""
@@ -55,7 +60,7 @@ class FrameProcessorAdapter(ProcessorAdapter):
     std: ClassVar[tuple[float, ...]] = CLIP.std
     resample: ClassVar[int] = 3
     image_class: ClassVar[str]
-    """Class of the family's image processor in transformers."""
+    """Class of the family's image processor in transformers, "folder:class"."""
 
     def __init__(self, stock: StockProcessor) -> None:
         super().__init__(stock)
@@ -114,9 +119,7 @@ class FrameProcessorAdapter(ProcessorAdapter):
                 f"resample={number} is not supported; there are {', '.join(map(str, _FILTERS))} "
                 f"({', '.join(_FILTERS.values())})"
             )
-        # transformers 4, and torchvision before PyTorch had it, take bicubic instead.
-        is_replaced = number == 1 and (IS_TRANSFORMERS_4 or not _HAS_LANCZOS)
-        return _FILTERS[3 if is_replaced else number]
+        return _FILTERS[3 if number == 1 and not _HAS_LANCZOS else number]
 
     def resize(
         self, kind: Kind, frames: UInt8[Tensor, "T 3 H W"], height: int, width: int
@@ -169,16 +172,22 @@ class FrameProcessorAdapter(ProcessorAdapter):
         own = getattr(self.stock.original, "image_processor", None)
         if callable(own):
             return own
-        import transformers
         from transformers.utils import is_torchvision_available
 
-        # As transformers chooses: both versions have a second class, for where torchvision is.
+        # As transformers chooses: all versions have a second class, for where torchvision is or is not.
+        folder, _, name = self.image_class.partition(":")
         asked = str(self.stock.image.get("image_processor_type", ""))
-        if IS_TRANSFORMERS_4:
-            suffix = "Fast" if asked.endswith("Fast") and is_torchvision_available() else ""
-        else:
-            suffix = "" if is_torchvision_available() else "Pil"
-        made = getattr(transformers, f"{self.image_class}{suffix}")
+        if not hasattr(transformers, f"{name}Pil"):  # before transformers 5.4
+            wanted = asked.endswith("Fast") or not IS_TRANSFORMERS_4
+            suffix = "Fast" if wanted and is_torchvision_available() else ""
+            made = getattr(transformers, f"{name}{suffix}")
+        elif is_torchvision_available():
+            made = getattr(transformers, name)
+        else:  # not from `transformers`, where versions before 5.20 hide some of them
+            module = importlib.import_module(
+                f"transformers.models.{folder}.image_processing_pil_{folder}"
+            )
+            made = getattr(module, f"{name}Pil")
         return made.from_dict(dict(self.stock.image))
 
     def crops(

@@ -62,6 +62,7 @@ class SizeRule:
         whole_clip: they count the pixels of all frames together (Qwen3-VL), not of one
             (Qwen2.5-VL).
         tubelet: clips count as whole tubelets.
+        rounds_up: a tubelet that is not full counts; else their number is rounded as Python does.
     """
 
     unit: int
@@ -69,6 +70,7 @@ class SizeRule:
     max_pixels: int
     whole_clip: bool = False
     tubelet: int = 1
+    rounds_up: bool = False
 
     def fit(self, height: int, width: int, num_frames: int = 1) -> tuple[int, int]:
         """Height and width of the model's frames.
@@ -82,7 +84,8 @@ class SizeRule:
             height, width = _at_least_a_unit(height, width, self.unit)
             # A clip shorter than a tubelet is one tubelet.
             frames = max(num_frames, self.tubelet)
-            rounded = round(frames / self.tubelet) * self.tubelet
+            rounding = math.ceil if self.rounds_up else round
+            rounded = rounding(frames / self.tubelet) * self.tubelet
         rows, columns = round(height / self.unit), round(width / self.unit)
         pixels = rounded * rows * columns * self.unit**2
         if pixels > self.max_pixels:

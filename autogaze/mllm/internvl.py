@@ -63,7 +63,7 @@ class InternVLProcessorAdapter(ShuffledProcessorAdapter):
 
     tokens: ClassVar[Mapping[Kind, str]] = {"video": "<video>", "image": "<IMG_CONTEXT>"}
     sequence = ("image_seq_length", 256)
-    image_class = "GotOcr2ImageProcessor"
+    image_class = "got_ocr2:GotOcr2ImageProcessor"
 
     def placeholder(self, kind: Kind) -> str:
         name = "context_image_token" if kind == "image" else "video_token"

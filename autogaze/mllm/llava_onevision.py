@@ -228,7 +228,7 @@ def _taps(
 class LlavaOnevisionProcessorAdapter(FrameProcessorAdapter):
     """Units share patches, and what is cut are the patches that some kept unit needs."""
 
-    image_class = "LlavaOnevisionImageProcessor"
+    image_class = "llava_onevision:LlavaOnevisionImageProcessor"
 
     def __init__(self, stock: StockProcessor) -> None:
         super().__init__(stock)

@@ -1,12 +1,16 @@
 """Qwen2.5-VL: 2 x 2 patches of 2 frames per unit, window attention, time in seconds."""
 
+import inspect
 from collections.abc import Sequence
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autogaze.mllm.adapter import IS_TRANSFORMERS_4, VisualFeatures, VisualInput
+from autogaze.mllm.adapter import VisualFeatures, VisualInput
 from autogaze.mllm.prompt import MRopePositions, PositionRule
 from autogaze.mllm.qwen_tower import (
     QwenAdapter,
@@ -19,10 +23,42 @@ from autogaze.mllm.units import KeptUnits
 def time_positions(visuals: Sequence[VisualInput], rate: float) -> MRopePositions:
     """Positions of units of visuals, at `rate` positions per second."""
     seconds = [1.0 if visual.interval is None else visual.interval for visual in visuals]
-    if IS_TRANSFORMERS_4:  # which cuts them to whole seconds
+    whole_seconds, time_advances = _counting()
+    if whole_seconds:
         seconds = [float(int(second)) for second in seconds]
-    intervals = tuple(second * rate for second in seconds)
-    return MRopePositions(intervals, time_advances=IS_TRANSFORMERS_4)
+    return MRopePositions(tuple(second * rate for second in seconds), time_advances)
+
+
+@cache
+def _counting() -> tuple[bool, bool]:
+    """Whether transformers cuts seconds to whole ones, and places text behind a video's last time too.
+
+    Its versions differ, so its own function is asked, of two tubelets of one unit, 1.5 seconds apart.
+    """
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+
+    start, video, image, end = 0, 1, 2, 3
+    tokens = torch.tensor([[start, video, video, end]])
+    asked: Any = Qwen2_5_VLModel.__new__(
+        Qwen2_5_VLModel
+    )  # of which it reads the configuration only
+    asked.__dict__["config"] = SimpleNamespace(
+        vision_start_token_id=start,
+        video_token_id=video,
+        image_token_id=image,
+        vision_config=SimpleNamespace(spatial_merge_size=2, tokens_per_second=2),
+    )
+    inputs = {
+        "input_ids": tokens,
+        "attention_mask": torch.ones_like(tokens),
+        "video_grid_thw": torch.tensor([[2, 2, 2]]),
+        "second_per_grid_ts": torch.tensor([1.5]),
+        "mm_token_type_ids": 2 * (tokens == video).int(),
+    }
+    known = inspect.signature(Qwen2_5_VLModel.get_rope_index).parameters
+    found, _ = asked.get_rope_index(**{name: inputs[name] for name in known if name in inputs})
+    _, first, second, after = found[0, 0].tolist()
+    return second - first == 2, after > first + 1
 
 
 class Qwen25VLAdapter(QwenAdapter):

@@ -5,6 +5,7 @@ added after the LLM's first layers (deepstack); Qwen3.5 has none.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -41,9 +42,8 @@ class Qwen3VLAdapter(QwenAdapter):
     def _positions(self, grid: UnitGrid, index: Int[Tensor, " N"]) -> Float[Tensor, "N C"]:
         """Learned positions of patches, by their places among a tubelet's patches."""
         tower = self.tower
-        if hasattr(tower, "fast_pos_embed_interpolate"):  # transformers 4
-            tables = [tower.fast_pos_embed_interpolate(sizes) for sizes in self.grids_thw(grid)]
-            return torch.cat(tables)[index]
+        if not hasattr(tower, "interpolation_mode"):  # before transformers 5.15
+            return torch.cat([_bilinear(tower, sizes) for sizes in self.grids_thw(grid)])[index]
         from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
         taps = [
@@ -61,3 +61,17 @@ class Qwen3VLAdapter(QwenAdapter):
         used, inverse = index.unique(return_inverse=True)
         table = (tower.pos_embed(cells[used]) * weights[used][:, :, None]).sum(1)
         return table[inverse]
+
+
+def _bilinear(tower: Any, grid_thw: Int[Tensor, "one 3"]) -> Float[Tensor, "N C"]:
+    """Positions of a frame by earlier versions of transformers."""
+    try:
+        from transformers.vision_utils import get_vision_bilinear_indices_and_weights
+    except ImportError:  # before 5.9
+        return tower.fast_pos_embed_interpolate(grid_thw)
+    cells, weights = get_vision_bilinear_indices_and_weights(
+        grid_thw,
+        num_grid_per_side=tower.num_grid_per_side,
+        spatial_merge_size=tower.spatial_merge_size,
+    )
+    return (tower.pos_embed(cells) * weights[:, :, None]).sum(0)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -77,7 +78,7 @@ class QwenProcessorAdapter(ProcessorAdapter):
         if kind == "video" and self.settings(kind).get("cap_pixels_per_frame"):
             largest = self.capped(smallest, largest, num_frames, form)
         whole = self.whole_clip and kind == "video"
-        rule = SizeRule(form.unit, smallest, largest, whole, form.tubelet)
+        rule = SizeRule(form.unit, smallest, largest, whole, form.tubelet, whole and _rounds_up())
         return rule.fit(height, width, num_frames)
 
     def _bounds(self, kind: Kind) -> tuple[int, int]:
@@ -202,8 +203,24 @@ class Qwen3VLProcessorAdapter(QwenProcessorAdapter):
 
     def prepare_text(self, text: str) -> str:
         token = self.placeholder("video")
-        # Each tubelet brings its own start and end; transformers 5 leaves those around them.
-        return text.replace(f"{_START}{token}{_END}", token) if IS_TRANSFORMERS_4 else text
+        # Each tubelet brings its own start and end; from transformers 5.10 on those around them stay.
+        from transformers import Qwen3VLProcessor
+
+        if hasattr(Qwen3VLProcessor, "replace_video_token"):
+            return text
+        return text.replace(f"{_START}{token}{_END}", token)
 
     def rule(self, visuals: Sequence[VisualInput]) -> PositionRule:
         return MRopePositions()
+
+
+@cache
+def _rounds_up() -> bool:
+    """Whether transformers counts a tubelet that is not full, which some of its versions do.
+
+    It is asked for the size of 5 frames where 4 have room, and 6 have not.
+    """
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
+
+    asked = smart_resize(5, 64, 64, temporal_factor=2, factor=32, min_pixels=1, max_pixels=20_000)
+    return tuple(asked) != (64, 64)

@@ -5,6 +5,7 @@ is one segment of attention, so one frame's positions serve all of them.
 """
 
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -129,13 +130,19 @@ class QwenAdapter(MLLMAdapter):
         return cos, sin
 
     def _rotary_table(self, grid_thw: Int[Tensor, "one 3"], like: Tensor) -> Rotary:
-        if hasattr(self.tower, "rot_pos_emb"):  # transformers 4
-            angles = self.tower.rot_pos_emb(grid_thw).flatten(1)
-            angles = torch.cat([angles, angles], dim=-1).to(like.device)
-            return angles.cos(), angles.sin()
-        from transformers.vision_utils import get_vision_position_ids
-
-        return self.tower.rotary_pos_emb(like, get_vision_position_ids(grid_thw, self.merge))
+        tower: Any = self.tower
+        try:
+            from transformers.vision_utils import get_vision_position_ids
+        except ImportError:  # before transformers 5.9
+            angles = tower.rot_pos_emb(grid_thw)
+        else:
+            ids = get_vision_position_ids(grid_thw, self.merge)
+            if "x" in inspect.signature(tower.rotary_pos_emb.forward).parameters:
+                return tower.rotary_pos_emb(like, ids)
+            angles = tower.rotary_pos_emb(ids)  # before 5.17
+        angles = angles.flatten(1)
+        angles = torch.cat([angles, angles], dim=-1).to(like.device)
+        return angles.cos(), angles.sin()
 
     @cached_property
     def _blocks(self) -> PackedBlocks:

@@ -89,7 +89,7 @@ class SmolVLMProcessorAdapter(ShuffledProcessorAdapter):
     mean = std = (0.5, 0.5, 0.5)
     resample = 1
     sequence = ("image_seq_len", 169)
-    image_class = "SmolVLMImageProcessor"
+    image_class = "smolvlm:SmolVLMImageProcessor"
     chat_samples = True
     # The one of checkpoints writes no frames; the family's processor takes this for videos instead.
     video_template = (

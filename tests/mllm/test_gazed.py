@@ -12,7 +12,7 @@ import autogaze
 from autogaze.errors import MLLMError
 from autogaze.mllm import KeptUnits, UnitGrid
 from autogaze.mllm.registry import adapter_of
-from tests.mllm.tiny import FAMILIES
+from tests.mllm.tiny import FAMILIES, skip_where_time_stands_still
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*falling back to its reference:UserWarning")
 
@@ -55,6 +55,7 @@ def some(grid: UnitGrid, share: float, seed: int = 0) -> KeptUnits:
 
 @torch.no_grad()
 def test_keeping_everything_is_the_untouched_model(model, inputs):
+    skip_where_time_stands_still(model.config.model_type)
     gazed = autogaze.gazed_mllm(model)
     whole = [None] * len(grids_of(model, inputs))
     real = inputs["attention_mask"].bool()
@@ -70,6 +71,7 @@ def test_keeping_everything_is_the_untouched_model(model, inputs):
 
 @torch.no_grad()
 def test_two_videos_and_an_image_in_one_prompt(model, family):
+    skip_where_time_stands_still(model.config.model_type)
     picture = [] if family.image is None else [family.image]
     inputs = family.rows([[3, family.video, 7, *picture, 9, family.second, 8], [4, 6]])
     gazed = autogaze.gazed_mllm(model)
@@ -104,6 +106,7 @@ def test_what_is_dropped_leaves_the_prompt_and_the_rest_keeps_its_position(model
 
 
 def test_dense_positions_are_those_of_the_untouched_model(model, inputs):
+    skip_where_time_stands_still(model.config.model_type)
     prompt = autogaze.gazed_mllm(model).compact(**inputs).prompt
     real = inputs["attention_mask"].bool()
     if not hasattr(model.model, "get_rope_index"):
@@ -292,6 +295,7 @@ def test_the_vision_encoder_computes_kept_units_only(model, inputs, family):
 
 
 def test_the_model_keeps_its_class_and_its_parameters(model, inputs, tmp_path):
+    skip_where_time_stands_still(model.config.model_type)
     before = dict(model.__dict__)
     gazed = autogaze.gazed_mllm(model)
     assert isinstance(gazed, type(model))
