@@ -290,14 +290,23 @@ def make_accelerator(options: TrainerOptions) -> "Accelerator":
     except ImportError as error:
         raise MissingExtraError("accelerate", "train", "training") from error
     check_tracker(options.tracker)
-    accelerator = Accelerator(
-        # Without accelerators, processes are joined only if `cpu` is set.
-        cpu=options.device == "cpu" or not torch.accelerator.is_available(),
-        mixed_precision=options.mixed_precision,
-        log_with=None if options.tracker == "none" else options.tracker,
-        project_dir=str(options.folder),
-    )
     started = int(os.environ.get("WORLD_SIZE") or 1)
+    try:
+        accelerator = Accelerator(
+            # Without accelerators, processes are joined only if `cpu` is set.
+            cpu=options.device == "cpu" or not torch.accelerator.is_available(),
+            mixed_precision=options.mixed_precision,
+            log_with=None if options.tracker == "none" else options.tracker,
+            project_dir=str(options.folder),
+        )
+    except ValueError as error:
+        if started == 1:
+            raise
+        # What the environment says of the processes is not enough.
+        raise TrainingError(
+            f"{started} processes were started (WORLD_SIZE), and Accelerate joined none of them: "
+            f"{first_line(error)}"
+        ) from error
     if started != accelerator.num_processes:
         raise TrainingError(
             f"{started} processes were started (WORLD_SIZE), and Accelerate joined "

@@ -121,7 +121,11 @@ def adapter_class(config: Any) -> type[MLLMAdapter]:
     Raises:
         MLLMError: there is none; the message lists those there are.
     """
-    model_type: Any = getattr(config, "model_type", None)
+    # Of the class, where it has one: some configurations of transformers 4.57 that are read from a
+    # file answer with their text model's.
+    model_type: Any = getattr(type(config), "model_type", None) or getattr(
+        config, "model_type", None
+    )
     if model_type not in _FAMILIES:
         raise MLLMError(
             f"no adapter for multimodal LLMs of type {model_type!r}; there are adapters for "

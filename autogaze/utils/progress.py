@@ -58,11 +58,13 @@ class ProgressBar:
         self._begun = 0
 
     def __enter__(self) -> "ProgressBar":
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # older versions of rich end it with an empty line all the same
+            self._bar.stop()
 
     def advance(self, amount: int = 1) -> None:
         """Count `amount` more units as done."""

@@ -10,10 +10,11 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
+from PIL import Image
 
 from autogaze.checks import as_path, why_absent
 from autogaze.errors import VideoError
-from autogaze.video.structure import boxes, heif_brand
+from autogaze.video.structure import animated_avif_brand, boxes, heif_brand
 
 
 def local_path(path: str | Path) -> Path:
@@ -64,7 +65,18 @@ def open_container(path: Path) -> InputContainer:
             f"{path}: is an HEIC picture of {tiles} parts, which the extra `heif` reads: "
             "pip install 'autogaze[heif]', or convert it to JPEG"
         )
+    if animated_avif_brand(path) and not _pillow_reads_avif():
+        container.close()
+        raise VideoError(
+            f"{path}: is an animated AVIF, of which FFmpeg reads the first picture alone; "
+            "pip install 'pillow>=11.3', which reads all of it"
+        )
     return container
+
+
+def _pillow_reads_avif() -> bool:
+    Image.init()  # registers all formats, once
+    return "AVIF" in Image.OPEN
 
 
 def names_other_files(path: Path) -> bool:

@@ -49,9 +49,18 @@ def boxes(path: Path) -> Iterator[tuple[str, int]]:
 
 def heif_brand(path: Path) -> bool:
     """Whether a file says that it is an HEIC or HEIF picture."""
+    return _brand(path) in (b"heic", b"heix", b"heim", b"heis", b"mif1")
+
+
+def animated_avif_brand(path: Path) -> bool:
+    """Whether a file says that it is an animated AVIF."""
+    return _brand(path) == b"avis"
+
+
+def _brand(path: Path) -> bytes:
     with path.open("rb") as file:
         head = file.read(12)
-    return head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1")
+    return head[8:12] if head[4:8] == b"ftyp" else b""
 
 
 # Matroska and WebM (RFC 8794 and 9559)

@@ -35,6 +35,8 @@ def point_to(url: str, folder: Path, monkeypatch) -> None:
     }
     for name, value in changed.items():
         monkeypatch.setattr(constants, name, value)
+        if hasattr(file_download, name):  # older clients keep some of them there as well
+            monkeypatch.setattr(file_download, name, value)
 
 
 def test_into_the_cache_and_into_a_folder(hub: Hub) -> None:

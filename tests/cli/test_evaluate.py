@@ -123,7 +123,7 @@ def test_other_settings_in_the_folder_are_refused(words: list[str]) -> None:
         (["--answerer", "set/data/test.jsonl"], ("test.jsonl", ".py")),
         (["--dtype", "int3"], ("int3",)),
         (["--device", "tpu"], ("tpu",)),
-        (["--max-vision-tokens", 0], ("greater",)),
+        (["--max-vision-tokens", 0], ("--max-vision-tokens",)),
         (["--units", "nonsense"], ("nonsense",)),
     ],
 )

@@ -2,12 +2,14 @@
 
 import os
 from fractions import Fraction
+from unittest.mock import Mock
 
 import av
 import numpy as np
 import pytest
 import torch
 from av.codec.context import Flags
+from av.container import InputContainer
 from PIL import Image
 
 from autogaze.cli.app import app
@@ -88,8 +90,23 @@ def test_an_overlay_of_an_avi_with_b_frames(folder, encode, picture, tmp_path):
 # Animations, whole and with their durations (d04, d08)
 
 
+def test_an_animated_avif_that_pillow_does_not_read_is_refused(folder, monkeypatch):
+    """FFmpeg would read its first picture, and nobody would know."""
+    path = folder / "moving.avif"
+    first = b"\0\0\0\x14ftypavis\0\0\0\0avis"
+    path.write_bytes(first)
+    monkeypatch.setattr("av.open", lambda *_, **__: Mock(spec=InputContainer))
+    monkeypatch.setattr(Image, "OPEN", {"PNG": None})
+    with pytest.raises(VideoError, match=r"moving\.avif.*pillow>=11\.3"):
+        open_container(path)
+    monkeypatch.setattr(Image, "OPEN", {"AVIF": None})
+    open_container(path)
+
+
 @pytest.mark.parametrize("suffix", ["avif", "webp", "gif", "png"])
 def test_animations_are_read_whole(folder, shades, suffix):
+    if f".{suffix}" not in Image.registered_extensions():
+        pytest.skip(f"this Pillow writes no {suffix}")
     path = folder / f"shades.{suffix}"
     shades[0].save(path, save_all=True, append_images=shades[1:], duration=DURATIONS, loop=0)
     video = Video(path)

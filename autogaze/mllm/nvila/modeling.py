@@ -74,7 +74,9 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
         check_counts(config.text_config.to_dict(), "text_config")
         check_counts(config.vision_config.to_dict(), "vision_config")
         parts = built_on_meta(lambda: _parts(config))
-        if torch.get_default_device().type != "meta":  # as where weights are loaded into it
+        # "meta" where weights are loaded into it. (Asking for the default device is no use: in
+        # PyTorch 2.6 that is not what a `with` block says.)
+        if torch.empty(0).device.type != "meta":
             check_memory(parts)
             parts = _parts(config)
         self.vision_tower, self.mm_projector, self.llm = parts
