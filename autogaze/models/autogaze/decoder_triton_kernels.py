@@ -13,6 +13,7 @@ are read at once, weights while the kernel before still runs, and no warp adds u
 
 import triton
 import triton.language as tl
+from triton.language.extra import cuda
 
 SMALLER: tl.constexpr = tl.constexpr(1 / 64)
 """Tokens are multiplied by this before a product, and normed after it: float16 ends at 65504."""
@@ -27,17 +28,27 @@ def _tile(rows, is_row, columns, is_column):
 
 
 @triton.jit
+def _not_there():
+    """In place of what Triton 3.2 lacks: FOLLOWS is false there, but it looks names up all the same."""
+    pass
+
+
+_launch_dependents = getattr(cuda, "gdc_launch_dependents", _not_there)
+_wait = getattr(cuda, "gdc_wait", _not_there)
+
+
+@triton.jit
 def _let_next_start(FOLLOWS: tl.constexpr):
     """Let the next kernel be launched; it reads weights only until this one has ended."""
     if FOLLOWS:
-        tl.extra.cuda.gdc_launch_dependents()
+        _launch_dependents()
 
 
 @triton.jit
 def _wait_for_last(FOLLOWS: tl.constexpr):
     """Wait for the end of the kernel before, and so of all before it: weights alone are older than these."""
     if FOLLOWS:
-        tl.extra.cuda.gdc_wait()
+        _wait()
 
 
 @triton.jit
