@@ -1,6 +1,7 @@
 """Shapes written in signatures are checked while tests run; fixtures of several rooms."""
 
 import gc
+import os
 import sys
 from collections import Counter
 
@@ -12,6 +13,7 @@ from tests.typechecker import typed
 
 # Half of what collecting takes, also in a process that a test starts, is compiling our own files.
 sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # How long an example takes says more about the machine's other work than about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)

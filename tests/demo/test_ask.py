@@ -25,7 +25,8 @@ class StopAfter(Stop):
         super().check()
 
 
-def test_a_stopped_question_can_be_asked_again(tmp_path):
+def test_a_stopped_question_can_be_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("autogaze.demo.ask.MAX_NEW_TOKENS", 16)
     tiny_processor.checkpoint(tmp_path, "qwen3_vl")
     tiny.qwen3_vl().save_pretrained(tmp_path)
     model = VideoMLLM.load(tmp_path)
