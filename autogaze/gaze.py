@@ -21,6 +21,7 @@ from autogaze.gaze_checks import (
     check_fields,
     check_losses,
     check_pyramid,
+    count_distinct,
     frames_by_search,
     padded_fields,
     shape,
@@ -107,13 +108,7 @@ class Gaze:
         if self.lengths.numel() > 1:
             slots = self.frame_of_patch * vocabulary + slots
         # Lengths may still be wrong: what they do not count lies behind their frames.
-        num_slots = (self.lengths.numel() + 1) * vocabulary
-        if num_slots <= 32 * slots.numel():  # bytes, no more than to sort takes
-            seen = torch.zeros(num_slots, dtype=torch.bool, device=slots.device)
-            distinct = seen.scatter_(0, slots, True).sum()
-        else:
-            slots = slots.sort().values
-            distinct = 1 + (slots[1:] != slots[:-1]).sum()
+        distinct = count_distinct(slots, (self.lengths.numel() + 1) * vocabulary)
         return torch.stack([self.ids.min(), self.ids.max(), distinct])
 
     def _check_ids(self, low: int, high: int, distinct: int) -> None:

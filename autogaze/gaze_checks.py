@@ -65,6 +65,19 @@ def frames_by_search(counts: Int[Tensor, " frames"], total: int) -> Int[Tensor, 
     return torch.searchsorted(counts.cumsum(0), numbers, right=True)
 
 
+def count_distinct(slots: Int[Tensor, " N"], num_slots: int) -> Int[Tensor, ""]:
+    """How many of `num_slots` numbers there are, on their device; memory follows N.
+
+    Args:
+        slots: in [0, num_slots), at least one.
+    """
+    if num_slots <= 32 * slots.numel():  # bytes, no more than to sort takes
+        seen = torch.zeros(num_slots, dtype=torch.bool, device=slots.device)
+        return seen.scatter_(0, slots, True).sum()
+    slots = slots.sort().values
+    return 1 + (slots[1:] != slots[:-1]).sum()
+
+
 def is_integers(value: Any) -> bool:
     """Whether this is a tensor of integers."""
     return is_dense(value) and value.dtype in _INTEGERS

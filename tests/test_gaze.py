@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from autogaze import Gaze, PatchPyramid
 from autogaze.errors import AutoGazeError, GeometryError, OutputError
-from autogaze.gaze_checks import frames_by_search
+from autogaze.gaze_checks import count_distinct, frames_by_search
 from autogaze.source import Source, TileGrid
 from tests.gazes import SMALL, gazes, same
 
@@ -114,6 +114,11 @@ def test_gazes_that_do_not_belong_together_are_not_joined():
         Gaze.cat_clips([one, two])
     with pytest.raises(GeometryError, match=r"32\+64\+112\+224"):
         Gaze.cat_clips([one, Gaze.everything(PatchPyramid(), 1, 2)])
+
+
+@given(st.lists(st.integers(0, 19), min_size=1), st.sampled_from([20, 10_000]))
+def test_distinct_numbers_are_counted_by_a_table_and_by_sorting(numbers, num_slots):
+    assert int(count_distinct(torch.tensor(numbers), num_slots)) == len(set(numbers))
 
 
 def test_is_frozen():
