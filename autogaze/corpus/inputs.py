@@ -308,6 +308,8 @@ def _parquet(file: str, column: str) -> Iterator[object]:
         try:
             with table_file(opened_file) as table:
                 _check_column(file, column, table.schema_arrow.names)
+                if not table.num_row_groups:  # which older pyarrow refuses to read
+                    return
                 for batch in table.iter_batches(columns=[column]):
                     yield from batch.column(0).to_pylist()
         except (arrow_error, OSError) as error:
