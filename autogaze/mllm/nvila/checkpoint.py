@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import transformers
 from safetensors import safe_open
 from torch import nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
@@ -94,7 +95,8 @@ def renaming(names: list[str], projector: nn.Module) -> dict[str, str]:
     """Patterns of a checkpoint's names -> what they become, for transformers' `key_mapping`.
 
     Raises:
-        CheckpointError: another number of projector layers with weights than there are.
+        CheckpointError: another number of projector layers with weights than there are; or names
+            that this version of transformers would take back.
     """
     patterns = {}
     found = sorted({_layer(name) for name in names if name.startswith(PROJECTOR)}, key=_natural)
@@ -109,8 +111,25 @@ def renaming(names: list[str], projector: nn.Module) -> dict[str, str]:
             patterns[rf"^{re.escape(theirs)}\.(weight|bias)$"] = rf"{ours}.\1"
     parts = ("embeddings", "encoder", "post_layernorm", "head")
     if any(name.startswith(tuple(f"{TOWER}{part}." for part in parts)) for name in names):
+        if takes_prefix_off():
+            raise CheckpointError(
+                "the vision tower's weights have names without 'vision_model.', which transformers "
+                f"{transformers.__version__} cannot load here: take 5.9 or later (or one before 5.6)"
+            )
         patterns[rf"^{re.escape(TOWER)}({'|'.join(parts)})\."] = rf"{TOWER}vision_model.\1."
     return patterns
+
+
+def takes_prefix_off() -> bool:
+    """Whether transformers takes `vision_model.` off names within any model, after all renaming.
+
+    Its versions before 5.6 know no such change, those from 5.9 on make it for models of their own alone.
+    """
+    try:
+        from transformers.core_model_loading import PrefixChange
+    except ImportError:
+        return False
+    return not hasattr(PrefixChange, "scope_prefix")
 
 
 def _layer(name: str) -> str:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from autogaze.errors import CheckpointError
 from autogaze.mllm.nvila import AutoGazeMLLM, NVILAConfig, NVILAForConditionalGeneration
+from autogaze.mllm.nvila.checkpoint import takes_prefix_off
 from tests.mllm.nvila.tiny import make_config, make_frames, make_model, make_processor
 
 OWN = ("0", "1", "3", "4", "6")
@@ -61,9 +62,25 @@ def own_state():
     return {name: value.clone() for name, value in make_model(seed=7).state_dict().items()}
 
 
+@pytest.fixture
+def bare_names():
+    """Names without `vision_model.` can be loaded."""
+    if takes_prefix_off():
+        pytest.skip("needs transformers 5.9, or one before 5.6")
+
+
+def test_bare_names_that_would_be_taken_back_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("autogaze.mllm.nvila.checkpoint.takes_prefix_off", lambda: True)
+    bare = {published_name(n, OWN, prefixed=False): value for n, value in own_state().items()}
+    with pytest.raises(CheckpointError, match=r"5\.9"):
+        NVILAForConditionalGeneration.from_pretrained(write(tmp_path / "model", bare))
+
+
 @pytest.mark.parametrize("prefixed", [True, False], ids=["vision_model", "bare"])
 @pytest.mark.parametrize("layers", LAYERS)
-def test_every_weight_is_loaded(layers, prefixed, tmp_path):
+def test_every_weight_is_loaded(layers, prefixed, tmp_path, request):
+    if not prefixed:
+        request.getfixturevalue("bare_names")
     state = own_state()
     published = {
         published_name(name, LAYERS[layers], prefixed=prefixed): value
@@ -82,6 +99,7 @@ def test_every_weight_is_loaded(layers, prefixed, tmp_path):
     assert all(name.startswith("vision_tower.vision_model.") for name in state if "tower" in name)
 
 
+@pytest.mark.usefixtures("bare_names")
 def test_saved_again_and_loaded(tmp_path):
     state = own_state()
     published = {
