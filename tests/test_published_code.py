@@ -11,7 +11,7 @@ import torch
 import transformers
 from einops import rearrange
 from torch import nn
-from transformers import AutoImageProcessor, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from autogaze import PatchPyramid
 from autogaze.datasets.collate import collate_fn
@@ -26,6 +26,7 @@ from autogaze.utils import get_gazing_pos_from_gazing_mask
 from autogaze.vision_encoders.siglip import SiglipVisionModel
 from autogaze.vision_encoders.siglip.configuration_siglip import SiglipVisionConfig
 from autogaze.vision_encoders.siglip.modeling_siglip import SiglipVisionModel as NestedSiglip
+from tests.auto_classes import auto_image_processor
 from tests.vision_encoders.families import SMALL
 
 HD = PatchPyramid((56, 112, 196, 392), 14)  # 1060 patches per frame
@@ -96,7 +97,7 @@ def test_the_quick_start_for_an_encoder_of_the_selectors_grid(quick_start, check
     raw_video, video, model = quick_start
     with torch.inference_mode():
         gaze_outputs = model({"video": video}, gazing_ratio=0.05, task_loss_requirement=0.7)
-    transform = AutoImageProcessor.from_pretrained(checkpoints / "siglip-224")
+    transform = auto_image_processor().from_pretrained(checkpoints / "siglip-224")
     siglip = SiglipVisionModel.from_pretrained(
         checkpoints / "siglip-224", scales=model.config.scales, attn_implementation="sdpa"
     )
@@ -132,7 +133,7 @@ def test_the_quick_start_for_an_encoder_of_another_grid(quick_start, checkpoints
     siglip = SiglipVisionModel.from_pretrained(
         checkpoints / "siglip-384", scales="56+112+196+392", attn_implementation="sdpa"
     )
-    transform = AutoImageProcessor.from_pretrained(checkpoints / "siglip-384")
+    transform = auto_image_processor().from_pretrained(checkpoints / "siglip-384")
     pixels = transform_video_for_pytorch(raw_video[:4], transform)[None]
     assert pixels.shape == (1, 4, 3, 384, 384)
     outputs = siglip(pixels, gazing_info=gaze)

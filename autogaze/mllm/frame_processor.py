@@ -40,7 +40,7 @@ _FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _HAS_LANCZOS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12) and hasattr(
     transformers.utils, "is_torchvision_greater_or_equal"
 )
-"""transformers before 5.11, and torchvision before PyTorch had it, take bicubic instead."""
+"""transformers up to 5.10, and torchvision before PyTorch had it, take bicubic instead."""
 
 _STEPS = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_center_crop": False}
 """What is done to every frame; settings that ask for something else are refused."""
@@ -177,13 +177,13 @@ class FrameProcessorAdapter(ProcessorAdapter):
         # As transformers chooses: all versions have a second class, for where torchvision is or is not.
         folder, _, name = self.image_class.partition(":")
         asked = str(self.stock.image.get("image_processor_type", ""))
-        if not hasattr(transformers, f"{name}Pil"):  # before transformers 5.4
+        if not hasattr(transformers, f"{name}Pil"):  # transformers 5.2 and before
             wanted = asked.endswith("Fast") or not IS_TRANSFORMERS_4
             suffix = "Fast" if wanted and is_torchvision_available() else ""
             made = getattr(transformers, f"{name}{suffix}")
         elif is_torchvision_available():
             made = getattr(transformers, name)
-        else:  # not from `transformers`, where versions before 5.20 hide some of them
+        else:  # not from `transformers`, where versions up to 5.17 hide some of them
             module = importlib.import_module(
                 f"transformers.models.{folder}.image_processing_pil_{folder}"
             )

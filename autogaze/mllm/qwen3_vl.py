@@ -42,7 +42,7 @@ class Qwen3VLAdapter(QwenAdapter):
     def _positions(self, grid: UnitGrid, index: Int[Tensor, " N"]) -> Float[Tensor, "N C"]:
         """Learned positions of patches, by their places among a tubelet's patches."""
         tower = self.tower
-        if not hasattr(tower, "interpolation_mode"):  # before transformers 5.15
+        if not hasattr(tower, "interpolation_mode"):  # transformers 5.12 and before
             return torch.cat([_bilinear(tower, sizes) for sizes in self.grids_thw(grid)])[index]
         from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 

@@ -139,7 +139,7 @@ class QwenAdapter(MLLMAdapter):
             ids = get_vision_position_ids(grid_thw, self.merge)
             if "x" in inspect.signature(tower.rotary_pos_emb.forward).parameters:
                 return tower.rotary_pos_emb(like, ids)
-            angles = tower.rotary_pos_emb(ids)  # before 5.17
+            angles = tower.rotary_pos_emb(ids)  # 5.15 and before
         angles = angles.flatten(1)
         angles = torch.cat([angles, angles], dim=-1).to(like.device)
         return angles.cos(), angles.sin()

@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoModel
 
 from autogaze.errors import CheckpointError
 from autogaze.models.autogaze import AutoGaze, AutoGazeConfig, AutoGazeImageProcessor
+from tests.auto_classes import auto_image_processor
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 
 
@@ -32,7 +33,7 @@ def test_saving_and_loading_through_all_classes(saved):
     assert isinstance(config, AutoGazeConfig)
     assert config.pyramid == model.pyramid
     assert config.gaze_model_config.gaze_decoder_config.num_multi_token_pred == 4
-    processor = AutoImageProcessor.from_pretrained(folder)
+    processor = auto_image_processor().from_pretrained(folder)
     assert type(processor).__name__ == "AutoGazeImageProcessor"
     assert processor.size == {"shortest_edge": 64}
 
