@@ -4,6 +4,7 @@ file and the cause.
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import av
@@ -76,7 +77,11 @@ def open_container(path: Path) -> InputContainer:
 
 def _pillow_reads_avif() -> bool:
     Image.init()  # registers all formats, once
-    return "AVIF" in Image.OPEN
+    if "AVIF" not in Image.OPEN:
+        return False
+    # It may be registered by a build of Pillow that has no decoder: then its module says so.
+    plugin = sys.modules[Image.OPEN["AVIF"][0].__module__]
+    return bool(getattr(plugin, "SUPPORTED", True))
 
 
 def names_other_files(path: Path) -> bool:

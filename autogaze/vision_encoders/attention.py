@@ -8,7 +8,7 @@ norms, LoRA adapters and checkpointing stay the model's own, and no dense mask e
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import accumulate, pairwise
 from typing import Any, Literal, get_args
@@ -63,7 +63,7 @@ def gazed_attention(
     options.update(scaling=scaling, dropout=dropout)
     if isinstance(attention_mask, TokenLayout):
         layout = attention_mask
-    elif layout is None and (around := _AROUND.get()) is not None:
+    elif layout is None and attention_mask is None and (around := _AROUND.get()) is not None:
         layout = around.layout
         around.is_asked = True
     if layout is None:
@@ -116,6 +116,33 @@ def attending_under(layout: TokenLayout, block: nn.Module) -> Iterator[None]:
             f"that transformers knows as {NAME!r}; in the adapter of its family `run` has to call "
             "what hands attention a layout"
         )
+
+
+class CheckpointedUnderLayout:
+    """A block's function for gradient checkpointing, which takes the layout around it along.
+
+    What is checkpointed runs again when gradients are computed: after `attending_under`, and on a GPU
+    in another thread.
+
+    Args:
+        checkpoint: the function that transformers gave the block.
+    """
+
+    def __init__(self, checkpoint: Callable[..., Any]) -> None:
+        self.checkpoint = checkpoint
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if (around := _AROUND.get()) is not None:
+            function = partial(_run_around, around, function)
+        return self.checkpoint(function, *args, **options)
+
+
+def _run_around(around: _Around, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    token = _AROUND.set(around)
+    try:
+        return function(*args, **options)
+    finally:
+        _AROUND.reset(token)
 
 
 @cache

@@ -1,17 +1,15 @@
 """Transformer blocks under packed attention, whatever of it their own calls have a way for."""
 
-import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.vision_encoders.attention import attending_under, registered
+from autogaze.vision_encoders.attention import CheckpointedUnderLayout, attending_under, registered
 from autogaze.vision_encoders.layout import TokenLayout
 
 Tokens = Float[Tensor, "*one N C"]
@@ -29,18 +27,18 @@ def run_block(block: nn.Module, tokens: Tokens, layout: TokenLayout) -> Tokens:
     if takes_mask(block):
         return _tokens_of(block(tokens, layout))
 
-    def under_layout(block: nn.Module, tokens: Tokens) -> Tokens:
-        with attending_under(layout, block):
-            return _tokens_of(block(tokens))
+    if block.training and torch.is_grad_enabled():
+        _take_layout_along(block)
+    with attending_under(layout, block):
+        return _tokens_of(block(tokens))
 
-    part: Any = block
-    if part.training and torch.is_grad_enabled() and _is_checkpointed(part):
-        # It runs again when gradients are computed, which is after this call, and on a GPU in another thread.
-        # Of a copy, since a second thread may run the block meanwhile.
-        plain = copy.copy(part)
-        plain.gradient_checkpointing = False
-        return part._gradient_checkpointing_func(partial(under_layout, plain), tokens)  # type: ignore[no-any-return]
-    return under_layout(block, tokens)
+
+def _take_layout_along(block: nn.Module) -> None:
+    """What checkpoints itself in a block, which may be a wrapper of the real one, does so with its layout."""
+    for module in block.modules():
+        checkpoint = module.__dict__.get("_gradient_checkpointing_func")
+        if checkpoint is not None and not isinstance(checkpoint, CheckpointedUnderLayout):
+            module._gradient_checkpointing_func = CheckpointedUnderLayout(checkpoint)  # type: ignore[assignment]
 
 
 def takes_mask(block: nn.Module) -> bool:

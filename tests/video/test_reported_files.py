@@ -1,7 +1,9 @@
 """Files that users reported, and others of their kinds: the right frames at the right times."""
 
 import os
+import sys
 from fractions import Fraction
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import av
@@ -96,10 +98,14 @@ def test_an_animated_avif_that_pillow_does_not_read_is_refused(folder, monkeypat
     first = b"\0\0\0\x14ftypavis\0\0\0\0avis"
     path.write_bytes(first)
     monkeypatch.setattr("av.open", lambda *_, **__: Mock(spec=InputContainer))
-    monkeypatch.setattr(Image, "OPEN", {"PNG": None})
-    with pytest.raises(VideoError, match=r"moving\.avif.*pillow>=11\.3"):
-        open_container(path)
-    monkeypatch.setattr(Image, "OPEN", {"AVIF": None})
+    Image.init()  # which registers formats once, and not again below
+    reader = type("AvifImageFile", (), {"__module__": "plugin"})
+    for formats, has_decoder in (({"PNG": None}, True), ({"AVIF": (reader, None)}, False)):
+        monkeypatch.setattr(Image, "OPEN", formats)
+        monkeypatch.setitem(sys.modules, "plugin", SimpleNamespace(SUPPORTED=has_decoder))
+        with pytest.raises(VideoError, match=r"moving\.avif.*pillow>=11\.3"):
+            open_container(path)
+    monkeypatch.setitem(sys.modules, "plugin", SimpleNamespace(SUPPORTED=True))
     open_container(path)
 
 

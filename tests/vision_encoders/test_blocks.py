@@ -6,6 +6,7 @@ They are made of the installed version's blocks, and are what these are when no 
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -73,11 +74,17 @@ def test_other_forms_of_them(form, inputs):
 
 
 class Wrapper(nn.Module):
-    """What stands around blocks when they are sharded or compiled."""
+    """What stands around blocks when they are sharded or compiled, and has their attributes."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._modules["block"], name)
 
     def forward(self, *args, **options):
         return self.block(*args, **options)
@@ -97,8 +104,9 @@ def test_a_wrapper_takes_what_its_block_takes():
 
 
 @pytest.mark.parametrize("name", ["dinov2-registers", "internvl"])
+@pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed_blocks_see_the_same_again(name, reentrant, inputs):
+def test_checkpointed_blocks_see_the_same_again(name, wrapped, reentrant, inputs):
     """Also where gradients are computed by another thread, as PyTorch does for a GPU."""
 
     def gradients(model: nn.Module) -> Iterator[torch.Tensor]:
@@ -113,11 +121,15 @@ def test_checkpointed_blocks_see_the_same_again(name, reentrant, inputs):
     model = unmasked(name).train()
     enable = getattr(model, "activation_checkpointing_enable", None)  # so called from 5.23 on
     (enable or model.gradient_checkpointing_enable)({"use_reentrant": reentrant})
+    layers = adapter_class(model.config)(model).layers
+    if wrapped:
+        for number, block in enumerate(layers):
+            layers[number] = Wrapper(block)
     found, expected = list(gradients(model)), list(gradients(FAMILIES[name].model().train()))
     assert len(found) == len(expected) > 20
     for one, other in zip(found, expected, strict=True):
         assert_close(one, other, 1e-5)
-    assert all(block.gradient_checkpointing for block in adapter_class(model.config)(model).layers)
+    assert all(block.gradient_checkpointing for block in layers)
 
 
 def test_threads_do_not_see_each_others_layout(inputs):

@@ -24,6 +24,9 @@ PROGRAMS = 132
 MOST_SPLIT = 512
 """Channels that are read at once at most, and half of them of several parts: registers hold no more."""
 
+RESERVED = 1024
+"""Bytes of shared memory that a program has for itself beside tokens and weights."""
+
 MOST_PARTS = 8
 """Parts that attention to one row's slots is cut into at most: they are added up again."""
 
@@ -201,7 +204,9 @@ def product_blocks(
         return grid, blocks.options
     chunk, most = (blocks.step, MOST_SPLIT) if chunk is None else (chunk, MOST_SPLIT // 2)
     splits = _padded(-(-width // chunk))
-    is_split = blocks.split and splits * _padded(chunk) <= most
+    channels = splits * _padded(chunk)
+    needed = channels * (blocks.rows * torch.float32.itemsize + blocks.columns * dtype.itemsize)
+    is_split = blocks.split and channels <= most and needed + RESERVED <= memory
     return grid, blocks.options | {"SPLITS": splits if is_split else 1}
 
 

@@ -116,8 +116,14 @@ def test_an_h100_has_the_blocks_that_were_measured_on_it(name: str, dtype: torch
 def test_channels_of_few_tokens_are_split_as_far_as_registers_hold_them(
     width: int, chunk: int | None, splits: int
 ) -> None:
-    """Each split has a step or a head, and a product of many tokens is not split."""
+    """Each split has a step or a head, and a product of many tokens is not split.
+
+    Nor is one that a GPU's shared memory has no room for.
+    """
     _, few = product_blocks("out", torch.float16, 10, 192, width, chunk)
+    for memory, expected in ((H100, splits), (16 * 1024, 1)):
+        _, blocks = product_blocks("out", torch.float16, 10, 192, width, chunk, memory=memory)
+        assert blocks["SPLITS"] == expected
     _, many = product_blocks("out", torch.float16, 1 << 16, 192, width, chunk)
     assert (few["SPLITS"], many["SPLITS"]) == (splits, 1)
 
