@@ -74,7 +74,7 @@ class Gaze:
                 ids = ids.clone().long()
         object.__setattr__(self, "ids", ids.long())
         object.__setattr__(self, "lengths", self.lengths.long())
-        facts = self._take_lengths_to_host()
+        summary = self._take_lengths_to_host()
         lengths, total = self.lengths, self.ids.numel()
         impossible = lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= total
         if impossible or int(lengths.sum()) != total:
@@ -90,18 +90,18 @@ class Gaze:
                     f"the gaze is {shape(self.lengths)}"
                 )
         if total:
-            self._check_ids(*(self._facts() if facts is None else facts).tolist())
+            self._check_ids(*(self._id_summary() if summary is None else summary).tolist())
 
     def _take_lengths_to_host(self) -> Int[Tensor, " 3"] | None:
         """Lengths come from the ids' device with all else that is asked of it: it is waited for once."""
-        lengths, facts = self.lengths, None
+        lengths, summary = self.lengths, None
         if lengths.device.type != "cpu" and lengths.device == self.ids.device and self.ids.numel():
-            known = torch.cat([lengths.flatten(), self._facts()]).cpu()
-            facts, lengths = known[-3:], known[:-3].view(lengths.shape).clone()
+            known = torch.cat([lengths.flatten(), self._id_summary()]).cpu()
+            summary, lengths = known[-3:], known[:-3].view(lengths.shape).clone()
         object.__setattr__(self, "lengths", lengths.cpu())
-        return facts
+        return summary
 
-    def _facts(self) -> Int[Tensor, " 3"]:
+    def _id_summary(self) -> Int[Tensor, " 3"]:
         """The least and the largest id, and how many patches are different ones."""
         vocabulary = self.pyramid.num_patches
         slots = self.ids.clamp(0, vocabulary - 1)

@@ -23,14 +23,14 @@ from autogaze.mllm.units import KeptUnits
 def time_positions(visuals: Sequence[VisualInput], rate: float) -> MRopePositions:
     """Positions of units of visuals, at `rate` positions per second."""
     seconds = [1.0 if visual.interval is None else visual.interval for visual in visuals]
-    whole_seconds, time_advances = _counting()
+    whole_seconds, time_advances = _position_conventions()
     if whole_seconds:
         seconds = [float(int(second)) for second in seconds]
     return MRopePositions(tuple(second * rate for second in seconds), time_advances)
 
 
 @cache
-def _counting() -> tuple[bool, bool]:
+def _position_conventions() -> tuple[bool, bool]:
     """Whether transformers cuts seconds to whole ones, and places text behind a video's last time too.
 
     Its versions differ, so its own function is asked, of two tubelets of one unit, 1.5 seconds apart.
@@ -39,9 +39,8 @@ def _counting() -> tuple[bool, bool]:
 
     start, video, image, end = 0, 1, 2, 3
     tokens = torch.tensor([[start, video, video, end]])
-    asked: Any = Qwen2_5_VLModel.__new__(
-        Qwen2_5_VLModel
-    )  # of which it reads the configuration only
+    # Without weights: the function reads nothing but the configuration.
+    asked: Any = Qwen2_5_VLModel.__new__(Qwen2_5_VLModel)
     asked.__dict__["config"] = SimpleNamespace(
         vision_start_token_id=start,
         video_token_id=video,

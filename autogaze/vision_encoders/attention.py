@@ -63,9 +63,13 @@ def gazed_attention(
     options.update(scaling=scaling, dropout=dropout)
     if isinstance(attention_mask, TokenLayout):
         layout = attention_mask
-    elif layout is None and attention_mask is None and (around := _AROUND.get()) is not None:
-        layout = around.layout
-        around.is_asked = True
+    elif (
+        layout is None
+        and attention_mask is None
+        and (block_layout := _BLOCK_LAYOUT.get()) is not None
+    ):
+        layout = block_layout.layout
+        block_layout.is_asked = True
     if layout is None:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -83,7 +87,7 @@ def gazed_attention(
     return out[None], None
 
 
-class _Around:
+class _BlockLayout:
     """The layout of the block that is running."""
 
     def __init__(self, layout: TokenLayout) -> None:
@@ -91,7 +95,7 @@ class _Around:
         self.is_asked = False
 
 
-_AROUND: ContextVar[_Around | None] = ContextVar("layout around a block", default=None)
+_BLOCK_LAYOUT: ContextVar[_BlockLayout | None] = ContextVar("layout around a block", default=None)
 
 
 @contextmanager
@@ -104,13 +108,13 @@ def attending_under(layout: TokenLayout, block: nn.Module) -> Iterator[None]:
     Raises:
         EncoderError: at the end, where the block has not called `gazed_attention`.
     """
-    around = _Around(layout)
-    token = _AROUND.set(around)
+    block_layout = _BlockLayout(layout)
+    token = _BLOCK_LAYOUT.set(block_layout)
     try:
         yield
     finally:
-        _AROUND.reset(token)
-    if not around.is_asked:  # each token would have seen whatever the block likes
+        _BLOCK_LAYOUT.reset(token)
+    if not block_layout.is_asked:  # each token would have seen whatever the block likes
         raise EncoderError(
             f"{type(block).__name__} takes no mask, and its attention was not computed by the function "
             f"that transformers knows as {NAME!r}; in the adapter of its family `run` has to call "
@@ -132,17 +136,19 @@ class CheckpointedUnderLayout:
         self.checkpoint = checkpoint
 
     def __call__(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        if (around := _AROUND.get()) is not None:
-            function = partial(_run_around, around, function)
+        if (block_layout := _BLOCK_LAYOUT.get()) is not None:
+            function = partial(_run_under, block_layout, function)
         return self.checkpoint(function, *args, **options)
 
 
-def _run_around(around: _Around, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    token = _AROUND.set(around)
+def _run_under(
+    block_layout: _BlockLayout, function: Callable[..., Any], *args: Any, **options: Any
+) -> Any:
+    token = _BLOCK_LAYOUT.set(block_layout)
     try:
         return function(*args, **options)
     finally:
-        _AROUND.reset(token)
+        _BLOCK_LAYOUT.reset(token)
 
 
 @cache

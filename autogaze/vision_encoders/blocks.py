@@ -26,15 +26,14 @@ def run_block(block: nn.Module, tokens: Tokens, layout: TokenLayout) -> Tokens:
     """
     if takes_mask(block):
         return _tokens_of(block(tokens, layout))
-
     if block.training and torch.is_grad_enabled():
-        _take_layout_along(block)
+        _checkpoint_under_layout(block)
     with attending_under(layout, block):
         return _tokens_of(block(tokens))
 
 
-def _take_layout_along(block: nn.Module) -> None:
-    """What checkpoints itself in a block, which may be a wrapper of the real one, does so with its layout."""
+def _checkpoint_under_layout(block: nn.Module) -> None:
+    """Gradient checkpointing in a block, or in what it wraps, runs again under the layout of the first run."""
     for module in block.modules():
         checkpoint = module.__dict__.get("_gradient_checkpointing_func")
         if checkpoint is not None and not isinstance(checkpoint, CheckpointedUnderLayout):

@@ -176,4 +176,4 @@ def test_a_block_that_attends_by_itself_is_refused(inputs):
     with pytest.raises(EncoderError, match="ByItself"):
         gazed(model)(*inputs)
     # The layout is left behind by nobody.
-    assert attention._AROUND.get() is None
+    assert attention._BLOCK_LAYOUT.get() is None

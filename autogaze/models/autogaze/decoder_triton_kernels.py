@@ -6,9 +6,9 @@ A layer is five kernels, where PyTorch's operators are thirteen to nineteen. Nor
 computed where they are used; attention reads what a token sees and nothing behind it, in several
 parts at once where there are few rows. Tokens between layers are float32, and so are all sums.
 
-Products of many tokens walk over channels in steps. Those of few tokens, which wait for each other and
-hardly compute, are cut into SPLITS of the channels, each multiplied by warps of its own: all channels
-are read at once, weights while the kernel before still runs, and no warp adds up many products.
+Products of many tokens loop over channels in steps. Those of few tokens take longer to wait for memory
+than to compute, so they are split along the channels (split-K): SPLITS parts are multiplied at once, by
+different warps, then added up. All channels are read at once, and weights while the kernel before runs.
 """
 
 import triton
@@ -38,15 +38,15 @@ _wait = getattr(cuda, "gdc_wait", _not_there)
 
 
 @triton.jit
-def _let_next_start(FOLLOWS: tl.constexpr):
-    """Let the next kernel be launched; it reads weights only until this one has ended."""
+def _start_next(FOLLOWS: tl.constexpr):
+    """Let the next kernel be launched now: until this one has ended it reads nothing but weights."""
     if FOLLOWS:
         _launch_dependents()
 
 
 @triton.jit
-def _wait_for_last(FOLLOWS: tl.constexpr):
-    """Wait for the end of the kernel before, and so of all before it: weights alone are older than these."""
+def _wait_for_previous(FOLLOWS: tl.constexpr):
+    """Wait for the end of the kernel before, and so of all before it; only weights may be read earlier."""
     if FOLLOWS:
         _wait()
 
@@ -102,7 +102,7 @@ def project(
         queries: (token, QUERIES).
         cache: (row, head, slot, HEAD), the keys' heads before the values'.
     """
-    _let_next_start(FOLLOWS)
+    _start_next(FOLLOWS)
     OUTPUTS: tl.constexpr = QUERIES + 2 * KEYS
     token = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
@@ -110,7 +110,7 @@ def project(
     if SPLITS > 1:
         channel, is_channel = _split(WIDTH, SPLITS, STEP, STEP)
         factor = _split_weights(weight, channel, is_channel, output, is_output, OUTPUTS)
-    _wait_for_last(FOLLOWS)
+    _wait_for_previous(FOLLOWS)
     row = token.to(tl.int64) * x_stride
     if SPLITS > 1:
         value = _split_tokens(x, row, is_token, channel, is_channel)
@@ -203,8 +203,8 @@ def attend(
         attended: (part, row and query, HEADS * HEAD) weighted means of values; 0 of no slots.
         logs: (part, row and query, head) binary logarithms of the sums of weights.
     """
-    _let_next_start(FOLLOWS)
-    _wait_for_last(FOLLOWS)
+    _start_next(FOLLOWS)
+    _wait_for_previous(FOLLOWS)
     part, block = tl.program_id(0) // num_blocks % PARTS, tl.program_id(0) % num_blocks
     row_and_head = tl.program_id(0) // (num_blocks * PARTS)
     row, head = row_and_head // HEADS, row_and_head % HEADS
@@ -275,7 +275,7 @@ def _read_parts(
 
 
 @triton.jit
-def _whole(found, log):
+def _merged(found, log):
     """The weighted mean of parts by the binary logarithms of their weights, (head, token, channel)."""
     most = tl.max(log, 2)
     most = tl.where(most == float("-inf"), 0.0, most)  # of tokens that saw nothing
@@ -302,7 +302,7 @@ def add_product(
         logs: (part, token, head) of these parts.
         weight: (WIDTH, OUTPUTS).
     """
-    _let_next_start(FOLLOWS)
+    _start_next(FOLLOWS)
     # Of several parts a head at once, whose channels have one weight for each part.
     CHUNK: tl.constexpr = HEAD if PARTS > 1 else STEP
     PADDED: tl.constexpr = PADDED_HEAD if PARTS > 1 else STEP
@@ -313,7 +313,7 @@ def add_product(
     if SPLITS > 1:
         channel, is_channel = _split(WIDTH, SPLITS, CHUNK, PADDED)
         other = _split_weights(weight, channel, is_channel, output, is_output, OUTPUTS)
-    _wait_for_last(FOLLOWS)
+    _wait_for_previous(FOLLOWS)
     summand, real = _tile(row * x_stride, is_token, output, is_output)
     if SPLITS > 1:
         # All that is read is asked for before any of it is waited for.
@@ -325,7 +325,7 @@ def add_product(
             factor = _split_tokens(factors, row * WIDTH, is_token, channel, is_channel)
         before = tl.load(x + summand, mask=real, other=0.0)
         if PARTS > 1:
-            factor = _whole(part, log)
+            factor = _merged(part, log)
         found = tl.sum(tl.dot(factor.to(other.dtype), other, input_precision=PRECISION), 0)
     else:
         found = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -337,7 +337,7 @@ def add_product(
                     factors, logs, row, is_token, num_tokens, channel[None, :], is_channel[None, :],
                     WIDTH, HEAD, PARTS,
                 )  # fmt: skip
-                factor = tl.reshape(_whole(part, log), (ROWS, PADDED))
+                factor = tl.reshape(_merged(part, log), (ROWS, PADDED))
             else:
                 at, inside = _tile(row * WIDTH, is_token, channel, is_channel)
                 factor = tl.load(factors + at, mask=inside, other=0.0)
@@ -364,8 +364,8 @@ def gate_up(
         weight: (WIDTH, 2 * INNER), gates before ups.
         inner: (token, INNER) where they go.
     """
-    _let_next_start(FOLLOWS)
-    _wait_for_last(FOLLOWS)
+    _start_next(FOLLOWS)
+    _wait_for_previous(FOLLOWS)
     token = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     is_token, is_output = token < num_tokens, output < INNER
