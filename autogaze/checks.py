@@ -1,4 +1,4 @@
-"""Checks of plain values: what counts as a whole number, a number, a path; bounds of sizes."""
+"""Checks of values: what counts as a whole number, a number, a tensor, a path; bounds of sizes."""
 
 import errno
 import math
@@ -42,6 +42,14 @@ def is_finite(value: Any) -> bool:
         return is_number(value) and math.isfinite(value)
     except OverflowError:  # an integer beyond the range of floats
         return False
+
+
+def is_dense(value: Any) -> bool:
+    """Whether this is a strided tensor with values: neither sparse, nor nested, nor on "meta"."""
+    import torch  # not needed for all else here
+
+    strided = isinstance(value, torch.Tensor) and value.layout == torch.strided
+    return strided and not (value.is_nested or value.is_meta)
 
 
 def as_path(value: Any, error: type[AutoGazeError] = AutoGazeError) -> Path:

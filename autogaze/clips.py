@@ -14,9 +14,8 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
-from autogaze.checks import describe_value, is_number
+from autogaze.checks import describe_value, is_dense, is_number
 from autogaze.errors import AutoGazeError, SelectorError
-from autogaze.utils.tensors import is_dense
 
 Ratio = float | Sequence[float]
 """Cap on the chosen share of all V patches: one number, or one per frame."""

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autogaze.checks import describe_value, whole
-from autogaze.errors import AutoGazeError, GeometryError
+from autogaze.checks import describe_value, is_dense, whole
+from autogaze.errors import AutoGazeError, GeometryError, warn_renamed
 from autogaze.gaze_checks import (
     check_fields,
     check_losses,
@@ -30,8 +30,6 @@ from autogaze.gaze_io import GazeWriter, read_gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
 from autogaze.utils.device import sent
-from autogaze.utils.names import warn_renamed
-from autogaze.utils.tensors import is_dense
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autogaze.checks import describe_value, whole
+from autogaze.checks import describe_value, is_dense, whole
 from autogaze.errors import GeometryError
 from autogaze.geometry import PatchPyramid
 from autogaze.source import Source
-from autogaze.utils.tensors import is_dense
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 

@@ -24,8 +24,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import canvas_losses, reconstruct
 from autogaze.source import Source
-from autogaze.utils.batch_size import BatchSize
-from autogaze.utils.device import free_memory, trim_memory
+from autogaze.utils.device import BatchSize, free_memory, trim_memory
 from autogaze.video.chunks import ChunkReader, VideoChunk, VideoOptions
 from autogaze.video.decoders import DecoderName
 from autogaze.video.reader import Frame, Video

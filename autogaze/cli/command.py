@@ -22,8 +22,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from autogaze.cli.errors import EXIT_CODES, exit_codes, log
-from autogaze.errors import AutoGazeError
-from autogaze.utils.names import renaming
+from autogaze.errors import AutoGazeError, renaming
 from autogaze.video.decoders import DecoderName
 
 DEVICE_HELP = "Where it is computed: auto (a CUDA GPU where there is one), cpu, cuda or mps."

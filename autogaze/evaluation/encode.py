@@ -27,8 +27,7 @@ from autogaze.evaluation.timing import (
     hardware,
     memory_gauge,
 )
-from autogaze.utils.batch_size import BatchSize
-from autogaze.utils.device import DeviceOptions
+from autogaze.utils.device import BatchSize, DeviceOptions
 from autogaze.utils.progress import ProgressBar, silent
 from autogaze.video.decoders import DecoderName
 from autogaze.video.reader import Video

@@ -19,7 +19,7 @@ from autogaze.evaluation.timing import Enter, Stage
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK, tiles_at_once
 from autogaze.source import TileGrid
-from autogaze.utils.batch_size import BatchSize
+from autogaze.utils.device import BatchSize
 from autogaze.video.motion import check_motion, motion_map
 from autogaze.video.reader import Video
 from autogaze.video.tiling import cut_tiles

@@ -29,7 +29,7 @@ from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
 from autogaze.utils.device import DeviceOptions
-from autogaze.utils.native import Kernel
+from autogaze.utils.kernels import Kernel
 from autogaze.video.chunks import ChunkReader
 from autogaze.video.reader import Video
 from autogaze.video.writer import VideoWriter

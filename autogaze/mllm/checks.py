@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autogaze.checks import describe_value, is_finite, is_one_of, whole
+from autogaze.checks import describe_value, is_dense, is_finite, is_one_of, whole
 from autogaze.errors import MLLMError
 from autogaze.gaze_checks import is_integers, shape
-from autogaze.utils.tensors import is_dense
 
 MOST = 2**31
 """Numbers of tubelets, rows and columns lie below."""

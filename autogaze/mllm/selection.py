@@ -36,7 +36,7 @@ from autogaze.selectors.base import Selector
 from autogaze.selectors.finest_cells import whole_frame
 from autogaze.selectors.registry import LEARNED, list_selectors, load
 from autogaze.source import Source, TileGrid
-from autogaze.utils.batch_size import BatchSize
+from autogaze.utils.device import BatchSize
 
 __all__ = ["MovingFrames", "Selected", "select_units", "unit_selector", "units_of_gaze"]
 

@@ -14,11 +14,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from autogaze.checks import describe_value
+from autogaze.checks import describe_value, is_dense
 from autogaze.errors import MLLMError
 from autogaze.gaze_checks import shape
 from autogaze.mllm.checks import MOST, as_count, as_ids, as_whole_numbers, check_kind
-from autogaze.utils.tensors import is_dense
 
 
 @dataclass(frozen=True)

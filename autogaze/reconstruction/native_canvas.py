@@ -15,7 +15,7 @@ from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.resample import HALO, down_matrix, up_matrix
-from autogaze.utils.native import (
+from autogaze.utils.kernels import (
     Kernel,
     NotBuiltError,
     built_kernel,

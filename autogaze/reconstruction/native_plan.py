@@ -20,7 +20,7 @@ from autogaze.reconstruction.resample import (
     source_level,
     up_matrix,
 )
-from autogaze.utils.native import c_struct, load_library, parallel_address
+from autogaze.utils.kernels import c_struct, load_library, parallel_address
 
 W = 8
 """Numbers that the kernel computes at once: `W` of the C file."""

@@ -21,7 +21,7 @@ from autogaze.reconstruction.greedy_search import (
     search_cells,
 )
 from autogaze.reconstruction.native_plan import Job, Library, W, plan_of
-from autogaze.utils.native import NotBuiltError, built_library
+from autogaze.utils.kernels import NotBuiltError, built_library
 
 SOURCE = Path(__file__).with_name("greedy_search.c")
 

@@ -18,8 +18,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.greedy_search import CanvasSearch, TorchCanvasSearch
 from autogaze.reconstruction.native_plan import Library
 from autogaze.reconstruction.native_search import NativeCanvasSearch, built_search, native_search
-from autogaze.utils.kernel_trials import failure_of
-from autogaze.utils.native import chosen_kernel
+from autogaze.utils.kernels import chosen_kernel, failure_of
 
 SWITCH = "AUTOGAZE_SEARCH"
 """Environment variable: "triton", "native" (errors where they cannot be had), "torch" or not set."""

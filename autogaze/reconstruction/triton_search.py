@@ -29,7 +29,7 @@ from autogaze.reconstruction.triton_choices import Asked, Found
 from autogaze.reconstruction.triton_tables import Tables, tables_of
 from autogaze.utils.cuda_graphs import CudaGraphs, RecordedCalls, Recorder
 from autogaze.utils.device import stream_number
-from autogaze.utils.kernel_trials import failure_of
+from autogaze.utils.kernels import failure_of
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
-from autogaze.utils.native import NotBuiltError, c_struct, parallel_address, struct_function
+from autogaze.utils.kernels import NotBuiltError, c_struct, parallel_address, struct_function
 
 SOURCE = Path(__file__).with_name("cell_change.c")
 

@@ -15,7 +15,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.tasks.base import Task, TaskOutput
-from autogaze.utils.tensors import moved
+from autogaze.utils.device import moved
 
 OURS = ("loss", "reward")
 """Figures that validation logs for every task; a published task's own of these names get a prefix."""

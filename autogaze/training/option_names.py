@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autogaze.errors import TrainingError
+from autogaze.errors import TrainingError, renaming
 from autogaze.training.config import check_group
-from autogaze.utils.names import renaming
 
 GROUPS = ("algorithm", "dataset", "model", "task", "trainer")
 """The groups of options of a training."""

@@ -1,19 +1,10 @@
-"""Utilities of all rooms: files, checkpoints, devices, seeding, pixel statistics, progress.
+"""Utilities of all rooms: files, checkpoints, devices, kernels, seeding, pixel statistics, progress.
 
-The names that AutoGaze's users import from here lie in `utils.published` and `utils.published_logs`
-and are imported when they are first used: commands that need no PyTorch load none.
+The names that AutoGaze's users import from here lie in `utils.published` and are imported when they
+are first used: commands that need no PyTorch load none.
 """
 
 from typing import Any
-
-_LOGS = (
-    "dump_cfg",
-    "format_kwargs",
-    "plot_grad_norms",
-    "suppress_logging",
-    "suppress_print",
-    "suppress_wandb",
-)
 
 __all__ = [
     "AverageScalarMeter",
@@ -36,6 +27,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from autogaze.utils import published, published_logs
+    from autogaze.utils import published
 
-    return getattr(published_logs if name in _LOGS else published, name)
+    return getattr(published, name)

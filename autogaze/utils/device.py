@@ -1,17 +1,21 @@
-"""Device and precision of models, as options name them; release of freed host memory."""
+"""Devices: their names and precisions, tensors on them, their memory and batches that it holds."""
 
 import ctypes
 import logging
 import os
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from autogaze.checks import describe_value
 from autogaze.errors import AutoGazeError, first_line
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +137,18 @@ def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.to(device, non_blocking=True)
 
 
+def moved(value: Any, device: torch.device | str | int, *, non_blocking: bool = False) -> Any:
+    """A value with all tensors in it, in lists, tuples and dicts too, on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=non_blocking)
+    if isinstance(value, list | tuple):
+        parts = [moved(part, device, non_blocking=non_blocking) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, Mapping):
+        return {key: moved(part, device, non_blocking=non_blocking) for key, part in value.items()}
+    return value
+
+
 @lru_cache(maxsize=64)
 def constant(
     values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32
@@ -180,3 +196,54 @@ def _malloc_trim() -> Any:
     if not sys.platform.startswith("linux"):
         return None
     return getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+
+
+class BatchSize:
+    """Size of batches, halved once, for all that follows, where memory does not hold one.
+
+    Args:
+        what: the items of a batch, for messages: "tiles".
+        advice: which budget to lower, for messages.
+        error: raised where half is too large as well.
+
+    Attributes:
+        halved: the size since memory was too small; None before.
+    """
+
+    def __init__(self, what: str, advice: str, error: type[AutoGazeError] = AutoGazeError) -> None:
+        self._what, self._advice, self._error = what, advice, error
+        self.halved: int | None = None
+
+    def run(
+        self,
+        size: int,
+        work: Callable[[int], Result],
+        generator: torch.Generator | None = None,
+    ) -> Result:
+        """`work(size)`, done anew with half the size where memory is too small for it.
+
+        Args:
+            size: of a batch, at least 1; no more than was halved to before.
+            generator: what `work` draws from; the second time it draws the same numbers.
+
+        Raises:
+            AutoGazeError: memory is too small for half the size, too, or for one item.
+        """
+        if self.halved is not None:
+            size = min(size, self.halved)
+        state = None if generator is None else generator.get_state()
+        try:
+            return work(size)
+        except torch.OutOfMemoryError as error:
+            if self.halved is not None or size == 1:
+                raise self._error(
+                    f"no memory for {size} {self._what} at once; {self._advice}, or free memory of "
+                    "the device"
+                ) from error
+        # Not in the handler: the error holds what the work had allocated.
+        torch.cuda.empty_cache()
+        if generator is not None and state is not None:
+            generator.set_state(state)
+        self.halved = -(-size // 2)
+        log.warning("no memory for %d %s at once: taking %d", size, self._what, self.halved)
+        return self.run(size, work, generator)

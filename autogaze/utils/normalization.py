@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from autogaze.errors import warn_renamed
 from autogaze.utils.device import constant
-from autogaze.utils.names import warn_renamed
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ imported when they are first used, since tiling and still images need no PyAV.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from autogaze.utils.names import warn_renamed
+from autogaze.errors import warn_renamed
 
 if TYPE_CHECKING:
     from autogaze.video.chunks import ChunkReader, VideoChunk

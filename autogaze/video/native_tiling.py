@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from autogaze.source import TileGrid
 from autogaze.utils.device import trim_memory
-from autogaze.utils.native import NotBuiltError, c_struct, parallel_address, struct_function
+from autogaze.utils.kernels import NotBuiltError, c_struct, parallel_address, struct_function
 
 SOURCE = Path(__file__).with_name("tile_frame.c")
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from autogaze.clips import FramesLike, as_frames
 from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
-from autogaze.utils.batch_size import BatchSize
-from autogaze.utils.device import sent
+from autogaze.utils.device import BatchSize, sent
 from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
 from autogaze.vision_encoders.layout import TokenLayout, token_layout
 from autogaze.vision_encoders.output import GazedOutput, last_filled

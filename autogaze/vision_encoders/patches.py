@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.geometry import PatchPyramid
-from autogaze.utils.kernel_trials import failure_of
+from autogaze.utils.kernels import failure_of
 from autogaze.vision_encoders.triton_patches import cut_in_triton
 
 log = logging.getLogger(__name__)

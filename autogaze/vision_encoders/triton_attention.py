@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.utils.device import sent
-from autogaze.utils.kernel_trials import failure_of
+from autogaze.utils.kernels import failure_of
 from autogaze.vision_encoders.flex import visible_bounds
 from autogaze.vision_encoders.layout import TokenLayout, kept_by_layout
 from autogaze.vision_encoders.varlen import capability

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, file_download
 
-from autogaze.utils.downloads import OFFERS, find_offer, show_size
+from autogaze.cli.download import OFFERS, find_offer, show_size
 from tests.cli.commands import fails, run
 from tests.utils.hub_server import Hub, serving
 

@@ -22,7 +22,7 @@ from autogaze.evaluation.encode_report import comparisons, plot_encode, print_re
 from autogaze.evaluation.flops import EncoderFlops
 from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.evaluation.timing import Stage, Timing
-from autogaze.utils.batch_size import BatchSize
+from autogaze.utils.device import BatchSize
 from autogaze.utils.progress import silent
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from tests.clips import make_video

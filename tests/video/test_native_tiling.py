@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autogaze.utils.native import NotBuiltError, built_library, struct_function
+from autogaze.utils.kernels import NotBuiltError, built_library, struct_function
 from autogaze.video import native_tiling as kernel
 from autogaze.video.native_tiling import AxisWeights, TileCutter, tile_cutter
 from autogaze.video.tiling import cut_tiles, empty_tiles, plan_tiles, resize

@@ -6,12 +6,11 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from autogaze.checks import describe_value, whole
+from autogaze.checks import describe_value, is_dense, whole
 from autogaze.errors import MLLMError
 from autogaze.gaze_checks import shape
 from autogaze.mllm.checks import check_prompt, counted
 from autogaze.mllm.nvila.gazed_video import GazedVideo
-from autogaze.utils.tensors import is_dense
 
 
 def as_gazed_videos(videos: Any) -> list[GazedVideo]:

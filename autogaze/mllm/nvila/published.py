@@ -11,14 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autogaze.checks import describe_value
+from autogaze.checks import describe_value, is_dense
 from autogaze.errors import GeometryError, MLLMError
 from autogaze.gaze import Gaze
 from autogaze.gaze_checks import is_integers, shape
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.checks import as_whole_numbers
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
-from autogaze.utils.tensors import is_dense
 from autogaze.vision_encoders.patches import gazed_patches
 
 PIXELS = {"tiles": "pixel_values_videos_tiles", "thumbnails": "pixel_values_videos_thumbnails"}

@@ -1,10 +1,10 @@
 """Published import path of the model and of `AutoGazeModel`, its part with the weights."""
 
+from autogaze.errors import refuse_names
 from autogaze.models.autogaze.gaze_model import Connector
 from autogaze.models.autogaze.gaze_model import GazeModel as AutoGazeModel
 from autogaze.models.autogaze.gaze_model import VisionStem as ShallowVideoConvNet
 from autogaze.models.autogaze.modeling import AutoGaze
-from autogaze.utils.names import refuse_names
 
 __all__ = ["AutoGaze", "AutoGazeModel", "Connector", "ShallowVideoConvNet"]
 

@@ -1,6 +1,6 @@
 """Published import path of the decoder, which is not transformers' Llama here."""
 
-from autogaze.utils.names import refuse_names
+from autogaze.errors import refuse_names
 
 _DECODER = (
     "the decoder is autogaze.models.autogaze.decoder.GazeDecoder, whose parameters have the same names; "

@@ -13,7 +13,7 @@ from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.models.autogaze.scoring import Scores
 from autogaze.models.autogaze.streaming import ClipStream
-from autogaze.utils.tensors import moved
+from autogaze.utils.device import moved
 
 SCORED = ("log_action_probs", "task_loss_prediction")
 PAST = ("past_key_values", "past_input_embeds", "past_attention_mask", "past_conv_values")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.static_decoder import StaticDecoder
-from autogaze.utils.kernel_trials import failure_of
+from autogaze.utils.kernels import failure_of
 
 PROGRAMS = 132
 """Programs of a kernel that are wanted at least: one for each multiprocessor of an H100."""

@@ -20,7 +20,7 @@ from autogaze.models.autogaze.inhibition import (
     finer_beneath,
 )
 from autogaze.utils.device import constant
-from autogaze.utils.kernel_trials import failure_of
+from autogaze.utils.kernels import failure_of
 
 log = logging.getLogger(__name__)
 

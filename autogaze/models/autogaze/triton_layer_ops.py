@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from autogaze.models.autogaze.layer_ops import LayerOps
-from autogaze.utils.kernel_trials import failure_of
+from autogaze.utils.kernels import failure_of
 
 BLOCK = 1024
 """Values, or pairs of them, that a program takes of what has no rows."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.frame_rows import FrameRows
 from autogaze.models.autogaze.frame_steps import FrameSteps
-from autogaze.utils.kernel_trials import failure_of
+from autogaze.utils.kernels import failure_of
 
 TOKENS = 16
 """Tokens that a program of `begin` lays out."""

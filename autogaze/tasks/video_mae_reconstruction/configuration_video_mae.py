@@ -1,7 +1,7 @@
 """Published import path of the model's configuration (`autogaze.reconstruction.video_mae`)."""
 
+from autogaze.errors import refuse_names
 from autogaze.reconstruction.video_mae import VideoMAEConfig
-from autogaze.utils.names import refuse_names
 
 __all__ = ["VideoMAEConfig"]
 

@@ -1,7 +1,7 @@
 """Published import path of the reconstruction model (`autogaze.reconstruction.video_mae`)."""
 
+from autogaze.errors import refuse_names
 from autogaze.reconstruction.video_mae import VideoMAE, load_video_mae, save_video_mae
-from autogaze.utils.names import refuse_names
 
 __all__ = ["VideoMAE", "load_video_mae", "save_video_mae"]
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import VivitImageProcessor
 
 from autogaze.checks import describe_value
-from autogaze.errors import CheckpointError, TrainingError, first_line
+from autogaze.errors import CheckpointError, TrainingError, first_line, warn_renamed
 from autogaze.gaze import Gaze
 from autogaze.reconstruction.video_mae import VideoMAEConfig
 from autogaze.reconstruction.video_mae.checkpoint import video_mae_state
@@ -31,7 +31,6 @@ from autogaze.tasks.video_mae_reconstruction.visualize_video_mae_reconstruction 
 )
 from autogaze.utils.checkpoints import config_file, under_prefix
 from autogaze.utils.hub import find_checkpoint
-from autogaze.utils.names import warn_renamed
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
 
 ALWAYS_TRUE = ("scale_embed", "time_embed", "causal")

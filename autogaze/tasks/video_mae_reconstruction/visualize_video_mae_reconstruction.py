@@ -16,8 +16,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.tasks.base import TaskOutput
 from autogaze.tasks.pictures import task_picture
-from autogaze.utils.published import UnNormalize
-from autogaze.utils.published_logs import has_wandb_run, log_to_wandb
+from autogaze.utils.published import UnNormalize, has_wandb_run, log_to_wandb
 
 
 class VisualizeReconstruction:

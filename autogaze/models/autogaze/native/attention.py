@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from autogaze.errors import SelectorError
 from autogaze.models.autogaze.kv_cache import Feed, KVCache
-from autogaze.utils.native import (
+from autogaze.utils.kernels import (
     Kernel,
     NotBuiltError,
     built_kernel,

@@ -1,18 +1,20 @@
-"""Compiling C files of the package: the cache folder, and what is said where it fails."""
+"""C files are compiled and kept, Triton's kernels tried before they are used; what cannot be had is said."""
 
 import ctypes
 from pathlib import Path
 
 import pytest
+import torch
 
 import autogaze
 from autogaze.errors import SelectorError
-from autogaze.utils.native import (
+from autogaze.utils.kernels import (
     NotBuiltError,
     built_library,
     cache_folder,
     chosen_kernel,
     compiler,
+    failure_of,
     load_library,
 )
 
@@ -121,3 +123,38 @@ def test_a_cache_folder_that_is_a_file_is_named(monkeypatch, source, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(NotBuiltError, match=r"/file/autogaze .*\bXDG_CACHE_HOME\b"):
         built_library(source)
+
+
+# Triton's kernels.
+
+
+def test_what_is_wrong_with_results_is_handed_on():
+    assert failure_of(lambda: "") == ""
+    assert failure_of(lambda: "sums differ") == "sums differ"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("No module named 'triton'"), "autogaze[gpu]"),
+        (RuntimeError("no kernel image"), "RuntimeError: no kernel image"),
+    ],
+)
+def test_what_a_trial_raises_is_a_failure(error, said):
+    def trial():
+        raise error
+
+    assert said in failure_of(trial)
+
+
+def test_want_of_memory_says_nothing_of_kernels():
+    def trial():
+        raise torch.OutOfMemoryError("no memory left")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        failure_of(trial)
+
+
+def test_numbers_are_drawn_on_the_cpu_whatever_device_is_the_default():
+    with torch.device("meta"):
+        assert failure_of(lambda: torch.rand(1).device.type) == "cpu"

@@ -1,6 +1,6 @@
-"""C sources of the package, compiled on the machine that runs them and kept in a cache folder.
+"""Kernels of our own: C files, compiled where they run and kept in a cache folder, and Triton's.
 
-A kernel is one C file. Whoever uses it has other code for where it cannot be built.
+Whoever uses a kernel has other code for where it cannot be built, or does not give what it should.
 """
 
 import ctypes
@@ -244,3 +244,23 @@ def _processor() -> str:
     lines = listing.read_text().split("\n\n")[0].splitlines()
     kinds = ("model name", "flags", "Features", "CPU part")
     return "\n".join([platform.machine(), *(line for line in lines if line.startswith(kinds))])
+
+
+def failure_of(trial: Callable[[], str]) -> str:
+    """Why kernels in Triton cannot be used; nothing where they can.
+
+    Args:
+        trial: runs them, and says what is wrong with their results; nothing if they are right.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory for the trial, which says nothing of the kernels.
+    """
+    try:
+        with torch.device("cpu"):  # where trials draw their numbers, whatever device is the default
+            return trial()
+    except torch.OutOfMemoryError:
+        raise
+    except ImportError as error:
+        return f"Triton is not installed ({error}): pip install 'autogaze[gpu]'"
+    except Exception as error:  # of a compiler, a driver, or a GPU that is too old
+        return f"Triton cannot run it: {type(error).__name__}: {error}"
