@@ -22,8 +22,12 @@ from autogaze.errors import EvaluationError, OutputError
 from autogaze.utils.files import check_output_folder
 
 if TYPE_CHECKING:
-    from autogaze.evaluation.answers.answering import Answerer, Condition
-    from autogaze.evaluation.answers.load import AnswererMaker, AnswererOptions
+    from autogaze.evaluation.answers.answering import (
+        Answerer,
+        AnswererMaker,
+        AnswererOptions,
+        Condition,
+    )
     from autogaze.evaluation.answers.questions import QuestionSet
     from autogaze.evaluation.answers.report import AnswersReport
     from autogaze.evaluation.answers.run import Failure
@@ -146,7 +150,7 @@ class EvalHLVid(Command):
         return planned
 
     def _options(self) -> "AnswererOptions":
-        from autogaze.evaluation.answers.load import AnswererOptions
+        from autogaze.evaluation.answers.answering import AnswererOptions
 
         return AnswererOptions(
             self.frames, self.units, self.device, self.dtype, self.seed, self.decoder
@@ -154,8 +158,7 @@ class EvalHLVid(Command):
 
     def _settings(self) -> Mapping[str, Any]:
         """All that answers depend on, besides the set and the condition."""
-        from autogaze.evaluation.answers.answering import MAX_NEW_TOKENS
-        from autogaze.evaluation.answers.load import model_identity
+        from autogaze.evaluation.answers.answering import MAX_NEW_TOKENS, model_identity
 
         options = asdict(self._options())
         del options["device"]  # of the session
@@ -166,7 +169,7 @@ class EvalHLVid(Command):
         return {**model, **answerer, **options}
 
     def run(self) -> int:
-        from autogaze.evaluation.answers.load import describe_session
+        from autogaze.evaluation.answers.answering import describe_session
         from autogaze.evaluation.answers.questions import load_questions
         from autogaze.evaluation.answers.report import make_report
         from autogaze.evaluation.answers.run import evaluate, read_runs
@@ -217,7 +220,7 @@ class EvalHLVid(Command):
 
     def _answerer(self) -> "Any":
         """A function from a condition to what answers under it; loads the model when first called."""
-        from autogaze.evaluation.answers.load import load_answerer, load_answerer_of
+        from autogaze.evaluation.answers.answering import load_answerer, load_answerer_of
 
         loaded: list[AnswererMaker] = []
 

@@ -14,10 +14,11 @@ import transformers
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.prompt import (
     CompactPrompt,
     Context,
+    Kind,
+    Placeholder,
     PositionRule,
     Row,
     SequencePositions,

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
-from autogaze.mllm.boundary import exclusively, text_model_positions
-from autogaze.mllm.gazed import GazedMLLM, embed_prompt
+from autogaze.mllm.gazed import GazedMLLM, embed_prompt, exclusively, text_model_positions
 from autogaze.mllm.registry import adapter_of
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import IS_TRANSFORMERS_4
 from autogaze.mllm.checks import as_channels
-from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.frames import PatchFormat, cut_squares, resize_frames
 from autogaze.mllm.processor_adapter import (
     ProcessorAdapter,
@@ -28,6 +27,7 @@ from autogaze.mllm.processor_adapter import (
     check_steps,
     setting,
 )
+from autogaze.mllm.prompt import Kind
 from autogaze.mllm.sampled_video import ASSUMED_RATE
 from autogaze.mllm.stock_processor import StockProcessor
 from autogaze.mllm.units import KeptUnits, UnitGrid

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import MLLMAdapter, VisualInput
-from autogaze.mllm.dense_prompt import Kind, Placeholder
-from autogaze.mllm.prompt import PositionRule, SequencePositions
+from autogaze.mllm.prompt import Kind, Placeholder, PositionRule, SequencePositions
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.utils.device import sent
 from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary

@@ -15,7 +15,6 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.adapter import VisualInput
 from autogaze.mllm.checks import as_count, as_whole_numbers
-from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.gaze_settings import GazeSettings
 from autogaze.mllm.processor_adapter import (
     Expansion,
@@ -24,6 +23,7 @@ from autogaze.mllm.processor_adapter import (
     Sampling,
 )
 from autogaze.mllm.processor_output import PrepareTimes, VisualReport
+from autogaze.mllm.prompt import Kind
 from autogaze.mllm.ranking import gazed_grid, scales_grid
 from autogaze.mllm.same_video import check_file, check_sampling, check_size, check_times
 from autogaze.mllm.sampled_video import ASSUMED_RATE, FrameSource, SampledVideo

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import VisualFeatures, VisualInput
-from autogaze.mllm.dense_prompt import Kind, Placeholder
 from autogaze.mllm.frame_processor import FrameProcessorAdapter
 from autogaze.mllm.frame_tower import FrameAdapter, FramePatches
 from autogaze.mllm.frames import cut_squares
 from autogaze.mllm.processor_adapter import Expansion, FrameTimes, WholeImage, setting
+from autogaze.mllm.prompt import Kind, Placeholder
 from autogaze.mllm.stock_processor import StockProcessor
 from autogaze.mllm.units import KeptUnits, UnitGrid
 

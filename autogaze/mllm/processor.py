@@ -12,14 +12,6 @@ from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
 from autogaze.mllm.checks import check_choice, check_kind, refuse_misspelt, refuse_unknown
-from autogaze.mllm.conversation import (
-    as_batch,
-    as_list,
-    counts_per_prompt,
-    has_video,
-    visuals_of,
-)
-from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.gaze_settings import GazeSettings
 from autogaze.mllm.gazed_visual import (
     GazedImage,
@@ -28,13 +20,18 @@ from autogaze.mllm.gazed_visual import (
     open_visual,
 )
 from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
-from autogaze.mllm.prompt import Context, assemble
+from autogaze.mllm.prompt import Context, Kind, assemble
 from autogaze.mllm.prompt_text import (
     Place,
+    as_batch,
+    as_list,
     check_before_reading,
     check_per_prompt,
+    counts_per_prompt,
+    has_video,
     per_video,
     places_of,
+    visuals_of,
     write_rows,
 )
 from autogaze.mllm.ranking import Mapping

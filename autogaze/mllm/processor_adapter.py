@@ -14,9 +14,8 @@ from torch import Tensor
 from autogaze.checks import describe_value, is_number, whole
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import VisualInput
-from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.frames import PatchFormat, cut_units, resize_frames
-from autogaze.mllm.prompt import PositionRule, SequencePositions
+from autogaze.mllm.prompt import Kind, PositionRule, SequencePositions
 from autogaze.mllm.stock_processor import StockProcessor
 from autogaze.mllm.units import KeptUnits, UnitGrid
 

@@ -11,7 +11,7 @@ from transformers import BatchFeature
 
 from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
-from autogaze.mllm.dense_prompt import Kind
+from autogaze.mllm.prompt import Kind
 
 
 @dataclass(frozen=True)

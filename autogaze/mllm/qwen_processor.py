@@ -10,7 +10,6 @@ import torch
 
 from autogaze.mllm.adapter import IS_TRANSFORMERS_4, VisualInput
 from autogaze.mllm.checks import as_channels
-from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.frames import PatchFormat, SizeRule, native_size
 from autogaze.mllm.processor_adapter import (
     Expansion,
@@ -21,7 +20,7 @@ from autogaze.mllm.processor_adapter import (
     check_steps,
     setting,
 )
-from autogaze.mllm.prompt import MRopePositions, PositionRule
+from autogaze.mllm.prompt import Kind, MRopePositions, PositionRule
 from autogaze.mllm.qwen2_5_vl import time_positions
 from autogaze.mllm.sampled_video import ASSUMED_RATE
 from autogaze.mllm.stock_processor import StockProcessor

@@ -17,7 +17,7 @@ from torch import Tensor
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import MLLMAdapter, VisualInput
 from autogaze.mllm.checks import as_sizes, check_pixels
-from autogaze.mllm.dense_prompt import Kind, Placeholder
+from autogaze.mllm.prompt import Kind, Placeholder
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.vision_encoders.blocks import PackedBlocks
 from autogaze.vision_encoders.layout import TokenLayout

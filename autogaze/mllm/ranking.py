@@ -5,7 +5,7 @@ units in common, so the choices of its frames, and of its tiles, are merged into
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Literal, get_args
 
@@ -21,6 +21,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.checks import check_choice
 from autogaze.mllm.units import KeptUnits, UnitGrid
+from autogaze.selectors.finest_cells import whole_frame
 from autogaze.source import TileGrid
 
 Mapping = Literal["finest", "scales", "union"]
@@ -375,3 +376,45 @@ def kept_gaze(gaze: Gaze, kept: KeptUnits, tubelet: int) -> Gaze:
     frames = torch.arange(gaze.num_frames) // tubelet
     mask = is_kept[frames[None, :, None], table[:, None, :]]
     return Gaze.from_mask(pyramid, mask, source=gaze.source)
+
+
+def with_whole_frames_spread(gaze: Gaze, ratio: float | None) -> Gaze:
+    """The gaze in which frames that were taken whole have an order of which any beginning will do.
+
+    Selectors take the first frame of a chunk whole, or its cells evenly spread, row by row. The
+    first of them would be the top of the frame.
+    """
+    whole = whole_frame(gaze.pyramid, frame_cap(ratio, 0, gaze.pyramid.num_patches))
+    lengths = gaze.lengths.flatten()
+    frames = (lengths == len(whole)).nonzero()[:, 0]
+    if len(whole) < 2 or not len(frames):
+        return gaze
+    whole = whole.to(gaze.ids.device)
+    starts = torch.tensor(gaze.offsets)[frames].to(gaze.ids.device)
+    slots = starts[:, None] + torch.arange(len(whole), device=starts.device)
+    taken = (gaze.ids[slots] == whole).all(1)
+    if not bool(taken.any()):
+        return gaze
+    levels = gaze.pyramid.levels[whole.cpu()]
+    # Scale by scale: the coarser cells, which cover the frame, stay before the finer ones.
+    counts = torch.unique_consecutive(levels, return_counts=True)[1].tolist()
+    starts_of = accumulate(counts, initial=0)
+    order = torch.cat(
+        [first + spread_order(n) for n, first in zip(counts, starts_of, strict=False)]
+    )
+    ids = gaze.ids.clone()
+    ids[slots[taken]] = whole[order.to(whole.device)].expand(int(taken.sum()), -1)
+    return replace(gaze, ids=ids)
+
+
+def spread_order(count: int) -> Int[Tensor, " count"]:
+    """Numbers below `count` in an order whose every beginning is spread evenly over them.
+
+    That of their bits reversed (van der Corput's sequence): 0, 4, 2, 6, 1, 5, 3, 7.
+    """
+    bits = max(1, (count - 1).bit_length())
+    numbers = torch.arange(2**bits)
+    reverse = torch.zeros_like(numbers)
+    for bit in range(bits):
+        reverse |= ((numbers >> bit) & 1) << (bits - 1 - bit)
+    return reverse[reverse < count]

@@ -1,17 +1,24 @@
-"""Selecting units of a video: a selector runs on small frames, chunk by chunk, in constant memory."""
+"""Selecting units of a video: a selector runs on small frames, chunk by chunk, in constant memory.
+
+Selection frames have one finest cell (16 pixels) per unit and are cut into tiles, the clips of
+selectors. What a tile has beyond the frame, on the right and at the bottom, is mid grey; there are no
+units there.
+"""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from autogaze.clips import Clips, frame_cap
+from autogaze.checks import describe_value
+from autogaze.clips import Clips
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -22,23 +29,170 @@ from autogaze.mllm.ranking import (
     check_unit_ratio,
     rank_units,
     scales_grid,
-    units_of_gaze,
-)
-from autogaze.mllm.selection_frames import (
-    PADDING_LOSS,
-    MovingFrames,
-    real_cells,
-    selection_clips,
+    with_whole_frames_spread,
 )
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.pipeline import CHUNK, tiles_at_once
+from autogaze.reconstruction.canvas import GREY
 from autogaze.selectors.base import Selector
-from autogaze.selectors.finest_cells import whole_frame
 from autogaze.selectors.registry import LEARNED, list_selectors, load
 from autogaze.source import Source, TileGrid
 from autogaze.utils.device import BatchSize
+from autogaze.video.tiling import PADDING, empty_tiles
 
-__all__ = ["MovingFrames", "Selected", "select_units", "unit_selector", "units_of_gaze"]
+if TYPE_CHECKING:
+    from autogaze.video.motion import MotionField
+
+
+PADDING_LOSS = abs(PADDING / 255 - GREY)
+"""Canvas loss of padding that was not looked at: half a level of 255."""
+
+
+@dataclass(frozen=True, eq=False)
+class MovingFrames:
+    """Frames with their motion, for selectors that read motion vectors (`codec`).
+
+    Args:
+        frames: (n, 3, H, W) uint8.
+        motion: of every frame, as the decoder tells it (`Frame.motion` of `autogaze.video`).
+    """
+
+    frames: UInt8[Tensor, "n 3 H W"]
+    motion: "tuple[MotionField, ...]"
+
+    def __post_init__(self) -> None:
+        if len(self.motion) != len(self.frames):
+            raise MLLMError(
+                f"motion of {len(self.motion)} frames was given with {len(self.frames)} frames"
+            )
+
+
+def selection_tiles(
+    width: int, height: int, units: tuple[int, int], pyramid: PatchPyramid
+) -> TileGrid:
+    """The tiling of selection frames.
+
+    Args:
+        width, height: pixels of the video's frames.
+        units: rows and columns of the model's frame.
+        pyramid: of the selector, whose finest cells are units.
+
+    Raises:
+        MLLMError: a pyramid whose finest cells do not fill its frame in whole pixels.
+    """
+    cells, side = pyramid.grids[-1], pyramid.side
+    if pyramid.crop or side % cells:
+        raise MLLMError(
+            f"the finest cells of {pyramid} do not fill its frame, so they are no units; take a "
+            "selector with another pyramid, such as PatchPyramid((224,), 16)"
+        )
+    cell = side // cells
+    rows, columns = units
+    across, down = -(-columns // cells), -(-rows // cells)
+    return TileGrid(width, height, across, down, side, columns * cell, rows * cell)
+
+
+def selection_clips(
+    chunks: Iterable[Any], units: tuple[int, int], pyramid: PatchPyramid, size: int
+) -> Iterator[tuple[Clips, TileGrid]]:
+    """Clips of `size` frames (the last may have fewer), one per tile, of frames in any chunks.
+
+    Raises:
+        MLLMError: frames that are not uint8 (n, 3, H, W), of several sizes, or with motion only
+            for some.
+    """
+    tiles: TileGrid | None = None
+    cut = torch.empty(0)
+    motion: list[Tensor] = []
+    filled = 0
+    for frames, fields in map(_checked, chunks):
+        height, width = frames.shape[2:]
+        if tiles is None:
+            tiles = selection_tiles(width, height, units, pyramid)
+        if (tiles.width, tiles.height) != (width, height):
+            raise MLLMError(
+                f"frames of one video are of one size, got {tiles.width} x {tiles.height} and then "
+                f"{width} x {height}"
+            )
+        done = 0
+        while done < len(frames):
+            if not filled:
+                cut = empty_tiles(tiles, size)
+            count = min(size - filled, len(frames) - done)
+            cut_frames(frames[done : done + count], tiles, cut[:, filled : filled + count])
+            motion += _motion(fields[done : done + count], tiles, pyramid.grids[-1])
+            done, filled = done + count, filled + count
+            if filled == size:
+                yield _clips(cut, motion), tiles
+                motion, filled = [], 0
+    if tiles is not None and filled:
+        yield _clips(cut[:, :filled], motion), tiles
+
+
+def cut_frames(
+    frames: UInt8[Tensor, "n 3 H W"], tiles: TileGrid, out: UInt8[Tensor, "tiles n 3 S S"]
+) -> None:
+    """Resize frames as planned, all at once, and cut them into `out`."""
+    size = (tiles.content_height, tiles.content_width)
+    if tuple(frames.shape[2:]) != size:
+        frames = interpolate(frames, size=size, mode="bilinear", antialias=True)
+    side = tiles.side
+    for tile in range(tiles.num_tiles):
+        left, top = tiles.origin(tile)
+        part = frames[:, :, top : top + side, left : left + side]
+        high, wide = part.shape[2:]
+        out[tile, :, :, :high, :wide] = part
+        out[tile, :, :, high:] = PADDING
+        out[tile, :, :, :, wide:] = PADDING
+
+
+def real_cells(tiles: TileGrid, cells: int) -> Bool[Tensor, "tiles cells"]:
+    """Which finest cells of every tile lie on the frame; a tile has `cells` along its side."""
+    cell = tiles.side // cells
+    down = torch.arange(tiles.rows * cells) < tiles.content_height // cell
+    across = torch.arange(tiles.columns * cells) < tiles.content_width // cell
+    grid = (down[:, None] & across).view(tiles.rows, cells, tiles.columns, cells)
+    return grid.transpose(1, 2).reshape(tiles.num_tiles, cells**2)
+
+
+def _checked(chunk: Any) -> tuple[Tensor, tuple["MotionField", ...]]:
+    """Frames of a chunk, on the CPU, and their motion."""
+    moving = isinstance(chunk, MovingFrames)
+    frames = chunk.frames if moving else chunk
+    if not isinstance(frames, Tensor) or frames.dtype != torch.uint8 or frames.ndim != 4:
+        what = (
+            f"{tuple(frames.shape)} {frames.dtype}"
+            if isinstance(frames, Tensor)
+            else describe_value(frames)
+        )
+        raise MLLMError(f"frames come in chunks of uint8 (n, 3, height, width), got {what}")
+    if frames.shape[1] != 3 or 0 in frames.shape[2:]:
+        raise MLLMError(
+            f"frames come in chunks of uint8 (n, 3, height, width), got {tuple(frames.shape)}"
+        )
+    return frames.cpu(), tuple(chunk.motion) if moving else ()
+
+
+def _motion(fields: tuple["MotionField", ...], tiles: TileGrid, cells: int) -> list[Tensor]:
+    """Motion maps (tiles, cells, cells) of frames."""
+    if not fields:
+        return []
+    from autogaze.video.motion import motion_map  # PyAV
+
+    # Blocks lie in source pixels; the frames beside them may have been resized.
+    return [
+        motion_map(field, replace(tiles, width=field.width, height=field.height), cells)
+        for field in fields
+    ]
+
+
+def _clips(cut: UInt8[Tensor, "tiles n 3 S S"], motion: list[Tensor]) -> Clips:
+    if motion and len(motion) != cut.shape[1]:
+        raise MLLMError(
+            f"motion came with {len(motion)} of {cut.shape[1]} frames; give all or none"
+        )
+    return Clips(cut, torch.stack(motion, dim=1) if motion else None)
+
 
 UNITS_PYRAMID = PatchPyramid((224,), 16)
 """One scale, whose cells are units: what selectors that take any pyramid choose from."""
@@ -245,45 +399,3 @@ def _lost_to_padding(gaze: Gaze, real: Bool[Tensor, "B cells"], cap: int) -> boo
     on_padding = ~real[clip.cpu(), gaze.ids.cpu()]
     lost.index_add_(0, gaze.frame_of_patch.cpu(), on_padding.long())
     return bool(((lost > 0) & (gaze.lengths.flatten() >= cap)).any())
-
-
-def with_whole_frames_spread(gaze: Gaze, ratio: float | None) -> Gaze:
-    """The gaze in which frames that were taken whole have an order of which any beginning will do.
-
-    Selectors take the first frame of a chunk whole, or its cells evenly spread, row by row. The
-    first of them would be the top of the frame.
-    """
-    whole = whole_frame(gaze.pyramid, frame_cap(ratio, 0, gaze.pyramid.num_patches))
-    lengths = gaze.lengths.flatten()
-    frames = (lengths == len(whole)).nonzero()[:, 0]
-    if len(whole) < 2 or not len(frames):
-        return gaze
-    whole = whole.to(gaze.ids.device)
-    starts = torch.tensor(gaze.offsets)[frames].to(gaze.ids.device)
-    slots = starts[:, None] + torch.arange(len(whole), device=starts.device)
-    taken = (gaze.ids[slots] == whole).all(1)
-    if not bool(taken.any()):
-        return gaze
-    levels = gaze.pyramid.levels[whole.cpu()]
-    # Scale by scale: the coarser cells, which cover the frame, stay before the finer ones.
-    counts = torch.unique_consecutive(levels, return_counts=True)[1].tolist()
-    starts_of = accumulate(counts, initial=0)
-    order = torch.cat(
-        [first + spread_order(n) for n, first in zip(counts, starts_of, strict=False)]
-    )
-    ids = gaze.ids.clone()
-    ids[slots[taken]] = whole[order.to(whole.device)].expand(int(taken.sum()), -1)
-    return replace(gaze, ids=ids)
-
-
-def spread_order(count: int) -> Int[Tensor, " count"]:
-    """Numbers below `count` in an order whose every beginning is spread evenly over them.
-
-    That of their bits reversed (van der Corput's sequence): 0, 4, 2, 6, 1, 5, 3, 7.
-    """
-    bits = max(1, (count - 1).bit_length())
-    numbers = torch.arange(2**bits)
-    reverse = torch.zeros_like(numbers)
-    for bit in range(bits):
-        reverse |= ((numbers >> bit) & 1) << (bits - 1 - bit)
-    return reverse[reverse < count]

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import VisualFeatures, VisualInput
-from autogaze.mllm.dense_prompt import Kind
 from autogaze.mllm.frame_processor import ShuffledProcessorAdapter
 from autogaze.mllm.frame_tower import ShuffledAdapter
 from autogaze.mllm.processor_adapter import Expansion, FrameTimes, Sampling, WholeImage, setting
+from autogaze.mllm.prompt import Kind
 from autogaze.mllm.sampled_video import ASSUMED_RATE
 from autogaze.mllm.units import KeptUnits
 

@@ -8,9 +8,9 @@ from random import Random
 from typing import Any
 
 from autogaze.evaluation.answers.answering import Answer, Condition, StageSeconds
-from autogaze.evaluation.answers.journal import AnswerJournal, read_run
 from autogaze.evaluation.answers.letters import find_letter
 from autogaze.evaluation.answers.questions import Question, load_questions
+from autogaze.evaluation.answers.run import AnswerJournal, read_run
 from tests.fuzz.material import Material
 from tests.fuzz.mutation import change_bytes, change_values, to_json
 from tests.fuzz.outcomes import attempt

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autogaze.errors import MLLMError
-from autogaze.mllm.dense_prompt import Placeholder, read_rows
-from autogaze.mllm.prompt import SequencePositions, VisualBlock, assemble
+from autogaze.mllm.prompt import Placeholder, SequencePositions, VisualBlock, assemble, read_rows
 from autogaze.mllm.registry import adapter_of
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from tests.mllm.tiny import FAMILIES, Video, skip_where_time_stands_still

@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 import autogaze
 from autogaze import Gaze, PatchPyramid
 from autogaze.errors import MLLMError, SelectorError
-from autogaze.mllm.ranking import RankedUnits, gazed_grid, rank_units, scales_grid, units_of_gaze
-from autogaze.mllm.selection import UNITS_PYRAMID, select_units, spread_order, unit_selector
+from autogaze.mllm.ranking import (
+    RankedUnits,
+    gazed_grid,
+    rank_units,
+    scales_grid,
+    spread_order,
+    units_of_gaze,
+)
+from autogaze.mllm.selection import UNITS_PYRAMID, select_units, unit_selector
 from autogaze.mllm.unit_choice import Budget, shares
 from autogaze.mllm.units import UnitGrid
 

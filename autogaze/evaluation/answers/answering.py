@@ -1,15 +1,25 @@
-"""What answers questions, what an answer costs, and under which conditions it is given."""
+"""What answers questions: under which conditions, at what cost, and how its model is loaded."""
 
 import dataclasses
 import hashlib
+import os
+import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from autogaze.checks import is_finite
 from autogaze.errors import EvaluationError
 from autogaze.evaluation.answers.questions import Question
+from autogaze.utils.modules import run_python_file
+from autogaze.video.decoders import DecoderName, check_decoder
+
+if TYPE_CHECKING:
+    from autogaze.mllm.answering import VideoMLLM
+
 
 MAX_NEW_TOKENS = 16
 """Of an answer, as in HLVid's protocol."""
@@ -144,3 +154,164 @@ def plan_conditions(
             for n in names
         ),
     )
+
+
+UNITS = ("finest", "scales", "union")
+LIBRARIES = ("autogaze", "torch", "transformers", "av")
+
+
+@dataclass(frozen=True)
+class AnswererOptions:
+    """How a model sees videos, whatever the condition.
+
+    Attributes:
+        frames: sampled from every video; None for the model's own number.
+        units: how a gaze becomes units of the model, one of `UNITS`.
+        seed: of selectors that draw.
+        decoder: of videos: "auto", "pyav" or "torchcodec", see `autogaze.video.Video`.
+    """
+
+    frames: int | None = None
+    units: str = "finest"
+    device: str = "auto"
+    dtype: str = "float32"
+    seed: int = 0
+    decoder: DecoderName = "auto"
+
+    def __post_init__(self) -> None:
+        if self.units not in UNITS:
+            raise EvaluationError(f"units must be one of {', '.join(UNITS)}, got {self.units!r}")
+        check_decoder(self.decoder)
+
+
+@runtime_checkable
+class AnswererMaker(Protocol):
+    """A loaded model, which answers under any condition."""
+
+    def __call__(self, condition: Condition, max_new_tokens: int = MAX_NEW_TOKENS) -> Answerer:
+        """The model under a condition; its weights are not loaded again."""
+
+
+def load_answerer(model: str, options: AnswererOptions) -> AnswererMaker:
+    """Load a multimodal LLM that answers questions.
+
+    Args:
+        model: its folder or hub id.
+
+    Raises:
+        MLLMError: no such model, no adapter for its family, or no processor.
+    """
+    from autogaze.mllm.answering import VideoMLLM
+    from autogaze.utils.device import DeviceOptions
+
+    place = DeviceOptions.parse(options.device, options.dtype)
+    loaded = VideoMLLM.load(model, device=place.device, dtype=place.dtype)
+
+    def maker(condition: Condition, max_new_tokens: int = MAX_NEW_TOKENS) -> Answerer:
+        return _VideoAnswerer(loaded, condition, options, max_new_tokens)
+
+    return maker
+
+
+@dataclass(frozen=True)
+class _VideoAnswerer:
+    """A loaded model under one condition."""
+
+    model: "VideoMLLM"
+    condition: Condition
+    options: AnswererOptions
+    max_new_tokens: int
+
+    def answer(self, question: Question) -> Answer:
+        """Answer about the question's file, greedily."""
+        import torch
+
+        from autogaze.mllm.viewing import Viewing
+
+        condition, device = self.condition, self.model.model.device
+        dense = condition.selector == DENSE
+        viewing = Viewing(
+            None if dense else condition.selector,
+            ratio=condition.ratio,
+            max_vision_tokens=condition.max_vision_tokens,
+            num_frames=self.options.frames,
+            units=self.options.units,  # type: ignore[arg-type] # a name that was checked
+            dense=dense,
+            decoder=self.options.decoder,
+        )
+        # The same draws for a question whichever others were answered before it.
+        key = hashlib.sha256(f"{self.options.seed} {question.id}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:6], "big"))
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        found = self.model.ask(
+            question.video,
+            question.text,
+            viewing,
+            max_new_tokens=self.max_new_tokens,
+            generator=generator,
+        )
+        on_gpu = device.type == "cuda"
+        return Answer(
+            text=found.text,
+            prompt_tokens=found.prompt_tokens,
+            dense_prompt_tokens=found.dense_prompt_tokens,
+            seconds=StageSeconds(**asdict(found.seconds)),
+            kept_units=found.kept_units,
+            dense_units=found.dense_units,
+            peak_memory=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+            frame_size=found.frame_size,
+        )
+
+
+def load_answerer_of(path: str) -> Callable[[str, AnswererOptions], AnswererMaker]:
+    """`load_answerer` of a Python file, for models of one's own.
+
+    Raises:
+        EvaluationError: no such file, it cannot be run, or it has no such function.
+    """
+    found = getattr(run_python_file(path, "--answerer", EvaluationError), "load_answerer", None)
+    if not callable(found):
+        raise EvaluationError(
+            f"--answerer {path}: defines no load_answerer(model, options), which loads a model that answers"
+        )
+    load: Callable[[str, AnswererOptions], AnswererMaker] = found
+    return load
+
+
+def model_identity(model: str) -> str:
+    """What tells a model from others: a hub id, or a hash of a folder's configs and weights.
+
+    Of large files only both ends are read, so that other weights under the same name are noticed.
+    """
+    folder = Path(model)
+    if not os.path.isdir(folder):
+        return model
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in (".json", ".safetensors") or not file.is_file():
+            continue
+        size, end = file.stat().st_size, 2**16
+        digest.update(f"{file.name} {size}\n".encode())
+        with open(file, "rb") as opened:
+            digest.update(opened.read(end))
+            opened.seek(max(end, size - end))
+            digest.update(opened.read(end))
+    return f"{folder.resolve().name} ({digest.hexdigest()[:12]})"
+
+
+def describe_session(device: str) -> dict[str, str]:
+    """Hardware and versions of this process."""
+    from autogaze.evaluation.timing import hardware
+    from autogaze.utils.device import DeviceOptions
+
+    session = {
+        "hardware": hardware(DeviceOptions.parse(device).device),
+        "python": platform.python_version(),
+    }
+    for library in LIBRARIES:
+        try:
+            session[library] = version(library)
+        except PackageNotFoundError:  # run from its sources
+            continue
+    return session

@@ -9,10 +9,9 @@ import numpy as np
 
 from autogaze.evaluation.answers.answering import CONTROLS, DENSE, STAGES, Answer, Condition
 from autogaze.evaluation.answers.intervals import FEW_VIDEOS, VideoDraws
-from autogaze.evaluation.answers.journal import Run, Settings
 from autogaze.evaluation.answers.letters import find_letter
 from autogaze.evaluation.answers.questions import Question, QuestionSet
-from autogaze.evaluation.answers.run import Failure, group_failures
+from autogaze.evaluation.answers.run import Failure, Run, Settings, group_failures
 from autogaze.evaluation.bootstrap import ALL, Estimate
 
 NO_CATEGORY = "no category"

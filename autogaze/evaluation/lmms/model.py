@@ -12,8 +12,15 @@ from typing import Any
 from lmms_eval.api.model import lmms
 
 from autogaze.errors import EvaluationError
-from autogaze.evaluation.answers.answering import DENSE, MAX_NEW_TOKENS, Answerer, Condition
-from autogaze.evaluation.answers.load import AnswererOptions, load_answerer, load_answerer_of
+from autogaze.evaluation.answers.answering import (
+    DENSE,
+    MAX_NEW_TOKENS,
+    Answerer,
+    AnswererOptions,
+    Condition,
+    load_answerer,
+    load_answerer_of,
+)
 from autogaze.evaluation.answers.questions import Question
 from autogaze.video.decoders import DecoderName
 

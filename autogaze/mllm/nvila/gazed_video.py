@@ -6,11 +6,13 @@ frames, the thumbnails. Of both only gazed patches are held, so memory follows w
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from autogaze.checks import describe_value
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.source import TileGrid
@@ -215,3 +217,22 @@ def _ranks(counts: Int[Tensor, " groups"]) -> Int[Tensor, " N"]:
     """0, 1, ... within each group."""
     starts = counts.cumsum(0) - counts
     return torch.arange(int(counts.sum())) - starts.repeat_interleave(counts)
+
+
+def as_gazed_videos(videos: Any) -> list[GazedVideo]:
+    """The videos of a call; none for None.
+
+    Raises:
+        MLLMError: anything but a list of them.
+    """
+    if videos is None:
+        return []
+    if not isinstance(videos, list | tuple) or not all(isinstance(v, GazedVideo) for v in videos):
+        found = videos
+        if isinstance(videos, list | tuple):
+            found = next(video for video in videos if not isinstance(video, GazedVideo))
+        raise MLLMError(
+            "gazed_videos must be a list of GazedVideo, as the processor returns them, got "
+            f"{describe_value(found)}"
+        )
+    return list(videos)

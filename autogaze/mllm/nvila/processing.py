@@ -20,21 +20,23 @@ from autogaze.clips import check_generator
 from autogaze.errors import AutoGazeError, MLLMError
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.checks import as_channels, as_count, check_choice
-from autogaze.mllm.conversation import as_batch, as_list, counts_per_prompt
-from autogaze.mllm.nvila.checkpoint import naming
-from autogaze.mllm.nvila.checks import (
-    as_text,
-    is_nothing,
-)
+from autogaze.mllm.nvila.checkpoint import CONFIG, arguments, naming, read_arguments, read_tokenizer
+from autogaze.mllm.nvila.frames import as_gazes
 from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings, one_kind_of_budget
 from autogaze.mllm.nvila.gazed_video import GazedVideo
-from autogaze.mllm.nvila.processor_files import CONFIG, arguments, read_arguments, read_tokenizer
-from autogaze.mllm.nvila.prompts import expanded, padded, report_of, tokenized, video_places
+from autogaze.mllm.nvila.prompts import (
+    as_text,
+    expanded,
+    padded,
+    report_of,
+    tokenized,
+    video_places,
+)
 from autogaze.mllm.nvila.published import to_published
-from autogaze.mllm.nvila.saved_gaze import as_gazes
 from autogaze.mllm.nvila.selection import gaze_at
 from autogaze.mllm.nvila.token_budget import capped, fit, without_order
 from autogaze.mllm.processor_output import ReportedInputs, StageClock
+from autogaze.mllm.prompt_text import as_batch, as_list, counts_per_prompt
 from autogaze.mllm.same_video import refuse_loss
 from autogaze.selectors.base import Selector
 from autogaze.selectors.registry import load
@@ -411,3 +413,8 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
 
 class NVILAProcessor(AutoGazeMLLMProcessor):
     """The same under the name that published checkpoints give."""
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether this is None, or a list of nothing, as transformers gives what a prompt has not."""
+    return value is None or (isinstance(value, list | tuple) and all(map(is_nothing, value)))

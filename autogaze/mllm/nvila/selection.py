@@ -12,19 +12,21 @@ from autogaze.clips import Clips
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.nvila.frames import (
+    check_gaze,
     cut_frame,
     frame_numbers,
+    frames_of,
     open_video,
     plan_grid,
     thumbnail_places,
+    tiles_of,
 )
 from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
-from autogaze.mllm.nvila.saved_gaze import check_gaze, frames_of, tiles_of
 from autogaze.mllm.nvila.whole_frames import WholeFrames
 from autogaze.mllm.processor_output import StageClock
+from autogaze.mllm.ranking import with_whole_frames_spread
 from autogaze.mllm.same_video import check_times
-from autogaze.mllm.selection import with_whole_frames_spread
 from autogaze.selectors.base import Selector
 from autogaze.source import Source, TileGrid
 from autogaze.video.motion import MotionField, motion_map

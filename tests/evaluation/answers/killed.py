@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autogaze.evaluation.answers.answering import DENSE, Condition
-from autogaze.evaluation.answers.journal import AnswerJournal
 from autogaze.evaluation.answers.questions import Question, load_questions
-from autogaze.evaluation.answers.run import answer_questions
+from autogaze.evaluation.answers.run import AnswerJournal, answer_questions
 from tests.evaluation.answers.material import FakeAnswerer
 
 CONDITION = Condition(DENSE)

@@ -14,11 +14,10 @@ from autogaze.evaluation.answers.answering import (
     StageSeconds,
     plan_conditions,
 )
-from autogaze.evaluation.answers.journal import Run
 from autogaze.evaluation.answers.plots import plot_accuracy, plot_seconds
 from autogaze.evaluation.answers.questions import QuestionSet, load_questions
 from autogaze.evaluation.answers.report import make_report
-from autogaze.evaluation.answers.run import Failure
+from autogaze.evaluation.answers.run import Failure, Run
 from autogaze.evaluation.answers.tables import make_tables, percent, points, to_markdown
 from autogaze.evaluation.bootstrap import ALL, Estimate
 from tests.evaluation.answers.material import FakeAnswerer, load_set, rows

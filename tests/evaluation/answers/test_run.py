@@ -13,16 +13,18 @@ from hypothesis import strategies as st
 
 from autogaze.errors import EncoderError, EvaluationError, OutputError, VideoError
 from autogaze.evaluation.answers.answering import DENSE, Condition, plan_conditions
-from autogaze.evaluation.answers.journal import AnswerJournal, read_run, settings_hash
 from autogaze.evaluation.answers.questions import load_questions
 from autogaze.evaluation.answers.report import make_report
 from autogaze.evaluation.answers.run import (
     GIVE_UP,
+    AnswerJournal,
     Failure,
     answer_questions,
     evaluate,
     group_failures,
+    read_run,
     read_runs,
+    settings_hash,
 )
 from tests.clips import make_video
 from tests.evaluation.answers.material import FakeAnswerer, load_set, rows

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from autogaze.errors import CorruptVideoError, MLLMError, VideoError
-from autogaze.mllm.conversation import as_list
 from autogaze.mllm.nvila.frames import (
     cut_frame,
     frame_numbers,
     plan_grid,
     thumbnail_places,
 )
+from autogaze.mllm.prompt_text import as_list
 from autogaze.video.reader import Video
 from tests.clips import damage, make_video
 from tests.mllm.nvila.tiny import make_frames, sample

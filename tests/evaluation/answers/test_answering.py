@@ -5,8 +5,7 @@ import json
 import pytest
 
 from autogaze.errors import EvaluationError, MLLMError
-from autogaze.evaluation.answers.answering import Condition
-from autogaze.evaluation.answers.load import AnswererOptions, load_answerer
+from autogaze.evaluation.answers.answering import AnswererOptions, Condition, load_answerer
 from autogaze.evaluation.answers.questions import load_questions
 from tests.cli.commands import run
 from tests.clips import make_video
