@@ -1,7 +1,9 @@
 """Endpoints of the page for programs, as `gradio_client` calls them: numbers as JSON, and files."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from html import escape
 from typing import Any
 
@@ -11,28 +13,41 @@ from autogaze.demo.ask import answer_numbers
 from autogaze.demo.controls import settings
 from autogaze.demo.figures import numbers
 from autogaze.demo.jobs import Jobs
-from autogaze.demo.stopping import Cancelled
-from autogaze.demo.work import Settings
+from autogaze.demo.work import Cancelled, Settings
 from autogaze.errors import AutoGazeError
 
-DEFAULTS: dict[str, Any] = {
-    "selector": None,
-    "ratio": 0.1,
-    "loss": None,
-    "tiles": "resize",
-    "fps": None,
-    "max_tiles": None,
-    "start": None,
-    "end": None,
-    "seed": 0,
-    "skip_corrupt": False,
-}
-"""Parameters of endpoints and their defaults. The default selector is the page's first."""
+SETTINGS = tuple(
+    one.replace(default=None) if one.name == "selector" else one
+    for one in inspect.signature(settings).parameters.values()
+)
+"""Parameters of endpoints after those of their own. The default selector is the page's first."""
 
 TEXTS = ("selector", "tiles")
 """Of these, those that are text."""
 
+Values = dict[str, Any]
+"""Settings by their names, as clients send them."""
+
 FILES = ("gaze", "overlay", "scales", "reconstruction", "sheet")
+
+
+def _with_settings(endpoint: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    """The function that Gradio calls, and whose signature it shows: one parameter per setting, not `values`."""
+    own = inspect.signature(endpoint)
+    parameters: list[inspect.Parameter] = []
+    for one in own.parameters.values():
+        parameters += SETTINGS if one.name == "values" else (one,)
+    signature = own.replace(parameters=parameters)
+
+    @wraps(endpoint)
+    def call(*given: Any) -> list[Any]:
+        bound = signature.bind(*given)
+        bound.apply_defaults()
+        values = {one.name: bound.arguments.pop(one.name) for one in SETTINGS}
+        return endpoint(**bound.arguments, values=values)
+
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
 
 
 class Endpoints:
@@ -43,7 +58,7 @@ class Endpoints:
 
     def add(self, video: gr.Video) -> None:
         """Add the endpoints to the page that is being made, with invisible components."""
-        chosen = [_unseen(name, value) for name, value in DEFAULTS.items()]
+        chosen = [_unseen(one.name, one.default) for one in SETTINGS]
         other, question = (gr.Textbox(visible=False, label=name) for name in ("other", "question"))
         waits: dict[str, Any] = {
             "concurrency_limit": self.jobs.limits.jobs,
@@ -65,79 +80,48 @@ class Endpoints:
                 self.ask, [video, question, *chosen], [figures, others], api_name="ask", **waits
             )
 
+    @_with_settings
     def gaze(
         self,
         request: gr.Request,
         video: str,
-        selector: str | None = None,
-        ratio: float | None = 0.1,
-        loss: float | None = None,
-        tiles: str = "resize",
-        fps: float | None = None,
-        max_tiles: float | None = None,
-        start: float | None = None,
-        end: float | None = None,
-        seed: float | None = 0,
-        skip_corrupt: bool = False,
+        values: Values,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how gradio passes it
     ) -> list[Any]:
         """Gaze at a video: numbers, and the gaze, overlay, scales, reconstruction and sheet as files."""
         with self._errors(request, video) as session:
-            chosen = self._settings(
-                selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt
-            )
-            (run,) = self.jobs.gaze(session, video, chosen, None, progress)
+            (run,) = self.jobs.gaze(session, video, self._settings(values), None, progress)
         return [numbers(run), *(str(getattr(run.files, kind)) for kind in FILES)]
 
+    @_with_settings
     def compare(
         self,
         request: gr.Request,
         video: str,
         other: str | None,
-        selector: str | None = None,
-        ratio: float | None = 0.1,
-        loss: float | None = None,
-        tiles: str = "resize",
-        fps: float | None = None,
-        max_tiles: float | None = None,
-        start: float | None = None,
-        end: float | None = None,
-        seed: float | None = 0,
-        skip_corrupt: bool = False,
+        values: Values,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         """Gaze at a video with two selectors: the numbers of both."""
         with self._errors(request, video) as session:
-            chosen = self._settings(
-                selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt
-            )
+            chosen = self._settings(values)
             if not other:
                 raise AutoGazeError("there is no other selector to compare with: name it")
             runs = self.jobs.gaze(session, video, chosen, other, progress)
         return [numbers(run) for run in runs]
 
+    @_with_settings
     def ask(
         self,
         request: gr.Request,
         video: str,
         question: str,
-        selector: str | None = None,
-        ratio: float | None = 0.1,
-        loss: float | None = None,
-        tiles: str = "resize",
-        fps: float | None = None,
-        max_tiles: float | None = None,
-        start: float | None = None,
-        end: float | None = None,
-        seed: float | None = 0,
-        skip_corrupt: bool = False,
+        values: Values,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
         """Ask about a video: the answers and their costs, gazed and dense."""
         with self._errors(request, video) as session:
-            chosen = self._settings(
-                selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt
-            )
+            chosen = self._settings(values)
             answers = self.jobs.answer(session, video, question, chosen, progress)
         return [answer_numbers(answers.gazed), answer_numbers(answers.dense)]
 
@@ -149,8 +133,11 @@ class Endpoints:
         """Names of the selectors that there are."""
         return list(self.jobs.pool.names)
 
-    def _settings(self, selector: str | None, *values: Any) -> Settings:
-        return settings(self.jobs.pool.names[0] if selector is None else selector, *values)
+    def _settings(self, values: Values) -> Settings:
+        selector = values["selector"]
+        return settings(
+            **{**values, "selector": self.jobs.pool.names[0] if selector is None else selector}
+        )
 
     @contextmanager
     def _errors(self, request: gr.Request, video: str | None) -> Iterator[str]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from autogaze.demo.stopping import Stop
-from autogaze.demo.work import Settings
+from autogaze.demo.work import Settings, Stop
 from autogaze.errors import AutoGazeError
 from autogaze.mllm.viewing import Viewing
 from autogaze.rendering.painter import percent

@@ -26,18 +26,14 @@ ABOUT_TILES = (
 
 @dataclass(frozen=True)
 class Controls:
-    """The components of the form, in the order in which `settings` takes their values."""
+    """The components of the form.
 
-    selector: gr.Dropdown
-    ratio: gr.Slider
-    loss: gr.Textbox
-    tiles: gr.Dropdown
-    fps: gr.Textbox
-    max_tiles: gr.Number
-    start: gr.Textbox
-    end: gr.Textbox
-    seed: gr.Number
-    skip_corrupt: gr.Checkbox
+    Args:
+        of_one: those whose values `settings` takes, in its order.
+        other: the selector to compare with.
+    """
+
+    of_one: list[Any]
     other: gr.Dropdown
 
     @classmethod
@@ -117,24 +113,8 @@ class Controls:
             skip_corrupt = gr.Checkbox(False, label="Skip corrupt frames", elem_id="skip_corrupt")
             gr.Markdown(ABOUT_TILES, elem_classes="ag-note")
         return cls(
-            selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt, other
+            [selector, ratio, loss, tiles, fps, max_tiles, start, end, seed, skip_corrupt], other
         )
-
-    @property
-    def of_one(self) -> list[Any]:
-        """The components that `settings` takes."""
-        return [
-            self.selector,
-            self.ratio,
-            self.loss,
-            self.tiles,
-            self.fps,
-            self.max_tiles,
-            self.start,
-            self.end,
-            self.seed,
-            self.skip_corrupt,
-        ]
 
 
 def optional_number(**options: Any) -> gr.Textbox:

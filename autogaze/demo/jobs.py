@@ -13,9 +13,8 @@ import torch
 from autogaze.demo.ask import BothAnswers, ask_both
 from autogaze.demo.limits import Limits
 from autogaze.demo.selectors import SelectorPool
-from autogaze.demo.stopping import Stop
 from autogaze.demo.visitors import Visitors
-from autogaze.demo.work import Run, Settings, gaze_at
+from autogaze.demo.work import Run, Settings, Stop, gaze_at
 from autogaze.errors import AutoGazeError, VideoError, first_line
 from autogaze.video.decoders import DecoderName
 from autogaze.video.opening import names_other_files

@@ -1,4 +1,4 @@
-"""The page: its parts, and what happens when a visitor uses them."""
+"""The page: the form's buttons, the panels of results, and what happens when a visitor uses them."""
 
 from html import escape
 from pathlib import Path
@@ -10,14 +10,13 @@ from autogaze.demo.api import Endpoints, session_of
 from autogaze.demo.ask import answer_card
 from autogaze.demo.controls import NOTHING, Controls, settings
 from autogaze.demo.examples import EXAMPLES, draw_examples
-from autogaze.demo.figures import largest_error, peak, title
+from autogaze.demo.figures import budget_chart, largest_error, numbers_table, peak, title
 from autogaze.demo.jobs import Jobs
 from autogaze.demo.limits import Limits
-from autogaze.demo.panel import Panel
 from autogaze.demo.selectors import SelectorPool
-from autogaze.demo.stopping import Cancelled
 from autogaze.demo.style import GUIDE, HEADING, TO_RESULTS, clearing, problem, status
 from autogaze.demo.webcam import add_webcam
+from autogaze.demo.work import Cancelled, Run
 from autogaze.video.decoders import DecoderName
 
 if TYPE_CHECKING:
@@ -94,14 +93,14 @@ class Page:
             with gr.Column(scale=3, min_width=320):
                 guide = gr.HTML(GUIDE, elem_id="guide", padding=False)
                 with gr.Row(elem_classes="ag-panels"):
-                    panels = [Panel.add("a"), Panel.add("b")]
+                    panels = [*add_panel("a"), *add_panel("b")]
                 asking = [self._add_question(video, controls)] if self.jobs.model else []
         # Set by the browser, so that it cannot overwrite a later message of the job.
         start.click(None, None, line, js=clearing("Starting."), api_visibility="private")
         running = start.click(
             self._gaze,
             [video, controls.other, *controls.of_one],
-            [line, guide, *panels[0].outputs, *panels[1].outputs],
+            [line, guide, *panels],
             concurrency_limit=limits.jobs,
             concurrency_id="jobs",
             show_progress_on=[line],
@@ -153,7 +152,7 @@ class Page:
         *values: Any,
     ) -> list[Any]:
         """Run one selector or two, and show the results."""
-        nothing = [gr.HTML(visible=True), *Panel.hidden(), *Panel.hidden()]
+        nothing = [gr.HTML(visible=True), *hidden_panel(), *hidden_panel()]
         session = session_of(request)
         self.jobs.visitors.forget_results(session)
         try:
@@ -164,10 +163,10 @@ class Page:
         except Exception as error:
             return [problem(self.jobs.message(error, video)), *nothing]
         tops = max(map(peak, runs)), max(map(largest_error, runs))
-        second = Panel.shown(runs[1], *tops) if len(runs) > 1 else Panel.hidden()
+        second = shown_panel(runs[1], *tops) if len(runs) > 1 else hidden_panel()
         names = " and ".join(escape(title(run)) for run in runs)
         done = f"Done in {sum(run.summary.wall for run in runs):.1f} s: {names}. {TO_RESULTS}"
-        return [status(done), gr.HTML(visible=False), *Panel.shown(runs[0], *tops), *second]
+        return [status(done), gr.HTML(visible=False), *shown_panel(runs[0], *tops), *second]
 
     def _ask(
         self,
@@ -202,6 +201,80 @@ class Page:
     def _uploaded(self, video: str | None, request: gr.Request) -> None:
         if video:
             self.jobs.uploaded(session_of(request), video)
+
+
+def add_panel(name: str) -> list[Any]:
+    """Add a panel of one job's results to the page that is being made, hidden.
+
+    Args:
+        name: of its elements.
+
+    Returns:
+        The components that `shown_panel` and `hidden_panel` have values for.
+    """
+    with gr.Column(
+        visible=False, min_width=320, elem_id=f"panel-{name}", elem_classes="ag-panel"
+    ) as column:
+        numbers = gr.HTML(elem_id=f"numbers-{name}", padding=False)
+        with gr.Row(elem_classes="ag-together"):
+            video = _result_video("Video", f"video-{name}")
+            overlay = _result_video("Chosen patches by scale", f"overlay-{name}")
+        with gr.Row(elem_classes="ag-together"):
+            reconstruction = _result_video("What these patches show", f"reconstruction-{name}")
+            scales = _result_video("Scale by scale", f"scales-{name}")
+        chart = gr.HTML(elem_id=f"chart-{name}", padding=False)
+        with gr.Accordion("Contact sheet", open=False):
+            sheet = gr.Image(
+                label="Contact sheet",
+                show_label=False,
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id=f"sheet-{name}",
+            )
+        with gr.Row():
+            files = [
+                gr.DownloadButton(f"Download {what}", size="sm", elem_id=f"save-{kind}-{name}")
+                for kind, what in (
+                    ("gaze", "gaze (.safetensors)"),
+                    ("overlay", "overlay (.mp4)"),
+                    ("sheet", "sheet (.png)"),
+                )
+            ]
+    return [column, numbers, video, overlay, reconstruction, scales, chart, sheet, *files]
+
+
+def _result_video(label: str, name: str) -> gr.Video:
+    return gr.Video(
+        label=label,
+        interactive=False,
+        autoplay=True,
+        loop=True,
+        min_width=260,
+        buttons=[],
+        elem_id=name,
+    )
+
+
+def shown_panel(run: Run, most: int, worst: float) -> list[Any]:
+    """Values of a panel for a job's results.
+
+    Args:
+        most, worst: patches and error at the top of the drawings.
+    """
+    files = run.files
+    videos = files.video, files.overlay, files.reconstruction, files.scales
+    return [
+        gr.Column(visible=True),
+        numbers_table(run),
+        *map(str, videos),
+        budget_chart(run, most, worst),
+        *map(str, (files.sheet, files.gaze, files.overlay, files.sheet)),
+    ]
+
+
+def hidden_panel() -> list[Any]:
+    """Values of a panel without results."""
+    return [gr.Column(visible=False), "", *[None] * 4, "", *[None] * 4]
 
 
 def without_addresses(component: Any) -> None:

@@ -10,26 +10,17 @@ from functools import cache
 
 import torch
 
+from autogaze.evaluation.encoders import siglip
 from autogaze.evaluation.flops import EncoderFlops, selection_flops
 from autogaze.gaze import Gaze
 from autogaze.selectors.base import Selector
+from autogaze.vision_encoders.registry import adapter_class
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """A SigLIP2 encoder of square frames of 224 pixels in patches of 16."""
-
-    name: str
-    width: int
-    mlp: int
-    layers: int
-    heads: int
-
-
-ARCHITECTURES = (
-    Architecture("SigLIP2-base", 768, 3072, 12, 12),
-    Architecture("SigLIP2-SO400M", 1152, 4304, 27, 16),
-)
+ARCHITECTURES = {
+    "SigLIP2-base": (768, 3072, 12, 12),
+    "SigLIP2-SO400M": (1152, 4304, 27, 16),
+}
+"""Width, width of the MLP, layers and heads of SigLIP2 encoders, here of 224 pixels a side in patches of 16."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +46,11 @@ class Saving:
 
 
 @cache
-def encoder_flops(architecture: Architecture) -> EncoderFlops:
-    """Counted on a model without weights in memory."""
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-
-    from autogaze.vision_encoders.registry import adapter_class
-
-    config = SiglipVisionConfig(
-        hidden_size=architecture.width,
-        intermediate_size=architecture.mlp,
-        num_hidden_layers=architecture.layers,
-        num_attention_heads=architecture.heads,
-        image_size=224,
-        patch_size=16,
-    )
+def encoder_flops(name: str) -> EncoderFlops:
+    """Of one of `ARCHITECTURES`, counted on a model without weights in memory."""
     with torch.device("meta"):
-        model = SiglipVisionModel(config)
-    return EncoderFlops.of(adapter_class(config)(model))
+        model = siglip(*ARCHITECTURES[name], side=224, patch=16)
+    return EncoderFlops.of(adapter_class(model.config)(model))
 
 
 class SavingsCounter:
@@ -88,17 +67,17 @@ class SavingsCounter:
         lengths: Sequence[Sequence[int]] = gaze.lengths.tolist()
         frames, whole = gaze.lengths.numel(), gaze.pyramid.cells[-1]
         self._selecting += selection_flops(self._selector, lengths)
-        for architecture in ARCHITECTURES:
-            flops = encoder_flops(architecture)
+        for name in ARCHITECTURES:
+            flops = encoder_flops(name)
             one = flops.embedding(whole) + flops.encoding([[whole]], "frame_independent")
-            self._dense[architecture] += frames * one
-            self._gazed[architecture] += flops.embedding(gaze.num_patches)
-            self._gazed[architecture] += flops.encoding(lengths, "block_causal")
+            self._dense[name] += frames * one
+            self._gazed[name] += flops.embedding(gaze.num_patches)
+            self._gazed[name] += flops.encoding(lengths, "block_causal")
 
     @property
     def savings(self) -> tuple[Saving, ...]:
         """Of the gazes added so far."""
         return tuple(
-            Saving(one.name, self._dense[one], self._gazed[one], self._selecting)
-            for one in ARCHITECTURES
+            Saving(name, self._dense[name], self._gazed[name], self._selecting)
+            for name in ARCHITECTURES
         )

@@ -1,4 +1,8 @@
-"""Serving the page: its folder, its address, and its end."""
+"""Serving the page: its folder, its address, its end, and the requests that are refused.
+
+The page loads nothing from elsewhere; requests cannot make the server fetch other addresses, and too
+large ones are refused, whatever Gradio would do.
+"""
 
 import os
 import shutil
@@ -10,6 +14,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from autogaze.demo.limits import Limits
 from autogaze.errors import AutoGazeError, MissingExtraError, OutputError, SelectorError
@@ -86,7 +91,6 @@ def serving(options: ServerOptions) -> Iterator[Served]:
     with page_folder(options.folder) as root, _environment(root):
         from starlette.middleware import Middleware
 
-        from autogaze.demo.guard import Guard
         from autogaze.demo.page import Page
         from autogaze.demo.savings import ARCHITECTURES, encoder_flops
         from autogaze.demo.selectors import SelectorPool
@@ -99,8 +103,8 @@ def serving(options: ServerOptions) -> Iterator[Served]:
 
             dtype = options.dtype or "auto"
             model = VideoMLLM.load(options.model, device=options.device, dtype=dtype)
-        for architecture in ARCHITECTURES:  # takes seconds once
-            encoder_flops(architecture)
+        for name in ARCHITECTURES:  # takes seconds once
+            encoder_flops(name)
         page = Page(root, pool, options.limits, model, options.decoder)
 
         _, url, shared_url = page.blocks.launch(
@@ -201,3 +205,63 @@ def _environment(root: Path) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+Scope = dict[str, Any]
+
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+"""Content-Security-Policy: the browser asks this server only."""
+
+FETCHES = ("/file=http:", "/file=https:", "/file/http:", "/file/https:", "/proxy=")
+"""Routes that make the server fetch an address that the visitor gives."""
+
+OVERHEAD = 2**20
+"""Bytes of a request beside the file in it."""
+
+
+class Guard:
+    """ASGI middleware.
+
+    Args:
+        app: the ASGI application behind it.
+        max_bytes: of a request's body.
+    """
+
+    def __init__(self, app: Any, max_bytes: int) -> None:
+        self.app, self.max_bytes = app, max_bytes + OVERHEAD
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = unquote(scope["path"]).lower()
+        if any(fetch in path for fetch in FETCHES):
+            await _refuse(send, 403, "this page serves its own files only")
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self.max_bytes:
+            await _refuse(send, 413, f"at most {self.max_bytes - OVERHEAD:,} bytes are taken")
+            return
+
+        async def guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = [
+                    (b"content-security-policy", POLICY.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+                message = {**message, "headers": [*message["headers"], *headers]}
+            await send(message)
+
+        await self.app(scope, receive, guarded)
+
+
+async def _refuse(send: Any, status: int, text: str) -> None:
+    headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})

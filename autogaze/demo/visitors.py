@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autogaze.demo.live import LiveGaze, LiveSettings
 from autogaze.demo.selectors import SelectorPool
-from autogaze.demo.stopping import Cancelled, Stop
+from autogaze.demo.work import Cancelled, Stop
 
 SETTLED = 60.0
 """Seconds after which an empty folder is removed: into a new one a file may be on its way."""
@@ -73,7 +73,7 @@ class Visitors:
         try:
             yield stop, folder
             with self._lock:
-                if stop.is_set:
+                if stop.is_set():
                     raise Cancelled
                 visitor.folders.append(folder)
         except BaseException:

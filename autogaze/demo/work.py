@@ -1,16 +1,24 @@
-"""One job of the page: gaze at a video as `autogaze gaze` does, and draw its pictures."""
+"""One job of the page: gaze at a video as `autogaze gaze` does, and draw its pictures.
 
+It can be stopped from another thread, within a frame of a chunk.
+"""
+
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from autogaze.clips import Clips, Ratio, as_clips
 from autogaze.demo.limits import Limits
 from autogaze.demo.savings import Saving, SavingsCounter
-from autogaze.demo.stopping import Stop, StoppableSelector
+from autogaze.gaze import Gaze
 from autogaze.gaze_io import GazeWriter
-from autogaze.pipeline import GazeStream
+from autogaze.geometry import PatchPyramid
+from autogaze.pipeline import GazeStream, precision_of
 from autogaze.rendering import (
     ContactSheet,
     OverlayVideo,
@@ -34,6 +42,84 @@ LONGEST_NAME = 80
 
 Progress = Callable[[int, int | None], None]
 """Called with the frames done, and how many there are if that is known."""
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """The job was stopped."""
+
+
+class Stop(threading.Event):
+    """A flag that stops a job: set in one thread, checked in another."""
+
+    def check(self) -> None:
+        """Raise `Cancelled` if the job is to stop."""
+        if self.is_set():
+            raise Cancelled
+
+
+class StoppableSelector:
+    """A selector that checks a flag before every frame; it chooses what the selector chooses.
+
+    Many tiles of a chunk take seconds at once. Fed frame by frame, which gives the same gaze, they
+    can be stopped between two frames.
+    """
+
+    def __init__(self, selector: Selector, stop: Stop) -> None:
+        self._selector, self._stop = selector, stop
+
+    @property
+    def name(self) -> str:
+        return self._selector.name
+
+    @property
+    def pyramid(self) -> PatchPyramid:
+        return self._selector.pyramid
+
+    @property
+    def metric(self) -> str | None:
+        return self._selector.metric
+
+    @property
+    def needs_motion(self) -> bool:
+        return self._selector.needs_motion
+
+    @property
+    def device(self) -> torch.device | None:
+        return self._selector.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return precision_of(self._selector)
+
+    @property
+    def cpu_batch(self) -> int | None:
+        return self._selector.cpu_batch
+
+    def settings(
+        self, ratio: Ratio | None, loss: float | None
+    ) -> tuple[Ratio | None, float | None]:
+        return self._selector.settings(ratio, loss)
+
+    def select(
+        self,
+        clips: Clips | torch.Tensor,
+        *,
+        ratio: Ratio | None = None,
+        loss: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Gaze:
+        """As of the selector; raises `Cancelled`."""
+        clips = as_clips(clips)
+        self._selector.check(clips)
+        place = clips.frames.device
+        clips = self._selector.placed(clips)
+        stream = self._selector.stream(ratio=ratio, loss=loss, generator=generator)
+        pieces = []
+        for index in range(clips.num_frames):
+            self._stop.check()
+            pieces.append(stream.step(clips.frame(index)))
+        last = stream.finish()
+        return Gaze.cat_frames([*pieces, last] if last is not None else pieces).to(place)
 
 
 @dataclass(frozen=True)

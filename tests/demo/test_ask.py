@@ -4,8 +4,7 @@ import pytest
 
 import autogaze
 from autogaze.demo.ask import answer_card, ask_both
-from autogaze.demo.stopping import Cancelled, Stop
-from autogaze.demo.work import Settings
+from autogaze.demo.work import Cancelled, Settings, Stop
 from autogaze.mllm.answering import VideoMLLM
 from tests.clips import make_video
 from tests.mllm import tiny, tiny_processor

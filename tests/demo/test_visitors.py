@@ -7,8 +7,8 @@ import torch
 
 from autogaze.demo.live import LiveSettings
 from autogaze.demo.selectors import SelectorPool
-from autogaze.demo.stopping import Cancelled
 from autogaze.demo.visitors import Visitors
+from autogaze.demo.work import Cancelled
 from autogaze.errors import SelectorError
 from autogaze.pipeline import precision_of
 
