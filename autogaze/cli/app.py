@@ -11,11 +11,10 @@ from autogaze.cli.answer import AnswerCommand
 from autogaze.cli.bench import BenchEncode, BenchFidelity, BenchSelect
 from autogaze.cli.bench_quality import BenchQuality
 from autogaze.cli.calibrate import CalibrateCommand
-from autogaze.cli.command import add_command
+from autogaze.cli.command import EXIT_CODES, add_command, log_to_stderr
 from autogaze.cli.corpus import CorpusCommand
 from autogaze.cli.demo import DemoCommand
 from autogaze.cli.download import DownloadCommand
-from autogaze.cli.errors import EXIT_CODES, log_to_stderr
 from autogaze.cli.evaluate import EvalHLVid
 from autogaze.cli.gaze import GazeCommand
 from autogaze.cli.info import InfoCommand, SelectorsCommand

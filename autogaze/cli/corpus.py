@@ -9,17 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autogaze.cli.command import DECODER_HELP, DEVICE_HELP, DTYPE_HELP, Command, PrintJson
-from autogaze.cli.errors import BAD_INPUT, SOME_FAILED, log
+from autogaze.cli.command import (
+    BAD_INPUT,
+    DECODER_HELP,
+    DEVICE_HELP,
+    DTYPE_HELP,
+    SOME_FAILED,
+    Command,
+    PrintJson,
+    log,
+)
 from autogaze.errors import SelectorError
 from autogaze.video.decoders import DecoderName, check_decoder
 
 if TYPE_CHECKING:  # heavy, so imported where the work begins
+    from autogaze.corpus.inputs import Survey
     from autogaze.corpus.manifest import Entry
     from autogaze.corpus.run import Outcome
     from autogaze.corpus.settings import CorpusSettings
     from autogaze.corpus.storage import Input
-    from autogaze.corpus.survey import Survey
 
 selection_option = partial(typer.Option, rich_help_panel="What to choose")
 range_option = partial(typer.Option, rich_help_panel="Which part of the videos")
@@ -233,9 +241,9 @@ class CorpusCommand(Command):
     def _survey(self, inputs: "Sequence[Input]", settings: "CorpusSettings") -> None:
         """Print how many videos there are, how long and how large, and how many are done."""
         from autogaze.corpus.folder import refuse_other_files
+        from autogaze.corpus.inputs import survey
         from autogaze.corpus.manifest import read_manifest
         from autogaze.corpus.settings import FILE
-        from autogaze.corpus.survey import survey
 
         done = failed = 0
         if not (self.out / FILE).exists():

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from autogaze.cli.command import DTYPE_HELP, Command, Decoder, Device
-from autogaze.cli.errors import log
+from autogaze.cli.command import DTYPE_HELP, Command, Decoder, Device, log
 
 serve_option = partial(typer.Option, rich_help_panel="Where it is served")
 limit_option = partial(typer.Option, rich_help_panel="What a visitor may ask for")

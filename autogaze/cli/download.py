@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from autogaze.cli.command import Command, PrintJson
-from autogaze.cli.errors import log
+from autogaze.cli.command import Command, PrintJson, log
 from autogaze.cli.report import figures_table, print_json, results_console
 from autogaze.errors import DownloadError, OutputError, first_line
 from autogaze.utils.hub import is_hub_id

@@ -16,8 +16,7 @@ from autogaze.cli.bench import (
     repeated,
     subject_option,
 )
-from autogaze.cli.command import Command, PrintJson
-from autogaze.cli.errors import SOME_FAILED, log
+from autogaze.cli.command import SOME_FAILED, Command, PrintJson, log
 from autogaze.errors import EvaluationError, OutputError
 from autogaze.utils.files import check_output_folder
 

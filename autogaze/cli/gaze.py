@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autogaze.cli.command import DECODER_HELP, DEVICE_HELP, DTYPE_HELP, Command
-from autogaze.cli.errors import BAD_INPUT, INTERNAL, SOME_FAILED, describe, is_users, log
+from autogaze.cli.command import (
+    BAD_INPUT,
+    DECODER_HELP,
+    DEVICE_HELP,
+    DTYPE_HELP,
+    INTERNAL,
+    SOME_FAILED,
+    Command,
+    describe,
+    is_users,
+    log,
+)
 from autogaze.cli.report import Failure, Report
 from autogaze.errors import OutputError
 from autogaze.rendering.summary import Summary, Tally

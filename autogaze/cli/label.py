@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from autogaze.cli.command import DEVICE_HELP, Command, PrintJson, Renamed
-from autogaze.cli.errors import SOME_FAILED, log
+from autogaze.cli.command import DEVICE_HELP, SOME_FAILED, Command, PrintJson, Renamed, log
 from autogaze.cli.report import print_json
 from autogaze.errors import OutputError, TrainingError, VideoError
 from autogaze.utils.files import check_writable

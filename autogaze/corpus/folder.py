@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from autogaze.corpus.manifest import ERRORS, GAZES, INPUTS
 from autogaze.corpus.settings import FILE, CorpusSettings
@@ -52,12 +51,13 @@ class CorpusFolder:
 
     def __enter__(self) -> "CorpusFolder":
         check_folder(self.path)
-        is_new = not os.path.exists(self.path)
         make_folder(self.path, parents=True)
         try:
             self._take_lock()
-            if not is_new:
-                self._check_content()
+            if not (self.path / FILE).exists():
+                refuse_other_files(self.path)
+            elif not self.overwrite:
+                self.settings.check_same(self.path)
             remove_folder(self.path / UNFINISHED)
             make_folder(self.scratch, parents=True)
             if self.overwrite:
@@ -65,18 +65,13 @@ class CorpusFolder:
             if not (self.path / FILE).exists():
                 self.settings.save(self.path)
         except BaseException as error:
-            self.__exit__(None, None, None)
+            self._open.close()
             if isinstance(error, OSError):
                 raise cannot_be_written(self.path, error) from error
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._open.close()
 
     def _take_lock(self) -> None:
@@ -85,13 +80,6 @@ class CorpusFolder:
         except BlockingIOError:
             raise OutputError(f"{self.path}: another process is writing this corpus") from None
         self._open.callback(remove_folder, self.path / UNFINISHED)
-
-    def _check_content(self) -> None:
-        if (self.path / FILE).exists():
-            if not self.overwrite:
-                self.settings.check_same(self.path)
-        else:
-            refuse_other_files(self.path)
 
     def _remove_corpus(self) -> None:
         """Remove an older corpus. Its shards are moved away at once, so that a kill leaves all or none."""

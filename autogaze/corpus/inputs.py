@@ -1,4 +1,4 @@
-"""Inputs of a corpus: the videos that arguments of the command line name.
+"""Inputs of a corpus: the videos that arguments of the command line name, and how many and long they are.
 
 An argument is a video, a folder, a pattern (`videos/*.mp4`, `shards/{000..127}.tar`), a tar file of
 videos (WebDataset), a list (`.txt`, one path per line) or a table (`.parquet`, `.csv`) with a
@@ -10,10 +10,12 @@ import glob
 import io
 import math
 import os
+import random
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import product
 
 from autogaze.checks import describe_value
@@ -31,7 +33,7 @@ from autogaze.corpus.storage import (
     stat_input,
 )
 from autogaze.datasets.video_windows import VIDEOS
-from autogaze.errors import CorpusError, first_line
+from autogaze.errors import AutoGazeError, CorpusError, first_line
 
 LISTS = (".txt", ".lst")
 TABLES = (".parquet", ".csv")
@@ -322,3 +324,75 @@ def _check_column(file: str, column: str, names: list[str]) -> None:
             f"{file}: has no column {describe_value(column)}; it has {', '.join(names) or 'none'}: name "
             "the one with the paths of videos (--column)"
         )
+
+
+MAX_OPENED = 500
+"""Videos whose headers are read; where there are more, their length is estimated from so many."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Size and length of a collection.
+
+    Args:
+        missing: files that are not there.
+        size: bytes.
+        seconds: of video, whole videos; estimated where not all were measured; None if none was.
+        measured: number of videos whose length was read from their header; local files alone.
+        unreadable: number of files that were opened and are no videos; they add nothing to `seconds`.
+        estimated: whether `seconds` is an estimate: some were neither measured nor unreadable.
+    """
+
+    missing: int
+    size: int
+    seconds: float | None
+    measured: int
+    unreadable: int
+    estimated: bool
+
+
+def survey(inputs: Sequence[Input]) -> Survey:
+    """Size and length of some inputs."""
+    there = [each for each in inputs if each.size != MISSING]
+    local = [each for each in there if not is_uri(each.path)]
+    if len(local) > MAX_OPENED:
+        local = random.Random(0).sample(local, MAX_OPENED)
+    lengths: list[float] = []
+    unreadable = 0
+    for each in local:
+        try:
+            length = _length(each.path)
+        except AutoGazeError:
+            unreadable += 1
+            continue
+        if length is not None:
+            lengths.append(length)
+    seconds = None
+    if lengths:
+        # The same shares and mean are assumed of those that were not opened.
+        videos = len(there) * (1 - unreadable / len(local))
+        seconds = sum(lengths) / len(lengths) * videos
+    return Survey(
+        missing=len(inputs) - len(there),
+        size=sum(each.size for each in there),
+        seconds=seconds,
+        measured=len(lengths),
+        unreadable=unreadable,
+        estimated=len(lengths) + unreadable < len(there),
+    )
+
+
+def _length(path: str) -> float | None:
+    """Seconds of a video by its header; None if they are not written.
+
+    Raises:
+        AutoGazeError: it is no video, or cannot be read.
+    """
+    from autogaze.video.reader import Video
+
+    info = Video(path).info
+    if info.is_image:
+        return 0.0
+    if info.duration is None and info.num_frames is not None:
+        return info.num_frames / info.rate
+    return info.duration

@@ -137,12 +137,12 @@ def read_manifest(folder: Path) -> Manifest:
         MissingExtraError: pyarrow is not installed.
     """
     found = find_shards(folder)
-    table = _read_table(folder / INPUTS)
+    marks, entries = _read_table(folder / INPUTS)
     shards: dict[str, Sequence[Entry]] = {}
     unknown = []
     for name, mark in found.items():
-        if table is not None and table.marks.get(name) == mark:
-            shards[name] = table.entries.get(name, ())
+        if marks.get(name) == mark:
+            shards[name] = entries.get(name, ())
         else:
             unknown.append(name)
     with ThreadPoolExecutor(READERS) as pool:
@@ -218,16 +218,13 @@ def write_tables(folder: Path, manifest: Manifest) -> None:
     _write(folder / INPUTS, every, {KEY: json.dumps(kept).encode()})
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Content of `inputs.parquet`: size, time of change and entries of every shard when it was written."""
+def _read_table(
+    path: Path,
+) -> tuple[Mapping[str, tuple[int, int]], Mapping[str, Sequence[Entry]]]:
+    """Size and time of change of every shard when `inputs.parquet` was written, and their entries.
 
-    marks: Mapping[str, tuple[int, int]]
-    entries: Mapping[str, Sequence[Entry]]
-
-
-def _read_table(path: Path) -> _Table | None:
-    """The table; None where it is missing or damaged, since it is only a cache."""
+    Empty where it is missing or damaged, since it is only a cache.
+    """
     try:
         table = parquet().read_table(path)
         marks = json.loads(table.schema.metadata[KEY])
@@ -235,8 +232,8 @@ def _read_table(path: Path) -> _Table | None:
         for row in table.to_pylist():
             entries.setdefault(row.pop("shard"), []).append(Entry(**row))
     except (arrow().ArrowException, OSError, KeyError, TypeError, ValueError):
-        return None
-    return _Table({name: (size, time) for name, (size, time) in marks.items()}, entries)
+        return {}, {}
+    return {name: (size, time) for name, (size, time) in marks.items()}, entries
 
 
 def _write(path: Path, entries: Sequence[tuple[str, Entry]], metadata: dict[bytes, bytes]) -> None:

@@ -50,10 +50,7 @@ class Corpus(Sequence[Gaze]):
     def __init__(self, folder: str | Path) -> None:
         self.folder = as_path(folder, CorpusError)
         self.settings = CorpusSettings.load(self.folder)
-        found = sorted(
-            ((shard, entry) for shard, entry in read_manifest(self.folder).entries()),
-            key=lambda pair: pair[1].path,
-        )
+        found = sorted(read_manifest(self.folder).entries(), key=lambda pair: pair[1].path)
         self.errors = {entry.path: entry.cause for _, entry in found if entry.failed}
         self._places = {entry.path: (shard, entry) for shard, entry in found if not entry.failed}
         self.videos: tuple[str, ...] = tuple(self._places)

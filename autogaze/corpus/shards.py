@@ -8,10 +8,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from autogaze.corpus.manifest import Entry, footer, read_footer, shard_path
@@ -34,6 +33,15 @@ def shard_name(inputs: Sequence[Input], settings: CorpusSettings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raise `OutputError` for an error of the system in the block."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
+
+
 class Spool:
     """Rows of one video, in a temporary file until the whole video has been read.
 
@@ -46,10 +54,8 @@ class Spool:
         self._writer: Any = None
 
     def __enter__(self) -> "Spool":
-        try:
+        with _writing(self.path):
             self._writer = arrow().ipc.new_file(str(self.path), schema())
-        except OSError as error:
-            raise cannot_be_written(self.path, error) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -63,10 +69,8 @@ class Spool:
 
     def add(self, rows: "pa.RecordBatch") -> None:
         """Append the rows of a chunk."""
-        try:
+        with _writing(self.path):
             self._writer.write_batch(rows)
-        except OSError as error:
-            raise cannot_be_written(self.path, error) from error
         self.num_rows += rows.num_rows
 
     def batches(self) -> Iterator["pa.RecordBatch"]:
@@ -79,10 +83,8 @@ class Spool:
     def _close(self) -> None:
         if self._writer is not None:
             writer, self._writer = self._writer, None
-            try:
+            with _writing(self.path):
                 writer.close()
-            except OSError as error:
-                raise cannot_be_written(self.path, error) from error
 
 
 class ShardWriter:
@@ -96,32 +98,24 @@ class ShardWriter:
         self._writer: Any = None
 
     def __enter__(self) -> "ShardWriter":
-        try:
+        with _writing(self.path):
             self._writer = parquet().ParquetWriter(self.path, schema(), compression="zstd")
-        except OSError as error:
-            raise cannot_be_written(self.path, error) from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             with suppress(OSError):
                 self._writer.close()
             self.path.unlink(missing_ok=True)
             return
         try:
-            self._flush()
-            self._writer.add_key_value_metadata(footer(self.entries))
-            self._writer.close()
-            onto_disk(self.path)
-        except BaseException as cause:
+            with _writing(self.path):
+                self._flush()
+                self._writer.add_key_value_metadata(footer(self.entries))
+                self._writer.close()
+                onto_disk(self.path)
+        except BaseException:
             self.path.unlink(missing_ok=True)
-            if isinstance(cause, OSError):
-                raise cannot_be_written(self.path, cause) from cause
             raise
 
     def add(self, entry: Entry, batches: Iterable["pa.RecordBatch"] = ()) -> None:
@@ -139,10 +133,8 @@ class ShardWriter:
             return
         table = arrow().Table.from_batches(self._waiting, schema())
         self._waiting = []
-        try:
+        with _writing(self.path):
             self._writer.write_table(table, row_group_size=table.num_rows)
-        except OSError as error:
-            raise cannot_be_written(self.path, error) from error
 
 
 def commit(folder: Path, name: str, temporary: Path) -> None:
@@ -152,12 +144,10 @@ def commit(folder: Path, name: str, temporary: Path) -> None:
         OutputError: that cannot be done.
     """
     path = shard_path(folder, name)
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(temporary, path)
         onto_disk(path.parent)
-    except OSError as error:
-        raise cannot_be_written(path, error) from error
 
 
 def remove_entries(folder: Path, name: str, paths: frozenset[str], scratch: Path) -> list[Entry]:

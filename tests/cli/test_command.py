@@ -8,8 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from autogaze.cli.command import Command, PrintJson, Renamed, add_command
-from autogaze.cli.errors import log_to_stderr
+from autogaze.cli.command import Command, PrintJson, Renamed, add_command, log_to_stderr
 from autogaze.errors import SelectorError
 
 NONE: Any = ()

@@ -14,7 +14,7 @@ import pytest
 
 from autogaze.cli.corpus import duration, survey_facts, survey_words
 from autogaze.corpus import cluster
-from autogaze.corpus.survey import Survey
+from autogaze.corpus.inputs import Survey
 from tests.cli.commands import fails, run
 from tests.corpus.collection import gaze_here, make_collection
 
@@ -49,7 +49,7 @@ def test_dry_run(videos: Path, tmp_path: Path):
 
 
 def test_dry_run_of_more_videos_than_are_opened(videos: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("autogaze.corpus.survey.MAX_OPENED", 2)
+    monkeypatch.setattr("autogaze.corpus.inputs.MAX_OPENED", 2)
     words = ("corpus", videos, "--out", tmp_path / "corpus", "--dry-run", *QUICK)
     report = json.loads(run(*words, "--json").stdout)
     assert report["measured"] + report["unreadable"] == 2
