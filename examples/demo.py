@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autogaze import AutoGazeError
 from autogaze.cli.app import app
-from autogaze.evaluation.passes import sample_video
+from autogaze.evaluation.videos import sample_video
 
 OUTPUT = Path("demo_output")
 

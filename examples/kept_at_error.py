@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import autogaze
-from autogaze.evaluation.passes import sample_video
+from autogaze.evaluation.videos import sample_video
 
 LOSSES = (0.01, 0.02, 0.03, 0.05)
 RATIOS = (0.02, 0.05, 0.1, 0.2)

@@ -14,7 +14,7 @@ from itertools import islice
 import torch
 
 import autogaze
-from autogaze.evaluation.passes import sample_video
+from autogaze.evaluation.videos import sample_video
 from autogaze.mllm.selection import select_units
 from autogaze.mllm.units import UnitGrid
 from autogaze.video import Video

