@@ -23,9 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from autogaze.errors import CorruptVideoError, VideoError
-from autogaze.video.container import OpenStream, describe
-from autogaze.video.frames import RGBConverter
-from autogaze.video.opening import reason
+from autogaze.video.container import OpenStream, reason
+from autogaze.video.frames import RGBConverter, describe
 from autogaze.video.reader import Video
 
 
@@ -101,7 +100,7 @@ def _of_object(
         file.seek(0)
         with av.open(file) as copy, OpenStream.of(copy, name) as opened:
             info, layout = describe(opened)
-        to_rgb = RGBConverter(layout.width, layout.height, layout.orientation, info.hdr is not None)
+        to_rgb = RGBConverter(layout, tone_map=info.hdr is not None)
         file.seek(0)
         with av.open(file) as copy, OpenStream.of(copy, name) as opened:
             for number, item in enumerate(opened.decode()):

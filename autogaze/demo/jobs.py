@@ -17,7 +17,6 @@ from autogaze.demo.visitors import Visitors
 from autogaze.demo.work import Run, Settings, Stop, gaze_at
 from autogaze.errors import AutoGazeError, VideoError, first_line
 from autogaze.video.decoders import DecoderName
-from autogaze.video.opening import names_other_files
 
 if TYPE_CHECKING:
     from autogaze.mllm.answering import VideoMLLM
@@ -193,3 +192,14 @@ def existing(video: str | None) -> Path:
     if not path.exists():
         raise VideoError(f"{path}: is no longer here; send it again")
     return path
+
+
+def names_other_files(path: Path) -> bool:
+    """Whether FFmpeg takes a file for a list of other files, which it would read: HLS, DASH, ffconcat."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    # FFmpeg wants the first two at the very beginning; of DASH, which is XML, any beginning is refused.
+    return (
+        start.startswith((b"#EXTM3U", b"ffconcat"))
+        or start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<"
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from autogaze.checks import is_number, whole
 from autogaze.errors import AutoGazeError
-from autogaze.video.container import VideoInfo
+from autogaze.video.frames import VideoInfo
 
 SLACK = 0.5
 """Seconds by which a video may exceed the limit: one of 60.02 s is one of a minute."""

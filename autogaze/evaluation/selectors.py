@@ -14,8 +14,8 @@ from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
 from autogaze.utils.device import DeviceOptions
-from autogaze.video.container import VideoInfo
 from autogaze.video.decoders import DecoderName
+from autogaze.video.frames import VideoInfo
 from autogaze.video.motion import check_motion
 
 CONTROLS = ("random", "centre")

@@ -11,7 +11,7 @@ from autogaze.errors import warn_renamed
 
 if TYPE_CHECKING:
     from autogaze.video.chunks import ChunkReader, VideoChunk
-    from autogaze.video.container import VideoInfo
+    from autogaze.video.frames import VideoInfo
     from autogaze.video.reader import Frame, Video
     from autogaze.video.tiling import cut_tiles, plan_tiles, stitch_tiles
     from autogaze.video.writer import VideoWriter
@@ -21,7 +21,7 @@ _MODULES = {
     "Frame": "reader",
     "Video": "reader",
     "VideoChunk": "chunks",
-    "VideoInfo": "container",
+    "VideoInfo": "frames",
     "VideoWriter": "writer",
     "cut_tiles": "tiling",
     "plan_tiles": "tiling",

@@ -5,6 +5,8 @@ of the consumer, or part of one where a chunk is large: at 4K it takes 413 MiB, 
 one frame is decoded ahead.
 """
 
+import queue
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from time import perf_counter
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -22,13 +24,14 @@ from torch import Tensor
 from autogaze.clips import Clips
 from autogaze.errors import VideoError
 from autogaze.source import Source, TileGrid
-from autogaze.video.container import VideoInfo
 from autogaze.video.decoders import DecoderName
+from autogaze.video.frames import VideoInfo
 from autogaze.video.motion import check_motion, motion_map
-from autogaze.video.prefetch import Demand, ahead
 from autogaze.video.reader import Frame, Video
 from autogaze.video.tiling import cut_frame, empty_tiles, plan_tiles, resize
 from autogaze.video.timestamps import FrameRange
+
+Item = TypeVar("Item")
 
 MAX_TILES_MADE = 2**28 + 2**27
 """Bytes of tiles of which the next chunk's are made while the consumer has the one before, with it.
@@ -174,7 +177,7 @@ class ChunkReader:
         demand.end()  # each is asked for when it is made
         return self._chunks(demand)
 
-    def _chunks(self, demand: Demand) -> Generator[VideoChunk, None, None]:
+    def _chunks(self, demand: "Demand") -> Generator[VideoChunk, None, None]:
         self.seconds_decode = self.seconds_tile = 0.0
         frames = self._decoded()
         if self._prefetch and self._on_gpu:
@@ -295,3 +298,83 @@ def _scaled_down(pixels: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.n
     scale = min(1.0, longest / max(width, height))
     small = resize(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
     return small.permute(1, 2, 0).numpy()
+
+
+# Prefetching in a thread.
+
+
+class Demand:
+    """How many items the consumer has asked for, as their producer's thread sees it.
+
+    A producer of large items waits in the middle of one until it is asked for: the consumer then
+    has let go of the one before.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._asked = 0
+        self._over = False
+
+    def ask(self) -> None:
+        """Ask for the next item."""
+        with self._changed:
+            self._asked += 1
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """No more items are wanted: nobody waits any longer."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def wait(self, number: int) -> None:
+        """Wait until item `number`, from 0, is asked for, or no more items are wanted."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or self._asked > number)
+
+
+def ahead(
+    items: Generator[Item, None, None], demand: Demand | None = None
+) -> Generator[Item, None, None]:
+    """Prefetch one item of `items` in a thread; its errors are raised here.
+
+    The thread ends with the consumer, also early or with an error, at the latest when the
+    current item is made.
+
+    Args:
+        items: run in the thread.
+        demand: told of every item that is asked for.
+    """
+    made: queue.SimpleQueue[tuple[Item | None, BaseException | None]] = queue.SimpleQueue()
+    wanted = threading.Semaphore(1)
+    stop = threading.Event()
+    demand = demand or Demand()
+
+    def produce() -> None:
+        try:
+            with closing(items):
+                while wanted.acquire() and not stop.is_set():
+                    made.put((next(items), None))
+        except StopIteration:
+            made.put((None, None))
+        except BaseException as error:  # raised in the consumer
+            made.put((None, error))
+
+    thread = threading.Thread(target=produce, name="autogaze-prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            demand.ask()
+            item, error = made.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            wanted.release()
+            yield item
+            del item  # free its memory while waiting for the next one
+    finally:
+        stop.set()
+        demand.end()
+        wanted.release()
+        thread.join()

@@ -1,31 +1,166 @@
-"""Probing video files, and decoding their video stream."""
+"""Opening a file and a video stream of it, and decoding its packets.
 
+FFmpeg's errors become messages that name the file and the cause.
+"""
+
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
+from PIL import Image
 
-from autogaze.errors import CorruptVideoError, VideoError
+from autogaze.checks import as_path, why_absent
+from autogaze.errors import VideoError
 from autogaze.utils.device import num_cores
-from autogaze.video.frames import Orientation
-from autogaze.video.opening import (
-    default_stream,
-    index_is_complete,
-    open_container,
-    reason,
-    video_stream,
+from autogaze.video.structure import (
+    animated_avif_brand,
+    boxes,
+    heif_brand,
+    transport_unit_is_whole,
 )
-from autogaze.video.stills import still_header
-from autogaze.video.structure import missing_bytes, transport_unit_is_whole
+
+MANY_PIXELS, MOST_THREADS = 2**22, 16
+"""Frames of more pixels are decoded by no more threads than there are cores, and than FFmpeg takes."""
+
+
+def local_path(path: str | Path) -> Path:
+    """The path of a local file.
+
+    Raises:
+        VideoError: a URL, or what is no path.
+    """
+    if isinstance(path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
+        raise VideoError(f"{path}: is a URL; files of this machine are read, so download it first")
+    return as_path(path, VideoError)
+
+
+def open_container(path: Path) -> InputContainer:
+    """Open a file for reading.
+
+    Raises:
+        VideoError: missing, a folder, a pipe, unreadable, empty, or nothing FFmpeg knows.
+    """
+    if path.is_dir():
+        raise VideoError(f"{path}: is a folder, expected a video file")
+    if not path.exists():
+        raise VideoError(f"{path}: {why_absent(path)}")
+    if not path.is_file():
+        raise VideoError(
+            f"{path}: is a pipe or a device, of which one cannot read twice; save it to a file first"
+        )
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: the file is empty")
+    try:
+        # Absolute, since FFmpeg takes what stands before a colon for a protocol.
+        container = av.open(os.path.abspath(path), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        if "moov" not in (kinds := [kind for kind, _ in boxes(path)]) and "ftyp" in kinds:
+            cause = (
+                "its index (moov) is missing: the file was cut short, or its recording or "
+                "download never finished"
+            )
+        elif isinstance(error, PermissionError):
+            cause = "permission denied"
+        else:
+            cause = f"not a video that FFmpeg can read ({reason(error)})"
+        raise VideoError(f"{path}: {cause}") from error
+    if heif_brand(path) and len(container.streams.video) > 1:
+        tiles = len(container.streams.video)
+        container.close()
+        raise VideoError(
+            f"{path}: is an HEIC picture of {tiles} parts, which the extra `heif` reads: "
+            "pip install 'autogaze[heif]', or convert it to JPEG"
+        )
+    if animated_avif_brand(path) and not _pillow_reads_avif():
+        container.close()
+        raise VideoError(
+            f"{path}: is an animated AVIF, of which FFmpeg reads the first picture alone; "
+            "pip install 'pillow>=11.3', which reads all of it"
+        )
+    return container
+
+
+def _pillow_reads_avif() -> bool:
+    Image.init()  # registers all formats, once
+    if "AVIF" not in Image.OPEN:
+        return False
+    # It may be registered by a build of Pillow that has no decoder: then its module says so.
+    plugin = sys.modules[Image.OPEN["AVIF"][0].__module__]
+    return bool(getattr(plugin, "SUPPORTED", True))
+
+
+def reason(error: Exception) -> str:
+    """FFmpeg's or the system's own words for an error, without numbers and paths."""
+    return str(getattr(error, "strerror", None) or error).rstrip(":. ")
+
+
+_NOT_SHOWN = (
+    Disposition.attached_pic
+    | Disposition.timed_thumbnails
+    | Disposition.dependent
+    | Disposition.still_image
+)
+
+
+def video_stream(container: InputContainer, path: Path, number: int | None = None) -> VideoStream:
+    """A video stream of a file.
+
+    Args:
+        path: for messages.
+        number: among the video streams, from 0, cover pictures included; None for the default:
+            no cover picture, marked as default, the largest one, the first one, in this order.
+
+    Raises:
+        VideoError: there is none.
+    """
+    streams = container.streams.video
+    if number is not None:
+        if not 0 <= number < len(streams):
+            known = f"it has {len(streams)}, numbered from 0" if streams else "it has none"
+            raise VideoError(f"{path}: no video stream {number} in it, {known}")
+        return streams[number]
+    if (found := default_stream(container)) is not None:
+        return found
+    kinds: list[str] = sorted({one.type for one in container.streams if one.type != "video"})
+    kinds += ["a cover picture"] if streams else []
+    raise VideoError(f"{path}: no video stream in it, only {' and '.join(kinds) or 'nothing'}")
+
+
+def default_stream(container: InputContainer) -> VideoStream | None:
+    """The video stream that is taken where none is chosen; None if all are cover pictures."""
+    streams = container.streams.video
+    moving = [one for one in streams if not one.disposition & Disposition.attached_pic]
+    shown = [one for one in moving if not one.disposition & _NOT_SHOWN] or moving
+    return max(shown, key=_preference, default=None)
+
+
+def _preference(stream: VideoStream) -> tuple[bool, int, int]:
+    context = stream.codec_context
+    pixels = 0 if context is None else context.width * context.height
+    return bool(stream.disposition & Disposition.default), pixels, -stream.index
+
+
+def index_is_complete(stream: VideoStream) -> bool:
+    """Whether the container's index has an entry for every frame (MP4 and its relatives)."""
+    container = stream.container
+    if "mp4" not in container.format.name or not len(stream.index_entries) == stream.frames > 0:
+        return False
+    path = Path(str(container.name))
+    return not path.is_file() or all(kind != "moof" for kind, _ in boxes(path))
+
+
+# Decoding.
 
 
 @dataclass(frozen=True)
@@ -45,169 +180,6 @@ class ListedFrame:
 
 Decoded = tuple[av.VideoFrame, bool] | av.FFmpegError
 """A frame and whether it is damaged, or the error of a packet that gave none."""
-
-LARGEST_ASPECT = 10
-"""Pixels that are wider or higher than this are taken for a mistake, and for square."""
-
-SQUARE = Fraction(1, 100)
-"""Aspects that differ less from 1 come from rounded sizes, and are taken for 1."""
-
-MANY_PIXELS, MOST_THREADS = 2**22, 16
-"""Frames of more pixels are decoded by no more threads than there are cores, and than FFmpeg takes."""
-
-_TRANSFERS = {16: "PQ", 18: "HLG"}
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Properties of a video or image file.
-
-    Args:
-        width, height: pixels as displayed: made square by widening or narrowing them, then
-            rotated.
-        rotation: degrees counter-clockwise the stored frames are turned: 0, 90, 180, 270.
-        fps: average frame rate; None for an image.
-        duration: seconds; None for an image or where the container does not tell.
-        num_frames: number of displayed frames by the container's index, or else by rate and
-            duration, an estimate; None if unknown. `Video.count_frames` is exact.
-        codec: FFmpeg's name of it, such as "h264".
-        pixel_format: FFmpeg's name of it, such as "yuv420p"; Pillow's mode of an image.
-        is_image: whether this is a still image, a video of one frame.
-        aspect: width of a stored pixel by its height.
-        hdr: "PQ" or "HLG" of a high dynamic range, which is tone-mapped to BT.709; None of others.
-        stream: number of the video stream among the file's `num_streams`, from 0.
-        by_default: whether it is the one that is taken where none is chosen.
-    """
-
-    path: str
-    width: int
-    height: int
-    rotation: int
-    fps: float | None
-    duration: float | None
-    num_frames: int | None
-    codec: str
-    pixel_format: str
-    is_image: bool = False
-    aspect: Fraction = Fraction(1)
-    hdr: str | None = None
-    stream: int = 0
-    num_streams: int = 1
-    by_default: bool = True
-
-    @property
-    def rate(self) -> float:
-        """Frames per second; 25 for images and for streams that do not tell."""
-        return self.fps or 25.0
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Properties of a stream for decoding, besides its `VideoInfo`.
-
-    Args:
-        origin: seconds of the first frame on the stream's clock; None without timestamps.
-        orientation: rotation and flips for display.
-        width, height: pixels before `orientation` is applied, made square.
-        tick: resolution of the container's timestamps in seconds.
-    """
-
-    origin: Fraction | None
-    orientation: Orientation
-    width: int
-    height: int
-    tick: float
-
-
-def probe(path: Path, stream: int | None = None) -> tuple[VideoInfo, Layout | None]:
-    """Properties of a file, from its header and first frame; the layout is None for an image.
-
-    Args:
-        stream: number of a video stream, see `video_stream`.
-
-    Raises:
-        VideoError: missing, a folder, a pipe, not a video, no video stream, no frames.
-    """
-    if path.is_file() and (still := still_header(path)) is not None:
-        if stream not in (None, 0):
-            raise VideoError(f"{path}: is an image, which has no video stream {stream}")
-        image = VideoInfo(
-            str(path),
-            still.width,
-            still.height,
-            still.rotation,
-            fps=None if still.duration is None else still.num_frames / still.duration,
-            duration=still.duration,
-            num_frames=still.num_frames,
-            codec=still.format,
-            pixel_format=still.mode,
-            is_image=still.num_frames == 1,
-        )
-        return image, None
-    with OpenStream.open(path, stream) as opened:
-        return describe(opened)
-
-
-def describe(opened: "OpenStream") -> tuple[VideoInfo, Layout]:
-    """Properties of a stream that has just been opened; decodes its first frame."""
-    path, stream = opened.path, opened.stream
-    frame = _first_frame(opened)
-    tick, pts = stream.time_base, frame.dts if frame.pts is None else frame.pts
-    origin = None if pts is None or tick is None else pts * tick
-    aspect = _aspect(stream)
-    stored = max(1, round(frame.width * aspect)), frame.height
-    orientation = Orientation.of(frame)
-    width, height = orientation.size(*stored)
-    duration = opened.duration
-    if opened.ends_by_the_clock and duration is not None and origin is not None:
-        duration = max(0.0, duration - float(origin))
-    rate = stream.average_rate or stream.guessed_rate
-    num_frames = opened.num_indexed or stream.frames or None
-    if num_frames and num_frames != stream.frames and opened.without_pts and duration:
-        rate = Fraction(num_frames / duration).limit_denominator(1001)  # empty packets not counted
-    if num_frames is None and duration is not None and rate:
-        num_frames = max(1, round(duration * rate))
-    info = VideoInfo(
-        str(path),
-        width,
-        height,
-        orientation.rotation,
-        float(rate) if rate else None,
-        duration,
-        num_frames,
-        stream.codec_context.codec.canonical_name,
-        frame.format.name,
-        aspect=aspect,
-        hdr=_TRANSFERS.get(int(frame.color_trc)),
-        stream=opened.container.streams.video.index(stream),
-        num_streams=len(opened.container.streams.video),
-        by_default=stream == default_stream(opened.container),
-    )
-    return info, Layout(origin, orientation, *stored, float(tick) if tick else 0.0)
-
-
-def _aspect(stream: VideoStream) -> Fraction:
-    """Width of a stored pixel by its height; 1 where that is unknown or cannot be."""
-    aspect = stream.sample_aspect_ratio
-    if not aspect or abs(aspect - 1) < SQUARE:
-        return Fraction(1)
-    if not Fraction(1, LARGEST_ASPECT) <= aspect <= LARGEST_ASPECT:
-        return Fraction(1)
-    return aspect
-
-
-def _first_frame(opened: "OpenStream") -> av.VideoFrame:
-    """The first frame that can be decoded."""
-    cause = "the stream is empty"
-    for item in opened.decode():
-        if not isinstance(item, av.FFmpegError):
-            return item[0]
-        cause = reason(item)
-    if short := missing_bytes(opened.path):
-        raise CorruptVideoError(
-            f"{opened.path}: frame 0 cannot be decoded: the file is cut short by {short} bytes"
-        )
-    raise VideoError(f"{opened.path}: not one frame can be decoded ({cause})")
 
 
 class PacketOrigin(NamedTuple):

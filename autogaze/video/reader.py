@@ -13,8 +13,9 @@ Nothing stays open between two loops over `frames`.
 import logging
 import math
 from collections.abc import Collection, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -24,12 +25,17 @@ import torch
 from jaxtyping import UInt8
 
 from autogaze.errors import CorruptVideoError, VideoError
-from autogaze.video.container import Decoded, Layout, ListedFrame, OpenStream, VideoInfo, probe
+from autogaze.video.container import (
+    Decoded,
+    ListedFrame,
+    OpenStream,
+    index_is_complete,
+    local_path,
+    reason,
+)
 from autogaze.video.decoders import DecoderName, is_wanted
-from autogaze.video.frames import RGBConverter
+from autogaze.video.frames import Layout, RGBConverter, VideoInfo, probe
 from autogaze.video.motion import MotionField, check_motion
-from autogaze.video.opening import index_is_complete, local_path, reason
-from autogaze.video.prefetch import HandingOn
 from autogaze.video.stills import read_pages
 from autogaze.video.structure import matroska_is_whole, missing_bytes
 from autogaze.video.timestamps import (
@@ -168,16 +174,13 @@ class Video:
         skip_corrupt: bool,
         motion: bool,
     ) -> Iterator[Frame]:
-        self.num_corrupt, self.end = 0, 0.0
-        frames = (
-            self._pages(frame_range, numbers, skip_corrupt)
-            if self._layout is None
-            else self._by_choice(self._layout, frame_range, numbers, skip_corrupt, motion)
-        )
+        self.num_corrupt, self.end, self._num_given = 0, 0.0, 0
         # Suspended, a loop would keep the frame that it gave last: at 4K, 24 MiB.
-        handed = HandingOn(frames)
-        yield from handed
-        if not handed.count:
+        if self._layout is None:
+            yield from self._pages(frame_range, numbers, skip_corrupt)
+        else:
+            yield from self._by_choice(self._layout, frame_range, numbers, skip_corrupt, motion)
+        if not self._num_given:
             length = "" if self.info.duration is None else f"; it lasts {self.info.duration:g} s"
             frames_there = f"{self.info.num_frames or 'an unknown number of'} frames"
             raise VideoError(
@@ -200,6 +203,7 @@ class Video:
 
         for picture in only(sample(self._until(pictures(), frame_range), frame_range), numbers):
             pixels = cast("np.ndarray", picture.frame)
+            self._num_given += 1
             yield Frame(picture.index, picture.timestamp, pixels)
 
     def _by_choice(
@@ -213,8 +217,11 @@ class Video:
         """Frames by torchcodec, if it is to be tried, and from where it fails on by PyAV."""
         last = -1
         if self._by_torchcodec:
-            decoding = _Decoding(self._path, self.info, layout, motion, skip_corrupt)
-            decoding.by_torchcodec, decoding.device = True, self._device
+            decoding = _Decoding(
+                *(self._path, self.info, layout, motion, skip_corrupt),
+                by_torchcodec=True,
+                device=self._device,
+            )
             try:
                 for frame in self._decoded(decoding, frame_range, numbers):
                     self.decoded_by, last = "torchcodec", frame.index
@@ -239,15 +246,12 @@ class Video:
         self, decoding: "_Decoding", frame_range: FrameRange, numbers: Collection[int] | None
     ) -> Iterator[Frame]:
         layout = decoding.layout
-        to_rgb = RGBConverter(
-            layout.width, layout.height, layout.orientation, self.info.hdr is not None
-        )
+        to_rgb = RGBConverter(layout, tone_map=self.info.hdr is not None)
         # More than half a tick, since 24000/1001 frames per second lie halfway between two ticks.
         slack = min(layout.tick / 2, _LARGEST_SLACK) + ROUNDING
         is_first = True
-        with closing(
-            decoding.pictures(frame_range.start or 0.0, frame_range.first or 0)
-        ) as pictures:
+        made = decoding.pictures(frame_range.start or 0.0, frame_range.first or 0)
+        with closing(made) as pictures:
             try:
                 sampled = sample(self._until(pictures, frame_range), frame_range, slack)
                 for picture in only(sampled, numbers):
@@ -264,9 +268,10 @@ class Video:
                         decoding.drop(picture)
                         continue
                     self.num_corrupt = decoding.num_corrupt
-                    made = [Frame(picture.index, picture.timestamp, pixels, moved)]
+                    self._num_given += 1
+                    frame = [Frame(picture.index, picture.timestamp, pixels, moved)]
                     del picture, pixels, moved
-                    yield made.pop()  # not kept while it is in use
+                    yield frame.pop()  # not kept while it is in use
             finally:
                 self.num_corrupt = decoding.num_corrupt
         if decoding.end is not None and self.end == decoding.last_end:  # nothing came behind
@@ -295,23 +300,31 @@ class _Decoding:
     Args:
         motion: export motion vectors (costs a little decoding time).
         skip_corrupt: count damaged frames instead of raising.
+        by_torchcodec, device: whether torchcodec decodes, and where.
 
     Attributes:
-        by_torchcodec, device: whether torchcodec decodes, and where.
-        table: its frames, once the stream is open.
+        table: torchcodec's frames, once the stream is open.
         num_corrupt: damaged frames so far.
         last_end: second at which the last picture leaves the screen by its own duration.
         end: the same by the container; None before the stream is over.
     """
 
     def __init__(
-        self, path: Path, info: VideoInfo, layout: Layout, motion: bool, skip_corrupt: bool
+        self,
+        path: Path,
+        info: VideoInfo,
+        layout: Layout,
+        motion: bool,
+        skip_corrupt: bool,
+        *,
+        by_torchcodec: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         self.path, self.layout, self.info = path, layout, info
-        self.fps, self.stream = info.rate, info.stream
-        self.by_torchcodec, self.device = False, cast("torch.device | None", None)
-        self.table: FrameTable | None = None
         self.motion, self.skip_corrupt = motion, skip_corrupt
+        self.by_torchcodec, self.device = by_torchcodec, device
+        self.fps = info.rate
+        self.table: FrameTable | None = None
         self.num_corrupt = 0
         self.last_end = 0.0
         self.end: float | None = None
@@ -325,41 +338,32 @@ class _Decoding:
         Raises:
             CorruptVideoError: damage from there on, unless `skip_corrupt`.
         """
-        origin = self.layout.origin
+        origin, motion = self.layout.origin, self.motion
+        open_anew = partial(OpenStream.open, self.path, self.info.stream, motion=motion)
+        decoded: Iterable[Decoded | tuple[ListedFrame, bool]]
         with ExitStack() as stack:
-            opened = stack.enter_context(self._opened())
-            if self.by_torchcodec:
+            opened = stack.enter_context(open_anew())
+            number, decoded = 0, opened.decode()
+            if self.by_torchcodec:  # decodes no frames that nobody asks for: no need to seek
                 self.table = FrameTable(
-                    opened, self.info, self.layout, motion=self.motion, device=self.device
+                    opened, self.info, self.layout, motion=motion, device=self.device
                 )
-                # Frames that nobody asks for are not decoded, so there is nothing to seek.
-                clock = Clock(opened.stream, origin, self.fps)
-                yield from self._intact(self.table.decode(), clock, start)
-                self._check_end(opened, clock)
-                return
-            if first and (step := constant_step(opened.stream)) is not None:
-                start = float(first * step)
-            landed = None
-            if start > 0:
-                if origin is not None:
-                    landed = seek(opened, start, origin)
-                if landed is None:  # rewinding after a seek is not exact
-                    opened = stack.enter_context(self._opened())
-            number, decoded = landed or (0, opened.decode())
+                decoded = self.table.decode()
+            else:
+                if first and (step := constant_step(opened.stream)) is not None:
+                    start = float(first * step)
+                if start > 0:
+                    landed = None if origin is None else seek(opened, start, origin)
+                    if landed is None:  # rewinding after a seek is not exact
+                        opened = stack.enter_context(open_anew())
+                    number, decoded = landed or (0, opened.decode())
             self._num_intact = number
             clock = Clock(opened.stream, origin, self.fps, index=number - 1)
             yield from self._intact(decoded, clock, start)
             self._check_end(opened, clock)
 
-    def _opened(self) -> AbstractContextManager[OpenStream]:
-        return OpenStream.open(self.path, self.stream, motion=self.motion)
-
     def drop(self, picture: Picture) -> None:
-        """Count a picture as corrupt whose colours cannot be converted to RGB.
-
-        Raises:
-            CorruptVideoError: unless `skip_corrupt`.
-        """
+        """Count a picture as corrupt whose colours cannot be converted; raise unless `skip_corrupt`."""
         matrix = int(cast("av.VideoFrame", picture.frame).colorspace)
         self._damage(picture.index, f"its colours, matrix {matrix}, cannot be converted to RGB")
         self._num_intact -= 1
@@ -382,9 +386,8 @@ class _Decoding:
             if not damaged:
                 self._num_intact += 1
                 if self.motion:
-                    layout = self.layout
-                    size = layout.width, layout.height
-                    moved = MotionField.of(cast("av.VideoFrame", frame), layout.orientation, size)
+                    size = self.layout.width, self.layout.height
+                    moved = MotionField.of(frame, self.layout.orientation, size)  # type: ignore[arg-type]
                     picture = replace(picture, motion=moved)
                 yield picture
             elif picture.timestamp >= start:  # frames before that are preroll of a seek
@@ -398,7 +401,7 @@ class _Decoding:
             short = missing_bytes(self.path)
             note = f"; {short} bytes are missing at the end of the file" if short else ""
             raise CorruptVideoError(
-                f"{self.path}: frame {index} cannot be decoded ({cause}){note}; " + LEAVES_OUT
+                f"{self.path}: frame {index} cannot be decoded ({cause}){note}; {LEAVES_OUT}"
             )
 
     def _check_end(self, opened: OpenStream, clock: Clock) -> None:

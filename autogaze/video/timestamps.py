@@ -22,9 +22,15 @@ from av.video.stream import VideoStream
 
 from autogaze.checks import describe_value, is_finite, whole
 from autogaze.errors import VideoError
-from autogaze.video.container import Decoded, ListedFrame, OpenStream, PacketOrigin
+from autogaze.video.container import (
+    Decoded,
+    ListedFrame,
+    OpenStream,
+    PacketOrigin,
+    index_is_complete,
+    open_container,
+)
 from autogaze.video.motion import MotionField
-from autogaze.video.opening import index_is_complete, open_container
 
 ROUNDING = 1e-6  # seconds: much less than a frame, much more than floats are off
 

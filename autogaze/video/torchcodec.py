@@ -15,7 +15,8 @@ import torch
 from jaxtyping import UInt8
 
 from autogaze.errors import VideoError, first_line
-from autogaze.video.container import Layout, ListedFrame, OpenStream, VideoInfo
+from autogaze.video.container import ListedFrame, OpenStream
+from autogaze.video.frames import Layout, VideoInfo
 from autogaze.video.structure import missing_bytes
 from autogaze.video.timestamps import UNCOUNTABLE
 

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 
 from autogaze.errors import OutputError
 from autogaze.utils.files import replacing
-from autogaze.video.opening import reason
+from autogaze.video.container import reason
 
 CLOCK = 90_000
 """Ticks per second: a multiple of 24, 25, 30, 50, 60 and 29.97 frames per second."""

@@ -9,9 +9,8 @@ import torch
 
 from autogaze.errors import CorruptVideoError, GeometryError, VideoError
 from autogaze.source import Source
-from autogaze.video.chunks import ChunkReader, _first_frames
+from autogaze.video.chunks import ChunkReader, _first_frames, ahead
 from autogaze.video.motion import motion_map
-from autogaze.video.prefetch import ahead
 from autogaze.video.reader import Video
 from autogaze.video.tiling import cut_frame, cut_tiles, empty_tiles
 

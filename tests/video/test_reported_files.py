@@ -23,7 +23,7 @@ from autogaze.gaze import Gaze
 from autogaze.pipeline import GazedVideo
 from autogaze.rendering.plot import BudgetPlot
 from autogaze.selectors import registry
-from autogaze.video.opening import open_container
+from autogaze.video.container import open_container
 from autogaze.video.reader import Video
 from autogaze.video.structure import shown_frames
 from tests.video.remux import remux
