@@ -27,6 +27,7 @@ from torch import Tensor
 
 from autogaze.checks import as_path, describe_value, why_absent
 from autogaze.errors import AutoGazeError, OutputError, first_line
+from autogaze.gaze_checks import check_fields, check_losses
 from autogaze.geometry import PatchPyramid
 from autogaze.source import MAX_TILES, Source
 from autogaze.utils.files import replacing
@@ -58,7 +59,7 @@ class GazeFields(Protocol):
 
 
 def read_gaze(path: str | Path) -> dict[str, Any]:
-    """The fields of the gaze in a file, by name: the arguments of `autogaze.Gaze`, which checks them.
+    """The fields of the gaze in a file, by name: the arguments of `autogaze.Gaze`.
 
     Raises:
         AutoGazeError: missing, not a safetensors file, or not a gaze of this version.
@@ -103,16 +104,20 @@ def _fields(entries: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[s
     pyramid = json.loads(entries["pyramid"])
     if tensors["lengths"].numel() == 0 and max(tensors["lengths"].shape, default=0) > MAX_TILES:
         raise AutoGazeError(f"{tuple(tensors['lengths'].shape)} clips and frames, but no gaze")
-    return {
+    fields = {
         "pyramid": PatchPyramid(tuple(pyramid["scales"]), pyramid["patch_size"], pyramid["crop"]),
         "ids": tensors["ids"],
         "lengths": tensors["lengths"],
         "ordered": json.loads(entries["ordered"]),
-        "losses": tensors.get("losses"),
         "metric": json.loads(entries["judge"]),
         "source": source,
-        "predicted_losses": tensors.get("predicted_losses"),
     }
+    losses, predicted = tensors.get("losses"), tensors.get("predicted_losses")
+    # Also checked by `Gaze`, whose signature promises types that a file need not keep to.
+    check_fields(**fields)
+    check_losses(losses, fields["lengths"])
+    check_losses(predicted, fields["lengths"])
+    return {**fields, "losses": losses, "predicted_losses": predicted}
 
 
 class GazeWriter:

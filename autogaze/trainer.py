@@ -23,7 +23,6 @@ from autogaze.training.checkpoints import SAVE_ERRORS, Checkpoints, TrainingStat
 from autogaze.training.config import TrainerOptions
 from autogaze.training.loader import StepSampler, TrainingData, make_loader
 from autogaze.training.logging import MetricsLog, Tracker, check_tracker, mean_metrics
-from autogaze.training.objective import Objective
 from autogaze.training.reporting import Progress, log_summary, wrapped
 from autogaze.training.resuming import (
     Start,
@@ -34,7 +33,7 @@ from autogaze.training.resuming import (
     refuse_conflicts,
     restore,
 )
-from autogaze.training.step import TrainingStep
+from autogaze.training.step import Objective, TrainingStep
 from autogaze.training.validation import Validation
 from autogaze.utils.device import DeviceOptions
 
@@ -111,9 +110,8 @@ class Trainer:
         start = self._start()
         state = start.state
         if self.accelerator.is_main_process:
-            log_summary(
-                self.objective, self.accelerator, self.options, self.data, start, self.num_steps
-            )
+            trained = self.objective.trained
+            log_summary(trained, self.accelerator, self.options, self.data, start, self.num_steps)
         if self.step is None:
             self._validate(state.step)
         else:

@@ -26,9 +26,8 @@ from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.training.algorithms import NTP
 from autogaze.training.config import AlgorithmOptions, TrainerOptions
 from autogaze.training.loader import StepContext
-from autogaze.training.objective import Objective
 from autogaze.training.rollouts import BatchCounts
-from autogaze.training.step import make_optimizer
+from autogaze.training.step import Objective, make_optimizer
 from autogaze.weights import SELECTOR
 
 LEARNED: tuple[dict[str, Any], ...] = tuple(

@@ -1,6 +1,6 @@
 """Training algorithms of selectors: pure functions from scored rollouts to one loss per row.
 
-`NTP`, `GRPO` and `Dummy` are classes with the published interface (`algorithms.published`).
+`NTP`, `GRPO` and `Dummy` are classes with the published interface (`algorithms.rollout`).
 """
 
 from autogaze.algorithms.dummy import Dummy

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autogaze.algorithms.published import PublishedAlgorithm
-from autogaze.algorithms.rollout import Rollout
+from autogaze.algorithms.rollout import PublishedAlgorithm, Rollout
 
 
 def dummy_loss(rollout: Rollout) -> Float[Tensor, " R"]:

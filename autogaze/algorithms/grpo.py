@@ -22,8 +22,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from autogaze.algorithms.published import PublishedAlgorithm, rollout_of
-from autogaze.algorithms.rollout import Rollout, loss_prediction_loss
+from autogaze.algorithms.rollout import (
+    PublishedAlgorithm,
+    Rollout,
+    loss_prediction_loss,
+    rollout_of,
+)
 from autogaze.errors import TrainingError
 
 

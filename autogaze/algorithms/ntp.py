@@ -10,8 +10,13 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from autogaze.algorithms.published import PublishedAlgorithm, rollout_of
-from autogaze.algorithms.rollout import Rollout, loss_prediction_loss, mean_over_rows
+from autogaze.algorithms.rollout import (
+    PublishedAlgorithm,
+    Rollout,
+    loss_prediction_loss,
+    mean_over_rows,
+    rollout_of,
+)
 
 
 def ntp_loss(

@@ -168,8 +168,8 @@ class CalibrateCommand(Command):
         import torch
 
         from autogaze.datasets.clip import ClipKey, UnreadableClip
+        from autogaze.tasks import CANVAS, load_metric
         from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
-        from autogaze.tasks.metrics import CANVAS, load_metric
         from autogaze.training.mixture import DatasetFile, read_dataset, with_decoder
         from autogaze.utils.seeding import seeded
 

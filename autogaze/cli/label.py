@@ -196,7 +196,7 @@ class LabelCommand(Command):
 
     def _searcher(self, clip_len: int) -> "Searcher":
         from autogaze.labelling.search import searcher_of
-        from autogaze.tasks.metrics import load_metric
+        from autogaze.tasks import load_metric
         from autogaze.tasks.video_mae import VideoMAETask
         from autogaze.utils.device import DeviceOptions
 

@@ -155,7 +155,7 @@ class MeasureCommand(Command):
             CheckpointError: no VideoMAE there.
             GeometryError: one of other patches, or of shorter clips.
         """
-        from autogaze.tasks.metrics import check_metric
+        from autogaze.tasks import check_metric
         from autogaze.tasks.video_mae import VideoMAETask
 
         check_metric(self.metric)

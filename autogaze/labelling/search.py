@@ -68,7 +68,7 @@ def searcher_of(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> Searcher:
-    """The greedy search under a metric (`autogaze.tasks.metrics.load_metric`).
+    """The greedy search under a metric (`autogaze.tasks.load_metric`).
 
     Args:
         task: canvas or VideoMAE reconstruction.

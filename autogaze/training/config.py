@@ -40,6 +40,20 @@ class TemperatureSchedule:
                 f"{group}: temperatures must be above 0, got start={self.start}, end={self.end}"
             )
 
+    def at(self, step: int, num_steps: int) -> float:
+        """The temperature of step `step` in [0, num_steps).
+
+        exponential:  start * (end / start) ^ done
+        linear:       start + (end - start) * done
+        constant:     start
+        """
+        done = min(1.0, step / max(1, num_steps - 1))
+        if self.schedule == "constant":
+            return self.start
+        if self.schedule == "linear":
+            return self.start + (self.end - self.start) * done
+        return self.start * math.exp(done * math.log(self.end / self.start))
+
 
 _MOST = {
     "batch_size": 2**20,
@@ -170,6 +184,23 @@ class TrainerOptions:
         if self.max_steps is not None:
             return self.max_steps
         return max(1, -(-int(self.n_epochs * num_clips) // self.batch_size))
+
+    def learning_rate(self, step: int, num_steps: int) -> float:
+        """Learning rate of step `step` in [0, num_steps).
+
+        linear:           lr + (min_lr - lr) * step / (num_steps - 1)
+        linear_w_warmup:  lr * (step + 1) / warmup, then linear over what is left
+        constant:         lr
+        """
+        if self.lr_schedule == "constant":
+            return self.lr
+        warmup = 0
+        if self.lr_schedule == "linear_w_warmup":
+            warmup = max(1, round(self.warmup_ratio * num_steps))
+            if step < warmup:
+                return self.lr * (step + 1) / warmup
+        done = (step - warmup) / max(1, num_steps - warmup - 1)
+        return self.lr + (self.min_lr - self.lr) * min(1.0, done)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from autogaze.datasets.mixture import MixedClips
 from autogaze.labelling.batches import GreedyLabelled
 from autogaze.training.config import TrainerOptions
 from autogaze.training.loader import TrainingData
-from autogaze.training.objective import Objective
 from autogaze.training.resuming import Start
 
 if TYPE_CHECKING:
@@ -156,18 +155,16 @@ MOST_LABELLED = 0.5
 
 
 def log_summary(
-    objective: Objective,
+    trained: Mapping[str, nn.Module],
     accelerator: "Accelerator",
     options: TrainerOptions,
     data: TrainingData,
     start: Start,
     num_steps: int,
 ) -> None:
-    """Log the start-up summary of a training."""
+    """Log the start-up summary of a training of some modules, by their names."""
     rows = [("start", line) for line in _origin(start, options)]
     coverages: list[LabelCoverage] = []
-    trained: dict[str, nn.Module] = {"selector": objective.model} if objective.train_gaze else {}
-    trained |= {"task": objective.task} if objective.train_task else {}
     if trained:
         counts, coverages = count_labels(data.train)
         epochs = num_steps * options.batch_size / len(data.train)  # type: ignore[arg-type]

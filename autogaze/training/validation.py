@@ -25,8 +25,8 @@ from autogaze.training.loader import (
     make_loader,
     report_unreadable,
 )
-from autogaze.training.objective import Objective
 from autogaze.training.rollouts import BatchCounts, drawn_gaze, random_gaze, shuffled
+from autogaze.training.step import Objective
 from autogaze.utils.seeding import seeded
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 import pytest
 
 from autogaze.errors import CheckpointError, TrainingError
+from autogaze.tasks import load_metric
 from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.tasks.losses import FrameLosses
-from autogaze.tasks.metrics import load_metric
 from autogaze.tasks.video_mae import VideoMAETask
 from tests.tasks.material import tiny_mae
 

@@ -13,9 +13,8 @@ from autogaze.tasks.canvas_reconstruction import CanvasReconstruction
 from autogaze.training.algorithms import GRPO, NTP, Algorithm
 from autogaze.training.config import AlgorithmOptions, TrainerOptions
 from autogaze.training.loader import StepContext
-from autogaze.training.objective import Objective
 from autogaze.training.rollouts import BatchCounts, RolloutBatch
-from autogaze.training.step import make_optimizer
+from autogaze.training.step import Objective, make_optimizer
 from tests.datasets.pictures import some_frames
 from tests.models.autogaze.tiny import tiny_model
 

@@ -20,9 +20,9 @@ from autogaze.training.algorithms import GRPO
 from autogaze.training.config import AlgorithmOptions
 from autogaze.training.factory import build_model
 from autogaze.training.logging import read_metrics
-from autogaze.training.objective import Objective
 from autogaze.training.resuming import read_options
 from autogaze.training.rollouts import BatchCounts, RolloutBatch
+from autogaze.training.step import Objective
 from tests.training.tiny import MODEL, tiny_trainer
 
 TEMPERATURE = 0.6

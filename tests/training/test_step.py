@@ -3,12 +3,11 @@
 import pytest
 
 from autogaze.training.config import TemperatureSchedule, TrainerOptions
-from autogaze.training.step import learning_rate, temperature
 
 
 def rates(schedule, steps=11, **options):
     given = TrainerOptions(lr=1.0, min_lr=0.2, lr_schedule=schedule, **options)
-    return [learning_rate(given, step, steps) for step in range(steps)]
+    return [given.learning_rate(step, steps) for step in range(steps)]
 
 
 def test_linear_goes_from_lr_to_min_lr():
@@ -35,15 +34,15 @@ def test_constant_stays():
 )
 def test_temperature_goes_from_start_to_end(schedule, middle):
     given = TemperatureSchedule(schedule, 3.0, 0.3)
-    assert temperature(given, 0, 11) == pytest.approx(3.0)
-    assert temperature(given, 5, 11) == pytest.approx(middle)
-    assert temperature(given, 10, 11) == pytest.approx(0.3)
+    assert given.at(0, 11) == pytest.approx(3.0)
+    assert given.at(5, 11) == pytest.approx(middle)
+    assert given.at(10, 11) == pytest.approx(0.3)
 
 
 def test_constant_temperature_is_the_start():
-    assert temperature(TemperatureSchedule("constant", 2.0), 9, 10) == 2.0
+    assert TemperatureSchedule("constant", 2.0).at(9, 10) == 2.0
 
 
 def test_one_step_needs_no_schedule():
     assert rates("linear", steps=1) == [1.0]
-    assert temperature(TemperatureSchedule(), 0, 1) == 3.0
+    assert TemperatureSchedule().at(0, 1) == 3.0

@@ -18,9 +18,9 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.canvas import Reconstruction
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet, weights_file
+from autogaze.tasks import CANVAS, check_metric
 from autogaze.tasks.base import Task
 from autogaze.tasks.losses import DEPTHS
-from autogaze.tasks.metrics import CANVAS, check_metric
 from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.utils.hub import is_hub_id
 

@@ -12,7 +12,7 @@ from autogaze.evaluation.quality.selectors import Variant, load_selectors, shuff
 from autogaze.evaluation.quality.thresholds import ThresholdReport, can_stop, measure_thresholds
 from autogaze.evaluation.timing import hardware
 from autogaze.selectors.registry import LEARNED
-from autogaze.tasks.metrics import CANVAS
+from autogaze.tasks import CANVAS
 from autogaze.utils.device import DeviceOptions
 from autogaze.utils.progress import ProgressBar
 from autogaze.video.decoders import DecoderName
