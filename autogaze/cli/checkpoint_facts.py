@@ -47,6 +47,7 @@ class _UnusualError(Exception):
 
 def checkpoint_facts(folder: Path) -> Facts | None:
     """Facts of a checkpoint; None if it is damaged, or of a form that is not known here."""
+    import numpy as np
     from safetensors import safe_open
 
     try:
@@ -62,7 +63,7 @@ def checkpoint_facts(folder: Path) -> Facts | None:
                 _require(tuple(stored.get_shape()) == shape)
                 _require(stored.get_dtype() in ("F16", "F32"))
             for name in shapes:
-                _require(_all_finite(file.get_tensor(name)))
+                _require(bool(np.isfinite(file.get_tensor(name)).all()))
     except Exception:  # files and values may be wrong in any of many ways
         return None
     return facts
@@ -71,12 +72,6 @@ def checkpoint_facts(folder: Path) -> Facts | None:
 def _require(condition: bool) -> None:
     if not condition:
         raise _UnusualError
-
-
-def _all_finite(values: Any) -> bool:
-    import numpy as np
-
-    return bool(np.isfinite(values).all())
 
 
 def _read_config(config: Mapping[str, Any]) -> tuple[Facts, Shapes]:

@@ -142,11 +142,8 @@ def _warn(former: str, present: str) -> None:
 
 def is_users(error: BaseException) -> bool:
     """Whether other input or options help: everything else is a defect."""
-    return isinstance(error, USER_ERRORS) or _is_out_of_memory(error)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU has no memory left."""
+    if isinstance(error, USER_ERRORS):
+        return True
     torch = sys.modules.get("torch")  # which commands without a model need not import
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 

@@ -172,17 +172,22 @@ class EvalHLVid(Command):
         from autogaze.evaluation.answers.questions import load_questions
         from autogaze.evaluation.answers.report import make_report
         from autogaze.evaluation.answers.run import evaluate, read_runs
+        from autogaze.evaluation.selectors import check_motion_needed, check_selectors
         from autogaze.utils.device import DeviceOptions
         from autogaze.utils.progress import ProgressBar
 
-        self._check_selectors()
+        check_selectors(self.selectors)
+        check_motion_needed(self.selectors, decoder=self.decoder)
         DeviceOptions.parse(self.device, self.dtype)
         questions = load_questions(self.data, self.videos)
         if self.questions is not None:
             questions = questions.first(self.questions)
         conditions, settings = self._conditions(), self._settings()
         answers = self.out / "answers"
-        self._make_folder()
+        try:
+            self.out.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"--out {self.out}: cannot be made: {error.strerror}") from error
         steps = len(conditions) * len(questions.questions)
         with ProgressBar(steps, "answers", "answering") as bar:
             failures = evaluate(
@@ -204,18 +209,6 @@ class EvalHLVid(Command):
             )
         self._write(report)
         return SOME_FAILED if questions.missing or any(failures.values()) else 0
-
-    def _check_selectors(self) -> None:
-        from autogaze.evaluation.selectors import check_motion_needed, check_selectors
-
-        check_selectors(self.selectors)
-        check_motion_needed(self.selectors, decoder=self.decoder)
-
-    def _make_folder(self) -> None:
-        try:
-            self.out.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"--out {self.out}: cannot be made: {error.strerror}") from error
 
     def _answerer(self) -> "Any":
         """A function from a condition to what answers under it; loads the model when first called."""

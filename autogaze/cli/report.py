@@ -81,12 +81,13 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     kept = f"{sum(summary.kept):,} of {summary.total:,} patches ({100 * summary.ratio:.2f} %)"
     by_scale = zip(summary.scales, summary.kept, strict=True)
     pace = 1000 * summary.wall / summary.frames
+    precision = "" if summary.dtype == "float32" else f" in {summary.dtype}"
     return [
         ("video", summary.video),
         ("size", f"{summary.width} x {summary.height}, {frames}{seconds}"),
         *([("dropped", dropped)] if summary.corrupt else []),
         ("tiles", f"{columns} x {rows} of {summary.side} px"),
-        ("selector", summary.selector + _precision(summary)),
+        ("selector", summary.selector + precision),
         ("kept", kept),
         ("by scale", ", ".join(f"{scale} px: {count:,}" for scale, count in by_scale)),
         ("canvas loss", f"mean {summary.loss_mean:.4f}, largest {summary.loss_max:.4f}"),
@@ -94,10 +95,6 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
         ("by stage", ", ".join(f"{k} {v:.2f}" for k, v in asdict(summary.times).items()) + " s"),
         *(("gaze file" if kind == "out" else kind, path) for kind, path in summary.files.items()),
     ]
-
-
-def _precision(summary: Summary) -> str:
-    return "" if summary.dtype == "float32" else f" in {summary.dtype}"
 
 
 def _rows(results: Sequence[Summary | Failure]) -> Table:

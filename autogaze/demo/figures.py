@@ -8,11 +8,14 @@ from dataclasses import asdict
 from html import escape
 
 from autogaze.demo.work import Run
-from autogaze.rendering.base import FrameStats
 from autogaze.rendering.painter import percent, scale_colours
+from autogaze.rendering.summary import FrameStats
 
 WIDTH, HEIGHT = 1000, 100
 """Of drawings, in units of their own."""
+
+MAX_STEPS = 600
+"""Frames that are drawn, at most."""
 
 
 def numbers(run: Run) -> dict[str, object]:
@@ -88,7 +91,7 @@ def budget_chart(run: Run, most: int | None = None, worst: float | None = None) 
     Args:
         most, worst: patches and error at the top, so that two drawings can be compared.
     """
-    frames = _thinned(run.frames)
+    frames = run.frames[:: -(-len(run.frames) // MAX_STEPS)]  # every n-th
     most = most or peak(run) or 1
     start, span = _span(frames)
     worst = worst or largest_error(run) or 1.0
@@ -177,8 +180,3 @@ def _steps(edges: Sequence[float], values: Sequence[float]) -> list[tuple[float,
     for left, right, value in zip(edges, edges[1:], values, strict=False):
         corners += [(left, value), (right, value)]
     return corners
-
-
-def _thinned(frames: Sequence[FrameStats], most: int = 600) -> list[FrameStats]:
-    """Every n-th frame, so that there are at most `most` steps."""
-    return list(frames[:: -(-len(frames) // most)])

@@ -27,8 +27,7 @@ from autogaze.rendering import (
     ScalesVideo,
     SourceVideo,
 )
-from autogaze.rendering.base import FrameStats, frame_stats
-from autogaze.rendering.summary import Summary, Tally
+from autogaze.rendering.summary import FrameStats, Summary, Tally, frame_stats
 from autogaze.selectors.base import Selector
 from autogaze.utils.files import all_or_none
 from autogaze.utils.seeding import generator_of

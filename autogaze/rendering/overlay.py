@@ -9,14 +9,7 @@ from PIL import Image, ImageDraw
 
 from autogaze.geometry import PatchPyramid
 from autogaze.pipeline import GazedChunk
-from autogaze.rendering.base import (
-    FrameStats,
-    VideoRendering,
-    chosen_patches,
-    frame_picture,
-    frame_stats,
-    scale_pictures,
-)
+from autogaze.rendering.base import VideoRendering, chosen_patches, frame_picture, scale_pictures
 from autogaze.rendering.painter import (
     FAINT,
     GROUND,
@@ -30,6 +23,7 @@ from autogaze.rendering.painter import (
     scale_colours,
     stitched,
 )
+from autogaze.rendering.summary import FrameStats, frame_stats
 
 
 class OverlayVideo(VideoRendering):

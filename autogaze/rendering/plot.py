@@ -9,9 +9,10 @@ from jaxtyping import Float
 from autogaze.errors import OutputError
 from autogaze.geometry import PatchPyramid
 from autogaze.pipeline import GazedChunk
-from autogaze.rendering.base import Rendering, frame_stats, video_name
+from autogaze.rendering.base import Rendering, video_name
 from autogaze.rendering.painter import scale_colours
 from autogaze.rendering.plot_style import INK, SERIES, clean, require_matplotlib, save
+from autogaze.rendering.summary import frame_stats
 
 _MAX_POINTS = 2048
 _MAX_BORDERS = 100  # more chunk borders cannot be told apart

@@ -14,14 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from autogaze.pipeline import GazedChunk
-from autogaze.rendering.base import (
-    FrameStats,
-    Rendering,
-    frame_picture,
-    frame_stats,
-    scale_pictures,
-    video_name,
-)
+from autogaze.rendering.base import Rendering, frame_picture, scale_pictures, video_name
 from autogaze.rendering.painter import (
     FAINT,
     GROUND,
@@ -33,6 +26,7 @@ from autogaze.rendering.painter import (
     scale_colours,
     stitched,
 )
+from autogaze.rendering.summary import FrameStats, frame_stats
 from autogaze.source import TileGrid
 from autogaze.utils.files import replacing
 

@@ -1,13 +1,55 @@
-"""Figures of one video's gaze: counts, canvas losses and seconds, added up chunk by chunk.
+"""Figures of a gaze, of every frame and of a whole video: counts, canvas losses and seconds.
 
 Read by commands that need no PyTorch, so nothing heavy is imported here.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autogaze.pipeline import GazedChunk, GazeStream, StageTimes
+
+
+@dataclass(frozen=True)
+class FrameStats:
+    """Statistics of one frame of the source, summed over its tiles.
+
+    Args:
+        number: of the frame in the decoded stream, from 0.
+        seconds: its timestamp.
+        kept: chosen patches per scale, coarse to fine.
+        total: all patches.
+        loss: canvas loss, mean over the tiles, if it was measured.
+    """
+
+    number: int
+    seconds: float
+    kept: tuple[int, ...]
+    total: int
+    loss: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Chosen share of all patches, in [0, 1]."""
+        return sum(self.kept) / self.total
+
+
+def frame_stats(chunk: "GazedChunk") -> Iterator[FrameStats]:
+    """The statistics of every frame of a chunk."""
+    gaze, source = chunk.gaze, chunk.source
+    kept = [mask.sum(dim=(0, 2)).tolist() for mask in gaze.masks()]  # T counts per scale
+    losses = None if gaze.losses is None else gaze.losses.mean(dim=0).tolist()
+    for index, (number, seconds) in enumerate(
+        zip(source.frame_indices, source.timestamps, strict=True)
+    ):
+        yield FrameStats(
+            number,
+            seconds,
+            tuple(counts[index] for counts in kept),
+            gaze.num_clips * gaze.pyramid.num_patches,
+            None if losses is None else losses[index],
+        )
 
 
 @dataclass(frozen=True)

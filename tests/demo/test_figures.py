@@ -14,8 +14,7 @@ from autogaze.demo.style import problem
 from autogaze.demo.work import Files, Run, Settings
 from autogaze.errors import AutoGazeError
 from autogaze.pipeline import StageTimes
-from autogaze.rendering.base import FrameStats
-from autogaze.rendering.summary import Summary
+from autogaze.rendering.summary import FrameStats, Summary
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import pytest
 from autogaze.errors import OutputError
 from autogaze.geometry import PatchPyramid
 from autogaze.rendering import OverlayVideo, ReconstructionVideo
-from autogaze.rendering.base import FrameStats, chosen_patches, frame_stats
+from autogaze.rendering.base import chosen_patches
 from autogaze.rendering.overlay import Caption
 from autogaze.rendering.painter import PANEL, dim, draw_overlay, patch_maps, scale_colours
+from autogaze.rendering.summary import FrameStats, frame_stats
 from tests.rendering.chunks import GRID, PYRAMID, chunk
 
 
