@@ -13,12 +13,12 @@ from autogaze.cli.command import (
     BAD_INPUT,
     DECODER_HELP,
     DEVICE_HELP,
-    DTYPE_HELP,
     SOME_FAILED,
     Command,
     PrintJson,
     log,
 )
+from autogaze.cli.gaze import Ratio, SelectorDtype, SelectorName, selection_option
 from autogaze.errors import SelectorError
 from autogaze.video.decoders import DecoderName, check_decoder
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # heavy, so imported where the work begins
     from autogaze.corpus.settings import CorpusSettings
     from autogaze.corpus.storage import Input
 
-selection_option = partial(typer.Option, rich_help_panel="What to choose")
 range_option = partial(typer.Option, rich_help_panel="Which part of the videos")
 work_option = partial(typer.Option, rich_help_panel="How to work")
 
@@ -63,18 +62,8 @@ class CorpusCommand(Command):
         ),
     ]
     column: Annotated[str, typer.Option(help="Column of the paths in tables.")] = "path"
-    selector: Annotated[
-        str | None,
-        selection_option(
-            metavar="NAME|FOLDER|HUB-ID",
-            help="A name from `autogaze selectors`, a checkpoint folder, or a hub id.",
-            show_default="greedy",
-        ),
-    ] = None
-    ratio: Annotated[
-        float | None,
-        selection_option(help="Keep at most this share of all patches, in (0, 1]."),
-    ] = None
+    selector: SelectorName = None
+    ratio: Ratio = None
     loss: Annotated[
         float | None,
         selection_option(
@@ -85,12 +74,7 @@ class CorpusCommand(Command):
     seed: Annotated[
         int, selection_option(help="Seed of random choices; every video starts from it.")
     ] = 0
-    dtype: Annotated[
-        str | None,
-        selection_option(
-            help=DTYPE_HELP, show_default="float32, or as weights of others were saved"
-        ),
-    ] = None
+    dtype: SelectorDtype = None
     fps: Annotated[
         float | None, range_option(help="Frames per second to look at.", show_default="all")
     ] = None

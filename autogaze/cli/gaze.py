@@ -41,6 +41,22 @@ file_option = partial(
     rich_help_panel="Files to write (several videos: a folder, or a path with {name} in it)",
 )
 
+SelectorName = Annotated[
+    str | None,
+    selection_option(
+        metavar="NAME|FOLDER|HUB-ID",
+        help="A name from `autogaze selectors`, a checkpoint folder, or a hub id.",
+        show_default="greedy",
+    ),
+]
+Ratio = Annotated[
+    float | None, selection_option(help="Keep at most this share of all patches, in (0, 1].")
+]
+SelectorDtype = Annotated[
+    str | None,
+    selection_option(help=DTYPE_HELP, show_default="float32, or as weights of others were saved"),
+]
+
 PREVIEW = 1280
 """Longer side of the frames in overlays and sheets, in pixels, whatever the source's size."""
 
@@ -61,18 +77,8 @@ class GazeCommand(Command):
     videos: Annotated[
         list[str], typer.Argument(metavar="VIDEO", help="Anything that ffmpeg decodes.")
     ]
-    selector: Annotated[
-        str | None,
-        selection_option(
-            metavar="NAME|FOLDER|HUB-ID",
-            help="A name from `autogaze selectors`, a checkpoint folder, or a hub id.",
-            show_default="greedy",
-        ),
-    ] = None
-    ratio: Annotated[
-        float | None,
-        selection_option(help="Keep at most this share of all patches, in (0, 1]."),
-    ] = None
+    selector: SelectorName = None
+    ratio: Ratio = None
     loss: Annotated[
         float | None,
         selection_option(
@@ -86,12 +92,7 @@ class GazeCommand(Command):
         selection_option(help="Seed of random choices.", show_default="another one each time"),
     ] = None
     device: Annotated[str, selection_option(help=DEVICE_HELP)] = "auto"
-    dtype: Annotated[
-        str | None,
-        selection_option(
-            help=DTYPE_HELP, show_default="float32, or as weights of others were saved"
-        ),
-    ] = None
+    dtype: SelectorDtype = None
     fps: Annotated[
         float | None,
         range_option(help="Frames per second to look at.", show_default="all"),
