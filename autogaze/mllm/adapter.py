@@ -88,8 +88,9 @@ class GazedPrompt:
         written = assemble(self.rows, kept, rule, padding_side=side_of_padding(mask)).to(
             mask.device
         )
-        positions, following = written.position_ids, written.next_position
-        prompt = replace(self.prompt, position_ids=positions, next_position=following)
+        prompt = replace(
+            self.prompt, position_ids=written.position_ids, next_position=written.next_position
+        )
         return replace(self, prompt=prompt)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "GazedPrompt":

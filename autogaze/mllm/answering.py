@@ -262,14 +262,9 @@ class VideoMLLM:
         if viewing is not None:
             options |= options_of(viewing)
         settings = processor.settings
-        unasked = (
-            options.get("max_frames"),
-            settings.num_frames,
-            settings.fps,
-            settings.max_frames,
-        )
+        asked = (options.get("max_frames"), settings.num_frames, settings.fps, settings.max_frames)
         takes_all = processor_adapter_of(processor.stock).takes_all_frames
-        if takes_all and isinstance(video, str | Path) and not any(unasked):
+        if takes_all and isinstance(video, str | Path) and not any(asked):
             options["max_frames"] = FRAMES
         limit = getattr(adapter_of(self.model).text_config, "max_position_embeddings", None)
         if limit is not None:
@@ -344,10 +339,7 @@ def _read_config(name: str | Path, options: dict[str, Any]) -> Any:
     try:
         return AutoConfig.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError) as error:
+        what = "there is no such folder here, so it was taken for a hub id, and no model is found"
         if is_folder:
             what = "its config.json is of no model that transformers knows"
-        else:
-            what = (
-                "there is no such folder here, so it was taken for a hub id, and no model is found"
-            )
         raise MLLMError(f"{name}: {what} ({first_line(error)})") from error

@@ -21,8 +21,10 @@ from autogaze.mllm.adapter import IS_TRANSFORMERS_4
 from autogaze.mllm.checks import as_channels
 from autogaze.mllm.frames import PatchFormat, cut_squares, resize_frames
 from autogaze.mllm.processor_adapter import (
+    Expansion,
     ProcessorAdapter,
     Sampling,
+    WholeImage,
     check_count,
     check_steps,
     setting,
@@ -195,10 +197,7 @@ class FrameProcessorAdapter(ProcessorAdapter):
     ) -> tuple[Float[Tensor, "n 3 S S"], Any]:
         """The crops of an image, and all that the family's image processor says of it.
 
-        Args:
-            pixels: of the image.
-            together: images that its processor is to see in one prompt.
-            options: of the image processor.
+        `together` is how many images its processor is to see in one prompt.
 
         Raises:
             MLLMError: crops that are no frames of the model.
@@ -238,7 +237,8 @@ class ShuffledProcessorAdapter(FrameProcessorAdapter):
     def unit_token(self, kind: Kind) -> str:
         return self.placeholder("image")
 
-    def units_of(self, crops: Float[Tensor, "n 3 S S"]) -> Float[Tensor, "K 3 u u"]:
-        """All units of crops."""
+    def whole_image(self, crops: Float[Tensor, "n 3 S S"], expansion: Expansion) -> WholeImage:
+        """An image of these crops, all of whose units are kept."""
         whole = KeptUnits.everything(self.grid("image", len(crops), 0, 0))
-        return cut_cells(crops, whole.tubelet, whole.ids, self.patch("image"))
+        pixels = cut_cells(crops, whole.tubelet, whole.ids, self.patch("image"))
+        return WholeImage(whole.grid, pixels, expansion, len(crops), self.frame_side("image"))

@@ -144,11 +144,10 @@ class ShuffledAdapter(FrameAdapter):
         return (Placeholder(self.config.image_token_id, "video"),)
 
     def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
-        rows = self.rows(inputs)
-        sides = [self.check_frames("pixel_values", frames) // self.merge for frames in rows]
-        grids = [
-            UnitGrid(len(frames), ((side, side),)) for frames, side in zip(rows, sides, strict=True)
-        ]
+        grids = []
+        for frames in self.rows(inputs):
+            side = self.check_frames("pixel_values", frames) // self.merge
+            grids.append(UnitGrid(len(frames), ((side, side),)))
         return {"video": grids}
 
     def cut(

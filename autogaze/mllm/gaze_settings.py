@@ -93,13 +93,14 @@ class GazeSettings:
 
     def updated(self, changes: dict[str, Any]) -> "GazeSettings":
         """The same with some options changed."""
-        # A budget given in a call replaces those of other kinds that were set before.
-        budgets = ("ratio", "loss", "max_vision_tokens")
-        if any(changes.get(name) is not None for name in budgets):
-            changes = {**dict.fromkeys(budgets), **changes}
-        frames = ("num_frames", "fps", "max_frames")
-        if any(changes.get(name) is not None for name in frames):
-            changes = {**dict.fromkeys(frames), **changes}
+        # A budget given in a call replaces those of other kinds that were set before; so do frames.
+        budgets, frames = (
+            ("ratio", "loss", "max_vision_tokens"),
+            ("num_frames", "fps", "max_frames"),
+        )
+        for names in (budgets, frames):
+            if any(changes.get(name) is not None for name in names):
+                changes = {**dict.fromkeys(names), **changes}
         return replace(self, **changes)
 
     def saved(self) -> dict[str, Any]:

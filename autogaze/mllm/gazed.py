@@ -139,8 +139,10 @@ class GazedMLLM:
         with exclusively(adapter.text_model):
             return adapter.encode_all(gazed.visuals)
 
-    def _compacted(self, kwargs: dict[str, Any]) -> GazedPrompt | None:
+    def _compacted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GazedPrompt | None:
         """The gazed prompt of a call, whose arguments are taken out of `kwargs`; None: dense."""
+        if args and ("kept" in kwargs or "kept_images" in kwargs or "gazed" in kwargs):
+            raise MLLMError("give a gazed model's arguments by their names")
         gazed = kwargs.pop("gazed", None)
         kept, kept_images = kwargs.pop("kept", None), kwargs.pop("kept_images", None)
         if gazed is not None:
@@ -217,7 +219,7 @@ def embed_prompt(
 def _chosen(kind: str, grids: Sequence[UnitGrid], given: Kept | None) -> list[KeptUnits]:
     """Kept units of every visual of a kind; whole ones where none are given."""
     if given is None:
-        return [KeptUnits.everything(grid) for grid in grids]
+        given = [None] * len(grids)
     if not isinstance(given, list | tuple):
         raise MLLMError(
             f"kept units are given as a list, one KeptUnits or None per {kind}, got "
@@ -225,18 +227,16 @@ def _chosen(kind: str, grids: Sequence[UnitGrid], given: Kept | None) -> list[Ke
         )
     if len(given) != len(grids):
         raise MLLMError(f"kept units of {len(given)} {kind}s for an input of {len(grids)} {kind}s")
+    chosen = []
     for number, (units, grid) in enumerate(zip(given, grids, strict=True)):
-        if units is None:
-            continue
+        units = KeptUnits.everything(grid) if units is None else units
         check_kind(units, KeptUnits, f"what is kept of {kind} {number}")
         if units.grid != grid:
             raise MLLMError(
                 f"{kind} {number}: the kept units are of {units.grid}, the input is of {grid}"
             )
-    return [
-        KeptUnits.everything(grid) if units is None else units
-        for units, grid in zip(given, grids, strict=True)
-    ]
+        chosen.append(units)
+    return chosen
 
 
 @functools.cache
@@ -245,9 +245,7 @@ def gazed_class(model_class: type) -> type:
 
     @functools.wraps(model_class.forward)  # type: ignore[attr-defined]
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if args and ("kept" in kwargs or "kept_images" in kwargs or "gazed" in kwargs):
-            raise MLLMError("give a gazed model's arguments by their names")
-        gazed = self._compacted(kwargs)
+        gazed = self._compacted(args, kwargs)
         if gazed is None:
             return model_class.forward(self, *args, **kwargs)  # type: ignore[attr-defined]
         kwargs.pop("input_ids", None)
@@ -256,9 +254,7 @@ def gazed_class(model_class: type) -> type:
 
     @functools.wraps(model_class.generate)  # type: ignore[attr-defined]
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if args and ("kept" in kwargs or "kept_images" in kwargs or "gazed" in kwargs):
-            raise MLLMError("give a gazed model's arguments by their names")
-        gazed = self._compacted(kwargs)
+        gazed = self._compacted(args, kwargs)
         if gazed is None:
             return model_class.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
         # With ids beside the embeddings generate returns prompt and answer, as for a dense prompt.
@@ -336,14 +332,9 @@ def compact_positions(
     prompt: CompactPrompt,
     deepstack: tuple[Float[Tensor, "K D"], ...] = (),
 ) -> Iterator[None]:
-    """Run the text model on a compact prompt; its calls inside are those of this prompt.
+    """Run the text model on a compact prompt; its calls inside, and inside `exclusively`, are its own.
 
-    Inside `exclusively`.
-
-    Args:
-        text_model: takes `inputs_embeds` and `position_ids`.
-        prompt: on the device of the embeddings.
-        deepstack: per level, features that are added at the placeholders of a layer's output.
+    `deepstack` holds, per level, features that are added at the placeholders of a layer's output.
     """
     placement = _Placement(prompt, deepstack)
     hook = text_model.register_forward_pre_hook(placement.replace, with_kwargs=True)

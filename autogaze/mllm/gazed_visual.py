@@ -20,7 +20,6 @@ from autogaze.mllm.processor_adapter import (
     Expansion,
     FrameTimes,
     ProcessorAdapter,
-    Sampling,
 )
 from autogaze.mllm.processor_output import PrepareTimes, VisualReport
 from autogaze.mllm.prompt import Kind
@@ -43,7 +42,6 @@ class PreparedVisual:
 
     Args:
         input: the kept units.
-        times: of its frames.
         expansion: what stands in the prompt.
         gaze: that was selected, if any was.
         report: what became of it.
@@ -51,7 +49,6 @@ class PreparedVisual:
     """
 
     input: VisualInput
-    times: FrameTimes
     expansion: Expansion
     gaze: Gaze | None
     report: VisualReport
@@ -59,68 +56,90 @@ class PreparedVisual:
 
 
 class GazedVisual:
-    """One video or image on its way into a prompt.
+    """A video, or an image that its family does not cut into crops, on its way into a prompt.
 
     Args:
         kind: what it is.
-        source: its frames.
-        adapter: of the family.
-        sampling: which frames are taken.
-        native: frames as large as the source.
-        numbers: of the frames, instead of sampling.
-        units: (rows, columns) of units of the model's frames, instead of the family's rule.
-        scales: patches of all scales of this pyramid are units; frames become whole tiles.
+        frames: a file, or decoded frames.
         made: what was chosen before: a gaze, kept units, a rule, or None to select.
+        adapter: of the family.
+        settings, options: of the call.
+        pyramid: of the selector, if there is one.
         metadata: when decoded frames are shown: `fps`, `frames_indices`, `total_num_frames` and
             `duration` of the video that they were taken from, as transformers names them.
+        device: where frames are decoded.
 
     Attributes:
+        numbers: of the sampled frames.
+        size: height and width of the model's frames.
         grid: its units.
         kept: those that are kept; set by whoever chooses, all by default.
         gaze: that they were chosen by, if any.
         select_seconds: spent choosing.
+
+    Raises:
+        VideoError: a file that is missing or no video.
+        MLLMError: a gaze of another video, or at other frames than the call asks for.
     """
 
     def __init__(
         self,
         kind: Kind,
-        source: FrameSource,
+        frames: Any,
+        made: Made,
         adapter: ProcessorAdapter,
-        sampling: Sampling,
+        settings: GazeSettings,
+        options: Mapping[str, Any],
         *,
-        native: bool = False,
-        numbers: Sequence[int] | None = None,
-        units: tuple[int, int] | None = None,
-        scales: PatchPyramid | None = None,
-        made: Made = None,
+        pyramid: PatchPyramid | None,
         metadata: Any = None,
+        device: torch.device | None = None,
     ) -> None:
-        self.kind, self.source, self.adapter, self.made = kind, source, adapter, made
-        self._metadata, self._sampling = _fields(metadata), sampling
-        if kind == "image":
+        self.kind, self.adapter, self.made = kind, adapter, made
+        self._metadata = _fields(metadata)
+        self.source = source = FrameSource(
+            frames,
+            rate=self._metadata.get("fps"),
+            skip_corrupt=settings.skip_corrupt,
+            decoder=settings.decoder if kind == "video" else "auto",
+            device=device,
+        )
+        sampled = options.get("do_sample_frames")
+        asked = any(options.get(n) is not None for n in ("num_frames", "fps", "max_frames"))
+        if source.path is None and not asked:
+            sampled = False  # whoever decoded them has sampled them
+        self._sampling = settings.sampling(sampled)
+        gaze = made if isinstance(made, Gaze) else None
+        numbers: Sequence[int]
+        if gaze is not None and gaze.source is not None:
+            check_size(gaze, source)
+            numbers = gaze.source.frame_indices
+            check_sampling(options, numbers, source, adapter)
+        elif kind == "image":
             numbers = [0]
-        elif numbers is None:
-            numbers = adapter.numbers(source.num_frames, source.rate, sampling)
+        else:
+            numbers = adapter.numbers(source.num_frames, source.rate, self._sampling)
         self.numbers = tuple(numbers)
         self.form = adapter.form(kind)
+        native = settings.native and kind == "video"
         self.size = adapter.frame_size(kind, source.height, source.width, len(numbers), native)
+        if gaze is not None and settings.units != "union" and adapter.any_size:
+            rows, columns = gazed_grid(gaze)
+            self.size = rows * self.form.unit, columns * self.form.unit
         tubelets = -(-len(numbers) // self.form.tubelet)
-        if units is not None:
-            self.size = units[0] * self.form.unit, units[1] * self.form.unit
         self.grid: UnitGrid = adapter.grid(kind, tubelets, *self.size)
-        if scales is not None and not adapter.any_size:
+        scales = pyramid if gaze is None else gaze.pyramid
+        if settings.units == "scales" and kind == "video" and scales is not None:
             tile, (rows, columns) = scales.grids[-1], self.grid.dense
-            if rows % tile or columns % tile:
+            if adapter.any_size:  # frames become whole tiles
+                rows, columns = (max(1, round(units / tile)) * tile for units in (rows, columns))
+                self.size = rows * self.form.unit, columns * self.form.unit
+            elif rows % tile or columns % tile:
                 raise MLLMError(
                     f"units='scales' takes frames of whole tiles, {tile} x {tile} units each; this "
                     f"model's have {rows} x {columns} units, whatever the video's size: use "
                     "units='finest'"
                 )
-            self.grid = scales_grid(tubelets, rows, columns, scales)
-        elif scales is not None:
-            side = scales.grids[-1]
-            rows, columns = (max(1, round(units / side)) * side for units in self.grid.dense)
-            self.size = rows * self.form.unit, columns * self.form.unit
             self.grid = scales_grid(tubelets, rows, columns, scales)
         self.kept: KeptUnits | None = None
         self.gaze: Gaze | None = None
@@ -165,7 +184,6 @@ class GazedVisual:
         interval = self.adapter.interval(self.kind, times)
         return PreparedVisual(
             VisualInput(self.kind, kept, rows, interval),
-            times,
             self.adapter.expand(self.kind, kept, times),
             self._located(video),
             VisualReport(
@@ -287,7 +305,6 @@ class GazedImage:
         kept = KeptUnits.everything(self.grid)
         return PreparedVisual(
             VisualInput(self.kind, kept, image.pixels, size=(height, width)),
-            FrameTimes((0.0,)),
             image.expansion,
             None,
             VisualReport(
@@ -300,66 +317,6 @@ class GazedImage:
             ),
             self._seconds,
         )
-
-
-def open_visual(
-    kind: Kind,
-    frames: Any,
-    made: Made,
-    adapter: ProcessorAdapter,
-    settings: GazeSettings,
-    options: Mapping[str, Any],
-    *,
-    pyramid: PatchPyramid | None,
-    metadata: Any = None,
-    device: torch.device | None = None,
-) -> GazedVisual:
-    """A video, or an image that is no crops, with its frames sampled.
-
-    Args:
-        frames: a file, or decoded frames.
-        made, adapter, metadata: as of `GazedVisual`.
-        settings, options: of the call.
-        pyramid: of the selector.
-        device: where frames are decoded.
-
-    Raises:
-        VideoError: a file that is missing or no video.
-        MLLMError: a gaze of another video, or at other frames than the call asks for.
-    """
-    rate = metadata.get("fps") if isinstance(metadata, dict) else getattr(metadata, "fps", None)
-    source = FrameSource(
-        frames,
-        rate=rate,
-        skip_corrupt=settings.skip_corrupt,
-        decoder=settings.decoder if kind == "video" else "auto",
-        device=device,
-    )
-    sampled = options.get("do_sample_frames")
-    asked = any(options.get(n) is not None for n in ("num_frames", "fps", "max_frames"))
-    if source.path is None and not asked:
-        sampled = False  # whoever decoded them has sampled them
-    numbers = units = None
-    if isinstance(made, Gaze):
-        pyramid = made.pyramid
-        if made.source is not None:
-            check_size(made, source)
-            numbers = made.source.frame_indices
-            check_sampling(options, numbers, source, adapter)
-        if settings.units != "union" and adapter.any_size:
-            units = gazed_grid(made)
-    return GazedVisual(
-        kind,
-        source,
-        adapter,
-        settings.sampling(sampled),
-        native=settings.native and kind == "video",
-        numbers=numbers,
-        units=units,
-        scales=pyramid if settings.units == "scales" and kind == "video" else None,
-        made=made,
-        metadata=metadata,
-    )
 
 
 def _fields(metadata: Any) -> dict[str, Any]:

@@ -82,13 +82,7 @@ class InternVLProcessorAdapter(ShuffledProcessorAdapter):
 
     def image(self, pixels: UInt8[Tensor, "3 H W"], together: int) -> WholeImage:
         crops, _ = self.crops(pixels, crop_to_patches=True)
-        return WholeImage(
-            grid=self.grid("image", len(crops), 0, 0),
-            pixels=self.units_of(crops),
-            expansion=Expansion(self._units, ((0, len(crops), 0),)),
-            num_crops=len(crops),
-            side=self.frame_side("image"),
-        )
+        return self.whole_image(crops, Expansion(self._units, ((0, len(crops), 0),)))
 
     @property
     def _units(self) -> str:

@@ -13,12 +13,7 @@ from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
 from autogaze.mllm.checks import check_choice, check_kind, refuse_misspelt, refuse_unknown
 from autogaze.mllm.gaze_settings import GazeSettings
-from autogaze.mllm.gazed_visual import (
-    GazedImage,
-    GazedVisual,
-    PreparedVisual,
-    open_visual,
-)
+from autogaze.mllm.gazed_visual import GazedImage, GazedVisual, PreparedVisual
 from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
 from autogaze.mllm.prompt import Context, Kind, assemble
 from autogaze.mllm.prompt_text import (
@@ -219,11 +214,10 @@ class GazedProcessor:
         )
         opened: dict[Place, GazedVisual | GazedImage] = {}
         selector = self._selector(settings) if any(places) else None
-        for place in (place for row in places for place in row):
+        for prompt, place in ((at, place) for at, row in enumerate(places) for place in row):
             kind, number = place
             if kind == "image" and self._adapter.crops_images:
                 picture = FrameSource(files[kind][number], skip_corrupt=settings.skip_corrupt)
-                prompt = next(at for at, row in enumerate(places) if place in row)
                 siblings = images_per_prompt[prompt] if images_per_prompt else 1
                 opened[place] = GazedImage(picture, self._adapter, siblings)
                 continue
@@ -231,7 +225,7 @@ class GazedProcessor:
             made = None if made is None else load_gaze(made)
             if isinstance(made, Gaze):
                 refuse_loss(options.get("loss"))
-            opened[place] = open_visual(
+            opened[place] = GazedVisual(
                 kind,
                 files[kind][number],
                 made,

@@ -248,11 +248,7 @@ def check_steps(
 ) -> None:
     """Raise `MLLMError` where settings ask for other steps than are done to every frame.
 
-    Args:
-        settings: of a video or image processor.
-        where: of which.
-        steps: switches, by name.
-        resample: Pillow's number of the only filter; None where others are supported.
+    `resample` is Pillow's number of the only filter; None where others are supported.
     """
     for name, expected in steps.items():
         if bool(setting(settings, name, expected)) != expected:

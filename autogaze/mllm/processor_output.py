@@ -156,8 +156,7 @@ class GazedInputs(ReportedInputs):
         self, gazed: GazedPrompt, report: GazedReport, gazes: tuple[Gaze | None, ...] = ()
     ) -> None:
         prompt = gazed.prompt
-        names = ("input_ids", "attention_mask")
-        data = {name: getattr(prompt, name) for name in names}
+        data = {"input_ids": prompt.input_ids, "attention_mask": prompt.attention_mask}
         super().__init__({**data, "gazed": gazed}, report, gazes)
 
     def to(self, *args: Any, **kwargs: Any) -> "GazedInputs":

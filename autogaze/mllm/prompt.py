@@ -85,9 +85,8 @@ class SequencePositions:
     def place(
         self, block: VisualBlock, kept: KeptUnits, start: int
     ) -> tuple[Int[Tensor, "P K"], int]:
-        index, num_dense = dense_index(block, kept)
-        trailing = torch.arange(num_dense, num_dense + block.trailing)
-        return (start + torch.cat([index, trailing]))[None], start + num_dense + block.trailing
+        index, length = dense_index(block, kept)
+        return (start + index)[None], start + length
 
 
 @dataclass(frozen=True)
@@ -214,10 +213,8 @@ def _write(
         if isinstance(piece, VisualBlock):
             kept = visuals[piece.visual]
             placed, position = rule.place(piece, kept, position)
-            index, num_dense = dense_index(piece, kept)
-            index = torch.cat([index, torch.arange(num_dense, num_dense + piece.trailing)])
+            index, piece_length = dense_index(piece, kept)
             piece_ids = torch.full((placed.shape[1],), piece.token)
-            piece_length = num_dense + piece.trailing
         else:
             piece_ids = piece.cpu().long()
             piece_length = piece_ids.numel()
@@ -237,12 +234,14 @@ def _write(
 
 
 def dense_index(block: VisualBlock, kept: KeptUnits) -> tuple[Int[Tensor, " K"], int]:
-    """Index of every kept unit among the dense units of its block, and how many those are."""
+    """Index of every placeholder that is left of a block's dense ones, and how many those are."""
     chosen = slice(kept.offsets[block.first], kept.offsets[block.end])
     row, column = kept.dense_places[chosen].unbind(-1)
     tubelet = kept.tubelet[chosen] - block.first
     index = tubelet * kept.grid.dense_units + row * kept.grid.dense[1] + column
-    return index, (block.end - block.first) * kept.grid.dense_units
+    num_dense = (block.end - block.first) * kept.grid.dense_units
+    trailing = torch.arange(num_dense, num_dense + block.trailing)
+    return torch.cat([index, trailing]), num_dense + block.trailing
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,6 @@ from autogaze.mllm.prompt import (
 
 Message = Mapping[str, Any]
 
-_KEYS: dict[Kind, tuple[str, ...]] = {
-    "video": ("video", "url", "path"),
-    "image": ("image", "url", "path"),
-}
-
 
 def as_batch(conversation: Sequence[Any]) -> tuple[list[Sequence[Message]], bool]:
     """Conversations, and whether they came as a batch.
@@ -95,7 +90,8 @@ def visuals_of(conversations: Sequence[Sequence[Message]]) -> dict[Kind, list[li
         for of_kind in found.values():
             of_kind.append([])
         for kind, part in _parts(messages):
-            value = next((part[key] for key in _KEYS[kind] if part.get(key) is not None), None)
+            keys = (kind, "url", "path")
+            value = next((part[key] for key in keys if part.get(key) is not None), None)
             if value is None:
                 raise MLLMError(
                     f"a message has a {kind} without its file: write "
@@ -143,7 +139,7 @@ def _parts(messages: Sequence[Message]) -> Iterator[tuple[Kind, Mapping[str, Any
         content = message.get("content")
         for part in content if isinstance(content, list | tuple) else ():
             kind = part.get("type") if isinstance(part, Mapping) else None
-            if kind in _KEYS:
+            if kind == "video" or kind == "image":
                 yield kind, part
 
 
@@ -199,12 +195,7 @@ Place = tuple[Kind, int]
 def places_of(
     texts: Sequence[str], adapter: ProcessorAdapter, given: Mapping[Kind, int]
 ) -> list[list[Place]]:
-    """Which videos and images every prompt names, in their order.
-
-    Args:
-        texts: prompts with one placeholder for each.
-        adapter: of the family.
-        given: how many videos and images there are.
+    """Which videos and images every prompt names, in their order; `given` counts those there are.
 
     Raises:
         MLLMError: more or fewer placeholders than videos or images.
@@ -237,10 +228,7 @@ def check_per_prompt(
 ) -> None:
     """Raise `MLLMError` unless every prompt names as many videos or images as its own list holds.
 
-    Args:
-        places: of every prompt.
-        counts: of every list; None where they came in one list for all prompts.
-        kind: of which they are.
+    `counts` is None where they came in one list for all prompts.
     """
     if counts is None:
         return
@@ -260,11 +248,6 @@ def check_per_prompt(
 
 def per_video(values: Any, places: Sequence[Sequence[Place]], what: str) -> list[Any]:
     """A value for every video, from one, a flat list, or a list per prompt; None where none is given.
-
-    Args:
-        values: what came.
-        places: of every prompt.
-        what: name of the option.
 
     Raises:
         MLLMError: more or fewer than there are videos, of all prompts or of one.
@@ -295,14 +278,7 @@ def write_rows(
     adapter: ProcessorAdapter,
     options: Mapping[str, Any],
 ) -> list[Row]:
-    """Rows of prompts.
-
-    Args:
-        texts: prompts with one placeholder for every video and image.
-        places: of every prompt, see `places_of`.
-        expansions: what stands there for each of them.
-        adapter: of the family.
-        options: of the tokenizer's call.
+    """Rows of prompts, in which every video's and image's expansion stands in place of its placeholder.
 
     Raises:
         MLLMError: the tokenizer does not keep placeholders whole.
@@ -376,12 +352,6 @@ def check_before_reading(
 
     Only those with one video, of families whose positions are those of a sequence. Others place
     units by time, row and column, and take many more frames than their processors sample.
-
-    Args:
-        context: of the LLM.
-        texts, places, options: as of `write_rows`.
-        opened: every video and image of the prompts.
-        adapter: of the family.
 
     Raises:
         MLLMError: a prompt that is too long.

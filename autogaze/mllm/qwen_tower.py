@@ -25,6 +25,10 @@ from autogaze.vision_encoders.layout import TokenLayout
 Rotary = tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]
 """Cosines and sines."""
 
+_GRIDS: dict[Kind, str] = {"video": "video_grid_thw", "image": "image_grid_thw"}
+_PIXELS: dict[Kind, str] = {"video": "pixel_values_videos", "image": "pixel_values"}
+"""Names of a dense input."""
+
 
 class QwenAdapter(MLLMAdapter):
     """What the adapters of Qwen2.5-VL and Qwen3-VL share: dense inputs and one tower's tables."""
@@ -56,12 +60,8 @@ class QwenAdapter(MLLMAdapter):
         )
 
     def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
-        names: tuple[tuple[Kind, str], ...] = (
-            ("video", "video_grid_thw"),
-            ("image", "image_grid_thw"),
-        )
         grids: dict[Kind, list[UnitGrid]] = {}
-        for kind, name in names:
+        for kind, name in _GRIDS.items():
             sizes = as_sizes(inputs.get(name), name)
             grids[kind] = [UnitGrid(t, ((h // self.merge, w // self.merge),)) for t, h, w in sizes]
         return grids
@@ -70,13 +70,9 @@ class QwenAdapter(MLLMAdapter):
         self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
     ) -> dict[Kind, list[VisualInput]]:
         intervals = inputs.get("second_per_grid_ts")
-        names: tuple[tuple[Kind, str], ...] = (
-            ("video", "pixel_values_videos"),
-            ("image", "pixel_values"),
-        )
-        check_pixels(inputs, ("pixel_values_videos", "pixel_values"))
+        check_pixels(inputs, tuple(_PIXELS.values()))
         cut: dict[Kind, list[VisualInput]] = {"video": [], "image": []}
-        for kind, name in names:
+        for kind, name in _PIXELS.items():
             first = 0
             for number, units in enumerate(kept[kind]):
                 rows = units.dense_units * self.merge**2

@@ -52,18 +52,10 @@ class RankedUnits:
     lengths: tuple[int, ...]
     ordered: bool = True
 
-    def all(self) -> KeptUnits:
-        """Every chosen unit.
-
-        Raises:
-            MLLMError: there is none.
-        """
-        return self.first(self.lengths)
-
     def capped(self, ratio: float | None) -> KeptUnits:
         """The first floor(ratio * dense units), at least 1, of every tubelet; all for None."""
         if ratio is None:
-            return self.all()
+            return self.first(self.lengths)
         cap = frame_cap(check_unit_ratio(ratio), 0, self.grid.dense_units)
         return self.first([min(cap, length) for length in self.lengths])
 

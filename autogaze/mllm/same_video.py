@@ -117,14 +117,7 @@ def check_sampling(
     source: FrameSource,
     adapter: ProcessorAdapter,
 ) -> None:
-    """Raise `MLLMError` where a call asks for other frames than a gaze that it gives is at.
-
-    Args:
-        options: of the call.
-        numbers: of the gaze's frames.
-        source: the video.
-        adapter: of the family, which samples it.
-    """
+    """Raise `MLLMError` where a call asks for other frames than those of a gaze that it gives."""
     names = ("num_frames", "fps", "max_frames")
     asked = {name: options[name] for name in names if options.get(name) is not None}
     every = True if options.get("do_sample_frames") is False else None

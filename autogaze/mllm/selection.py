@@ -17,10 +17,10 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from autogaze.checks import describe_value
 from autogaze.clips import Clips
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
+from autogaze.gaze_checks import shape
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.ranking import (
     Mapping,
@@ -70,10 +70,9 @@ class MovingFrames:
 def selection_tiles(
     width: int, height: int, units: tuple[int, int], pyramid: PatchPyramid
 ) -> TileGrid:
-    """The tiling of selection frames.
+    """The tiling of selection frames of a video of `width` x `height` pixels.
 
     Args:
-        width, height: pixels of the video's frames.
         units: rows and columns of the model's frame.
         pyramid: of the selector, whose finest cells are units.
 
@@ -132,7 +131,7 @@ def selection_clips(
 def cut_frames(
     frames: UInt8[Tensor, "n 3 H W"], tiles: TileGrid, out: UInt8[Tensor, "tiles n 3 S S"]
 ) -> None:
-    """Resize frames as planned, all at once, and cut them into `out`."""
+    """Resize frames as planned, and cut them into `out`."""
     size = (tiles.content_height, tiles.content_width)
     if tuple(frames.shape[2:]) != size:
         frames = interpolate(frames, size=size, mode="bilinear", antialias=True)
@@ -159,16 +158,10 @@ def _checked(chunk: Any) -> tuple[Tensor, tuple["MotionField", ...]]:
     """Frames of a chunk, on the CPU, and their motion."""
     moving = isinstance(chunk, MovingFrames)
     frames = chunk.frames if moving else chunk
-    if not isinstance(frames, Tensor) or frames.dtype != torch.uint8 or frames.ndim != 4:
-        what = (
-            f"{tuple(frames.shape)} {frames.dtype}"
-            if isinstance(frames, Tensor)
-            else describe_value(frames)
-        )
-        raise MLLMError(f"frames come in chunks of uint8 (n, 3, height, width), got {what}")
-    if frames.shape[1] != 3 or 0 in frames.shape[2:]:
+    fits = isinstance(frames, Tensor) and frames.dtype == torch.uint8 and frames.ndim == 4
+    if not fits or frames.shape[1] != 3 or 0 in frames.shape[2:]:
         raise MLLMError(
-            f"frames come in chunks of uint8 (n, 3, height, width), got {tuple(frames.shape)}"
+            f"frames come in chunks of uint8 (n, 3, height, width), got {shape(frames)}"
         )
     return frames.cpu(), tuple(chunk.motion) if moving else ()
 

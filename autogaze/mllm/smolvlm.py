@@ -191,16 +191,9 @@ class SmolVLMProcessorAdapter(ShuffledProcessorAdapter):
             for column in range(columns):
                 text += f"{self._edge}<row_{row + 1}_col_{column + 1}>{self.unit_token('image')}"
             text += "\n"
-        return WholeImage(
-            grid=self.grid("image", len(crops), 0, 0),
-            pixels=self.units_of(crops),
-            expansion=Expansion(
-                f"{text}\n{self._whole}" if text else self._whole,
-                tuple((crop, crop + 1, 0) for crop in range(len(crops))),
-            ),
-            num_crops=len(crops),
-            side=self.frame_side("image"),
-        )
+        text = f"{text}\n{self._whole}" if text else self._whole
+        blocks = tuple((crop, crop + 1, 0) for crop in range(len(crops)))
+        return self.whole_image(crops, Expansion(text, blocks))
 
     @property
     def _edge(self) -> str:

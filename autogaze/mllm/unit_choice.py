@@ -1,6 +1,6 @@
-"""Budgets of units, and the choice of those of all videos of a prompt within one: a ratio, a loss or a number of tokens."""
+"""Budgets of units (a ratio, a loss, a number of tokens), and the choice of those of a prompt within one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from time import perf_counter
@@ -15,7 +15,6 @@ from autogaze.mllm.checks import as_count, check_kind, counted
 from autogaze.mllm.gaze_settings import GazeSettings
 from autogaze.mllm.gazed_visual import GazedImage, GazedVisual
 from autogaze.mllm.ranking import RankedUnits, check_unit_ratio, rank_units, units_of_gaze
-from autogaze.mllm.sampled_video import SampledVideo
 from autogaze.mllm.selection import MovingFrames, select_units
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.selectors.base import Selector
@@ -111,11 +110,7 @@ def choose_units(
 ) -> None:
     """Set the kept units of the videos and images of one prompt.
 
-    Args:
-        visuals: in their order; images are kept whole.
-        selector: chooses; None keeps everything.
-        settings: units, ratio, loss and the number of tokens.
-        generator: source of randomness.
+    Images are kept whole; without a selector everything is.
 
     Raises:
         MLLMError: a gaze or kept units of another video; more units that are kept whatever is
@@ -138,15 +133,29 @@ def choose_units(
     fixed = sum(visual.kept.num_units for visual in visuals if visual.kept is not None)
     budget = _budget(settings, fixed, len(open_))
     ranked: list[RankedUnits] = []
+    grids = [visual.grid for visual, made in open_ if made is None]
     for visual, made in open_:
         if made is not None:
             visual.gaze = made
             ranked.append(_ranked(made, visual, settings))
         elif selector is not None:
-            grids = [other.grid for other, gaze in open_ if gaze is None]
-            ratio, loss = budget.settings(grids, selector)
             video = visual.sampled(motion=selector.needs_motion, passes=2, waiting=len(grids))
-            ranked.append(_select(visual, video, selector, settings, ratio, loss, generator))
+            ratio, loss = budget.settings(grids, selector)
+            began = perf_counter()
+            selected = select_units(
+                (MovingFrames(x.frames, x.motion) if x.motion else x.frames for x in video),
+                visual.grid,
+                visual.form.tubelet,
+                selector,
+                units=settings.units,
+                ratio=ratio,
+                loss=loss,
+                generator=generator,
+            )
+            reading = video.decode_seconds + video.resize_seconds
+            visual.select_seconds = perf_counter() - began - reading
+            visual.gaze = selected.gaze
+            ranked.append(selected.ranked)
     if settings.units == "union":
         budget = replace(budget, ratio=None)  # which capped patches already
     for (visual, _), kept in zip(open_, budget.keep(ranked), strict=True):
@@ -187,36 +196,3 @@ def _ranked(gaze: Gaze, visual: GazedVisual, settings: GazeSettings) -> RankedUn
         kept = units_of_gaze(gaze, grid, tubelet, units="union", ratio=settings.ratio)
         return RankedUnits(grid, kept.ids, kept.lengths, ordered=False)
     return rank_units(gaze, grid, tubelet, units=settings.units)
-
-
-def _select(
-    visual: GazedVisual,
-    video: SampledVideo,
-    selector: Selector,
-    settings: GazeSettings,
-    ratio: float | None,
-    loss: float | None,
-    generator: torch.Generator | None,
-) -> RankedUnits:
-    """What the selector chooses of one video."""
-    began = perf_counter()
-    selected = select_units(
-        _frames(video),
-        visual.grid,
-        visual.form.tubelet,
-        selector,
-        units=settings.units,
-        ratio=ratio,
-        loss=loss,
-        generator=generator,
-    )
-    reading = video.decode_seconds + video.resize_seconds
-    visual.select_seconds = perf_counter() - began - reading
-    visual.gaze = selected.gaze
-    return selected.ranked
-
-
-def _frames(video: SampledVideo) -> Iterator[torch.Tensor | MovingFrames]:
-    """Frames as selectors take them."""
-    for chunk in video:
-        yield MovingFrames(chunk.frames, chunk.motion) if chunk.motion else chunk.frames

@@ -174,10 +174,8 @@ class KeptUnits:
         if not 1 <= count <= grid.tubelets:
             raise MLLMError(f"expected 1 to {grid.tubelets} whole tubelets, got {count}")
         mask = torch.zeros(grid.tubelets, grid.num_units, dtype=torch.bool)
-        # The middles of `count` parts of equal length.
-        mask[(2 * torch.arange(count) + 1) * grid.tubelets // (2 * count), -grid.dense_units :] = (
-            True
-        )
+        middles = (2 * torch.arange(count) + 1) * grid.tubelets // (2 * count)  # of equal parts
+        mask[middles, -grid.dense_units :] = True
         return cls.from_mask(grid, mask)
 
     @property

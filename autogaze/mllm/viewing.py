@@ -1,8 +1,8 @@
 """How much of a video a multimodal LLM sees, and the processors' options that say so."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,31 +65,26 @@ def options_of(viewing: Viewing) -> dict[str, Any]:
         return {**options, **dict.fromkeys(budget), "selector": None}
     if viewing.selector == UNIFORM:
         _refuse_loss(viewing)
-        whole = _whole_tubelets(viewing)
-        return {**options, "selector": None, "gaze": [whole]}
+        return {**options, "selector": None, "gaze": [partial(_whole_tubelets, viewing)]}
     if viewing.selector is not None:
         options["selector"] = viewing.selector
     return options
 
 
-def _whole_tubelets(viewing: Viewing) -> Callable[[UnitGrid], KeptUnits]:
+def _whole_tubelets(viewing: Viewing, grid: UnitGrid) -> KeptUnits:
     """The control `uniform`: as many whole tubelets as the budget pays for."""
-
-    def keep(grid: UnitGrid) -> KeptUnits:
-        if viewing.max_vision_tokens is not None:
-            count = viewing.max_vision_tokens // grid.dense_units
-            if not count:
-                raise MLLMError(
-                    f"{UNIFORM}: max_vision_tokens={viewing.max_vision_tokens} pays for no tubelet of "
-                    f"{grid.dense_units} units"
-                )
-        elif viewing.ratio is not None:
-            count = max(1, math.floor(viewing.ratio * grid.tubelets))
-        else:
-            raise MLLMError(f"{UNIFORM}: needs a ratio or a number of tokens")
-        return KeptUnits.whole_tubelets(grid, min(count, grid.tubelets))
-
-    return keep
+    if viewing.max_vision_tokens is not None:
+        count = viewing.max_vision_tokens // grid.dense_units
+        if not count:
+            raise MLLMError(
+                f"{UNIFORM}: max_vision_tokens={viewing.max_vision_tokens} pays for no tubelet of "
+                f"{grid.dense_units} units"
+            )
+    elif viewing.ratio is not None:
+        count = max(1, math.floor(viewing.ratio * grid.tubelets))
+    else:
+        raise MLLMError(f"{UNIFORM}: needs a ratio or a number of tokens")
+    return KeptUnits.whole_tubelets(grid, min(count, grid.tubelets))
 
 
 def _refuse_loss(viewing: Viewing) -> None:

@@ -242,7 +242,8 @@ class _VideoAnswerer:
         # The same draws for a question whichever others were answered before it.
         key = hashlib.sha256(f"{self.options.seed} {question.id}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:6], "big"))
-        if device.type == "cuda":
+        on_gpu = device.type == "cuda"
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
         found = self.model.ask(
             question.video,
@@ -251,7 +252,6 @@ class _VideoAnswerer:
             max_new_tokens=self.max_new_tokens,
             generator=generator,
         )
-        on_gpu = device.type == "cuda"
         return Answer(
             text=found.text,
             prompt_tokens=found.prompt_tokens,

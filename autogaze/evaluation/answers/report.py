@@ -212,7 +212,14 @@ class AnswersReport:
             "videos": self.num_videos,
             "missing_videos": list(self.questions.missing),
             "conditions": [
-                {"name": row.condition.name, **asdict(row), "failures": self._failed(row)}
+                {
+                    "name": row.condition.name,
+                    **asdict(row),
+                    "failures": [
+                        {"question_id": failure.question.id, "cause": failure.cause}
+                        for failure in self.failures.get(row.condition.name, ())
+                    ],
+                }
                 for row in self.rows
             ],
             "differences": [{**asdict(one), "clear": one.is_clear} for one in self.differences],
@@ -225,10 +232,6 @@ class AnswersReport:
                 for name, run in self.runs.items()
             },
         }
-
-    def _failed(self, row: Row) -> list[dict[str, str]]:
-        failures = self.failures.get(row.condition.name, ())
-        return [{"question_id": f.question.id, "cause": f.cause} for f in failures]
 
 
 def _judged(question: Question, answer: Answer) -> dict[str, Any]:

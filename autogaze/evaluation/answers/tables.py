@@ -45,7 +45,7 @@ def _accuracy(report: AnswersReport, rules: tuple[int, ...]) -> TextTable:
             f"{row.cost.prompt_tokens:.0f}",
             percent(row.accuracy[ALL]),
             points(report.difference(row.condition.name, DENSE)),
-            points(_from_baseline(report, row)),
+            points(report.difference(row.condition.name, f"{BASELINE} {row.condition.budget}")),
             str(len(row.no_letter)),
         )
         for row in report.rows
@@ -54,10 +54,6 @@ def _accuracy(report: AnswersReport, rules: tuple[int, ...]) -> TextTable:
         *("condition", "tokens", "accuracy", f"minus {DENSE}", f"minus {BASELINE}", "no letter"),
     )
     return TextTable("Accuracy in %, and differences in points", header, rows, rules)
-
-
-def _from_baseline(report: AnswersReport, row: Row) -> Estimate | None:
-    return report.difference(row.condition.name, f"{BASELINE} {row.condition.budget}")
 
 
 def _categories(report: AnswersReport, rules: tuple[int, ...]) -> TextTable:

@@ -5,7 +5,6 @@ The roots of weights are `vision_tower.` (with `vision_model.` behind it or not)
 order. Sizes are known before memory is taken for them.
 """
 
-import json
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 
 from autogaze.checks import describe_value, whole
 from autogaze.errors import AutoGazeError, CheckpointError, MLLMError, first_line
+from autogaze.mllm.checks import refuse_unknown
 from autogaze.utils.checkpoints import read_json
 from autogaze.utils.hub import HUB_OPTIONS
 
@@ -87,8 +87,7 @@ def _file(name: str | Path, file: str, options: dict[str, Any]) -> Path | None:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """The file of every weight, as an index names them."""
-    values = json.loads(index.read_text())
-    files = values.get("weight_map") if isinstance(values, dict) else None
+    files = read_json(index).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise CheckpointError(f"{index}: no index of weights: it has no weight_map of file names")
     return files
@@ -102,8 +101,11 @@ def renaming(names: list[str], projector: nn.Module) -> dict[str, str]:
             that this version of transformers would take back.
     """
     patterns = {}
-    found = sorted({_layer(name) for name in names if name.startswith(PROJECTOR)}, key=_natural)
-    own = [PROJECTOR + name for name, layer in projector.named_children() if _has_weights(layer)]
+    layers = {name.rpartition(".")[0] for name in names if name.startswith(PROJECTOR)}
+    found = sorted(layers, key=_natural)
+    own = [
+        PROJECTOR + name for name, layer in projector.named_children() if list(layer.parameters())
+    ]
     if found and found != own:
         if len(found) != len(own):
             raise CheckpointError(
@@ -135,17 +137,9 @@ def takes_prefix_off() -> bool:
     return not hasattr(PrefixChange, "scope_prefix")
 
 
-def _layer(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sorts numbers in names by their value."""
     return [(int(part) if part.isdecimal() else -1, part) for part in name.split(".")]
-
-
-def _has_weights(layer: nn.Module) -> bool:
-    return any(True for _ in layer.parameters())
 
 
 Parts = TypeVar("Parts", bound=Iterable[nn.Module])
@@ -246,9 +240,7 @@ def arguments(
         for key, value in options.items()
         if key not in HUB_OPTIONS and key not in _SERVICE and not key.startswith("_")
     }
-    unknown = sorted(set(changes) - set(known))
-    if unknown:
-        raise MLLMError(f"unknown argument {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    refuse_unknown(changes, sorted(known))
     return changes, hub
 
 

@@ -106,11 +106,7 @@ def cut_frame(pixels: UInt8[Tensor, "3 H W"], grid: TileGrid) -> UInt8[Tensor, "
 
 
 def as_gazes(gaze: Any, places: Sequence[Sequence[Place]]) -> list[Gaze | WholeFrames | None]:
-    """A gaze, the control `uniform`, or None, for every video; files are loaded.
-
-    Args:
-        gaze: of a video, or a list of them, or for every prompt a list.
-        places: of every prompt.
+    """A gaze, the control `uniform`, or None, for every video, from one, a list, or a list per prompt.
 
     Raises:
         MLLMError: anything else, or another number of them.

@@ -1,6 +1,6 @@
 """Prompts as token ids: the places of their videos, their expansion to a batch, and their checks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,16 +39,10 @@ def tokenized(text: Any, tokenizer: Any) -> list[Prompt]:
 def video_places(
     prompts: Sequence[Prompt], token: int, given: int, per_prompt: Sequence[int] | None
 ) -> list[list[Place]]:
-    """The videos of every prompt, in reading order.
-
-    Args:
-        prompts: token ids.
-        token: stands once for every video.
-        given: how many videos there are.
-        per_prompt: how many every prompt's own list holds; None where they came in one list.
+    """The videos of every prompt, in reading order; `token` stands once for each of those `given`.
 
     Raises:
-        MLLMError: other numbers of placeholders than of videos.
+        MLLMError: other numbers of placeholders than of videos, in all or `per_prompt`.
     """
     counts = [prompt.count(token) for prompt in prompts]
     if sum(counts) != given:
@@ -69,12 +63,10 @@ def expanded(
 ) -> list[Prompt]:
     """Prompts with as many placeholders as every video has tokens."""
     counts = iter([video.num_tokens(shuffle) for video in videos])
-
-    def written(prompt: Prompt) -> Iterator[int]:
-        for each in prompt:
-            yield from [each] * (next(counts) if each == token else 1)
-
-    return [list(written(prompt)) for prompt in prompts]
+    return [
+        [each for each in prompt for _ in range(next(counts) if each == token else 1)]
+        for prompt in prompts
+    ]
 
 
 def padded(
@@ -97,15 +89,7 @@ def report_of(
     shuffle: int,
     seconds: PrepareTimes,
 ) -> GazedReport:
-    """What prompts cost; a unit is a token of the LLM.
-
-    Args:
-        videos: in reading order.
-        places: of every prompt, see `video_places`.
-        prompts: as they are written, see `expanded`.
-        shuffle: patches of a frame in a token.
-        seconds: of the preparation.
-    """
+    """What prompts cost, as they are written (`expanded`); a unit is a token of the LLM."""
     visuals = []
     for video in videos:
         gaze, grid = video.gaze, video.grid
@@ -125,12 +109,7 @@ def report_of(
 def videos_of_rows(
     placeholders: Sequence[int], videos: Sequence[GazedVideo], shuffle: int
 ) -> list[list[GazedVideo]]:
-    """The videos of every row, in reading order.
-
-    Args:
-        placeholders: of every row.
-        videos: of all rows.
-        shuffle: patches of a frame in a token.
+    """The videos of every row, in reading order, by the number of its placeholders.
 
     Raises:
         MLLMError: a row has other placeholders than its videos have tokens, so that features of one

@@ -193,16 +193,7 @@ def _check_lists(values: Mapping[str, Any]) -> None:
 def _check_clips(
     frames: Any, positions: Any, counts: Any, is_padding: Any, side: int, name: str
 ) -> None:
-    """Raise MLLMError unless these are frames of clips and their padded gaze.
-
-    Args:
-        frames: floats (clips, T, 3, side, side).
-        positions: whole numbers (clips, N).
-        counts: whole numbers (clips, T).
-        is_padding: (clips, N).
-        side: pixels.
-        name: "tiles" or "thumbnails", for errors.
-    """
+    """Raise MLLMError unless these are frames of clips and their padded gaze."""
     is_frames = is_dense(frames) and frames.is_floating_point() and frames.ndim == 5
     if not is_frames or tuple(frames.shape[2:]) != (3, side, side):
         raise MLLMError(

@@ -56,10 +56,8 @@ def gaze_at(
 
     Args:
         video: a path, or frames; see `open_video`.
-        settings: see `GazeSettings`.
         selector: may be None where everything is kept.
         device: where the selector runs and patches are cut.
-        generator: source of randomness, for selectors that use any.
         clock: adds up the seconds of each stage.
         made: a gaze at the tiles that was made before, instead of selecting. One that knows its
             video says which frames are taken and how they are tiled. Or the control `uniform`.

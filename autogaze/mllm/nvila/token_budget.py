@@ -17,16 +17,11 @@ from autogaze.mllm.unit_choice import shares
 
 
 def fit(videos: Sequence[GazedVideo], most: int | None, shuffle: int) -> list[GazedVideo]:
-    """The videos of one prompt with at most so many tokens.
+    """The videos of one prompt with at most so many tokens, of `shuffle` patches each; None: any number.
 
     What a frame needs is what was chosen of it. If all need more than there are, each keeps the
     same share of its need, the patches chosen first of all its tiles; what is kept whole, as
     thumbnails are at ratio 1, stays whole. A video keeps at least one token more than that.
-
-    Args:
-        videos: of one prompt.
-        most: tokens; None for any number.
-        shuffle: patches of a frame in a token.
 
     Raises:
         MLLMError: more tokens that are kept whatever is chosen than there are; a gaze that has to
@@ -75,11 +70,7 @@ def _first(video: GazedVideo, tokens: Sequence[int], shuffle: int) -> GazedVideo
 
 
 def first_patches(clips: GazedClips, most: Int[Tensor, " frames"]) -> GazedClips:
-    """The patches of every frame that were chosen first, of all its tiles together.
-
-    Args:
-        clips: of which the tiles of a frame take turns.
-        most: patches of every frame that has tokens of its own.
+    """The patches of every frame that were chosen first, of all its tiles, which take turns.
 
     Raises:
         MLLMError: patches have to go, and the order of choice is not known.
@@ -142,13 +133,8 @@ def without_order(video: GazedVideo) -> GazedVideo:
 def check_length(
     length: int, limit: int | None, videos: Sequence[GazedVideo], shuffle: int
 ) -> None:
-    """Raise MLLMError, with a ratio and a number of tokens that fit, where a prompt is longer than the LLM's context.
-
-    Args:
-        length: tokens of the prompt and of the answer.
-        limit: of the LLM; None for none.
-        videos: those of the prompt.
-        shuffle: patches of a frame in a token.
+    """Raise MLLMError, with a ratio and a number of tokens that fit, where a prompt and its answer,
+    `length` tokens, exceed the LLM's context (None: it has no limit).
     """
     if limit is None or length <= limit:
         return
