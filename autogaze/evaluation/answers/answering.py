@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -145,14 +146,13 @@ def plan_conditions(
 ) -> tuple[Condition, ...]:
     """`DENSE`, then every selector and control at every budget."""
     names = list(dict.fromkeys([*selectors, *controls]))
+    budgets: list[tuple[float | None, int | None]] = [
+        (ratio, None) for ratio in dict.fromkeys(ratios)
+    ]
+    budgets += [(None, count) for count in dict.fromkeys(max_vision_tokens)]
     return (
         *([Condition(DENSE)] if dense else []),
-        *(Condition(n, ratio=ratio) for ratio in dict.fromkeys(ratios) for n in names),
-        *(
-            Condition(n, max_vision_tokens=count)
-            for count in dict.fromkeys(max_vision_tokens)
-            for n in names
-        ),
+        *(Condition(name, *budget) for budget in budgets for name in names),
     )
 
 
@@ -206,11 +206,7 @@ def load_answerer(model: str, options: AnswererOptions) -> AnswererMaker:
 
     place = DeviceOptions.parse(options.device, options.dtype)
     loaded = VideoMLLM.load(model, device=place.device, dtype=place.dtype)
-
-    def maker(condition: Condition, max_new_tokens: int = MAX_NEW_TOKENS) -> Answerer:
-        return _VideoAnswerer(loaded, condition, options, max_new_tokens)
-
-    return maker
+    return partial(_VideoAnswerer, loaded, options)
 
 
 @dataclass(frozen=True)
@@ -218,9 +214,9 @@ class _VideoAnswerer:
     """A loaded model under one condition."""
 
     model: "VideoMLLM"
-    condition: Condition
     options: AnswererOptions
-    max_new_tokens: int
+    condition: Condition
+    max_new_tokens: int = MAX_NEW_TOKENS
 
     def answer(self, question: Question) -> Answer:
         """Answer about the question's file, greedily."""
