@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -17,8 +18,7 @@ from autogaze.demo.limits import Limits
 from autogaze.demo.savings import Saving, SavingsCounter
 from autogaze.gaze import Gaze
 from autogaze.gaze_io import GazeWriter
-from autogaze.geometry import PatchPyramid
-from autogaze.pipeline import GazeStream, precision_of
+from autogaze.pipeline import ClipSelector, GazeStream
 from autogaze.rendering import (
     ContactSheet,
     OverlayVideo,
@@ -66,38 +66,8 @@ class StoppableSelector:
     def __init__(self, selector: Selector, stop: Stop) -> None:
         self._selector, self._stop = selector, stop
 
-    @property
-    def name(self) -> str:
-        return self._selector.name
-
-    @property
-    def pyramid(self) -> PatchPyramid:
-        return self._selector.pyramid
-
-    @property
-    def metric(self) -> str | None:
-        return self._selector.metric
-
-    @property
-    def needs_motion(self) -> bool:
-        return self._selector.needs_motion
-
-    @property
-    def device(self) -> torch.device | None:
-        return self._selector.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return precision_of(self._selector)
-
-    @property
-    def cpu_batch(self) -> int | None:
-        return self._selector.cpu_batch
-
-    def settings(
-        self, ratio: Ratio | None, loss: float | None
-    ) -> tuple[Ratio | None, float | None]:
-        return self._selector.settings(ratio, loss)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._selector, name)
 
     def select(
         self,
@@ -205,7 +175,7 @@ def gaze_at(
     files = Files.within(folder, video.stem)
     stream = GazeStream(
         video,
-        StoppableSelector(selector, stop),
+        cast(ClipSelector, StoppableSelector(selector, stop)),
         ratio=settings.ratio,
         loss=settings.loss,
         tiles=settings.tiles,
