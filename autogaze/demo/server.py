@@ -92,9 +92,9 @@ def serving(options: ServerOptions) -> Iterator[Served]:
         from starlette.middleware import Middleware
 
         from autogaze.demo.page import Page
-        from autogaze.demo.savings import ARCHITECTURES, encoder_flops
         from autogaze.demo.selectors import SelectorPool
         from autogaze.demo.style import CSS, HEAD, make_theme
+        from autogaze.evaluation.flops import ARCHITECTURES, encoder_flops
 
         pool = SelectorPool(options.selectors, options.device, options.dtype)
         model = None

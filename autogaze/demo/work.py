@@ -15,7 +15,7 @@ import torch
 
 from autogaze.clips import Clips, Ratio, as_clips
 from autogaze.demo.limits import Limits
-from autogaze.demo.savings import Saving, SavingsCounter
+from autogaze.evaluation.flops import Saving, SavingsCounter
 from autogaze.gaze import Gaze
 from autogaze.gaze_io import GazeWriter
 from autogaze.pipeline import ClipSelector, GazeStream

@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 import pytest
 
 from autogaze.demo.figures import HEIGHT, WIDTH, budget_chart, numbers, numbers_table, peak, title
-from autogaze.demo.savings import Saving
 from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.style import problem
 from autogaze.demo.work import Files, Run, Settings
 from autogaze.errors import AutoGazeError
+from autogaze.evaluation.flops import Saving
 from autogaze.pipeline import StageTimes
 from autogaze.rendering.summary import FrameStats, Summary
 

@@ -12,12 +12,10 @@ from PIL import Image
 
 import autogaze
 from autogaze.demo.limits import LimitError, Limits
-from autogaze.demo.savings import SavingsCounter, encoder_flops
 from autogaze.demo.selectors import SelectorPool
 from autogaze.demo.work import Cancelled, Files, Settings, Stop, StoppableSelector, gaze_at
 from autogaze.errors import AutoGazeError, GeometryError, SelectorError, VideoError
 from autogaze.gaze import Gaze
-from autogaze.geometry import PatchPyramid
 from tests.cli.commands import run
 from tests.clips import make_video
 from tests.decoders import decoded, needs_torchcodec
@@ -225,23 +223,6 @@ def test_bad_settings(video, tmp_path):
     with pytest.raises(VideoError):
         work(tmp_path / "nothing.mp4", tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_savings_of_everything_at_one_scale_are_none():
-    """All finest patches of single frames are what dense encoding sees."""
-    pyramid = PatchPyramid()
-    mask = torch.zeros(2, 1, pyramid.num_patches, dtype=torch.bool)
-    mask[..., -pyramid.cells[-1] :] = True
-    counter = SavingsCounter(autogaze.load("random"))
-    counter.add(Gaze.from_mask(pyramid, mask))
-    for saving in counter.savings:
-        assert saving.gazed == saving.dense
-        assert saving.share == 0
-    base = encoder_flops("SigLIP2-base")
-    assert (
-        2 * (base.embedding(196) + base.encoding([[196]], "block_causal"))
-        == counter.savings[0].dense
-    )
 
 
 def test_long_names_are_cut(tmp_path):

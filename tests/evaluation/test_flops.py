@@ -11,11 +11,14 @@ from autogaze.evaluation.encode import published_ratio
 from autogaze.evaluation.encoders import PRESETS
 from autogaze.evaluation.flops import (
     EncoderFlops,
+    SavingsCounter,
     canvas_flops,
     difference_flops,
+    encoder_flops,
     learned_flops,
     selection_flops,
 )
+from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze import AutoGazeConfig
 from autogaze.selectors import registry
@@ -150,3 +153,20 @@ def test_selection_is_counted_by_who_selects():
     assert flops("greedy") == canvas_flops(pyramid, 6)
     assert flops("run-length") == flops("change") == difference_flops(pyramid, 6)
     assert flops("random") == flops("codec") == 0
+
+
+def test_savings_of_everything_at_one_scale_are_none():
+    """All finest patches of single frames are what dense encoding sees."""
+    pyramid = PatchPyramid()
+    mask = torch.zeros(2, 1, pyramid.num_patches, dtype=torch.bool)
+    mask[..., -pyramid.cells[-1] :] = True
+    counter = SavingsCounter(registry.load("random"))
+    counter.add(Gaze.from_mask(pyramid, mask))
+    for saving in counter.savings:
+        assert saving.gazed == saving.dense
+        assert saving.share == 0
+    base = encoder_flops("SigLIP2-base")
+    assert (
+        2 * (base.embedding(196) + base.encoding([[196]], "block_causal"))
+        == counter.savings[0].dense
+    )
