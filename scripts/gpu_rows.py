@@ -15,8 +15,7 @@ from gpu_encoder_rows import encoder_works
 import autogaze
 from autogaze.datasets.clip import ClipBatch, LabelRequest
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.batches import with_labels
-from autogaze.labelling.label import GazeBudget
+from autogaze.labelling.label import GazeBudget, with_labels
 from autogaze.models.autogaze.native.attention import attention_kernel
 from autogaze.models.autogaze.triton_decoder import new_static_decoder
 from autogaze.models.autogaze.triton_steps import new_frame_steps

@@ -47,7 +47,7 @@ class GazeLabels:
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """Labels of one clip that are still to be searched for (`autogaze.labelling.batches`).
+    """Labels of one clip that are still to be searched for (`autogaze.labelling.label`).
 
     Attributes:
         counts: number of patches in each frame.
@@ -132,7 +132,7 @@ class ClipBatch:
         frames: RGB.
         labels: of the clips, or None where a clip has none.
         pending: labels and requests of the clips, where each has either and one has a request;
-            `labels` is then None, until `autogaze.labelling.batches.with_labels`.
+            `labels` is then None, until `autogaze.labelling.label.with_labels`.
         unreadable: clips that are missing from the batch.
         indices: of the clips in the whole batch of a step. What is random about a clip follows
             from its index, so it is the same however the batch is divided.

@@ -11,8 +11,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
-from torch.nn import functional as F
 
 from autogaze.checks import why_absent
 from autogaze.errors import CorruptVideoError, MissingExtraError, TrainingError, VideoError
@@ -90,7 +88,7 @@ class OpenCVVideo(OpenVideo):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._open().release()
+        _capture(path).release()
         self._num_frames = _grabbed(path, path.stat().st_mtime_ns)
 
     @property
@@ -100,7 +98,7 @@ class OpenCVVideo(OpenVideo):
     def frames(
         self, first: int = 0, last: int | None = None
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-        capture = self._open()
+        capture = _capture(self.path)
         number = 0
         try:
             while number < first and capture.grab():
@@ -120,9 +118,6 @@ class OpenCVVideo(OpenVideo):
             )
         if number <= first:
             raise VideoError(f"{self.path}: has {number} frames, none from number {first} on")
-
-    def _open(self) -> Any:
-        return _capture(self.path)
 
 
 def _capture(path: Path) -> Any:
@@ -202,14 +197,3 @@ def choose_decoder(
             "opencv-python-headless", "opencv", "decoding without PyAV"
         ) from error
     return OpenCVVideo
-
-
-def square(frame: UInt8[Tensor, "3 H W"], side: int) -> UInt8[Tensor, "3 S S"]:
-    """Centre crop of a frame whose shorter side is resized (bilinear, antialiased) to `side`."""
-    height, width = frame.shape[1:]
-    scale = side / min(height, width)
-    size = max(side, round(height * scale)), max(side, round(width * scale))
-    if size != (height, width):
-        frame = F.interpolate(frame[None], size, mode="bilinear", antialias=True)[0]
-    top, left = (size[0] - side) // 2, (size[1] - side) // 2
-    return frame[:, top : top + side, left : left + side]

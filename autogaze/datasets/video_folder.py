@@ -101,7 +101,10 @@ class VideoFolder(Dataset):
         self.data_aug = None
         if split == "train":
             self.data_aug = _augmentation(train_data_aug, gaze_transform or task_transform)
-        self.gt_gazing_pos_paths = _label_paths(gt_gazing_pos_paths, split)
+        paths = gt_gazing_pos_paths
+        if isinstance(paths, Mapping):
+            paths = paths.get(split)
+        self.gt_gazing_pos_paths = label_paths(paths) if paths else []
         self.gt_gazing_pos_dict = _labels(self.gt_gazing_pos_paths)
         if self.gt_gazing_pos_paths:
             self.data = self._labelled()
@@ -223,11 +226,6 @@ def _videos(roots: Sequence[str], split: str, endings: str | Sequence[str]) -> l
         places = ", ".join(map(str, folders)) or "no folder"
         raise TrainingError(f"no videos ({' '.join(wanted)}) in {places}; see video_ext")
     return found
-
-
-def _label_paths(given: Any, split: str) -> list[Path]:
-    paths = given.get(split) if isinstance(given, Mapping) else given
-    return label_paths(paths) if paths else []
 
 
 def _labels(paths: Sequence[Path]) -> dict[str, Any]:

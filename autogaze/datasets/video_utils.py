@@ -57,7 +57,8 @@ def read_video_pyav(
         if count in wanted:
             frames[count] = pixels
     if max(wanted) not in frames:
-        count = _count(container, count + 1)
+        path = _path(container)
+        count = count + 1 if path is None else Video(path).count_frames()
         raise VideoError(
             f"{name}: frame {max(wanted)} was asked for, but the video has {count} frames "
             f"(0 to {count - 1})"
@@ -69,11 +70,6 @@ def _path(container: InputContainer) -> Path | None:
     """The file of a container; None for a file object."""
     path = Path(str(container.name).removeprefix("file:"))
     return path if container.file is None and path.is_file() else None
-
-
-def _count(container: InputContainer, seen: int) -> int:
-    path = _path(container)
-    return seen if path is None else Video(path).count_frames()
 
 
 def _numbered(
@@ -195,21 +191,21 @@ def _pixel_values(result: Any) -> Any:
 
 def _takes_list(transform: Callable[..., Any]) -> bool:
     """Whether the first argument's name says that all frames are taken at once."""
-    try:
-        names = list(inspect.signature(transform).parameters)
-    except (TypeError, ValueError):  # built-in callables have no signature to look at
-        return False
+    names = _arguments(transform)
     return bool(names) and names[0] in LIST_ARGUMENTS
 
 
 def _takes_images(transform: Callable[..., Any]) -> bool:
     """Whether `transform` is an image processor: something with an `images` argument."""
-    if hasattr(transform, "preprocess"):
-        return True
+    return hasattr(transform, "preprocess") or "images" in _arguments(transform)
+
+
+def _arguments(function: Callable[..., Any]) -> list[str]:
+    """Names of a function's arguments; none of built-in ones, which have no signature to look at."""
     try:
-        return "images" in inspect.signature(transform).parameters
-    except (TypeError, ValueError):  # built-in callables have no signature to look at
-        return False
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _tensor(values: Any) -> Tensor:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from autogaze.datasets.augmentation import Augmentation, augment
 from autogaze.datasets.clip import ClipKey, NamedClips, TrainingClip, UnreadableClip
-from autogaze.datasets.decoding import Decoder, OpenVideo, choose_decoder, square
+from autogaze.datasets.decoding import Decoder, OpenVideo, choose_decoder
 from autogaze.datasets.labels import LabelFile, short_name, window_name
 from autogaze.errors import TrainingError, VideoError
 from autogaze.utils.seeding import integer, seeded
@@ -276,6 +277,17 @@ def read_clip(video: OpenVideo, start: int, window: Window, side: int) -> UInt8[
         if number % window.stride == 0
     ]
     return torch.stack(frames + frames[-1:] * (window.clip_len - len(frames)))
+
+
+def square(frame: UInt8[Tensor, "3 H W"], side: int) -> UInt8[Tensor, "3 S S"]:
+    """Centre crop of a frame whose shorter side is resized (bilinear, antialiased) to `side`."""
+    height, width = frame.shape[1:]
+    scale = side / min(height, width)
+    size = max(side, round(height * scale)), max(side, round(width * scale))
+    if size != (height, width):
+        frame = F.interpolate(frame[None], size, mode="bilinear", antialias=True)[0]
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    return frame[:, top : top + side, left : left + side]
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,31 @@
-"""Gaze labels of many clips: budgets, the clips of videos and datasets, a resumable loop."""
+"""Gaze labels of many clips: their budgets; those of videos and datasets, in a loop that can be resumed;
+and those of a training's clips, which need no label file.
+"""
 
 import math
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from autogaze.checks import is_finite, why_absent
 from autogaze.clips import frame_caps
-from autogaze.datasets.clip import ClipKey, NamedClips, UnreadableClip
+from autogaze.datasets.clip import (
+    ClipBatch,
+    ClipKey,
+    GazeLabels,
+    LabelRequest,
+    NamedClips,
+    TrainingClip,
+    UnreadableClip,
+)
 from autogaze.datasets.decoded import DecodedClips
 from autogaze.datasets.decoding import choose_decoder
 from autogaze.datasets.video_windows import (
@@ -26,7 +37,8 @@ from autogaze.datasets.video_windows import (
     no_videos,
 )
 from autogaze.errors import TrainingError, VideoError
-from autogaze.labelling.search import Searcher
+from autogaze.geometry import PatchPyramid
+from autogaze.labelling.search import CanvasSearcher, Searcher
 from autogaze.labelling.shards import ShardWriter
 from autogaze.utils.seeding import seeded, uniform
 
@@ -218,3 +230,68 @@ def label_clips(
         for _ in some:
             advance()
     return unreadable
+
+
+# Labels for clips of a training, by the canvas search for all clips of a batch at once: on the GPU that
+# trains, where the frames are anyway, or by the process that collates the batch.
+
+
+@dataclass(frozen=True)
+class GreedyOptions(GazeBudget):
+    """Labels made for the clips of a training: their budget, and how soft their targets are.
+
+    Args:
+        softness: of the targets (see `CanvasSearcher`); 0 for the best patch alone.
+    """
+
+    softness: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.softness >= 0:
+            raise TrainingError(f"softness must be at least 0, got {self.softness}")
+
+
+class GreedyLabelled(Dataset):
+    """Another dataset's clips with requests for labels of the canvas search, which `with_labels` makes.
+
+    How many patches a label holds is drawn anew for every clip and epoch.
+    """
+
+    def __init__(
+        self, inner: Dataset, pyramid: PatchPyramid, options: GreedyOptions, *, seed: int = 0
+    ) -> None:
+        self.inner, self.budget, self.seed = inner, options, seed
+        self.pyramid, self.softness = pyramid, options.softness
+
+    def __len__(self) -> int:
+        return len(self.inner)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: ClipKey | int) -> TrainingClip | UnreadableClip:
+        key = ClipKey.of(key)
+        clip = self.inner[key]
+        if isinstance(clip, UnreadableClip):
+            return clip
+        generator = seeded("greedy labels", self.seed, *key)
+        counts = self.budget.draw(len(clip.frames), self.pyramid.num_patches, generator)
+        return replace(clip, labels=LabelRequest(self.pyramid, tuple(counts), self.softness))
+
+
+def with_labels(batch: ClipBatch) -> ClipBatch:
+    """The batch with the labels that its clips ask for, searched where its frames are."""
+    if batch.pending is None:
+        return batch
+    labels: dict[int, GazeLabels] = {}
+    alike: dict[tuple[PatchPyramid, float], dict[int, LabelRequest]] = defaultdict(dict)
+    for clip, one in enumerate(batch.pending):
+        if isinstance(one, LabelRequest):
+            alike[one.pyramid, one.softness][clip] = one
+        else:
+            labels[clip] = one
+    for (pyramid, softness), requests in alike.items():
+        clips = list(requests)
+        frames = batch.frames if len(clips) == len(batch) else batch.frames[clips]
+        ids = [[[None] * count for count in one.counts] for one in requests.values()]
+        found = CanvasSearcher(pyramid, softness).follow_clips(frames, ids)
+        labels |= dict(zip(clips, found, strict=True))
+    return replace(batch, labels=tuple(labels[clip] for clip in range(len(batch))), pending=None)

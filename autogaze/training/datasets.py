@@ -26,7 +26,7 @@ from autogaze.datasets.procedural import ProceduralClips, ProceduralSettings
 from autogaze.datasets.video_windows import VideoWindows, Window, named_folders
 from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.batches import GreedyLabelled, GreedyOptions
+from autogaze.labelling.label import GreedyLabelled, GreedyOptions
 from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 from autogaze.training.config import check_choice
 from autogaze.training.plugins import call, takes, with_attributes

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from autogaze.datasets.clip import ClipBatch, ClipKey, TrainingClip, UnreadableClip, collate
 from autogaze.errors import TrainingError
-from autogaze.labelling.batches import with_labels, with_requests
+from autogaze.labelling.label import with_labels
 from autogaze.utils.seeding import seeded
 
 log = logging.getLogger("autogaze.training")
@@ -160,15 +160,15 @@ def make_loader(
 ) -> DataLoader:
     """Micro-batches, decoded ahead by `num_workers` processes (0: by this one).
 
-    Where clips are labelled when they are read, all of a batch are labelled at once: by the process
-    that decodes them or, for a GPU, by whoever moves the batch there (`with_labels`).
+    Clips that ask for labels get them all at once, batch by batch: by the process that decodes them
+    or, for a GPU, by whoever moves the batch there (`with_labels`).
 
     Args:
         device: that batches are for.
     """
     on_gpu = torch.device(device).type == "cuda"
     return DataLoader(
-        _Indexed(with_requests(dataset)),
+        _Indexed(dataset),
         batch_sampler=micro_batches,  # type: ignore[arg-type]
         num_workers=num_workers,
         collate_fn=_collate if on_gpu else _collate_and_label,

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from autogaze.datasets.clip import LabelCoverage
 from autogaze.datasets.mixture import MixedClips
-from autogaze.labelling.batches import GreedyLabelled
+from autogaze.labelling.label import GreedyLabelled
 from autogaze.training.config import TrainerOptions
 from autogaze.training.loader import TrainingData
 from autogaze.training.resuming import Start

@@ -13,7 +13,7 @@ from autogaze.algorithms.grpo import has_no_spread, reward_spread
 from autogaze.algorithms.rollout import Rollout, loss_prediction_loss
 from autogaze.datasets.clip import ClipBatch, repeat_extra
 from autogaze.errors import TrainingError
-from autogaze.labelling.batches import with_labels
+from autogaze.labelling.label import with_labels
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.scoring import score
 from autogaze.tasks.base import Task

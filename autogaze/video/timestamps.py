@@ -204,7 +204,8 @@ def _frame_number(
         return round((pts * stream.time_base - origin) / step)
     if stream.codec_context.codec.canonical_name in UNCOUNTABLE:
         return None
-    joined = opened.container.format.name in _JOINED
+    joined, tick = opened.container.format.name in _JOINED, stream.time_base
+    jump = math.inf if tick is None else _LONGEST_GAP / float(tick)  # too far for one recording
     count, last, found = 0, None, False
     with open_container(opened.path) as container:
         try:
@@ -213,7 +214,7 @@ def _frame_number(
                     continue
                 if packet.pts is None or packet.dts is None:
                     return None
-                if joined and last is not None and not last <= packet.dts <= last + _jump(opened):
+                if joined and last is not None and not last <= packet.dts <= last + jump:
                     return None
                 last = packet.dts
                 if packet.dts > pts:
@@ -223,12 +224,6 @@ def _frame_number(
         except av.FFmpegError:
             return None
     return count if found or not joined else None
-
-
-def _jump(opened: OpenStream) -> float:
-    """Ticks that are too many between two packets of one recording."""
-    tick = opened.stream.time_base
-    return math.inf if tick is None else _LONGEST_GAP / float(tick)
 
 
 def count_frames(opened: OpenStream) -> int:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autogaze.datasets.clip import ClipKey, UnreadableClip, collate
-from autogaze.datasets.decoding import PyAVVideo, square
+from autogaze.datasets.decoding import PyAVVideo
 from autogaze.datasets.labels import short_name
 from autogaze.datasets.video_windows import (
     CachedVideo,
@@ -17,6 +17,7 @@ from autogaze.datasets.video_windows import (
     Window,
     find_files,
     read_clip,
+    square,
 )
 from autogaze.errors import TrainingError, VideoError
 from autogaze.video.reader import Video

@@ -7,11 +7,12 @@ import sys
 import pytest
 import torch
 
-from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip
+from autogaze.datasets.clip import ClipKey, TrainingClip, UnreadableClip, collate
 from autogaze.datasets.decoded import save_decoded
 from autogaze.datasets.labels import LabelFile
 from autogaze.errors import AutoGazeError, TrainingError
 from autogaze.geometry import PatchPyramid
+from autogaze.labelling.label import with_labels
 from autogaze.training.datasets import DATASETS
 from autogaze.training.loader import StepSampler, make_loader
 from autogaze.training.mixture import DatasetFile, read_dataset
@@ -122,7 +123,8 @@ def test_labels_can_be_made_on_the_way(name, data):
     assert not source_of(name, data).labelled()
     clips = source.clips("train", PYRAMID, 0)
     for number in range(6 if name == "mixture" else 2):
-        assert len(clips[ClipKey(0, number)].labels.ids) == 2
+        [labels] = with_labels(collate([clips[ClipKey(0, number)]])).labels
+        assert len(labels.ids) == 2
 
 
 def parts_in(clips, numbers):
@@ -187,7 +189,8 @@ def test_parts_of_a_mixture_have_labels_of_their_own(data, tmp_path):
         clip = clips[ClipKey(0, number)]
         is_video = clips.locate(ClipKey(0, number))[0] == 0
         assert clip.name.startswith("videos/train/1.mp4") == is_video
-        assert (clip.labels.losses == ()) == is_video  # the file has none, the search always
+        [labels] = with_labels(collate([clip])).labels
+        assert (labels.losses == ()) == is_video  # the file has none, the search always
 
 
 @pytest.mark.parametrize("name", ["video_folder", "decoded", "camera", "composed", "procedural"])
@@ -272,6 +275,7 @@ import sys
 sys.modules["hydra"] = sys.modules["accelerate"] = None
 import autogaze.training.calibration, autogaze.training.checkpoints
 from autogaze.geometry import PatchPyramid
+from autogaze.labelling.label import with_labels
 from autogaze.training.mixture import read_dataset
 source = read_dataset({"name": "procedural", "num_clips": 3, "scene": {"max_shapes": 2}})
 print(len(source.clips("train", PatchPyramid(), 0)))

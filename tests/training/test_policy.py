@@ -12,6 +12,7 @@ import torch
 from autogaze.algorithms.grpo import has_no_spread, reward_spread
 from autogaze.errors import SelectorError, TrainingError
 from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import score, taken_before
@@ -68,7 +69,7 @@ def gradient(loss, model):
 def log_probs(model, temperature=TEMPERATURE):
     """Of each of all gazes, (60, 3)."""
     batch = rollouts(model, GAZES, 1, REWARDS, None)
-    tokens, _ = model.gazing_model.vision_tokens(batch.video)
+    tokens, _ = model.gazing_model.vision_tokens(normalise(batch.rgb))
     decoder, tokens = model.gazing_model.gaze_decoder, tokens.expand(60, -1, -1, -1)
     return score(decoder, tokens, batch.rows, temperature=temperature).log_probs
 
@@ -98,7 +99,7 @@ def of_grpo(model, policy):
 def test_gazes_are_sampled_with_the_probabilities_that_are_scored(model):
     count = 8000
     sampling = Sampling(TEMPERATURE, row_seeds=tuple(range(count)))
-    video = rollouts(model, GAZES, 1, REWARDS, None).video
+    video = normalise(rollouts(model, GAZES, 1, REWARDS, None).rgb)
     with torch.no_grad():
         made = model.generate(video, caps=[3], sampling=sampling, repetitions=count)
         expected = log_probs(model).sum(1).exp()
@@ -120,7 +121,7 @@ def test_the_expected_gradient_is_that_of_the_mean_reward(model):
 def test_sampled_groups_estimate_it_as_reinforce_does(model):
     """Through the trainer's own path: groups as `generate` samples them."""
     clips, G = 1000, 4
-    video = rollouts(model, GAZES, 1, REWARDS, None).video
+    video = normalise(rollouts(model, GAZES, 1, REWARDS, None).rgb)
     sampling = Sampling(TEMPERATURE, row_seeds=tuple(range(clips * G)))
     with torch.no_grad():
         made = model.generate(video, caps=[3], sampling=sampling, repetitions=clips * G)

@@ -17,7 +17,7 @@ from autogaze.datasets.clip import (
 )
 from autogaze.datasets.mixture import MixedClips
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.batches import GreedyLabelled, GreedyOptions, with_labels, with_requests
+from autogaze.labelling.label import GreedyLabelled, GreedyOptions, with_labels
 from autogaze.labelling.search import CanvasSearcher
 from autogaze.training import loader
 from autogaze.training.factory import build_trainer
@@ -70,32 +70,25 @@ def items(clips, epoch=0):
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_labels_of_a_batch_are_those_of_its_clips(epoch):
     clips = mixture()
-    alone = [clip for clip in items(clips, epoch) if isinstance(clip, TrainingClip)]
-    assert {clip.labels.targets is None for clip in alone} == {True, False}
-    batch = collate(items(with_requests(clips), epoch))
+    read = [clip for clip in items(clips, epoch) if isinstance(clip, TrainingClip)]
+    alone = [with_labels(collate([clip])).labels[0] for clip in read]
+    assert {labels.targets is None for labels in alone} == {True, False}
+    batch = collate(items(clips, epoch))
     assert len(batch) == 17
     assert batch.labels is None
     assert {type(one) for one in batch.pending} == {GazeLabels, LabelRequest}
     done = with_labels(batch)
     assert done.pending is None
-    assert all(equal(*pair) for pair in zip(done.labels, [c.labels for c in alone], strict=True))
+    assert all(equal(*pair) for pair in zip(done.labels, alone, strict=True))
     assert torch.equal(done.frames, batch.frames)
     assert (done.names, done.unreadable) == (batch.names, batch.unreadable)
-
-
-def test_the_dataset_itself_is_not_changed():
-    clips = mixture()
-    with_requests(clips)
-    assert isinstance(clips[ClipKey(0, 0)].labels, GazeLabels)
-    plain = Drawn()
-    assert with_requests(plain) is plain
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_loader_for_a_cpu_labels_whole_batches(monkeypatch, workers):
     clips = GreedyLabelled(Drawn(unreadable=(4,)), PYRAMID, GreedyOptions(high=0.5, softness=0.1))
     sampler = StepSampler(len(clips), 6, 3, 0, first=1, last=3)
-    expected = [collate([clips[item.key] for item in part]) for part in sampler]
+    expected = [with_labels(collate([clips[item.key] for item in part])) for part in sampler]
     if not workers:  # one search per batch, and none per clip
         monkeypatch.setattr(CanvasSearcher, "label", None)
     batches = list(make_loader(clips, sampler, workers))
@@ -123,7 +116,7 @@ def test_a_loader_for_a_gpu_leaves_them_to_it(monkeypatch):
         return follow(self, frames, ids)
 
     monkeypatch.setattr(CanvasSearcher, "follow_clips", followed)
-    wanted = collate([clips[item.key] for item in part]).labels
+    wanted = with_labels(collate([clips[item.key] for item in part])).labels
     devices.clear()
     assert with_labels(batch).labels == wanted
     assert devices == ["cpu"]
