@@ -226,7 +226,7 @@ class CorpusCommand(Command):
         """Print how many videos there are, how long and how large, and how many are done."""
         from autogaze.corpus.folder import refuse_other_files
         from autogaze.corpus.inputs import survey
-        from autogaze.corpus.manifest import read_manifest
+        from autogaze.corpus.manifest import read_manifest, sort_inputs
         from autogaze.corpus.settings import FILE
 
         done = failed = 0
@@ -235,7 +235,7 @@ class CorpusCommand(Command):
                 refuse_other_files(self.out)
         elif not self.overwrite:
             settings.check_same(self.out)
-            before = read_manifest(self.out).sort(inputs, self.retry_failed).done
+            before = sort_inputs(read_manifest(self.out), inputs, self.retry_failed).done
             failed = sum(entry.failed for entry in before)
             done = len(before) - failed
         to_do = len(inputs) - done - failed

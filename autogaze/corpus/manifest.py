@@ -79,38 +79,15 @@ class Entry:
         return (self.error or "").removeprefix(f"{self.path}: ")
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """Entries of all shards: name of the shard -> entries of its inputs."""
+Shards = Mapping[str, Sequence[Entry]]
+"""A manifest: name of every shard -> entries of its inputs."""
 
-    shards: Mapping[str, Sequence[Entry]]
 
-    def entries(self) -> Iterator[tuple[str, Entry]]:
-        """Every entry with its shard's name."""
-        for shard, entries in self.shards.items():
-            for entry in entries:
-                yield shard, entry
-
-    def sort(self, inputs: Iterable[Input], retry_failed: bool) -> "Sorted":
-        """Which inputs are done, and which are to be gazed at.
-
-        Args:
-            retry_failed: also those whose file was at fault.
-        """
-        known = {entry.path: (shard, entry) for shard, entry in self.entries()}
-        done, to_do, stale = [], [], list[tuple[str, str]]()
-        for each in inputs:
-            shard, entry = known.get(each.path, ("", None))
-            if entry is None:
-                to_do.append(each)
-            elif entry.input.identity == each.identity and (
-                not entry.failed or (entry.lasting and not retry_failed)
-            ):
-                done.append(entry)
-            else:
-                to_do.append(each)
-                stale.append((shard, each.path))
-        return Sorted(done, to_do, stale)
+def entries_of(shards: Shards) -> Iterator[tuple[str, Entry]]:
+    """Every entry with its shard's name."""
+    for shard, entries in shards.items():
+        for entry in entries:
+            yield shard, entry
 
 
 @dataclass(frozen=True)
@@ -129,7 +106,29 @@ class Sorted:
     stale: Sequence[tuple[str, str]]
 
 
-def read_manifest(folder: Path) -> Manifest:
+def sort_inputs(shards: Shards, inputs: Iterable[Input], retry_failed: bool) -> Sorted:
+    """Which inputs are done, and which are to be gazed at.
+
+    Args:
+        retry_failed: also those whose file was at fault.
+    """
+    known = {entry.path: (shard, entry) for shard, entry in entries_of(shards)}
+    done, to_do, stale = [], [], list[tuple[str, str]]()
+    for each in inputs:
+        shard, entry = known.get(each.path, ("", None))
+        if entry is None:
+            to_do.append(each)
+        elif entry.input.identity == each.identity and (
+            not entry.failed or (entry.lasting and not retry_failed)
+        ):
+            done.append(entry)
+        else:
+            to_do.append(each)
+            stale.append((shard, each.path))
+    return Sorted(done, to_do, stale)
+
+
+def read_manifest(folder: Path) -> dict[str, Sequence[Entry]]:
     """The entries of all shards of a corpus.
 
     Raises:
@@ -148,7 +147,7 @@ def read_manifest(folder: Path) -> Manifest:
     with ThreadPoolExecutor(READERS) as pool:
         paths = [shard_path(folder, name) for name in unknown]
         shards.update(zip(unknown, pool.map(read_footer, paths), strict=True))
-    return Manifest(shards)
+    return shards
 
 
 def find_shards(folder: Path) -> dict[str, tuple[int, int]]:
@@ -204,17 +203,17 @@ def footer(entries: Sequence[Entry]) -> dict[bytes, bytes]:
     return {KEY: json.dumps({"inputs": [asdict(entry) for entry in entries]}).encode()}
 
 
-def write_tables(folder: Path, manifest: Manifest) -> None:
+def write_tables(folder: Path, shards: Shards) -> None:
     """Write `inputs.parquet` and `errors.parquet`, each whole or not at all.
 
     Raises:
         OutputError: one cannot be written.
     """
     marks = find_shards(folder)
-    every = list(manifest.entries())
+    every = list(entries_of(shards))
     _write(folder / ERRORS, [pair for pair in every if pair[1].failed], {})
     # With sizes and times of change of the shards, to know which footers it is a cache of.
-    kept = {shard: mark for shard, mark in marks.items() if shard in manifest.shards}
+    kept = {shard: mark for shard, mark in marks.items() if shard in shards}
     _write(folder / INPUTS, every, {KEY: json.dumps(kept).encode()})
 
 

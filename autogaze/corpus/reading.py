@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from autogaze.checks import as_path, describe_value, whole
-from autogaze.corpus.manifest import Entry, read_manifest, shard_path
+from autogaze.corpus.manifest import Entry, entries_of, read_manifest, shard_path
 from autogaze.corpus.rows import gaze_of, schema
 from autogaze.corpus.settings import CorpusSettings
 from autogaze.corpus.shards import row_batches
@@ -50,7 +50,7 @@ class Corpus(Sequence[Gaze]):
     def __init__(self, folder: str | Path) -> None:
         self.folder = as_path(folder, CorpusError)
         self.settings = CorpusSettings.load(self.folder)
-        found = sorted(read_manifest(self.folder).entries(), key=lambda pair: pair[1].path)
+        found = sorted(entries_of(read_manifest(self.folder)), key=lambda pair: pair[1].path)
         self.errors = {entry.path: entry.cause for _, entry in found if entry.failed}
         self._places = {entry.path: (shard, entry) for shard, entry in found if not entry.failed}
         self.videos: tuple[str, ...] = tuple(self._places)

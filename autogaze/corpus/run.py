@@ -14,7 +14,7 @@ from pathlib import Path
 
 from autogaze.corpus.cluster import Resources, cluster, import_ray
 from autogaze.corpus.folder import CorpusFolder
-from autogaze.corpus.manifest import Entry, Manifest, read_manifest, write_tables
+from autogaze.corpus.manifest import Entry, read_manifest, sort_inputs, write_tables
 from autogaze.corpus.settings import CorpusSettings
 from autogaze.corpus.shards import commit, remove_entries, shard_name
 from autogaze.corpus.storage import Input
@@ -106,11 +106,10 @@ def run_corpus(
         CorpusError: of `gaze`, or an old shard that cannot be read.
     """
     outcome = Outcome() if outcome is None else outcome
-    manifest = read_manifest(corpus.path)
-    found = manifest.sort(inputs, retry_failed)
+    shards = read_manifest(corpus.path)
+    found = sort_inputs(shards, inputs, retry_failed)
     outcome.before = found.done
     begin(len(found.done), len(found.to_do))
-    shards = dict(manifest.shards)
     began = time.perf_counter()
     try:
         _remove_stale(corpus, found.stale, shards)
@@ -127,7 +126,7 @@ def run_corpus(
                     advance(result.entries)
     finally:
         outcome.seconds = time.perf_counter() - began
-        write_tables(corpus.path, Manifest(shards))
+        write_tables(corpus.path, shards)
     return outcome
 
 

@@ -75,11 +75,6 @@ class VideoSample:
             motion_grid: cells per side of a tile for the decoder's motion, if needed.
             generator: what the work draws from.
         """
-
-        def work_on(part: Clips) -> Result:
-            enter(Stage.PREPROCESS)
-            return work(part)
-
         motion = motion_grid is not None
         if motion:
             check_motion(self.video.info.codec, self.video.info.path)
@@ -99,7 +94,11 @@ class VideoSample:
             clips = Clips(cut, maps)
 
             def in_parts(size: int, clips: Clips = clips) -> list[Result]:
-                return [work_on(part) for part in clips.split(size)]
+                found = []
+                for part in clips.split(size):
+                    enter(Stage.PREPROCESS)
+                    found.append(work(part))
+                return found
 
             at_once = min(tiles_at_once(device, clips), clips.num_clips)
             yield from tiles.run(at_once, in_parts, generator)
