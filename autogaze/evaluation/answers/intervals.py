@@ -46,11 +46,7 @@ class VideoDraws:
 
     @classmethod
     def draw(cls, videos: Sequence[str], seed: int = 0, draws: int = RESAMPLES) -> "VideoDraws":
-        """Draw.
-
-        Args:
-            videos: each question's video.
-        """
+        """Draw, by each question's video."""
         names, video = np.unique(np.array(videos), return_inverse=True)
         each = np.full(len(names), 1 / len(names))
         counts = np.random.default_rng(numpy_seed(seed)).multinomial(len(names), each, size=draws)
@@ -109,10 +105,10 @@ def corrected_tails(
     return low, high
 
 
-def expanded_tail(num_videos: int, level: float = 0.95) -> float:
-    """The share of draws beyond each end of the expanded percentile interval."""
+def expanded_tail(num_videos: int) -> float:
+    """The share of draws beyond each end of the expanded percentile interval of 95 %."""
     n = num_videos
-    t = student_quantile((1 + level) / 2, n - 1)
+    t = student_quantile(0.975, n - 1)
     return NormalDist().cdf(-math.sqrt(n / (n - 1)) * t)
 
 

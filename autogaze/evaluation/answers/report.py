@@ -112,12 +112,11 @@ class AnswersReport:
         left_out = len(self.questions.questions) - len(self.compared)
         return f"{named} ({left_out} more not compared)" if left_out else named
 
-    def difference(self, condition: str, reference: str, group: str = ALL) -> Estimate | None:
-        """None where the two are not compared."""
-        for one in self.differences:
-            if (one.condition, one.reference, one.group) == (condition, reference, group):
-                return one.estimate
-        return None
+    def difference(self, condition: str, reference: str) -> Estimate | None:
+        """Over all questions; None where the two are not compared."""
+        asked = (condition, reference, ALL)
+        found = (d for d in self.differences if (d.condition, d.reference, d.group) == asked)
+        return next((one.estimate for one in found), None)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -248,9 +248,9 @@ class AutoGazeMLLM(PreTrainedModel, GenerationMixin):
             MLLMError: videos and placeholders do not fit, or the context is too long.
         """
         published = {key: options.pop(key) for key in KEYS if key in options}
-        if inputs_embeds is None and input_ids is None:
-            raise MLLMError("give input_ids, as the processor makes them, or inputs_embeds")
-        if inputs_embeds is None and input_ids is not None:
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise MLLMError("give input_ids, as the processor makes them, or inputs_embeds")
             videos = self._videos(gazed_videos, published)
             self._check_prompt(input_ids, attention_mask, videos)
             if videos:
