@@ -27,9 +27,11 @@ $(INSTALLED): pyproject.toml constraints.txt constraints-transformers4.txt
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
-# A file a process, each computing in one thread: two cores are busy without waiting for each other.
+# A file a process, each computing in one thread. One process more than cores, up to four: now and then
+# one waits for a browser or for a process that it started.
+test: WORKERS = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count() + 1))")
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

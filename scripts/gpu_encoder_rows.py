@@ -91,7 +91,8 @@ def together_row(bench: Bench, name: str, clips: int, chosen_by: str) -> list[Ro
     The encoder is that of `gazed(model)`, which records small calls that come again by itself.
     """
     one = dense(bench, name, clips)
-    clips, dtype = len(one.pixels), bench.half if chosen_by == "learned" else torch.float32
+    halved = chosen_by == "learned" and bench.on_gpu  # on a CPU it takes ten times as long
+    clips, dtype = len(one.pixels), bench.half if halved else torch.float32
     selector = autogaze.load(chosen_by, device=bench.device, dtype=dtype, pyramid=one.pyramid)
     frames = bench.clips(clips, one.pyramid.side)
     gazed = autogaze.gazed(one.model)
