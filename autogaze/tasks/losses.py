@@ -62,7 +62,6 @@ class FrameLosses(nn.Module):
         loss_weights: str | float,
         networks: State | None = None,
         loss_networks: Mapping[str, str] | None = None,
-        statistics: PixelStatistics = IMAGENET,
     ) -> "FrameLosses":
         """The losses of, for example, "l1+dinov2_reg+siglip2" and "1+0.3+0.3".
 
@@ -74,7 +73,6 @@ class FrameLosses(nn.Module):
                 the package that holds them.
             loss_networks: folders or hub ids of other networks, by their terms' names, in place
                 of the usual ones and of those in `networks`.
-            statistics: by which `l1` normalises pixels.
 
         Raises:
             TrainingError: an unknown or repeated term, or not one weight per term.
@@ -107,7 +105,6 @@ class FrameLosses(nn.Module):
             state = under_prefix(networks or {}, f"{name}.")
             terms[name] = LOSSES[name](sources.get(name) or state or None)
         losses = cls(terms, weights)
-        losses.normalise_by(statistics)
         losses.sources = {name: source for name, source in sources.items() if name in names}
         return losses
 
