@@ -16,7 +16,7 @@ import autogaze
 from autogaze.datasets.clip import ClipBatch, LabelRequest
 from autogaze.geometry import PatchPyramid
 from autogaze.labelling.label import GazeBudget, with_labels
-from autogaze.models.autogaze.native.attention import attention_kernel
+from autogaze.models.autogaze.kv_cache import attention_kernel
 from autogaze.models.autogaze.triton_decoder import new_static_decoder
 from autogaze.models.autogaze.triton_steps import new_frame_steps
 from autogaze.reconstruction.search_kernel import search_kernel

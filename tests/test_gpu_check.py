@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from autogaze.models.autogaze.native.attention import attention_kernel
+from autogaze.models.autogaze.kv_cache import attention_kernel
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "gpu_check.py"
 

@@ -70,7 +70,7 @@ class Kernels(Counter[str]):
 def test_a_frame_in_kernels_is_few_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU that has Triton."""
     kernels, autogaze_model = Kernels(), "autogaze.models.autogaze"
-    for name in ("steps_triton_kernels", "decoder_triton_kernels"):
+    for name in ("frame_triton_kernels", "decoder_triton_kernels"):
         monkeypatch.setitem(sys.modules, f"{autogaze_model}.{name}", kernels)
         monkeypatch.setattr(f"{autogaze_model}.{name}", kernels, raising=False)
     monkeypatch.setattr(static_shapes, "new_static_decoder", TritonDecoder)

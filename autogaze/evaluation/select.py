@@ -21,7 +21,7 @@ from autogaze.evaluation.selectors import check_motion_needed, load_selector
 from autogaze.evaluation.tables import TextTable, print_tables
 from autogaze.evaluation.timing import Timing, hardware, matrix_rate, timed
 from autogaze.evaluation.videos import benchmark_clips
-from autogaze.models.autogaze.native.attention import Library, attention_kernel
+from autogaze.models.autogaze.kv_cache import Library, attention_kernel
 from autogaze.pipeline import CHUNK
 from autogaze.reconstruction.search_kernel import SearchKernel, search_kernel
 from autogaze.selectors import registry

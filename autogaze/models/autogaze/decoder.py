@@ -19,8 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autogaze.errors import CheckpointError
 from autogaze.models.autogaze.configuration import GazeDecoderConfig
-from autogaze.models.autogaze.layer_ops import LayerOps, rotate_halves
-from autogaze.models.autogaze.triton_layer_ops import layer_ops
+from autogaze.models.autogaze.layer_ops import LayerOps, layer_ops, rotate_halves
 from autogaze.utils.device import exact, sent
 
 MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

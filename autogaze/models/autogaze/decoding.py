@@ -17,9 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autogaze.models.autogaze.decoder import FusedDecoder
-from autogaze.models.autogaze.kv_cache import Feed
+from autogaze.models.autogaze.kv_cache import Feed, new_kv_cache
 from autogaze.models.autogaze.limits import FrameLimits, loss_left, stopped_slots
-from autogaze.models.autogaze.native.attention import new_kv_cache
 from autogaze.models.autogaze.sampling import FrameSampling, sample_block
 
 ConvHistory = list[Tensor]

@@ -1,4 +1,4 @@
-"""Kernels of a decoder's layer between its products (Triton): `triton_layer_ops.py` launches them.
+"""Kernels of a decoder's layer between its products (Triton): `layer_ops.py` and `gaze_model.py` launch them.
 
 Each reads what it needs once and writes what follows once; sums are float32 whatever is stored.
 """

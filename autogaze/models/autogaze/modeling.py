@@ -13,13 +13,6 @@ from autogaze.clips import as_frames, frame_caps
 from autogaze.errors import AutoGazeError, CheckpointError, SelectorError, first_line
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.call import (
-    as_table,
-    per_row,
-    read_gazing_info,
-    read_ratio,
-    read_requirement,
-)
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.gaze_model import Connector
 from autogaze.models.autogaze.gazing import Gazing, check_video
@@ -28,7 +21,12 @@ from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze, resume
 from autogaze.models.autogaze.published import (
     PublishedAttributes,
     PublishedGazeModel,
+    as_table,
     complete,
+    per_row,
+    read_gazing_info,
+    read_ratio,
+    read_requirement,
 )
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling

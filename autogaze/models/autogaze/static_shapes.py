@@ -8,12 +8,13 @@ launches, which bound a loop of thousands of small operations. The gazes are the
 Blocks that nobody asks about are recorded together, after the frame that they belong to. Without a
 stopping threshold the host waits for nothing. With one it asks how many rows go on: after as many
 blocks as the last two frames both took, then after each, and after `ASK_EVERY` at the latest. Once
-few rows are left they go on in a smaller state.
+few rows are left they go on in a smaller state. States are kept for later calls (`StaticStates`).
 """
 
 import math
 from functools import partial
-from typing import Protocol, runtime_checkable
+from threading import Lock
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.decoding import ConvHistory, Slots
-from autogaze.models.autogaze.frame_rows import FrameRows
+from autogaze.models.autogaze.frame_steps import FrameRows
 from autogaze.models.autogaze.limits import FrameLimits
 from autogaze.models.autogaze.sampling import (
     DeviceNoise,
@@ -30,7 +31,7 @@ from autogaze.models.autogaze.sampling import (
 )
 from autogaze.models.autogaze.triton_decoder import new_static_decoder
 from autogaze.models.autogaze.triton_steps import new_frame_steps
-from autogaze.utils.cuda_graphs import Recordings
+from autogaze.utils.cuda_graphs import CudaGraphs, Recorder, Recordings
 from autogaze.utils.device import sent, stream_number
 
 WINDOW = 512
@@ -44,23 +45,6 @@ MOST_BLOCKS = 8
 
 COMPACT = 4
 """Rows go on in a smaller state once no more than 1 / COMPACT of them are left."""
-
-
-@runtime_checkable
-class Lender(Protocol):
-    """What has states for others (`static_states.StaticStates`)."""
-
-    def lend(
-        self,
-        decoder: FusedDecoder,
-        num_rows: int,
-        capacity: int,
-        *,
-        sequential: bool,
-        record: bool = True,
-    ) -> "StaticGazeState": ...
-
-    def give_back(self, state: "StaticGazeState") -> None: ...
 
 
 class StaticGazeState:
@@ -86,7 +70,7 @@ class StaticGazeState:
         sequential: bool,
         num_tokens: int,
         recordings: Recordings,
-        states: "Lender | None" = None,
+        states: "StaticStates | None" = None,
     ) -> None:
         compiled = recordings.compiled
         self.recordings, self.states = recordings, states
@@ -265,7 +249,7 @@ class StaticGazeState:
     # Rows that go on by themselves.
 
     def _moved(
-        self, states: "Lender", going: int, window: int
+        self, states: "StaticStates", going: int, window: int
     ) -> tuple["StaticGazeState", Int[Tensor, " rows"]]:
         """A smaller state with the rows that go on, and their indices here."""
         small = states.lend(
@@ -312,3 +296,82 @@ def trimmed(frames: list[Slots], block_size: int) -> list[Slots]:
         return frames
     counts = iter((torch.cat(asked) * block_size).tolist())
     return [frame if frame.used is None else frame.first(next(counts)) for frame in frames]
+
+
+MAX_FREE = 8
+"""States that are kept for later calls at most; the oldest are dropped."""
+
+
+class StaticStates:
+    """Lends states for rows and capacities, both rounded up to powers of two.
+
+    A state that is given back is lent again, with the graphs that were recorded for it, on the stream
+    that it was made on: another could overtake what is still done in it. Copies and pickles of a
+    model have none.
+
+    Args:
+        num_tokens: vision tokens per frame.
+
+    Attributes:
+        recorder: records and counts what is run; made with the first state.
+        compiled: see `cuda_graphs.Recordings`.
+    """
+
+    def __init__(self, num_tokens: int) -> None:
+        self.num_tokens = num_tokens
+        self.compiled = False
+        self.recorder: Recorder | None = None
+        self._free: list[StaticGazeState] = []
+        self._lock = Lock()
+
+    def lend(
+        self,
+        decoder: FusedDecoder,
+        num_rows: int,
+        capacity: int,
+        *,
+        sequential: bool,
+        record: bool = True,
+    ) -> StaticGazeState:
+        """A state for so many rows and tokens, in which anything may stand.
+
+        Args:
+            sequential: whether `decode_positions` are (`AutoGazeConfig`).
+            record: whether it is worth to record graphs: not while weights change.
+        """
+        shape = (
+            *(power_of_two(num_rows), power_of_two(capacity), sequential, self.compiled, record),
+            stream_number(decoder.device),
+        )
+        with self._lock:
+            # Graphs read the weights that they were recorded with.
+            self._free = [state for state in self._free if state.decoder.fused is decoder]
+            for state in reversed(self._free):
+                if state.shape == shape:
+                    self._free.remove(state)
+                    return state
+            if self.recorder is None:
+                on_gpu = decoder.device.type == "cuda"
+                self.recorder = CudaGraphs(decoder.device) if on_gpu else Recorder()
+        recordings = Recordings(self.recorder if record else None, compiled=self.compiled)
+        return StaticGazeState(decoder, *shape[:3], self.num_tokens, recordings, self)
+
+    def give_back(self, state: StaticGazeState) -> None:
+        """Lend this state again some time; nobody uses it any more."""
+        state.history = None
+        with self._lock:
+            self._free = [*self._free, state][-MAX_FREE:]
+
+    def clear(self) -> None:
+        """Drop all free states, with their graphs and memory."""
+        with self._lock:
+            self._free.clear()
+            self.recorder = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the caches of free states."""
+        return sum(state.decoder.cache.nbytes for state in self._free)
+
+    def __reduce__(self) -> Any:
+        return StaticStates, (self.num_tokens,), {"compiled": self.compiled}

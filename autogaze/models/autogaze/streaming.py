@@ -12,7 +12,7 @@ from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.decoding import GazeState
 from autogaze.models.autogaze.gaze_model import GazeModel, resize_clip
 from autogaze.models.autogaze.hook import rules_of
-from autogaze.models.autogaze.inhibition import InhibitionOfReturn
+from autogaze.models.autogaze.inhibition import InhibitionOfReturn, new_inhibition
 from autogaze.models.autogaze.limits import Caps, FrameLimits, Threshold, frame_limits
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
@@ -22,7 +22,6 @@ from autogaze.models.autogaze.static_shapes import (
     trimmed,
     window_of,
 )
-from autogaze.models.autogaze.triton_inhibition import new_inhibition
 from autogaze.utils.copying import CopiedDeeply
 from autogaze.utils.device import free_memory, without_autocast
 

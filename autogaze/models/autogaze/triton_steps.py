@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autogaze.models.autogaze.decoder import FusedDecoder
-from autogaze.models.autogaze.frame_rows import FrameRows
-from autogaze.models.autogaze.frame_steps import FrameSteps
+from autogaze.models.autogaze.frame_steps import FrameRows, FrameSteps
 from autogaze.utils.kernels import failure_of
 
 TOKENS = 16
@@ -32,7 +31,7 @@ class TritonSteps(FrameSteps):
     """`FrameSteps` in kernels; all tensors of the rows must be contiguous."""
 
     def begin(self, rows: FrameRows, vision: Float[Tensor, "B tokens C"], capacity: int) -> None:
-        from autogaze.models.autogaze import steps_triton_kernels as kernels
+        from autogaze.models.autogaze import frame_triton_kernels as kernels
 
         if vision.stride(2) != 1:
             vision = vision.contiguous()
@@ -60,7 +59,7 @@ class TritonSteps(FrameSteps):
     def heads(
         self, hidden: Float[Tensor, "R C"]
     ) -> tuple[Float[Tensor, "R K V"], Float[Tensor, "R K"]]:
-        from autogaze.models.autogaze import steps_triton_kernels as kernels
+        from autogaze.models.autogaze import frame_triton_kernels as kernels
 
         hidden, weights = hidden.contiguous(), self.fused.all_heads
         (R, width), outputs = hidden.shape, weights.shape[1]
@@ -90,7 +89,7 @@ class TritonSteps(FrameSteps):
         first: bool,
         weighted: bool = False,
     ) -> None:
-        from autogaze.models.autogaze import steps_triton_kernels as kernels
+        from autogaze.models.autogaze import frame_triton_kernels as kernels
 
         R, V = rows.taken.shape
         width = rows.tokens.shape[2]

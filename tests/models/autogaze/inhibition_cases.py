@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.inhibition import InhibitionOfReturn
-from autogaze.models.autogaze.triton_inhibition import (
+from autogaze.models.autogaze.inhibition import (
+    InhibitionOfReturn,
     TritonInhibition,
     differing,
     triton_failure,

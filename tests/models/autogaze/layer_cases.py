@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from autogaze.models.autogaze import byte_patches, decoder, triton_layer_ops
-from autogaze.models.autogaze.triton_layer_ops import TritonLayerOps
+from autogaze.models.autogaze import decoder, gaze_model, layer_ops
+from autogaze.models.autogaze.layer_ops import TritonLayerOps
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 
 CPU = torch.device("cpu")
@@ -14,8 +14,8 @@ CPU = torch.device("cpu")
 def test_results_and_gradients_are_pytorchs(
     dtype: torch.dtype, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triton_layer_ops, "PROGRAMS", 3)
-    assert triton_layer_ops._difference(CPU, dtype, 24, 8, 20) < most
+    monkeypatch.setattr(layer_ops, "PROGRAMS", 3)
+    assert layer_ops._difference(CPU, dtype, 24, 8, 20) < most
 
 
 def test_gradients_of_a_scored_gaze_are_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,4 +36,4 @@ def test_gradients_of_a_scored_gaze_are_pytorchs(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-6), (torch.float16, 1e-3)])
 def test_patches_are_pytorchs(dtype: torch.dtype, most: float) -> None:
-    assert byte_patches._difference(CPU, dtype, 4) < most
+    assert gaze_model._difference_of_patches(CPU, dtype, 4) < most

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from autogaze.models.autogaze import byte_patches, triton_layer_ops
+from autogaze.models.autogaze import gaze_model
+from autogaze.models.autogaze import layer_ops as module
 from autogaze.models.autogaze.gaze_model import normalise
-from autogaze.models.autogaze.layer_ops import LayerOps
-from autogaze.models.autogaze.triton_layer_ops import is_usable, layer_ops
+from autogaze.models.autogaze.layer_ops import LayerOps, is_usable, layer_ops
 from tests.models.autogaze.tiny import tiny_model
 from tests.triton_runs import compile_for_gpu
 
@@ -52,7 +52,7 @@ def test_cpus_have_pytorchs():
 
 
 def test_what_differs_or_fails_is_said_once_and_not_used(monkeypatch, caplog):
-    monkeypatch.setattr(triton_layer_ops, "_FAILURES", {})
+    monkeypatch.setattr(module, "_FAILURES", {})
     gpu = torch.device("cuda")
     for difference, expected in ((1e-6, True), (0.01, False), (float("nan"), False)):
         what = f"layers that differ by {difference}"
@@ -78,8 +78,8 @@ def test_patches_of_bytes_are_those_of_normalised_frames():
 
 def test_every_size_of_patches_is_tried(monkeypatch):
     tried = []
-    monkeypatch.setattr(byte_patches, "is_usable", lambda what, *_: tried.append(what) or False)
+    monkeypatch.setattr(gaze_model, "is_usable", lambda what, *_: tried.append(what) or False)
     frames = torch.zeros(1, 1, 3, 48, 48, dtype=torch.uint8)
     for patch in (16, 24):
-        assert byte_patches.byte_patches(frames, torch.zeros(8, 3 * patch**2), patch) is None
+        assert gaze_model.byte_patches(frames, torch.zeros(8, 3 * patch**2), patch) is None
     assert len({*tried}) == 2

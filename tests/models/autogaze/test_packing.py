@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze.packing import PackedRows
 from autogaze.models.autogaze.rows import GazeRows
+from autogaze.models.autogaze.scoring import PackedRows
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 
 PYRAMID = PatchPyramid((8, 16), 8)

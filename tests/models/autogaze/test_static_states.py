@@ -13,7 +13,7 @@ import torch
 from autogaze import Gaze
 from autogaze.models.autogaze import AutoGaze, static_shapes
 from autogaze.models.autogaze.sampling import FrameSampling, Sampling
-from autogaze.models.autogaze.static_states import StaticStates
+from autogaze.models.autogaze.static_shapes import StaticStates
 from autogaze.utils.cuda_graphs import Recorder
 from tests.gazes import same
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
@@ -123,10 +123,7 @@ def test_states_of_another_stream_are_not_lent(monkeypatch):
     """What was asked for there may still be going on in them."""
     model, video, streams = static_model(), tiny_video(1, 2), []
     expected = model.generate(video, caps=[4, 4]).to_gaze()
-    for module in ("static_shapes", "static_states"):
-        monkeypatch.setattr(
-            f"autogaze.models.autogaze.{module}.stream_number", lambda device: streams[-1]
-        )
+    monkeypatch.setattr(static_shapes, "stream_number", lambda device: streams[-1])
     made = []
     for stream in (0, 7, 0, 7):
         streams.append(stream)

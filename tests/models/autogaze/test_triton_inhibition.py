@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from autogaze.geometry import PatchPyramid
-from autogaze.models.autogaze import triton_inhibition
-from autogaze.models.autogaze.inhibition import InhibitionOfReturn
-from autogaze.models.autogaze.triton_inhibition import (
+from autogaze.models.autogaze import inhibition
+from autogaze.models.autogaze.inhibition import (
+    InhibitionOfReturn,
     TritonInhibition,
     new_inhibition,
     triton_failure,
@@ -45,10 +45,10 @@ def untried():
 @pytest.mark.parametrize("name", list(KERNELS))
 def test_it_compiles_for_a_gpu(name, tmp_path, monkeypatch):
     pytest.importorskip("triton")
-    from autogaze.models.autogaze import inhibition_triton_kernels
+    from autogaze.models.autogaze import frame_triton_kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel, (types, constants) = getattr(inhibition_triton_kernels, name.split()[0]), KERNELS[name]
+    kernel, (types, constants) = getattr(frame_triton_kernels, name.split()[0]), KERNELS[name]
     assert set(constants) == set(kernel.arg_names[len(types) :])
     signature = dict(zip(kernel.arg_names, [*types, *["constexpr"] * len(constants)], strict=True))
     compiled = compile_for_gpu(kernel, signature, constants, enable_fp_fusion=name == "cut")
@@ -56,17 +56,17 @@ def test_it_compiles_for_a_gpu(name, tmp_path, monkeypatch):
 
 
 def test_cpus_have_pytorchs(monkeypatch):
-    monkeypatch.setattr(triton_inhibition, "triton_failure", lambda pyramid, device: "")
+    monkeypatch.setattr(inhibition, "triton_failure", lambda pyramid, device: "")
     assert type(new_inhibition(PYRAMID, 0.1, CPU)) is InhibitionOfReturn
     assert type(new_inhibition(PYRAMID, 0.1, torch.device("cuda"))) is TritonInhibition
-    monkeypatch.setattr(triton_inhibition, "triton_failure", lambda pyramid, device: "too old")
+    monkeypatch.setattr(inhibition, "triton_failure", lambda pyramid, device: "too old")
     assert type(new_inhibition(PYRAMID, 0.1, torch.device("cuda"))) is InhibitionOfReturn
 
 
 def test_without_triton_it_is_said_once(untried, monkeypatch, caplog):
-    for name in ("triton", "autogaze.models.autogaze.inhibition_triton_kernels"):
+    for name in ("triton", "autogaze.models.autogaze.frame_triton_kernels"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delattr("autogaze.models.autogaze.inhibition_triton_kernels", raising=False)
+    monkeypatch.delattr("autogaze.models.autogaze.frame_triton_kernels", raising=False)
     for _ in range(2):
         assert "autogaze[gpu]" in triton_failure(PYRAMID, CPU)
     [warning] = [record.getMessage() for record in caplog.records]

@@ -53,10 +53,10 @@ def type_of(argument: str) -> str:
 )
 def test_it_compiles_for_a_gpu(name, number, tmp_path, monkeypatch):
     pytest.importorskip("triton")
-    from autogaze.models.autogaze import steps_triton_kernels
+    from autogaze.models.autogaze import frame_triton_kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel, constants = getattr(steps_triton_kernels, name), CONSTANTS[name][number]
+    kernel, constants = getattr(frame_triton_kernels, name), CONSTANTS[name][number]
     signature = {
         argument: "constexpr" if argument in constants else type_of(argument)
         for argument in kernel.arg_names
@@ -72,9 +72,9 @@ def test_cpus_and_compilers_have_pytorchs(decoder, monkeypatch):
 
 
 def test_without_triton_it_is_said_once(untried, decoder, monkeypatch, caplog):
-    for name in ("triton", "autogaze.models.autogaze.steps_triton_kernels"):
+    for name in ("triton", "autogaze.models.autogaze.frame_triton_kernels"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delattr("autogaze.models.autogaze.steps_triton_kernels", raising=False)
+    monkeypatch.delattr("autogaze.models.autogaze.frame_triton_kernels", raising=False)
     for _ in range(2):
         assert "autogaze[gpu]" in triton_failure(decoder)
     [warning] = [record.getMessage() for record in caplog.records]

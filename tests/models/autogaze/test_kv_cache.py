@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from autogaze.errors import SelectorError
-from autogaze.models.autogaze.kv_cache import Feed, KVCache
-from autogaze.models.autogaze.native import attention as kernel
-from autogaze.models.autogaze.native.attention import NativeKVCache, attention_kernel
+from autogaze.models.autogaze import kv_cache as kernel
+from autogaze.models.autogaze.kv_cache import Feed, KVCache, NativeKVCache, attention_kernel
 from tests.gazes import same
 from tests.models.autogaze.tiny import tiny_model, tiny_video
 
@@ -226,7 +225,7 @@ def test_a_damaged_library_falls_back_to_pytorch(monkeypatch, fresh):
 
 COMPILE_TWICE = """
 import os, torch
-from autogaze.models.autogaze.native.attention import attention_kernel
+from autogaze.models.autogaze.kv_cache import attention_kernel
 torch.set_grad_enabled(False)
 other = os.fork()
 os.write(1, f"{attention_kernel(torch.zeros(1), 32).name}\\n".encode())  # in one piece
