@@ -13,8 +13,11 @@ from autogaze.errors import TrainingError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.greedy_search import SearchedFrame
 from autogaze.reconstruction.search_kernel import new_canvas_search
-from autogaze.reconstruction.video_mae.candidates import CandidateReconstruction
-from autogaze.reconstruction.video_mae.modeling import cells_of_frames, frames_of_cells
+from autogaze.reconstruction.video_mae.modeling import (
+    CandidateReconstruction,
+    cells_of_frames,
+    frames_of_cells,
+)
 from autogaze.tasks.base import Task
 from autogaze.tasks.losses import PixelLoss
 from autogaze.tasks.video_mae import VideoMAETask

@@ -8,10 +8,12 @@ less work than by one large matrix.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -130,3 +132,36 @@ def up_matrix(scale: int, side: int, device: torch.device) -> Float[Tensor, "S r
         first = flank * short - HALO
         up = whole.T[flank * long : (flank + 1) * long, first : first + short + 2 * HALO]
         return up.to(device, torch.float32).contiguous()
+
+
+def factors_along(
+    matrix: Float[np.ndarray, "n m"], halo: int
+) -> tuple[Int[np.ndarray, "n most"], Float[np.ndarray, "n most"]]:
+    """Pixels that each result along an axis is the sum of, ascending, and their factors.
+
+    Results of fewer than the most have factors of 0 at the end.
+
+    Args:
+        matrix: one row per result, of the axis and `halo` pixels on either side.
+    """
+    held = [np.flatnonzero(row) for row in matrix]
+    most = max(map(len, held))
+    pixels, factors = np.zeros((len(held), most), int), np.zeros((len(held), most))
+    for result, taken in enumerate(held):
+        pixels[result, : len(taken)] = taken
+        factors[result, : len(taken)] = matrix[result, taken]
+    # Beyond the border it is the border.
+    return (pixels - halo).clip(0, matrix.shape[1] - 2 * halo - 1), factors
+
+
+def whole_axis(
+    matrix_of: Callable[[int, int, torch.device], Tensor], scale: int, side: int, halo: int
+) -> Float[np.ndarray, "n m"]:
+    """The matrix of a whole axis, from that of its equal stretches, which share `halo` pixels."""
+    stretch = matrix_of(scale, side, torch.device("cpu")).double().numpy()
+    num = num_stretches(scale, side)
+    height, step = len(stretch), stretch.shape[1] - 2 * halo
+    whole = np.zeros((num * height, num * step + 2 * halo))
+    for i in range(num):
+        whole[i * height : (i + 1) * height, i * step : (i + 1) * step + 2 * halo] = stretch
+    return whole

@@ -16,8 +16,12 @@ import torch
 from autogaze.errors import SelectorError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.greedy_search import CanvasSearch, TorchCanvasSearch
-from autogaze.reconstruction.native_plan import Library
-from autogaze.reconstruction.native_search import NativeCanvasSearch, built_search, native_search
+from autogaze.reconstruction.native_search import (
+    Library,
+    NativeCanvasSearch,
+    built_search,
+    native_search,
+)
 from autogaze.utils.kernels import chosen_kernel, failure_of
 
 SWITCH = "AUTOGAZE_SEARCH"
@@ -49,7 +53,7 @@ class SearchKernel:
             for a CPU (frames of a GPU are copied to it); "torch" is PyTorch and numpy.
         why: the reason for the choice, in words.
         library: greedy_search.c, where it was chosen.
-        block: see `Plan` in native_plan.py.
+        block: see `Plan` in native_search.py.
     """
 
     name: Literal["triton", "native", "torch"]

@@ -143,7 +143,7 @@ def level_rows(
 
     Args:
         sums: (picture, level, column of cells, y)
-        SPLIT: 0, or pixels of a block, whose sums are added up (see `Plan` in native_plan.py).
+        SPLIT: 0, or pixels of a block, whose sums are added up (see `Plan` in native_search.py).
     """
     picture, column, level = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     y = tl.arange(0, BLOCK)

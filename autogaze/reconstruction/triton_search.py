@@ -25,8 +25,7 @@ from autogaze.reconstruction.greedy_search import (
     Choices,
     SearchedFrame,
 )
-from autogaze.reconstruction.triton_choices import Asked, Found
-from autogaze.reconstruction.triton_tables import Tables, tables_of
+from autogaze.reconstruction.triton_arguments import Asked, Found, Tables, tables_of
 from autogaze.utils.cuda_graphs import CudaGraphs, RecordedCalls, Recorder
 from autogaze.utils.device import stream_number
 from autogaze.utils.kernels import failure_of
@@ -63,7 +62,7 @@ class TritonCanvasSearch(CanvasSearch):
         pyramid: the patches to choose from.
         num_clips: B.
         device: where the frames are.
-        block: as of `Plan` in native_plan.py, for the sums of this machine's CPU.
+        block: as of `Plan` in native_search.py, for the sums of this machine's CPU.
 
     Attributes:
         canvases: (B, 3, S, S) in [0, 1].

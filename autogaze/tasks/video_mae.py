@@ -15,6 +15,7 @@ from autogaze.reconstruction.video_mae import (
     save_video_mae,
 )
 from autogaze.reconstruction.video_mae.checkpoint import (
+    PUBLISHED_PIXELS,
     PUBLISHED_PREFIX,
     choose_config,
     load_weights,
@@ -22,7 +23,6 @@ from autogaze.reconstruction.video_mae.checkpoint import (
     statistics_of,
     with_weights,
 )
-from autogaze.reconstruction.video_mae.pixels import PUBLISHED_PIXELS
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.tasks.losses import FrameLosses, check_terms
 from autogaze.utils.checkpoints import read_state, under_prefix

@@ -2,8 +2,8 @@
 
 from autogaze.utils.normalization import PixelStatistics
 from autogaze.vision_encoders.adapter import EncoderAdapter
+from autogaze.vision_encoders.encode import GazedOutput
 from autogaze.vision_encoders.gazed import GazedVisionModel, gazed
-from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.registry import list_encoders, register_encoder
 
 __all__ = [

@@ -19,9 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autogaze.errors import EncoderError
-from autogaze.vision_encoders.flex import flex_attention, takes_width
+from autogaze.vision_encoders.key_ranges import (
+    flex_attention,
+    takes_width,
+    triton_attention,
+    triton_failure,
+)
 from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.triton_attention import triton_attention, triton_failure
 from autogaze.vision_encoders.varlen import (
     KERNELS,
     not_able,

@@ -14,10 +14,9 @@ from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import DTYPES, DeviceOptions
 from autogaze.vision_encoders import attention
 from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
-from autogaze.vision_encoders.encode import encode
+from autogaze.vision_encoders.encode import GazedOutput, encode
 from autogaze.vision_encoders.graphs import EncoderGraphs, check_graphs
 from autogaze.vision_encoders.layout import AttentionType
-from autogaze.vision_encoders.output import GazedOutput
 from autogaze.vision_encoders.packed import GazedSettings, other_scales, padded_pyramid
 from autogaze.vision_encoders.positions import forget_positions
 from autogaze.vision_encoders.registry import adapter_class

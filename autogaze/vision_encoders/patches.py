@@ -3,13 +3,13 @@
 A frame is resized only to the scales of its gazed patches (bicubic, not antialiased, as the
 published encoder was trained), and of each scale only the gazed cells are copied. A GPU would have to
 be waited for to learn which cells these are: there one kernel computes the gazed ones alone
-(`triton_patches.py`), or, where it cannot be had, all cells are cut, and one index takes the gazed ones
+(`cut_in_triton`), or, where it cannot be had, all cells are cut, and one index takes the gazed ones
 of all scales.
 """
 
 import logging
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.device import sent
 from autogaze.utils.kernels import failure_of
-from autogaze.vision_encoders.triton_patches import cut_in_triton
 
 log = logging.getLogger(__name__)
 
@@ -174,3 +174,58 @@ def _cells(
     grid = frames.shape[-1] // patch_size
     covered = frames[..., : grid * patch_size, : grid * patch_size]
     return covered.unflatten(-1, (grid, patch_size)).unflatten(-3, (grid, patch_size))
+
+
+def cut_in_triton(
+    frames: Float[Tensor, "F 3 H W"],
+    ids: Int[Tensor, " N"],
+    frame_of_patch: Int[Tensor, " N"],
+    pyramid: PatchPyramid,
+) -> Float[Tensor, "N 3 p p"]:
+    """As `patches.gazed_patches`; it has no gradients.
+
+    Raises:
+        ImportError: Triton is not installed.
+    """
+    import triton.language as tl
+
+    from autogaze.vision_encoders import triton_kernels
+
+    p = pyramid.patch_size
+    patches = frames.new_empty(len(ids), 3, p, p)
+    if not len(ids):
+        return patches
+    # Within a colour the kernel counts in 32 bits.
+    far = max(
+        size * stride for size, stride in zip(frames.shape[-2:], frames.stride()[-2:], strict=True)
+    )
+    frames = frames if far < 2**30 else frames.contiguous()
+    with torch.cuda.device_of(frames):  # where Triton launches is the current device, not theirs
+        triton_kernels.cut_patches[(len(ids), 3)](
+            frames,
+            *frames.stride(),
+            *frames.shape[-2:],
+            ids.contiguous(),
+            frame_of_patch.contiguous(),
+            _places(pyramid, frames.device),
+            patches,
+            SIDE=p,
+            BLOCK=1 << (p - 1).bit_length(),
+            SUM=tl.float64 if frames.dtype == torch.float64 else tl.float32,
+            num_warps=1,
+            enable_fp_fusion=True,  # as PyTorch's kernel is compiled; Triton warns where nothing is said
+        )
+    return patches
+
+
+@lru_cache(maxsize=64)
+def _places(pyramid: PatchPyramid, device: torch.device) -> Int[Tensor, "V 3"]:
+    """Side of the scale of every patch, and its first row and column there, in pixels."""
+    rows = [
+        (scale, row * pyramid.patch_size, column * pyramid.patch_size)
+        for scale, grid in zip(pyramid.scales, pyramid.grids, strict=True)
+        for row in range(grid)
+        for column in range(grid)
+    ]
+    with torch.inference_mode(False):  # kept, so usable in every mode
+        return sent(torch.tensor(rows, dtype=torch.int32), device)

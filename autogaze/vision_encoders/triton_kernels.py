@@ -1,4 +1,4 @@
-"""Kernels of gazed encoding on a GPU (Triton): `triton_patches.py` and `triton_attention.py` launch them."""
+"""Kernels of gazed encoding on a GPU (Triton): `patches.py` and `key_ranges.py` launch them."""
 
 import triton
 import triton.language as tl

@@ -20,8 +20,8 @@ from autogaze.reconstruction import triton_search
 from autogaze.reconstruction.greedy_search import UNITS, SearchedFrame, TorchCanvasSearch
 from autogaze.reconstruction.native_search import NativeCanvasSearch, built_search
 from autogaze.reconstruction.search_kernel import SWITCH, new_canvas_search, search_kernel
+from autogaze.reconstruction.triton_arguments import tables_of
 from autogaze.reconstruction.triton_search import TritonCanvasSearch, _recorded, enough_of
-from autogaze.reconstruction.triton_tables import tables_of
 from autogaze.selectors.greedy import Greedy
 from tests.selectors.clips import CROPPED, random_clips, still_clips
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from autogaze import PatchPyramid
-from autogaze.selectors.finest_cells import cell_changes, changes_by_torch
-from autogaze.selectors.native_change import changes_kernel
+from autogaze.selectors.finest_cells import cell_changes, changes_by_torch, changes_kernel
 from autogaze.utils.normalization import IMAGENET
 
 DEFAULT = PatchPyramid()

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from autogaze.errors import CheckpointError, OutputError, TrainingError
 from autogaze.reconstruction.video_mae import load_video_mae
-from autogaze.reconstruction.video_mae.pixels import PUBLISHED_PIXELS
+from autogaze.reconstruction.video_mae.checkpoint import PUBLISHED_PIXELS
 from autogaze.tasks import losses as loss_networks
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae import VideoMAETask

@@ -10,7 +10,7 @@ from transformers import VivitImageProcessor
 from autogaze.datasets.video_utils import transform_video_for_pytorch
 from autogaze.errors import CheckpointError
 from autogaze.labelling.search import VideoMAESearcher
-from autogaze.reconstruction.video_mae.pixels import PUBLISHED_PIXELS
+from autogaze.reconstruction.video_mae.checkpoint import PUBLISHED_PIXELS
 from autogaze.tasks.losses import FrameLosses
 from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.tasks.video_mae_reconstruction import VideoMAEReconstruction

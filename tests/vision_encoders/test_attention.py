@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from autogaze.vision_encoders import flex
+from autogaze.vision_encoders import key_ranges
 from autogaze.vision_encoders.attention import grouped_attention, why_not
-from autogaze.vision_encoders.flex import flex_attention, visible_blocks, visible_bounds
+from autogaze.vision_encoders.key_ranges import flex_attention, visible_blocks, visible_bounds
 from autogaze.vision_encoders.layout import ATTENTION_TYPES, KEPT_LAYOUTS, TokenLayout
 from autogaze.vision_encoders.varlen import segments
 from tests.vision_encoders.families import assert_close
@@ -90,8 +90,8 @@ def test_the_block_mask_lists_these_blocks(layout, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flex, "BLOCK", block)
         partly, wholly = visible_blocks(visible_bounds(layout))
-        mask = flex._block_mask(layout)
-        assert flex._block_mask(layout) is mask
+        mask = key_ranges._block_mask(layout)
+        assert key_ranges._block_mask(layout) is mask
     assert mask.to_dense()[0, 0].bool().equal(partly | wholly)
     assert mask.kv_num_blocks[0, 0].tolist() == partly.sum(1).tolist()
     assert mask.full_kv_num_blocks[0, 0].tolist() == wholly.sum(1).tolist()
@@ -101,10 +101,10 @@ def test_a_layout_keeps_its_mask_as_long_as_it_lives():
     """However many other layouts there are: CUDA graphs read masks and edges at their addresses."""
     made = [TokenLayout(((3, 2),), kind, CPU) for kind in ATTENTION_TYPES * KEPT_LAYOUTS]
     edges = segments(made[0]).query_edges
-    masks = [flex._block_mask(layout) for layout in made]
-    assert [flex._block_mask(layout) is mask for layout, mask in zip(made, masks, strict=True)] == (
-        [True] * len(made)
-    )
+    masks = [key_ranges._block_mask(layout) for layout in made]
+    assert [
+        key_ranges._block_mask(layout) is mask for layout, mask in zip(made, masks, strict=True)
+    ] == ([True] * len(made))
     assert len(set(map(id, masks))) == len(made)
     assert [segments(layout) is not segments(made[0]) for layout in made[1:]] == [True] * (
         len(made) - 1
@@ -141,7 +141,7 @@ def test_the_compiled_kernel_skips_no_block_that_counts(monkeypatch):
     lengths = ((100, 3, 0, 70), (55, 2, 9, 130))
     for attn_type in ATTENTION_TYPES:
         layout = TokenLayout(lengths, attn_type, CPU, num_prefix=1)
-        assert layout.num_tokens > 2 * flex.BLOCK
+        assert layout.num_tokens > 2 * key_ranges.BLOCK
         query, key, value = random_qkv(layout.num_tokens, size=16)
         with torch.no_grad():
             found = flex_attention(query, key, value, layout)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from autogaze.vision_encoders.bicubic import ResizedByAxes, resized_by_axes
+from autogaze.vision_encoders.positions import ResizedByAxes, resized_by_axes
 
 sides = st.integers(1, 12)
 

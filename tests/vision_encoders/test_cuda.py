@@ -9,8 +9,8 @@ from autogaze import PatchPyramid, gazed
 from autogaze.utils.cuda_graphs import CudaGraphs
 from autogaze.vision_encoders import patches
 from autogaze.vision_encoders.attention import packed_attention, recorded_backends, why_not
-from autogaze.vision_encoders.bicubic import resized_by_axes
 from autogaze.vision_encoders.layout import ATTENTION_TYPES, AttentionType, TokenLayout
+from autogaze.vision_encoders.positions import resized_by_axes
 from tests.vision_encoders.families import FAMILIES, assert_close, random_frames, random_gaze
 from tests.vision_encoders.layouts import dense_attention, dense_mask, random_qkv
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 
 from autogaze import Gaze, PatchPyramid, gazed
 from autogaze.errors import AutoGazeError, EncoderError, GeometryError
-from autogaze.vision_encoders.flex import takes_width
-from autogaze.vision_encoders.output import GazedOutput
+from autogaze.vision_encoders.encode import GazedOutput
+from autogaze.vision_encoders.key_ranges import takes_width
 from tests.gazes import SMALL, gazes
 from tests.vision_encoders.families import FAMILIES, assert_close, random_frames, random_gaze
 

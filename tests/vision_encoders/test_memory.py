@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from autogaze import Gaze, PatchPyramid, gazed
 from autogaze.vision_encoders.attention import grouped_attention
-from autogaze.vision_encoders.flex import visible_blocks, visible_bounds
+from autogaze.vision_encoders.key_ranges import visible_blocks, visible_bounds
 from autogaze.vision_encoders.layout import TokenLayout
 from tests.vision_encoders.families import FAMILIES
 from tests.vision_encoders.layouts import CPU

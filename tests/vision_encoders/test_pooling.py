@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings
 
 from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.siglip.pooling import pool_frames
+from autogaze.vision_encoders.siglip.adapter import pool_frames
 from tests.operators import count
 from tests.vision_encoders.families import FAMILIES, assert_close
 from tests.vision_encoders.layouts import CPU, layouts

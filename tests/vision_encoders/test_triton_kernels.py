@@ -7,16 +7,16 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from autogaze.errors import EncoderError
-from autogaze.vision_encoders import attention, patches, triton_attention
+from autogaze.vision_encoders import attention, key_ranges, patches
 from autogaze.vision_encoders.attention import (
     packed_attention,
     recorded_backends,
     suitable_backend,
     why_not,
 )
+from autogaze.vision_encoders.key_ranges import launch_options, triton_failure
 from autogaze.vision_encoders.layout import TokenLayout
 from autogaze.vision_encoders.packed import GazedSettings
-from autogaze.vision_encoders.triton_attention import launch_options, triton_failure
 from tests.triton_runs import compile_for_gpu
 
 CPU = torch.device("cpu")
@@ -159,7 +159,7 @@ def test_what_differs_is_not_used(monkeypatch):
     for value in (0.0, float("nan")):
         triton_failure.cache_clear()
         monkeypatch.setattr(
-            triton_attention,
+            key_ranges,
             "triton_attention",
             lambda q, *_, value=value: q.transpose(0, 1) * 0 + value,
         )

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autogaze import Gaze, PatchPyramid, gazed
 from autogaze.utils.cuda_graphs import Recorder
-from autogaze.vision_encoders import graphs, patches, recordable
+from autogaze.vision_encoders import graphs, patches
 from autogaze.vision_encoders.attention import recorded_backends
 from autogaze.vision_encoders.clip import ClipAdapter
 from autogaze.vision_encoders.graphs import ENOUGH, MAX_GRAPHS, EncoderGraphs
@@ -178,8 +178,8 @@ class Doubled(nn.Module):
 
 
 def test_weights_that_are_kept_for_a_while_are_not_recorded(monkeypatch):
-    monkeypatch.setattr(recordable, "KNOWN", (*recordable.KNOWN, "tests"))
-    recordable._is_known.cache_clear()
+    monkeypatch.setattr(graphs, "KNOWN", (*graphs.KNOWN, "tests"))
+    graphs._is_known.cache_clear()
     encoder, plain, tape = unasked()
     call = Calls(encoder, plain)
     layer = first_mlp(encoder).fc1
@@ -197,7 +197,7 @@ def test_weights_that_are_kept_for_a_while_are_not_recorded(monkeypatch):
             one.parametrizations.weight.original.mul_(0.5)
     call()
     assert tape.num_replayed == 2
-    recordable._is_known.cache_clear()
+    graphs._is_known.cache_clear()
 
 
 def test_a_part_in_training_mode_may_drop_out():
@@ -241,23 +241,23 @@ def test_replaced_methods_foreign_adapters_and_tensors_are_seen():
     class Weight(nn.Parameter):
         pass
 
-    assert recordable.addresses_if_known(ClipAdapter(FAMILIES["clip"].model()))
-    assert recordable.addresses_if_known(Mine(FAMILIES["clip"].model())) is None
+    assert graphs.addresses_if_known(ClipAdapter(FAMILIES["clip"].model()))
+    assert graphs.addresses_if_known(Mine(FAMILIES["clip"].model())) is None
     model = FAMILIES["clip"].model()
     norm = ClipAdapter(model).model.pre_layrnorm
     norm.forward = lambda x: x
-    assert recordable.addresses_if_known(ClipAdapter(model)) is None
+    assert graphs.addresses_if_known(ClipAdapter(model)) is None
     del norm.forward
-    assert recordable.addresses_if_known(ClipAdapter(model))
+    assert graphs.addresses_if_known(ClipAdapter(model))
     norm.weight = Weight(norm.weight.detach())
-    assert recordable.addresses_if_known(ClipAdapter(model)) is None
+    assert graphs.addresses_if_known(ClipAdapter(model)) is None
 
 
 def test_all_families_are_known():
     for name, family in FAMILIES.items():
         adapter = gazed(family.model())._adapter
-        found = recordable.addresses_if_known(adapter)
-        assert found == recordable.addresses(adapter.model), name
+        found = graphs.addresses_if_known(adapter)
+        assert found == graphs.addresses(adapter.model), name
         assert set(found) >= {weight.data_ptr() for weight in adapter.model.parameters()}
 
 

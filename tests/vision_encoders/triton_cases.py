@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from autogaze import PatchPyramid
 from autogaze.vision_encoders import attention, patches
+from autogaze.vision_encoders.key_ranges import triton_attention, triton_failure
 from autogaze.vision_encoders.layout import ATTENTION_TYPES, TokenLayout
-from autogaze.vision_encoders.patches import gazed_patches
-from autogaze.vision_encoders.triton_attention import triton_attention, triton_failure
-from autogaze.vision_encoders.triton_patches import cut_in_triton
+from autogaze.vision_encoders.patches import cut_in_triton, gazed_patches
 
 CPU = torch.device("cpu")
 PYRAMIDS = (

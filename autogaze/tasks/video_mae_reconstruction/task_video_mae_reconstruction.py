@@ -18,11 +18,11 @@ from autogaze.checks import describe_value
 from autogaze.errors import CheckpointError, TrainingError, first_line, warn_renamed
 from autogaze.gaze import Gaze
 from autogaze.reconstruction.video_mae import VideoMAEConfig
-from autogaze.reconstruction.video_mae.checkpoint import video_mae_state
-from autogaze.reconstruction.video_mae.pixels import (
+from autogaze.reconstruction.video_mae.checkpoint import (
     PROCESSOR,
     PUBLISHED_PIXELS,
     processor_settings,
+    video_mae_state,
 )
 from autogaze.tasks.losses import LOSSES, PUBLIC_NETWORKS, FrameLosses, PixelLoss
 from autogaze.tasks.video_mae import VideoMAETask

@@ -1,15 +1,18 @@
 """SigLIP and SigLIP2, of fixed resolution and of native aspect ratio (NaFlex)."""
 
+from itertools import accumulate
 from typing import Any
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from autogaze.utils.device import sent
 from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.adapter import EncoderAdapter
-from autogaze.vision_encoders.layout import TokenLayout
-from autogaze.vision_encoders.siglip.pooling import pool_frames
+from autogaze.vision_encoders.layout import TokenLayout, kept_by_layout
 
 
 class SiglipAdapter(EncoderAdapter):
@@ -58,3 +61,51 @@ class Siglip2Adapter(SiglipAdapter):
         flat = cells.permute(0, 2, 4, 3, 5, 1).reshape(F, grid * grid, -1)
         real = torch.ones(F, grid * grid, dtype=torch.long, device=frames.device)
         return self.model(flat, real, torch.tensor([[grid, grid]] * F, device=frames.device))
+
+
+def pool_frames(
+    head: Any, tokens: Float[Tensor, "N C"], layout: TokenLayout
+) -> Float[Tensor, "frames C"]:
+    """The head's feature of every frame; anything finite of a frame without tokens.
+
+    Frames of equal lengths are a batch, as they are for the untouched model. Others are padded to the
+    longest, and their attention does not see the padding: a call for each length would cost a GPU
+    fifteen launches, and there may be as many lengths as frames.
+
+    Args:
+        head: `SiglipMultiheadAttentionPoolingHead`, or that of SigLIP2.
+    """
+    lengths = layout.frame_lengths
+    if len(set(lengths)) == 1 and lengths[0]:
+        return head(tokens.unflatten(0, (len(lengths), lengths[0])))  # type: ignore[no-any-return]
+    if not layout.num_tokens:
+        return tokens.new_zeros(len(lengths), tokens.shape[-1])
+    attention, width = head.attention, tokens.shape[-1]
+    index, is_seen = _padded(layout)
+    weights = attention.in_proj_weight.split([width, 2 * width])
+    biases = attention.in_proj_bias.split([width, 2 * width])
+    probes = head.probe.expand(len(lengths), -1, -1)  # (frames, 1, C)
+    # Padded are keys and values, not what they are projected from, which is most of the work.
+    queries = F.linear(probes, weights[0], biases[0]).unflatten(-1, (attention.num_heads, -1))
+    projected = F.linear(tokens, weights[1], biases[1])[index]  # (frames, longest, 2 C)
+    keys, values = projected.unflatten(-1, (2, attention.num_heads, -1)).transpose(1, 3).unbind(2)
+    pooled = F.scaled_dot_product_attention(
+        queries.transpose(1, 2), keys, values, attn_mask=is_seen
+    )
+    pooled = attention.out_proj(pooled.transpose(1, 2).flatten(2))
+    pooled = pooled + head.mlp(head.layernorm(pooled))
+    return pooled[:, 0]  # type: ignore[no-any-return]
+
+
+@kept_by_layout
+def _padded(
+    layout: TokenLayout,
+) -> tuple[Int[Tensor, "frames longest"], Bool[Tensor, "frames 1 1 longest"]]:
+    """The tokens of every frame, some token where there is no other, and where attention sees them."""
+    lengths = layout.frame_lengths
+    starts = accumulate(lengths, initial=0)
+    spans = [torch.arange(start, start + n) for start, n in zip(starts, lengths, strict=False)]
+    index = pad_sequence(spans, batch_first=True)
+    counts = torch.tensor(lengths)[:, None, None, None].clamp(min=1)  # seeing nothing gives NaN
+    is_seen = torch.arange(index.shape[1]) < counts
+    return sent(index, layout.device), sent(is_seen, layout.device)

@@ -2,8 +2,7 @@
 
 import torch
 
-from autogaze.reconstruction.video_mae.candidates import CandidateReconstruction
-from autogaze.reconstruction.video_mae.modeling import frames_of_cells
+from autogaze.reconstruction.video_mae.modeling import CandidateReconstruction, frames_of_cells
 from tests.tasks.material import TINY, some_gaze, tiny_mae
 
 
