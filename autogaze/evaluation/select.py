@@ -23,7 +23,8 @@ from autogaze.evaluation.timing import Timing, hardware, matrix_rate, timed
 from autogaze.evaluation.videos import benchmark_clips
 from autogaze.models.autogaze.kv_cache import Library, attention_kernel
 from autogaze.pipeline import CHUNK
-from autogaze.reconstruction.search_kernel import SearchKernel, search_kernel
+from autogaze.reconstruction.native_search import SearchKernel
+from autogaze.reconstruction.search_kernel import search_kernel
 from autogaze.selectors import registry
 from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned

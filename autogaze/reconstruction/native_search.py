@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -186,22 +186,25 @@ TAKEN = -1e299
 
 
 @dataclass(frozen=True)
-class NativeSearch:
-    """The compiled search, or why there is none.
+class SearchKernel:
+    """Choice of the code that searches.
 
     Attributes:
-        why: what was compiled, or why it cannot be used, in words.
-        library: greedy_search.c, compiled; None where it cannot be used.
+        name: "triton" is triton_kernels.py, on a GPU; "native" is greedy_search.c, compiled here,
+            for a CPU (frames of a GPU are copied to it); "torch" is PyTorch and numpy.
+        why: the reason for the choice, in words.
+        library: greedy_search.c, where it was chosen.
         block: see `Plan`.
     """
 
+    name: Literal["triton", "native", "torch"]
     why: str
     library: Library | None = field(default=None, repr=False, compare=False)
     block: int = 0
 
 
 @lru_cache(maxsize=64)
-def native_search(pyramid: PatchPyramid) -> NativeSearch:
+def native_search(pyramid: PatchPyramid) -> SearchKernel:
     """The search in C where it equals PyTorch's bit for bit; compiled at first use."""
     search = built_search()
     if search.library is not None:
@@ -209,18 +212,18 @@ def native_search(pyramid: PatchPyramid) -> NativeSearch:
             if _equals(NativeCanvasSearch(pyramid, 1, search.library, block)):
                 return replace(search, block=block)
         # With very small matrices, say.
-        return NativeSearch(f"sums of {pyramid} are not rounded here as ours are")
+        return SearchKernel("torch", f"sums of {pyramid} are not rounded here as ours are")
     return search
 
 
 @cache
-def built_search() -> NativeSearch:
+def built_search() -> SearchKernel:
     """The search in C, whether or not it equals PyTorch's."""
     try:
         path = built_library(SOURCE)
-        return NativeSearch(f"compiled here: {path}", Library(path))
+        return SearchKernel("native", f"compiled here: {path}", Library(path))
     except NotBuiltError as error:
-        return NativeSearch(str(error))
+        return SearchKernel("torch", str(error))
 
 
 def _equals(ours: "NativeCanvasSearch") -> bool:

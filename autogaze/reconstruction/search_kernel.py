@@ -6,9 +6,7 @@ C is chosen by itself.
 
 import logging
 import os
-from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,8 +15,8 @@ from autogaze.errors import SelectorError
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.greedy_search import CanvasSearch, TorchCanvasSearch
 from autogaze.reconstruction.native_search import (
-    Library,
     NativeCanvasSearch,
+    SearchKernel,
     built_search,
     native_search,
 )
@@ -42,24 +40,6 @@ def new_canvas_search(
     if kernel.library is not None:
         return NativeCanvasSearch(pyramid, num_clips, kernel.library, kernel.block)
     return TorchCanvasSearch(pyramid, num_clips, device)
-
-
-@dataclass(frozen=True)
-class SearchKernel:
-    """Choice of the code that searches.
-
-    Attributes:
-        name: "triton" is triton_kernels.py, on a GPU; "native" is greedy_search.c, compiled here,
-            for a CPU (frames of a GPU are copied to it); "torch" is PyTorch and numpy.
-        why: the reason for the choice, in words.
-        library: greedy_search.c, where it was chosen.
-        block: see `Plan` in native_search.py.
-    """
-
-    name: Literal["triton", "native", "torch"]
-    why: str
-    library: Library | None = field(default=None, repr=False, compare=False)
-    block: int = 0
 
 
 def search_kernel(pyramid: PatchPyramid, device: torch.device | str = "cpu") -> SearchKernel:
@@ -87,10 +67,7 @@ def search_kernel(pyramid: PatchPyramid, device: torch.device | str = "cpu") -> 
             raise SelectorError(f"{SWITCH}=triton, but it cannot be had: {failure}")
         _warn(failure)
     if device.type in ("cpu", "cuda"):
-        native = native_search(pyramid)
-        kernel = SearchKernel("native", native.why, native.library, native.block)
-        if native.library is None:
-            kernel = SearchKernel("torch", native.why)
+        kernel = native_search(pyramid)
     else:
         kernel = SearchKernel("torch", f"ours is for a CPU or CUDA, not {device}")
     if choice == "native" and kernel.library is None:

@@ -19,16 +19,11 @@ from torch import Tensor
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction import triton_kernels as kernels
 from autogaze.reconstruction.canvas import GREY
-from autogaze.reconstruction.greedy_search import (
-    UNITS,
-    CanvasSearch,
-    Choices,
-    SearchedFrame,
-)
+from autogaze.reconstruction.greedy_search import UNITS, CanvasSearch, Choices, SearchedFrame
 from autogaze.reconstruction.triton_arguments import Asked, Found, Tables, tables_of
 from autogaze.utils.cuda_graphs import CudaGraphs, RecordedCalls, Recorder
 from autogaze.utils.device import stream_number
-from autogaze.utils.kernels import failure_of
+from autogaze.utils.kernels import failure_of, power_of_two
 
 log = logging.getLogger(__name__)
 
@@ -267,8 +262,8 @@ class TritonCanvasSearch(CanvasSearch):
                 HAS_GIVEN=asked.given.ndim > 1,
                 KEEPS_GAINS=found.gains is not None,
                 SPLIT=self.block,
-                CELLS=_power_of_two(cells),
-                PATCHES=_power_of_two(pyramid.num_patches),
+                CELLS=power_of_two(cells),
+                PATCHES=power_of_two(pyramid.num_patches),
                 num_warps=SEARCH_WARPS,
                 **PLAIN,
             )
@@ -361,9 +356,5 @@ def _recorded(device: torch.device, stream: int) -> RecordedCalls:
 
 def _lanes(name: str, number: int) -> dict[str, Any]:
     """Options of a kernel whose constant `name` is its lanes: one number each, so that none is moved."""
-    lanes = _power_of_two(number)
+    lanes = power_of_two(number)
     return {name: lanes, "num_warps": min(max(lanes // 32, 1), 16), **PLAIN}
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << max(0, number - 1).bit_length()

@@ -173,9 +173,7 @@ class Selector(ABC):
             )
 
     def settings(
-        self,
-        ratio: Ratio | Tensor | np.ndarray | None,
-        loss: float | Tensor | np.ndarray | None,
+        self, ratio: Ratio | Tensor | np.ndarray | None, loss: float | Tensor | np.ndarray | None
     ) -> tuple[Ratio | None, float | None]:
         """Check `ratio` and `loss`, and fill in the default loss where neither is given."""
         ratio = as_ratio(ratio)

@@ -21,12 +21,7 @@ from autogaze.selectors.base import (
     no_frames,
     pyramid_or_default,
 )
-from autogaze.selectors.finest_cells import (
-    cell_changes,
-    highest_cells,
-    kept_frame,
-    whole_frame,
-)
+from autogaze.selectors.finest_cells import cell_changes, highest_cells, kept_frame, whole_frame
 
 
 class Change(Selector):

@@ -44,10 +44,7 @@ class Codec(Selector):
     reads_pixels = False
 
     def __init__(
-        self,
-        pyramid: PatchPyramid | None = None,
-        threshold: float = 0.5,
-        new_content: float = 1e4,
+        self, pyramid: PatchPyramid | None = None, threshold: float = 0.5, new_content: float = 1e4
     ) -> None:
         numbers = is_number(threshold) and is_number(new_content)
         if not (numbers and 0 <= threshold < new_content):

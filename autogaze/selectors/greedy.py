@@ -14,12 +14,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction.greedy_search import CanvasSearch
 from autogaze.reconstruction.search_kernel import new_canvas_search
-from autogaze.selectors.base import (
-    CausalStream,
-    SelectionStream,
-    Selector,
-    pyramid_or_default,
-)
+from autogaze.selectors.base import CausalStream, SelectionStream, Selector, pyramid_or_default
 
 
 class Greedy(Selector):
@@ -71,9 +66,5 @@ class _GreedyStream(CausalStream[Greedy]):
             self.search = new_canvas_search(self.pyramid, clips.num_clips, frames.device)
         found = self.search.choose(frames, caps, threshold=self.loss, needs_gain=self.loss is None)
         return Gaze(
-            self.pyramid,
-            found.ids,
-            found.lengths,
-            losses=found.losses,
-            metric=self.selector.metric,
+            self.pyramid, found.ids, found.lengths, losses=found.losses, metric=self.selector.metric
         )

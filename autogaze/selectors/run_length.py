@@ -24,12 +24,7 @@ from autogaze.selectors.base import (
     no_frames,
     pyramid_or_default,
 )
-from autogaze.selectors.finest_cells import (
-    cell_changes,
-    highest_cells,
-    kept_frame,
-    whole_frame,
-)
+from autogaze.selectors.finest_cells import cell_changes, highest_cells, kept_frame, whole_frame
 from autogaze.utils.device import constant
 from autogaze.utils.normalization import IMAGENET
 

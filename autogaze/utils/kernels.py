@@ -246,6 +246,11 @@ def _processor() -> str:
     return "\n".join([platform.machine(), *(line for line in lines if line.startswith(kinds))])
 
 
+def power_of_two(number: int, least: int = 1) -> int:
+    """The least power of two that is not below two numbers: the lengths that Triton has."""
+    return max(least, 1 << max(0, number - 1).bit_length())
+
+
 def failure_of(trial: Callable[[], str]) -> str:
     """Why kernels in Triton cannot be used; nothing where they can.
 

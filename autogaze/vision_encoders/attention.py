@@ -80,13 +80,7 @@ def gazed_attention(
         dense: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return dense(module, query, key, value, attention_mask, **options)
     out = packed_attention(
-        query[0],
-        key[0],
-        value[0],
-        layout,
-        scale=scaling,
-        dropout=dropout,
-        backend=layout.backend,
+        query[0], key[0], value[0], layout, scale=scaling, dropout=dropout, backend=layout.backend
     )
     return out[None], None
 
@@ -208,10 +202,7 @@ def packed_attention(
 
 
 def suitable_backend(
-    layout: TokenLayout,
-    query: Float[Tensor, "H N D"],
-    dropout: float,
-    with_gradients: bool = False,
+    layout: TokenLayout, query: Float[Tensor, "H N D"], dropout: float, with_gradients: bool = False
 ) -> str:
     """The backend for a device and a layout: "grouped" on a CPU, and where it is one call.
 

@@ -24,11 +24,7 @@ class ClipAdapter(EncoderAdapter):
         return self.model.pre_layrnorm(tokens)
 
     def run(
-        self,
-        layer: nn.Module,
-        tokens: Tensor,
-        layout: TokenLayout,
-        rotary: Rotary | None,
+        self, layer: nn.Module, tokens: Tensor, layout: TokenLayout, rotary: Rotary | None
     ) -> Float[Tensor, "one N C"]:
         # transformers 4 requires the second mask; 5 passes it to attention, which ignores it.
         out = layer(tokens, layout, causal_attention_mask=None)

@@ -42,11 +42,7 @@ class Dinov3Adapter(EncoderAdapter):
         return torch.cat([embeddings.cls_token[0], embeddings.register_tokens[0]])
 
     def run(
-        self,
-        layer: nn.Module,
-        tokens: Tensor,
-        layout: TokenLayout,
-        rotary: Rotary | None,
+        self, layer: nn.Module, tokens: Tensor, layout: TokenLayout, rotary: Rotary | None
     ) -> Float[Tensor, "one N C"]:
         return layer(tokens, layout, position_embeddings=rotary)
 

@@ -121,11 +121,7 @@ class GazedVisionModel(nn.Module):
         return self._adapter.patch_size
 
     def forward(
-        self,
-        frames: FramesLike,
-        gaze: Gaze | dict[str, Any],
-        *,
-        output_hidden_states: bool = False,
+        self, frames: FramesLike, gaze: Gaze | dict[str, Any], *, output_hidden_states: bool = False
     ) -> GazedOutput:
         """Features of the gazed patches.
 

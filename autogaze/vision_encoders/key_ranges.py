@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.utils.device import sent
-from autogaze.utils.kernels import failure_of
+from autogaze.utils.kernels import failure_of, power_of_two
 from autogaze.vision_encoders.layout import TokenLayout, kept_by_layout
 from autogaze.vision_encoders.varlen import capability
 
@@ -158,7 +158,7 @@ def launch_options(width: int) -> dict[str, int]:
     """Sizes of blocks, and warps, for heads of some channels."""
     first = 1 << (width.bit_length() - 1)
     rest = width - first
-    rest = max(16, 1 << (rest - 1).bit_length()) if rest else 0
+    rest = power_of_two(rest, 16) if rest else 0
     return {"FIRST": first, "REST": rest, "ROWS": 64, "KEYS": 64, "num_warps": 4, "num_stages": 3}
 
 

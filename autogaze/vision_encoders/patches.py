@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import sent
-from autogaze.utils.kernels import failure_of
+from autogaze.utils.kernels import failure_of, power_of_two
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ def cut_in_triton(
             _places(pyramid, frames.device),
             patches,
             SIDE=p,
-            BLOCK=1 << (p - 1).bit_length(),
+            BLOCK=power_of_two(p),
             SUM=tl.float64 if frames.dtype == torch.float64 else tl.float32,
             num_warps=1,
             enable_fp_fusion=True,  # as PyTorch's kernel is compiled; Triton warns where nothing is said

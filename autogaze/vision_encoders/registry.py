@@ -48,9 +48,7 @@ _FAMILIES = {
 
 
 def register_encoder(
-    model_type: str,
-    adapter: type[EncoderAdapter],
-    model_class: type[nn.Module] | None = None,
+    model_type: str, adapter: type[EncoderAdapter], model_class: type[nn.Module] | None = None
 ) -> None:
     """Add a family of models to `autogaze.gazed`.
 

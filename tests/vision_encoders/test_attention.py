@@ -71,7 +71,7 @@ def test_bounds_are_the_mask(layout):
 def test_blocks_are_those_of_the_mask(layout, block):
     """No block is missed, and none is looked at in vain: what a block of tokens sees is gapless."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flex, "BLOCK", block)
+        patch.setattr(key_ranges, "BLOCK", block)
         partly, wholly = visible_blocks(visible_bounds(layout))
     mask = dense_mask(layout)
     missing = -len(mask) % block
@@ -88,7 +88,7 @@ def test_blocks_are_those_of_the_mask(layout, block):
 def test_the_block_mask_lists_these_blocks(layout, block):
     """What the kernel is handed is, read back, what was found; and it is made once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flex, "BLOCK", block)
+        patch.setattr(key_ranges, "BLOCK", block)
         partly, wholly = visible_blocks(visible_bounds(layout))
         mask = key_ranges._block_mask(layout)
         assert key_ranges._block_mask(layout) is mask

@@ -225,28 +225,21 @@ class AutoGazeConfig(PretrainedConfig):
         gaze_model_config: dict[str, Any] | GazeModelConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        for name, group in (
-            ("gazing_ratio_config", gazing_ratio_config),
-            ("gazing_ratio_each_frame_config", gazing_ratio_each_frame_config),
-            ("task_loss_requirement_config", task_loss_requirement_config),
-        ):
-            _check_group(name, group)
-        for name, flag in (
-            (
-                "has_task_loss_requirement_during_training",
-                has_task_loss_requirement_during_training,
-            ),
-            (
-                "has_task_loss_requirement_during_inference",
-                has_task_loss_requirement_during_inference,
-            ),
-        ):
+        _check_group("gazing_ratio_config", gazing_ratio_config)
+        _check_group("gazing_ratio_each_frame_config", gazing_ratio_each_frame_config)
+        _check_group("task_loss_requirement_config", task_loss_requirement_config)
+        flags = {
+            "training": has_task_loss_requirement_during_training,
+            "inference": has_task_loss_requirement_during_inference,
+        }
+        for phase, flag in flags.items():
             if not isinstance(flag, bool):
-                raise CheckpointError(f"{name} must be true or false, got {describe_value(flag)}")
-        _check_counts("", most=2**31, max_num_frames=max_num_frames)
-        _check_counts(
-            "", most=2**31, max_batch_size=1 if max_batch_size is None else max_batch_size
-        )
+                raise CheckpointError(
+                    f"has_task_loss_requirement_during_{phase} must be true or false, got "
+                    f"{describe_value(flag)}"
+                )
+        most_clips = 1 if max_batch_size is None else max_batch_size
+        _check_counts("", most=2**31, max_num_frames=max_num_frames, max_batch_size=most_clips)
         self.scales = scales if isinstance(scales, str) else "+".join(map(str, _listed(scales)))
         self.num_vision_tokens_each_frame = num_vision_tokens_each_frame
         self.max_num_frames = max_num_frames

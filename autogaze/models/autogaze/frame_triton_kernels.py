@@ -82,9 +82,7 @@ def heads(
         channels = start + tl.arange(0, STEP)
         is_channel = channels < WIDTH
         x = tl.load(
-            hidden + rows[:, None] * WIDTH + channels,
-            mask=is_row[:, None] & is_channel,
-            other=0.0,
+            hidden + rows[:, None] * WIDTH + channels, mask=is_row[:, None] & is_channel, other=0.0
         )
         w = tl.load(
             weights + channels[:, None] * num_outputs + columns,

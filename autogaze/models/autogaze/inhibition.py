@@ -26,7 +26,7 @@ from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import check_inhibition
 from autogaze.reconstruction.resample import shrink
 from autogaze.utils.device import constant
-from autogaze.utils.kernels import failure_of
+from autogaze.utils.kernels import failure_of, power_of_two
 from autogaze.utils.normalization import IMAGENET
 
 FLOOR = 0.02
@@ -75,10 +75,7 @@ class InhibitionOfReturn:
         return torch.where(self.visible, share.log_(), 0)
 
     def update(
-        self,
-        now: Float[Tensor, "B V values"],
-        ids: Int[Tensor, "B k"],
-        kept: Bool[Tensor, "B k"],
+        self, now: Float[Tensor, "B V values"], ids: Int[Tensor, "B k"], kept: Bool[Tensor, "B k"]
     ) -> None:
         """Record the frame's gazes: those of `ids` that are `kept`."""
         B, V, _ = now.shape
@@ -167,7 +164,7 @@ class TritonInhibition(InhibitionOfReturn):
                     GRID=grid,
                     SIZE=size,
                     TAPS=_most_taps(pyramid.side, scale),
-                    BLOCK=_padded(size**2),
+                    BLOCK=power_of_two(size**2, 2),
                     enable_fp_fusion=True,  # Triton warns where nothing is said
                 )
                 first += grid**2
@@ -181,10 +178,7 @@ class TritonInhibition(InhibitionOfReturn):
         return weights
 
     def update(
-        self,
-        now: Float[Tensor, "B V values"],
-        ids: Int[Tensor, "B k"],
-        kept: Bool[Tensor, "B k"],
+        self, now: Float[Tensor, "B V values"], ids: Int[Tensor, "B k"], kept: Bool[Tensor, "B k"]
     ) -> None:
         if self._latest is not None:
             self._turn(now, None)
@@ -206,8 +200,8 @@ class TritonInhibition(InhibitionOfReturn):
                 *(ids, ids.stride(0), kept.view(torch.uint8), kept.stride(0), ids.shape[1]),
                 *(_covers(self.pyramid, now.device), now, now.stride(0)),
                 *(self.full_change, FLOOR, now if weights is None else weights),
-                BLOCK=_padded(values),
-                IDS=_padded(ids.shape[1]) if remembers else 2,
+                BLOCK=power_of_two(values, 2),
+                IDS=power_of_two(ids.shape[1], 2) if remembers else 2,
                 REMEMBERS=remembers,
                 WEIGHS=weighs,
                 enable_fp_fusion=False,
@@ -219,11 +213,6 @@ class TritonInhibition(InhibitionOfReturn):
 def _most_taps(side: int, scale: int) -> int:
     """Pixels of an axis of `side` that one of `scale` overlaps, at most."""
     return max(-(-(i + 1) * side // scale) - i * side // scale for i in range(scale))
-
-
-def _padded(number: int) -> int:
-    """The least power of two that is not below a number, and at least 2."""
-    return 1 << max(1, (number - 1).bit_length())
 
 
 @lru_cache(maxsize=16)

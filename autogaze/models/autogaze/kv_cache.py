@@ -164,12 +164,7 @@ GROUP = 16
 
 
 def new_kv_cache(
-    layers: int,
-    rows: int,
-    kv_heads: int,
-    head_dim: int,
-    capacity: int,
-    like: Shaped[Tensor, "..."],
+    layers: int, rows: int, kv_heads: int, head_dim: int, capacity: int, like: Shaped[Tensor, "..."]
 ) -> KVCache:
     """An empty cache: `NativeKVCache` where the native kernel is available, else `KVCache`."""
     library = attention_kernel(like, head_dim).library

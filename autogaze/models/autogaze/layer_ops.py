@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from autogaze.utils.kernels import failure_of
+from autogaze.utils.kernels import failure_of, power_of_two
 
 
 class LayerOps:
@@ -109,10 +109,6 @@ def of_products(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def _block_of(width: int) -> int:
-    return max(16, 1 << (width - 1).bit_length())
-
-
 class _AddNorm(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -128,7 +124,7 @@ class _AddNorm(torch.autograd.Function):
             kernels.add_norm[(-(-rows // ROWS),)](
                 *(x, x if added is None else added.contiguous(), weight, total, normed, rows),
                 **{"HAS_ADDED": added is not None, "EPS": eps, "WIDTH": width},
-                **{"BLOCK": _block_of(width), "ROWS": ROWS},
+                **{"BLOCK": power_of_two(width, 16), "ROWS": ROWS},
                 **FUSED,
             )
         ctx.save_for_backward(total, weight)
@@ -158,7 +154,7 @@ class _AddNorm(torch.autograd.Function):
                 *(normed_grad.contiguous(), x_grad, x_grad if added_grad is None else added_grad),
                 *(weight_grads, rows),
                 **{"HAS_TOTAL": total_grad is not None, "HAS_ADDED": added_grad is not None},
-                **{"EPS": ctx.eps, "WIDTH": width, "BLOCK": _block_of(width), "ROWS": ROWS},
+                **{"EPS": ctx.eps, "WIDTH": width, "BLOCK": power_of_two(width, 16), "ROWS": ROWS},
                 **FUSED,
             )
         return x_grad, added_grad, weight_grads.sum(0).to(weight.dtype), None, None

@@ -59,10 +59,7 @@ class FrameLimits:
 
 
 def stopped_slots(
-    losses: Float[Tensor, "B k"],
-    threshold: float | Float[Tensor, "B 1"],
-    *,
-    first_block: bool,
+    losses: Float[Tensor, "B k"], threshold: float | Float[Tensor, "B 1"], *, first_block: bool
 ) -> Bool[Tensor, "B k"]:
     """Apply the stopping threshold to a block: True where a slot becomes padding.
 
@@ -186,7 +183,15 @@ def draw_threshold(
     alone = config.gazing_ratio_each_frame_config.get(strategy) == "self"
     if not (alone or getattr(config, f"has_task_loss_requirement_during_{phase}")):
         return None
-    return _draw_threshold(config.task_loss_requirement_config, strategy, generator)
+    options, group = config.task_loss_requirement_config, "task_loss_requirement_config"
+    kind = options.get(strategy)
+    if kind == "fixed":
+        return _number(options, group, kind, "task_loss_requirement")
+    if kind == "uniform":
+        low = _number(options, group, kind, "task_loss_requirement_min")
+        high = _number(options, group, kind, "task_loss_requirement_max")
+        return low + (high - low) * float(torch.rand((), generator=generator))
+    raise _unknown(group, kind, ("fixed", "uniform"))
 
 
 def draw_mean_ratio(
@@ -196,7 +201,28 @@ def draw_mean_ratio(
     strategy = f"sample_strategy_during_{_phase(training)}"
     if config.gazing_ratio_each_frame_config.get(strategy) == "self":
         return None
-    return _draw_mean_ratio(config.gazing_ratio_config, strategy, generator)
+    options, group = config.gazing_ratio_config, "gazing_ratio_config"
+    kind = options.get(strategy)
+    if kind not in ("fixed", "uniform", "exponential"):
+        raise _unknown(group, kind, ("fixed", "uniform", "exponential"))
+    ends = ("gazing_ratio",) * 2 if kind == "fixed" else ("gazing_ratio_min", "gazing_ratio_max")
+    low, high = (_number(options, group, kind, end) for end in ends)
+    if not 0 <= low <= high <= 1:
+        raise CheckpointError(
+            f"gazing_ratio_config.{kind}: ratios must lie in [0, 1], the least first, got {low:g}"
+            + (f" to {high:g}" if kind != "fixed" else "")
+        )
+    if kind == "fixed":
+        return low
+    u = torch.rand((), generator=generator, dtype=torch.float64)
+    if kind == "uniform":
+        return float(low + (high - low) * u)
+    # Inverse of the distribution function of an exponential cut to [low, high].
+    rate = _number(options, group, kind, "lambda")
+    if rate == 0:
+        raise CheckpointError("gazing_ratio_config.exponential.lambda must not be 0; use uniform")
+    tail = torch.exp(torch.tensor(-rate * (high - low), dtype=torch.float64))
+    return float(low - torch.log1p(-u * (1 - tail)) / rate)
 
 
 def share_out(
@@ -239,45 +265,6 @@ def usual_threshold(config: AutoGazeConfig) -> float | None:
 
 def _phase(training: bool) -> str:
     return "training" if training else "inference"
-
-
-def _draw_mean_ratio(
-    options: dict[str, Any], strategy: str, generator: torch.Generator | None
-) -> float:
-    kind = options.get(strategy)
-    if kind not in ("fixed", "uniform", "exponential"):
-        raise _unknown("gazing_ratio_config", kind, ("fixed", "uniform", "exponential"))
-    ends = ("gazing_ratio",) * 2 if kind == "fixed" else ("gazing_ratio_min", "gazing_ratio_max")
-    low, high = (_number(options, "gazing_ratio_config", kind, end) for end in ends)
-    if not 0 <= low <= high <= 1:
-        raise CheckpointError(
-            f"gazing_ratio_config.{kind}: ratios must lie in [0, 1], the least first, got {low:g}"
-            + (f" to {high:g}" if kind != "fixed" else "")
-        )
-    if kind == "fixed":
-        return low
-    u = torch.rand((), generator=generator, dtype=torch.float64)
-    if kind == "uniform":
-        return float(low + (high - low) * u)
-    # Inverse of the distribution function of an exponential cut to [low, high].
-    rate = _number(options, "gazing_ratio_config", kind, "lambda")
-    if rate == 0:
-        raise CheckpointError("gazing_ratio_config.exponential.lambda must not be 0; use uniform")
-    tail = torch.exp(torch.tensor(-rate * (high - low), dtype=torch.float64))
-    return float(low - torch.log1p(-u * (1 - tail)) / rate)
-
-
-def _draw_threshold(
-    options: dict[str, Any], strategy: str, generator: torch.Generator | None
-) -> float:
-    kind, group = options.get(strategy), "task_loss_requirement_config"
-    if kind == "fixed":
-        return _number(options, group, kind, "task_loss_requirement")
-    if kind == "uniform":
-        low = _number(options, group, kind, "task_loss_requirement_min")
-        high = _number(options, group, kind, "task_loss_requirement_max")
-        return low + (high - low) * float(torch.rand((), generator=generator))
-    raise _unknown(group, kind, ("fixed", "uniform"))
 
 
 def _concentrations(options: Any, num_frames: int) -> Float[Tensor, " T"]:

@@ -8,6 +8,5 @@ _DECODER = (
 )
 
 __getattr__ = refuse_names(
-    __name__,
-    {"CausalLMOutputWithPast": _DECODER, "LlamaForCausalLM_MultiTokenPred": _DECODER},
+    __name__, {"CausalLMOutputWithPast": _DECODER, "LlamaForCausalLM_MultiTokenPred": _DECODER}
 )

@@ -46,10 +46,7 @@ class AutoGazeOutput(dict):
     """
 
     def __init__(
-        self,
-        values: Any = (),
-        gaze: Gaze | None = None,
-        score: Callable[[], Scores] | None = None,
+        self, values: Any = (), gaze: Gaze | None = None, score: Callable[[], Scores] | None = None
     ) -> None:
         super().__init__(dict.fromkeys(KEYS))
         super().update(values)

@@ -224,9 +224,7 @@ def taken_before(rows: GazeRows) -> Bool[Tensor, "B S V"]:
 
 
 def loss_states(
-    decoder: GazeDecoder,
-    vision_tokens: Float[Tensor, "B T tokens C"],
-    rows: GazeRows,
+    decoder: GazeDecoder, vision_tokens: Float[Tensor, "B T tokens C"], rows: GazeRows
 ) -> tuple[Float[Tensor, "B S C"], Int[Tensor, " S"]]:
     """The hidden states that `score` predicts losses from, and which of the K heads reads each.
 
@@ -242,9 +240,7 @@ def loss_states(
 
 
 def embed_sequence(
-    decoder: GazeDecoder,
-    vision_tokens: Float[Tensor, "B T tokens C"],
-    rows: GazeRows,
+    decoder: GazeDecoder, vision_tokens: Float[Tensor, "B T tokens C"], rows: GazeRows
 ) -> tuple[Float[Tensor, "B N C"], Bool[Tensor, "B N"]]:
     """Input embeddings of the decoder: each frame's vision tokens, then the patches chosen in it.
 

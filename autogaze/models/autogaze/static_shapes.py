@@ -24,15 +24,12 @@ from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.decoding import ConvHistory, Slots
 from autogaze.models.autogaze.frame_steps import FrameRows
 from autogaze.models.autogaze.limits import FrameLimits
-from autogaze.models.autogaze.sampling import (
-    DeviceNoise,
-    FrameSampling,
-    sample_block,
-)
+from autogaze.models.autogaze.sampling import DeviceNoise, FrameSampling, sample_block
 from autogaze.models.autogaze.triton_decoder import new_static_decoder
 from autogaze.models.autogaze.triton_steps import new_frame_steps
 from autogaze.utils.cuda_graphs import CudaGraphs, Recorder, Recordings
 from autogaze.utils.device import sent, stream_number
+from autogaze.utils.kernels import power_of_two
 
 WINDOW = 512
 """Tokens of the smallest window of attention; larger ones are 1.5 and 2 times the one before."""
@@ -282,11 +279,6 @@ def window_of(tokens: int, capacity: int) -> int:
         power = power_of_two(window)
         window = power if window < power else window + window // 2
     return min(window, capacity)
-
-
-def power_of_two(number: int) -> int:
-    """The least power of two that is not below a number of at least 1."""
-    return 1 << (number - 1).bit_length()
 
 
 def trimmed(frames: list[Slots], block_size: int) -> list[Slots]:

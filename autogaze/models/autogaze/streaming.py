@@ -16,14 +16,10 @@ from autogaze.models.autogaze.inhibition import InhibitionOfReturn, new_inhibiti
 from autogaze.models.autogaze.limits import Caps, FrameLimits, Threshold, frame_limits
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
-from autogaze.models.autogaze.static_shapes import (
-    StaticGazeState,
-    power_of_two,
-    trimmed,
-    window_of,
-)
+from autogaze.models.autogaze.static_shapes import StaticGazeState, trimmed, window_of
 from autogaze.utils.copying import CopiedDeeply
 from autogaze.utils.device import free_memory, without_autocast
+from autogaze.utils.kernels import power_of_two
 
 DEFAULT_MEMORY_BUDGET = 1 << 30
 """Bytes that gazing at one micro-batch of clips may take on a CPU, and at least on a GPU."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.static_decoder import StaticDecoder
-from autogaze.utils.kernels import failure_of
+from autogaze.utils.kernels import failure_of, power_of_two
 
 PROGRAMS = 132
 """Programs of a kernel that are wanted at least: one for each multiprocessor of an H100."""
@@ -119,7 +119,7 @@ class TritonDecoder(StaticDecoder):
         # Three products of TF32 are as exact as one of float32, and many times as fast.
         exact = {"PRECISION": "tf32x3" if fused.dtype == torch.float32 else "ieee"}
         exact |= self.options
-        heads = {"HEAD": D, "PADDED_HEAD": max(16, _padded(D))}
+        heads = {"HEAD": D, "PADDED_HEAD": power_of_two(D, 16)}
         normed = {"EPS": config.rms_norm_eps, "WIDTH": C}
         for index, layer in enumerate(fused.layers):
             cache = self.cache[index]
@@ -203,16 +203,11 @@ def product_blocks(
     if width is None:
         return grid, blocks.options
     chunk, most = (blocks.step, MOST_SPLIT) if chunk is None else (chunk, MOST_SPLIT // 2)
-    splits = _padded(-(-width // chunk))
-    channels = splits * _padded(chunk)
+    splits = power_of_two(-(-width // chunk))
+    channels = splits * power_of_two(chunk)
     needed = channels * (blocks.rows * torch.float32.itemsize + blocks.columns * dtype.itemsize)
     is_split = blocks.split and channels <= most and needed + RESERVED <= memory
     return grid, blocks.options | {"SPLITS": splits if is_split else 1}
-
-
-def _padded(number: int) -> int:
-    """The least power of two that is not below a number: the lengths that Triton has."""
-    return 1 << (number - 1).bit_length()
 
 
 def _most_memory(name: str, dtype: torch.dtype, blocks: Blocks) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autogaze.models.autogaze.decoder import FusedDecoder
 from autogaze.models.autogaze.frame_steps import FrameRows, FrameSteps
-from autogaze.utils.kernels import failure_of
+from autogaze.utils.kernels import failure_of, power_of_two
 
 TOKENS = 16
 """Tokens that a program of `begin` lays out."""
@@ -49,10 +49,10 @@ class TritonSteps(FrameSteps):
                 *(rows.kept.view(FLAGS), num_kept, rows.counts, num_counts),
                 NUM_SLOTS=self.num_slots,
                 WIDTH=width,
-                SLOTS=_padded(self.num_slots),
-                PADDED_WIDTH=_padded(width),
+                SLOTS=power_of_two(self.num_slots, 2),
+                PADDED_WIDTH=power_of_two(width, 2),
                 TOKENS=TOKENS,
-                WIDE=_padded(max(V, num_kept, num_counts)),
+                WIDE=power_of_two(max(V, num_kept, num_counts), 2),
                 enable_fp_fusion=False,  # there is nothing to fuse; Triton warns where nothing is said
             )
 
@@ -104,20 +104,15 @@ class TritonSteps(FrameSteps):
                 *(rows.predicted, rows.tokens, rows.places, rows.positions),
                 NUM_SLOTS=self.num_slots,
                 WIDTH=width,
-                SLOTS=_padded(self.num_slots),
-                PADDED_WIDTH=_padded(width),
-                PATCHES=_padded(V),
+                SLOTS=power_of_two(self.num_slots, 2),
+                PADDED_WIDTH=power_of_two(width, 2),
+                PATCHES=power_of_two(V, 2),
                 TAKES=logits is not None,
                 WEIGHTED=weighted,
                 SEQUENTIAL=self.sequential,
                 num_warps=4,
                 enable_fp_fusion=False,
             )
-
-
-def _padded(number: int) -> int:
-    """The least power of two that is not below a number, and at least 2."""
-    return 1 << max(1, (number - 1).bit_length())
 
 
 def new_frame_steps(

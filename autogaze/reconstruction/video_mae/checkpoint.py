@@ -268,7 +268,21 @@ def read_statistics(checkpoint: Path) -> PixelStatistics | None:
         CheckpointError: the file cannot be read, or holds values that make no sense.
     """
     file = config_file(checkpoint).with_name(PROCESSOR)
-    return _read(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    # What the file leaves out is as in `VivitImageProcessor`.
+    given = {name: value for name, value in read_json(file).items() if value is not None}
+    factor, offset = 1.0, False  # pixels as they are, 0 to 255
+    if _flag(file, given, "do_rescale"):
+        factor, offset = given.get("rescale_factor", 1 / 127.5), _flag(file, given, "offset")
+        if not (is_finite(factor) and factor > 0):
+            raise _wrong(file, "rescale_factor", "a number above 0", factor)
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if _flag(file, given, "do_normalize"):
+        mean, std = (_channels(file, given, name) for name in ("image_mean", "image_std"))
+        if min(std) <= 0:
+            raise _wrong(file, "image_std", "numbers above 0", list(std))
+    return PixelStatistics.of_rescaled(mean, std, float(factor), offset=offset)
 
 
 def processor_settings(statistics: PixelStatistics, side: int) -> dict[str, Any]:
@@ -286,22 +300,6 @@ def processor_settings(statistics: PixelStatistics, side: int) -> dict[str, Any]
         "image_mean": list(statistics.mean),
         "image_std": list(statistics.std),
     }
-
-
-def _read(file: Path) -> PixelStatistics:
-    """The statistics of RGB in [0, 1]; what the file leaves out is as in `VivitImageProcessor`."""
-    given = {name: value for name, value in read_json(file).items() if value is not None}
-    factor, offset = 1.0, False  # pixels as they are, 0 to 255
-    if _flag(file, given, "do_rescale"):
-        factor, offset = given.get("rescale_factor", 1 / 127.5), _flag(file, given, "offset")
-        if not (is_finite(factor) and factor > 0):
-            raise _wrong(file, "rescale_factor", "a number above 0", factor)
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if _flag(file, given, "do_normalize"):
-        mean, std = (_channels(file, given, name) for name in ("image_mean", "image_std"))
-        if min(std) <= 0:
-            raise _wrong(file, "image_std", "numbers above 0", list(std))
-    return PixelStatistics.of_rescaled(mean, std, float(factor), offset=offset)
 
 
 def _flag(file: Path, given: dict[str, Any], name: str) -> bool:
