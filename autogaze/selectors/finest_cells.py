@@ -8,7 +8,6 @@ bit for bit, which is tried out for every pyramid.
 
 import ctypes
 import logging
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def cell_changes(
 ) -> Float[Tensor, "B cells"]:
     """`cell_means` of `mean_change`; of bytes on a CPU by one pass of `cell_change.c`."""
     bytes_in = frames.dtype == others.dtype == torch.uint8 and frames.device.type == "cpu"
-    if bytes_in and (kernel := changes_kernel(pyramid, changes_by_torch)) is not None:
+    if bytes_in and (kernel := changes_kernel(pyramid)) is not None:
         return kernel(frames, others, std)
     return changes_by_torch(frames, others, pyramid, std)
 
@@ -131,9 +130,6 @@ SOURCE = Path(__file__).with_name("cell_change.c")
 
 log = logging.getLogger(__name__)
 
-Changes = Callable[[Tensor, Tensor, PatchPyramid, Tensor | None], Tensor]
-"""Frames, others, pyramid and deviations -> the changes of cells: PyTorch's way to compute them."""
-
 
 _Work = c_struct(  # `Work` of cell_change.c
     """
@@ -194,8 +190,8 @@ class CellChange:
 
 
 @lru_cache(maxsize=64)
-def changes_kernel(pyramid: PatchPyramid, by_torch: Changes) -> CellChange | None:
-    """The kernel of a pyramid; None where it has other results than `by_torch`, or cannot be had."""
+def changes_kernel(pyramid: PatchPyramid) -> CellChange | None:
+    """The kernel of a pyramid; None where it has other results than PyTorch, or cannot be had."""
     try:
         kernel = CellChange(pyramid)
         noise = np.random.default_rng(0)
@@ -203,7 +199,7 @@ def changes_kernel(pyramid: PatchPyramid, by_torch: Changes) -> CellChange | Non
             shape = (2, clips, 3, pyramid.side, pyramid.side)
             frames, others = torch.from_numpy(noise.integers(0, 256, shape, np.uint8))
             for std in (None, torch.tensor([0.25, 0.2, 0.225]).view(3, 1, 1)):
-                expected = by_torch(frames, others, pyramid, std)
+                expected = changes_by_torch(frames, others, pyramid, std)
                 if not torch.equal(kernel(frames, others, std), expected):
                     raise NotBuiltError("the compiled kernel gives other numbers than PyTorch")
     except NotBuiltError as error:

@@ -1,21 +1,15 @@
-"""Attention over packed tokens: SDPA per group of equal lengths, or one kernel for all segments.
+"""Attention over packed tokens: SDPA per group of equal lengths, or one kernel for all segments."""
 
-transformers lets attention functions be registered by name and passes each of them the layer's
-mask. A gazed model runs under the name `autogaze`, and its mask is a `TokenLayout`: layers,
-norms, LoRA adapters and checkpointing stay the model's own, and no dense mask exists.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, partial
 from importlib.util import find_spec
 from itertools import accumulate, pairwise
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.errors import EncoderError
@@ -34,8 +28,6 @@ from autogaze.vision_encoders.varlen import (
     varlen_attention,
 )
 
-NAME = "autogaze"
-"""`config._attn_implementation` of a gazed model, once `registered` was called."""
 AttentionBackend = Literal["auto", "grouped", "varlen", "flash", "flex", "triton"]
 """What computes attention: the one that suits the device and the layout; SDPA per group of equal
 lengths; `torch.nn.attention.varlen`; FlashAttention's varlen function; FlexAttention; our own kernel, which
@@ -46,119 +38,6 @@ a GPU, whose first call compiles for tens of seconds."""
 MOST_KEYS = 16
 """Keys per token up to which growing prefixes are laid one after another unasked: in clips of 31
 frames of equal lengths. FlexAttention copies none."""
-
-
-def gazed_attention(
-    module: nn.Module,
-    query: Float[Tensor, "one H N D"],
-    key: Float[Tensor, "one H N D"],
-    value: Float[Tensor, "one H N D"],
-    attention_mask: Any,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    layout: TokenLayout | None = None,
-    **options: Any,
-) -> tuple[Float[Tensor, "one N H D"], None]:
-    """Attention function registered with transformers: packed under a layout, else dense SDPA.
-
-    The layout comes as the mask, as `layout` through blocks that pass options on, or from
-    `attending_under` around blocks that pass nothing on.
-    """
-    options.update(scaling=scaling, dropout=dropout)
-    if isinstance(attention_mask, TokenLayout):
-        layout = attention_mask
-    elif (
-        layout is None
-        and attention_mask is None
-        and (block_layout := _BLOCK_LAYOUT.get()) is not None
-    ):
-        layout = block_layout.layout
-        block_layout.is_asked = True
-    if layout is None:
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-        dense: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        return dense(module, query, key, value, attention_mask, **options)
-    out = packed_attention(
-        query[0], key[0], value[0], layout, scale=scaling, dropout=dropout, backend=layout.backend
-    )
-    return out[None], None
-
-
-class _BlockLayout:
-    """The layout of the block that is running."""
-
-    def __init__(self, layout: TokenLayout) -> None:
-        self.layout = layout
-        self.is_asked = False
-
-
-_BLOCK_LAYOUT: ContextVar[_BlockLayout | None] = ContextVar("layout around a block", default=None)
-
-
-@contextmanager
-def attending_under(layout: TokenLayout, block: nn.Module) -> Iterator[None]:
-    """Context in which attention that is given no mask is packed attention under a layout.
-
-    Args:
-        block: what is run in it.
-
-    Raises:
-        EncoderError: at the end, where the block has not called `gazed_attention`.
-    """
-    block_layout = _BlockLayout(layout)
-    token = _BLOCK_LAYOUT.set(block_layout)
-    try:
-        yield
-    finally:
-        _BLOCK_LAYOUT.reset(token)
-    if not block_layout.is_asked:  # each token would have seen whatever the block likes
-        raise EncoderError(
-            f"{type(block).__name__} takes no mask, and its attention was not computed by the function "
-            f"that transformers knows as {NAME!r}; in the adapter of its family `run` has to call "
-            "what hands attention a layout"
-        )
-
-
-class CheckpointedUnderLayout:
-    """A block's function for gradient checkpointing, which takes the layout around it along.
-
-    What is checkpointed runs again when gradients are computed: after `attending_under`, and on a GPU
-    in another thread.
-
-    Args:
-        checkpoint: the function that transformers gave the block.
-    """
-
-    def __init__(self, checkpoint: Callable[..., Any]) -> None:
-        self.checkpoint = checkpoint
-
-    def __call__(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        if (block_layout := _BLOCK_LAYOUT.get()) is not None:
-            function = partial(_run_under, block_layout, function)
-        return self.checkpoint(function, *args, **options)
-
-
-def _run_under(
-    block_layout: _BlockLayout, function: Callable[..., Any], *args: Any, **options: Any
-) -> Any:
-    token = _BLOCK_LAYOUT.set(block_layout)
-    try:
-        return function(*args, **options)
-    finally:
-        _BLOCK_LAYOUT.reset(token)
-
-
-@cache
-def registered() -> str:
-    """The name under which transformers finds `gazed_attention` from now on.
-
-    Not registered at import: transformers' models take seconds to import, also where none is used.
-    """
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    ALL_ATTENTION_FUNCTIONS.register(NAME, gazed_attention)
-    return NAME
 
 
 def packed_attention(

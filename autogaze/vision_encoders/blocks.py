@@ -1,18 +1,142 @@
-"""Transformer blocks under packed attention, whatever of it their own calls have a way for."""
+"""Transformer blocks under packed attention, whatever of it their own calls have a way for.
+
+transformers lets attention functions be registered by name and passes each of them the layer's
+mask. A gazed model runs under the name `autogaze`, and its mask is a `TokenLayout`: layers,
+norms, LoRA adapters and checkpointing stay the model's own, and no dense mask exists.
+"""
 
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.vision_encoders.attention import CheckpointedUnderLayout, attending_under, registered
+from autogaze.errors import EncoderError
+from autogaze.vision_encoders.attention import packed_attention
 from autogaze.vision_encoders.layout import TokenLayout
 
 Tokens = Float[Tensor, "*one N C"]
+
+NAME = "autogaze"
+"""`config._attn_implementation` of a gazed model, once `registered` was called."""
+
+
+def gazed_attention(
+    module: nn.Module,
+    query: Float[Tensor, "one H N D"],
+    key: Float[Tensor, "one H N D"],
+    value: Float[Tensor, "one H N D"],
+    attention_mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    layout: TokenLayout | None = None,
+    **options: Any,
+) -> tuple[Float[Tensor, "one N H D"], None]:
+    """Attention function registered with transformers: packed under a layout, else dense SDPA.
+
+    The layout comes as the mask, as `layout` through blocks that pass options on, or from
+    `attending_under` around blocks that pass nothing on.
+    """
+    options.update(scaling=scaling, dropout=dropout)
+    if isinstance(attention_mask, TokenLayout):
+        layout = attention_mask
+    elif (
+        layout is None
+        and attention_mask is None
+        and (block_layout := _BLOCK_LAYOUT.get()) is not None
+    ):
+        layout = block_layout.layout
+        block_layout.is_asked = True
+    if layout is None:
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        dense: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        return dense(module, query, key, value, attention_mask, **options)
+    out = packed_attention(
+        query[0], key[0], value[0], layout, scale=scaling, dropout=dropout, backend=layout.backend
+    )
+    return out[None], None
+
+
+class _BlockLayout:
+    """The layout of the block that is running."""
+
+    def __init__(self, layout: TokenLayout) -> None:
+        self.layout = layout
+        self.is_asked = False
+
+
+_BLOCK_LAYOUT: ContextVar[_BlockLayout | None] = ContextVar("layout around a block", default=None)
+
+
+@contextmanager
+def attending_under(layout: TokenLayout, block: nn.Module) -> Iterator[None]:
+    """Context in which attention that is given no mask is packed attention under a layout.
+
+    Args:
+        block: what is run in it.
+
+    Raises:
+        EncoderError: at the end, where the block has not called `gazed_attention`.
+    """
+    block_layout = _BlockLayout(layout)
+    token = _BLOCK_LAYOUT.set(block_layout)
+    try:
+        yield
+    finally:
+        _BLOCK_LAYOUT.reset(token)
+    if not block_layout.is_asked:  # each token would have seen whatever the block likes
+        raise EncoderError(
+            f"{type(block).__name__} takes no mask, and its attention was not computed by the function "
+            f"that transformers knows as {NAME!r}; in the adapter of its family `run` has to call "
+            "what hands attention a layout"
+        )
+
+
+class CheckpointedUnderLayout:
+    """A block's function for gradient checkpointing, which takes the layout around it along.
+
+    What is checkpointed runs again when gradients are computed: after `attending_under`, and on a GPU
+    in another thread.
+
+    Args:
+        checkpoint: the function that transformers gave the block.
+    """
+
+    def __init__(self, checkpoint: Callable[..., Any]) -> None:
+        self.checkpoint = checkpoint
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if (block_layout := _BLOCK_LAYOUT.get()) is not None:
+            function = partial(_run_under, block_layout, function)
+        return self.checkpoint(function, *args, **options)
+
+
+def _run_under(
+    block_layout: _BlockLayout, function: Callable[..., Any], *args: Any, **options: Any
+) -> Any:
+    token = _BLOCK_LAYOUT.set(block_layout)
+    try:
+        return function(*args, **options)
+    finally:
+        _BLOCK_LAYOUT.reset(token)
+
+
+@cache
+def registered() -> str:
+    """The name under which transformers finds `gazed_attention` from now on.
+
+    Not registered at import: transformers' models take seconds to import, also where none is used.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, gazed_attention)
+    return NAME
 
 
 def run_block(block: nn.Module, tokens: Tokens, layout: TokenLayout) -> Tokens:

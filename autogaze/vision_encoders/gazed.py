@@ -12,7 +12,7 @@ from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import DTYPES, DeviceOptions
-from autogaze.vision_encoders import attention
+from autogaze.vision_encoders import blocks
 from autogaze.vision_encoders.checkpoint import GAZED_OPTIONS, SETTINGS_KEY, Checkpoint
 from autogaze.vision_encoders.encode import GazedOutput, encode
 from autogaze.vision_encoders.graphs import EncoderGraphs, check_graphs
@@ -257,5 +257,5 @@ def _with_gazed_attention(model: nn.Module) -> Any:
     for module in copied.modules():
         config = getattr(module, "config", None)
         if config is not None:
-            config._attn_implementation = attention.registered()
+            config._attn_implementation = blocks.registered()
     return copied

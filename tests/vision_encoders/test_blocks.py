@@ -14,7 +14,7 @@ from torch import nn
 
 from autogaze import gazed
 from autogaze.errors import EncoderError
-from autogaze.vision_encoders import attention
+from autogaze.vision_encoders import blocks
 from autogaze.vision_encoders.blocks import takes_mask
 from autogaze.vision_encoders.layout import ATTENTION_TYPES
 from autogaze.vision_encoders.registry import adapter_class
@@ -176,4 +176,4 @@ def test_a_block_that_attends_by_itself_is_refused(inputs):
     with pytest.raises(EncoderError, match="ByItself"):
         gazed(model)(*inputs)
     # The layout is left behind by nobody.
-    assert attention._BLOCK_LAYOUT.get() is None
+    assert blocks._BLOCK_LAYOUT.get() is None

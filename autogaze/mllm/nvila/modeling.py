@@ -39,7 +39,7 @@ from autogaze.mllm.nvila.token_budget import check_length
 from autogaze.utils.checkpoints import check_loaded
 from autogaze.utils.device import sent
 from autogaze.utils.hub import refuse_pickles
-from autogaze.vision_encoders import attention
+from autogaze.vision_encoders import blocks
 from autogaze.vision_encoders.layout import AttentionType, token_layout
 from autogaze.vision_encoders.positions import PositionTables
 from autogaze.vision_encoders.siglip.adapter import SiglipAdapter
@@ -64,7 +64,7 @@ def encode(tower: SiglipVisionModel, clips: GazedClips, clips_at_once: int) -> F
             f"target_patch_size={pyramid.patch_size}"
         )
     # A model that this one is part of may have chosen another one for all its parts.
-    config._attn_implementation = attention.registered()
+    config._attn_implementation = blocks.registered()
     attn_type: AttentionType = (
         "frame_independent" if config.frame_independent_encoding else config.attn_type  # type: ignore[assignment]
     )

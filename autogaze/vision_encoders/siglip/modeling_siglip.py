@@ -26,7 +26,7 @@ from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.utils.device import sent
 from autogaze.utils.hub import refuse_pickles
-from autogaze.vision_encoders import attention
+from autogaze.vision_encoders import blocks
 from autogaze.vision_encoders.encode import encode, encode_patches
 from autogaze.vision_encoders.layout import TokenLayout
 from autogaze.vision_encoders.packed import (
@@ -82,7 +82,7 @@ class SiglipVisionTransformer(nn.Module):
     ) -> Any:
         """Features of gazed patches or whole images; see `SiglipVisionModel.forward`."""
         # A model that this one is part of may have chosen another one for all its parts.
-        self.config._attn_implementation = attention.registered()
+        self.config._attn_implementation = blocks.registered()
         options["output_attentions"] = output_attentions
         unknown = [name for name, value in options.items() if value]
         if unknown:
@@ -187,12 +187,12 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
 
     def __init__(self, config: SiglipVisionConfig) -> None:
         # Before transformers asks whether the wanted one is installed, and after it has chosen.
-        config._attn_implementation = attention.registered()
+        config._attn_implementation = blocks.registered()
         super().__init__(config)
         config.check()
         self.scales = list(config.pyramid.scales)
         self.vision_model = SiglipVisionTransformer(config)
-        self.config._attn_implementation = attention.registered()
+        self.config._attn_implementation = blocks.registered()
         self.register_load_state_dict_pre_hook(_add_prefix)
         self.post_init()
 
