@@ -44,7 +44,7 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 import autogaze
 from autogaze.pipeline import GazeStream
 
-left = 3
+left = 4
 
 def counted(stream, part, gaze_part=GazeStream._gaze_part):
     global left
@@ -68,7 +68,7 @@ def write_video(path: Path, width: int, height: int, num_frames: int) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"preset": "ultrafast", "crf": "40", "bf": "2", "g": "30", "threads": "2"}
+        stream.options = {"preset": "ultrafast", "bf": "2", "g": "30", "threads": "2"}
         for number in range(num_frames):
             shift = 2 * number % 64
             pixels = np.ascontiguousarray(scene[:height, shift : shift + width])

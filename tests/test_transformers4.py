@@ -58,11 +58,7 @@ OVERLAY = Path(sys.prefix) / "transformers4"
 @pytest.mark.skipif(not OVERLAY.is_dir(), reason="no second transformers; `make test` installs it")
 def test_what_meets_it_with_transformers_4():
     assert transformers.__version__.startswith("5.")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(OVERLAY), str(ROOT)]),
-        "JAXTYPING_DISABLE": "1",  # annotations are checked in this process's run of the same tests
-    }
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(OVERLAY), str(ROOT)])}
     version = "from importlib.metadata import version; print(version('transformers'))"
     found = subprocess.run(
         [sys.executable, "-c", version], env=environment, capture_output=True, text=True

@@ -1,6 +1,7 @@
 """Commands as dataclasses: a command's options, their checks and its work in one class.
 
-Options that commands share are written here, and what becomes of errors: messages and exit codes.
+Here are also options that most commands share (those of selectors are in `cli/gaze.py`), and what
+becomes of errors: messages and exit codes.
 
 @dataclass(frozen=True)
 class Info(Command):

@@ -17,7 +17,7 @@ from autogaze.demo.work import Cancelled, Settings
 from autogaze.errors import AutoGazeError
 
 SETTINGS = tuple(
-    one.replace(default=None) if one.name == "selector" else one
+    one.replace(default=None, annotation=str | None) if one.name == "selector" else one
     for one in inspect.signature(settings).parameters.values()
 )
 """Parameters of endpoints after those of their own. The default selector is the page's first."""

@@ -50,7 +50,7 @@ class DatasetConfig:
     Args:
         clip_len: frames per clip.
         gt_gazing_pos_paths: label files; clips without a label are left out.
-        greedy_labels: label the clips of a split without a label file while they are read.
+        greedy_labels: label the clips of a split without a label file, batch by batch.
         max_unreadable: share of clips that may be unreadable before training fails.
         seed: of what is drawn; the trainer's by default.
     """

@@ -23,6 +23,7 @@ from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
+from autogaze.models.autogaze.gaze_model import normalise
 from autogaze.models.autogaze.limits import GazeSettings, draw_settings
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.rows import GazeRows
@@ -66,6 +67,11 @@ class RolloutBatch:
     def rgb(self) -> Float[Tensor, "B T 3 S S"]:
         """Frames in [0, 1]."""
         return self.frames.float() / 255
+
+    @property
+    def video(self) -> Float[Tensor, "B T 3 S S"]:
+        """Frames normalised for the selector."""
+        return normalise(self.rgb, in_place=True)  # of a copy
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ Memory does not grow with the video, and a late start costs a seek, not a decode
 Nothing stays open between two loops over `frames`.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Collection, Generator, Iterable, Iterator
@@ -174,13 +175,16 @@ class Video:
         skip_corrupt: bool,
         motion: bool,
     ) -> Iterator[Frame]:
-        self.num_corrupt, self.end, self._num_given = 0, 0.0, 0
-        # Suspended, a loop would keep the frame that it gave last: at 4K, 24 MiB.
-        if self._layout is None:
-            yield from self._pages(frame_range, numbers, skip_corrupt)
-        else:
-            yield from self._by_choice(self._layout, frame_range, numbers, skip_corrupt, motion)
-        if not self._num_given:
+        self.num_corrupt, self.end = 0, 0.0
+        frames = (
+            self._pages(frame_range, numbers, skip_corrupt)
+            if self._layout is None
+            else self._by_choice(self._layout, frame_range, numbers, skip_corrupt, motion)
+        )
+        given = itertools.count()
+        # Suspended, a loop would keep the frame that it gave last: at 4K, 24 MiB. `map` does not.
+        yield from map(lambda frame, _: frame, frames, given)
+        if next(given) == 0:
             length = "" if self.info.duration is None else f"; it lasts {self.info.duration:g} s"
             frames_there = f"{self.info.num_frames or 'an unknown number of'} frames"
             raise VideoError(
@@ -203,7 +207,6 @@ class Video:
 
         for picture in only(sample(self._until(pictures(), frame_range), frame_range), numbers):
             pixels = cast("np.ndarray", picture.frame)
-            self._num_given += 1
             yield Frame(picture.index, picture.timestamp, pixels)
 
     def _by_choice(
@@ -268,7 +271,6 @@ class Video:
                         decoding.drop(picture)
                         continue
                     self.num_corrupt = decoding.num_corrupt
-                    self._num_given += 1
                     frame = [Frame(picture.index, picture.timestamp, pixels, moved)]
                     del picture, pixels, moved
                     yield frame.pop()  # not kept while it is in use

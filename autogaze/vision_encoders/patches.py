@@ -182,7 +182,7 @@ def cut_in_triton(
     frame_of_patch: Int[Tensor, " N"],
     pyramid: PatchPyramid,
 ) -> Float[Tensor, "N 3 p p"]:
-    """As `patches.gazed_patches`; it has no gradients.
+    """As `gazed_patches`; it has no gradients.
 
     Raises:
         ImportError: Triton is not installed.

@@ -67,11 +67,18 @@ def items(clips, epoch=0):
     return [clips[ClipKey(epoch, number)] for number in range(len(clips))]
 
 
+def labels_alone(clip):
+    if not isinstance(clip.labels, LabelRequest):
+        return clip.labels
+    asked = clip.labels
+    return CanvasSearcher(asked.pyramid, asked.softness).label(clip.frames, asked.counts)
+
+
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_labels_of_a_batch_are_those_of_its_clips(epoch):
     clips = mixture()
     read = [clip for clip in items(clips, epoch) if isinstance(clip, TrainingClip)]
-    alone = [with_labels(collate([clip])).labels[0] for clip in read]
+    alone = [labels_alone(clip) for clip in read]
     assert {labels.targets is None for labels in alone} == {True, False}
     batch = collate(items(clips, epoch))
     assert len(batch) == 17
@@ -89,9 +96,15 @@ def test_a_loader_for_a_cpu_labels_whole_batches(monkeypatch, workers):
     clips = GreedyLabelled(Drawn(unreadable=(4,)), PYRAMID, GreedyOptions(high=0.5, softness=0.1))
     sampler = StepSampler(len(clips), 6, 3, 0, first=1, last=3)
     expected = [with_labels(collate([clips[item.key] for item in part])) for part in sampler]
-    if not workers:  # one search per batch, and none per clip
-        monkeypatch.setattr(CanvasSearcher, "label", None)
+    searches, search = [], CanvasSearcher.follow_clips
+    monkeypatch.setattr(
+        CanvasSearcher,
+        "follow_clips",
+        lambda self, frames, ids: searches.append(len(frames)) or search(self, frames, ids),
+    )
     batches = list(make_loader(clips, sampler, workers))
+    if not workers:  # one search per batch, and none per clip
+        assert searches == [len(batch) for batch in batches]
     assert [batch.names for batch in batches] == [batch.names for batch in expected]
     for batch, wanted in zip(batches, expected, strict=True):
         assert all(equal(*pair) for pair in zip(batch.labels, wanted.labels, strict=True))

@@ -275,7 +275,6 @@ import sys
 sys.modules["hydra"] = sys.modules["accelerate"] = None
 import autogaze.training.calibration, autogaze.training.checkpoints
 from autogaze.geometry import PatchPyramid
-from autogaze.labelling.label import with_labels
 from autogaze.training.mixture import read_dataset
 source = read_dataset({"name": "procedural", "num_clips": 3, "scene": {"max_shapes": 2}})
 print(len(source.clips("train", PatchPyramid(), 0)))

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from autogaze.errors import VideoError
 from autogaze.video.reader import Video
 
 
@@ -34,6 +35,15 @@ def test_frames_can_be_read_again_and_left_early(plain):
     first = next(video.frames())
     assert len(list(video.frames())) == 20
     np.testing.assert_array_equal(first.pixels, next(video.frames()).pixels)
+
+
+def test_a_loop_within_a_loop_says_only_of_itself_that_it_gave_none(plain):
+    video = Video(plain)
+    frames = video.frames(last=1)
+    assert [next(frames).index, next(frames).index] == [0, 1]
+    with pytest.raises(VideoError, match="no frame lies"):
+        next(video.frames(start=100))
+    assert list(frames) == []
 
 
 def test_variable_frame_rate_keeps_its_timestamps(folder, encode):

@@ -17,7 +17,7 @@ from autogaze.models.autogaze.sampling import likeliest_in_turn
 
 @dataclass(frozen=True)
 class FrameRows:
-    """What is known of R rows; `frame_steps` writes it.
+    """What is known of R rows; the steps of a frame write it.
 
     N = K + vision tokens of a frame; S = K times the most blocks of a frame, and K more slots.
 

@@ -221,7 +221,7 @@ FACTORS = (
     *(2 / std for std in IMAGENET.std),
     *((1 + mean) / std for mean, std in zip(IMAGENET.mean, IMAGENET.std, strict=True)),
 )
-"""What each colour in [0, 1] is multiplied by, and what is subtracted then: as `gaze_model.normalise`."""
+"""What each colour in [0, 1] is multiplied by, and what is subtracted then: as `normalise`."""
 
 
 def byte_patches(
