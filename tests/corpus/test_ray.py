@@ -21,7 +21,7 @@ def test_killed_workers_and_a_killed_run_leave_no_trace(tmp_path: Path):
     options = ("--workers", 2, "--shard-size", 2)
     run = killed.start(out, videos, *options)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not find_shards(out) and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         killed.kill_a_worker(run, chance)
