@@ -3,18 +3,18 @@
 Here are also options that most commands share (those of selectors are in `cli/gaze.py`), and what
 becomes of errors: messages and exit codes.
 
-@dataclass(frozen=True)
-class Info(Command):
-"Describe a file."  # the text of --help
+    @dataclass(frozen=True)
+    class Info(Command):
+        "Describe a file."  # the text of --help
 
-file: Annotated[str, typer.Argument(help="A gaze file, a video or a checkpoint.")]
-metric: Annotated[str, typer.Option(help="..."), Renamed("--judge", "--metric")] = "canvas"
-json: PrintJson = False
+        file: Annotated[str, typer.Argument(help="A gaze file, a video or a checkpoint.")]
+        metric: Annotated[str, typer.Option(help="..."), Renamed("--judge", "--metric")] = "canvas"
+        json: PrintJson = False
 
-def __post_init__(self) -> None: ...  # checks that need no torch
-def run(self) -> None: ...  # the work, with its heavy imports
+        def __post_init__(self) -> None: ...  # checks that need no torch
+        def run(self) -> None: ...  # the work, with its heavy imports
 
-add_command(app, Info, "info")
+    add_command(app, Info, "info")
 """
 
 import inspect

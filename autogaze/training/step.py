@@ -369,8 +369,9 @@ def make_optimizer(
 
 
 def clear_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Zero all gradients. They are never None, so that an unused parameter is treated alike by
-    one process and by many.
+    """Zero all gradients.
+
+    They are never None, so that an unused parameter is treated alike by one process and by many.
     """
     for parameter in parameters:
         if parameter.grad is None:

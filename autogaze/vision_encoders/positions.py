@@ -42,8 +42,8 @@ class PositionTables:
     def of_grids(cls, encoder: EncoderAdapter, grids: Sequence[int]) -> "PositionTables":
         """The tables of square grids of these sides in patches, one after another.
 
-        Kept for later calls, but in training, where they may be random, and where gradients flow
-        through them.
+        Kept for later calls, except in training, where they may be random, and where gradients
+        flow through them.
         """
         model: nn.Module = encoder.model
         if model.training or torch.compiler.is_compiling():
@@ -57,7 +57,8 @@ class PositionTables:
         for stale in [key for key, one in kept.items() if not one.holds(model)]:
             del kept[stale]
         reads, gradients = _Reads(model), torch.is_grad_enabled()
-        # Tables of inference mode could be used in no other; leaving it asks for gradients.
+        # Tensors made in inference mode could not be used outside of it, and leaving that mode
+        # switches gradients on.
         with torch.inference_mode(False), torch.set_grad_enabled(gradients), reads:
             tables = cls.computed(encoder, grids)
         plain = all(type(one) is Tensor and not one.requires_grad for one in tables._tensors)

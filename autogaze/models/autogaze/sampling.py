@@ -185,7 +185,7 @@ class DeviceNoise:
         self.temperature.fill_(temperature)
 
     def follow(self, other: "DeviceNoise", rows: Int[Tensor, " B"]) -> None:
-        """Go on where another has arrived, with some of its rows."""
+        """Copy the state of another, for some of its rows."""
         self.seeds.copy_(other.seeds.index_select(0, rows))
         self.drawn.copy_(other.drawn)
         self.temperature.copy_(other.temperature)
@@ -193,8 +193,8 @@ class DeviceNoise:
     def perturbed(self, logits: Float[Tensor, "B k V"]) -> Float[Tensor, "B k V"]:
         """Logits of which the largest is a sample of their softmax at the temperature.
 
-        Gumbel noise: of the logits without those already taken it is one as well, so heads in turn
-        sample without replacement.
+        Gumbel noise: the largest among the patches not yet taken is a sample of their softmax, too,
+        so heads in turn sample without replacement.
         """
         count = logits[0].numel()
         places = self.drawn + torch.arange(1, count + 1, device=logits.device)
