@@ -111,6 +111,34 @@ def test_files_are_short_enough_to_read():
     assert {name: count for name, count in lines.items() if count > MAX_LINES} == {}
 
 
+ONE_OF_EACH = {
+    "a module's weights are loaded": (
+        r"(?<!optimizer)(?<!scaler)\.load_state_dict\(",
+        {"utils/checkpoints.py"},
+    ),
+    "progress bars": (r"\brich\.progress\b|\btqdm\b", {"utils/progress.py"}),
+    "ImageNet's statistics": (r"\b0\.485\b|\b0\.229\b", {"utils/normalization.py"}),
+    "seeding of all random numbers": (
+        r"\b(?:torch\.manual_seed|np\.random\.seed|(?<!\.)random\.seed)\(",
+        {"utils/seeding.py", "utils/published.py"},  # the published function, which users call
+    ),
+    "plots are written": (r"\.savefig\(", {"rendering/plot_style.py"}),
+    "contact sheets": (r"^class \w*Sheet\b", {"rendering/sheet.py"}),
+    "typed readers of configs": (r"\bOmegaConf\.structured\(", {"training/config.py"}),
+}
+
+
+@pytest.mark.parametrize("what", ONE_OF_EACH)
+def test_there_is_one_of_each(what):
+    pattern, expected = ONE_OF_EACH[what]
+    found = {
+        file.relative_to(house.PACKAGE).as_posix()
+        for file in MODULES.values()
+        if re.search(pattern, file.read_text(), re.MULTILINE)
+    }
+    assert found == expected
+
+
 def test_import_is_light():
     """`import autogaze` loads no library: names are imported when they are first used."""
     code = (

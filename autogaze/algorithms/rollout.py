@@ -1,6 +1,6 @@
 """Rollouts, what algorithms see: gaze sequences with their log-probabilities and losses.
 
-And the base class of the algorithms with the published interface, which users construct and call. They
+`PublishedAlgorithm` is the base class of those that users of AutoGaze construct and call: they
 compute the same functions of a `Rollout` as the classes that training with this package uses
 (`autogaze.training.algorithms`).
 """

@@ -25,7 +25,7 @@ from autogaze.utils.device import DeviceOptions, autocast, sent
 from autogaze.utils.normalization import IMAGENET
 
 GPU_CLIPS = 64
-"""Clips that are searched together on a GPU: one program each, and there are more than a hundred processors."""
+"""Clips that are searched together on a GPU. Each is one program; a GPU runs about a hundred at once."""
 
 
 class Searcher(ABC):

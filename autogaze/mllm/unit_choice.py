@@ -1,4 +1,4 @@
-"""Budgets of units (a ratio, a loss, a number of tokens), and the choice of those of a prompt within one."""
+"""Budgets of units (a ratio, a loss, a number of tokens), and the choice of a prompt's kept units within its budget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,11 +30,11 @@ class Budget:
     Args:
         ratio: cap per tubelet, as a share of its dense units, in (0, 1].
         loss: frames stop at this loss, in units of the selector's metric.
-        max_units: for all videos of a prompt together; never more are kept. What tubelets need is
-            what the selector chooses of them until its loss (`loss`, else its default) or its
-            own threshold is met, at most `MOST` times the even share. If all need more than
-            `max_units`, each keeps the same share of its need, the first chosen; if they need
-            less, less is kept.
+        max_units: for all videos of a prompt together; never more are kept. A tubelet needs the
+            units that the selector chooses of it until `loss` (else the selector's default or own
+            threshold) is met, at most `MOST` times the even share. If the tubelets together need
+            more than `max_units`, each keeps the same share of its need, those chosen first; if
+            they need less, less is kept.
 
     Raises:
         MLLMError: a ratio outside (0, 1], or no whole number of units of at least 1.
@@ -113,8 +113,8 @@ def choose_units(
     Images are kept whole; without a selector everything is.
 
     Raises:
-        MLLMError: a gaze or kept units of another video; more units that are kept whatever is
-            chosen than tokens.
+        MLLMError: a gaze or kept units of another video; or `max_units` is below the units that
+            are kept in any case, such as those of images.
     """
     open_: list[tuple[GazedVisual, Gaze | None]] = []
     for visual in visuals:

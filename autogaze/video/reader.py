@@ -219,12 +219,9 @@ class Video:
     ) -> Iterator[Frame]:
         """Frames by torchcodec, if it is to be tried, and from where it fails on by PyAV."""
         last = -1
+        new_decoding = partial(_Decoding, self._path, self.info, layout, motion, skip_corrupt)
         if self._by_torchcodec:
-            decoding = _Decoding(
-                *(self._path, self.info, layout, motion, skip_corrupt),
-                by_torchcodec=True,
-                device=self._device,
-            )
+            decoding = new_decoding(by_torchcodec=True, device=self._device)
             try:
                 for frame in self._decoded(decoding, frame_range, numbers):
                     self.decoded_by, last = "torchcodec", frame.index
@@ -235,7 +232,7 @@ class Video:
                 if self._decoder != "auto":
                     raise
                 log.info("%s", error)
-        decoding = _Decoding(self._path, self.info, layout, motion, skip_corrupt)
+        decoding = new_decoding()
 
         def is_new(frame: Frame) -> bool:
             if frame.index <= last:

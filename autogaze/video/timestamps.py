@@ -34,11 +34,11 @@ from autogaze.video.motion import MotionField
 
 ROUNDING = 1e-6  # seconds: much less than a frame, much more than floats are off
 
-# These do not timestamp every frame: FFmpeg fills in the rest, differently after a seek.
+# These formats do not timestamp every frame. FFmpeg fills in the rest, with other values after a seek.
 _WITHOUT_TIMESTAMPS = ("avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc")
 
 _PARSED = ("h264", "hevc", "mpeg1video", "mpeg2video", "vc1")
-"""Codecs whose packets in ASF FFmpeg cuts anew: after a seek the first one gets the time of another."""
+"""Codecs whose packets FFmpeg splits again in ASF: after a seek, the first gets the time of another."""
 
 UNCOUNTABLE = ("vp8", "mpeg4", "msmpeg4v2", "msmpeg4v3")
 """Codecs whose packets may hold no displayed frame, so that packets cannot be counted."""

@@ -31,8 +31,8 @@ class EncoderAdapter:
         num_prefix: class and register tokens per frame.
         positions_skipped: leading rows of the position table that belong to class tokens.
         statistics: pixel statistics, for checkpoints without an image processor.
-        reads_constants: whether what positions are computed of, besides weights and buffers, never
-            changes. Unless it says so, positions that read anything else are not kept.
+        reads_constants: positions are computed of weights, buffers and constants alone. Only then
+            are they kept for later calls where they read more than weights and buffers.
         asked_to_interpolate: whether the model takes images of other sides only when it
             is called with `interpolate_pos_encoding=True`.
     """

@@ -80,12 +80,13 @@ def loss_left(
 ) -> Float[Tensor, " B"]:
     """The predicted loss that a block leaves in the frame of each row.
 
-    That of the slot that stopped the row; else of the slot behind its last patch, or of the last
-    slot where the block is full, since what comes after is predicted only if it is fed.
+    A row that met the stopping threshold leaves the loss of the slot that stopped it. Any other row
+    leaves that of the slot after its last patch; where it fills the block, that of the last slot,
+    since what comes after is predicted only if the patch is fed.
 
     Args:
         losses: predicted before each of the block's patches.
-        budget: patches that each row may take from this block on.
+        budget: patches that each row may still take, those of this block included.
         stopped: slots that the stopping threshold ended, if there is one.
     """
     slot = budget.clamp(min=0, max=losses.shape[1] - 1)
