@@ -1,4 +1,4 @@
-# make demo | make test | make check | make docs: each sets up .venv first when there is none.
+# make demo | make test | make lint | make check | make docs: each sets up .venv first when there is none.
 # make docs-serve: the site while it is written, at http://127.0.0.1:8000.
 # make gpu-check: device tests and times, with the PyTorch and transformers that $(PYTHON) has.
 PYTHON ?= python3
@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 TRANSFORMERS4 := $(VENV)/transformers4
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check docs docs-serve format clean gpu-check
+.PHONY: demo test lint check docs docs-serve format clean gpu-check
 
 $(INSTALLED): pyproject.toml constraints.txt constraints-transformers4.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,10 +33,12 @@ test: WORKERS = $(shell $(BIN)/python -c "import os; print(min(4, os.cpu_count()
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-check: $(INSTALLED)
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint
 	$(BIN)/python -m pytest --no-header tests/test_architecture.py tests/test_docs.py
 
 # Into site/; a warning is an error. NO_MKDOCS_2_WARNING: the theme's notice of a successor.

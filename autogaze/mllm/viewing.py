@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from autogaze.errors import MLLMError
-from autogaze.mllm.nvila.whole_frames import WholeFrames
 from autogaze.mllm.ranking import Mapping
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.selectors.base import Selector
@@ -118,6 +117,9 @@ def options_of_nvila(viewing: Viewing, processor: Any) -> dict[str, Any]:
     if viewing.dense:
         return everything | sampled
     if viewing.selector == UNIFORM:
+        # Its room loads transformers' models, which the page of a demo without an MLLM does not need.
+        from autogaze.mllm.nvila.whole_frames import WholeFrames
+
         _refuse_loss(viewing)
         whole = WholeFrames(viewing.ratio, viewing.max_vision_tokens)
         del everything["ratio"], everything["loss"]  # these would cut the gaze
