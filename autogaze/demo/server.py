@@ -94,7 +94,6 @@ def serving(options: ServerOptions) -> Iterator[Served]:
         from autogaze.demo.page import Page
         from autogaze.demo.selectors import SelectorPool
         from autogaze.demo.style import CSS, HEAD, make_theme
-        from autogaze.evaluation.flops import ARCHITECTURES, encoder_flops
 
         pool = SelectorPool(options.selectors, options.device, options.dtype)
         model = None
@@ -103,8 +102,6 @@ def serving(options: ServerOptions) -> Iterator[Served]:
 
             dtype = options.dtype or "auto"
             model = VideoMLLM.load(options.model, device=options.device, dtype=dtype)
-        for name in ARCHITECTURES:  # takes seconds once
-            encoder_flops(name)
         page = Page(root, pool, options.limits, model, options.decoder)
 
         _, url, shared_url = page.blocks.launch(

@@ -23,7 +23,7 @@ from autogaze.vision_encoders.checkpoint import Checkpoint
 from autogaze.vision_encoders.registry import adapter_class, is_registered
 
 
-def siglip(width: int, mlp: int, layers: int, heads: int, side: int, patch: int) -> Any:
+def _siglip(width: int, mlp: int, layers: int, heads: int, side: int, patch: int) -> Any:
     """A SigLIP encoder with random weights, of `side` pixels a side in patches of `patch`."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
@@ -46,8 +46,8 @@ def _dinov2() -> nn.Module:
 
 
 PRESETS: dict[str, Callable[[], nn.Module]] = {
-    "siglip2-base-patch16-224": partial(siglip, 768, 3072, 12, 12, 224, 16),
-    "siglip2-so400m-patch14-384": partial(siglip, 1152, 4304, 27, 16, 384, 14),
+    "siglip2-base-patch16-224": partial(_siglip, 768, 3072, 12, 12, 224, 16),
+    "siglip2-so400m-patch14-384": partial(_siglip, 1152, 4304, 27, 16, 384, 14),
     "dinov2-base": _dinov2,
 }
 """Architectures of real size, built with random weights."""

@@ -7,14 +7,11 @@ norms and activations are left out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import accumulate
 from typing import Any
 
-import torch
 from torch import nn
 
-from autogaze.evaluation.encoders import siglip
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
@@ -23,7 +20,6 @@ from autogaze.selectors.base import Selector
 from autogaze.selectors.learned import Learned
 from autogaze.vision_encoders.adapter import EncoderAdapter
 from autogaze.vision_encoders.layout import AttentionType
-from autogaze.vision_encoders.registry import adapter_class
 
 
 def selection_flops(selector: Selector, lengths: Sequence[Sequence[int]]) -> int:
@@ -119,6 +115,20 @@ class EncoderFlops:
             adapter.num_prefix,
         )
 
+    @classmethod
+    def of_siglip(cls, width: int, mlp: int, num_layers: int, patch_size: int) -> "EncoderFlops":
+        """Of a SigLIP encoder of these sizes, without a model to count on."""
+        square, two_of_mlp = 2 * width * width, 4 * width * mlp
+        return cls(
+            patch=2 * 3 * patch_size**2 * width,
+            token=num_layers * (4 * square + two_of_mlp),
+            pair=num_layers * 4 * width,
+            pooled_token=2 * square,
+            pooled_pair=4 * width,
+            pooled_frame=2 * square + two_of_mlp,
+            num_prefix=0,
+        )
+
     def embedding(self, num_patches: int) -> int:
         """FLOP of projecting so many patches."""
         return self.patch * num_patches
@@ -163,10 +173,10 @@ def _pooling(model: Any, width: int) -> tuple[int, int, int]:
 
 
 ARCHITECTURES = {
-    "SigLIP2-base": (768, 3072, 12, 12),
-    "SigLIP2-SO400M": (1152, 4304, 27, 16),
+    "SigLIP2-base": EncoderFlops.of_siglip(768, 3072, 12, 16),
+    "SigLIP2-SO400M": EncoderFlops.of_siglip(1152, 4304, 27, 16),
 }
-"""Width, width of the MLP, layers and heads of SigLIP2 encoders, here of 224 pixels a side in patches of 16."""
+"""Encoders that see frames of 224 pixels a side in patches of 16."""
 
 
 @dataclass(frozen=True)
@@ -191,14 +201,6 @@ class Saving:
         return 1 - (self.gazed + self.selecting) / self.dense
 
 
-@cache
-def encoder_flops(name: str) -> EncoderFlops:
-    """Of one of `ARCHITECTURES`, counted on a model without weights in memory."""
-    with torch.device("meta"):
-        model = siglip(*ARCHITECTURES[name], side=224, patch=16)
-    return EncoderFlops.of(adapter_class(model.config)(model))
-
-
 class SavingsCounter:
     """Adds up the FLOP of gazes, and of the frames whole.
 
@@ -217,8 +219,7 @@ class SavingsCounter:
         lengths: Sequence[Sequence[int]] = gaze.lengths.tolist()
         frames, whole = gaze.lengths.numel(), gaze.pyramid.cells[-1]
         self._selecting += selection_flops(self._selector, lengths)
-        for name in ARCHITECTURES:
-            flops = encoder_flops(name)
+        for name, flops in ARCHITECTURES.items():
             one = flops.embedding(whole) + flops.encoding([[whole]], "frame_independent")
             self._dense[name] += frames * one
             self._gazed[name] += flops.embedding(gaze.num_patches)

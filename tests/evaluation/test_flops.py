@@ -1,5 +1,7 @@
 """Counted arithmetic, against what PyTorch counts while encoders run and what the docs say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers as tf
@@ -10,11 +12,11 @@ from autogaze.clips import frame_caps
 from autogaze.evaluation.encode import published_ratio
 from autogaze.evaluation.encoders import PRESETS
 from autogaze.evaluation.flops import (
+    ARCHITECTURES,
     EncoderFlops,
     SavingsCounter,
     canvas_flops,
     difference_flops,
-    encoder_flops,
     learned_flops,
     selection_flops,
 )
@@ -155,6 +157,21 @@ def test_selection_is_counted_by_who_selects():
     assert flops("random") == flops("codec") == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "preset", "patch_size"),
+    [
+        ("SigLIP2-base", "siglip2-base-patch16-224", 16),
+        ("SigLIP2-SO400M", "siglip2-so400m-patch14-384", 14),
+    ],
+)
+def test_savings_count_encoders_of_real_size(name, preset, patch_size):
+    with torch.device("meta"):
+        model = PRESETS[preset]()
+    found = EncoderFlops.of(adapter_class(model.config)(model))
+    assert found.patch == ARCHITECTURES[name].patch * patch_size**2 // 16**2
+    assert replace(found, patch=0) == replace(ARCHITECTURES[name], patch=0)
+
+
 def test_savings_of_everything_at_one_scale_are_none():
     """All finest patches of single frames are what dense encoding sees."""
     pyramid = PatchPyramid()
@@ -165,7 +182,7 @@ def test_savings_of_everything_at_one_scale_are_none():
     for saving in counter.savings:
         assert saving.gazed == saving.dense
         assert saving.share == 0
-    base = encoder_flops("SigLIP2-base")
+    base = ARCHITECTURES["SigLIP2-base"]
     assert (
         2 * (base.embedding(196) + base.encoding([[196]], "block_causal"))
         == counter.savings[0].dense
