@@ -25,7 +25,7 @@ from autogaze.vision_encoders.layout import AttentionType
 def selection_flops(selector: Selector, lengths: Sequence[Sequence[int]]) -> int:
     """FLOP of selecting `lengths[b][t]` patches of frame t of clip b; 0 where nothing is computed."""
     if isinstance(selector, Learned):
-        return sum(learned_flops(selector.model.config, clip) for clip in lengths)
+        return sum(learned_flops(selector.config, clip) for clip in lengths)
     frames = sum(len(clip) for clip in lengths)
     if selector.name == "greedy":
         return canvas_flops(selector.pyramid, frames)

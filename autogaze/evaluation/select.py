@@ -136,7 +136,7 @@ def bench_select(
             if not isinstance(selector, Learned):
                 raise SelectorError(f"--weights {weights}: is no learned selector")
             cases = LEARNED_CASES
-            decoder = selector.model.config.gaze_model_config.gaze_decoder_config
+            decoder = selector.config.gaze_model_config.gaze_decoder_config
             like = torch.empty(0, device=device_options.device, dtype=device_options.dtype)
             attention = attention_kernel(like, decoder.head_dim)
         if name == "greedy":

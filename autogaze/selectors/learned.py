@@ -13,6 +13,7 @@ from autogaze.clips import Clips, ClipsLike, Ratio, as_clips, check_generator, f
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.gaze_model import normalise, normalised_at_once
 from autogaze.models.autogaze.gazing import Gazing, PlainAutoGaze
 from autogaze.models.autogaze.grid_adaptation import GridAdaptation
@@ -82,6 +83,11 @@ class Learned(Selector):
         self._model = model
 
     @property
+    def config(self) -> AutoGazeConfig:
+        """The model's configuration, for which transformers' models are not imported."""
+        return self._model.config
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self._model.device
@@ -89,7 +95,7 @@ class Learned(Selector):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the model's matrix products."""
-        return self.model.dtype
+        return self._model.dtype
 
     def to(
         self, device: str | torch.device = "auto", dtype: str | torch.dtype | None = None
