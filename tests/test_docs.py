@@ -125,7 +125,7 @@ def workplace(tmp_path, monkeypatch, own_encoder_registry, own_mllm_registry):
 
 
 RUN = [page for page in PAGES if examples(page)]
-SLOW = {"demo.md"}
+SLOW = {"demo.md", "corpora.md"}
 DRAWN = {"corpora.md"}
 """Pages whose video is the one that the start page draws."""
 APART = {"demo.md"}

@@ -113,6 +113,7 @@ def test_the_sdist_builds_the_same_wheel(wheel):
         assert (unpacked / name).is_file()
 
 
+@pytest.mark.slow
 def test_the_first_command_of_the_readme_runs(installed, tmp_path):
     make_video(tmp_path / "video.mp4")
     command = re.search(r"^\$ (autogaze gaze .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
@@ -124,6 +125,7 @@ def test_the_first_command_of_the_readme_runs(installed, tmp_path):
     assert written == {"video.mp4", "video.safetensors", "overlay.mp4", "sheet.png"}
 
 
+@pytest.mark.slow
 def test_the_installed_package_is_whole(installed, tmp_path):
     """Weights, C sources and configurations are found where the wheel put them."""
     code = """

@@ -191,6 +191,7 @@ def test_motion_vectors_are_pyavs(files: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_report_names_what_decoded(files: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     assert run(*words_of("encode", files, tmp_path), "--json", report).exit_code == 0

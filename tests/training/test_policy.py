@@ -110,6 +110,7 @@ def test_gazes_are_sampled_with_the_probabilities_that_are_scored(model):
     assert ((found - expected).abs() < 4.5 * deviation + 1e-4).all()
 
 
+@pytest.mark.slow
 def test_the_expected_gradient_is_that_of_the_mean_reward(model):
     wanted = of_mean_reward(model)
     torch.testing.assert_close(of_grpo(model, "sampled"), wanted, rtol=1e-3, atol=1e-5)

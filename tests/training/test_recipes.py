@@ -124,6 +124,7 @@ def run_training(options):
     return trainer
 
 
+@pytest.mark.slow
 def test_the_commands_run_one_after_the_other(checkout, options_of):
     sizes = [*SMALL, *SHORT, "trainer.max_steps=1", "trainer.val_ratios=[0.1]"]
     for name, command in zip(STAGES, TRAININGS, strict=True):
