@@ -178,6 +178,8 @@ class ListedFrame:
     dts: int | None = None
 
 
+_NO_TIMESTAMPS = 0x80  # FFmpeg's AVFMT_NOTIMESTAMPS
+
 Decoded = tuple[av.VideoFrame, bool] | av.FFmpegError
 """A frame and whether it is damaged, or the error of a packet that gave none."""
 
@@ -242,6 +244,8 @@ class OpenStream:
     @property
     def duration(self) -> float | None:
         """Seconds of the stream, or else of the file; None if neither is written."""
+        if self.is_raw:
+            return None
         if self.stream.duration is not None and self.stream.time_base is not None:
             return float(self.stream.duration * self.stream.time_base)
         duration = self.container.duration
@@ -263,6 +267,19 @@ class OpenStream:
         return self.container.format.name.startswith(("matroska", "flv"))
 
     @property
+    def is_raw(self) -> bool:
+        """Whether the file is a bare stream, without any times: FFmpeg's come from guessed rates."""
+        return bool(self.container.format.flags & _NO_TIMESTAMPS)
+
+    def clock_start(self, origin: float) -> float:
+        """Second of the clock that such a duration counts from; frames begin at second `origin`."""
+        if not self.container.format.name.startswith("flv") or self.stream.time_base is None:
+            return 0.0
+        # FLV written by FFmpeg: the first key frame's decoding time. The header is indexed, too, at 0.
+        times = (float(one.timestamp * self.stream.time_base) for one in self.stream.index_entries)
+        return max((time for time in times if time <= origin), default=0.0)
+
+    @property
     def without_pts(self) -> bool:
         """Whether packets have no display times of their own, only their order: AVI, and H.264 in MXF."""
         container, codec = (
@@ -280,6 +297,13 @@ class OpenStream:
         if index_is_complete(self.stream):
             return sum(not entry.is_discard for entry in entries)
         return None
+
+    @property
+    def num_declared(self) -> int | None:
+        """Frames by the header alone; that of a fragmented MP4 counts those before the fragments."""
+        if "mp4" in self.container.format.name and not index_is_complete(self.stream):
+            return None
+        return self.stream.frames or None
 
     @property
     def tagged_end(self) -> float | None:
@@ -306,6 +330,8 @@ class OpenStream:
                 return
             if packet is None:
                 return
+            if packet.size == 0 and packet.dts is not None:
+                continue  # the frame before stays on screen (Theora); decoders refuse such packets
             # FFmpeg's parsers mark the packet before the damaged one, so both are looked at.
             hurt = (packet.is_corrupt or suspect) and self._is_hurt(packet)
             suspect = packet.is_corrupt

@@ -27,6 +27,9 @@ LARGEST_ASPECT = 10
 SQUARE = Fraction(1, 100)
 """Aspects that differ less from 1 come from rounded sizes, and are taken for 1."""
 
+LARGEST_RATE = 10_000
+"""Higher frame rates than this are taken for the ticks of a clock."""
+
 _TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
@@ -165,16 +168,16 @@ def describe(opened: OpenStream) -> tuple[VideoInfo, Layout]:
     path, stream = opened.path, opened.stream
     frame = _first_frame(opened)
     tick, pts = stream.time_base, frame.dts if frame.pts is None else frame.pts
-    origin = None if pts is None or tick is None else pts * tick
+    origin = None if pts is None or tick is None or opened.is_raw else pts * tick
     aspect = _aspect(stream)
     stored = max(1, round(frame.width * aspect)), frame.height
     orientation = Orientation.of(frame)
     width, height = orientation.size(*stored)
     duration = opened.duration
     if opened.ends_by_the_clock and duration is not None and origin is not None:
-        duration = max(0.0, duration - float(origin))
-    rate = stream.average_rate or stream.guessed_rate
-    num_frames = opened.num_indexed or stream.frames or None
+        duration = max(0.0, duration - float(origin) + opened.clock_start(float(origin)))
+    rate = _rate(stream)
+    num_frames = opened.num_indexed or opened.num_declared
     if num_frames and num_frames != stream.frames and opened.without_pts and duration:
         rate = Fraction(num_frames / duration).limit_denominator(1001)  # empty packets not counted
     if num_frames is None and duration is not None and rate:
@@ -196,6 +199,15 @@ def describe(opened: OpenStream) -> tuple[VideoInfo, Layout]:
         by_default=stream == default_stream(opened.container),
     )
     return info, Layout(origin, orientation, *stored, float(tick) if tick else 0.0)
+
+
+def _rate(stream: VideoStream) -> Fraction | None:
+    """Frames per second; None if unknown."""
+    rate, highest = stream.average_rate or stream.guessed_rate, stream.base_rate
+    tick = stream.time_base
+    if rate is None or (tick is not None and rate == highest == 1 / tick and rate > LARGEST_RATE):
+        return None  # ticks, where there was but one frame to guess from
+    return min(rate, highest) if highest and rate > 2 * highest else rate
 
 
 def _aspect(stream: VideoStream) -> Fraction:

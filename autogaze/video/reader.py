@@ -423,7 +423,7 @@ class _Decoding:
                     cut = True
                 else:
                     self.end = tagged - origin
-            elif opened.without_pts:
+            elif opened.without_pts or opened.container.format.name == "ogg":
                 self.end = max(end, seconds)
                 declared = 0  # its header is not to be relied on
         if clock.last is not None and not cast("av.VideoFrame", clock.last.frame).duration:

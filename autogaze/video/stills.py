@@ -1,10 +1,11 @@
 """Reading still images, as videos of one frame, and the animations and pages that Pillow knows.
 
 Pillow reads them rather than FFmpeg, which hides truncated JPEGs, mistakes CMYK for transparency,
-reads no animated WebP, and of an AVIF or a TIFF only the first picture. GIF and animated PNG are
-left to FFmpeg.
+reads no animated WebP, and of an AVIF or a TIFF only the first picture. GIF, animated PNG, motion
+JPEG and PPM of several pictures are left to FFmpeg.
 """
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEI
 """Formats that Pillow reads, HEIF with pillow-heif."""
 
 PAGES_PER_SECOND = 25
-"""Rate at which the pages of a TIFF are shown, which has no times."""
+"""Rate at which the pages of a TIFF are shown, which has no times; a still image lasts one."""
+
+MOTION_JPEG = (".mjpeg", ".mjpg")
+"""Suffixes of streams of JPEGs; of other JPEGs, what a camera stores behind the first is no later frame."""
 
 _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
 """Errors that Pillow's plugins raise on damaged files."""
@@ -66,6 +70,8 @@ def still_header(path: Path) -> Still | None:
         with _open(path) as image:
             moves = getattr(image, "is_animated", False)
             if image.format == "PNG" and moves:
+                return None
+            if path.suffix.lower() in MOTION_JPEG or _another_follows(path, image):
                 return None
             turn = image.getexif().get(_ORIENTATION, 1)
             width, height = image.size if turn < 5 else image.size[::-1]
@@ -173,6 +179,22 @@ def _depth(image: Image.Image) -> int:
     return bits[0] if isinstance(bits, tuple) and bits[0] in range(9, 17) else 16
 
 
+def _another_follows(path: Path, image: Image.Image) -> bool:
+    """Whether a second picture follows in a PPM, PGM or PBM."""
+    if image.format != "PPM":
+        return False
+    with path.open("rb") as file:
+        header = file.read(image.tile[0].offset)  # type: ignore[attr-defined]
+        if (kind := header[:2]) not in (b"P4", b"P5", b"P6"):
+            return False
+        width = image.width * (3 if kind == b"P6" else 1)
+        row = (
+            -(-width // 8) if kind == b"P4" else width * (2 if int(header.split()[-1]) > 255 else 1)
+        )
+        file.seek(row * image.height, os.SEEK_CUR)
+        return file.read(16).lstrip()[:2] == kind
+
+
 def _places(image: Image.Image) -> list[int]:
     """Numbers of the pictures to show: all of an animation, and no thumbnails among pages."""
     if not getattr(image, "is_animated", False) or image.format in ("MPO", "HEIF"):
@@ -189,7 +211,7 @@ def _places(image: Image.Image) -> list[int]:
 
 def _time(image: Image.Image, now: float) -> tuple[float, float]:
     """Start and duration in seconds of the picture just loaded; `now` is the end of the one before."""
-    if image.format not in ("WEBP", "AVIF"):
+    if image.format not in ("WEBP", "AVIF") or not getattr(image, "is_animated", False):
         return now, 1 / PAGES_PER_SECOND
     start, duration = image.info.get("timestamp"), image.info.get("duration", 0)
     seconds = max(1, duration) / 1000

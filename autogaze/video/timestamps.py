@@ -35,7 +35,7 @@ from autogaze.video.motion import MotionField
 ROUNDING = 1e-6  # seconds: much less than a frame, much more than floats are off
 
 # These formats do not timestamp every frame. FFmpeg fills in the rest, with other values after a seek.
-_WITHOUT_TIMESTAMPS = ("avi", "mpeg", "mpegvideo", "m4v", "h264", "hevc")
+_WITHOUT_TIMESTAMPS = ("avi", "mpeg")
 
 _PARSED = ("h264", "hevc", "mpeg1video", "mpeg2video", "vc1")
 """Codecs whose packets FFmpeg splits again in ASF: after a seek, the first gets the time of another."""
@@ -95,7 +95,7 @@ class Clock:
         self, stream: VideoStream, origin: Fraction | None, fps: float, index: int = -1
     ) -> None:
         self.time_base, self.origin, self.fps, self.index = stream.time_base, origin, fps, index
-        self.steady = stream.average_rate is not None and stream.average_rate == stream.base_rate
+        self.steady = origin is not None and stream.average_rate == stream.base_rate is not None
         self.last: Picture | None = None
         self._joined = stream.container.format.name in _JOINED
         self._shift = 0.0  # of the clock, since it jumped
@@ -113,7 +113,7 @@ class Clock:
         previous = None if self.last is None else self.last.timestamp
         pts = frame.dts if frame.pts is None else frame.pts
         if pts is None or self.time_base is None or self.origin is None:
-            timestamp = 0.0 if previous is None else previous + period
+            timestamp = 0.0 if previous is None else previous + period * (1 + (failed_packets or 0))
         else:
             timestamp = float(pts * self.time_base - self.origin) + self._shift
             if self.last is not None and self._joined:
@@ -128,7 +128,7 @@ class Clock:
             gap = timestamp + period if previous is None else timestamp - previous
             step = max(1, round(gap * self.fps)) if self.steady else 1 + failed_packets
         duration = period
-        if frame.duration and self.time_base is not None:
+        if frame.duration and self.time_base is not None and self.origin is not None:
             duration = float(frame.duration * self.time_base)
         self.index += step
         self.last = Picture(self.index, timestamp, duration, frame)

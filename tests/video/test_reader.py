@@ -1,13 +1,16 @@
 """The reader: frames of files of every kind."""
 
 from dataclasses import FrozenInstanceError
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from autogaze.errors import VideoError
 from autogaze.video.reader import Video
+from tests.video.remux import remux
 
 
 def test_info_and_frames(plain, picture):
@@ -28,6 +31,35 @@ def test_info_and_frames(plain, picture):
         assert frame.motion is None
     with pytest.raises(FrozenInstanceError):
         frames[0].index = 3
+
+
+def test_fragments_are_no_fewer_frames(folder, encode):
+    """The header counts those before the first fragment."""
+    for flags in ("frag_every_frame", "frag_keyframe", "frag_keyframe+empty_moov"):
+        path = encode(folder / f"{flags}.mp4", g="6", container_options={"movflags": flags})
+        assert Video(path).info.num_frames == 20
+
+
+@pytest.mark.parametrize("shift", [0, 0.5, 20])
+def test_a_late_start_makes_no_flv_shorter(folder, encode, shift):
+    whole = encode(folder / "for_flv.mp4", bf="2", g="6")
+    info = Video(remux(whole, folder / f"late{shift}.flv", Fraction(shift))).info
+    assert (info.num_frames, info.fps) == (20, 10)
+    assert info.duration == pytest.approx(2, abs=0.01)
+
+
+def test_the_ticks_of_a_clock_are_no_frame_rate(folder, encode, picture):
+    Image.fromarray(picture(0)).save(folder / "one.ico", sizes=[(64, 48)], bitmap_format="bmp")
+    video = Video(folder / "one.ico")
+    assert len(list(video.frames())) == 1
+    assert (video.info.fps, video.end) == (None, pytest.approx(0.04))
+    tape = encode(
+        folder / "tape.dv",
+        [picture(number, 720, 576) for number in range(4)],
+        codec="dvvideo",
+        fps=25,
+    )
+    assert (Video(tape).info.fps, Video(tape).info.num_frames) == (25, 4)
 
 
 def test_frames_can_be_read_again_and_left_early(plain):

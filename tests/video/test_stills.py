@@ -20,8 +20,10 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tiff"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tiff", "avif"])
 def test_still_image_is_a_video_of_one_frame(folder, picture, suffix):
+    if f".{suffix}" not in Image.registered_extensions():
+        pytest.skip(f"this Pillow writes no {suffix}")
     path = folder / f"still.{suffix}"
     Image.fromarray(picture(0)).save(path, **({"quality": 95} if suffix == "jpg" else {}))
     video = Video(path)
@@ -31,6 +33,35 @@ def test_still_image_is_a_video_of_one_frame(folder, picture, suffix):
     assert (frame.index, frame.timestamp) == (0, 0.0)
     assert np.abs(frame.pixels.astype(int) - picture(0)).mean() < 6
     assert frame.pixels.flags.writeable  # like a video's
+    assert video.end == pytest.approx(0.04)  # whatever the format
+
+
+@pytest.mark.parametrize(
+    ("suffix", "saved"),
+    [("mjpeg", "jpeg"), ("MJPG", "jpeg"), ("ppm", "ppm"), ("pgm", "ppm"), ("pbm", "ppm")],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_pictures_one_after_the_other_are_frames(tmp_path, picture, suffix, saved, count):
+    mode = {"pgm": "L", "pbm": "1"}.get(suffix, "RGB")
+    path = tmp_path / f"stream.{suffix}"
+    pictures = [Image.fromarray(picture(number)).convert(mode) for number in range(count)]
+    with path.open("wb") as file:
+        for one in pictures:
+            one.save(file, format=saved)
+    video = Video(path)
+    frames = list(video.frames())
+    assert [frame.timestamp for frame in frames] == pytest.approx(np.arange(count) / 25)
+    assert video.count_frames() == count
+    assert video.end == pytest.approx(count / 25)
+    for frame, one in zip(frames, pictures, strict=True):
+        assert np.abs(frame.pixels.astype(int) - np.asarray(one.convert("RGB"))).mean() < 6
+
+
+def test_a_wide_grey_picture_is_not_taken_for_two(tmp_path):
+    path = tmp_path / "wide.pgm"
+    path.write_bytes(b"P5 # a comment\n4 2\n65535\n" + b"P5" * 8)
+    (frame,) = Video(path).frames()
+    assert (frame.pixels == round(0x5035 / 257)).all()
 
 
 def test_the_first_of_several_pictures_in_a_jpeg(folder, picture):

@@ -160,6 +160,51 @@ def test_a_seek_finds_the_right_numbers(suffix, codec, encode, picture, tmp_path
         np.testing.assert_array_equal(first.pixels, full[number].pixels)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("m1v", "mpeg1video"), ("m2v", "mpeg2video"), ("h263", "h263"), ("h264", "libx264")],
+)
+def test_bare_streams_are_counted_at_their_rate(suffix, codec, encode, picture, tmp_path):
+    """FFmpeg gives such frames times, some by other rates, and others after a seek."""
+    frames = [picture(number, 128, 96) for number in range(24)]
+    bframes = {"bf": "2"} if codec != "h263" else {}
+    path = encode(tmp_path / f"bare.{suffix}", frames, codec=codec, fps=25, g="8", **bframes)
+    video = Video(path)
+    full = list(video.frames())
+    assert [frame.timestamp for frame in full] == pytest.approx(np.arange(24) / 25)
+    assert (video.count_frames(), video.info.fps) == (24, 25)
+    assert video.end == pytest.approx(24 / 25)
+    for number in (1, 12, 23):
+        first, *_ = video.frames(start=full[number].timestamp)
+        assert (first.index, first.timestamp) == (number, full[number].timestamp)
+        np.testing.assert_array_equal(first.pixels, full[number].pixels)
+
+
+def test_packets_without_a_frame_let_the_one_before_last(encode, picture, tmp_path):
+    """As Theora's encoder writes them where nothing changes."""
+    whole = encode(tmp_path / "whole.mkv", [picture(n) for n in range(12)], fps=25, bf="0", g="4")
+
+    def emptied(packet):
+        number = round(packet.pts * packet.time_base * 25)
+        return av.Packet(b"") if number in (3, 7, 11) else packet
+
+    path = tmp_path / "empty.nut"
+    with av.open(str(whole)) as given, av.open(str(path), "w") as made:
+        copy = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is None:
+                continue
+            written = emptied(packet)
+            written.pts, written.dts, written.time_base = packet.pts, packet.dts, packet.time_base
+            written.stream = copy
+            made.mux(written)
+    frames = list(Video(path).frames())
+    assert [frame.timestamp for frame in frames] == pytest.approx(
+        [n / 25 for n in range(12) if n not in (3, 7, 11)], abs=1e-3
+    )
+    assert Video(path).count_frames() == len(frames)
+
+
 RATES = (24, 25, 30, 60, 240, Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001))
 
 
