@@ -21,12 +21,13 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from autogaze.checks import as_path, why_absent
-from autogaze.errors import VideoError
+from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.utils.device import num_cores
 from autogaze.video.structure import (
     animated_avif_brand,
     boxes,
     heif_brand,
+    missing_bytes,
     transport_unit_is_whole,
 )
 
@@ -50,6 +51,7 @@ def open_container(path: Path) -> InputContainer:
 
     Raises:
         VideoError: missing, a folder, a pipe, unreadable, empty, or nothing FFmpeg knows.
+        CorruptVideoError: an animated AVIF that Pillow cannot read.
     """
     if path.is_dir():
         raise VideoError(f"{path}: is a folder, expected a video file")
@@ -61,6 +63,15 @@ def open_container(path: Path) -> InputContainer:
         )
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty")
+    if animated_avif_brand(path):
+        if _pillow_reads_avif():  # and has not read this one
+            short = missing_bytes(path)
+            cause = f"cut short by {short} bytes" if short else "damaged"
+            raise CorruptVideoError(f"{path}: the animation is {cause}, and cannot be read")
+        raise VideoError(
+            f"{path}: is an animated AVIF, of which FFmpeg reads the first picture alone; "
+            "pip install 'pillow>=11.3', which reads all of it"
+        )
     try:
         # Absolute, since FFmpeg takes what stands before a colon for a protocol.
         container = av.open(os.path.abspath(path), metadata_errors="replace")
@@ -81,12 +92,6 @@ def open_container(path: Path) -> InputContainer:
         raise VideoError(
             f"{path}: is an HEIC picture of {tiles} parts, which the extra `heif` reads: "
             "pip install 'autogaze[heif]', or convert it to JPEG"
-        )
-    if animated_avif_brand(path) and not _pillow_reads_avif():
-        container.close()
-        raise VideoError(
-            f"{path}: is an animated AVIF, of which FFmpeg reads the first picture alone; "
-            "pip install 'pillow>=11.3', which reads all of it"
         )
     return container
 
@@ -334,6 +339,7 @@ class OpenStream:
                 continue  # the frame before stays on screen (Theora); decoders refuse such packets
             # FFmpeg's parsers mark the packet before the damaged one, so both are looked at.
             hurt = (packet.is_corrupt or suspect) and self._is_hurt(packet)
+            hurt = hurt or self._is_cut(packet)
             suspect = packet.is_corrupt
             packet.opaque = PacketOrigin(packet.pos, hurt)
             if order is not None:
@@ -351,6 +357,14 @@ class OpenStream:
                 origin = frame.opaque
                 corrupt = isinstance(origin, PacketOrigin) and origin.corrupt
                 yield frame, frame.is_corrupt or corrupt
+
+    def _is_cut(self, packet: av.Packet) -> bool:
+        """Whether a picture has no end, of formats whose decoders make up the rest without a word."""
+        if packet.size == 0:
+            return False
+        if self.container.format.name == "gif":
+            return memoryview(packet)[-1] not in b"\0;"
+        return self.container.format.name == "mjpeg" and b"\xff\xd9" not in bytes(packet)
 
     def _is_hurt(self, packet: av.Packet) -> bool:
         """Whether a packet is damaged that FFmpeg suspects, or that follows such a one."""

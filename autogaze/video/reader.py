@@ -441,7 +441,7 @@ class _Decoding:
             return
         if declared:
             self.num_corrupt = max(0, declared - self._num_intact)
-        elif clock.steady:
+        elif clock.steady and seconds:
             self.num_corrupt += max(0, round(seconds * self.fps) - seen)
         else:
             self.num_corrupt += max(cut, self._failed_packets)

@@ -27,7 +27,10 @@ PAGES_PER_SECOND = 25
 MOTION_JPEG = (".mjpeg", ".mjpg")
 """Suffixes of streams of JPEGs; of other JPEGs, what a camera stores behind the first is no later frame."""
 
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error)
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error),
+    RuntimeError,  # of AVIF's decoder
+)
 """Errors that Pillow's plugins raise on damaged files."""
 
 _ORIENTATION = 0x0112  # the EXIF tag, and the degrees its values stand for

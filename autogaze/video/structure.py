@@ -11,17 +11,123 @@ from typing import BinaryIO
 
 
 def missing_bytes(path: Path) -> int:
-    """Bytes by which the file is shorter than its header says; 0 if it does not say."""
+    """Bytes by which the file is shorter than what it says of itself, at least; 0 if it does not say."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(4096)
-    if head[:4] == b"RIFF":
-        expected = 8 + int.from_bytes(head[4:8], "little")
-    elif head[:4] == b"\x1aE\xdf\xa3":
-        expected = _segment(head)[1] or 0
-    else:
-        expected = max((end for _, end in boxes(path)), default=0)
-    return max(0, expected - path.stat().st_size)
+        if head[:4] == b"RIFF":
+            expected = 8 + int.from_bytes(head[4:8], "little")
+        elif head[:4] == b"\x1aE\xdf\xa3":
+            expected = _segment(head)[1] or 0
+        elif (ends := _ENDS.get(head[:4])) is not None:
+            expected = ends(file, size)
+        else:
+            expected = max((end for _, end in boxes(path)), default=0)
+    return max(0, expected - size)
 
+
+# Formats without a length of the whole: where the last part of the file ends
+
+
+def _gif_end(file: BinaryIO, size: int) -> int:
+    file.seek(10)
+    at = 13 + _colour_table(file.read(1))
+    while at < size:
+        file.seek(at)
+        kind = file.read(1)
+        if kind == b";":
+            return at + 1
+        if kind == b",":
+            at += 11 + _colour_table(file.read(9)[8:])
+        elif kind == b"!":
+            at += 2
+        else:
+            return 0
+        length = 1
+        while length:
+            file.seek(at)
+            length = int.from_bytes(file.read(1) or b"\1", "big")
+            at += 1 + length
+            if at > size:
+                return at
+    return at  # without the trailer, which some programs leave out
+
+
+def _colour_table(flags: bytes) -> int:
+    """Bytes of a GIF's colour table."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
+
+
+def _png_end(file: BinaryIO, size: int) -> int:
+    at, kind = 8, b""
+    while at < size and kind != b"IEND":
+        file.seek(at)
+        head = file.read(8)
+        kind = head[4:]
+        at += 12 + int.from_bytes(head[:4], "big")
+    return at if kind == b"IEND" else max(at, size + 12)
+
+
+def _flv_end(file: BinaryIO, size: int) -> int:
+    file.seek(max(0, size - 4))
+    last = int.from_bytes(file.read(4), "big")  # behind every tag, its length
+    file.seek(max(0, size - 4 - last))
+    if last >= _FLV_TAG and int.from_bytes(file.read(4)[1:], "big") + _FLV_TAG == last:
+        return size
+    file.seek(5)
+    at = int.from_bytes(file.read(4), "big") + 4
+    while at < size:
+        file.seek(at)
+        head = file.read(4)
+        if head[0] & 0x1F not in (8, 9, 18):
+            return 0
+        at += _FLV_TAG + int.from_bytes(head[1:], "big") + 4
+    return at - 4
+
+
+_FLV_TAG = 11
+
+
+def _ogg_end(file: BinaryIO, size: int) -> int:
+    start = max(0, size - 2 * _LARGEST_OGG_PAGE)
+    file.seek(start)
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    if at < 0:
+        return 0
+    segments = tail[at + 26 : at + 27]
+    if not segments:
+        return start + at + 27
+    lengths = tail[at + 27 : at + 27 + segments[0]]
+    return start + at + 27 + segments[0] + sum(lengths)
+
+
+_LARGEST_OGG_PAGE = 65307
+
+
+def _ivf_end(file: BinaryIO, size: int) -> int:
+    file.seek(6)
+    at = int.from_bytes(file.read(2), "little")
+    while at < size:
+        file.seek(at)
+        length = int.from_bytes(file.read(4), "little")
+        if length > _LARGEST_FRAME:  # damage
+            return 0
+        at += 12 + length
+    return at
+
+
+_LARGEST_FRAME = 1 << 28
+
+
+_ENDS = {
+    b"GIF8": _gif_end,
+    b"\x89PNG": _png_end,
+    b"FLV\1": _flv_end,
+    b"OggS": _ogg_end,
+    b"DKIF": _ivf_end,
+}
+"""By the file's first four bytes."""
 
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
 

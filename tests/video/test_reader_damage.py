@@ -1,7 +1,10 @@
 """Broken files: every loss is noticed, named, and can be skipped."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from autogaze.errors import CorruptVideoError, VideoError
 from autogaze.video.reader import Video
@@ -78,6 +81,62 @@ def test_truncated_file(folder, encode, noisy, name):
         assert len(frames) + video.num_corrupt == 60
     # What lies before the cut can be had without skipping anything.
     assert len(list(video.frames(last=9))) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"),
+    [
+        ("cut.gif", "gif", "rgb8"),
+        ("cut.apng", "apng", "rgb24"),
+        ("cut.flv", "libx264", "yuv420p"),
+        ("cut.ivf", "libvpx", "yuv420p"),
+        ("cut.ogv", "libvpx", "yuv420p"),
+        ("cut.mjpeg", "mjpeg", "yuvj420p"),
+    ],
+)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.999])
+def test_truncated_files_that_do_not_tell_their_length(
+    folder, encode, noisy, name, codec, pixel_format, share
+):
+    whole = encode(folder / name, noisy, codec=codec, pixel_format=pixel_format, g="12")
+    intact = list(Video(whole).frames())
+    assert missing_bytes(whole) == 0
+    video = Video(shorten(whole, folder / f"short{share}_{name}", share))
+    given = []
+    with pytest.raises(CorruptVideoError, match=r"frame \d+"):
+        given.extend(video.frames())
+    skipped = list(video.frames(skip_corrupt=True))
+    assert 0 < len(given) <= len(skipped) <= 60
+    assert video.num_corrupt > 0
+    for frame in skipped[:-1] if name.endswith(("flv", "ogv", "ivf")) else skipped:
+        np.testing.assert_array_equal(frame.pixels, intact[frame.index].pixels)
+
+
+@pytest.mark.parametrize("share", [0.6, 0.97, 0.999])
+def test_a_truncated_animated_avif(folder, noisy, share):
+    if ".avif" not in Image.registered_extensions():
+        pytest.skip("this Pillow writes no AVIF")
+    pictures = [Image.fromarray(frame) for frame in noisy[:6]]
+    whole = folder / "whole.avif"
+    pictures[0].save(whole, save_all=True, append_images=pictures[1:], duration=40)
+    path = shorten(whole, folder / f"short{share}.avif", share)
+    with pytest.raises(CorruptVideoError, match=rf"short{share}\.avif: .*\d+ bytes"):
+        list(Video(path).frames())
+
+
+def test_a_damaged_animated_avif_is_read_whole_or_refused(folder):
+    if ".avif" not in Image.registered_extensions():
+        pytest.skip("this Pillow writes no AVIF")
+    pictures = [Image.new("RGB", (64, 48), (40 * number, 0, 0)) for number in range(6)]
+    whole, path = folder / "for_damage.avif", folder / "damaged.avif"
+    pictures[0].save(whole, save_all=True, append_images=pictures[1:], duration=40)
+    data = whole.read_bytes()
+    counts = []
+    for at in range(len(data) * 6 // 10, len(data), 5):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 64]) + data[at + 1 :])
+        with suppress(CorruptVideoError):
+            counts.append(len(list(Video(path).frames())))
+    assert set(counts) == {6}
 
 
 def test_truncated_mp4_without_its_index(folder, encode, noisy):
