@@ -230,7 +230,7 @@ def _question(row: Row, number: int, where: str, finder: "VideoFinder") -> Quest
     except EvaluationError as error:
         raise EvaluationError(f"{where}: {error}") from error
     return Question(
-        id=_id(row.get("question_id"), number, where),
+        id=question_id(row, number, where),
         video_path=texts["video_path"],
         text=texts["question"],
         answer=answer,
@@ -239,7 +239,13 @@ def _question(row: Row, number: int, where: str, finder: "VideoFinder") -> Quest
     )
 
 
-def _id(value: Any, number: int, where: str) -> str:
+def question_id(row: Row, number: int, where: str) -> str:
+    """A row's `question_id` as text; without one, the row's number, from 1.
+
+    Raises:
+        EvaluationError: it is neither a whole number nor text; the message begins with `where`.
+    """
+    value = row.get("question_id")
     if value in (None, ""):
         return str(number)
     if (integer := whole(value)) is not None:

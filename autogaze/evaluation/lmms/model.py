@@ -5,12 +5,14 @@
 Imported by lmms-eval only.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.model import lmms
 
+from autogaze.checks import describe_value
 from autogaze.errors import EvaluationError
 from autogaze.evaluation.answers.answering import (
     DENSE,
@@ -21,7 +23,7 @@ from autogaze.evaluation.answers.answering import (
     load_answerer,
     load_answerer_of,
 )
-from autogaze.evaluation.answers.questions import Question
+from autogaze.evaluation.answers.questions import Question, question_id
 from autogaze.video.decoders import DecoderName
 
 Messages = Sequence[Mapping[str, Any]]
@@ -56,7 +58,7 @@ class AutoGazeModel(lmms):
         max_vision_tokens: int | str | None = None,
         frames: int | str | None = None,
         units: str = "finest",
-        device: str | None = "cpu",
+        device: str | None = "auto",
         dtype: str = "float32",
         seed: int | str = 0,
         decoder: DecoderName = "auto",
@@ -87,7 +89,7 @@ class AutoGazeModel(lmms):
         options = AnswererOptions(
             frames=_number("frames", frames, int),
             units=units,
-            device=device or "cpu",
+            device=device or "auto",
             dtype=dtype,
             seed=_number("seed", seed, int) or 0,
             decoder=decoder,
@@ -101,9 +103,11 @@ class AutoGazeModel(lmms):
         answers = []
         for request in requests:
             _, doc_to_messages, options, key, task, split = request.args
-            messages = doc_to_messages(self.task_dict[task][split][key])
-            video, text = read_messages(messages)
-            question = Question(str(key), video, text, answer="", video=Path(video))
+            document = self.task_dict[task][split][key]
+            video, text = read_messages(doc_to_messages(document))
+            # The id seeds what selectors draw; it is that of `autogaze eval`.
+            named = question_id(document, key + 1, task)
+            question = Question(named, video, text, answer="", video=Path(video))
             answerer = self._answerer(new_tokens(options))
             answers.append(cut(answerer.answer(question).text, options.get("until")))
         return answers
@@ -126,7 +130,7 @@ def read_messages(messages: Messages) -> tuple[str, str]:
     """The video and the text of a request.
 
     Raises:
-        EvaluationError: other than one video and text.
+        EvaluationError: other than one video and text, or a part of a video.
     """
     parts = [part for message in messages for part in message["content"]]
     videos = [part["url"] for part in parts if part["type"] == "video"]
@@ -137,7 +141,11 @@ def read_messages(messages: Messages) -> tuple[str, str]:
         raise EvaluationError(
             f"a request must hold one video and text, got {', '.join(held) or 'nothing'}"
         )
-    return str(videos[0]), "\n".join(texts)
+    if not isinstance(videos[0], (str, os.PathLike)):
+        raise EvaluationError(
+            f"a video must be a whole file's path, got {describe_value(videos[0])}"
+        )
+    return os.fspath(videos[0]), "\n".join(texts)
 
 
 def new_tokens(options: Mapping[str, Any]) -> int:

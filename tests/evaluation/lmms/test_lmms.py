@@ -1,7 +1,13 @@
-"""The plug-in of lmms-eval; its base class is a stand-in, since the library is not installed."""
+"""The plug-in of lmms-eval: on a stand-in of it, and where it is installed with itself."""
 
 import importlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
 import sys
+import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,15 +17,22 @@ import yaml
 
 from autogaze.errors import EvaluationError
 from autogaze.evaluation.answers.answering import DENSE, Condition
+from autogaze.evaluation.answers.questions import load_questions
 from autogaze.evaluation.lmms import TASKS, manifests
 from autogaze.evaluation.lmms.tasks.hlvid import utils
+from tests.cli.commands import run
+from tests.clips import make_video
 from tests.evaluation.answers.material import rows, write_set
+from tests.mllm import tiny
+from tests.mllm.tiny_processor import checkpoint
+
+ROOT = Path(__file__).parents[3]
 
 ANSWERER = """
 from tests.evaluation.answers.material import FakeAnswerer
 
 def load_answerer(model, options):
-    assert (model, options.frames, options.seed) == ("fake", 8, 3)
+    assert (model, options.frames, options.seed, options.device) == ("fake", 8, 3, "auto")
     def answerer(condition, max_new_tokens=16):
         fake = FakeAnswerer(condition, skill=1)
         fake.max_new_tokens = max_new_tokens
@@ -75,8 +88,9 @@ def test_requests_are_answered(model_file, own, tmp_path, monkeypatch) -> None:
     assert model.condition == Condition("greedy", ratio=0.2)
     assert not model.is_simple
     model.task_dict = {"hlvid": {"test": documents}}
+    answers = {str(doc["question_id"]): doc["answer"] for doc in documents}
     monkeypatch.setattr(model_file, "Question", lambda *a, **k: SimpleNamespace(
-        id=a[0], video_path=a[1], text=a[2], answer=documents[int(a[0])]["answer"], video=k["video"]))  # fmt: skip
+        id=a[0], video_path=a[1], text=a[2], answer=answers[a[0]], video=k["video"]))  # fmt: skip
     texts = model.generate_until(requests(documents, monkeypatch, tmp_path))
     scores = [
         utils.process_results(doc, [text])["accuracy"]
@@ -84,10 +98,25 @@ def test_requests_are_answered(model_file, own, tmp_path, monkeypatch) -> None:
     ]
     assert [score["video_path"] for score in scores] == [doc["video_path"] for doc in documents]
     said = [text != "no idea" for text in texts]
-    assert utils.mean_score(scores) == pytest.approx(100 * sum(said) / len(said))
+    assert utils.mean_score(scores) == pytest.approx(sum(said) / len(said))
     assert set(model._answerers) == {16}
     cut_off = model.generate_until(requests(documents, monkeypatch, tmp_path, until=["."]))
     assert cut_off == [text.rstrip(".") for text in texts]
+
+
+def test_questions_have_the_ids_of_autogaze_eval(model_file, own, tmp_path, monkeypatch) -> None:
+    """The control `random` draws by them."""
+    named, nameless = rows(1, 2)
+    del nameless["question_id"]
+    documents = [{**named, "question_id": 7.0}, nameless]
+    write_set(tmp_path, documents)
+    model = model_file.AutoGazeModel("fake", frames=8, seed=3, answerer=own)
+    model.task_dict = {"hlvid": {"test": documents}}
+    monkeypatch.setattr(model_file, "Question", lambda *a, **k: SimpleNamespace(
+        id=a[0], video_path=a[1], text=a[2], answer="A", video=k["video"]))  # fmt: skip
+    model.generate_until(requests(documents, monkeypatch, tmp_path))
+    asked = model._answerers[16].asked
+    assert asked == [question.id for question in load_questions(tmp_path).questions] == ["7", "2"]
 
 
 def test_options_of_the_model(model_file, own) -> None:
@@ -122,6 +151,7 @@ def test_what_a_request_must_hold(model_file) -> None:
         [video],
         [video, video, text],
         [video, text, {"type": "image", "url": "i"}],
+        [{"type": "video", "url": {"path": "v.mp4", "video_start": 3}}, text],
         [],
     ):
         with pytest.raises(EvaluationError):
@@ -143,11 +173,17 @@ def test_the_task(tmp_path, monkeypatch) -> None:
     assert len(functions) == 5
     assert all(callable(getattr(utils, name.removeprefix("utils."))) for name in functions)
     assert task["generation_kwargs"]["max_new_tokens"] == 16
+    assert task["generation_kwargs"]["until"] == []  # not lmms-eval's empty line
+    assert task["metadata"]["version"] == 2.0
     document = rows(1, 1)[0]
     result = utils.process_results(document, ["(A)"])["accuracy"]
     assert result[task["cluster_key"]] == "clip_0.mp4"
     assert result["score"] == 1.0
-    assert utils.process_results(document, ["no"])["accuracy"]["score"] == 0.0
+    wrong = utils.process_results(document, ["no"])["accuracy"]
+    assert wrong["score"] == 0.0
+    assert utils.mean_score([result, wrong]) == 0.5  # of the scores' unit, as lmms-eval's errors
+    bare = {"video_path": "clip_0.mp4", "question": "Which?", "answer": "B"}
+    assert utils.process_results(bare, ["B"])["accuracy"]["score"] == 1.0
     monkeypatch.setenv("AUTOGAZE_HLVID", str(tmp_path))
     with pytest.raises(EvaluationError, match=r"clip_0\.mp4"):
         utils.doc_to_visual(document)
@@ -162,11 +198,22 @@ def test_the_entry_point(model_file) -> None:
     assert manifest.model_id == "autogaze"
     module, _, name = manifest.chat_class_path.rpartition(".")
     assert getattr(importlib.import_module(module), name) is model_file.AutoGazeModel
-    pyproject = Path(__file__).parents[3] / "pyproject.toml"
-    assert 'autogaze = "autogaze.evaluation.lmms:manifests"' in pyproject.read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    points = project["entry-points"]["lmms_eval.models"]
+    assert points == {"autogaze": "autogaze.evaluation.lmms:manifests"}
     for point in entry_points(group="lmms_eval.models"):
         if point.name == "autogaze":  # not there in an installation made before
             assert point.load() is manifests
+
+
+def test_the_extra() -> None:
+    """What lmms-eval imports at its start, of what it asks for and this package does not."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.match(r"[\w-]+", line)[0] for line in project["optional-dependencies"]["lmms"]}
+    assert {"accelerate", "datasets", "evaluate", "loguru", "sacrebleu", "tenacity"} <= names
+
+
+INSTALLED = importlib.util.find_spec("lmms_eval") is not None
 
 
 def test_in_lmms_eval_itself() -> None:
@@ -177,3 +224,54 @@ def test_in_lmms_eval_itself() -> None:
     for manifest in manifests():
         known.register_manifest(manifest)
     assert known.get_model_class("autogaze").is_simple is False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not INSTALLED, reason="lmms-eval is not installed")
+def test_answers_are_those_of_autogaze_eval(tmp_path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    model = checkpoint(tmp_path / "model", "qwen3_vl")
+    tiny.qwen3_vl().save_pretrained(model)
+    documents = rows(2, 2)
+    folder = write_set(tmp_path / "set", documents)
+    (folder / "data" / "test.jsonl").unlink()
+    table = pyarrow.Table.from_pylist(documents)
+    parquet.write_table(table, folder / "data" / "test-00000-of-00001.parquet")
+    for document in documents:
+        make_video(folder / "videos" / document["video_path"], 8, 64, 48, fps=4)
+    result = run(
+        *("eval", "hlvid", "--data", folder, "--model", model, "--out", tmp_path / "eval"),
+        *("--selector", "random", "--ratio", 0.25, "--no-dense", "--no-controls", "--no-plot"),
+        *("--device", "cpu"),
+    )
+    assert result.exit_code == 0, result.output
+    (journal,) = (tmp_path / "eval" / "answers").glob("*.jsonl")
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    expected = {line["question_id"]: line["text"] for line in lines if "text" in line}
+
+    words = {
+        "model": "autogaze", "model_args": f"pretrained={model},selector=random,ratio=0.25,device=cpu",
+        "tasks": "hlvid", "include_path": TASKS, "batch_size": 1, "output_path": tmp_path / "lmms",
+        "verbosity": "DEBUG",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "lmms_eval", "--log_samples"]
+        + [word for name, value in words.items() for word in (f"--{name}", str(value))],
+        cwd=folder,
+        env={
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": str(tmp_path / "cache"),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (samples,) = (tmp_path / "lmms").rglob("*_samples_hlvid.jsonl")
+    found = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert {str(one["accuracy"]["question_id"]): one["filtered_resps"] for one in found} == expected
+    (results,) = (tmp_path / "lmms").rglob("*_results.json")
+    figures = json.loads(results.read_text())["results"]["hlvid"]
+    assert figures["accuracy,none"] == sum(one["accuracy"]["score"] for one in found) / 4

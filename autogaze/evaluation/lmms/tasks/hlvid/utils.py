@@ -68,13 +68,13 @@ def process_results(doc: Document, results: Sequence[str]) -> dict[str, dict[str
         "accuracy": {
             "score": score,
             "letter": letter,
-            "question_id": doc["question_id"],
-            "category": doc["category"],
+            "question_id": doc.get("question_id"),
+            "category": doc.get("category"),
             "video_path": doc["video_path"],
         }
     }
 
 
 def mean_score(results: Sequence[Mapping[str, Any]]) -> float:
-    """Accuracy in per cent."""
-    return 100 * fmean(result["score"] for result in results)
+    """Accuracy, from 0 to 1: lmms-eval's errors are of `score`, in its unit."""
+    return fmean(result["score"] for result in results)
