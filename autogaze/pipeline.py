@@ -22,7 +22,7 @@ from autogaze.clips import Clips, Ratio
 from autogaze.errors import AutoGazeError, GeometryError, VideoError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.canvas import canvas_losses, reconstruct
+from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.source import Source
 from autogaze.utils.device import BatchSize, free_memory, trim_memory
 from autogaze.video.chunks import ChunkReader, VideoChunk, VideoOptions
@@ -266,15 +266,15 @@ class GazeStream:
         gaze = self.selector.select(part, **self._settings)
         chosen = time.perf_counter()
         kept = None
-        # Losses are measured on the canvas, also for selectors that predict losses.
         if self._keep_canvas:
-            canvas = reconstruct(part.frames, gaze)
-            losses = canvas.losses
-            kept = canvas.frames.mul_(255).round_().to(torch.uint8).cpu()
-        elif gaze.metric == "canvas" and gaze.losses is not None:
-            losses = gaze.losses  # the selector has just measured it
-        else:
-            losses = canvas_losses(part.frames, gaze)
+            kept = torch.empty(part.frames.shape, dtype=torch.uint8, device=part.frames.device)
+        # Losses are measured on the canvas, also for selectors that predict losses.
+        losses = (
+            gaze.losses if gaze.metric == "canvas" else None
+        )  # the selector has just measured it
+        if losses is None or kept is not None:
+            measured = canvas_losses(part.frames, gaze, kept)
+            losses = measured if losses is None else losses
         predicted = gaze.predicted_losses
         gaze = replace(gaze, losses=losses, metric="canvas", predicted_losses=predicted).to("cpu")
         ended = time.perf_counter()
@@ -283,7 +283,7 @@ class GazeStream:
         if ended - self._trimmed > TRIM_EVERY:
             self._trimmed = ended
             trim_memory()
-        return gaze, kept
+        return gaze, None if kept is None else kept.cpu()
 
 
 def tiles_at_once(device: torch.device | None, clips: Clips, cpu_batch: int | None = None) -> int:

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -141,11 +141,16 @@ def reconstruct(frames: FramesLike, gaze: Gaze) -> Reconstruction:
     return Reconstruction(pictures, losses)
 
 
-def canvas_losses(frames: FramesLike, gaze: Gaze) -> Float[Tensor, "B T"]:
-    """The losses of `reconstruct`, without keeping the pictures.
+def canvas_losses(
+    frames: FramesLike, gaze: Gaze, pictures: UInt8[Tensor, "B T 3 S S"] | None = None
+) -> Float[Tensor, "B T"]:
+    """The losses of `reconstruct`, without its floats.
 
     On a CPU, losses of 8-bit frames are measured by a kernel of our own, where there is a C compiler
     (`native_canvas`). They differ from those of `reconstruct` by less than 1e-6.
+
+    Args:
+        pictures: where to put the canvas after every frame, in 8 bits: contiguous, on the frames' device.
     """
     frames = _frames_of(frames, gaze)
     if not frames.shape[0] * frames.shape[1]:
@@ -154,8 +159,13 @@ def canvas_losses(frames: FramesLike, gaze: Gaze) -> Float[Tensor, "B T"]:
         restarts = np.zeros(gaze.num_frames, np.uint8)
         restarts[sorted(_restarts(gaze))] = 1
         canvases = new_canvases(gaze.pyramid, gaze.num_clips)
-        return library.measure(gaze.pyramid, frames, gaze.mask.cpu(), restarts, canvases)
-    return torch.stack([loss for _, loss in replay(frames, gaze)], dim=1)
+        return library.measure(gaze.pyramid, frames, gaze.mask.cpu(), restarts, canvases, pictures)
+    losses = []
+    for index, (canvas, loss) in enumerate(replay(frames, gaze)):
+        losses.append(loss)
+        if pictures is not None:
+            pictures[:, index] = _bytes(canvas.frames)
+    return torch.stack(losses, dim=1)
 
 
 def replay(frames: FramesLike, gaze: Gaze) -> Iterator[tuple[Canvas, Float[Tensor, " B"]]]:
@@ -174,6 +184,26 @@ def replay(frames: FramesLike, gaze: Gaze) -> Iterator[tuple[Canvas, Float[Tenso
         frame = _unit(frames[:, index])
         canvas.paint(resampled_scales(frame, gaze.pyramid), mask[:, index])
         yield canvas, canvas.losses(frame)
+
+
+def repaint(
+    frames: UInt8[Tensor, "B 3 S S"], pyramid: PatchPyramid, mask: Bool[Tensor, "B V"]
+) -> UInt8[Tensor, "B 3 S S"]:
+    """Frames of which the gazed patches are as their scales show them, and the rest as it is."""
+    if (library := canvas_kernel(frames).library) is not None:
+        pictures = torch.empty(frames.shape, dtype=torch.uint8)
+        canvases, restarts = frames.float().numpy(), np.zeros(1, np.uint8)
+        single = frames[:, None], mask[:, None].cpu()
+        library.measure(pyramid, *single, restarts, canvases, pictures[:, None])
+        return pictures
+    canvas = Canvas(pyramid, frames.shape[0], frames.device)
+    canvas.frames = _unit(frames)
+    scales = resampled_scales(canvas.frames, pyramid)
+    return _bytes(canvas.paint(scales, mask.to(frames.device)))
+
+
+def _bytes(pictures: Float[Tensor, "B 3 S S"]) -> UInt8[Tensor, "B 3 S S"]:
+    return (pictures * 255).round_().to(torch.uint8)
 
 
 def _frames_of(frames: FramesLike, gaze: Gaze) -> Shaped[Tensor, "B T 3 S S"]:

@@ -48,6 +48,7 @@ typedef struct {
     float *canvases;            /* [clips][3][side][side], grey levels: before, and after */
     float *scratch;             /* [threads][2][3][side][side] */
     float *losses;              /* [clips][frames], in [0, 1] */
+    uint8_t *pictures;          /* [clips][frames][3][side][side], the canvas after every frame, or NULL */
 } Work;
 
 typedef struct {
@@ -172,6 +173,11 @@ static void paint(const Work *work, const uint8_t *frame, const uint8_t *gazed, 
     }
 }
 
+/* Grey levels to the nearest byte, of two the even one. */
+static void bytes_of(int64_t num, const float *canvas, uint8_t *to) {
+    for (int64_t i = 0; i < num; i++) to[i] = (uint8_t)__builtin_rintf(canvas[i]);
+}
+
 static void measure_some(void *data) {
     Shared *shared = data;
     const Work *work = shared->work;
@@ -188,6 +194,7 @@ static void measure_some(void *data) {
             const int64_t at = clip * work->frames + t;
             paint(work, frame, work->gazed + at * work->patches, scratch, canvas);
             work->losses[at] = (float)(error_of(work->side, frame, canvas) / (255.0 * area));
+            if (work->pictures) bytes_of(area, canvas, work->pictures + at * area);
         }
     }
 }

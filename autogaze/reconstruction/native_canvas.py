@@ -89,7 +89,7 @@ _Work = c_struct(
     int64 clips frames
     pointer level pixels
     int64 clip_step frame_step
-    pointer gazed restarts canvases scratch losses
+    pointer gazed restarts canvases scratch losses pictures
     """
 )
 
@@ -113,6 +113,7 @@ class Library:
         gazed: Bool[Tensor, "B T V"],
         restarts: UInt8[np.ndarray, " T"],
         canvases: Float32[np.ndarray, "B 3 S S"],
+        pictures: UInt8[Tensor, "B T 3 S S"] | None = None,
     ) -> Float[Tensor, "B T"]:
         """The loss of every frame, in [0, 1]; canvases go on where they were.
 
@@ -121,6 +122,7 @@ class Library:
             gazed: True where a patch is gazed at.
             restarts: 1 where the canvas begins again in grey.
             canvases: in grey levels; they are painted over.
+            pictures: where to put the canvas after every frame, without gaps in memory.
         """
         side = pyramid.side
         if frames.stride()[2:] != (side * side, side, 1):
@@ -148,6 +150,7 @@ class Library:
             canvases.ctypes.data,
             scratch.ctypes.data,
             losses.data_ptr(),
+            None if pictures is None else pictures.data_ptr(),
         )
         self._measure(ctypes.addressof(work))
         return losses

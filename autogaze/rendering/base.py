@@ -123,7 +123,9 @@ def scale_pictures(
     Args:
         maps: of the patches on a picture of that size.
     """
-    resampled = seen_at_scales(chunk.frames[:, frame], chunk.gaze.pyramid)
+    resampled = seen_at_scales(
+        chunk.frames[:, frame], chunk.gaze.mask[:, frame], chunk.gaze.pyramid
+    )
     for tiles, chosen, where in zip(resampled, chosen_patches(chunk, frame), maps, strict=True):
         seen = stitched(tiles, chunk.source.tiles, size)
         yield np.where(where.pixels(chosen)[..., None], seen, np.array(PANEL, np.uint8))

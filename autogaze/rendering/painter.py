@@ -15,7 +15,7 @@ from PIL import Image, ImageFont
 from torch import Tensor
 
 from autogaze.geometry import PatchPyramid
-from autogaze.reconstruction.resample import resampled_scales
+from autogaze.reconstruction.canvas import repaint
 from autogaze.source import TileGrid
 from autogaze.video.tiling import stitch_tiles
 
@@ -30,7 +30,7 @@ FAINT: Colour = (138, 144, 153)
 _RAMP = np.array([(92, 124, 250), (38, 190, 180), (255, 207, 92), (255, 84, 208)], dtype=float)
 
 _MAX_TILES = 16
-"""Tiles that are resampled at once."""
+"""Tiles that are resampled at once: floats take four times the memory."""
 
 
 def scale_colours(num_scales: int) -> UInt8[np.ndarray, "{num_scales} 3"]:
@@ -84,14 +84,22 @@ def resized(
 
 
 def seen_at_scales(
-    tiles: UInt8[Tensor, "N 3 S S"], pyramid: PatchPyramid
+    tiles: UInt8[Tensor, "N 3 S S"], mask: Bool[Tensor, "N V"], pyramid: PatchPyramid
 ) -> Iterator[UInt8[Tensor, "N 3 S S"]]:
-    """The tiles resampled to each scale and back, coarse to fine."""
-    parts = []
-    for part in tiles.split(_MAX_TILES):  # floats take four times the memory
-        resampled = resampled_scales(part.float() / 255, pyramid)
-        parts.append((resampled * 255).round_().to(torch.uint8))
-    yield from torch.cat(parts).unbind(dim=1)
+    """For each scale, coarse to fine, tiles whose chosen patches of that scale are as it shows them.
+
+    Args:
+        mask: True where a patch is chosen.
+    """
+    for first, count in zip(pyramid.offsets[:-1], pyramid.cells[:-1], strict=True):
+        only = torch.zeros_like(mask)
+        only[:, first : first + count] = mask[:, first : first + count]
+        if only.any():
+            parts = zip(tiles.split(_MAX_TILES), only.split(_MAX_TILES), strict=True)
+            yield torch.cat([repaint(part, pyramid, chosen) for part, chosen in parts])
+        else:
+            yield tiles
+    yield tiles  # at the finest scale they are as they are
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,8 @@ from torch import Tensor
 
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.rendering.painter import (
-    GROUND,
-    draw_overlay,
-    patch_maps,
-    scale_colours,
-    seen_at_scales,
-)
+from autogaze.reconstruction.canvas import repaint
+from autogaze.rendering.painter import GROUND, draw_overlay, patch_maps, scale_colours
 from autogaze.source import TileGrid
 from autogaze.tasks.base import TaskOutput
 
@@ -53,28 +48,23 @@ def task_picture(
     rows = []
     for clip in range(min(max_clips, len(frames))):
         real = _pixels(frames[clip, numbers])
-        masks = [mask[clip, numbers].cpu().numpy() for mask in gaze.masks()]
-        rows += [_channels_last(real), list(gazed_frames(real, masks, gaze.pyramid))]
+        mask = gaze.mask[clip, numbers].cpu()
+        rows += [_channels_last(real), list(gazed_frames(real, mask, gaze.pyramid))]
         if output.reconstruction is not None:
             rows.append(_channels_last(_pixels(output.reconstruction[clip, places])))
     return _table(rows)
 
 
 def gazed_frames(
-    frames: UInt8[Tensor, "n 3 S S"],
-    masks: Sequence[Bool[np.ndarray, "n _"]],
-    pyramid: PatchPyramid,
+    frames: UInt8[Tensor, "n 3 S S"], mask: Bool[Tensor, "n V"], pyramid: PatchPyramid
 ) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
-    """Every frame's gazed patches, given per scale, on a dim grey copy of it."""
+    """Every frame's gazed patches on a dim grey copy of it."""
     side = pyramid.side
     maps = patch_maps(pyramid, TileGrid(side, side, 1, 1, side, side, side), side, side)
     colours = scale_colours(len(pyramid.scales))
-    scales = [_channels_last(level) for level in seen_at_scales(frames, pyramid)]
-    for number, picture in enumerate(_channels_last(frames)):
-        chosen = [mask[number] for mask in masks]
-        for patches, where, level in zip(chosen, maps, scales, strict=True):  # finest on top
-            picture = np.where(where.pixels(patches)[..., None], level[number], picture)
-        yield draw_overlay(picture, chosen, maps, colours)
+    for picture, chosen in zip(_channels_last(repaint(frames, pyramid, mask)), mask, strict=True):
+        patches = [cells.numpy() for cells in chosen.split(pyramid.cells)]
+        yield draw_overlay(picture, patches, maps, colours)
 
 
 def _pixels(frames: Float[Tensor, "n 3 S S"]) -> UInt8[Tensor, "n 3 S S"]:

@@ -10,8 +10,15 @@ from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction import native_canvas as kernel
-from autogaze.reconstruction.canvas import canvas_losses, replay
+from autogaze.reconstruction.canvas import (
+    canvas_losses,
+    reconstruct,
+    repaint,
+    replay,
+    squares_of,
+)
 from autogaze.reconstruction.native_canvas import canvas_kernel
+from autogaze.reconstruction.resample import resampled_scales
 from autogaze.source import Source, TileGrid
 
 PYRAMIDS = [
@@ -77,6 +84,40 @@ def test_losses_are_those_of_painting(pyramid, clips, share, seed):
     found = canvas_losses(frames, gaze)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, painted(frames, gaze), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("pyramid", PYRAMIDS)
+def test_pictures_are_the_canvas(pyramid, monkeypatch):
+    compiled()
+    grid = TileGrid(32, 32, 3, 1, 32, 32, 32)
+    source = Source(grid, tuple(map(float, range(5))), tuple(range(5)), 3)  # restarts once
+    frames, gaze = a_clip(pyramid, source=source)
+    pictures = torch.empty_like(frames)
+    losses = canvas_losses(frames, gaze, pictures)
+    assert torch.equal(losses, canvas_losses(frames, gaze))
+    expected = reconstruct(frames, gaze).frames * 255
+    assert ((pictures - expected).abs() < 0.5 + 1e-3).all()
+
+    monkeypatch.setenv(kernel.SWITCH, "torch")
+    by_pytorch = torch.empty_like(frames)
+    canvas_losses(frames, gaze, by_pytorch)
+    assert torch.equal(by_pytorch, expected.round().to(torch.uint8))
+
+
+@pytest.mark.parametrize("switch", ["torch", "native"])
+@pytest.mark.parametrize("pyramid", PYRAMIDS)
+def test_frames_are_repainted_where_they_were_gazed_at(pyramid, switch, monkeypatch):
+    compiled()
+    monkeypatch.setenv(kernel.SWITCH, switch)
+    frames, gaze = a_clip(pyramid)
+    frames, mask = frames[:, 0], gaze.mask[:, 0]
+    found = repaint(frames, pyramid, mask)
+    scales = resampled_scales(frames / 255, pyramid) * 255
+    expected = frames.float()
+    for clip, patch in mask.nonzero().tolist():  # coarse to fine
+        level, rows, columns = squares_of(pyramid)[patch]
+        expected[clip, :, rows, columns] = scales[clip, level, :, rows, columns]
+    assert ((found - expected).abs() < 0.5 + 1e-3).all()
 
 
 def test_a_frame_gazed_at_finely_and_whole_has_no_loss():
