@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
-from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
@@ -125,6 +125,8 @@ class Layout:
         orientation: rotation and flips for display.
         width, height: pixels before `orientation` is applied, made square.
         tick: resolution of the container's timestamps in seconds.
+        full_range: whether colours take all values of their bits, and not the usual part of them.
+        interlaced: whether a frame is two half-frames, whose colours are converted one by one.
     """
 
     origin: Fraction | None
@@ -132,6 +134,8 @@ class Layout:
     width: int
     height: int
     tick: float
+    full_range: bool = False
+    interlaced: bool = False
 
 
 def probe(path: Path, stream: int | None = None) -> tuple[VideoInfo, Layout | None]:
@@ -198,7 +202,15 @@ def describe(opened: OpenStream) -> tuple[VideoInfo, Layout]:
         num_streams=len(opened.container.streams.video),
         by_default=stream == default_stream(opened.container),
     )
-    return info, Layout(origin, orientation, *stored, float(tick) if tick else 0.0)
+    layout = Layout(
+        origin,
+        orientation,
+        *stored,
+        float(tick) if tick else 0.0,
+        full_range=int(frame.color_range) == ColorRange.JPEG,
+        interlaced=bool(frame.interlaced_frame),
+    )
+    return info, layout
 
 
 def _rate(stream: VideoStream) -> Fraction | None:

@@ -48,7 +48,12 @@ def why_not(opened: OpenStream, info: VideoInfo, layout: Layout, motion: bool) -
         return "it drops the alpha channel"
     if info.hdr is not None:
         return f"it does not map {info.hdr} to BT.709"
-    if not _interpolates_colours_alike(pixels, layout.height):
+    if layout.interlaced:
+        return "it converts the colours of half-frames as one"
+    ranged = len(pixels.components) > 1 and not pixels.is_rgb and not pixels.name.startswith("yuvj")
+    if layout.full_range and ranged:
+        return f"it takes the full range of {info.pixel_format} for the usual one"
+    if not _interpolates_colours_alike(pixels, info.codec, layout.height):
         return f"it interpolates the colours of {info.pixel_format} differently"
     if info.aspect != 1:
         return "it leaves pixels as they are stored, which are not square here"
@@ -59,12 +64,15 @@ def why_not(opened: OpenStream, info: VideoInfo, layout: Layout, motion: bool) -
     return None
 
 
-def _interpolates_colours_alike(pixels: av.VideoFormat, height: int) -> bool:
+def _interpolates_colours_alike(pixels: av.VideoFormat, codec: str, height: int) -> bool:
     """Whether the RGB frames are those of PyAV, where colours are subsampled.
 
     FFmpeg has a fixed way for 8-bit 4:2:0 and for 4:2:2 of even heights; else it filters as it is told,
-    and the two programs tell it different things.
+    and the two programs tell it different things. So it does for deep 4:2:2 of codecs that tell
+    where colours are sampled.
     """
+    if codec in ("h264", "hevc", "av1") and any(part.bits > 8 for part in pixels.components):
+        return not pixels.components[1:] or pixels.chroma_width(8) == 8
     chroma = pixels.chroma_width(8), pixels.chroma_height(8)  # samples of 8 x 8 pixels
     if chroma == (8, 8):
         return True  # 4:4:4, grey and RGB

@@ -98,6 +98,28 @@ def test_full_range(encode, tmp_path):
 
 
 @needs_torchcodec
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])
+def test_full_range_by_a_tag_alone(pixel_format, encode, tmp_path):
+    path = tmp_path / "file.mkv"
+    encode(path, codec="ffv1", pixel_format=pixel_format, color_range="pc")
+    assert_left_to_pyav(path)
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_interlaced_frames(codec, encode, tmp_path):
+    tff = {"x264-params": "tff=1"} if codec == "libx264" else {}
+    assert_left_to_pyav(encode(tmp_path / "file.mkv", codec=codec, flags="+ildct+ilme", **tff))
+
+
+@needs_torchcodec
+def test_deep_subsampled_colours_of_h264(encode, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
+    assert_left_to_pyav(encode(tmp_path / "422.mp4", noise, pixel_format="yuv422p10le"))
+    assert_same(encode(tmp_path / "444.mp4", noise, pixel_format="yuv444p10le"))
+
+
+@needs_torchcodec
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotation(rotation, encode, tmp_path):
     assert_same(encode(tmp_path / "file.mp4", rotation=rotation))
