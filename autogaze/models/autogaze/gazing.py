@@ -143,7 +143,9 @@ def check_video(video: Tensor) -> None:
             f"expected normalised floats (see AutoGazeImageProcessor), got {video.dtype}"
         )
     # A NaN or infinity makes the sum one too; testing every value takes ten times as long.
-    if video.device.type == "cpu" and not math.isfinite(float(video.sum(dtype=torch.float32))):
+    if video.device.type == "cpu" and not math.isfinite(
+        float(video.detach().sum(dtype=torch.float32))
+    ):
         raise SelectorError("the video has NaN or infinite values")
 
 

@@ -1,6 +1,7 @@
 """AutoGaze as a transformers model: checkpoints, Auto classes, and AutoGaze's call."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ from autogaze.models.autogaze.published import (
     read_gazing_info,
     read_ratio,
     read_requirement,
+    read_sampling,
 )
 from autogaze.models.autogaze.rows import GazeRows
-from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import Scores, score
 from autogaze.utils.checkpoints import (
     check_finite,
@@ -157,7 +158,7 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
             nn.init.zeros_(bias)
 
     def score(
-        self, video: Float[Tensor, "B T 3 H W"], gaze: dict[str, Any] | GazeRows | Gaze
+        self, video: Float[Tensor, "B T 3 H W"], gaze: Mapping[str, Any] | GazeRows | Gaze
     ) -> Scores:
         """Log-probability of given gazes and the losses predicted after them; differentiable.
 
@@ -173,11 +174,11 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
 
     def forward(
         self,
-        inputs: dict[str, Tensor] | Tensor | None = None,
+        inputs: Mapping[str, Any] | Tensor | None = None,
         target_scales: list[int] | str | None = None,
         target_patch_size: int | None = None,
         gazing_info: Any = None,
-        temperature: float = 1.0,
+        temperature: Any = 1.0,
         gazing_ratio: Any = None,
         task_loss_requirement: Any = None,
         generate_only: bool = False,
@@ -247,7 +248,7 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
             clips,
             caps=frame_caps(ratio, T, self.pyramid.num_patches),
             threshold=per_row(threshold, len(clips) // B),
-            sampling=Sampling(temperature if samples else 0.0, generator),
+            sampling=read_sampling(temperature if samples else 0.0, generator),
             stream=stream,
         )
         gaze = rows.to_gaze()
@@ -280,8 +281,8 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
         return GridAdaptation(self.pyramid, PatchPyramid.parse(scales, patch_size, crop=True))
 
 
-def _video(inputs: dict[str, Tensor] | Tensor | None, video: Tensor | None) -> Tensor:
-    if isinstance(inputs, dict):
+def _video(inputs: Mapping[str, Any] | Tensor | None, video: Tensor | None) -> Tensor:
+    if isinstance(inputs, Mapping):
         video = inputs.get("video", video)
     elif inputs is not None:
         video = inputs

@@ -79,8 +79,18 @@ class AutoGazeOutput(dict):
                 if super().__getitem__(key) is None:
                     self[key] = value
 
-    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "AutoGazeOutput":
-        """The output with its tensors on a device; `past_key_values` stays on the model's."""
+    def to(self, device: Any, non_blocking: Any = False) -> "AutoGazeOutput":
+        """The output with its tensors on a device; `past_key_values` stays on the model's.
+
+        Args:
+            device: a `torch.device`, or what names one.
+
+        Raises:
+            SelectorError: a dtype, in which ids would be rounded.
+        """
+        dtypes = [each for each in (device, non_blocking) if isinstance(each, torch.dtype)]
+        if dtypes:
+            raise SelectorError(f"an output moves to a device and keeps its types, got {dtypes[0]}")
         moved_score = None
         if self._score is not None:
             moved_score = partial(_scores_on, device, self._score)
@@ -127,6 +137,15 @@ class AutoGazeOutput(dict):
         if key in SCORED:
             self.settle()
         return super().pop(key, *default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key in SCORED:
+            self.settle()
+        return super().setdefault(key, default)
+
+    def __or__(self, other: Any) -> Any:
+        self.settle()
+        return super().__or__(other)
 
     def copy(self) -> "AutoGazeOutput":
         return AutoGazeOutput(dict(super().items()), self._gaze, self._score)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from autogaze.checks import is_finite
+from autogaze.checks import describe_value, is_finite
 from autogaze.clips import Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
@@ -202,7 +202,7 @@ class PublishedGazeModel(GazeModel):
         max_gaze_tokens_each_frame: int | Caps | None = None,
         task_loss_requirement: float | Tensor | None = None,
         do_sample: bool = False,
-        temperature: float = 1.0,
+        temperature: Any = 1.0,
         use_cache: bool = False,
         past_key_values: PastGaze | None = None,
         past_inputs_embeds: Any = None,
@@ -240,7 +240,7 @@ class PublishedGazeModel(GazeModel):
             video,
             caps=[caps] * T if isinstance(caps, int) else caps,
             threshold=threshold,
-            sampling=Sampling(temperature if do_sample else 0.0, generator),
+            sampling=read_sampling(temperature if do_sample else 0.0, generator),
         )
         padded = rows.to_padded()
         names = ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame", "gazing_mask")
@@ -276,6 +276,7 @@ def read_ratio(ratio: Any) -> Ratio | None:
     if given is None:
         return None
     shares = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    shares = [_number(share) for share in shares]
     if not shares or not all(is_finite(share) and share >= 0 for share in shares):
         raise SelectorError(
             f"gazing_ratio must be a number of at least 0, or one for each frame; got {ratio!r}"
@@ -303,7 +304,7 @@ def read_requirement(
         if values.ndim not in (0, 2) or isinstance(requirement, bool) or values.isnan().any():
             raise ValueError
         table = values.expand(shape)
-    except (RuntimeError, TypeError, ValueError):
+    except (OverflowError, RuntimeError, TypeError, ValueError):
         got = tuple(requirement.shape) if hasattr(requirement, "shape") else repr(requirement)
         raise SelectorError(
             f"task_loss_requirement must be a number or (clips, frames) = {shape}, got {got}"
@@ -312,8 +313,26 @@ def read_requirement(
     return float(requirement) if values.ndim == 0 else table
 
 
+def read_sampling(temperature: Any, generator: torch.Generator | None) -> Sampling:
+    """Sampling at a temperature, a number or a tensor of one.
+
+    Raises:
+        SelectorError: something else, negative or not finite.
+    """
+    number = _number(temperature)
+    if not (is_finite(number) and number >= 0):
+        raise SelectorError(
+            f"temperature must be a finite number of at least 0, got {describe_value(temperature)}"
+        )
+    return Sampling(number, generator)
+
+
 def read_gazing_info(gazing_info: Any) -> dict[str, Any] | None:
     """Gazes to score; None where there are none.
+
+    Args:
+        gazing_info: a mapping whose tensors may be arrays or lists too, and whose
+            `num_gazing_each_frame` may be (B, T) where it is the same for all clips.
 
     Raises:
         SelectorError: no mapping.
@@ -326,7 +345,28 @@ def read_gazing_info(gazing_info: Any) -> dict[str, Any] | None:
             f"{type(gazing_info).__name__}; gazing_ratio is the argument after it"
         )
     # Old scores would hide the new ones, and may cost a pass to read.
-    return {key: gazing_info[key] for key in gazing_info if key not in SCORED} or None
+    info = {key: gazing_info[key] for key in gazing_info if key not in SCORED}
+    for key in ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame"):
+        if isinstance(info.get(key), np.ndarray | list | tuple):
+            info[key] = _tensor(info[key])
+    counts = info.get("num_gazing_each_frame")
+    if isinstance(counts, Tensor) and counts.ndim == 2 and (counts == counts[:1]).all():
+        info["num_gazing_each_frame"] = counts[0] if len(counts) else counts
+    return info or None
+
+
+def _tensor(values: Any) -> Any:
+    """Values as a tensor; themselves where they are none, for the checks that follow."""
+    try:
+        return torch.as_tensor(values)
+    except (RuntimeError, TypeError, ValueError):
+        return values
+
+
+def _number(value: Any) -> Any:
+    """The number in a tensor or array of one; any other value as it is."""
+    is_one = isinstance(value, Tensor | np.ndarray) and value.ndim == 0
+    return value.item() if is_one else value
 
 
 def per_row(

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autogaze.gaze import Gaze
+from autogaze.gaze_checks import padded_fields
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.decoding import Slots
 from autogaze.utils.device import sent
@@ -57,11 +58,16 @@ class GazeRows:
 
     @classmethod
     def of_padded(cls, padded: Mapping[str, Any], pyramid: PatchPyramid) -> "GazeRows":
-        """The gazes of a padded dict (`Gaze.padded`)."""
-        slots = tuple(int(count) for count in padded["num_gazing_each_frame"])
+        """The gazes of a padded dict (`Gaze.padded`).
+
+        Raises:
+            GeometryError: what `Gaze.from_padded` refuses.
+        """
+        Gaze.from_padded(dict(padded), pyramid)
+        ids, is_padding, counts = padded_fields(padded)
+        slots = tuple(counts.tolist())
         first = pyramid.num_patches * _frame_of_slot(slots)
-        ids = padded["gazing_pos"]
-        return cls(pyramid, ids - first.to(ids.device), ~padded["if_padded_gazing"].bool(), slots)
+        return cls(pyramid, ids - first.to(ids.device), ~is_padding, slots)
 
     @classmethod
     def of_gaze(cls, gaze: Gaze, device: torch.device | None = None) -> "GazeRows":

@@ -1,9 +1,14 @@
 """The known call: ratios, thresholds and gazes in all the forms that users give them."""
 
+import warnings
+from collections import UserDict
+
 import numpy as np
 import pytest
 import torch
+from transformers import BatchFeature
 
+from autogaze.errors import GeometryError, SelectorError
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
 
 V = 20
@@ -22,6 +27,7 @@ V = 20
         (torch.tensor([0.0, 0.5]), [1, 10]),
         (np.float32(0.5), [10, 10]),
         (np.array([0.5, 1.5]), [10, V]),
+        ([torch.tensor(0.25), np.float16(0.5)], [5, 10]),
     ],
 )
 def test_every_frame_takes_a_patch_at_least_and_all_at_most(ratio, lengths):
@@ -134,6 +140,84 @@ def test_given_gazes_are_scored_and_completed():
     # Another video: scores are of it, not those that came along.
     other = model({"video": tiny_video(2, 2, seed=5)}, gazing_info=gaze)
     assert not other["log_action_probs"].equal(gaze["log_action_probs"])
+
+
+@pytest.mark.parametrize("kind", [BatchFeature, UserDict])
+def test_inputs_and_gazes_come_in_any_mapping(kind):
+    model, video = tiny_model(), tiny_video(2, 2)
+    gaze = model({"video": video}, gazing_ratio=0.3)
+    assert model(kind({"video": video}), gazing_ratio=0.3)["gazing_pos"].equal(gaze["gazing_pos"])
+    scored = model({"video": video}, gazing_info=kind(dict(gaze)))
+    assert scored["log_action_probs"].equal(gaze["log_action_probs"])
+
+
+NAMES = ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame")
+
+
+def test_given_gazes_may_be_arrays_lists_and_counted_for_every_clip():
+    model, video = tiny_model(), tiny_video(2, 2)
+    gaze = model({"video": video}, task_loss_requirement=threshold_of(model, video))
+    info = {name: gaze[name] for name in NAMES}
+    forms = [
+        {name: value.numpy() for name, value in info.items()},
+        {name: value.tolist() for name, value in info.items()},
+        {**info, "num_gazing_each_frame": info["num_gazing_each_frame"].expand(2, -1)},
+    ]
+    for form in forms:
+        scored = model({"video": video}, gazing_info=form)
+        assert scored["log_action_probs"].equal(gaze["log_action_probs"])
+        embedded = model.gazing_model.embed(video, form)["inputs_embeds"]
+        assert embedded.equal(model.gazing_model.embed(video, info)["inputs_embeds"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"gazing_pos": torch.full((1, 12), 2000)}, r"ids must lie in \[0, 20\)"),
+        ({"gazing_pos": torch.zeros(1, 12, dtype=torch.long)}, "ids"),
+        ({"gazing_pos": torch.zeros(1, 12)}, "integer tensors"),
+        ({"num_gazing_each_frame": torch.tensor([6])}, "6 slots in all"),
+        ({"num_gazing_each_frame": torch.tensor([[6, 6], [4, 8]])}, "num_gazing_each_frame"),
+        ({"num_gazing_each_frame": None}, "num_gazing_each_frame"),
+    ],
+)
+def test_given_gazes_that_make_no_sense_are_refused(change, words):
+    model, video = tiny_model(), tiny_video(1, 2)
+    gaze = model({"video": video}, gazing_ratio=0.3)
+    info = {**{name: gaze[name] for name in NAMES}, **change}
+    with pytest.raises(GeometryError, match=words):
+        model({"video": video}, gazing_info=info)
+    with pytest.raises(GeometryError, match=words):
+        model.score(video, info)
+
+
+@pytest.mark.parametrize("temperature", [-1, None, "1", float("inf"), float("nan"), True])
+def test_temperatures_that_make_no_sense_are_refused(temperature):
+    model, video = tiny_model().train(), tiny_video(1, 1)
+    with pytest.raises(SelectorError, match="temperature"):
+        model({"video": video}, temperature=temperature, gazing_ratio=0.3)
+    with pytest.raises(SelectorError, match="temperature"):
+        model.gazing_model.generate(video, 3, do_sample=True, temperature=temperature)
+
+
+def test_numbers_may_be_tensors_and_frames_may_require_gradients():
+    model, video = tiny_model().train(), tiny_video(1, 2)
+    expected, same = (
+        model(
+            {"video": frames},
+            temperature=temperature,
+            gazing_ratio=0.3,
+            generator=torch.Generator().manual_seed(0),
+        )
+        for frames, temperature in (
+            (video, 2),
+            (video.clone().requires_grad_(), torch.tensor(2.0)),
+        )
+    )
+    assert same["gazing_pos"].equal(expected["gazing_pos"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model({"video": video.clone().requires_grad_()}, gazing_ratio=0.3)
 
 
 def test_scales_stay_the_models_own():

@@ -81,7 +81,9 @@ def test_all_known_keys_are_there_and_absent_ones_are_none(call, absent):
         lambda output: list(output.items()),
         lambda output: list(output.values()),
         lambda output: output.pop("log_action_probs"),
+        lambda output: output.setdefault("log_action_probs"),
         lambda output: {"other": 1} | output,
+        lambda output: output | {"other": 1},
         lambda output: (lambda **values: values)(**output),
     ],
 )
@@ -125,6 +127,13 @@ def test_outputs_move_and_stay_lazy():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("where", [(torch.float16,), ("cpu", torch.bfloat16)])
+def test_types_stay_what_they_are(where):
+    output = tiny_model()({"video": tiny_video(1, 2)}, gazing_ratio=0.3)
+    with pytest.raises(SelectorError, match=r"keeps its types, got torch\.b?float16"):
+        output.to(*where)
+
+
 def test_copies_have_the_same_values():
     output = tiny_model()({"video": tiny_video(1, 2)}, gazing_ratio=0.3)
     whole = [output.copy(), pickle.loads(pickle.dumps(output)), copy.deepcopy(output)]
