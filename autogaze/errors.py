@@ -72,8 +72,9 @@ class MissingExtraError(ImportError):
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's message, with the next one after a colon; its type where it has none."""
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first
 
 
 # Names of earlier versions: those that have changed, and those that are not here any more.

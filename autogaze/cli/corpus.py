@@ -349,7 +349,8 @@ def survey_words(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if facts["unreadable"]:
         yield "cannot be read", f"{facts['unreadable']:,}, of no length"
     if left := there - facts["measured"] - facts["unreadable"]:
-        yield "not measured", f"{left:,}, taken to be like those that were"
+        like = ", taken to be like those that were" if facts["measured"] else ""
+        yield "not measured", f"{left:,}{like}"
     yield "out", facts["out"]
 
 

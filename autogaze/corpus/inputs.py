@@ -25,7 +25,9 @@ from autogaze.corpus.storage import (
     absolute,
     arrow,
     described,
+    file_name,
     filesystem,
+    is_http,
     is_uri,
     opened,
     parent,
@@ -113,11 +115,13 @@ def _numbers(first: str, last: str) -> Sequence[str]:
 
 def _argument(path: str, column: str) -> Iterator[Input]:
     """The videos of one argument."""
-    suffix = os.path.splitext(path)[1].lower()
+    suffix = os.path.splitext(file_name(path))[1].lower()
     if suffix in LISTS + TABLES and not _is_pattern(path):
         yield from _listed(listed_paths(path, column), path)
         return
     places = _matches(path) if _is_pattern(path) else [path]
+    if not places and is_uri(path) and stat_input(path).size != MISSING:  # `[1].mp4` may be a name
+        places = [path]
     if not places:
         raise CorpusError(f"{path}: nothing matches this pattern")
     empty = True
@@ -131,7 +135,7 @@ def _argument(path: str, column: str) -> Iterator[Input]:
 
 def _is_pattern(path: str) -> bool:
     """Whether a path is to be matched: a file may have such a name itself."""
-    return glob.has_magic(path) and (is_uri(path) or not os.path.lexists(path))
+    return glob.has_magic(file_name(path)) and (is_uri(path) or not os.path.lexists(path))
 
 
 def _matches(pattern: str) -> list[str]:
@@ -159,8 +163,7 @@ def _place(path: str) -> Iterator[Input]:
     Raises:
         CorpusError: there is no such place.
     """
-    lower = path.lower()
-    if lower.endswith(COMPRESSED):
+    if file_name(path).lower().endswith(COMPRESSED):
         raise CorpusError(
             f"{path}: is compressed, so that single videos cannot be read from it; unpack it to .tar"
         )
@@ -175,7 +178,7 @@ def _place(path: str) -> Iterator[Input]:
 
 
 def _file(source: Input) -> Iterator[Input]:
-    if source.path.lower().endswith(ARCHIVE) and source.size != MISSING:
+    if file_name(source.path).lower().endswith(ARCHIVE) and source.size != MISSING:
         yield from _archive(source)
     else:
         yield source
@@ -204,22 +207,41 @@ def _is_wanted(name: str) -> bool:
 
 def _remote_place(uri: str) -> Iterator[Input]:
     system, inner = filesystem(uri)
+    # Any page of the web is a file, also one that lists a folder; fsspec passes over those it cannot read.
+    page = is_http(uri) and uri.endswith("/")
     try:
-        if system.isfile(inner):
+        if not page and system.isfile(inner):
             yield from _file(described(uri, system.info(inner)))
             return
-        found = system.find(inner, detail=True)
+        found = system.find(inner, detail=True, **{"on_error": "raise"} if page else {})
     except CorpusError:
         raise
+    except FileNotFoundError:
+        found = {}
     except Exception as error:
         raise CorpusError(f"{uri}: cannot be listed: {first_line(error)}") from error
     if not found:
+        stat_input(uri)  # says if it is the server that fails
         raise CorpusError(f"{uri}: no such file or folder")
-    for path in sorted(found):
-        inside = path.removeprefix(inner)
-        if not _is_wanted(inside.rpartition("/")[2]) or _has_hidden(inside):
-            continue
-        yield from _file(described(system.unstrip_protocol(path), found[path]))
+    paths = [path for path in sorted(found) if _is_wanted_below(inner, path)]
+    if page:  # which says neither size nor time
+        looked_up = _looked_up(paths)
+    else:
+        looked_up = [described(system.unstrip_protocol(path), found[path]) for path in paths]
+    for each in looked_up:
+        yield from _file(each)
+
+
+def _is_wanted_below(folder: str, path: str) -> bool:
+    """Whether a path is that of a video or tar file, and not hidden within the folder."""
+    inside = path.removeprefix(folder)
+    return _is_wanted(inside.rpartition("/")[2]) and not _has_hidden(inside)
+
+
+def _looked_up(uris: Sequence[str]) -> list[Input]:
+    """Inputs of files that each take a request over a network."""
+    with ThreadPoolExecutor(LOOKUPS) as pool:
+        return list(pool.map(stat_input, uris))
 
 
 def _listed(paths: Iterable[str], source: str) -> Iterator[Input]:
@@ -228,8 +250,7 @@ def _listed(paths: Iterable[str], source: str) -> Iterator[Input]:
     if not places:
         raise CorpusError(f"{source}: lists no paths")
     remote = [place for place in places if is_uri(place)]
-    with ThreadPoolExecutor(LOOKUPS) as pool:
-        looked_up = dict(zip(remote, pool.map(stat_input, remote), strict=True))
+    looked_up = dict(zip(remote, _looked_up(remote), strict=True))
     for place in places:
         yield from _file(looked_up.get(place) or stat_input(place))
 
@@ -268,7 +289,7 @@ def listed_paths(file: str, column: str) -> list[str]:
         CorpusError: it cannot be read, has no such column, or a row of it has no path.
         MissingExtraError: it is Parquet and pyarrow is not installed.
     """
-    lower = file.lower()
+    lower = file_name(file).lower()
     if lower.endswith(".parquet"):
         values: Iterator[object] = _parquet(file, column)
     elif lower.endswith(".csv"):

@@ -16,7 +16,7 @@ from autogaze.corpus.manifest import Entry, entries_of, read_manifest, shard_pat
 from autogaze.corpus.rows import gaze_of, schema
 from autogaze.corpus.settings import CorpusSettings
 from autogaze.corpus.shards import row_batches
-from autogaze.corpus.storage import arrow, local_file, parquet
+from autogaze.corpus.storage import arrow, is_uri, local_file, parquet
 from autogaze.errors import CorpusError, GeometryError, first_line
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK, GazedVideo
@@ -48,6 +48,10 @@ class Corpus(Sequence[Gaze]):
     """
 
     def __init__(self, folder: str | Path) -> None:
+        if isinstance(folder, str) and is_uri(folder):
+            raise CorpusError(
+                f"{folder}: is an address; a corpus is read from a folder of this machine, so copy it first"
+            )
         self.folder = as_path(folder, CorpusError)
         self.settings = CorpusSettings.load(self.folder)
         found = sorted(entries_of(read_manifest(self.folder)), key=lambda pair: pair[1].path)

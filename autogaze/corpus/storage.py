@@ -1,6 +1,7 @@
 """Access to inputs: local files, and what fsspec opens (`s3://`, `gs://`, `hf://`, ...)."""
 
 import os
+import posixpath
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,8 +17,11 @@ MISSING = -1
 """Size of a file that is not there."""
 
 _TAGS = ("etag", "blob_id", "md5hash", "crc32c", "checksum")
-_TIMES = ("mtime", "lastmodified", "last_modified", "updated", "created")
+_TIMES = ("mtime", "lastmodified", "last_modified", "last-modified", "updated", "created")
 """Keys, in lower case, under which file systems return tags and times of change."""
+
+MAX_SUFFIX = 16
+"""Characters that the suffix of a temporary copy may have."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Input:
 
     Args:
         path: absolute, or a URI. A video in a tar file is `tar://MEMBER::TAR`, as fsspec has it.
-        size: bytes; `MISSING` if there is no such file.
+        size: bytes; `MISSING` if there is no such file, 0 if the file system does not say.
         modified: Unix time of change, if the file system returns one.
         etag: another value of the file system that changes with the content.
         offset: of a video in a tar file, where its bytes begin.
@@ -60,13 +64,26 @@ def absolute(path: str, folder: str | None = None) -> str:
     if is_uri(path):
         return path
     if folder is not None and is_uri(folder) and not os.path.isabs(path):
-        return f"{folder}/{path}"
+        kind, _, place = f"{folder}/{path}".partition("://")
+        if {".", ".."} & set(place.split("/")):  # object stores take these for names
+            place = posixpath.normpath(place)
+        return f"{kind}://{place}"
     return os.path.abspath(os.path.join(folder or "", os.path.expanduser(path)))
 
 
 def parent(path: str) -> str:
     """The folder of a file."""
-    return path.rpartition("/")[0] if is_uri(path) else os.path.dirname(path)
+    return file_name(path).rpartition("/")[0] if is_uri(path) else os.path.dirname(path)
+
+
+def is_http(path: str) -> bool:
+    """Whether a path is a URL of the web, where `?` begins the query and a folder is a page of links."""
+    return path.lower().startswith(("http://", "https://"))
+
+
+def file_name(path: str) -> str:
+    """A path without the query and fragment that a URL of the web may end with (signatures, mostly)."""
+    return re.split("[?#]", path, maxsplit=1)[0] if is_http(path) else path
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -77,10 +94,15 @@ def filesystem(uri: str) -> tuple[Any, str]:
         CorpusError: no such kind, or it cannot be opened.
     """
     try:
-        from fsspec.core import url_to_fs
+        from fsspec.core import get_filesystem_class, url_to_fs
     except ImportError:
         raise MissingExtraError("fsspec", "corpus", f"reading {uri}") from None
+    _, chained, last = uri.rpartition("::")
     try:
+        if chained and not is_uri(last) and not last.startswith("/"):
+            # A name with two colons, which fsspec would take for a chain of addresses.
+            kind = get_filesystem_class(uri.partition("://")[0])
+            return kind(**kind._get_kwargs_from_urls(uri)), kind._strip_protocol(uri)
         return url_to_fs(uri)
     except ImportError as error:  # "Install s3fs to access S3"
         raise CorpusError(f"{uri}: needs another package: {first_line(error)}") from error
@@ -92,7 +114,7 @@ def stat_input(path: str) -> Input:
     """The input of a path, with what identifies its content; a missing file is an input that will fail.
 
     Raises:
-        CorpusError: the file system cannot be asked.
+        CorpusError: the file system cannot be asked, or does not answer.
     """
     if not is_uri(path):
         try:
@@ -107,10 +129,19 @@ def stat_input(path: str) -> Input:
     system, inner = filesystem(path)
     try:
         return described(path, system.info(inner))
-    except FileNotFoundError:
-        return Input(path, MISSING)
+    except FileNotFoundError as error:
+        if (refusal := _refusal(path, error)) is None:
+            return Input(path, MISSING)
+        raise CorpusError(f"{path}: cannot be looked up: {first_line(refusal)}") from error
     except Exception as error:
         raise CorpusError(f"{path}: cannot be looked up: {first_line(error)}") from error
+
+
+def _refusal(path: str, error: FileNotFoundError) -> Exception | None:
+    """What fsspec's HTTP takes for a missing file, but is a server that does not answer or permit."""
+    cause = error.__cause__
+    known = cause is None or getattr(cause, "status", None) in (404, 410)
+    return cause if is_http(path) and not known and isinstance(cause, Exception) else None
 
 
 def described(path: str, info: dict[str, Any]) -> Input:
@@ -123,7 +154,7 @@ def described(path: str, info: dict[str, Any]) -> Input:
     elif not isinstance(time, int | float):
         tag, time = tag or (None if time is None else str(time)), None
     size = facts.get("size")
-    return Input(path, MISSING if size is None else int(size), time, tag)
+    return Input(path, 0 if size is None else int(size), time, tag)
 
 
 def opened(path: str) -> Any:
@@ -139,8 +170,10 @@ def opened(path: str) -> Any:
         return system.open(inner, "rb")
     except CorpusError:
         raise
-    except FileNotFoundError:
-        raise CorpusError(f"{path}: no such file") from None
+    except FileNotFoundError as error:
+        if (refusal := _refusal(path, error)) is None:
+            raise CorpusError(f"{path}: no such file") from None
+        raise CorpusError(f"{path}: cannot be read: {first_line(refusal)}") from error
     except Exception as error:
         raise CorpusError(f"{path}: cannot be read: {first_line(error)}") from error
 
@@ -153,7 +186,7 @@ def local_file(source: Input, scratch: Path) -> Iterator[Path]:
         scratch: folder for the copy.
 
     Raises:
-        VideoError: there is no such file.
+        VideoError: there is no such file, or it is a folder far away.
         CorpusError, OSError: it cannot be fetched.
     """
     if source.size == MISSING:
@@ -161,8 +194,10 @@ def local_file(source: Input, scratch: Path) -> Iterator[Path]:
     if source.offset is None and not is_uri(source.path):
         yield Path(source.path)
         return
-    # The suffix is kept, since image formats are recognised by it.
-    copy = scratch / f"video{Path(source.path.partition('::')[0]).suffix}"
+    # The suffix is kept, since image formats are recognised by it; no longer one is a format's.
+    name = file_name(source.path) if source.offset is None else source.path.partition("::")[0]
+    suffix = Path(name).suffix
+    copy = scratch / f"video{suffix if len(suffix) <= MAX_SUFFIX else ''}"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         fetch(source, copy)
@@ -175,14 +210,22 @@ def fetch(source: Input, copy: Path) -> None:
     """Write a video's bytes to a file.
 
     Raises:
+        VideoError: it is a folder.
         CorpusError, OSError: it cannot be fetched.
     """
     if source.offset is None:
         system, inner = filesystem(source.path)
+        if source.size == 0 and not is_http(source.path) and system.isdir(inner):
+            raise VideoError(f"{source.path}: is a folder, expected a video file")
         try:
             system.get_file(inner, str(copy))
+            short = source.size - copy.stat().st_size
         except Exception as error:
             raise CorpusError(f"{source.path}: cannot be fetched: {first_line(error)}") from error
+        if short > 0:  # not the video's fault, so it is tried again
+            raise CorpusError(
+                f"{source.path}: cannot be fetched: ends {short} bytes before its size of {source.size}"
+            )
         return
     _, _, archive = source.path.partition("::")
     with opened(archive) as tar, open(copy, "wb") as file:

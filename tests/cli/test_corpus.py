@@ -202,5 +202,6 @@ def test_facts_for_people():
     )
     told = dict(survey_words(survey_facts(survey, done=1, failed=1, to_do=3, out="corpus")))
     assert told["size"] == "3,221,225,472 bytes (3.00 GiB)"
+    assert told["not measured"] == "4"  # and like no others
     assert "length of videos" not in told
     assert (told["videos"], told["done before"], told["failed before"]) == ("5", "1", "1")

@@ -1,14 +1,17 @@
 """Arguments become videos, each once, wherever they lie."""
 
+import io
 import os
 import tarfile
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.cached import CachingFileSystem
 
 from autogaze.corpus.inputs import expand_braces, find_inputs
-from autogaze.corpus.storage import MISSING, Input, local_file
+from autogaze.corpus.storage import MISSING, Input, filesystem, local_file
 from autogaze.errors import AutoGazeError, CorpusError, VideoError
 
 pa = pytest.importorskip("pyarrow", reason="needs the extra corpus")
@@ -188,6 +191,128 @@ def test_another_file_system(memory, tmp_path: Path):
     (inside,) = find_inputs(["memory://tars/a.tar"])
     with local_file(inside, tmp_path / "scratch") as path:
         assert path.read_bytes() == b"inside"
+
+
+def test_any_name_of_an_object_can_be_read(memory, tmp_path: Path):
+    odd = "a b", "c#d", "e?", "f%20g", "ü日本", "h[1]", "k*"
+    for name in odd:
+        memory.pipe(f"/odd/{name}.mp4", name.encode())
+    for found in (
+        find_inputs(["memory://odd"]),
+        find_inputs(["memory://odd/*.mp4"]),
+        [each for name in odd for each in find_inputs([f"memory://odd/{name}.mp4"])],
+    ):
+        assert len(found) == len(odd)
+        for each in found:
+            with local_file(each, tmp_path / "scratch") as path:
+                assert path.read_text() == Path(each.path).stem
+
+
+def test_lists_of_another_file_system_go_up_folders(memory):
+    for name in ("up/one.mp4", "up/lists/two.mp4"):
+        memory.pipe(f"/{name}", b"video")
+    memory.pipe("/up/lists/list.txt", b"../one.mp4\n./two.mp4\n")
+    found = find_inputs(["memory://up/lists/list.txt"])
+    assert [each.path for each in found] == ["memory://up/one.mp4", "memory://up/lists/two.mp4"]
+    assert [each.size for each in found] == [5, 5]
+
+
+class Web(fsspec.AbstractFileSystem):
+    """Stands in for fsspec's HTTP: any page is a file, no size is listed, and what fails is not found."""
+
+    cachable = False
+    headers: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return path
+
+    def unstrip_protocol(self, name):
+        return name
+
+    def info(self, path, **kwargs):
+        found = self.headers.get(path)
+        if isinstance(found, Exception) or found is None:
+            raise FileNotFoundError(path) from found
+        return {"name": path, "size": None, "type": "file", **found}
+
+    def find(self, path, maxdepth=None, withdirs=False, detail=False, on_error="omit"):
+        below = {name for name in self.headers if name.startswith(path) and name != path}
+        return {name: {"name": name, "size": None} for name in below if path.endswith("/")}
+
+    def _open(self, path, mode="rb", **kwargs):
+        self.info(path)
+        return io.BytesIO(self.headers[path]["content"])
+
+    def get_file(self, rpath, lpath, **kwargs):
+        Path(lpath).write_bytes(self.headers[rpath]["content"])
+
+
+@pytest.fixture
+def web(monkeypatch) -> dict[str, Any]:
+    """Headers of the pages of a web, by URL."""
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda uri: (Web(), uri))
+    monkeypatch.setattr(Web, "headers", {})
+    return Web.headers
+
+
+def test_a_folder_of_the_web_is_a_page_of_links(web: dict[str, Any]):
+    web["https://host/videos/"] = {"size": 500}
+    web["https://host/videos/one.mp4"] = {
+        "size": 7,
+        "Last-Modified": "Sat, 28 Nov 2026 10:56:28 GMT",
+    }
+    web["https://host/videos/?sort=size"] = {"size": 500}
+    (found,) = find_inputs(["https://host/videos/"])
+    assert found.identity == (
+        "https://host/videos/one.mp4", 7, None, "Sat, 28 Nov 2026 10:56:28 GMT",
+    )  # fmt: skip
+
+
+def test_a_name_with_two_colons_is_no_chain(monkeypatch):
+    monkeypatch.setattr("fsspec.core.get_filesystem_class", lambda kind: Web)
+    assert isinstance(filesystem("https://host/a::b.mp4")[0], Web)
+    assert isinstance(filesystem("filecache::memory://a.mp4")[0], CachingFileSystem)
+
+
+def test_signed_urls(web: dict[str, Any], tmp_path: Path):
+    signature = f"?key=a/b&signature={'0.f' * 100}"
+    web[f"https://host/one.mp4{signature}"] = {"content": b"video", "size": 5}
+    web["https://host/two.mp4"] = {"content": b"video"}  # as long as it takes
+    list_url = f"https://host/list.txt{signature}"
+    web[list_url] = {"content": f"https://host/one.mp4{signature}\ntwo.mp4\n".encode()}
+    one, two = find_inputs([list_url])
+    assert (one.size, two.size) == (5, 0)
+    for each in (one, two, *find_inputs([one.path])):
+        with local_file(each, tmp_path) as path:
+            assert (path.name, path.read_bytes()) == ("video.mp4", b"video")
+
+
+@pytest.mark.parametrize("where", ["one.mp4", "folder/", "*.mp4?a", "list.txt"])
+def test_a_server_that_fails_is_no_missing_file(web: dict[str, Any], where: str):
+    """Else what was gazed at before would be replaced by an error."""
+    web[f"https://host/{where}"] = ConnectionRefusedError("nobody listens")
+    web["https://host/list.txt"] = {"content": b"one.mp4\n"}
+    web["https://host/one.mp4"] = ConnectionRefusedError("nobody listens")
+    with pytest.raises(CorpusError, match="nobody listens"):
+        find_inputs([f"https://host/{where}"])
+
+
+def test_a_folder_in_a_list_is_an_error_of_its_own(memory, tmp_path: Path):
+    memory.pipe("/in/folder/one.mp4", b"video")
+    memory.pipe("/in/list.txt", b"folder\n")
+    (found,) = find_inputs(["memory://in/list.txt"])
+    with pytest.raises(VideoError, match="is a folder"), local_file(found, tmp_path):
+        pass
+
+
+def test_a_copy_that_is_cut_short_is_no_fault_of_the_video(memory, tmp_path: Path):
+    memory.pipe("/short/one.mp4", b"vid")
+    with (
+        pytest.raises(CorpusError, match="2 bytes"),
+        local_file(Input("memory:///short/one.mp4", 5), tmp_path),
+    ):
+        pass
 
 
 def test_a_name_that_is_no_text_is_an_input_that_fails(tmp_path: Path):

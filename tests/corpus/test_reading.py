@@ -154,6 +154,8 @@ def test_videos_of_another_file_system(tmp_path: Path):
 
 
 def test_what_is_no_corpus(tmp_path: Path, made: Path):
+    with pytest.raises(CorpusError, match="s3://bucket/corpus"):
+        autogaze.corpus.read("s3://bucket/corpus")
     with pytest.raises(CorpusError):
         autogaze.corpus.read(tmp_path)
     (tmp_path / "corpus.json").write_text("{}")
