@@ -126,7 +126,6 @@ def test_outputs_move_and_stay_lazy():
     assert send_to_device({"gaze": output}, "cpu")["gaze"]["scales"] == [32, 64]
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("where", [(torch.float16,), ("cpu", torch.bfloat16)])
 def test_types_stay_what_they_are(where):
     output = tiny_model()({"video": tiny_video(1, 2)}, gazing_ratio=0.3)
@@ -134,6 +133,7 @@ def test_types_stay_what_they_are(where):
         output.to(*where)
 
 
+@torch.no_grad()
 def test_copies_have_the_same_values():
     output = tiny_model()({"video": tiny_video(1, 2)}, gazing_ratio=0.3)
     whole = [output.copy(), pickle.loads(pickle.dumps(output)), copy.deepcopy(output)]
