@@ -6,7 +6,8 @@ files carry transformers' base keys in every part; unknown keys are ignored when
 read and not written again.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -215,14 +216,14 @@ class AutoGazeConfig(PretrainedConfig):
         max_batch_size: int | None = None,
         attn_mode: str = "sdpa",
         use_flash_attn: bool = False,
-        gazing_ratio_config: dict[str, Any] | None = None,
-        gazing_ratio_each_frame_config: dict[str, Any] | None = None,
-        task_loss_requirement_config: dict[str, Any] | None = None,
+        gazing_ratio_config: Mapping[str, Any] | None = None,
+        gazing_ratio_each_frame_config: Mapping[str, Any] | None = None,
+        task_loss_requirement_config: Mapping[str, Any] | None = None,
         has_task_loss_requirement_during_training: bool = False,
         has_task_loss_requirement_during_inference: bool = False,
         decode_positions: str = "as_released",
         inhibition_of_return: float | None = None,
-        gaze_model_config: dict[str, Any] | GazeModelConfig | None = None,
+        gaze_model_config: Mapping[str, Any] | GazeModelConfig | None = None,
         **kwargs: Any,
     ) -> None:
         _check_group("gazing_ratio_config", gazing_ratio_config)
@@ -246,21 +247,21 @@ class AutoGazeConfig(PretrainedConfig):
         self.max_batch_size = max_batch_size
         self.attn_mode = attn_mode
         self.use_flash_attn = use_flash_attn
-        self.gazing_ratio_config = gazing_ratio_config or {
+        self.gazing_ratio_config = _plain(gazing_ratio_config) or {
             "sample_strategy_during_training": "fixed",
             "sample_strategy_during_inference": "fixed",
             "fixed": {"gazing_ratio": 0.5},
             "uniform": {"gazing_ratio_min": 0, "gazing_ratio_max": 1},
             "exponential": {"gazing_ratio_min": 0, "gazing_ratio_max": 1, "lambda": 10},
         }
-        self.gazing_ratio_each_frame_config = gazing_ratio_each_frame_config or {
+        self.gazing_ratio_each_frame_config = _plain(gazing_ratio_each_frame_config) or {
             "sample_strategy_during_training": "uniform",
             "sample_strategy_during_inference": "uniform",
             "uniform": None,
             "dirichlet": {"alpha": 0.5},
             "self": None,
         }
-        self.task_loss_requirement_config = task_loss_requirement_config or {
+        self.task_loss_requirement_config = _plain(task_loss_requirement_config) or {
             "sample_strategy_during_training": "fixed",
             "sample_strategy_during_inference": "fixed",
             "fixed": {"task_loss_requirement": 0.7},
@@ -278,6 +279,19 @@ class AutoGazeConfig(PretrainedConfig):
         self.gaze_model_config = _part(GazeModelConfig, gaze_model_config, "gaze_model_config")
         super().__init__(**kwargs)
         self._check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """The configuration of saved values, some of them replaced by keyword arguments.
+
+        Those are checked with the others; transformers would set them afterwards.
+        """
+        own = inspect.signature(cls.__init__).parameters.keys() & kwargs.keys() - {"kwargs"}
+        given = {name: kwargs.pop(name) for name in own}
+        name = "gaze_model_config"
+        if isinstance(given.get(name), Mapping):  # the parts that it names
+            given[name] = {**(config_dict.get(name) or {}), **given[name]}
+        return super().from_dict({**config_dict, **given}, **kwargs)
 
     @property
     def pyramid(self) -> PatchPyramid:
@@ -350,7 +364,15 @@ def _part(kind: type[PretrainedConfig], value: Any, name: str) -> Any:
     if isinstance(value, kind):
         return value
     _check_group(name, value)
-    return kind(**{str(key): item for key, item in (value or {}).items()})
+    return kind(**{str(key): item for key, item in _plain(value or {}).items()})
+
+
+def _plain(options: Any) -> Any:
+    """Options in dicts and lists, as they are saved, whatever kind of mapping they came in."""
+    if isinstance(options, Mapping):
+        return {key: _plain(value) for key, value in options.items()}
+    is_list = isinstance(options, Sequence) and not isinstance(options, str)
+    return [_plain(value) for value in options] if is_list else options
 
 
 def _check_group(name: str, value: Any) -> None:

@@ -1,7 +1,7 @@
 """Limits of a gaze: caps per frame, the stopping threshold, and how a config draws both."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,10 +181,11 @@ def draw_threshold(
     """The stopping threshold by the config's strategy; None where it asks for none."""
     phase = _phase(training)
     strategy = f"sample_strategy_during_{phase}"
-    alone = config.gazing_ratio_each_frame_config.get(strategy) == "self"
+    alone = _options(config, "gazing_ratio_each_frame_config").get(strategy) == "self"
     if not (alone or getattr(config, f"has_task_loss_requirement_during_{phase}")):
         return None
-    options, group = config.task_loss_requirement_config, "task_loss_requirement_config"
+    group = "task_loss_requirement_config"
+    options = _options(config, group)
     kind = options.get(strategy)
     if kind == "fixed":
         return _number(options, group, kind, "task_loss_requirement")
@@ -200,9 +201,10 @@ def draw_mean_ratio(
 ) -> float | None:
     """The clip's mean ratio by the config's strategy; None where the threshold alone decides."""
     strategy = f"sample_strategy_during_{_phase(training)}"
-    if config.gazing_ratio_each_frame_config.get(strategy) == "self":
+    if _options(config, "gazing_ratio_each_frame_config").get(strategy) == "self":
         return None
-    options, group = config.gazing_ratio_config, "gazing_ratio_config"
+    group = "gazing_ratio_config"
+    options = _options(config, group)
     kind = options.get(strategy)
     if kind not in ("fixed", "uniform", "exponential"):
         raise _unknown(group, kind, ("fixed", "uniform", "exponential"))
@@ -235,7 +237,7 @@ def share_out(
     generator: torch.Generator | None = None,
 ) -> Ratio | None:
     """A clip's mean ratio over its frames, by the config's strategy."""
-    spread = config.gazing_ratio_each_frame_config
+    spread = _options(config, "gazing_ratio_each_frame_config")
     kind = spread.get(f"sample_strategy_during_{_phase(training)}")
     if kind == "self" or ratio is None:
         return None
@@ -254,7 +256,8 @@ def usual_threshold(config: AutoGazeConfig) -> float | None:
     """The threshold of a call that gives neither ratio nor loss: the config's fixed one, else the
     middle of its uniform range; None where it has neither.
     """
-    options, group = config.task_loss_requirement_config, "task_loss_requirement_config"
+    group = "task_loss_requirement_config"
+    options = _options(config, group)
     name = "task_loss_requirement"
     if options.get("fixed") is not None:
         return _number(options, group, "fixed", name)
@@ -262,6 +265,14 @@ def usual_threshold(config: AutoGazeConfig) -> float | None:
         ends = [_number(options, group, "uniform", f"{name}_{end}") for end in ("min", "max")]
         return sum(ends) / 2
     return None
+
+
+def _options(config: AutoGazeConfig, group: str) -> Mapping[str, Any]:
+    """A group of options, which may have been replaced since the config was made."""
+    options = getattr(config, group)
+    if not isinstance(options, Mapping):
+        raise CheckpointError(f"{group} must be a group of options, got {describe_value(options)}")
+    return options
 
 
 def _phase(training: bool) -> str:
@@ -273,10 +284,10 @@ def _concentrations(options: Any, num_frames: int) -> Float[Tensor, " T"]:
 
     A shorter clip takes the first numbers of a list.
     """
-    given = options.get("alpha") if isinstance(options, dict) else None
+    given = options.get("alpha") if isinstance(options, Mapping) else None
     listed = given.strip("[]() ").split(",") if isinstance(given, str) else given
     try:
-        each: Any = listed if isinstance(listed, list | tuple) else [listed]
+        each: Any = listed if isinstance(listed, Sequence) else [listed]
         numbers = [float(number) for number in each]
     except (TypeError, ValueError):
         numbers = []
@@ -294,10 +305,10 @@ def _concentrations(options: Any, num_frames: int) -> Float[Tensor, " T"]:
     return torch.tensor(numbers[:num_frames])
 
 
-def _number(options: dict[str, Any], group: str, kind: str, name: str) -> float:
+def _number(options: Mapping[str, Any], group: str, kind: str, name: str) -> float:
     """An option of a strategy; CheckpointError where it is missing or no number."""
     part = options.get(kind)
-    value = part.get(name) if isinstance(part, dict) else None
+    value = part.get(name) if isinstance(part, Mapping) else None
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):

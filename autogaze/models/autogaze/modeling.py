@@ -61,6 +61,8 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
     config: AutoGazeConfig
 
     def __init__(self, config: AutoGazeConfig) -> None:
+        # One attention for all, whatever a checkpoint or a call asks for: flash-attn is not needed.
+        config._attn_implementation = "sdpa"
         super().__init__(config)
         self.gazing_model = PublishedGazeModel(config)
         self.post_init()
@@ -94,20 +96,25 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
             CheckpointError: weights that do not fit the architecture; nothing is
                 silently initialised at random.
         """
+        name = str(pretrained_model_name_or_path)
+        if os.path.isfile(name):
+            raise CheckpointError(
+                f"{name}: is a file; give the folder with config.json and weights"
+            )
         wants_info = kwargs.pop("output_loading_info", False)
+        kwargs.pop("attn_implementation", None)
         # Wrong shapes are collected with the other problems and refused below.
         kwargs["ignore_mismatched_sizes"] = True
         kwargs.setdefault("use_safetensors", True)  # pickles are not read
         try:
             if not {"config", "state_dict", "subfolder"} & kwargs.keys():
-                cls._check_shapes(str(pretrained_model_name_or_path))
+                cls._check_shapes(name)
             loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
         except OSError:  # not there, or not to be fetched: transformers' own words
             raise
         except Exception as error:  # what else transformers raises depends on what is wrong
-            name = str(pretrained_model_name_or_path)
             if isinstance(error, AutoGazeError) and name in str(error):
                 raise
             kind = type(error) if isinstance(error, AutoGazeError) else CheckpointError
@@ -120,10 +127,9 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
         )
         if problems:
             raise CheckpointError(
-                f"{pretrained_model_name_or_path}: this checkpoint does not fit its config.json: "
-                f"{problems}"
+                f"{name}: this checkpoint does not fit its config.json: {problems}"
             )
-        check_finite(dict(model.named_parameters()), pretrained_model_name_or_path)
+        check_finite(dict(model.named_parameters()), name)
         return (model, info) if wants_info else model
 
     @classmethod
