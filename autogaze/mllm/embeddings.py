@@ -17,6 +17,7 @@ from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
 from autogaze.mllm.gazed import GazedMLLM, embed_prompt, exclusively, text_model_positions
 from autogaze.mllm.registry import adapter_of
+from autogaze.vision_encoders.adapter import without_peft
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ def prompt_embeddings(model: Any, inputs: GazedPrompt | Mapping[str, Any]) -> Pr
     own = getattr(model, "prompt_embeddings", None)
     if own is not None and isinstance(inputs, Mapping):
         return own(**inputs)  # type: ignore[no-any-return]
-    if not isinstance(model, GazedMLLM):
+    if not isinstance(without_peft(model), GazedMLLM):
         raise MLLMError(
             f"expected a gazed model, got {type(model).__name__}; make one with "
             "autogaze.gazed_mllm(model)"

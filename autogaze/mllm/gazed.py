@@ -27,6 +27,7 @@ from autogaze.mllm.registry import adapter_of
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.utils.checkpoints import check_loaded
 from autogaze.utils.hub import load_pretrained
+from autogaze.vision_encoders.adapter import without_peft
 
 Kept = Sequence[KeptUnits | None]
 
@@ -43,7 +44,8 @@ def gazed_mllm(model: nn.Module | str | Path, **options: Any) -> Any:
     keep of every video (see `GazedMLLM`).
 
     Args:
-        model: a transformers model of a family in `list_mllms()`, or the folder or hub id of one.
+        model: a transformers model of a family in `list_mllms()`, or the folder or hub id of one. A
+            `PeftModel` of one gives a `PeftModel` of the gazed one.
         options: of transformers' `from_pretrained`, for a folder or hub id.
 
     Raises:
@@ -59,11 +61,35 @@ def gazed_mllm(model: nn.Module | str | Path, **options: Any) -> Any:
         )
     check_kind(model, nn.Module, "a multimodal LLM")
     adapter_of(model)  # refuses a family without one
+    if (inner := without_peft(model)) is not model:
+        return _replaced(model, inner, gazed_mllm(inner))
     if isinstance(model, GazedMLLM):
         return model
     gazed = copy.copy(model)
     gazed.__class__ = gazed_class(type(model))  # type: ignore[arg-type]
+    # What replaced the model's forward (accelerate's hooks, mixed precision) runs inside the gazed one.
+    state = vars(gazed)
+    if "forward" in state:
+        state["_replaced_forward"] = state.pop("forward")
     return gazed
+
+
+def _replaced(model: nn.Module, inner: nn.Module, by: nn.Module) -> nn.Module:
+    """A model that wraps `by`, as this one wraps `inner`; all else is shared."""
+    path = next(name for name, part in model.named_modules() if part is inner)
+    *between, last = path.split(".")
+    if "forward" in vars(model):
+        raise MLLMError(
+            f"the forward of this {type(model).__name__} was replaced, as mixed precision and hooks do, by "
+            "one that calls the model as it is; gaze the model first, or unwrap it "
+            "(accelerator.unwrap_model(model, keep_fp32_wrapper=False))"
+        )
+    wrapper = outermost = copy.copy(model)
+    for name in between:
+        wrapper._modules = {**wrapper._modules, name: copy.copy(wrapper._modules[name])}
+        wrapper = wrapper._modules[name]  # type: ignore[assignment]
+    wrapper._modules = {**wrapper._modules, last: by}
+    return outermost
 
 
 def _load(source: str, options: dict[str, Any]) -> nn.Module:
@@ -88,6 +114,11 @@ class GazedMLLM:
             `KeptUnits` of its videos in reading order; None keeps a video whole.
         kept_images: likewise of its images, which are kept whole without it.
     """
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # By the model's own class: the gazed one is made while a program runs, and has its name.
+        kinds = type(self).__mro__
+        return _unfilled, (kinds[kinds.index(GazedMLLM) + 1],), self.__getstate__()
 
     def compact(
         self,
@@ -245,12 +276,14 @@ def gazed_class(model_class: type) -> type:
 
     @functools.wraps(model_class.forward)  # type: ignore[attr-defined]
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        own = functools.partial(model_class.forward, self)  # type: ignore[attr-defined]
+        own = vars(self).get("_replaced_forward", own)
         gazed = self._compacted(args, kwargs)
         if gazed is None:
-            return model_class.forward(self, *args, **kwargs)  # type: ignore[attr-defined]
+            return own(*args, **kwargs)
         kwargs.pop("input_ids", None)
         with self._answering(gazed, kwargs):
-            return model_class.forward(self, **kwargs)  # type: ignore[attr-defined]
+            return own(**kwargs)
 
     @functools.wraps(model_class.generate)  # type: ignore[attr-defined]
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -270,6 +303,12 @@ def gazed_class(model_class: type) -> type:
         "__doc__": model_class.__doc__,
     }
     return type(model_class.__name__, (GazedMLLM, model_class), members)
+
+
+def _unfilled(model_class: type) -> Any:
+    """A gazed model of a class, whose state is still to be set."""
+    made: Any = gazed_class(model_class)
+    return made.__new__(made)
 
 
 def _new_tokens(model: Any, kwargs: Mapping[str, Any]) -> int:

@@ -13,6 +13,7 @@ from autogaze.errors import MLLMError
 from autogaze.mllm.adapter import MLLMAdapter
 from autogaze.mllm.processor_adapter import ProcessorAdapter
 from autogaze.mllm.stock_processor import StockProcessor
+from autogaze.vision_encoders.adapter import without_peft
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def adapter_of(model: nn.Module) -> MLLMAdapter:
     Raises:
         MLLMError: there is none; the message lists those there are.
     """
-    return adapter_class(getattr(model, "config", None))(model)
+    return adapter_class(getattr(model, "config", None))(without_peft(model))
 
 
 def adapter_class(config: Any) -> type[MLLMAdapter]:

@@ -68,8 +68,8 @@ class EncoderAdapter:
         return self.projection.weight.shape[0]
 
     @property
-    def projection(self) -> nn.Conv2d | nn.Linear:
-        """Patch projection: a convolution, or a linear layer on flattened patches."""
+    def projection(self) -> Any:
+        """Patch projection: a convolution, a linear layer on flattened patches, or what wraps one."""
         return self.model.embeddings.patch_embedding
 
     @property
@@ -83,9 +83,12 @@ class EncoderAdapter:
 
     def project(self, patches: Float[Tensor, "N 3 p p"]) -> Float[Tensor, "N C"]:
         """Tokens of patches, without positions."""
+        projection = self.projection
+        if type(projection).forward is not nn.Conv2d.forward:  # wrapped, as by an adapter of LoRA
+            return projection(patches).flatten(1)  # type: ignore[no-any-return]
         # On one patch the convolution is a matrix product.
-        weight = self.projection.weight.flatten(1)
-        return nn.functional.linear(patches.flatten(1), weight, self.projection.bias)
+        weight = projection.weight.flatten(1)
+        return nn.functional.linear(patches.flatten(1), weight, projection.bias)
 
     def positions(self, grid: int) -> Float[Tensor, "cells C"] | None:
         """Position embeddings of a grid x grid scale, row by row; None where there are none.
@@ -147,11 +150,18 @@ class EncoderAdapter:
 
 def trunk(model: nn.Module) -> nn.Module:
     """The part of a model that holds its patch embeddings and blocks."""
+    model = without_peft(model)
     inner = [getattr(model, name, None) for name in ("vision_model", "base_model")]
     for candidate in (model, *inner):
         if isinstance(candidate, nn.Module) and hasattr(candidate, "embeddings"):
             return candidate
     return model
+
+
+def without_peft(model: nn.Module) -> nn.Module:
+    """The model itself, with its adapters, where it is wrapped in a `PeftModel`."""
+    wrapped = getattr(model, "get_base_model", None)
+    return wrapped() if callable(wrapped) else model  # type: ignore[no-any-return]
 
 
 def scaled_pyramid(side: int, patch_size: int) -> PatchPyramid:

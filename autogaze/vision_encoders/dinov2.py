@@ -1,6 +1,7 @@
 """DINOv2, with and without registers."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,7 +28,7 @@ class Dinov2Adapter(EncoderAdapter):
         return super().usual_pyramid
 
     @property
-    def projection(self) -> nn.Conv2d:
+    def projection(self) -> Any:
         return self.model.embeddings.patch_embeddings.projection
 
     @property

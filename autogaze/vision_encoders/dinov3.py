@@ -1,6 +1,7 @@
 """DINOv3: rotary positions, a class token and registers."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ class Dinov3Adapter(EncoderAdapter):
         return 1 + self.config.num_register_tokens
 
     @property
-    def projection(self) -> nn.Conv2d:
+    def projection(self) -> Any:
         return self.model.embeddings.patch_embeddings
 
     @property

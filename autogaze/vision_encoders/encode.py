@@ -313,7 +313,7 @@ def embed_packed(
     rotary = tables.rotary and (tables.rotary[0][ids], tables.rotary[1][ids])
     prefix = encoder.prefix()
     if prefix is None:
-        return tokens, rotary
+        return _asking_for_gradients(encoder, tokens), rotary
     # Patches and prefixes, one after the other, taken in the order of the sequence.
     num_frames = len(layout.frame_lengths)
     order = layout.from_patches
@@ -322,7 +322,27 @@ def embed_packed(
         sin = rotary[1].new_zeros(num_frames * len(prefix), rotary[1].shape[1])
         cos = torch.ones_like(sin)
         rotary = torch.cat([rotary[0], cos])[order], torch.cat([rotary[1], sin])[order]
-    return tokens, rotary
+    return _asking_for_gradients(encoder, tokens), rotary
+
+
+def _asking_for_gradients(
+    encoder: EncoderAdapter, tokens: Float[Tensor, "N C"]
+) -> Float[Tensor, "N C"]:
+    """Tokens of frozen embeddings, whose blocks are checkpointed and have weights that are trained.
+
+    Reentrant checkpoints have gradients only where what is given to them asks for some. To that end
+    transformers hooks the module of the embeddings, which is not called here.
+    """
+    model = encoder.model
+    if (
+        torch.is_grad_enabled()
+        and model.training
+        and not tokens.requires_grad
+        and any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+        and any(weight.requires_grad for weight in model.parameters())
+    ):
+        tokens.requires_grad_()
+    return tokens
 
 
 def _run_blocks(

@@ -88,7 +88,10 @@ class GazedVisionModel(nn.Module):
         settings: see `GazedSettings`.
         graphs: the calls that were recorded as CUDA graphs; None where they are not wanted, or the
             model has encoded nothing on a GPU so far.
+        base_model_prefix: by which PEFT and transformers ask a wrapper for the model in it.
     """
+
+    base_model_prefix = "model"
 
     def __init__(
         self, model: nn.Module, settings: GazedSettings, *, graphs: bool | None = None
@@ -139,6 +142,11 @@ class GazedVisionModel(nn.Module):
         gaze = as_gaze(gaze, self.patch_size, self.settings.pyramid)
         # Not by `self.device`: a module turns an adapter's AttributeError within into one of its own.
         device = self._adapter.projection.weight.device
+        if device.type == "meta":
+            raise EncoderError(
+                "the weights of this model are not in memory (device 'meta'): load them, and keep the "
+                "vision encoder where it is computed (no offloading)"
+            )
         on_gpu = device.type == "cuda" and not torch.compiler.is_compiling()
         if self.graphs is None and self._unasked and on_gpu:
             self.graphs = EncoderGraphs(unasked=True)
@@ -252,7 +260,12 @@ def _move(
 
 def _with_gazed_attention(model: nn.Module) -> Any:
     """A copy of the modules with the same parameters and buffers, under gazed attention."""
-    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    shared: dict[int, Any] = {
+        id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]
+    }
+    # PEFT's layers note which adapters were merged into weights, which both models have.
+    merged = [vars(module).get("merged_adapters") for module in model.modules()]
+    shared |= {id(names): names for names in merged if isinstance(names, list)}
     copied = copy.deepcopy(model, shared)
     for module in copied.modules():
         config = getattr(module, "config", None)

@@ -1,6 +1,7 @@
 """InternVL's vision encoder (InternViT): a class token, layer scale."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ class InternVLVisionAdapter(EncoderAdapter):
     positions_skipped = 1
 
     @property
-    def projection(self) -> nn.Conv2d:
+    def projection(self) -> Any:
         return self.model.embeddings.patch_embeddings.projection
 
     @property

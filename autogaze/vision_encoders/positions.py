@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from autogaze.errors import EncoderError
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders import patches
 from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
@@ -70,7 +71,12 @@ class PositionTables:
 
     @classmethod
     def computed(cls, encoder: EncoderAdapter, grids: Sequence[int]) -> "PositionTables":
-        """`of_grids`, of the weights as they are, and not kept."""
+        """`of_grids`, of the weights as they are, and not kept.
+
+        Raises:
+            EncoderError: an adapter, as of LoRA, on the position table, past which it is read.
+        """
+        _check_adapters(encoder)
         positions = [encoder.positions(grid) for grid in grids]
         embedded = [table for table in positions if table is not None]
         rotated = [tables for tables in _rotary(encoder, grids) if tables is not None]
@@ -82,6 +88,21 @@ class PositionTables:
         if self.positions is not None:
             yield self.positions
         yield from self.rotary or ()
+
+
+def _check_adapters(encoder: EncoderAdapter) -> None:
+    embeddings = getattr(encoder.model, "embeddings", None)
+    for name, part in () if embeddings is None else embeddings.named_modules():
+        if not hasattr(part, "get_base_layer") or not isinstance(
+            part.get_base_layer(), nn.Embedding
+        ):
+            continue
+        if not (getattr(part, "merged", False) or getattr(part, "disable_adapters", False)):
+            raise EncoderError(
+                f"embeddings.{name} has an adapter ({type(part).__name__}), but positions of several "
+                "scales are interpolated from its weight alone, and the adapter would have no effect: "
+                f"leave {name!r} out of target_modules; modules_to_save=[{name!r}] trains the table itself"
+            )
 
 
 def _rotary(encoder: EncoderAdapter, grids: Sequence[int]) -> list[Rotary | None]:

@@ -1,6 +1,7 @@
 """ViT as transformers has it, with its optional pooler."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ class ViTAdapter(EncoderAdapter):
     asked_to_interpolate = True
 
     @property
-    def projection(self) -> nn.Conv2d:
+    def projection(self) -> Any:
         return self.model.embeddings.patch_embeddings.projection
 
     @property

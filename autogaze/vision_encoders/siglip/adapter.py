@@ -1,12 +1,13 @@
 """SigLIP and SigLIP2, of fixed resolution and of native aspect ratio (NaFlex)."""
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from autogaze.utils.device import sent
@@ -76,11 +77,15 @@ def pool_frames(
         head: `SiglipMultiheadAttentionPoolingHead`, or that of SigLIP2.
     """
     lengths = layout.frame_lengths
-    if len(set(lengths)) == 1 and lengths[0]:
-        return head(tokens.unflatten(0, (len(lengths), lengths[0])))  # type: ignore[no-any-return]
     if not layout.num_tokens:
         return tokens.new_zeros(len(lengths), tokens.shape[-1])
     attention, width = head.attention, tokens.shape[-1]
+    if type(attention).forward is not nn.MultiheadAttention.forward:  # wrapped, as by LoRA
+        return _pool_by_length(head, tokens, lengths)
+    # nn.MultiheadAttention reads the weight of `out_proj` without calling it, past an adapter of LoRA.
+    is_plain = type(attention.out_proj).forward is nn.Linear.forward
+    if is_plain and len(set(lengths)) == 1:
+        return head(tokens.unflatten(0, (len(lengths), lengths[0])))  # type: ignore[no-any-return]
     index, is_seen = _padded(layout)
     weights = attention.in_proj_weight.split([width, 2 * width])
     biases = attention.in_proj_bias.split([width, 2 * width])
@@ -95,6 +100,19 @@ def pool_frames(
     pooled = attention.out_proj(pooled.transpose(1, 2).flatten(2))
     pooled = pooled + head.mlp(head.layernorm(pooled))
     return pooled[:, 0]  # type: ignore[no-any-return]
+
+
+def _pool_by_length(
+    head: Any, tokens: Float[Tensor, "N C"], lengths: Sequence[int]
+) -> Float[Tensor, "frames C"]:
+    """`pool_frames` by calling the head itself, once per length of frames."""
+    rows = tokens.split(list(lengths))
+    pooled: dict[int, Tensor] = {}
+    for length in set(lengths) - {0}:
+        frames = [frame for frame, count in enumerate(lengths) if count == length]
+        pooled |= zip(frames, head(torch.stack([rows[frame] for frame in frames])), strict=True)
+    empty = torch.zeros_like(next(iter(pooled.values())))
+    return torch.stack([pooled.get(frame, empty) for frame in range(len(lengths))])
 
 
 @kept_by_layout
