@@ -24,8 +24,9 @@ from autogaze.selectors.controls import Centre, Random
 from autogaze.selectors.greedy import Greedy
 from autogaze.selectors.learned import Learned
 from autogaze.selectors.run_length import RunLength
+from autogaze.vision_encoders.siglip import SiglipVisionConfig, SiglipVisionModel
 from tests.models.autogaze.tiny import tiny_model
-from tests.vision_encoders.families import FAMILIES
+from tests.vision_encoders.families import FAMILIES, SMALL
 
 PYRAMID = PatchPyramid((32, 64), 16)
 CLIPS = torch.rand(1, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -99,6 +100,8 @@ def calls() -> Iterator[tuple[str, Callable[[], Any]]]:
     """A name and a call for every case."""
     model, gaze = tiny_model(), Greedy(PYRAMID).select(CLIPS, ratio=0.2)
     encoder = autogaze.gazed(FAMILIES["siglip"].model())
+    sizes = {"image_size": 64, "patch_size": 16, "scales": "32+64", **SMALL}
+    siglip = SiglipVisionModel(SiglipVisionConfig(**sizes)).eval()
     for name, frames in FRAMES.items():
         for selector in selectors():
             yield (
@@ -114,12 +117,17 @@ def calls() -> Iterator[tuple[str, Callable[[], Any]]]:
         yield f"reconstruct({name})", lambda f=frames: reconstruct(f, gaze)
         if name not in PIXELS_OF_ANY_RANGE:
             yield f"gazed({name})", lambda f=frames: encoder(f, gaze)
+            if name != "not square":  # the published encoder takes frames of any size
+                yield f"siglip({name})", lambda f=frames: siglip(f, gaze.padded())
             if name not in ("dict", "not square"):  # a dict of a video is what it takes
                 yield f"AutoGaze({name})", lambda f=frames: model({"video": f}, gazing_ratio=0.5)
         if not isinstance(frames, torch.Tensor | type(None)):
             yield f"Clips(motion={name})", lambda f=frames: Clips(CLIPS, f)
         yield f"canvas_losses(gaze={name})", lambda f=frames: canvas_losses(CLIPS, f)
         yield f"gazed(gaze={name})", lambda f=frames: encoder(CLIPS, f)
+        if frames is not None:  # it means no gaze
+            yield f"siglip(gaze={name})", lambda f=frames: siglip(CLIPS, f)
+            yield f"AutoGaze(gaze={name})", lambda f=frames: model(CLIPS, gazing_info=f)
     for selector in selectors():
         clip = clip_of(selector, CLIPS)
         for ratio in RATIOS:

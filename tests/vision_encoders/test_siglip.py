@@ -266,6 +266,14 @@ def test_bad_input_is_refused_with_both_numbers(inputs):
         model(frames, gazing_info=gaze, output_attentions=True)
 
 
+@pytest.mark.parametrize("mask", [torch.ones(2, 3), torch.zeros(2, 3), [1, 1], 0])
+def test_options_that_it_does_not_know_are_named_whatever_they_are(inputs, mask):
+    frames, gaze = inputs
+    with pytest.raises(EncoderError, match="attention_mask"):
+        tiny()(frames, gazing_info=gaze, attention_mask=mask)
+    tiny()(frames, gazing_info=gaze, attention_mask=None, use_cache=False)
+
+
 def test_slips_are_told_apart(inputs):
     frames, _ = inputs
     with pytest.raises(EncoderError, match=r"images \(B, 3, H, W\).*\(2, 3, 3, 64, 64\)"):
@@ -281,7 +289,13 @@ def test_slips_are_told_apart(inputs):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"attn_type": "sparse"}, "sparse"), ({"max_embed_batch_size": 0}, "at least 1 frame, got 0")],
+    [
+        ({"attn_type": "sparse"}, "sparse"),
+        ({"max_embed_batch_size": 0}, "at least 1 frame, got 0"),
+        ({"max_embed_batch_size": "x"}, "at least 1 frame, got 'x'"),
+        ({"max_embed_batch_size": 1.5}, "at least 1 frame, got 1.5"),
+        ({"frame_independent_encoding": "no"}, "frame_independent_encoding.*'no'"),
+    ],
 )
 def test_options_of_from_pretrained_are_checked(changes, message, tmp_path):
     tiny().save_pretrained(tmp_path)

@@ -6,6 +6,7 @@ from transformers import SiglipConfig as DenseSiglipConfig
 from transformers import SiglipTextConfig
 from transformers import SiglipVisionConfig as DenseConfig
 
+from autogaze.checks import describe_value, whole
 from autogaze.errors import EncoderError
 from autogaze.geometry import PatchPyramid
 from autogaze.vision_encoders.adapter import side_of
@@ -44,15 +45,23 @@ class SiglipVisionConfig(DenseConfig):
         self.check()
 
     def check(self) -> None:
-        """Raise EncoderError for an unknown `attn_type` or a `max_embed_batch_size` below 1.
+        """Raise EncoderError for values of AutoGaze's keys that there cannot be.
 
         Called again where the model is used, since transformers sets the keys given to
         `from_pretrained` afterwards.
         """
         check_attention_type(self.attn_type)
         frames = self.max_embed_batch_size
-        if frames is not None and frames < 1:
-            raise EncoderError(f"max_embed_batch_size must be at least 1 frame, got {frames}")
+        count = whole(frames)
+        if frames is not None and (count is None or count < 1):
+            raise EncoderError(
+                f"max_embed_batch_size must be at least 1 frame, got {describe_value(frames)}"
+            )
+        if not isinstance(self.frame_independent_encoding, bool):
+            raise EncoderError(
+                "frame_independent_encoding must be true or false, got "
+                f"{describe_value(self.frame_independent_encoding)}"
+            )
 
     @property
     def pyramid(self) -> PatchPyramid:

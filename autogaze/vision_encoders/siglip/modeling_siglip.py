@@ -21,6 +21,7 @@ from transformers.models.siglip.modeling_siglip import (
     SiglipVisionEmbeddings,
 )
 
+from autogaze.checks import describe_value, is_dense
 from autogaze.errors import EncoderError, GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -84,11 +85,18 @@ class SiglipVisionTransformer(nn.Module):
         # A model that this one is part of may have chosen another one for all its parts.
         self.config._attn_implementation = blocks.registered()
         options["output_attentions"] = output_attentions
-        unknown = [name for name, value in options.items() if value]
+        # What is off asks for nothing.
+        unknown = [n for n, value in options.items() if value is not None and value is not False]
         if unknown:
             raise EncoderError(f"gazed encoding does not know {', '.join(unknown)}")
         if output_hidden_states is None:
             output_hidden_states = bool(self.config.output_hidden_states)
+        is_tensor = isinstance(pixel_values, Tensor)
+        if not (is_tensor if gazing_info is None else is_dense(pixel_values)):
+            raise EncoderError(
+                "pixel_values must be a dense tensor, as image processors make it with "
+                f"return_tensors='pt', got {describe_value(pixel_values)}"
+            )
         if gazing_info is None and pixel_values.ndim != 4:
             raise EncoderError(
                 "without gazing_info images (B, 3, H, W) are expected, "
