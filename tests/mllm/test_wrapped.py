@@ -98,7 +98,9 @@ def test_copies_are_gazed_and_have_weights_of_their_own(copied):
 def test_checkpointed_blocks_of_frozen_embeddings_have_gradients(name, reentrant):
     model = FAMILIES[name].build().train()
     tower = model.model.vision_tower if name != "smolvlm" else model.model.vision_model
-    blocks = getattr(tower.encoder, "layers", None) or tower.encoder.layer
+    # Transformers 4 has SigLIP's encoder in a wrapper.
+    encoder = getattr(tower, "vision_model", tower).encoder
+    blocks = getattr(encoder, "layers", None) or encoder.layer
     model.requires_grad_(False)
     trained = [weight for weight in blocks[0].parameters() if weight.ndim == 2]
     for weight in trained:
