@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from autogaze.checks import describe_value, whole
 from autogaze.errors import AutoGazeError, OutputError
 from autogaze.utils.files import replacing
 from autogaze.utils.seeding import seed_weights
@@ -90,13 +91,17 @@ def unwrap_model(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def seed_everything(seed: int) -> None:
+def seed_everything(seed: Any) -> None:
     """Seed the global generators of Python, NumPy and PyTorch on all devices.
 
     Also makes cuDNN choose deterministic kernels, and gives Python processes that are started
     later the seed of their hashes. In this package only initial weights and the crops of the published
     `VideoFolder` are drawn from global generators (see `autogaze.utils.seeding`).
     """
+    number = whole(seed)  # NumPy's too
+    if number is None:
+        raise AutoGazeError(f"seed must be a whole number, got {describe_value(seed)}")
+    seed = number
     random.seed(seed)
     os.environ["PYTHONHASHSEED"] = str(seed)
     np.random.seed(seed % 2**32)

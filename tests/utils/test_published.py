@@ -227,3 +227,13 @@ def test_what_is_suppressed_is_silent(monkeypatch, capsys):
     assert len(calls) == 1
     found = capsys.readouterr()
     assert "seen" not in found.out + found.err
+
+
+def test_seeds_are_whole_numbers_of_any_type():
+    seed_everything(3)
+    expected = torch.rand(2), np.random.rand()
+    seed_everything(np.int64(3))
+    assert torch.rand(2).equal(expected[0])
+    assert np.random.rand() == expected[1]
+    with pytest.raises(AutoGazeError, match=r"seed.*'x'"):
+        seed_everything("x")

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from autogaze.checks import describe_value, is_finite
+from autogaze.checks import describe_value, is_finite, whole
 from autogaze.clips import Ratio
 from autogaze.errors import SelectorError
 from autogaze.gaze import Gaze
@@ -199,7 +199,7 @@ class PublishedGazeModel(GazeModel):
     def generate(
         self,
         video: Float[Tensor, "B T 3 H W"],
-        max_gaze_tokens_each_frame: int | Caps | None = None,
+        max_gaze_tokens_each_frame: Any = None,
         task_loss_requirement: float | Tensor | None = None,
         do_sample: bool = False,
         temperature: Any = 1.0,
@@ -224,7 +224,6 @@ class PublishedGazeModel(GazeModel):
             `task_loss_requirement` (B, T) or None, and the four caches, None without `use_cache`.
         """
         B, T = video.shape[:2]
-        caps: Any = max_gaze_tokens_each_frame
         threshold = read_requirement(task_loss_requirement, B, T)
         stream = resume(
             past_key_values, (past_inputs_embeds, past_attention_mask, past_conv_values)
@@ -238,7 +237,7 @@ class PublishedGazeModel(GazeModel):
         )
         rows = stream.step(
             video,
-            caps=[caps] * T if isinstance(caps, int) else caps,
+            caps=read_caps(max_gaze_tokens_each_frame, T),
             threshold=threshold,
             sampling=read_sampling(temperature if do_sample else 0.0, generator),
         )
@@ -283,6 +282,20 @@ def read_ratio(ratio: Any) -> Ratio | None:
         )
     shares = [min(float(share), 1.0) for share in shares]
     return shares if isinstance(given, Sequence) else shares[0]
+
+
+def read_caps(caps: Any, num_frames: int) -> Caps | None:
+    """The most patches per frame: a number, one per frame or one per clip and frame, or None."""
+    number = whole(_number(caps))
+    if number is not None:
+        return [number] * num_frames
+    if isinstance(caps, Tensor | np.ndarray):
+        return caps.tolist() if caps.ndim == 1 else torch.as_tensor(caps)
+    if isinstance(caps, Sequence | None) and not isinstance(caps, str):
+        return caps
+    raise SelectorError(
+        f"max_gaze_tokens_each_frame must be a number or one per frame, got {describe_value(caps)}"
+    )
 
 
 def read_requirement(

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -166,3 +167,26 @@ def test_models_are_copied_and_saved_with_what_was_added(tmp_path, hook):
     loaded = AutoGaze.from_pretrained(tmp_path).eval()
     assert loaded.gazing_model.hook is None  # rules are no part of a checkpoint
     assert loaded({"video": video}, gazing_ratio=0.15).gaze.lengths.tolist() == [[3, 3]]
+
+
+@pytest.mark.parametrize(
+    ("caps", "lengths"),
+    [
+        (np.int64(5), [5, 5]),
+        (5.0, [5, 5]),
+        (torch.tensor(5), [5, 5]),
+        (torch.tensor([5, 6]), [5, 6]),
+        (np.array([[5, 6]]), [5, 6]),
+    ],
+)
+def test_caps_come_in_the_forms_of_ratios(caps, lengths):
+    generate = tiny_model().gazing_model.generate
+    assert generate(tiny_video(1, 2), caps)["num_gazing_each_frame"].tolist() == lengths
+
+
+@pytest.mark.parametrize("caps", ["5", True, 2.5])
+def test_caps_that_are_no_numbers_are_refused(caps):
+    from autogaze.errors import SelectorError
+
+    with pytest.raises(SelectorError, match="max_gaze_tokens_each_frame"):
+        tiny_model().gazing_model.generate(tiny_video(1, 2), caps)
