@@ -286,12 +286,16 @@ class AutoGazeConfig(PretrainedConfig):
 
         Those are checked with the others; transformers would set them afterwards.
         """
-        own = inspect.signature(cls.__init__).parameters.keys() & kwargs.keys() - {"kwargs"}
-        given = {name: kwargs.pop(name) for name in own}
+        given = {name: kwargs.pop(name) for name in cls.options(kwargs)}
         name = "gaze_model_config"
         if isinstance(given.get(name), Mapping):  # the parts that it names
             given[name] = {**(config_dict.get(name) or {}), **given[name]}
         return super().from_dict({**config_dict, **given}, **kwargs)
+
+    @classmethod
+    def options(cls, given: Mapping[str, Any]) -> set[str]:
+        """Those of some keyword arguments that are options of a configuration."""
+        return inspect.signature(cls.__init__).parameters.keys() & given.keys() - {"kwargs"}
 
     @property
     def pyramid(self) -> PatchPyramid:

@@ -94,7 +94,8 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
 
         Raises:
             CheckpointError: weights that do not fit the architecture; nothing is
-                silently initialised at random.
+                silently initialised at random. Or an option that cannot be used, as the
+                configuration names it.
         """
         name = str(pretrained_model_name_or_path)
         if os.path.isfile(name):
@@ -115,7 +116,9 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
         except OSError:  # not there, or not to be fetched: transformers' own words
             raise
         except Exception as error:  # what else transformers raises depends on what is wrong
-            if isinstance(error, AutoGazeError) and name in str(error):
+            if isinstance(error, AutoGazeError) and (
+                name in str(error) or _fits_without_options(name, kwargs)
+            ):
                 raise
             kind = type(error) if isinstance(error, AutoGazeError) else CheckpointError
             raise kind(f"{name}: cannot be loaded: {first_line(error)}") from error
@@ -285,6 +288,19 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
                 f"got {scales} and {patch_size}"
             )
         return GridAdaptation(self.pyramid, PatchPyramid.parse(scales, patch_size, crop=True))
+
+
+def _fits_without_options(name: str, given: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's configuration is sound without the options given for it."""
+    own = AutoGazeConfig.options(given)
+    if not own:
+        return False
+    rest = {key: value for key, value in given.items() if key not in own}
+    try:
+        AutoGazeConfig.from_pretrained(name, **rest)
+    except Exception:  # whatever is wrong with it
+        return False
+    return True
 
 
 def _video(inputs: Mapping[str, Any] | Tensor | None, video: Tensor | None) -> Tensor:

@@ -70,6 +70,17 @@ def test_options_of_from_pretrained_are_checked(tmp_path, option, value, words):
         AutoGaze.from_pretrained(tmp_path, **{option: value})
 
 
+def test_an_option_is_not_reported_as_a_fault_of_the_folder_nor_the_other_way_round(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"^max_num_frames"):
+        AutoGaze.from_pretrained(tmp_path, max_num_frames=0)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["max_num_frames"] = 0
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="cannot be loaded: max_num_frames"):
+        AutoGaze.from_pretrained(tmp_path, attn_mode="sdpa")
+
+
 def test_options_of_from_pretrained_count(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     ratios = {"sample_strategy_during_inference": "fixed", "fixed": {"gazing_ratio": 0.2}}

@@ -197,8 +197,11 @@ def test_checkpoints_carry_it_and_callers_may_change_it(tmp_path):
 def test_changes_that_mean_nothing_are_refused(bad, tmp_path):
     with pytest.raises(CheckpointError, match="inhibition_of_return"):
         tiny_model(inhibition_of_return=bad)
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"^inhibition_of_return"):
+        AutoGaze.from_pretrained(tmp_path, inhibition_of_return=bad)
     # What is set later is refused when it is used.
-    tiny_model().save_pretrained(tmp_path)
-    model = AutoGaze.from_pretrained(tmp_path, inhibition_of_return=bad)
+    model.config.inhibition_of_return = bad
     with pytest.raises(CheckpointError, match="inhibition_of_return"):
         model.generate(still_video(1, 1))
