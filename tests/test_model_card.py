@@ -51,5 +51,5 @@ def test_its_licences_cover_all_data():
     text = CARD.read_text()
     sources = {line.split("|")[1].strip() for line in text.splitlines() if re.match(r"\| \[", line)}
     assert len(sources) == 5
-    licences = table(CARD, "data | clips |")
+    licences = table(CARD, "data | files |")
     assert all(row["licence"] for row in licences.values())

@@ -151,8 +151,21 @@ def canvas_losses(
 
     Args:
         pictures: where to put the canvas after every frame, in 8 bits: contiguous, on the frames' device.
+
+    Raises:
+        GeometryError: frames, gaze and pictures do not fit together, or frames are not in [0, 1].
     """
     frames = _frames_of(frames, gaze)
+    if pictures is not None and not (
+        pictures.shape == frames.shape
+        and pictures.dtype == torch.uint8
+        and pictures.device == frames.device
+        and pictures.is_contiguous()
+    ):
+        raise GeometryError(
+            f"pictures must be contiguous uint8 of {tuple(frames.shape)} on {frames.device}, got "
+            f"{describe_value(pictures)}"
+        )
     if not frames.shape[0] * frames.shape[1]:
         return frames.new_zeros(frames.shape[:2]).float()
     if (library := canvas_kernel(frames).library) is not None:
@@ -190,6 +203,7 @@ def repaint(
     frames: UInt8[Tensor, "B 3 S S"], pyramid: PatchPyramid, mask: Bool[Tensor, "B V"]
 ) -> UInt8[Tensor, "B 3 S S"]:
     """Frames of which the gazed patches are as their scales show them, and the rest as it is."""
+    frames = frames.contiguous()
     if (library := canvas_kernel(frames).library) is not None:
         pictures = torch.empty(frames.shape, dtype=torch.uint8)
         canvases, restarts = frames.float().numpy(), np.zeros(1, np.uint8)

@@ -306,9 +306,11 @@ class OpenStream:
     @property
     def num_declared(self) -> int | None:
         """Frames by the header alone; that of a fragmented MP4 counts those before the fragments."""
-        if "mp4" in self.container.format.name and not index_is_complete(self.stream):
+        frames, entries = self.stream.frames, self.stream.index_entries
+        fragments_follow = not index_is_complete(self.stream) and frames <= len(entries)
+        if "mp4" in self.container.format.name and fragments_follow:
             return None
-        return self.stream.frames or None
+        return frames or None
 
     @property
     def tagged_end(self) -> float | None:
@@ -326,7 +328,7 @@ class OpenStream:
         """
         packets = self.container.demux(self.stream)
         order = _DisplayOrder(self.decoder) if self.without_pts else None
-        suspect = False
+        suspect, may_be_cut = False, self._hides_cuts()
         while True:
             try:
                 packet = next(packets, None)
@@ -335,11 +337,11 @@ class OpenStream:
                 return
             if packet is None:
                 return
-            if packet.size == 0 and packet.dts is not None:
-                continue  # the frame before stays on screen (Theora); decoders refuse such packets
+            if packet.size == 0 and packet.dts is not None and self._repeats_by_empty_packets:
+                continue
             # FFmpeg's parsers mark the packet before the damaged one, so both are looked at.
             hurt = (packet.is_corrupt or suspect) and self._is_hurt(packet)
-            hurt = hurt or self._is_cut(packet)
+            hurt = hurt or (may_be_cut and self._is_cut(packet))
             suspect = packet.is_corrupt
             packet.opaque = PacketOrigin(packet.pos, hurt)
             if order is not None:
@@ -358,13 +360,27 @@ class OpenStream:
                 corrupt = isinstance(origin, PacketOrigin) and origin.corrupt
                 yield frame, frame.is_corrupt or corrupt
 
+    @property
+    def _repeats_by_empty_packets(self) -> bool:
+        """Whether empty packets, which decoders refuse, leave the frame before on screen (Theora).
+
+        In MP4 they are damage: its index counts them as frames.
+        """
+        return "mp4" not in self.container.format.name
+
+    def _hides_cuts(self) -> bool:
+        """Whether the last picture may have no end, and a decoder that makes up the rest without a word."""
+        if self.container.format.name == "gif":
+            return self.path.is_file() and missing_bytes(self.path) > 0
+        return self.container.format.name in ("mjpeg", "jpeg_pipe")
+
     def _is_cut(self, packet: av.Packet) -> bool:
-        """Whether a picture has no end, of formats whose decoders make up the rest without a word."""
+        """Whether a picture has no end, of formats of which this is not told."""
         if packet.size == 0:
             return False
         if self.container.format.name == "gif":
             return memoryview(packet)[-1] not in b"\0;"
-        return self.container.format.name == "mjpeg" and b"\xff\xd9" not in bytes(packet)
+        return b"\xff\xd9" not in bytes(memoryview(packet)[-1024:])
 
     def _is_hurt(self, packet: av.Packet) -> bool:
         """Whether a packet is damaged that FFmpeg suspects, or that follows such a one."""

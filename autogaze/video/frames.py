@@ -216,10 +216,13 @@ def describe(opened: OpenStream) -> tuple[VideoInfo, Layout]:
 def _rate(stream: VideoStream) -> Fraction | None:
     """Frames per second; None if unknown."""
     rate, highest = stream.average_rate or stream.guessed_rate, stream.base_rate
+    if rate is None or rate <= LARGEST_RATE:
+        return rate
+    # Ticks of a clock: its highest rate is that of the frames (DV), or there was but one frame.
     tick = stream.time_base
-    if rate is None or (tick is not None and rate == highest == 1 / tick and rate > LARGEST_RATE):
-        return None  # ticks, where there was but one frame to guess from
-    return min(rate, highest) if highest and rate > 2 * highest else rate
+    if highest is not None and highest < rate:
+        return highest
+    return None if tick is not None and rate == 1 / tick else rate
 
 
 def _aspect(stream: VideoStream) -> Fraction:

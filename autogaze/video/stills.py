@@ -187,7 +187,7 @@ def _another_follows(path: Path, image: Image.Image) -> bool:
     if image.format != "PPM":
         return False
     with path.open("rb") as file:
-        header = file.read(image.tile[0].offset)  # type: ignore[attr-defined]
+        header = file.read(image.tile[0][2])  # type: ignore[attr-defined]
         if (kind := header[:2]) not in (b"P4", b"P5", b"P6"):
             return False
         width = image.width * (3 if kind == b"P6" else 1)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autogaze.errors import SelectorError
+from autogaze.errors import GeometryError, SelectorError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.reconstruction import native_canvas as kernel
@@ -98,6 +98,9 @@ def test_pictures_are_the_canvas(pyramid, monkeypatch):
     expected = reconstruct(frames, gaze).frames * 255
     assert ((pictures - expected).abs() < 0.5 + 1e-3).all()
 
+    with pytest.raises(GeometryError, match="contiguous uint8"):
+        canvas_losses(frames, gaze, pictures.mT)
+
     monkeypatch.setenv(kernel.SWITCH, "torch")
     by_pytorch = torch.empty_like(frames)
     canvas_losses(frames, gaze, by_pytorch)
@@ -112,6 +115,8 @@ def test_frames_are_repainted_where_they_were_gazed_at(pyramid, switch, monkeypa
     frames, gaze = a_clip(pyramid)
     frames, mask = frames[:, 0], gaze.mask[:, 0]
     found = repaint(frames, pyramid, mask)
+    channels_last = frames.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert torch.equal(repaint(channels_last, pyramid, mask), found)
     scales = resampled_scales(frames / 255, pyramid) * 255
     expected = frames.float()
     for clip, patch in mask.nonzero().tolist():  # coarse to fine

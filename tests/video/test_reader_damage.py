@@ -225,3 +225,20 @@ def test_a_stream_that_breaks_off_in_a_file_of_full_length(folder, encode, noisy
     assert f"frame {len(given)} " in str(caught.value)
     frames = list(video.frames(skip_corrupt=True))
     assert len(frames) + video.num_corrupt == 60
+
+
+@pytest.mark.parametrize("rest", [b"\n", b"hello", b"\xff" * 9])
+def test_bytes_after_a_gif_are_no_damage(folder, encode, rest):
+    path = encode(folder / "whole.gif", codec="gif", pixel_format="rgb8")
+    path.write_bytes(path.read_bytes() + rest)
+    assert len(list(Video(path).frames())) == 20
+
+
+def test_the_last_of_many_jpegs_may_be_cut(folder, noisy):
+    path = folder / "jpegs.mjpeg"
+    with path.open("wb") as file:
+        for frame in noisy[:6]:
+            Image.fromarray(frame).save(file, format="jpeg")
+    assert len(list(Video(path).frames())) == 6
+    with pytest.raises(CorruptVideoError, match="frame 5"):
+        list(Video(shorten(path, folder / "short.mjpeg", 0.95)).frames())
