@@ -7,6 +7,7 @@ decoding step, with or without a cache, for rows that beam search or sampling re
 
 import copy
 import functools
+import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,35 +62,34 @@ def gazed_mllm(model: nn.Module | str | Path, **options: Any) -> Any:
         )
     check_kind(model, nn.Module, "a multimodal LLM")
     adapter_of(model)  # refuses a family without one
-    if (inner := without_peft(model)) is not model:
-        return _replaced(model, inner, gazed_mllm(inner))
-    if isinstance(model, GazedMLLM):
+    if isinstance(inner := without_peft(model), GazedMLLM):
         return model
+    if inner is not model:
+        return _replaced(model, inner, gazed_mllm(inner))
     gazed = copy.copy(model)
     gazed.__class__ = gazed_class(type(model))  # type: ignore[arg-type]
-    # What replaced the model's forward (accelerate's hooks, mixed precision) runs inside the gazed one.
+    # What replaced the forward (accelerate's hooks, autocast) runs inside, where accelerate won't undo it.
     state = vars(gazed)
     if "forward" in state:
         state["_replaced_forward"] = state.pop("forward")
+    for name in ("_hf_hook", "_old_forward", "_original_forward"):
+        state.pop(name, None)
     return gazed
 
 
 def _replaced(model: nn.Module, inner: nn.Module, by: nn.Module) -> nn.Module:
     """A model that wraps `by`, as this one wraps `inner`; all else is shared."""
-    path = next(name for name, part in model.named_modules() if part is inner)
-    *between, last = path.split(".")
+    if model is inner:
+        return by
     if "forward" in vars(model):
         raise MLLMError(
             f"the forward of this {type(model).__name__} was replaced, as mixed precision and hooks do, by "
-            "one that calls the model as it is; gaze the model first, or unwrap it "
-            "(accelerator.unwrap_model(model, keep_fp32_wrapper=False))"
+            "one that calls the model as it is; gaze the model first, then wrap or prepare it"
         )
-    wrapper = outermost = copy.copy(model)
-    for name in between:
-        wrapper._modules = {**wrapper._modules, name: copy.copy(wrapper._modules[name])}
-        wrapper = wrapper._modules[name]  # type: ignore[assignment]
-    wrapper._modules = {**wrapper._modules, last: by}
-    return outermost
+    name, part = next(child for child in model.named_children() if inner in child[1].modules())
+    wrapper = copy.copy(model)
+    wrapper._modules = {**model._modules, name: _replaced(part, inner, by)}
+    return wrapper
 
 
 def _load(source: str, options: dict[str, Any]) -> nn.Module:
@@ -118,7 +118,10 @@ class GazedMLLM:
     def __reduce_ex__(self, protocol: Any) -> Any:
         # By the model's own class: the gazed one is made while a program runs, and has its name.
         kinds = type(self).__mro__
-        return _unfilled, (kinds[kinds.index(GazedMLLM) + 1],), self.__getstate__()
+        model_class = kinds[kinds.index(GazedMLLM) + 1]
+        if type(self) is not gazed_class(model_class):
+            return super().__reduce_ex__(protocol)
+        return _unfilled, (model_class,), self.__getstate__()
 
     def compact(
         self,
@@ -285,6 +288,10 @@ def gazed_class(model_class: type) -> type:
         with self._answering(gazed, kwargs):
             return own(**kwargs)
 
+    # accelerate's unwrap_model would follow `__wrapped__` to the model's own forward.
+    forward.__signature__ = inspect.signature(model_class.forward)  # type: ignore[attr-defined]
+    del forward.__wrapped__
+
     @functools.wraps(model_class.generate)  # type: ignore[attr-defined]
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
         gazed = self._compacted(args, kwargs)
@@ -295,20 +302,14 @@ def gazed_class(model_class: type) -> type:
         with torch.no_grad(), self._answering(gazed, kwargs, _new_tokens(self, kwargs)):
             return model_class.generate(self, *args, **kwargs)  # type: ignore[attr-defined]
 
-    members = {
-        "forward": forward,
-        "generate": generate,
-        "__module__": model_class.__module__,
-        "__qualname__": model_class.__qualname__,
-        "__doc__": model_class.__doc__,
-    }
+    named = {name: getattr(model_class, name) for name in ("__module__", "__qualname__", "__doc__")}
+    members = {"forward": forward, "generate": generate, **named}
     return type(model_class.__name__, (GazedMLLM, model_class), members)
 
 
 def _unfilled(model_class: type) -> Any:
     """A gazed model of a class, whose state is still to be set."""
-    made: Any = gazed_class(model_class)
-    return made.__new__(made)
+    return object.__new__(gazed_class(model_class))
 
 
 def _new_tokens(model: Any, kwargs: Mapping[str, Any]) -> int:

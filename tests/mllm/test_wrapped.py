@@ -2,16 +2,20 @@
 
 import copy
 import functools
+import inspect
 import pickle
+from types import MethodType
 
 import pytest
 import torch
+import transformers
 
 import autogaze
 from autogaze.errors import MLLMError
+from autogaze.mllm.gazed import gazed_class
 from tests.mllm.test_gazed import grids_of, some
 from tests.mllm.tiny import FAMILIES
-from tests.vision_encoders.test_lora import Peft
+from tests.vision_encoders.test_lora import Peft, Tuner
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*falling back to its reference:UserWarning"),
@@ -20,9 +24,18 @@ pytestmark = [
 NAMES = ["qwen2_5_vl", "qwen3_vl", "llava_onevision", "smolvlm", "internvl"]
 
 
-class PeftOfLLM(Peft):
+class TunerOfLLM(Tuner):
     def forward(self, **inputs):
-        return self.get_base_model()(**inputs)
+        return self.model.forward(**inputs)
+
+
+class PeftOfLLM(Peft):
+    def __init__(self, model):
+        super().__init__(model)
+        self.base_model = TunerOfLLM(model)
+
+    def forward(self, **inputs):
+        return self.base_model(**inputs)
 
     def generate(self, **inputs):
         return self.get_base_model().generate(**inputs)
@@ -75,11 +88,70 @@ def test_a_replaced_forward_runs_inside_the_gazed_one(name):
     assert "forward" in vars(model)
 
 
-def test_a_replaced_forward_of_a_wrapper_is_an_error():
+@pytest.mark.parametrize("which", ["outer", "inner"])
+def test_a_replaced_forward_of_a_wrapper_is_an_error(which):
     wrapped = PeftOfLLM(FAMILIES["smolvlm"].build())
-    wrapped.forward = wrapped.forward
-    with pytest.raises(MLLMError, match="forward"):
+    replaced = wrapped if which == "outer" else wrapped.base_model
+    replaced.forward = replaced.forward
+    with pytest.raises(
+        MLLMError, match=f"{type(replaced).__name__} was replaced.* gaze the model first, then"
+    ):
         autogaze.gazed_mllm(wrapped)
+
+
+def test_wrappers_hooked_around_a_gazed_model_are_gazed():
+    wrapped = PeftOfLLM(autogaze.gazed_mllm(FAMILIES["smolvlm"].build()))
+    wrapped.base_model.forward = wrapped.base_model.forward
+    check("smolvlm", wrapped)
+    assert autogaze.gazed_mllm(wrapped) is wrapped
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "smolvlm"])
+def test_hooks_of_accelerate_come_and_go(name):
+    hooks = pytest.importorskip("accelerate.hooks", reason="needs the package accelerate")
+    model = FAMILIES[name].build()
+    hooks.add_hook_to_module(model, hooks.AlignDevicesHook(io_same_device=True))
+    gazed = autogaze.gazed_mllm(model)
+    check(name, gazed)
+    hooks.add_hook_to_module(gazed, hooks.AlignDevicesHook(io_same_device=True), append=True)
+    check(name, gazed)
+    check(name, hooks.remove_hook_from_module(gazed))
+    check(name, hooks.remove_hook_from_module(autogaze.gazed_mllm(model)))
+    assert hasattr(model, "_hf_hook")
+
+
+@pytest.mark.parametrize("prepared", ["before", "after", "both"])
+def test_mixed_precision_of_accelerate_comes_and_goes(prepared):
+    tools = pytest.importorskip("accelerate.utils", reason="needs the package accelerate")
+    calls = []
+
+    def prepare(model):
+        """As `Accelerator.prepare_model` does, but in float32."""
+
+        def counted(self, *args, **options):
+            calls.append(options)
+            return own(self, *args, **options)
+
+        model._original_forward, own = model.forward, model.forward.__func__
+        new = tools.convert_outputs_to_fp32(functools.wraps(own)(counted))
+        model.forward = MethodType(new, model)
+        return model
+
+    model = FAMILIES["qwen3_vl"].build()
+    gazed = autogaze.gazed_mllm(model if prepared == "after" else prepare(model))
+    if prepared != "before":
+        prepare(gazed)
+    check("qwen3_vl", gazed)
+    assert calls
+    check("qwen3_vl", tools.extract_model_from_parallel(gazed, keep_fp32_wrapper=False))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_signature_of_forward_is_the_models(name):
+    model = FAMILIES[name].build()
+    gazed = autogaze.gazed_mllm(model)
+    assert inspect.signature(gazed.forward) == inspect.signature(model.forward)
+    assert inspect.signature(type(gazed).forward) == inspect.signature(type(model).forward)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
@@ -91,6 +163,18 @@ def test_copies_are_gazed_and_have_weights_of_their_own(copied):
         for parameter in other.parameters():
             parameter.mul_(2)
     check("qwen3_vl", gazed)
+
+
+class Derived(gazed_class(transformers.Qwen3VLForConditionalGeneration)):
+    pass
+
+
+def test_copies_of_a_derived_class_are_of_it():
+    gazed = autogaze.gazed_mllm(FAMILIES["qwen3_vl"].build())
+    gazed.__class__ = Derived
+    for other in (copy.copy(gazed), copy.deepcopy(gazed), pickle.loads(pickle.dumps(gazed))):
+        assert type(other) is Derived
+        check("qwen3_vl", other)
 
 
 @pytest.mark.parametrize("name", ["llava_onevision", "smolvlm", "internvl"])
