@@ -86,6 +86,10 @@ def file_name(path: str) -> str:
     return re.split("[?#]", path, maxsplit=1)[0] if is_http(path) else path
 
 
+_CHAINED = ("zip", "tar", "libarchive", "filecache", "simplecache", "blockcache")
+"""Kinds of file systems whose files lie in another, named behind `::`."""
+
+
 def filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec file system of a URI, and the path in it.
 
@@ -98,10 +102,11 @@ def filesystem(uri: str) -> tuple[Any, str]:
     except ImportError:
         raise MissingExtraError("fsspec", "corpus", f"reading {uri}") from None
     _, chained, last = uri.rpartition("::")
+    protocol = uri.partition("://")[0]
     try:
-        if chained and not is_uri(last) and not last.startswith("/"):
+        if chained and protocol not in _CHAINED and not is_uri(last) and not last.startswith("/"):
             # A name with two colons, which fsspec would take for a chain of addresses.
-            kind = get_filesystem_class(uri.partition("://")[0])
+            kind = get_filesystem_class(protocol)
             return kind(**kind._get_kwargs_from_urls(uri)), kind._strip_protocol(uri)
         return url_to_fs(uri)
     except ImportError as error:  # "Install s3fs to access S3"
@@ -215,13 +220,16 @@ def fetch(source: Input, copy: Path) -> None:
     """
     if source.offset is None:
         system, inner = filesystem(source.path)
-        if source.size == 0 and not is_http(source.path) and system.isdir(inner):
-            raise VideoError(f"{source.path}: is a folder, expected a video file")
+        short = 0
         try:
-            system.get_file(inner, str(copy))
-            short = source.size - copy.stat().st_size
+            maybe_folder = source.size == 0 and not is_http(source.path)
+            if not (is_folder := maybe_folder and system.isdir(inner)):
+                system.get_file(inner, str(copy))
+                short = source.size - copy.stat().st_size
         except Exception as error:
             raise CorpusError(f"{source.path}: cannot be fetched: {first_line(error)}") from error
+        if is_folder:
+            raise VideoError(f"{source.path}: is a folder, expected a video file")
         if short > 0:  # not the video's fault, so it is tried again
             raise CorpusError(
                 f"{source.path}: cannot be fetched: ends {short} bytes before its size of {source.size}"

@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -361,3 +362,11 @@ def test_what_is_gone_meanwhile_is_an_error_of_the_video(tmp_path: Path):
         local_file(Input(str(tmp_path / "gone.mp4"), MISSING), tmp_path),
     ):
         pass
+
+
+def test_an_archive_may_be_named_from_here(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "videos.zip", "w") as archive:
+        archive.writestr("a.mp4", b"bytes")
+    monkeypatch.chdir(tmp_path)
+    system, inner = filesystem("zip://a.mp4::videos.zip")
+    assert system.cat_file(inner) == b"bytes"
