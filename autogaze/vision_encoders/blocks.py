@@ -164,6 +164,19 @@ def _checkpoint_under_layout(block: nn.Module) -> None:
             module._gradient_checkpointing_func = CheckpointedUnderLayout(checkpoint)  # type: ignore[assignment]
 
 
+def checkpoints_reentrantly(block: nn.Module) -> bool:
+    """Whether a block, or what it wraps, is checkpointed in the way whose input has to ask for gradients."""
+    for module in block.modules():
+        if module.training and getattr(module, "gradient_checkpointing", False):
+            checkpoint: Any = getattr(module, "_gradient_checkpointing_func", None)
+            if isinstance(checkpoint, CheckpointedUnderLayout):
+                checkpoint = checkpoint.checkpoint
+            options = getattr(checkpoint, "keywords", {})
+            if options.get("use_reentrant", True) is not False:  # PyTorch's own default is True
+                return True
+    return False
+
+
 def takes_mask(block: nn.Module) -> bool:
     """Whether a block takes a second argument by position, which is its mask."""
     forward = type(block).forward

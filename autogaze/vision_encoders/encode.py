@@ -15,6 +15,7 @@ from autogaze.errors import EncoderError
 from autogaze.gaze import Gaze
 from autogaze.utils.device import BatchSize, sent
 from autogaze.vision_encoders.adapter import EncoderAdapter, Rotary
+from autogaze.vision_encoders.blocks import checkpoints_reentrantly
 from autogaze.vision_encoders.layout import TokenLayout, token_layout
 from autogaze.vision_encoders.packed import GazedSettings, PackedPatches, check_fit
 from autogaze.vision_encoders.patches import gazed_patches
@@ -328,18 +329,17 @@ def embed_packed(
 def _asking_for_gradients(
     encoder: EncoderAdapter, tokens: Float[Tensor, "N C"]
 ) -> Float[Tensor, "N C"]:
-    """Tokens of frozen embeddings, whose blocks are checkpointed and have weights that are trained.
+    """Tokens of frozen embeddings, where reentrant checkpoints of blocks need some that ask for gradients.
 
-    Reentrant checkpoints have gradients only where what is given to them asks for some. To that end
-    transformers hooks the module of the embeddings, which is not called here.
+    They have gradients only where what is given to them asks for some. To that end transformers
+    hooks the module of the embeddings, which is not called here. Elsewhere frozen blocks would be
+    run again and back-propagated through for nothing.
     """
-    model = encoder.model
     if (
         torch.is_grad_enabled()
-        and model.training
         and not tokens.requires_grad
-        and any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
-        and any(weight.requires_grad for weight in model.parameters())
+        and any(map(checkpoints_reentrantly, encoder.layers))
+        and any(weight.requires_grad for layer in encoder.layers for weight in layer.parameters())
     ):
         tokens.requires_grad_()
     return tokens

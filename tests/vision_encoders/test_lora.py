@@ -175,6 +175,23 @@ def test_checkpointed_blocks_of_frozen_embeddings_have_gradients(name, reentrant
     assert all(weight.grad is not None for weight in trained)
 
 
+@pytest.mark.parametrize(("reentrant", "first_runs"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize("name", ["siglip", "dinov2", "clip"])
+def test_frozen_blocks_run_again_only_where_reentrant_checkpoints_need_it(
+    name, reentrant, first_runs, gaze
+):
+    model, runs = FAMILIES[name].model().requires_grad_(False), []
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    gazed = autogaze.gazed(model).train()
+    layers = gazed._adapter.layers
+    layers[-1].requires_grad_(True)
+    norm = next(each for each in layers[0].modules() if isinstance(each, nn.LayerNorm))
+    norm.register_forward_hook(lambda *_: runs.append(1))
+    gazed(random_frames(2, 2), gaze).last_hidden_state.square().sum().backward()
+    assert len(runs) == first_runs
+    assert all(weight.grad is not None for weight in layers[-1].parameters())
+
+
 def test_weights_that_are_not_in_memory_are_an_error(gaze):
     gazed = autogaze.gazed(FAMILIES["dinov2"].model().to("meta"))
     with pytest.raises(EncoderError, match="not in memory"):

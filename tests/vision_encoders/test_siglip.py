@@ -274,6 +274,26 @@ def test_options_that_it_does_not_know_are_named_whatever_they_are(inputs, mask)
     tiny()(frames, gazing_info=gaze, attention_mask=None, use_cache=False)
 
 
+def test_frames_of_a_gaze_come_in_any_form(inputs):
+    frames, gaze = inputs
+    with torch.no_grad():
+        expected = tiny()(frames, gazing_info=gaze).last_hidden_state
+        for form in (frames.numpy(), [list(clip) for clip in frames]):
+            assert tiny()(form, gazing_info=gaze).last_hidden_state.equal(expected)
+            with pytest.raises(EncoderError, match="pixel_values must be a dense tensor"):
+                tiny()(form, gazing_info=gaze.padded())
+
+
+def test_a_number_of_frames_may_be_a_whole_float(inputs):
+    frames, gaze = inputs
+    model = tiny()
+    with torch.no_grad():
+        expected = model(frames, gazing_info=gaze).last_hidden_state
+        model.config.max_embed_batch_size = 2.0
+        found = model(frames, gazing_info=gaze).last_hidden_state
+    assert_close(found, expected, 1e-5)
+
+
 def test_slips_are_told_apart(inputs):
     frames, _ = inputs
     with pytest.raises(EncoderError, match=r"images \(B, 3, H, W\).*\(2, 3, 3, 64, 64\)"):

@@ -21,7 +21,8 @@ from transformers.models.siglip.modeling_siglip import (
     SiglipVisionEmbeddings,
 )
 
-from autogaze.checks import describe_value, is_dense
+from autogaze.checks import describe_value, is_dense, whole
+from autogaze.clips import FramesLike
 from autogaze.errors import EncoderError, GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -73,7 +74,7 @@ class SiglipVisionTransformer(nn.Module):
 
     def forward(
         self,
-        pixel_values: Float[Tensor, "B T 3 H W"] | Float[Tensor, "B 3 S S"],
+        pixel_values: Float[Tensor, "B T 3 H W"] | Float[Tensor, "B 3 S S"] | FramesLike,
         gazing_info: Gaze | Mapping[str, Any] | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -91,20 +92,22 @@ class SiglipVisionTransformer(nn.Module):
             raise EncoderError(f"gazed encoding does not know {', '.join(unknown)}")
         if output_hidden_states is None:
             output_hidden_states = bool(self.config.output_hidden_states)
-        is_tensor = isinstance(pixel_values, Tensor)
-        if not (is_tensor if gazing_info is None else is_dense(pixel_values)):
+        pixels: Any = pixel_values
+        takes_any = isinstance(gazing_info, Gaze)  # frames in any form, as gazed models do
+        is_right = isinstance(pixels, Tensor) if gazing_info is None else is_dense(pixels)
+        if not (takes_any or is_right):
             raise EncoderError(
                 "pixel_values must be a dense tensor, as image processors make it with "
                 f"return_tensors='pt', got {describe_value(pixel_values)}"
             )
-        if gazing_info is None and pixel_values.ndim != 4:
+        if gazing_info is None and pixels.ndim != 4:
             raise EncoderError(
                 "without gazing_info images (B, 3, H, W) are expected, "
-                f"got {tuple(pixel_values.shape)}; give the gaze of a video with it"
+                f"got {tuple(pixels.shape)}; give the gaze of a video with it"
             )
         out: Any
         if gazing_info is None:
-            out = self._dense(pixel_values, interpolate_pos_encoding, output_hidden_states)
+            out = self._dense(pixels, interpolate_pos_encoding, output_hidden_states)
         elif isinstance(gazing_info, Gaze):
             out = encode(
                 SiglipAdapter(self),
@@ -114,7 +117,7 @@ class SiglipVisionTransformer(nn.Module):
                 output_hidden_states=output_hidden_states,
             )
         else:
-            out = self._padded(pixel_values, gazing_info, output_hidden_states)
+            out = self._padded(pixels, gazing_info, output_hidden_states)
         if return_dict is None:
             return_dict = bool(getattr(self.config, "return_dict", True))
         if return_dict:
@@ -175,7 +178,7 @@ class SiglipVisionTransformer(nn.Module):
         return GazedSettings(
             config.pyramid,
             "frame_independent" if config.frame_independent_encoding else config.attn_type,  # type: ignore[arg-type]
-            frames_at_once=config.max_embed_batch_size or 64,
+            frames_at_once=whole(config.max_embed_batch_size) or 64,
             empty_frames=empty_frames,
             resize_frames=True,
         )
@@ -224,7 +227,7 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
 
     def forward(
         self,
-        pixel_values: Float[Tensor, "B T 3 H W"] | Float[Tensor, "B 3 S S"],
+        pixel_values: Float[Tensor, "B T 3 H W"] | Float[Tensor, "B 3 S S"] | FramesLike,
         gazing_info: Gaze | Mapping[str, Any] | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -236,7 +239,8 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
 
         Args:
             pixel_values: with a gaze (B, T, 3, H, W) of any size: they are resized to every
-                scale (bicubic, not antialiased); else images.
+                scale (bicubic, not antialiased); else images. With a `Gaze` in any form that
+                `autogaze.clips.as_frames` takes, else a tensor.
             gazing_info: the padded dict that AutoGaze returns, or a `Gaze`. Of the dict
                 `gazing_pos` (B, slots), `if_padded_gazing` (B, slots) and
                 `num_gazing_each_frame` (T,) or (B, T) are read; ids may stand in any order and
