@@ -4,7 +4,7 @@ It is ragged: only chosen patches are stored, clip by clip, frame by frame. Padd
 `padded()`, the format of AutoGaze's users.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -233,7 +233,7 @@ class Gaze:
         }
 
     @classmethod
-    def from_padded(cls, padded: dict[str, Any], pyramid: PatchPyramid, **extra: Any) -> "Gaze":
+    def from_padded(cls, padded: Mapping[str, Any], pyramid: PatchPyramid, **extra: Any) -> "Gaze":
         """The inverse of `padded`, from `gazing_pos`, `if_padded_gazing` and `num_gazing_each_frame`.
 
         Ids in padded slots are ignored.

@@ -62,7 +62,8 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
 
     def __init__(self, config: AutoGazeConfig) -> None:
         # One attention for all, whatever a checkpoint or a call asks for: flash-attn is not needed.
-        config._attn_implementation = "sdpa"
+        if isinstance(config, AutoGazeConfig):  # else transformers says what it takes
+            config._attn_implementation = "sdpa"
         super().__init__(config)
         self.gazing_model = PublishedGazeModel(config)
         self.post_init()
@@ -231,7 +232,7 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
         check_video(video)
         adaptation = self._adaptation(target_scales, target_patch_size)
         clips = video if adaptation is None else adaptation.cut(video)
-        given = read_gazing_info(gazing_info)
+        given = read_gazing_info(gazing_info, video.device)
         if given is not None:
             scores = self.score(clips, given)
             gaze = Gaze.from_padded(given, self.pyramid)

@@ -182,7 +182,7 @@ class PublishedGazeModel(GazeModel):
             `past_conv_values`.
         """
         tokens, history = self.vision_tokens(video, past_conv_values)  # (B, T, tokens, C)
-        info = read_gazing_info(gazing_info)
+        info = read_gazing_info(gazing_info, video.device)
         if info is None:
             sequence = tokens.flatten(1, 2)
             valid = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
@@ -340,12 +340,13 @@ def read_sampling(temperature: Any, generator: torch.Generator | None) -> Sampli
     return Sampling(number, generator)
 
 
-def read_gazing_info(gazing_info: Any) -> dict[str, Any] | None:
+def read_gazing_info(gazing_info: Any, device: torch.device) -> dict[str, Any] | None:
     """Gazes to score; None where there are none.
 
     Args:
         gazing_info: a mapping whose tensors may be arrays or lists too, and whose
             `num_gazing_each_frame` may be (B, T) where it is the same for all clips.
+        device: of the tensors that arrays and lists become; the video's.
 
     Raises:
         SelectorError: no mapping.
@@ -359,13 +360,19 @@ def read_gazing_info(gazing_info: Any) -> dict[str, Any] | None:
         )
     # Old scores would hide the new ones, and may cost a pass to read.
     info = {key: gazing_info[key] for key in gazing_info if key not in SCORED}
-    for key in ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame"):
-        if isinstance(info.get(key), np.ndarray | list | tuple):
-            info[key] = _tensor(info[key])
+    names = ("gazing_pos", "if_padded_gazing", "num_gazing_each_frame")
+    here = [key for key in names if isinstance(info.get(key), np.ndarray | list | tuple)]
+    info |= {key: _tensor(info[key]) for key in here}
     counts = info.get("num_gazing_each_frame")
-    if isinstance(counts, Tensor) and counts.ndim == 2 and (counts == counts[:1]).all():
-        info["num_gazing_each_frame"] = counts[0] if len(counts) else counts
-    return info or None
+    if isinstance(counts, Tensor):
+        listed = isinstance(gazing_info["num_gazing_each_frame"], list | tuple)
+        if listed and counts.is_floating_point() and (counts.frac() == 0).all():
+            counts = counts.long()
+        if counts.ndim == 2 and len(counts) and (counts == counts[:1]).all():
+            counts = counts[0]
+        info["num_gazing_each_frame"] = counts
+    moved = {key: info[key].to(device) for key in here if isinstance(info[key], Tensor)}
+    return {**info, **moved} or None
 
 
 def _tensor(values: Any) -> Any:

@@ -63,7 +63,7 @@ class GazeRows:
         Raises:
             GeometryError: what `Gaze.from_padded` refuses.
         """
-        Gaze.from_padded(dict(padded), pyramid)
+        Gaze.from_padded(padded, pyramid)  # as it is: a copy of an output would compute its scores
         ids, is_padding, counts = padded_fields(padded)
         slots = tuple(counts.tolist())
         first = pyramid.num_patches * _frame_of_slot(slots)

@@ -9,6 +9,7 @@ import torch
 from transformers import BatchFeature
 
 from autogaze.errors import GeometryError, SelectorError
+from autogaze.models.autogaze.published import read_gazing_info
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
 
 V = 20
@@ -162,6 +163,7 @@ def test_given_gazes_may_be_arrays_lists_and_counted_for_every_clip():
         {name: value.numpy() for name, value in info.items()},
         {name: value.tolist() for name, value in info.items()},
         {**info, "num_gazing_each_frame": info["num_gazing_each_frame"].expand(2, -1)},
+        {**info, "num_gazing_each_frame": [float(n) for n in info["num_gazing_each_frame"]]},
     ]
     for form in forms:
         scored = model({"video": video}, gazing_info=form)
@@ -170,9 +172,22 @@ def test_given_gazes_may_be_arrays_lists_and_counted_for_every_clip():
         assert embedded.equal(model.gazing_model.embed(video, info)["inputs_embeds"])
 
 
+def test_arrays_and_lists_of_gazes_lie_on_the_videos_device():
+    info = {
+        "gazing_pos": [[0, 1, 20, 21]],
+        "if_padded_gazing": np.zeros((1, 4), bool),
+        "num_gazing_each_frame": [[2, 2]],
+    }
+    read = read_gazing_info(info, torch.device("meta"))
+    assert {name: read[name].device.type for name in NAMES} == dict.fromkeys(NAMES, "meta")
+    assert read["num_gazing_each_frame"].shape == (2,)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"num_gazing_each_frame": [6.5, 5.5]}, "num_gazing_each_frame must be"),
+        ({"num_gazing_each_frame": [float("inf"), 6.0]}, "num_gazing_each_frame must be"),
         ({"gazing_pos": torch.full((1, 12), 2000)}, r"ids must lie in \[0, 20\)"),
         ({"gazing_pos": torch.zeros(1, 12, dtype=torch.long)}, "ids"),
         ({"gazing_pos": torch.zeros(1, 12)}, "integer tensors"),

@@ -2,6 +2,7 @@
 
 import json
 
+import jaxtyping
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -152,3 +153,18 @@ def test_a_file_is_no_folder(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"config\.json: is a file; give the folder"):
         AutoGaze.from_pretrained(tmp_path / "config.json")
+
+
+@pytest.fixture
+def as_users():
+    """Without the suite's own check of annotations."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("as_users")
+@pytest.mark.parametrize("config", [None, {}])
+def test_what_is_no_configuration_is_named_by_transformers(config):
+    with pytest.raises((TypeError, ValueError), match=r"Parameter config in .AutoGaze"):
+        AutoGaze(config)

@@ -3,8 +3,26 @@
 import pytest
 import torch
 
+from autogaze.models.autogaze import modeling
 from autogaze.models.autogaze.decoder import FusedDecoder
+from autogaze.models.autogaze.scoring import score
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
+
+
+def test_scoring_an_output_is_one_pass(monkeypatch):
+    """Its own scores, which nobody has read, are not computed."""
+    model, video, passes = tiny_model(), tiny_video(2, 2), []
+
+    def counted(*arguments):
+        passes.append(1)
+        return score(*arguments)
+
+    monkeypatch.setattr(modeling, "score", counted)
+    output = model({"video": video}, gazing_ratio=0.3)
+    scores = model.score(video, output)
+    assert len(passes) == 1
+    assert scores.log_probs.equal(output["log_action_probs"])
+    assert len(passes) == 2
 
 
 def test_padding_and_batch_change_no_score():
