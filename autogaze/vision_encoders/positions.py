@@ -97,7 +97,8 @@ def _check_adapters(encoder: EncoderAdapter) -> None:
             part.get_base_layer(), nn.Embedding
         ):
             continue
-        if not (getattr(part, "merged", False) or getattr(part, "disable_adapters", False)):
+        # One that is switched off, too: tables that are kept would not change when it is on again.
+        if not getattr(part, "merged", False):
             raise EncoderError(
                 f"embeddings.{name} has an adapter ({type(part).__name__}), but positions of several "
                 "scales are interpolated from its weight alone, and the adapter would have no effect: "

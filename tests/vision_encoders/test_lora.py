@@ -139,8 +139,10 @@ def test_an_adapter_past_which_positions_are_read_is_an_error(name, gaze):
     model = FAMILIES[name].model()
     path = next(n for n, _ in model.named_modules() if n.endswith("position_embedding"))
     wrap(model, path)
-    with pytest.raises(EncoderError, match="modules_to_save"):
-        autogaze.gazed(model)(random_frames(2, 2), gaze)
+    for is_off in (False, True):  # which is kept for when it is on
+        model.get_submodule(path).disable_adapters = is_off
+        with pytest.raises(EncoderError, match="modules_to_save"):
+            autogaze.gazed(model)(random_frames(2, 2), gaze)
 
 
 def test_merging_adapters_of_the_original_does_not_apply_them_twice(gaze):
