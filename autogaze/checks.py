@@ -4,6 +4,7 @@ import errno
 import math
 import operator
 import os
+import re
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,12 @@ def as_path(value: Any, error: type[AutoGazeError] = AutoGazeError) -> Path:
     text = os.fsdecode(value)
     if "\0" in text:
         raise error(f"{describe_value(text)}: a path must not hold null characters")
-    return Path(text)
+    return Path(without_file_scheme(text))
+
+
+def without_file_scheme(path: str) -> str:
+    """A path without the `file://` of a URI of this machine, also where a `Path` has lost slashes of it."""
+    return re.sub(r"^file:(//(localhost(?=/))?|(?=/))", "", path, flags=re.IGNORECASE)
 
 
 def why_absent(path: str | os.PathLike[str], what: str = "file") -> str:

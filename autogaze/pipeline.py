@@ -17,7 +17,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from autogaze.checks import describe_value
+from autogaze.checks import as_path, describe_value
 from autogaze.clips import Clips, Ratio
 from autogaze.errors import AutoGazeError, GeometryError, VideoError
 from autogaze.gaze import Gaze
@@ -336,7 +336,7 @@ class GazedVideo:
             )
         if gaze.num_frames == 0:
             raise AutoGazeError("this gaze is at no frames")
-        self.path, self.gaze, self.source = Path(path), gaze, gaze.source
+        self.path, self.gaze, self.source = as_path(path, VideoError), gaze, gaze.source
         tiles = self.source.tiles
         if tiles.side != gaze.pyramid.side:
             raise GeometryError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autogaze.checks import without_file_scheme
 from autogaze.cli.command import (
     BAD_INPUT,
     DECODER_HELP,
@@ -291,7 +292,7 @@ def plan_jobs(videos: Sequence[str], outputs: Mapping[str, str]) -> list[Job]:
             if len(videos) == 1 or len(os.fsencode(path.name)) <= 255:
                 check_writable(path)  # one name that is too long fails alone, when its turn comes
             real = Path(os.path.realpath(path))  # unlike Path.resolve, takes loops of links
-            if real == Path(os.path.realpath(video)):
+            if real == Path(os.path.realpath(without_file_scheme(video))):
                 raise OutputError(f"{path}: is the input video itself, choose another file")
             if real in owners:
                 first_kind, first_video = owners[real]

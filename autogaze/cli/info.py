@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from autogaze.checks import MAX_PATCHES, MAX_SCALES, MAX_SIDE, why_absent
+from autogaze.checks import MAX_PATCHES, MAX_SCALES, MAX_SIDE, as_path, why_absent
 from autogaze.cli.checkpoint_facts import checkpoint_facts
 from autogaze.cli.command import Command, PrintJson
 from autogaze.cli.report import facts_table, figures_table, print_json, results_console
@@ -69,7 +69,7 @@ class InfoCommand(Command):
     json: PrintJson = False
 
     def run(self) -> None:
-        path = Path(self.file)
+        path = as_path(self.file)
         if os.path.isdir(path):  # unlike Path.is_dir, takes names of any length
             facts = _checkpoint(path)
         elif path.suffix.lower() == ".safetensors":

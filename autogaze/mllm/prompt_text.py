@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from autogaze.checks import describe_value
+from autogaze.checks import describe_value, without_file_scheme
 from autogaze.errors import MLLMError, first_line
 from autogaze.mllm.checks import counted, were_given
 from autogaze.mllm.gazed_visual import GazedImage, GazedVisual
@@ -181,11 +181,9 @@ def local(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    if value.startswith("file://"):
-        return value.removeprefix("file://")
     if value.startswith(("http://", "https://")):
         raise MLLMError(f"{value}: videos and images are read from local files; download it first")
-    return value
+    return without_file_scheme(value)
 
 
 Place = tuple[Kind, int]

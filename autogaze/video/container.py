@@ -41,9 +41,10 @@ def local_path(path: str | Path) -> Path:
     Raises:
         VideoError: a URL, or what is no path.
     """
-    if isinstance(path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
+    local = as_path(path, VideoError)
+    if isinstance(path, str) and re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", path, re.I):
         raise VideoError(f"{path}: is a URL; files of this machine are read, so download it first")
-    return as_path(path, VideoError)
+    return local
 
 
 def open_container(path: Path) -> InputContainer:
