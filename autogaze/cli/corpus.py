@@ -140,6 +140,11 @@ class CorpusCommand(Command):
         check_folder(self.out)
         settings = self._settings()
         inputs = find_inputs(self.inputs, self.column)
+        if refused := [each.error for each in inputs if each.error is not None]:
+            log.warning(
+                "%d of %d inputs cannot be looked up now; those done before stay. The first is %s",
+                len(refused), len(inputs), refused[0],
+            )  # fmt: skip
         if self.dry_run:
             self._survey(inputs, settings)
             return 0

@@ -14,36 +14,20 @@ import random
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 
 from autogaze.checks import describe_value
-from autogaze.corpus.storage import (
-    MISSING,
-    Input,
-    absolute,
-    arrow,
-    described,
-    file_name,
-    filesystem,
-    is_http,
-    is_uri,
-    opened,
-    parent,
-    parquet,
-    stat_input,
-)
+from autogaze.corpus.addresses import absolute, file_name, is_http, is_uri, parent
+from autogaze.corpus.listing import Failed, files_below, has_hidden, looked_up, matching
+from autogaze.corpus.storage import MISSING, Input, arrow, opened, parquet, refused, stat_input
 from autogaze.datasets.video_windows import VIDEOS
-from autogaze.errors import AutoGazeError, CorpusError, first_line
+from autogaze.errors import AutoGazeError, CorpusError, MissingExtraError, first_line
 
 LISTS = (".txt", ".lst")
 TABLES = (".parquet", ".csv")
 ARCHIVE = ".tar"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-
-LOOKUPS = 16
-"""Files that are looked up at once where each takes a request over a network."""
 
 MAX_EXPANDED = 10**6
 """Paths that one pattern with braces may name."""
@@ -52,11 +36,14 @@ MAX_EXPANDED = 10**6
 def find_inputs(arguments: Sequence[str], column: str = "path") -> list[Input]:
     """The videos that arguments name, each once, in the order in which they are named.
 
+    What cannot be looked up below an argument or of a list is an input with an `error`.
+
     Args:
         column: of the paths in tables.
 
     Raises:
-        CorpusError: an argument that is not there or holds no video; a table without the column.
+        CorpusError: an argument that is not there, cannot be looked up or holds no video; a table
+            without the column; nothing at all that can be looked up.
         MissingExtraError: fsspec or pyarrow is needed and not installed.
     """
     if not arguments:
@@ -71,6 +58,9 @@ def find_inputs(arguments: Sequence[str], column: str = "path") -> list[Input]:
                 found.setdefault(each.path, each)
     if not found:
         raise CorpusError(f"no videos in {', '.join(arguments)}")
+    errors = [each.error for each in found.values() if each.error is not None]
+    if len(errors) == len(found):
+        raise CorpusError(errors[0])
     return list(found.values())
 
 
@@ -119,14 +109,17 @@ def _argument(path: str, column: str) -> Iterator[Input]:
     if suffix in LISTS + TABLES and not _is_pattern(path):
         yield from _listed(listed_paths(path, column), path)
         return
-    places = _matches(path) if _is_pattern(path) else [path]
+    failed: list[Input] = []
+    is_pattern = _is_pattern(path)
+    places = _matches(path, failed.append) if is_pattern else [path]
     if not places and is_uri(path) and stat_input(path).size != MISSING:  # `[1].mp4` may be a name
         places = [path]
-    if not places:
+    if not places and not failed:
         raise CorpusError(f"{path}: nothing matches this pattern")
-    empty = True
+    yield from failed
+    empty = not failed
     for place in places:  # of those that a pattern names, some may hold none
-        for each in _place(place):
+        for each in _matched(place) if is_pattern else _place(place):
             empty = False
             yield each
     if empty:
@@ -138,23 +131,19 @@ def _is_pattern(path: str) -> bool:
     return glob.has_magic(file_name(path)) and (is_uri(path) or not os.path.lexists(path))
 
 
-def _matches(pattern: str) -> list[str]:
+def _matches(pattern: str, failed: Failed) -> list[str]:
     """Paths that match, sorted; hidden ones match only if the pattern says so."""
-    if not is_uri(pattern):
-        return sorted(glob.glob(pattern, recursive=True))
-    system, inner = filesystem(pattern)
+    if is_uri(pattern):
+        return matching(pattern, failed)
+    return sorted(glob.glob(pattern, recursive=True))
+
+
+def _matched(path: str) -> Sequence[Input]:
+    """The videos of a place that a pattern matches; one that cannot be read is an input that fails."""
     try:
-        found = sorted(system.glob(inner))
-    except Exception as error:
-        raise CorpusError(f"{pattern}: cannot be listed: {first_line(error)}") from error
-    if not _has_hidden(inner):
-        found = [path for path in found if not _has_hidden(path)]
-    return [system.unstrip_protocol(path) for path in found]
-
-
-def _has_hidden(path: str) -> bool:
-    """Whether a file or a folder in a path has a name that begins with a dot."""
-    return any(part.startswith(".") for part in path.split("/"))
+        return list(_place(path))
+    except (CorpusError, MissingExtraError) as error:
+        return [refused(path, error)]
 
 
 def _place(path: str) -> Iterator[Input]:
@@ -177,28 +166,33 @@ def _place(path: str) -> Iterator[Input]:
         yield from _file(stat_input(path))
 
 
-def _file(source: Input) -> Iterator[Input]:
-    if file_name(source.path).lower().endswith(ARCHIVE) and source.size != MISSING:
-        yield from _archive(source)
-    else:
-        yield source
+def _file(source: Input) -> Sequence[Input]:
+    """A video, or the videos in a tar file; one that cannot be read is an input that fails."""
+    if not file_name(source.path).lower().endswith(ARCHIVE) or source.size == MISSING:
+        return [source]
+    try:
+        return _archive(source)
+    except (CorpusError, MissingExtraError) as error:
+        return [refused(source.path, error)]
 
 
 def _folder(folder: str) -> Iterator[Input]:
     """All videos and tar files below a folder, sorted; no hidden ones, and none behind links to folders.
 
     Raises:
-        CorpusError: a folder in it cannot be listed.
+        CorpusError: it cannot be listed.
     """
-    for here, folders, files in os.walk(folder, onerror=_cannot_be_listed):
+    failed: list[OSError] = []
+    for here, folders, files in os.walk(folder, onerror=failed.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if _is_wanted(name):
                 yield from _file(stat_input(os.path.join(here, name)))
-
-
-def _cannot_be_listed(error: OSError) -> None:
-    raise CorpusError(f"{error.filename}: cannot be listed: {error.strerror or error}") from error
+    for error in failed:
+        cause = CorpusError(f"{error.filename}: cannot be listed: {error.strerror or error}")
+        if error.filename == folder:
+            raise cause from error
+        yield refused(error.filename, cause)
 
 
 def _is_wanted(name: str) -> bool:
@@ -206,42 +200,24 @@ def _is_wanted(name: str) -> bool:
 
 
 def _remote_place(uri: str) -> Iterator[Input]:
-    system, inner = filesystem(uri)
-    # Any page of the web is a file, also one that lists a folder; fsspec passes over those it cannot read.
-    page = is_http(uri) and uri.endswith("/")
-    try:
-        if not page and system.isfile(inner):
-            yield from _file(described(uri, system.info(inner)))
-            return
-        found = system.find(inner, detail=True, **{"on_error": "raise"} if page else {})
-    except CorpusError:
-        raise
-    except FileNotFoundError:
-        found = {}
-    except Exception as error:
-        raise CorpusError(f"{uri}: cannot be listed: {first_line(error)}") from error
-    if not found:
+    failed: list[Input] = []
+    found = files_below(uri, failed.append)
+    if not found and not failed:
         stat_input(uri)  # says if it is the server that fails
         raise CorpusError(f"{uri}: no such file or folder")
-    paths = [path for path in sorted(found) if _is_wanted_below(inner, path)]
-    if page:  # which says neither size nor time
-        looked_up = _looked_up(paths)
-    else:
-        looked_up = [described(system.unstrip_protocol(path), found[path]) for path in paths]
-    for each in looked_up:
+    if [each.path for each in found] != [uri]:
+        found = [each for each in found if _is_wanted_below(uri, each.path)]
+        if is_http(uri):  # whose pages say neither size nor time
+            found = looked_up([each.path for each in found])
+    for each in found:
         yield from _file(each)
+    yield from failed
 
 
 def _is_wanted_below(folder: str, path: str) -> bool:
     """Whether a path is that of a video or tar file, and not hidden within the folder."""
-    inside = path.removeprefix(folder)
-    return _is_wanted(inside.rpartition("/")[2]) and not _has_hidden(inside)
-
-
-def _looked_up(uris: Sequence[str]) -> list[Input]:
-    """Inputs of files that each take a request over a network."""
-    with ThreadPoolExecutor(LOOKUPS) as pool:
-        return list(pool.map(stat_input, uris))
+    inside = file_name(path).removeprefix(folder)
+    return _is_wanted(inside.rpartition("/")[2]) and not has_hidden(inside)
 
 
 def _listed(paths: Iterable[str], source: str) -> Iterator[Input]:
@@ -249,13 +225,13 @@ def _listed(paths: Iterable[str], source: str) -> Iterator[Input]:
     places = [absolute(path, parent(source)) for path in paths]
     if not places:
         raise CorpusError(f"{source}: lists no paths")
-    remote = [place for place in places if is_uri(place)]
-    looked_up = dict(zip(remote, _looked_up(remote), strict=True))
+    remote = list(dict.fromkeys(place for place in places if is_uri(place)))
+    found = dict(zip(remote, looked_up(remote), strict=True))
     for place in places:
-        yield from _file(looked_up.get(place) or stat_input(place))
+        yield from _file(found.get(place) or stat_input(place))
 
 
-def _archive(source: Input) -> Iterator[Input]:
+def _archive(source: Input) -> list[Input]:
     """The videos in a tar file. Their content changes with the file's.
 
     Raises:
@@ -271,11 +247,13 @@ def _archive(source: Input) -> Iterator[Input]:
             raise CorpusError(
                 f"{source.path}: cannot be read as a tar file: {first_line(error)}"
             ) from error
+    found = []
     for each in members:
         # No column takes a name that is no UTF-8, and `::` ends the name.
         name = each.name.encode(errors="backslashreplace").decode().replace("::", "%3A%3A")
         path = f"tar://{name}::{source.path}"
-        yield Input(path, each.size, source.modified, source.etag, each.offset_data)
+        found.append(Input(path, each.size, source.modified, source.etag, each.offset_data))
+    return found
 
 
 def _is_video(name: str) -> bool:
@@ -356,7 +334,7 @@ class Survey:
     """Size and length of a collection.
 
     Args:
-        missing: files that are not there.
+        missing: files that are not there, or cannot be looked up.
         size: bytes.
         seconds: of video, whole videos; estimated where not all were measured; None if none was.
         measured: number of videos whose length was read from their header; local files alone.

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autogaze.corpus.addresses import parent
 from autogaze.corpus.storage import Input, arrow, parquet
 from autogaze.errors import CorpusError, first_line
 from autogaze.utils.files import replacing
@@ -97,8 +98,8 @@ class Sorted:
     Args:
         done: entries of those that need nothing.
         to_do: those to be gazed at.
-        stale: shard and path of older entries of `to_do`, to be removed first: the file has changed, or is
-            tried again.
+        stale: shard and path of older entries, to be removed first: the file has changed or is tried again,
+            or what was one entry is a folder or tar file that can be read now.
     """
 
     done: Sequence[Entry]
@@ -106,7 +107,7 @@ class Sorted:
     stale: Sequence[tuple[str, str]]
 
 
-def sort_inputs(shards: Shards, inputs: Iterable[Input], retry_failed: bool) -> Sorted:
+def sort_inputs(shards: Shards, inputs: Sequence[Input], retry_failed: bool) -> Sorted:
     """Which inputs are done, and which are to be gazed at.
 
     Args:
@@ -118,6 +119,8 @@ def sort_inputs(shards: Shards, inputs: Iterable[Input], retry_failed: bool) -> 
         shard, entry = known.get(each.path, ("", None))
         if entry is None:
             to_do.append(each)
+        elif each.error is not None and not entry.failed:
+            done.append(entry)  # its rows are better than an error of today
         elif entry.input.identity == each.identity and (
             not entry.failed or (entry.lasting and not retry_failed)
         ):
@@ -125,7 +128,22 @@ def sort_inputs(shards: Shards, inputs: Iterable[Input], retry_failed: bool) -> 
         else:
             to_do.append(each)
             stale.append((shard, each.path))
+    # Folders and tar files that could not be read, and now are.
+    read = _places_of(inputs) - {each.path for each in inputs}
+    failed = [entry.path for _, entry in known.values() if entry.failed and not entry.lasting]
+    stale += [(known[path][0], path) for path in failed if path.rstrip("/") in read]
     return Sorted(done, to_do, stale)
+
+
+def _places_of(inputs: Iterable[Input]) -> set[str]:
+    """The tar files and folders that inputs lie in."""
+    places = set[str]()
+    for each in inputs:
+        place = each.path.partition("::")[2] or parent(each.path)
+        while place and place not in places:
+            places.add(place)
+            place = parent(place)
+    return places
 
 
 def read_manifest(folder: Path) -> dict[str, Sequence[Entry]]:

@@ -11,12 +11,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from autogaze.checks import as_path, describe_value, whole
+from autogaze.checks import as_path, describe_value, whole, without_file_scheme
+from autogaze.corpus.addresses import absolute, is_uri
 from autogaze.corpus.manifest import Entry, entries_of, read_manifest, shard_path
 from autogaze.corpus.rows import gaze_of, schema
 from autogaze.corpus.settings import CorpusSettings
 from autogaze.corpus.shards import row_batches
-from autogaze.corpus.storage import arrow, is_uri, local_file, parquet
+from autogaze.corpus.storage import arrow, local_file, parquet
 from autogaze.errors import CorpusError, GeometryError, first_line
 from autogaze.gaze import Gaze
 from autogaze.pipeline import CHUNK, GazedVideo
@@ -48,11 +49,11 @@ class Corpus(Sequence[Gaze]):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        if isinstance(folder, str) and is_uri(folder):
+        self.folder = as_path(folder, CorpusError)
+        if isinstance(folder, str) and is_uri(without_file_scheme(folder)):
             raise CorpusError(
                 f"{folder}: is an address; a corpus is read from a folder of this machine, so copy it first"
             )
-        self.folder = as_path(folder, CorpusError)
         self.settings = CorpusSettings.load(self.folder)
         found = sorted(entries_of(read_manifest(self.folder)), key=lambda pair: pair[1].path)
         self.errors = {entry.path: entry.cause for _, entry in found if entry.failed}
@@ -73,7 +74,7 @@ class Corpus(Sequence[Gaze]):
 
     def __contains__(self, video: object) -> bool:
         """Whether there is a gaze at a video, given by its path."""
-        return (os.fspath(video) if isinstance(video, os.PathLike) else video) in self._places
+        return isinstance(video, str | os.PathLike) and self._named(video) in self._places
 
     def __iter__(self) -> Iterator[Gaze]:
         return (self[video] for video in self.videos)
@@ -115,9 +116,14 @@ class Corpus(Sequence[Gaze]):
             raise CorpusError(f"{path}: has other rows than its footer says")
         return rows
 
+    def _named(self, video: str | os.PathLike[str]) -> str:
+        """A path or URI as the corpus names it."""
+        video = os.fspath(video)
+        return video if video in self._places or video in self.errors else absolute(video)
+
     def _place(self, video: int | str | os.PathLike[str]) -> tuple[str, Entry]:
         if isinstance(video, str | os.PathLike):
-            video = os.fspath(video)
+            video = self._named(video)
             if video in self._places:
                 return self._places[video]
             cause = self.errors.get(video)

@@ -1,8 +1,6 @@
 """Access to inputs: local files, and what fsspec opens (`s3://`, `gs://`, `hf://`, ...)."""
 
 import os
-import posixpath
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from autogaze.corpus.addresses import CHAINED, file_name, is_http, is_uri
 from autogaze.errors import CorpusError, MissingExtraError, VideoError, first_line
 
 MISSING = -1
@@ -34,6 +33,7 @@ class Input:
         modified: Unix time of change, if the file system returns one.
         etag: another value of the file system that changes with the content.
         offset: of a video in a tar file, where its bytes begin.
+        error: why it cannot be looked up, of a file, or of a folder or tar file that holds videos.
     """
 
     path: str
@@ -41,53 +41,12 @@ class Input:
     modified: float | None = None
     etag: str | None = None
     offset: int | None = None
+    error: str | None = None
 
     @property
     def identity(self) -> tuple[str, int, float | None, str | None]:
         """Identifies the content: equal if it was gazed at before."""
         return self.path, self.size, self.modified, self.etag
-
-
-def is_uri(path: str) -> bool:
-    """Whether a path names its file system, as in `s3://bucket/video.mp4`."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
-
-
-def absolute(path: str, folder: str | None = None) -> str:
-    """The absolute path of an input; URIs stay as they are, except `file://`.
-
-    Args:
-        folder: that relative paths start from; None: the current one.
-    """
-    if path.lower().startswith("file://"):
-        path = path[len("file://") :]
-    if is_uri(path):
-        return path
-    if folder is not None and is_uri(folder) and not os.path.isabs(path):
-        kind, _, place = f"{folder}/{path}".partition("://")
-        if {".", ".."} & set(place.split("/")):  # object stores take these for names
-            place = posixpath.normpath(place)
-        return f"{kind}://{place}"
-    return os.path.abspath(os.path.join(folder or "", os.path.expanduser(path)))
-
-
-def parent(path: str) -> str:
-    """The folder of a file."""
-    return file_name(path).rpartition("/")[0] if is_uri(path) else os.path.dirname(path)
-
-
-def is_http(path: str) -> bool:
-    """Whether a path is a URL of the web, where `?` begins the query and a folder is a page of links."""
-    return path.lower().startswith(("http://", "https://"))
-
-
-def file_name(path: str) -> str:
-    """A path without the query and fragment that a URL of the web may end with (signatures, mostly)."""
-    return re.split("[?#]", path, maxsplit=1)[0] if is_http(path) else path
-
-
-_CHAINED = ("zip", "tar", "libarchive", "filecache", "simplecache", "blockcache")
-"""Kinds of file systems whose files lie in another, named behind `::`."""
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -104,7 +63,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
     _, chained, last = uri.rpartition("::")
     protocol = uri.partition("://")[0]
     try:
-        if chained and protocol not in _CHAINED and not is_uri(last) and not last.startswith("/"):
+        if chained and protocol not in CHAINED and not is_uri(last) and not last.startswith("/"):
             # A name with two colons, which fsspec would take for a chain of addresses.
             kind = get_filesystem_class(protocol)
             return kind(**kind._get_kwargs_from_urls(uri)), kind._strip_protocol(uri)
@@ -113,6 +72,12 @@ def filesystem(uri: str) -> tuple[Any, str]:
         raise CorpusError(f"{uri}: needs another package: {first_line(error)}") from error
     except Exception as error:  # every file system has errors of its own
         raise CorpusError(f"{uri}: cannot be opened: {first_line(error)}") from error
+
+
+def refused(path: str, error: Exception) -> Input:
+    """The input of a path that cannot be looked up, which fails with this error when its turn comes."""
+    path = path.encode(errors="backslashreplace").decode()  # no column of text takes another name
+    return Input(path, MISSING, error=first_line(error))
 
 
 def stat_input(path: str) -> Input:
@@ -192,8 +157,10 @@ def local_file(source: Input, scratch: Path) -> Iterator[Path]:
 
     Raises:
         VideoError: there is no such file, or it is a folder far away.
-        CorpusError, OSError: it cannot be fetched.
+        CorpusError, OSError: it could not be looked up, or cannot be fetched.
     """
+    if source.error is not None:
+        raise CorpusError(source.error)
     if source.size == MISSING:
         raise VideoError(f"{source.path}: no such file, or a name that is no UTF-8")
     if source.offset is None and not is_uri(source.path):

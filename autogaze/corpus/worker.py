@@ -5,7 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,9 +236,8 @@ def _failed(source: Input, error: Exception, seconds: float, copy: Path | None =
         except AutoGazeError:
             lasting = False
     return Entry(
-        **asdict(source),
+        **asdict(replace(source, error=message)),
         seconds=seconds,
-        error=message,
         kind=type(error).__name__,
         lasting=lasting,
     )

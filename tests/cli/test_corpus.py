@@ -48,6 +48,24 @@ def test_dry_run(videos: Path, tmp_path: Path):
     assert not (tmp_path / "corpus").exists()
 
 
+def test_an_address_that_is_refused_is_an_error_of_a_video(
+    videos: Path, tmp_path: Path, without_ray
+):
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{videos}/00000.mp4\nnosuchthing://host/a.mp4\n")
+    words = ("corpus", listed, "--out", tmp_path / "corpus", "--json", *QUICK)
+    report = json.loads((planned := run(*words, "--dry-run")).stdout)
+    assert (planned.exit_code, report["missing"], report["to_do"]) == (0, 1, 2)
+    assert "nosuchthing" in planned.stderr
+    for done_now in (1, 0):
+        done = run(*words)
+        report = json.loads(done.stdout)
+        assert (done.exit_code, report["done_now"], report["failed_now"]) == (1, done_now, 1)
+        assert "error: nosuchthing://host/a.mp4: cannot be opened" in done.stderr
+    listed.write_text("nosuchthing://host/a.mp4\n")
+    fails(*words)
+
+
 def test_dry_run_of_more_videos_than_are_opened(videos: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("autogaze.corpus.inputs.MAX_OPENED", 2)
     words = ("corpus", videos, "--out", tmp_path / "corpus", "--dry-run", *QUICK)

@@ -21,7 +21,7 @@ from autogaze.corpus.manifest import (
 )
 from autogaze.corpus.run import run_corpus
 from autogaze.corpus.settings import CorpusSettings
-from autogaze.corpus.storage import Input
+from autogaze.corpus.storage import MISSING, Input
 from autogaze.corpus.worker import MAX_DEATHS, Deaths, Job, ShardTask, write_shard
 from autogaze.errors import CorpusError, OutputError
 from tests.clips import make_video
@@ -141,6 +141,33 @@ def test_a_list_may_name_what_is_missing_until_it_is_there(tmp_path: Path):
     make_video(tmp_path / "b.mp4", 3)
     assert make_corpus(tmp_path / "corpus", tmp_path / "list.txt").failed == []
     assert len(autogaze.corpus.read(tmp_path / "corpus")) == 2
+
+
+def test_what_cannot_be_looked_up_is_an_error_and_takes_no_rows_away(made: Path, tmp_path: Path):
+    """As where a server does not answer, or a tar file is broken, for a while."""
+    out, broken = tmp_path / "corpus", tmp_path / "videos" / "0.tar"
+    broken.parent.mkdir()
+    for name in ("00000.mp4", "00002.mp4"):
+        shutil.copy(made / "videos" / name, broken.parent)
+    broken.write_bytes(b"no tar file")
+    outcome = make_corpus(out, broken.parent)
+    (entry,) = [entry for entry in outcome.failed if entry.path == str(broken)]
+    assert (entry.kind, entry.lasting) == ("CorpusError", False)
+    assert entry.cause.startswith("cannot be read as a tar file")
+    with tarfile.open(broken, "w") as tar:
+        tar.add(made / "videos" / "00000.mp4", "inside.mp4")
+    outcome = make_corpus(out, broken.parent)
+    assert [entry.path for entry in outcome.entries] == [f"tar://inside.mp4::{broken}"]
+    corpus = autogaze.corpus.read(out)
+    assert (len(corpus), len(corpus.errors)) == (2, 1)
+    found = find_inputs([str(broken.parent)])
+    down = [replace(each, size=MISSING, error=f"{each.path}: no answer") for each in found]
+    with CorpusFolder(out, CENTRE) as folder:
+        outcome = run_corpus(down, folder, gaze_here)
+    assert {entry.error for entry in outcome.entries} == {
+        f"{path}: no answer" for path in corpus.errors
+    }
+    assert autogaze.corpus.read(out).videos == corpus.videos
 
 
 def test_failures_of_files_last_and_others_are_tried_again(made, tmp_path, monkeypatch):

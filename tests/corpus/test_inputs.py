@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,7 +12,9 @@ import fsspec
 import pytest
 from fsspec.implementations.cached import CachingFileSystem
 
+from autogaze.corpus.addresses import absolute
 from autogaze.corpus.inputs import expand_braces, find_inputs
+from autogaze.corpus.listing import MAX_REFUSED
 from autogaze.corpus.storage import MISSING, Input, filesystem, local_file
 from autogaze.errors import AutoGazeError, CorpusError, VideoError
 
@@ -93,7 +96,9 @@ def test_a_pattern_passes_over_folders_without_videos(videos: Path):
         find_inputs([f"{videos}/emp*"])
 
 
-def test_a_folder_that_cannot_be_listed_is_not_passed_over(videos: Path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(
+    videos: Path, tmp_path: Path, monkeypatch
+):
     listed = os.scandir
 
     def scandir(path):
@@ -102,8 +107,13 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(videos: Path, monkeyp
         return listed(path)
 
     monkeypatch.setattr("os.scandir", scandir)
-    with pytest.raises(CorpusError, match="deep"):
-        find_inputs([str(videos)])
+    for argument in (str(videos), f"{videos}/*"):
+        (refused,) = [each for each in find_inputs([argument]) if each.error is not None]
+        assert (refused.path, refused.size) == (str(videos / "deep"), MISSING)
+        with pytest.raises(CorpusError, match="Permission denied"), local_file(refused, tmp_path):
+            pass
+    with pytest.raises(CorpusError, match="Permission denied"):
+        find_inputs([str(videos / "deep")])
 
 
 def test_lists_name_paths_from_their_own_folder(videos: Path):
@@ -164,8 +174,14 @@ def test_archives_that_are_not_there_or_are_pipes(videos: Path):
     (videos / "gone.tar").symlink_to("nothing.tar")
     assert names(find_inputs([str(videos)])) == ["a.mkv", "b.mp4", "gone.tar", "c.MP4"]
     os.mkfifo(videos / "pipe.tar")
+    (videos / "text.tar").write_text("no tar file")
+    (videos / "z.tar.gz").touch()
+    found = find_inputs([f"{videos}/*"])
+    assert [os.path.basename(each.path) for each in found if each.error is not None] == [
+        "pipe.tar", "text.tar", "z.tar.gz",
+    ]  # fmt: skip
     with pytest.raises(CorpusError, match=r"pipe\.tar"):
-        find_inputs([str(videos)])
+        find_inputs([str(videos / "pipe.tar")])
 
 
 def test_another_file_system(memory, tmp_path: Path):
@@ -174,8 +190,8 @@ def test_another_file_system(memory, tmp_path: Path):
         memory.pipe(f"/bucket/{name}", name.encode())
     found = find_inputs(["memory://bucket"])
     assert [each.path for each in found] == [
-        "memory:///bucket/one.mp4",
-        "memory:///bucket/two/three.webm",
+        "memory://bucket/one.mp4",
+        "memory://bucket/two/three.webm",
     ]
     assert [each.size for each in found] == [7, 14]
     assert found[0].modified is not None
@@ -237,9 +253,14 @@ class Web(fsspec.AbstractFileSystem):
             raise FileNotFoundError(path) from found
         return {"name": path, "size": None, "type": "file", **found}
 
-    def find(self, path, maxdepth=None, withdirs=False, detail=False, on_error="omit"):
-        below = {name for name in self.headers if name.startswith(path) and name != path}
-        return {name: {"name": name, "size": None} for name in below if path.endswith("/")}
+    def ls(self, path, detail=True, **kwargs):
+        found = self.headers.get(path, FileNotFoundError(path))
+        if isinstance(found, Exception):
+            raise found
+        links = [f"{path}{link}" for link in found.get("links", [])]
+        kinds = ["directory" if link.endswith("/") else "file" for link in links]
+        pairs = zip(links, kinds, strict=True)
+        return [{"name": link, "size": None, "type": kind} for link, kind in pairs]
 
     def _open(self, path, mode="rb", **kwargs):
         self.info(path)
@@ -249,25 +270,94 @@ class Web(fsspec.AbstractFileSystem):
         Path(lpath).write_bytes(self.headers[rpath]["content"])
 
 
+REGISTRY: dict[str, Any] = sys.modules["fsspec.registry"]._registry
+"""Of fsspec's file systems that were asked for; its name in the package is that of a view of it."""
+
+
 @pytest.fixture
 def web(monkeypatch) -> dict[str, Any]:
     """Headers of the pages of a web, by URL."""
-    monkeypatch.setattr("fsspec.core.url_to_fs", lambda uri: (Web(), uri))
+    monkeypatch.setitem(REGISTRY, "https", Web)
     monkeypatch.setattr(Web, "headers", {})
     return Web.headers
 
 
+VIDEO = {"size": 7, "Last-Modified": "Sat, 28 Nov 2026 10:56:28 GMT"}
+
+
 def test_a_folder_of_the_web_is_a_page_of_links(web: dict[str, Any]):
-    web["https://host/videos/"] = {"size": 500}
-    web["https://host/videos/one.mp4"] = {
-        "size": 7,
-        "Last-Modified": "Sat, 28 Nov 2026 10:56:28 GMT",
-    }
-    web["https://host/videos/?sort=size"] = {"size": 500}
+    links = "one.mp4", "?sort=size", "about.html", ".cache/", "./", "../", "../other.mp4"
+    web["https://host/videos/"] = {"size": 500, "links": links}
+    web["https://host/videos/one.mp4"] = VIDEO
     (found,) = find_inputs(["https://host/videos/"])
     assert found.identity == (
         "https://host/videos/one.mp4", 7, None, "Sat, 28 Nov 2026 10:56:28 GMT",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("link", "name"),
+    [
+        ("./a.mp4", "a.mp4"),
+        ("../videos/./a.mp4", "a.mp4"),
+        ("b c.mp4", "b%20c.mp4"),
+        ("%c3%bc%7e.mp4", "%C3%BC~.mp4"),
+        ("a.mp4?key=a/.b", "a.mp4?key=a/.b"),
+        ("a.mp4#t=3", "a.mp4"),
+    ],
+)
+def test_a_link_is_taken_however_it_is_written(web: dict[str, Any], link: str, name: str):
+    web["https://host/videos/"] = {"links": [link, name]}
+    web[f"https://host/videos/{name}"] = VIDEO
+    (found,) = find_inputs(["https://host/videos/"])
+    assert (found.path, found.size) == (f"https://host/videos/{name}", 7)
+
+
+@pytest.mark.parametrize("argument", ["https://host/", "https://host/**/*.mp4", "https://host/*/"])
+def test_a_page_that_fails_below_another_is_an_error_of_its_own(web: dict[str, Any], argument: str):
+    """As is a video that a page links to; fsspec passes over folders in folders."""
+    web["https://host/"] = {"links": ["./in/"]}
+    web["https://host/in/"] = {"links": ["bad/", "deep/", "./", "two.mp4"]}
+    web["https://host/in/deep/"] = {"links": ["one.mp4", "gone/", "../../in/"]}
+    web["https://host/in/deep/one.mp4"] = VIDEO
+    web["https://host/in/two.mp4"] = web["https://host/in/bad/"] = PermissionError("forbidden")
+    found = {each.path.removeprefix("https://host/in/"): each for each in find_inputs([argument])}
+    errors = {path: each.error.rpartition(": ")[2] for path, each in found.items() if each.error}
+    assert errors == {"bad/": "forbidden", "two.mp4": "forbidden", "deep/gone/": "no such folder"}
+    assert set(found) - set(errors) == {"deep/one.mp4"}
+
+
+def test_folders_of_other_file_systems_that_fail_are_errors_of_their_own(monkeypatch):
+    class Far(Web):
+        """Lists folder by folder; paths in it lack its host."""
+
+        protocol = "ftp"
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return path.removeprefix("ftp://host").rstrip("/")
+
+        def info(self, path, **kwargs):
+            return {"name": path, "type": "directory" if path in self.headers else "file"}
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda uri: (Far(), Far._strip_protocol(uri)))
+    pages = {"/top": ("in",), "/top/in": ("bad", "a.mp4"), "/top/in/bad": PermissionError("no")}
+    listed = {
+        path: links if isinstance(links, Exception) else {"links": links}
+        for path, links in pages.items()
+    }
+    monkeypatch.setattr(Far, "headers", listed)
+
+    def ls(self, path, detail=True, **kwargs):
+        names = [each["name"] for each in Web.ls(self, path)]
+        names = [f"{path}/{name.removeprefix(path)}" for name in names]
+        return [self.info(name) for name in names]
+
+    monkeypatch.setattr(Far, "ls", ls)
+    for argument in ("ftp://host/top/", "ftp://host/top/*"):
+        video, bad = find_inputs([argument])
+        assert (video.path, video.error) == ("ftp://host/top/in/a.mp4", None)
+        assert bad.error == "ftp://host/top/in/bad: cannot be listed: no"
 
 
 def test_a_name_with_two_colons_is_no_chain(monkeypatch):
@@ -297,6 +387,69 @@ def test_a_server_that_fails_is_no_missing_file(web: dict[str, Any], where: str)
     web["https://host/one.mp4"] = ConnectionRefusedError("nobody listens")
     with pytest.raises(CorpusError, match="nobody listens"):
         find_inputs([f"https://host/{where}"])
+
+
+@pytest.mark.parametrize(
+    ("uri", "cause"),
+    [
+        ("https://host/one.mp4", "nobody listens"),
+        ("https://host/none.tar", "forbidden"),
+        ("nosuchthing://bucket/a.mp4", "nosuchthing"),
+        ("gs://bucket/a.mp4", "gcsfs"),
+        ("hf://datasets/owner/name/a.mp4", "huggingface_hub"),
+        ("https://[/a.mp4", "no such file|nothing matches"),
+    ],
+)
+def test_an_address_of_a_list_that_is_refused_fails_alone(
+    web: dict[str, Any], videos: Path, monkeypatch, uri: str, cause: str
+):
+    web["https://host/one.mp4"] = ConnectionRefusedError("nobody listens")
+    web["https://host/none.tar"] = PermissionError("forbidden")
+
+    for package in ("gcsfs", "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for kind in ("gs", "hf"):
+        monkeypatch.delitem(REGISTRY, kind, raising=False)
+    (videos / "list.txt").write_text(f"{uri}\nb.mp4\n")
+    refused, fine = find_inputs([str(videos / "list.txt")])
+    assert (refused.path, fine.size) == (uri, 5)
+    with pytest.raises((CorpusError, VideoError), match=cause), local_file(refused, videos):
+        pass
+    with pytest.raises(CorpusError, match=cause):
+        find_inputs([uri, str(videos)])
+
+
+def test_a_list_of_which_nothing_answers_ends_soon(web: dict[str, Any], tmp_path: Path):
+    names = [f"https://host/{number}.mp4" for number in range(3 * MAX_REFUSED)]
+    web.update(dict.fromkeys(names, TimeoutError("no answer")))
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    with pytest.raises(CorpusError, match=f"none of the first {MAX_REFUSED} .*no answer"):
+        find_inputs([str(tmp_path / "list.txt")])
+    web[names[1]] = VIDEO
+    found = find_inputs([str(tmp_path / "list.txt")])
+    assert [each.path for each in found if each.error is None] == [names[1]]
+
+
+@pytest.mark.parametrize(
+    ("spelling", "uri"),
+    [
+        ("s3a://bucket/a.mp4", "s3://bucket/a.mp4"),
+        ("S3://bucket/A//b.mp4/", "s3://bucket/A//b.mp4"),
+        ("s3://bucket/a%20b c.mp4", "s3://bucket/a%20b c.mp4"),
+        ("gcs://bucket/a.mp4", "gs://bucket/a.mp4"),
+        ("HTTPS://Me@Host.Org:443/A b/./c/../%c3%a9%7E%2f.mp4", "https://Me@host.org/A%20b/%C3%A9~%2F.mp4"),
+        ("http://HOST:8080/a.mp4?Key=%2f/./#t=3", "http://host:8080/a.mp4?Key=%2f/./"),
+        ("http://host:80//a/", "http://host//a/"),
+        ("http://host/[ab]*.mp4", "http://host/[ab]*.mp4"),
+        ("tar://a b.mp4::/x/./y.tar", "tar://a b.mp4::/x/./y.tar"),
+        ("file:///a%20b.mp4", "/a%20b.mp4"),
+        ("FILE://localhost/a.mp4", "/a.mp4"),
+        ("file:/a.mp4", "/a.mp4"),
+    ],
+)  # fmt: skip
+def test_all_spellings_of_an_address_are_one(spelling: str, uri: str):
+    assert absolute(spelling) == uri
+    assert absolute(uri) == uri
 
 
 def test_a_folder_in_a_list_is_an_error_of_its_own(memory, tmp_path: Path):

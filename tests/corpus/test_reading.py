@@ -1,5 +1,6 @@
 """A corpus read back: the gazes that `gaze_video` gives, and by whoever reads Parquet."""
 
+import sys
 import tarfile
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def test_videos_and_errors(made: Path):
     assert names[0] in corpus
     assert Path(names[0]) in corpus
     assert names[1] not in corpus
+    assert 0 not in corpus
+    corpus = autogaze.corpus.read((made / "corpus").as_uri())
+    assert f"file://{names[0]}" in corpus
+    assert same_gaze(corpus[f"file://{names[0]}"], corpus[0])
+    with pytest.raises(CorpusError, match="not a video"):
+        corpus[f"file://{names[1]}"]
     for number in (6, -7):
         with pytest.raises(IndexError, match=f"{number}"):
             corpus[number]
@@ -136,17 +143,32 @@ def test_dataset_of_videos_in_a_tar_file(tmp_path: Path):
     assert torch.equal(frames, same)
 
 
-def test_videos_of_another_file_system(tmp_path: Path):
+@pytest.mark.parametrize("kind", ["memory", "s3", "gs", "hf"])
+def test_videos_of_another_file_system(tmp_path: Path, monkeypatch, kind: str):
     fsspec = pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Store(MemoryFileSystem):
+        """In memory, and called as one of those that need packages and a network."""
+
+        protocol = kind
+        store, pseudo_dirs = {}, [""]
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path.removeprefix(f"{kind}://"))
+
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, kind, Store)
     video = make_video(tmp_path / "video.mp4", 5)
-    fsspec.filesystem("memory").pipe("/reading/video.mp4", video.read_bytes())
-    fsspec.filesystem("memory").pipe("/reading/broken.mp4", b"no video")
-    make_corpus(tmp_path / "corpus", "memory://reading")
+    fsspec.filesystem(kind).pipe("/reading/video.mp4", video.read_bytes())
+    fsspec.filesystem(kind).pipe("/reading/broken.mp4", b"no video")
+    make_corpus(tmp_path / "corpus", f"{kind}://reading")
     make_corpus(tmp_path / "plain", video)
     corpus = autogaze.corpus.read(tmp_path / "corpus")
-    assert corpus.videos == ("memory:///reading/video.mp4",)
+    assert corpus.videos == (f"{kind}://reading/video.mp4",)
+    assert f"{kind.upper()}://reading/video.mp4/" in corpus
     (failed,) = corpus.errors.items()
-    assert failed[0] == "memory:///reading/broken.mp4"
+    assert failed[0] == f"{kind}://reading/broken.mp4"
     assert failed[1].startswith("not a video")  # and no word of the copy
     assert torch.equal(corpus[0].ids, autogaze.corpus.read(tmp_path / "plain")[0].ids)
     ((frames, _),) = list(autogaze.corpus.GazeDataset(corpus))
