@@ -129,9 +129,10 @@ def sort_inputs(shards: Shards, inputs: Sequence[Input], retry_failed: bool) -> 
             to_do.append(each)
             stale.append((shard, each.path))
     # Folders and tar files that could not be read, and now are.
-    read = _places_of(inputs) - {each.path for each in inputs}
-    failed = [entry.path for _, entry in known.values() if entry.failed and not entry.lasting]
-    stale += [(known[path][0], path) for path in failed if path.rstrip("/") in read]
+    failed = {path for path, (_, entry) in known.items() if entry.failed and not entry.lasting}
+    if failed := failed - {each.path for each in inputs}:
+        read = _places_of(inputs)
+        stale += [(known[path][0], path) for path in sorted(failed) if path.rstrip("/") in read]
     return Sorted(done, to_do, stale)
 
 
