@@ -1,13 +1,13 @@
 """`autogaze.GazedProcessor`: prompts with videos and images, of which only kept units are left."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 
-from autogaze.checks import as_path, describe_value
+from autogaze.checks import as_path
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.adapter import GazedPrompt
@@ -20,10 +20,12 @@ from autogaze.mllm.prompt_text import (
     Place,
     as_batch,
     as_list,
+    as_texts,
     check_before_reading,
     check_per_prompt,
     counts_per_prompt,
     has_video,
+    padding_id,
     per_video,
     places_of,
     visuals_of,
@@ -194,18 +196,13 @@ class GazedProcessor:
             VideoError: a file that is missing or no video.
         """
         settings = self._settings(options)
-        if text is None:
-            raise MLLMError("give text: a prompt, or a list of prompts")
-        is_one = isinstance(text, str) or not isinstance(text, Iterable)
-        texts: list[Any] = [text] if is_one else list(text)
-        if not texts or not all(isinstance(row, str) for row in texts):
-            raise MLLMError(f"text must be a prompt or a list of them, got {describe_value(text)}")
-        texts = [self._adapter.prepare_text(row) for row in texts]
+        texts = [self._adapter.prepare_text(row) for row in as_texts(text)]
         files: dict[Kind, list[Any]] = {
             "video": as_list(videos, "video"),
             "image": as_list(images, "image"),
         }
-        places = places_of(texts, self._adapter, {kind: len(files[kind]) for kind in files})
+        tokens = {kind: self._adapter.placeholder(kind) for kind in self._adapter.tokens}
+        places = places_of(texts, tokens, {kind: len(files[kind]) for kind in files})
         check_per_prompt(places, counts_per_prompt(videos, "video"), "video")
         images_per_prompt = counts_per_prompt(images, "image")
         check_per_prompt(places, images_per_prompt, "image")
@@ -368,13 +365,11 @@ class GazedProcessor:
         rows = write_rows(texts, places, expansions, self._adapter, text_options)
         visuals = [prepared[place] for row in places for place in row]
         inputs = tuple(visual.input for visual in visuals)
-        tokenizer = self.tokenizer
-        pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         prompt = assemble(
             rows,
             [visual.kept for visual in inputs],
             self._adapter.rule(inputs),
-            pad_id=next(pad for pad in pads if pad is not None),
+            pad_id=padding_id(self.tokenizer),
             padding_side=options.get("padding_side") or "left",
         )
         times = sum((visual.seconds for visual in visuals), PrepareTimes())

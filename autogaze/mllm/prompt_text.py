@@ -190,29 +190,50 @@ Place = tuple[Kind, int]
 """A kind, and the number of a video or image among those of its kind."""
 
 
+def as_texts(text: Any) -> list[str]:
+    """The prompts of a call, from one or several.
+
+    Raises:
+        MLLMError: anything else, or none.
+    """
+    try:
+        texts = [text] if isinstance(text, str) else list(text)
+    except TypeError:
+        texts = []
+    if not texts or not all(isinstance(row, str) for row in texts):
+        raise MLLMError(f"text must be a prompt or a list of prompts, got {describe_value(text)}")
+    return texts
+
+
 def places_of(
-    texts: Sequence[str], adapter: ProcessorAdapter, given: Mapping[Kind, int]
+    texts: Sequence[str], tokens: Mapping[Kind, str], given: Mapping[Kind, int]
 ) -> list[list[Place]]:
-    """Which videos and images every prompt names, in their order; `given` counts those there are.
+    """Which videos and images every prompt names, in their order.
+
+    Args:
+        texts: of the prompts.
+        tokens: what stands for a video and for an image in them.
+        given: how many there are.
 
     Raises:
         MLLMError: more or fewer placeholders than videos or images.
     """
-    tokens = {adapter.placeholder(kind): kind for kind in adapter.tokens}
-    counts: dict[Kind, int] = dict.fromkeys(adapter.tokens, 0)
+    kinds = {token: kind for kind, token in tokens.items()}
+    counts: dict[Kind, int] = dict.fromkeys(tokens, 0)
     places: list[list[Place]] = []
     for text in texts:
         row: list[Place] = []
-        for found in re.findall("|".join(map(re.escape, tokens)), text):
-            kind = tokens[found]
+        for found in re.findall("|".join(map(re.escape, kinds)), text):
+            kind = kinds[found]
             row.append((kind, counts[kind]))
             counts[kind] += 1
         places.append(row)
     for kind in given.keys() | counts.keys():
         named, there = counts.get(kind, 0), given.get(kind, 0)
         if named != there:
-            token = adapter.placeholder(kind) if kind in adapter.tokens else None
-            example = f"write {token} where each belongs" if token else "this family takes none"
+            example = "this family takes none"
+            if kind in tokens:
+                example = f"write {tokens[kind]} where each belongs"
             raise MLLMError(
                 f"{were_given(there, kind)}, the prompts have "
                 f"{counted(named, 'placeholder')} for {kind}s: "
@@ -296,27 +317,23 @@ def write_rows(
             for first, end, trailing in expansions[kind, number].blocks:
                 blocks.append(VisualBlock(visual, first, end, ids[kind], trailing))
             visual += 1
-        tokens = token_ids(adapter.stock.tokenizer, expanded, **options)
-        rows.append(_with_blocks(torch.tensor(tokens).long(), blocks))
+        rows.append(row_of(adapter.stock.tokenizer, expanded, blocks, **options))
     return rows
 
 
-def token_ids(tokenizer: Any, text: str, **options: Any) -> list[int]:
-    """Token ids of a text.
+def row_of(tokenizer: Any, text: str, blocks: Sequence[VisualBlock], **options: Any) -> Row:
+    """Token ids of a text with one token of a unit per block, as text and blocks.
 
     Raises:
-        MLLMError: the tokenizer cannot read it, as where it is no valid Unicode.
+        MLLMError: the tokenizer does not keep these tokens whole, or cannot read the text, as where
+            it is no valid Unicode.
     """
     try:
-        return list(tokenizer(text, **options)["input_ids"])
+        tokens = torch.tensor(list(tokenizer(text, **options)["input_ids"])).long()
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise MLLMError(
             f"the tokenizer cannot read the prompt {describe_value(text)}: {first_line(error)}"
         ) from error
-
-
-def _with_blocks(tokens: torch.Tensor, blocks: Sequence[VisualBlock]) -> Row:
-    """Token ids with one token of a unit per block, as text and blocks."""
     units = torch.tensor(sorted({block.token for block in blocks}), dtype=torch.long)
     where = torch.isin(tokens, units).nonzero()[:, 0].tolist()
     if len(where) != len(blocks) or any(
@@ -336,6 +353,12 @@ def _with_blocks(tokens: torch.Tensor, blocks: Sequence[VisualBlock]) -> Row:
     if start < len(tokens):
         row.append(tokens[start:])
     return row
+
+
+def padding_id(tokenizer: Any) -> int:
+    """Id that rows are padded with. The mask hides it, so a tokenizer without one may take any."""
+    pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(pad for pad in pads if pad is not None)
 
 
 def check_before_reading(

@@ -73,6 +73,12 @@ def test_conversations_of_other_values(processor, conversation):
         processor.apply_chat_template(conversation, tokenize=True)
 
 
+@pytest.mark.parametrize("text", [None, [], ["What", 3], np.array("What"), np.zeros(2)], ids=str)
+def test_text_of_other_types(processor, text):
+    with pytest.raises(MLLMError, match="text must be"):
+        processor(text=text)
+
+
 def test_text_that_is_no_unicode(processor):
     with pytest.raises(MLLMError, match="cannot read the prompt"):
         processor(text="What \ud800")

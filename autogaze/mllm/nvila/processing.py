@@ -24,19 +24,22 @@ from autogaze.mllm.nvila.checkpoint import CONFIG, arguments, naming, read_argum
 from autogaze.mllm.nvila.frames import as_gazes
 from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings, one_kind_of_budget
 from autogaze.mllm.nvila.gazed_video import GazedVideo
-from autogaze.mllm.nvila.prompts import (
-    as_text,
-    expanded,
-    padded,
-    report_of,
-    tokenized,
-    video_places,
-)
+from autogaze.mllm.nvila.prompts import as_text, report_of, units_of
 from autogaze.mllm.nvila.published import to_published
 from autogaze.mllm.nvila.selection import gaze_at
 from autogaze.mllm.nvila.token_budget import capped, fit, without_order
-from autogaze.mllm.processor_output import ReportedInputs, StageClock
-from autogaze.mllm.prompt_text import as_batch, as_list, counts_per_prompt
+from autogaze.mllm.processor_output import GazedReport, ReportedInputs, StageClock
+from autogaze.mllm.prompt import SequencePositions, VisualBlock, assemble
+from autogaze.mllm.prompt_text import (
+    as_batch,
+    as_list,
+    as_texts,
+    check_per_prompt,
+    counts_per_prompt,
+    padding_id,
+    places_of,
+    row_of,
+)
 from autogaze.mllm.same_video import refuse_loss
 from autogaze.selectors.base import Selector
 from autogaze.selectors.registry import load
@@ -332,11 +335,15 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         )
         check_generator(generator)
         clock = StageClock()
-        with clock.stage("write"):
-            prompts = tokenized(text, self.tokenizer)
-        given = as_list(videos, "video")
+        texts, given = as_texts(text), as_list(videos, "video")
         token, shuffle = self.video_token_id, settings.shuffle
-        places = video_places(prompts, token, len(given), counts_per_prompt(videos, "video"))
+        places = places_of(texts, {"video": self.video_token}, {"video": len(given)})
+        check_per_prompt(places, counts_per_prompt(videos, "video"), "video")
+        with clock.stage("write"):
+            rows = [
+                row_of(self.tokenizer, prompt, [VisualBlock(n, 0, 1, token) for _, n in row])
+                for prompt, row in zip(texts, places, strict=True)
+            ]
         gazes = as_gazes(gaze, places)
         if any(gazes):
             refuse_loss(changes.get("task_loss_requirement_tile"))
@@ -360,14 +367,18 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         chosen_gazes = tuple(video.chosen for video in gazed)
         gazed = [without_order(video) for video in gazed]
         with clock.stage("write"):
-            written = expanded(prompts, token, gazed, shuffle)
-            ids, mask = padded(written, self.tokenizer)
-        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+            units = [units_of(video, shuffle) for video in gazed]
+            pad = padding_id(self.tokenizer)
+            prompt = assemble(rows, units, SequencePositions(), pad_id=pad)
+        mask = prompt.attention_mask
+        features: dict[str, Any] = {"input_ids": prompt.input_ids, "attention_mask": mask}
         if gazed and published:
             features |= to_published(gazed)
         elif gazed:
             features |= {"gazed_videos": gazed, "video_token_id": token}
-        report = report_of(gazed, places, written, shuffle, clock.times)
+        visuals = tuple(map(report_of, gazed, units))
+        tokens = tuple(mask.sum(1).tolist())
+        report = GazedReport(visuals, tokens, prompt.dense_lengths, clock.times)
         return ReportedInputs(features, report, chosen_gazes)
 
     def batch_decode(self, *args: Any, **options: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Prompts as token ids: the places of their videos, their expansion to a batch, and their checks."""
+"""Prompts: the videos of their rows, what these take of them, and the checks of ids and text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,98 +12,25 @@ from autogaze.errors import MLLMError
 from autogaze.gaze_checks import shape
 from autogaze.mllm.checks import check_prompt, counted
 from autogaze.mllm.nvila.gazed_video import GazedVideo
-from autogaze.mllm.processor_output import GazedReport, PrepareTimes, VisualReport
-from autogaze.mllm.prompt_text import Place, check_per_prompt, token_ids
-
-Prompt = list[int]
+from autogaze.mllm.processor_output import VisualReport
+from autogaze.mllm.units import KeptUnits, UnitGrid
 
 
-def tokenized(text: Any, tokenizer: Any) -> list[Prompt]:
-    """Token ids of a prompt or a list of prompts.
+def units_of(video: GazedVideo, shuffle: int) -> KeptUnits:
+    """A video's tokens as units: as many as it has, out of as many as it would have with every patch.
 
-    Raises:
-        MLLMError: anything else, or a prompt without tokens.
+    Which ones these are does not matter, since positions of NVILA's tokens are counted.
     """
-    prompts = [text] if isinstance(text, str) else text
-    if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
-        raise MLLMError(f"text must be a prompt or a list of prompts, got {describe_value(text)}")
-    if not prompts:
-        raise MLLMError("no prompts: got an empty list")
-    tokens = [token_ids(tokenizer, prompt) for prompt in prompts]
-    empty = [number for number, prompt in enumerate(tokens) if not prompt]
-    if empty:
-        raise MLLMError(f"prompt {empty[0]} is empty")
-    return tokens
+    kept = video.num_tokens(shuffle)
+    return KeptUnits(UnitGrid(1, ((1, video.dense_tokens(shuffle)),)), torch.arange(kept), (kept,))
 
 
-def video_places(
-    prompts: Sequence[Prompt], token: int, given: int, per_prompt: Sequence[int] | None
-) -> list[list[Place]]:
-    """The videos of every prompt, in reading order; `token` stands once for each of those `given`.
-
-    Raises:
-        MLLMError: other numbers of placeholders than of videos, in all or `per_prompt`.
-    """
-    counts = [prompt.count(token) for prompt in prompts]
-    if sum(counts) != given:
-        each = f" ({', '.join(map(str, counts))} in the {len(counts)} prompts)"
-        raise MLLMError(
-            f"the text has {sum(counts)} placeholders of videos{each if len(counts) > 1 else ''}, "
-            f"but {given} videos were given; write it once where each video belongs, as "
-            "processor.prompt(question) does for one"
-        )
-    number = iter(range(given))
-    places: list[list[Place]] = [[("video", next(number)) for _ in range(own)] for own in counts]
-    check_per_prompt(places, per_prompt, "video")
-    return places
-
-
-def expanded(
-    prompts: Sequence[Prompt], token: int, videos: Sequence[GazedVideo], shuffle: int
-) -> list[Prompt]:
-    """Prompts with as many placeholders as every video has tokens."""
-    counts = iter([video.num_tokens(shuffle) for video in videos])
-    return [
-        [each for each in prompt for _ in range(next(counts) if each == token else 1)]
-        for prompt in prompts
-    ]
-
-
-def padded(
-    prompts: Sequence[Prompt], tokenizer: Any
-) -> tuple[Int[Tensor, "B L"], Int[Tensor, "B L"]]:
-    """Ids padded on the left, and the attention mask."""
-    longest = max(map(len, prompts))
-    padding = tokenizer.pad_token_id
-    if padding is None:
-        padding = tokenizer.eos_token_id or 0  # it is masked
-    ids = torch.tensor([[padding] * (longest - len(p)) + p for p in prompts])
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-    return ids, mask
-
-
-def report_of(
-    videos: Sequence[GazedVideo],
-    places: Sequence[Sequence[Place]],
-    prompts: Sequence[Prompt],
-    shuffle: int,
-    seconds: PrepareTimes,
-) -> GazedReport:
-    """What prompts cost, as they are written (`expanded`); a unit is a token of the LLM."""
-    visuals = []
-    for video in videos:
-        gaze, grid = video.gaze, video.grid
-        side = gaze.pyramid.side
-        width, height = (side, side) if grid is None else (grid.content_width, grid.content_height)
-        dense, kept = video.dense_tokens(shuffle), video.num_tokens(shuffle)
-        visuals.append(VisualReport("video", width, height, gaze.num_frames, dense, kept))
-    dropped = [visual.dense_units - visual.kept_units for visual in visuals]
-    tokens = [len(prompt) for prompt in prompts]
-    dense_tokens = [
-        length + sum(dropped[number] for _, number in own)
-        for length, own in zip(tokens, places, strict=True)
-    ]
-    return GazedReport(tuple(visuals), tuple(tokens), tuple(dense_tokens), seconds)
+def report_of(video: GazedVideo, units: KeptUnits) -> VisualReport:
+    """What became of a video."""
+    gaze, grid = video.gaze, video.grid
+    side = gaze.pyramid.side
+    width, height = (side, side) if grid is None else (grid.content_width, grid.content_height)
+    return VisualReport("video", width, height, gaze.num_frames, units.dense_units, units.num_units)
 
 
 def videos_of_rows(
