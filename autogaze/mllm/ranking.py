@@ -6,7 +6,7 @@ units in common, so the choices of its frames, and of its tiles, are merged into
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from autogaze.checks import describe_value, is_number
-from autogaze.clips import frame_cap
+from autogaze.clips import Ratio, frame_cap, frame_caps
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -112,7 +112,7 @@ def units_of_gaze(
             unit is kept; a ratio outside (0, 1], or of a gaze that does not know its order.
     """
     if units == "union" and ratio is not None:
-        gaze = _first_patches(gaze, check_unit_ratio(ratio))
+        gaze = first_patches(gaze, check_unit_ratio(ratio))
         ratio = None
     return rank_units(gaze, grid, tubelet, units=units).capped(ratio)
 
@@ -311,15 +311,22 @@ def tiling(gaze: Gaze, grid: UnitGrid) -> TileGrid:
     return TileGrid(across * side, down * side, across, down, side, across * side, down * side)
 
 
-def _first_patches(gaze: Gaze, ratio: float) -> Gaze:
-    """The first patches of every frame, at most a share of all patches."""
-    cap = frame_cap(ratio, 0, gaze.pyramid.num_patches)
-    if int(gaze.lengths.max()) <= cap:
+def first_patches(gaze: Gaze, ratio: Ratio | None) -> Gaze:
+    """The first patches of every frame, at most a share of all patches; all for None.
+
+    Raises:
+        MLLMError: patches have to go, and the gaze does not know its order.
+    """
+    caps = frame_caps(ratio, gaze.num_frames, gaze.pyramid.num_patches)
+    lengths = gaze.lengths.minimum(torch.tensor(caps, dtype=torch.long))
+    if lengths.equal(gaze.lengths):
         return gaze
     if not gaze.ordered:
         raise MLLMError(NO_ORDER)
-    ids = [gaze.ids[start : min(stop, start + cap)] for start, stop in pairwise(gaze.offsets)]
-    return Gaze(gaze.pyramid, torch.cat(ids), gaze.lengths.clamp(max=cap), source=gaze.source)
+    counts = lengths.flatten().tolist()
+    ids = [gaze.ids[at : at + count] for at, count in zip(gaze.offsets, counts, strict=False)]
+    # Losses are those of a whole frame's choice.
+    return replace(gaze, ids=torch.cat(ids), lengths=lengths, losses=None, predicted_losses=None)
 
 
 def _nothing_kept(gaze: Gaze, units: Mapping) -> str:

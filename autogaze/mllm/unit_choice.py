@@ -74,19 +74,23 @@ class Budget:
             MLLMError: fewer units than videos, of which each keeps at least one.
         """
         kept = [units.capped(self.ratio) for units in chosen]
-        if self.max_units is None or sum(units.num_units for units in kept) <= self.max_units:
+        if self.max_units is None:
             return kept
         if self.max_units < len(chosen):
             raise MLLMError(
                 f"max_units={self.max_units} is less than one unit for each of {len(chosen)} videos"
             )
-        # Each video has one unit, and its share of the rest.
-        needs = [units.num_units - 1 for units in kept]
-        totals = [1 + share for share in shares(needs, self.max_units - len(kept))]
-        return [
-            units.first(shares(own.lengths, total))
-            for units, own, total in zip(chosen, kept, totals, strict=True)
-        ]
+        counts = spend([units.lengths for units in kept], self.max_units)
+        return [units.first(own) for units, own in zip(chosen, counts, strict=True)]
+
+
+def spend(needs: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+    """What the parts of several videos may keep, at most `most` in all: a like share of their needs.
+
+    Each video has one unit, and its share of the rest.
+    """
+    totals = shares([sum(own) - 1 for own in needs], most - len(needs))
+    return [shares(own, 1 + total) for own, total in zip(needs, totals, strict=True)]
 
 
 def shares(needs: Sequence[int], total: int) -> list[int]:

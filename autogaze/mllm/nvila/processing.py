@@ -27,7 +27,7 @@ from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.prompts import as_text, report_of, units_of
 from autogaze.mllm.nvila.published import to_published
 from autogaze.mllm.nvila.selection import gaze_at
-from autogaze.mllm.nvila.token_budget import capped, fit, without_order
+from autogaze.mllm.nvila.token_budget import fit
 from autogaze.mllm.processor_output import GazedReport, ReportedInputs, StageClock
 from autogaze.mllm.prompt import SequencePositions, VisualBlock, assemble
 from autogaze.mllm.prompt_text import (
@@ -351,21 +351,15 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         selects = settings.runs_selector if None in gazes else settings.gazes_at_thumbnails
         if given and selects:
             chooser = self.selector if selector is None else self._load(selector)
+        first = settings.tiles.ratio if "gazing_ratio_tile" in changes else None
         gazed: list[GazedVideo] = []
         for row in places:
-            share = settings.of_videos(len(row))
-            chosen = []
-            for _, number in row:
-                made = gazes[number]
-                video = gaze_at(
-                    given[number], share, chooser, self.device, generator, clock, made=made
-                )
-                if made is not None and "gazing_ratio_tile" in changes:
-                    video = capped(video, settings.tiles.ratio)
-                chosen.append(video)
+            source = (settings.of_videos(len(row)), chooser, self.device, generator, clock)
+            chosen = [
+                gaze_at(given[number], *source, made=gazes[number], first=first)
+                for _, number in row
+            ]
             gazed += fit(chosen, settings.max_tokens, shuffle)
-        chosen_gazes = tuple(video.chosen for video in gazed)
-        gazed = [without_order(video) for video in gazed]
         with clock.stage("write"):
             units = [units_of(video, shuffle) for video in gazed]
             pad = padding_id(self.tokenizer)
@@ -379,7 +373,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         visuals = tuple(map(report_of, gazed, units))
         tokens = tuple(mask.sum(1).tolist())
         report = GazedReport(visuals, tokens, prompt.dense_lengths, clock.times)
-        return ReportedInputs(features, report, chosen_gazes)
+        return ReportedInputs(features, report, tuple(video.chosen for video in gazed))
 
     def batch_decode(self, *args: Any, **options: Any) -> list[str]:
         """Texts of a batch of ids, by the tokenizer."""

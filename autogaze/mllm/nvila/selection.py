@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from autogaze.clips import Clips
+from autogaze.clips import Clips, Ratio
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.nvila.frames import (
@@ -25,7 +25,7 @@ from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
 from autogaze.mllm.nvila.whole_frames import WholeFrames
 from autogaze.mllm.processor_output import StageClock
-from autogaze.mllm.ranking import with_whole_frames_spread
+from autogaze.mllm.ranking import first_patches, with_whole_frames_spread
 from autogaze.mllm.same_video import check_times
 from autogaze.selectors.base import Selector
 from autogaze.source import Source, TileGrid
@@ -49,6 +49,7 @@ def gaze_at(
     clock: StageClock | None = None,
     *,
     made: Gaze | WholeFrames | None = None,
+    first: Ratio | None = None,
 ) -> GazedVideo:
     """Sample a video, gaze at its tiles and thumbnails, and keep what was gazed at.
 
@@ -61,6 +62,7 @@ def gaze_at(
         clock: adds up the seconds of each stage.
         made: a gaze at the tiles that was made before, instead of selecting. One that knows its
             video says which frames are taken and how they are tiled. Or the control `uniform`.
+        first: keep this share of the patches of every tile alone, those that `made` chose first.
 
     Raises:
         MLLMError: see `GazeSettings`; nothing was kept; a gaze of another video.
@@ -112,6 +114,7 @@ def gaze_at(
             part = None
             if made is not None:
                 part = made.frames(place + 1 - chunk.num_frames, place + 1)
+                part = first_patches(part, first)
             where = chunk.source(source.path)
             tiles.append(
                 gazer.gaze(chunk.clips(), tiles_budget, tiled=True, source=where, made=part)
@@ -194,48 +197,41 @@ class _Gazer:
         source: Source | None = None,
         made: Gaze | None = None,
     ) -> GazedClips:
-        gazes, orders, pixels, frames = [], [], [], []
+        chosen, pixels, frames = [], [], []
         first = 0
         for part in clips.split(self.settings.clips_at_once):
             with self.clock.stage("select"):
                 if made is None:
-                    gaze, order = self._select(part, budget, is_cut=tiled)
+                    gaze = self._select(part, budget, is_cut=tiled)
                 else:
                     own = [made[clip] for clip in range(first, first + part.num_clips)]
-                    gaze, order = _ascending(Gaze.cat_clips(own))
-                    gaze = gaze.to(self.device)
+                    gaze = Gaze.cat_clips(own)
                     first += part.num_clips
-            gazes.append(gaze)
-            orders.append(order)
+                chosen.append(gaze)
+                ascending, _ = _ascending(gaze.to(self.device))
             with self.clock.stage("cut"):
-                for clip, one in zip(part.split(1), gaze, strict=True):
+                for clip, one in zip(part.split(1), ascending, strict=True):
                     whole, cut = self._cut(clip, one)
                     pixels.append(cut)
                     if self.settings.keep_frames:
                         frames.append(whole)
-        gaze = replace(Gaze.cat_clips(gazes).to("cpu"), source=source)
-        known = [order for order in orders if order is not None]
-        order = torch.cat(known) if len(known) == len(orders) else None
+        gaze, order = _ascending(replace(Gaze.cat_clips(chosen).to("cpu"), source=source))
         kept = torch.cat(frames) if frames else None
         return GazedClips(gaze, torch.cat(pixels), tiled, kept, order)
 
-    def _select(
-        self, clips: Clips, budget: Budget, *, is_cut: bool
-    ) -> tuple[Gaze, Int[Tensor, " N"] | None]:
-        """The gaze, ids ascending in every frame, as the tower's tokens stand; and their order."""
+    def _select(self, clips: Clips, budget: Budget, *, is_cut: bool) -> Gaze:
+        """The gaze, in the order of choice where the selector knows it."""
         pyramid, settings = self.settings.pyramid, self.settings
         everything = budget.is_everything and not (is_cut and settings.max_tokens is not None)
         if everything or self.selector is None:
-            gaze = Gaze.everything(pyramid, clips.num_clips, clips.num_frames)
-            return gaze.to(self.device), None
+            return Gaze.everything(pyramid, clips.num_clips, clips.num_frames)
         on_device = Clips(clips.frames.to(self.device), clips.motion)
         gaze = self.selector.select(
             on_device, ratio=budget.ratio, loss=budget.loss, generator=self.generator
         )
         if settings.max_tokens is not None:
             gaze = with_whole_frames_spread(gaze, budget.ratio)
-        gaze, order = _ascending(gaze)
-        return gaze.to(self.device), order
+        return gaze
 
     def _cut(
         self, clip: Clips, gaze: Gaze
@@ -247,12 +243,14 @@ class _Gazer:
 
 
 def _ascending(gaze: Gaze) -> tuple[Gaze, Int[Tensor, " N"] | None]:
-    """The gaze with ids ascending in every frame, and how many patches were chosen before each."""
+    """The gaze with ids ascending in every frame, as the tower's tokens stand, and how many patches were
+    chosen before each.
+    """
     frame, vocabulary = gaze.frame_of_patch, gaze.pyramid.num_patches
     sorted_ids = (frame * vocabulary + gaze.ids).sort()
     order = None
     if gaze.ordered:
         starts = torch.tensor(gaze.offsets, device=frame.device)[frame]
         place = torch.arange(len(frame), device=frame.device) - starts
-        order = place[sorted_ids.indices].cpu()
+        order = place[sorted_ids.indices]
     return replace(gaze, ids=sorted_ids.values % vocabulary, ordered=False), order

@@ -1,19 +1,17 @@
 """Tokens of the videos of a prompt: within a number spread over frames by what they need, and the LLM's context."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from math import floor
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autogaze.clips import Ratio, frame_caps
 from autogaze.errors import MLLMError
 from autogaze.mllm.checks import counted
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
 from autogaze.mllm.ranking import NO_ORDER
-from autogaze.mllm.unit_choice import shares
+from autogaze.mllm.unit_choice import spend
 
 
 def fit(videos: Sequence[GazedVideo], most: int | None, shuffle: int) -> list[GazedVideo]:
@@ -40,13 +38,8 @@ def fit(videos: Sequence[GazedVideo], most: int | None, shuffle: int) -> list[Ga
             "one each. Give more tokens, fewer thumbnails (num_video_frames_thumbnail), or gaze at "
             "them too (gazing_ratio_thumbnail below 1)"
         )
-    needs = [_needs(video, shuffle) for video in open_]
-    totals = shares([sum(own) - 1 for own in needs], most - fixed - len(open_))
-    cut = {
-        id(video): _first(video, shares(own, 1 + total), shuffle)
-        for video, own, total in zip(open_, needs, totals, strict=True)
-    }
-    return [cut.get(id(video), video) for video in videos]
+    counts = iter(spend([_needs(video, shuffle) for video in open_], most - fixed))
+    return [_first(video, next(counts), shuffle) if video in open_ else video for video in videos]
 
 
 def _needs(video: GazedVideo, shuffle: int) -> list[int]:
@@ -62,14 +55,14 @@ def _first(video: GazedVideo, tokens: Sequence[int], shuffle: int) -> GazedVideo
     for part in video.parts:
         if not part.is_whole:
             num_frames = part.lengths.shape[1]
-            part = first_patches(part, torch.tensor(left[:num_frames]) * shuffle)
+            part = _first_by_turns(part, torch.tensor(left[:num_frames]) * shuffle)
             del left[:num_frames]
         parts.append(part)
     tiles, small = parts[: len(video.tiles)], parts[len(video.tiles) :]
     return GazedVideo(tuple(tiles), small[0] if small else None, video.grid)
 
 
-def first_patches(clips: GazedClips, most: Int[Tensor, " frames"]) -> GazedClips:
+def _first_by_turns(clips: GazedClips, most: Int[Tensor, " frames"]) -> GazedClips:
     """The patches of every frame that were chosen first, of all its tiles, which take turns.
 
     Raises:
@@ -78,7 +71,8 @@ def first_patches(clips: GazedClips, most: Int[Tensor, " frames"]) -> GazedClips
     gaze, lengths = clips.gaze, clips.lengths
     if bool((lengths.sum(0) <= most).all()):
         return clips
-    order = _order_of(clips)
+    if (order := clips.order) is None:
+        raise MLLMError(NO_ORDER)
     num_frames = lengths.shape[1]
     frame = gaze.frame_of_patch % num_frames
     clip = gaze.frame_of_patch // num_frames
@@ -90,44 +84,6 @@ def first_patches(clips: GazedClips, most: Int[Tensor, " frames"]) -> GazedClips
     place = torch.empty_like(turn)
     place[by_turn] = torch.arange(len(turn)) - starts[frame[by_turn]]
     return clips.where(place < most[frame])
-
-
-def capped(video: GazedVideo, ratio: Ratio | None) -> GazedVideo:
-    """The first patches of every tile of every frame, as many as a ratio allows; all for None.
-
-    Raises:
-        MLLMError: patches have to go, and the order of choice is not known.
-    """
-    if ratio is None:
-        return video
-    tiles = []
-    for chunk in video.tiles:
-        gaze = chunk.gaze
-        most = torch.tensor(frame_caps(ratio, gaze.num_frames, gaze.pyramid.num_patches))
-        if not bool((gaze.lengths <= most).all()):
-            order = _order_of(chunk)
-            chunk = chunk.where(order < most[gaze.frame_of_patch % gaze.num_frames])
-        tiles.append(chunk)
-    return replace(video, tiles=tuple(tiles))
-
-
-def _order_of(clips: GazedClips) -> Int[Tensor, " N"]:
-    """How many patches were chosen before each; see `GazedClips`.
-
-    Raises:
-        MLLMError: that is not known.
-    """
-    if clips.order is None:
-        raise MLLMError(NO_ORDER)
-    return clips.order
-
-
-def without_order(video: GazedVideo) -> GazedVideo:
-    """The video without the order of choice, which its model does not ask for."""
-    small = None if video.thumbnails is None else replace(video.thumbnails, order=None)
-    return replace(
-        video, tiles=tuple(replace(chunk, order=None) for chunk in video.tiles), thumbnails=small
-    )
 
 
 def check_length(
