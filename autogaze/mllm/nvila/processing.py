@@ -22,12 +22,12 @@ from autogaze.geometry import PatchPyramid
 from autogaze.mllm.checks import as_channels, as_count, check_choice
 from autogaze.mllm.nvila.checkpoint import CONFIG, arguments, naming, read_arguments, read_tokenizer
 from autogaze.mllm.nvila.frames import as_gazes
-from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings, one_kind_of_budget
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.prompts import as_text, report_of, units_of
 from autogaze.mllm.nvila.published import to_published
 from autogaze.mllm.nvila.selection import gaze_at
 from autogaze.mllm.nvila.token_budget import fit
+from autogaze.mllm.nvila.video_settings import VideoSettings, one_kind_of_budget
 from autogaze.mllm.processor_output import GazedReport, ReportedInputs, StageClock
 from autogaze.mllm.prompt import SequencePositions, VisualBlock, assemble
 from autogaze.mllm.prompt_text import (
@@ -57,20 +57,8 @@ CHAT_TEMPLATE = (
 )
 """Videos and texts one after another: the model was trained without turns."""
 
-_GAZE_ARGUMENTS = (
-    "num_video_frames",
-    "num_video_frames_thumbnail",
-    "max_tiles_video",
-    "gazing_ratio_tile",
-    "task_loss_requirement_tile",
-    "gazing_ratio_thumbnail",
-    "task_loss_requirement_thumbnail",
-    "max_batch_size_autogaze",
-    "max_vision_tokens",
-)
-"""Arguments that a single call can change."""
 _ARGUMENTS = (
-    *_GAZE_ARGUMENTS,
+    *VideoSettings.arguments(),
     "target_scales",
     "target_patch_size",
     "mm_projector_shuffle_num",
@@ -233,34 +221,26 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
         as_batch(conversation)
         return super().apply_chat_template(conversation, *args, **options)
 
-    def settings(self, **changes: Any) -> GazeSettings:
+    def settings(self, **changes: Any) -> VideoSettings:
         """What the arguments say, some of them changed.
 
         Raises:
             MLLMError: a name that is no argument, or a number out of range.
         """
-        unknown = sorted(set(changes) - set(_GAZE_ARGUMENTS))
+        names = VideoSettings.arguments()
+        unknown = sorted(set(changes) - set(names))
         if unknown:
             raise MLLMError(
-                f"unknown argument {', '.join(unknown)}; known: {', '.join(_GAZE_ARGUMENTS)}, "
+                f"unknown argument {', '.join(unknown)}; known: {', '.join(names)}, "
                 "ratio, loss, gaze, selector, generator, skip_corrupt, decoder, published"
             )
-        own = {name: changes.get(name, getattr(self, name)) for name in _GAZE_ARGUMENTS}
-        return GazeSettings(
-            num_frames=own["num_video_frames"],
-            num_thumbnails=own["num_video_frames_thumbnail"],
-            max_tiles=own["max_tiles_video"],
-            tiles=Budget(own["gazing_ratio_tile"], own["task_loss_requirement_tile"]),
-            thumbnails=Budget(
-                own["gazing_ratio_thumbnail"], own["task_loss_requirement_thumbnail"]
-            ),
+        return VideoSettings(
+            **{name: changes.get(name, getattr(self, name)) for name in names},
             pyramid=self.pyramid,
             statistics=PixelStatistics(
                 as_channels(self.image_mean, "image_mean"),
                 as_channels(self.image_std, "image_std", above_zero=True),
             ),
-            clips_at_once=own["max_batch_size_autogaze"],
-            max_tokens=own["max_vision_tokens"],
             shuffle=as_count(
                 self.mm_projector_shuffle_num, "mm_projector_shuffle_num", most=MAX_SHUFFLE
             ),
@@ -313,7 +293,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
 
         Raises:
             MLLMError: prompts and videos that do not fit, a gaze of another video; see also
-                `GazeSettings`.
+                `VideoSettings`.
             VideoError: a file that is no video; a decoder that is none, or not here.
         """
         check_choice(return_tensors, (None, "pt"), "return_tensors")
@@ -359,7 +339,7 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
                 gaze_at(given[number], *source, made=gazes[number], first=first)
                 for _, number in row
             ]
-            gazed += fit(chosen, settings.max_tokens, shuffle)
+            gazed += fit(chosen, settings.max_vision_tokens, shuffle)
         with clock.stage("write"):
             units = [units_of(video, shuffle) for video in gazed]
             pad = padding_id(self.tokenizer)

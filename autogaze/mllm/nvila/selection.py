@@ -21,8 +21,8 @@ from autogaze.mllm.nvila.frames import (
     thumbnail_places,
     tiles_of,
 )
-from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings
 from autogaze.mllm.nvila.gazed_video import GazedClips, GazedVideo
+from autogaze.mllm.nvila.video_settings import ClipBudget, VideoSettings
 from autogaze.mllm.nvila.whole_frames import WholeFrames
 from autogaze.mllm.processor_output import StageClock
 from autogaze.mllm.ranking import first_patches, with_whole_frames_spread
@@ -42,7 +42,7 @@ MAX_CHUNK = 2**33
 
 def gaze_at(
     video: Any,
-    settings: GazeSettings,
+    settings: VideoSettings,
     selector: Selector | None,
     device: torch.device | str = "cpu",
     generator: torch.Generator | None = None,
@@ -65,7 +65,7 @@ def gaze_at(
         first: keep this share of the patches of every tile alone, those that `made` chose first.
 
     Raises:
-        MLLMError: see `GazeSettings`; nothing was kept; a gaze of another video.
+        MLLMError: see `VideoSettings`; nothing was kept; a gaze of another video.
         VideoError: the file is no video, or damaged.
     """
     runs_selector = settings.runs_selector if made is None else settings.gazes_at_thumbnails
@@ -80,19 +80,19 @@ def gaze_at(
         decoder=settings.decoder,
         device=torch.device(device),
     )
-    numbers = frame_numbers(source.num_frames, settings.num_frames)
+    numbers = frame_numbers(source.num_frames, settings.num_video_frames)
     if isinstance(made, Gaze):
         numbers = frames_of(made, numbers, source.num_frames)
     num_frames = len(numbers)
     side = settings.pyramid.side
-    grid = plan_grid(*source.size, side, settings.max_tiles)
+    grid = plan_grid(*source.size, side, settings.max_tiles_video)
     if isinstance(made, WholeFrames):
         made = made.gaze(settings, grid.num_tiles, num_frames)
     if made is not None:
         check_gaze(made, source, settings.pyramid)
         grid = tiles_of(made, grid)
     whole_frame = TileGrid(*source.size, 1, 1, side, side, side)
-    num_thumbnails = min(settings.num_thumbnails, num_frames)
+    num_thumbnails = min(settings.num_video_frames_thumbnail, num_frames)
     shown_whole = set(thumbnail_places(num_frames, num_thumbnails))
     clock = clock or StageClock()
     tiles_budget = settings.tile_budget(selector, grid.num_tiles * num_frames)
@@ -136,7 +136,7 @@ def gaze_at(
 class _Chunk:
     """Frames cut into tiles, gathered one by one in memory that is used again."""
 
-    def __init__(self, grid: TileGrid, settings: GazeSettings, most_frames: int) -> None:
+    def __init__(self, grid: TileGrid, settings: VideoSettings, most_frames: int) -> None:
         self.grid, self.cells = grid, settings.pyramid.grids[-1]
         size = 3 * grid.side**2 * grid.num_tiles * most_frames
         if size > MAX_CHUNK:
@@ -182,7 +182,7 @@ class _Chunk:
 class _Gazer:
     """Gazes at clips and cuts the patches out."""
 
-    settings: GazeSettings
+    settings: VideoSettings
     selector: Selector | None
     device: torch.device
     generator: torch.Generator | None
@@ -191,7 +191,7 @@ class _Gazer:
     def gaze(
         self,
         clips: Clips,
-        budget: Budget,
+        budget: ClipBudget,
         *,
         tiled: bool,
         source: Source | None = None,
@@ -199,7 +199,7 @@ class _Gazer:
     ) -> GazedClips:
         chosen, pixels, frames = [], [], []
         first = 0
-        for part in clips.split(self.settings.clips_at_once):
+        for part in clips.split(self.settings.max_batch_size_autogaze):
             with self.clock.stage("select"):
                 if made is None:
                     gaze = self._select(part, budget, is_cut=tiled)
@@ -219,17 +219,19 @@ class _Gazer:
         kept = torch.cat(frames) if frames else None
         return GazedClips(gaze, torch.cat(pixels), tiled, kept, order)
 
-    def _select(self, clips: Clips, budget: Budget, *, is_cut: bool) -> Gaze:
+    def _select(self, clips: Clips, budget: ClipBudget, *, is_cut: bool) -> Gaze:
         """The gaze, in the order of choice where the selector knows it."""
         pyramid, settings = self.settings.pyramid, self.settings
-        everything = budget.is_everything and not (is_cut and settings.max_tokens is not None)
+        everything = budget.is_everything and not (
+            is_cut and settings.max_vision_tokens is not None
+        )
         if everything or self.selector is None:
             return Gaze.everything(pyramid, clips.num_clips, clips.num_frames)
         on_device = Clips(clips.frames.to(self.device), clips.motion)
         gaze = self.selector.select(
             on_device, ratio=budget.ratio, loss=budget.loss, generator=self.generator
         )
-        if settings.max_tokens is not None:
+        if settings.max_vision_tokens is not None:
             gaze = with_whole_frames_spread(gaze, budget.ratio)
         return gaze
 

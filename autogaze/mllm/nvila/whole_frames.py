@@ -9,7 +9,7 @@ import torch
 from autogaze.errors import MLLMError
 from autogaze.gaze import Gaze
 from autogaze.mllm.checks import check_tokens
-from autogaze.mllm.nvila.gaze_settings import GazeSettings
+from autogaze.mllm.nvila.video_settings import VideoSettings
 from autogaze.mllm.ranking import check_unit_ratio
 
 
@@ -35,7 +35,7 @@ class WholeFrames:
             check_unit_ratio(self.ratio, "uniform: ratio")
         check_tokens(self.max_tokens, "uniform: max_vision_tokens")
 
-    def gaze(self, settings: GazeSettings, num_tiles: int, num_frames: int) -> Gaze:
+    def gaze(self, settings: VideoSettings, num_tiles: int, num_frames: int) -> Gaze:
         """The gaze at so many tiles of so many frames.
 
         Raises:
@@ -45,7 +45,9 @@ class WholeFrames:
         count = math.floor(num_frames * (self.ratio or 0)) or 1
         if self.max_tokens is not None:
             each = -(-num_tiles * patches // settings.shuffle)
-            thumbnails = min(settings.num_thumbnails, num_frames) * -(-patches // settings.shuffle)
+            thumbnails = min(settings.num_video_frames_thumbnail, num_frames) * -(
+                -patches // settings.shuffle
+            )
             count = min(num_frames, (self.max_tokens - thumbnails) // each)
             if count < 1:
                 raise MLLMError(

@@ -8,16 +8,27 @@ from autogaze import Gaze, PatchPyramid
 from autogaze.clips import frame_caps
 from autogaze.errors import MLLMError, SelectorError
 from autogaze.mllm.nvila.frames import cut_frame, plan_grid
-from autogaze.mllm.nvila.gaze_settings import Budget, GazeSettings
 from autogaze.mllm.nvila.selection import CHUNK, gaze_at
+from autogaze.mllm.nvila.video_settings import ClipBudget, VideoSettings
 from autogaze.selectors.controls import Centre
 from autogaze.utils.normalization import SIGLIP
 from autogaze.vision_encoders.patches import gazed_patches
 from tests.clips import make_video
 from tests.mllm.nvila.tiny import PYRAMID, make_frames, sample
 
-ALL = Budget(None, None)
-SETTINGS = GazeSettings(20, 3, 4, Budget(0.3, None), ALL, PYRAMID, SIGLIP)
+SETTINGS = VideoSettings(
+    num_video_frames=20,
+    num_video_frames_thumbnail=3,
+    max_tiles_video=4,
+    gazing_ratio_tile=0.3,
+    task_loss_requirement_tile=None,
+    gazing_ratio_thumbnail=None,
+    task_loss_requirement_thumbnail=None,
+    max_batch_size_autogaze=32,
+    max_vision_tokens=None,
+    pyramid=PYRAMID,
+    statistics=SIGLIP,
+)
 
 
 class Untouchable(Centre):
@@ -83,9 +94,9 @@ def test_every_selector(name, tmp_path):
 
 def test_batches_of_the_selector_change_nothing():
     frames, selector = make_frames(3), autogaze.load("greedy", pyramid=PYRAMID)
-    settings = replace(SETTINGS, num_frames=3, tiles=Budget(0.1, None))
+    settings = replace(SETTINGS, num_video_frames=3, gazing_ratio_tile=0.1)
     whole = gaze_at(frames, settings, selector)
-    parts = gaze_at(frames, replace(settings, clips_at_once=1), selector)
+    parts = gaze_at(frames, replace(settings, max_batch_size_autogaze=1), selector)
     assert whole.gaze.ids.equal(parts.gaze.ids)
     for one, other in zip(whole.parts, parts.parts, strict=True):
         assert one.pixels.equal(other.pixels)
@@ -103,7 +114,7 @@ def test_the_gaze_knows_its_source(tmp_path):
 
 @pytest.mark.parametrize("ratio", [None, 1, 1.0, [1] * CHUNK])
 def test_everything_takes_no_selector(ratio):
-    settings = replace(SETTINGS, tiles=Budget(ratio, None))
+    settings = replace(SETTINGS, gazing_ratio_tile=ratio)
     assert not settings.runs_selector
     for selector in (None, Untouchable(PYRAMID)):
         video = gaze_at(make_frames(4), settings, selector)
@@ -112,7 +123,7 @@ def test_everything_takes_no_selector(ratio):
 
 
 def test_a_threshold_runs_the_selector_even_at_ratio_1():
-    settings = replace(SETTINGS, tiles=Budget(1, 0.02))
+    settings = replace(SETTINGS, gazing_ratio_tile=1, task_loss_requirement_tile=0.02)
     assert settings.runs_selector
     video = gaze_at(make_frames(4), settings, autogaze.load("greedy", pyramid=PYRAMID))
     assert 0 < video.gaze.ratio < 1
@@ -120,13 +131,13 @@ def test_a_threshold_runs_the_selector_even_at_ratio_1():
 
 def test_a_ratio_per_frame_starts_anew_with_every_chunk():
     ratios = [0.5] + [0.1] * 15
-    video = gaze_at(make_frames(20), replace(SETTINGS, tiles=Budget(ratios, None)), Centre(PYRAMID))
+    video = gaze_at(make_frames(20), replace(SETTINGS, gazing_ratio_tile=ratios), Centre(PYRAMID))
     caps = frame_caps(ratios, CHUNK, PYRAMID.num_patches)
     assert video.gaze.lengths[0].tolist() == caps + caps[:4]
 
 
 def test_a_list_of_ratios_that_is_too_short():
-    settings = replace(SETTINGS, tiles=Budget([0.5, 0.1], None))
+    settings = replace(SETTINGS, gazing_ratio_tile=[0.5, 0.1])
     with pytest.raises(SelectorError):
         gaze_at(make_frames(20), settings, Centre(PYRAMID))
 
@@ -136,7 +147,7 @@ def test_a_list_of_ratios_that_is_too_short():
 )
 def test_thresholds_that_make_no_sense_for_a_selector(name, loss):
     """0.7 is meant for predicted losses: on the canvas any one patch would meet it."""
-    settings = replace(SETTINGS, tiles=Budget(0.3, loss))
+    settings = replace(SETTINGS, task_loss_requirement_tile=loss)
     with pytest.raises(MLLMError, match="task_loss_requirement_tile"):
         gaze_at(make_frames(4), settings, autogaze.load(name, pyramid=PYRAMID))
 
@@ -151,14 +162,14 @@ def test_a_selector_of_another_grid():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"num_frames": 0},
-        {"num_frames": 2.5},
-        {"num_frames": True},
-        {"num_thumbnails": -1},
-        {"num_thumbnails": 21},
-        {"max_tiles": 0},
-        {"max_tiles": "8"},
-        {"clips_at_once": 0},
+        {"num_video_frames": 0},
+        {"num_video_frames": 2.5},
+        {"num_video_frames": True},
+        {"num_video_frames_thumbnail": -1},
+        {"num_video_frames_thumbnail": 21},
+        {"max_tiles_video": 0},
+        {"max_tiles_video": "8"},
+        {"max_batch_size_autogaze": 0},
     ],
 )
 def test_numbers_out_of_range(changes):
@@ -169,14 +180,18 @@ def test_numbers_out_of_range(changes):
 @pytest.mark.parametrize("values", [(0, None), (1.5, None), ("a", None), (0.5, -1), (0.5, "x")])
 def test_budgets_out_of_range(values):
     with pytest.raises(SelectorError):
-        Budget(*values)
+        ClipBudget(*values)
 
 
 def test_memory_follows_what_is_kept():
     """Of 16 frames of 6 x 6 tiles 1 of 20 patches is held."""
     frames = make_frames(16, height=336, width=336)
     settings = replace(
-        SETTINGS, num_frames=16, max_tiles=36, tiles=Budget(0.05, None), num_thumbnails=0
+        SETTINGS,
+        num_video_frames=16,
+        max_tiles_video=36,
+        gazing_ratio_tile=0.05,
+        num_video_frames_thumbnail=0,
     )
     video = gaze_at(frames, settings, Centre(PYRAMID))
     assert video.thumbnails is None

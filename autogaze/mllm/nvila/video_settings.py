@@ -1,6 +1,7 @@
 """How a video is sampled, tiled and gazed at for NVILA."""
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from autogaze.clips import as_loss, as_ratio
@@ -20,7 +21,7 @@ GREY_LOSS = 0.5
 
 
 @dataclass(frozen=True)
-class Budget:
+class ClipBudget:
     """How much of a clip's frames is gazed at.
 
     Args:
@@ -65,87 +66,104 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class GazeSettings:
+class VideoSettings:
     """How a video is sampled, tiled and gazed at.
 
     Args:
-        num_frames: sampled frames, in clips of `CHUNK` (the last clip may be shorter).
-        num_thumbnails: of these frames, shown as small whole frames too.
-        max_tiles: the most tiles of a frame.
-        tiles, thumbnails: how much of them is gazed at.
+        num_video_frames: and the other positional ones: arguments of `AutoGazeMLLMProcessor` that a
+            call can change, described there. With `max_vision_tokens` the tiles of a frame may ask
+            for `MOST` times its even share of them.
         pyramid: patches of the tower; its side is that of a tile.
         statistics: pixel statistics of the tower.
-        clips_at_once: clips that the selector gets at a time.
+        shuffle: patches of a frame in a token.
         skip_corrupt: a damaged frame is replaced by the one before it, instead of an error.
         decoder: of files: "auto", "pyav" or "torchcodec", see `autogaze.video.Video`.
         keep_frames: also return whole tiles and thumbnails, for the published dict.
-        max_tokens: of the LLM that the video will be cut to, `shuffle` patches each: a frame's
-            tiles may ask for `MOST` times its even share. None: they are not cut.
-        shuffle: patches of a frame in a token.
 
     Raises:
         MLLMError: a number out of range.
+        SelectorError: a ratio or loss out of range.
         VideoError: no such decoder, or one that is not here.
     """
 
-    num_frames: Any  # numbers come from users: what they are is checked, not declared
-    num_thumbnails: Any
-    max_tiles: Any
-    tiles: Budget
-    thumbnails: Budget
+    num_video_frames: Any  # these come from users: what they are is checked, not declared
+    num_video_frames_thumbnail: Any
+    max_tiles_video: Any
+    gazing_ratio_tile: Any
+    task_loss_requirement_tile: Any
+    gazing_ratio_thumbnail: Any
+    task_loss_requirement_thumbnail: Any
+    max_batch_size_autogaze: Any
+    max_vision_tokens: Any
+    _: KW_ONLY
     pyramid: PatchPyramid
     statistics: PixelStatistics
-    clips_at_once: Any = 32
-    skip_corrupt: bool = False
-    keep_frames: bool = False
-    max_tokens: Any = None
     shuffle: int = 9
+    skip_corrupt: bool = False
     decoder: DecoderName = "auto"
+    keep_frames: bool = False
 
     def __post_init__(self) -> None:
-        bounds = {
-            "num_video_frames": ("num_frames", 1, MAX_FRAMES),
-            "num_video_frames_thumbnail": ("num_thumbnails", 0, MAX_FRAMES),
-            "max_tiles_video": ("max_tiles", 1, MAX_TILES),
-            "max_batch_size_autogaze": ("clips_at_once", 1, 2**31),
-        }
-        for name, (field, least, most) in bounds.items():
-            number = as_count(getattr(self, field), name, least, most)
-            object.__setattr__(self, field, number)  # 3.0 is 3
-        check_tokens(self.max_tokens)
+        for name, least, most in (
+            ("num_video_frames", 1, MAX_FRAMES),
+            ("num_video_frames_thumbnail", 0, MAX_FRAMES),
+            ("max_tiles_video", 1, MAX_TILES),
+            ("max_batch_size_autogaze", 1, 2**31),
+        ):
+            number = as_count(getattr(self, name), name, least, most)
+            object.__setattr__(self, name, number)  # 3.0 is 3
+        _ = self.tiles, self.thumbnails  # they check themselves
+        check_tokens(self.max_vision_tokens)
         check_kind(self.skip_corrupt, bool, "skip_corrupt")
         check_kind(self.keep_frames, bool, "published")
         check_decoder(self.decoder)
-        if self.num_thumbnails > self.num_frames:
+        if self.num_video_frames_thumbnail > self.num_video_frames:
             raise MLLMError(
-                f"num_video_frames_thumbnail={self.num_thumbnails} is more than "
-                f"num_video_frames={self.num_frames}, of which thumbnails are made"
+                f"num_video_frames_thumbnail={self.num_video_frames_thumbnail} is more than "
+                f"num_video_frames={self.num_video_frames}, of which thumbnails are made"
             )
+
+    @classmethod
+    def arguments(cls) -> tuple[str, ...]:
+        """Names of the processor's arguments among the fields."""
+        return tuple(field.name for field in fields(cls) if not field.kw_only)
+
+    @cached_property
+    def tiles(self) -> ClipBudget:
+        """How much of the tiles is gazed at."""
+        return ClipBudget(self.gazing_ratio_tile, self.task_loss_requirement_tile)
+
+    @cached_property
+    def thumbnails(self) -> ClipBudget:
+        """How much of the thumbnails is gazed at."""
+        return ClipBudget(self.gazing_ratio_thumbnail, self.task_loss_requirement_thumbnail)
 
     @property
     def runs_selector(self) -> bool:
         """Whether a selector is needed at all."""
         return (
-            not self.tiles.is_everything or self.max_tokens is not None or self.gazes_at_thumbnails
+            not self.tiles.is_everything
+            or self.max_vision_tokens is not None
+            or self.gazes_at_thumbnails
         )
 
     @property
     def gazes_at_thumbnails(self) -> bool:
         """Whether a selector is needed for thumbnails."""
-        return bool(self.num_thumbnails) and not self.thumbnails.is_everything
+        return bool(self.num_video_frames_thumbnail) and not self.thumbnails.is_everything
 
-    def of_videos(self, count: int) -> "GazeSettings":
+    def of_videos(self, count: int) -> "VideoSettings":
         """The settings of each of so many videos that share the tokens of one prompt."""
-        if self.max_tokens is None or count < 2:
+        if self.max_vision_tokens is None or count < 2:
             return self
-        return replace(self, max_tokens=-(-self.max_tokens // count))
+        return replace(self, max_vision_tokens=-(-self.max_vision_tokens // count))
 
-    def tile_budget(self, selector: Selector | None, num_clip_frames: int) -> Budget:
+    def tile_budget(self, selector: Selector | None, num_clip_frames: int) -> ClipBudget:
         """What is gazed at of each of so many frames of tiles: less where tokens are few."""
-        if self.max_tokens is None or selector is None:
+        if self.max_vision_tokens is None or selector is None:
             return self.tiles
         dense = num_clip_frames * self.pyramid.num_patches
-        most = min(1.0, MOST * self.max_tokens * self.shuffle / dense)
+        most = min(1.0, MOST * self.max_vision_tokens * self.shuffle / dense)
         ratio, loss = self.tiles.ratio, self.tiles.loss
         if isinstance(ratio, list | tuple):
             ratio = [min(each, most) for each in ratio]
@@ -153,7 +171,7 @@ class GazeSettings:
             ratio = most if ratio is None else min(ratio, most)
         if loss is None and selector.metric is not None:
             loss = selector.default_loss
-        return Budget(ratio, loss)
+        return ClipBudget(ratio, loss)
 
     def check_selector(self, selector: Selector) -> None:
         """Raise MLLMError for a selector of another grid, or that cannot keep the budgets."""
@@ -164,7 +182,7 @@ class GazeSettings:
                 f"pyramid=PatchPyramid({self.pyramid.scales}, {self.pyramid.patch_size})"
             )
         self.tiles.check(selector, "tile")
-        if self.num_thumbnails:
+        if self.num_video_frames_thumbnail:
             self.thumbnails.check(selector, "thumbnail")
 
 
