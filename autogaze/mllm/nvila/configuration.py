@@ -120,11 +120,7 @@ def _values(config: Any, name: str) -> dict[str, Any]:
 
 
 def _made(family: type[PretrainedConfig], values: dict[str, Any], name: str) -> PretrainedConfig:
-    """A configuration of a class of transformers.
-
-    Raises:
-        MLLMError: values that the class does not take.
-    """
+    """A configuration of a class of transformers."""
     check_counts(values, name)  # first: some classes make a list of all layers
     try:
         return family(**values)

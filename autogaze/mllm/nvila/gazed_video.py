@@ -72,8 +72,7 @@ class GazedClips:
     def where(self, kept: Bool[Tensor, " N"]) -> "GazedClips":
         """The same with some of the patches only."""
         gaze = self.gaze
-        counts = torch.zeros(gaze.lengths.numel(), dtype=gaze.lengths.dtype)
-        counts.index_add_(0, gaze.frame_of_patch[kept], torch.ones_like(gaze.ids[kept]).to(counts))
+        counts = gaze.frame_of_patch[kept].bincount(minlength=gaze.lengths.numel())
         # Losses are those of a whole frame's choice.
         fewer = replace(
             gaze,

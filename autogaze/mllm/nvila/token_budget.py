@@ -25,7 +25,7 @@ def fit(videos: Sequence[GazedVideo], most: int | None, shuffle: int) -> list[Ga
         MLLMError: more tokens that are kept whatever is chosen than there are; a gaze that has to
             be cut and does not know its order.
     """
-    if most is None or not videos or sum(v.num_tokens(shuffle) for v in videos) <= most:
+    if most is None or sum(v.num_tokens(shuffle) for v in videos) <= most:
         return list(videos)
     fixed = sum(
         part.num_tokens(shuffle) for video in videos for part in video.parts if part.is_whole
@@ -63,13 +63,10 @@ def _first(video: GazedVideo, tokens: Sequence[int], shuffle: int) -> GazedVideo
 
 
 def _first_by_turns(clips: GazedClips, most: Int[Tensor, " frames"]) -> GazedClips:
-    """The patches of every frame that were chosen first, of all its tiles, which take turns.
-
-    Raises:
-        MLLMError: patches have to go, and the order of choice is not known.
-    """
+    """The patches of every frame that were chosen first, of all its tiles, which take turns."""
     gaze, lengths = clips.gaze, clips.lengths
-    if bool((lengths.sum(0) <= most).all()):
+    counts = lengths.sum(0)
+    if bool((counts <= most).all()):
         return clips
     if (order := clips.order) is None:
         raise MLLMError(NO_ORDER)
@@ -79,7 +76,6 @@ def _first_by_turns(clips: GazedClips, most: Int[Tensor, " frames"]) -> GazedCli
     # Frame by frame, in the order of choice; then each patch's place in its frame.
     turn = (frame * (int(order.max()) + 1) + order) * len(lengths) + clip
     by_turn = turn.argsort()
-    counts = lengths.sum(0)
     starts = counts.cumsum(0) - counts
     place = torch.empty_like(turn)
     place[by_turn] = torch.arange(len(turn)) - starts[frame[by_turn]]
