@@ -22,7 +22,6 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 
 from autogaze.checks import describe_value, whole
 from autogaze.errors import AutoGazeError, CheckpointError, MLLMError, first_line
-from autogaze.mllm.checks import refuse_unknown
 from autogaze.utils.checkpoints import read_json
 from autogaze.utils.hub import HUB_OPTIONS
 
@@ -221,27 +220,6 @@ CONFIG, IMAGES = "processor_config.json", "preprocessor_config.json"
 
 WRONG_PATCH, MEANT_PATCH = 16, 14
 """The published configuration stores a patch size that does not divide its own scales."""
-
-_SERVICE = {"config", "trust_remote_code", "code_revision", "use_fast", "backend", "dtype"}
-"""Options that transformers hands on, and that say nothing to this processor."""
-
-
-def arguments(
-    options: Mapping[str, Any], known: Collection[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of `from_pretrained`: the processor's arguments, and where its files are.
-
-    Raises:
-        MLLMError: an option that is neither.
-    """
-    hub = {key: value for key, value in options.items() if key in HUB_OPTIONS}
-    changes = {
-        key: value
-        for key, value in options.items()
-        if key not in HUB_OPTIONS and key not in _SERVICE and not key.startswith("_")
-    }
-    refuse_unknown(changes, sorted(known))
-    return changes, hub
 
 
 def read_arguments(name: str, known: Collection[str], hub: Mapping[str, Any]) -> dict[str, Any]:

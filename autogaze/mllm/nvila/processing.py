@@ -19,8 +19,8 @@ from autogaze.checks import describe_value
 from autogaze.clips import check_generator
 from autogaze.errors import AutoGazeError, MLLMError
 from autogaze.geometry import PatchPyramid
-from autogaze.mllm.checks import as_channels, as_count, check_choice
-from autogaze.mllm.nvila.checkpoint import CONFIG, arguments, naming, read_arguments, read_tokenizer
+from autogaze.mllm.checks import as_channels, as_count, check_choice, refuse_unknown
+from autogaze.mllm.nvila.checkpoint import CONFIG, naming, read_arguments, read_tokenizer
 from autogaze.mllm.nvila.frames import as_gazes
 from autogaze.mllm.nvila.gazed_video import GazedVideo
 from autogaze.mllm.nvila.prompts import as_text, report_of, units_of
@@ -44,6 +44,7 @@ from autogaze.mllm.same_video import refuse_loss
 from autogaze.selectors.base import Selector
 from autogaze.selectors.registry import load
 from autogaze.utils.device import DeviceOptions
+from autogaze.utils.hub import HUB_OPTIONS
 from autogaze.utils.normalization import SIGLIP, PixelStatistics
 
 VIDEO_TOKEN = "<vila/video>"
@@ -69,6 +70,8 @@ _ARGUMENTS = (
     "chat_template",
 )
 """Arguments that are saved."""
+_SERVICE = {"config", "trust_remote_code", "code_revision", "use_fast", "backend", "dtype"}
+"""Options of loading that transformers hands on, and that say nothing to this processor."""
 
 MAX_SHUFFLE = 2**12
 """The most patches of a token."""
@@ -390,7 +393,13 @@ class AutoGazeMLLMProcessor(ProcessorMixin):
             MLLMError: an argument that does not exist.
         """
         name = str(pretrained_model_name_or_path)
-        changes, hub = arguments(options, (*_ARGUMENTS, "selector"))
+        hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
+        changes = {
+            key: value
+            for key, value in options.items()
+            if key not in _SERVICE and not key.startswith("_")
+        }
+        refuse_unknown(changes, sorted((*_ARGUMENTS, "selector")))
         with naming(name):
             stored = read_arguments(name, _ARGUMENTS, hub)
             return cls(read_tokenizer(name, hub), **{**stored, **changes})
