@@ -55,6 +55,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
+def unchecked():
+    """Annotations unchecked, as where the package is used: its own errors have the word."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
 def own_encoder_registry(monkeypatch):
     """Encoders registered by a test are forgotten after it."""
     from autogaze.vision_encoders import registry

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autogaze.algorithms.rollout import PublishedAlgorithm, Rollout
+from autogaze.algorithms.rollout import PublishedAlgorithm, Rollout, tensor_of
 
 
 def dummy_loss(rollout: Rollout) -> Float[Tensor, " R"]:
@@ -25,7 +25,7 @@ class Dummy(PublishedAlgorithm):
         self,
         inputs: Mapping[str, Any],
         gaze_outputs: Mapping[str, Any],
-        task_outputs: Mapping[str, Any],
+        task_outputs: Mapping[str, Any] | None,
     ) -> dict[str, Float[Tensor, " R"]]:
-        positions = gaze_outputs["gazing_pos"]
+        positions = tensor_of("gaze_outputs", gaze_outputs, "gazing_pos")
         return {"dummy_loss": torch.zeros(len(positions), device=positions.device)}

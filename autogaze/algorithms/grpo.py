@@ -27,7 +27,9 @@ from autogaze.algorithms.rollout import (
     Rollout,
     loss_prediction_loss,
     rollout_of,
+    tensor_of,
 )
+from autogaze.checks import describe_value, is_number, whole
 from autogaze.errors import TrainingError
 
 
@@ -116,7 +118,16 @@ class GRPO(PublishedAlgorithm):
         self, group_size: int, discount_factor: float, optimize_task_loss_prediction: bool = False
     ) -> None:
         super().__init__(optimize_task_loss_prediction)
-        self.group_size = group_size
+        size = whole(group_size)
+        if size is None or size < 1:
+            raise TrainingError(
+                f"group_size must be a whole number of at least 1, got {describe_value(group_size)}"
+            )
+        if not (is_number(discount_factor) and 0 < discount_factor <= 1):
+            raise TrainingError(
+                f"discount_factor must lie in (0, 1], got {describe_value(discount_factor)}"
+            )
+        self.group_size = size
         self.discount_factor = discount_factor
 
     def preprocess_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -142,14 +153,21 @@ class GRPO(PublishedAlgorithm):
         self,
         inputs: Mapping[str, Any],
         gaze_outputs: Mapping[str, Any],
-        task_outputs: Mapping[str, Any],
+        task_outputs: Mapping[str, Any] | None,
     ) -> dict[str, Float[Tensor, " R"]]:
         """As above; `reward` (R, F) and `traj_len_each_reward`, F slot numbers, are read too."""
         rollout = rollout_of(gaze_outputs, task_outputs)
+        reward = tensor_of("task_outputs", task_outputs, "reward")
+        rows, count = reward.shape
+        if rows != len(rollout.log_probs):
+            raise TrainingError(
+                f"reward must be of (rows, frames), {len(rollout.log_probs)} rows, got {rows}"
+            )
+        ends = tensor_of("task_outputs", task_outputs, "traj_len_each_reward", (count,))
         policy = grpo_loss(
             rollout,
-            task_outputs["reward"],
-            [int(end) for end in task_outputs["traj_len_each_reward"]],
+            reward,
+            [int(end) for end in ends],
             group_size=self.group_size,
             discount_factor=self.discount_factor,
             optimize_task_loss_prediction=False,

@@ -39,7 +39,7 @@ class NTP(PublishedAlgorithm):
         self,
         inputs: Mapping[str, Any],
         gaze_outputs: Mapping[str, Any],
-        task_outputs: Mapping[str, Any],
+        task_outputs: Mapping[str, Any] | None,
     ) -> dict[str, Float[Tensor, " R"]]:
         rollout = rollout_of(gaze_outputs, task_outputs)
         return {

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from autogaze.checks import describe_value
 from autogaze.errors import TrainingError
 
 
@@ -59,6 +60,14 @@ def loss_prediction_loss(rollout: Rollout) -> Float[Tensor, " R"]:
             "optimize_task_loss_prediction needs measured losses, and these gazes have none: "
             "use labels with task_losses, or optimize_task_loss_prediction=False"
         )
+    shapes = {
+        name: tuple(getattr(rollout, name).shape)
+        for name in ("is_padding", "predicted_losses", "losses", "losses_known")
+    }
+    if len({*shapes.values()}) > 1:
+        raise TrainingError(
+            f"losses and predictions must be of one shape (rows, slots), got {shapes}"
+        )
     known = rollout.losses_known & ~rollout.is_padding
     # Slots without a known loss may hold anything, also NaN.
     error = (rollout.predicted_losses - rollout.losses).masked_fill(~known, 0.0)
@@ -88,7 +97,7 @@ class PublishedAlgorithm(ABC):
         self,
         inputs: Mapping[str, Any],
         gaze_outputs: Mapping[str, Any],
-        task_outputs: Mapping[str, Any],
+        task_outputs: Mapping[str, Any] | None,
     ) -> dict[str, Float[Tensor, " R"]]:
         """Terms of every row's loss by name.
 
@@ -103,9 +112,13 @@ class PublishedAlgorithm(ABC):
         self,
         inputs: Mapping[str, Any],
         gaze_outputs: Mapping[str, Any],
-        task_outputs: Mapping[str, Any],
+        task_outputs: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
-        """`loss` (R,), the sum of the terms, and `metrics`, their means."""
+        """`loss` (R,), the sum of the terms, and `metrics`, their means.
+
+        Raises:
+            TrainingError: outputs lack what the algorithm reads, or hold it in another shape.
+        """
         terms = self.loss(inputs, gaze_outputs, task_outputs)
         metrics = {name: term.mean() for name, term in terms.items()}
         return {"loss": torch.stack(list(terms.values())).sum(0), "metrics": metrics}
@@ -121,13 +134,47 @@ class PublishedAlgorithm(ABC):
         return nothing + rollout.predicted_losses.masked_fill(rollout.is_padding, 0.0).sum() * 0
 
 
-def rollout_of(gaze_outputs: Mapping[str, Any], task_outputs: Mapping[str, Any]) -> Rollout:
-    """The rollout in the two dicts of the published interface."""
-    known = task_outputs.get("task_losses_mask")
+def rollout_of(gaze_outputs: Any, task_outputs: Any) -> Rollout:
+    """The rollout in the two dicts of the published interface; `task_outputs` may be None.
+
+    Raises:
+        TrainingError: no `log_action_probs` or `if_padded_gazing`, or others of another shape.
+    """
+    log_probs = tensor_of("gaze_outputs", gaze_outputs, "log_action_probs")
+    shape = tuple(log_probs.shape)
+    known = _given(task_outputs, "task_losses_mask")
     return Rollout(
-        gaze_outputs["log_action_probs"],
-        gaze_outputs["if_padded_gazing"].bool(),
-        gaze_outputs.get("task_loss_prediction"),
-        task_outputs.get("task_losses"),
+        log_probs,
+        tensor_of("gaze_outputs", gaze_outputs, "if_padded_gazing", shape).bool(),
+        _given(gaze_outputs, "task_loss_prediction"),
+        _given(task_outputs, "task_losses"),
         None if known is None else known.bool(),
     )
+
+
+def tensor_of(group: str, outputs: Any, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+    """A tensor that one of the dicts, called `group`, must hold; by default (rows, ...).
+
+    Raises:
+        TrainingError: it is not there, or of another shape.
+    """
+    value = _given(outputs, name)
+    if value is not None and (value.ndim == 2 if shape is None else tuple(value.shape) == shape):
+        return value
+    if not isinstance(outputs, Mapping):
+        got = describe_value(outputs)
+    elif name in outputs:
+        got = describe_value(outputs[name]) if value is None else f"shape {tuple(value.shape)}"
+    else:
+        got = f"only {', '.join(sorted(map(str, outputs))) or 'an empty dict'}"
+    wanted = "two dimensions, rows first" if shape is None else f"shape {shape}"
+    raise TrainingError(f"{group} must hold {name}, a tensor of {wanted}; got {got}")
+
+
+def _given(outputs: Any, name: str) -> Tensor | None:
+    """A value of a dict as a tensor; None where there is none, or none that could be one."""
+    value = outputs.get(name) if isinstance(outputs, Mapping) else None
+    try:
+        return torch.as_tensor(value)
+    except (RuntimeError, TypeError, ValueError):
+        return None

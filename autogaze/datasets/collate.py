@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from autogaze.errors import TrainingError
+from autogaze.checks import describe_value
+from autogaze.errors import TrainingError, first_line
 
 LABELS = "gt_gazing_info"
 
@@ -27,15 +28,29 @@ def collate_fn(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         `gt_gazing_info` what `process_gazing_info` does.
 
     Raises:
-        TrainingError: a `ValueError`: no item is valid, or only some have labels.
+        TrainingError: a `ValueError`: no item is valid, or only some have labels; or items that are no
+            dicts of the same keys, or whose values cannot be joined.
     """
+    batch = list(batch)
+    if not all(isinstance(item, Mapping) for item in batch):
+        raise TrainingError(f"expected a list of dicts, one per clip, got {describe_value(batch)}")
     items = [item for item in batch if item.get("is_valid", True)]
     if not items:
         raise TrainingError(f"none of the {len(batch)} clips of a batch could be read")
     collated: dict[str, Any] = {}
     for key in items[0]:
+        without = sum(key not in item for item in items)
+        if without:
+            raise TrainingError(f"{without} of {len(items)} clips of a batch have no {key!r}")
         values = [item[key] for item in items]
-        collated[key] = _labels(values) if key == LABELS else default_collate(values)
+        try:
+            collated[key] = _labels(values) if key == LABELS else default_collate(values)
+        except TrainingError:
+            raise
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"the values of {key!r} cannot be joined to a batch: {first_line(error)}"
+            ) from error
     return collated
 
 
@@ -48,9 +63,13 @@ def _labels(values: Sequence[Any]) -> dict[str, Tensor] | list[Any]:
             f"{labelled.count(False)} of {len(values)} clips of a batch have no {LABELS}; "
             "give all of them labels or none"
         )
-    return process_gazing_info(
-        [value["gazing_pos"] for value in values], [value["task_losses"] for value in values]
-    )
+    names = ("gazing_pos", "task_losses")
+    if not all(isinstance(value, Mapping) and {*names} <= value.keys() for value in values):
+        raise TrainingError(
+            f"{LABELS} must be a dict with {' and '.join(names)}, got {describe_value(values[0])}"
+        )
+    ids, losses = ([value[name] for value in values] for name in names)
+    return process_gazing_info(ids, losses)
 
 
 def process_gazing_info(
@@ -71,8 +90,15 @@ def process_gazing_info(
         TrainingError: a `ValueError`: clips of different lengths, ids and losses that do not
             belong together, or a frame without any.
     """
-    lengths = [[len(frame) for frame in clip] for clip in gazing_pos]
-    if lengths != [[len(frame) for frame in clip] for clip in task_losses]:
+    try:
+        lengths = [[len(frame) for frame in clip] for clip in gazing_pos]
+        known = [[len(frame) for frame in clip] for clip in task_losses]
+    except TypeError as error:
+        raise TrainingError(
+            "gazing_pos and task_losses must hold for every clip one list per frame, got "
+            f"{describe_value(gazing_pos)} and {describe_value(task_losses)}"
+        ) from error
+    if lengths != known:
         raise TrainingError("every gazing_pos needs its own of task_losses")
     if len({len(frames) for frames in lengths}) != 1 or not all(map(all, lengths)):
         raise TrainingError(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from autogaze.checks import describe_value, is_number
 from autogaze.errors import TrainingError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
@@ -87,8 +88,10 @@ class Task(nn.Module):
 
     def __init__(self, pyramid: PatchPyramid, recon_sample_rate: float = 1.0) -> None:
         super().__init__()
-        if not 0 < recon_sample_rate <= 1:
-            raise TrainingError(f"recon_sample_rate must lie in (0, 1], got {recon_sample_rate}")
+        if not (is_number(recon_sample_rate) and 0 < recon_sample_rate <= 1):
+            raise TrainingError(
+                f"recon_sample_rate must lie in (0, 1], got {describe_value(recon_sample_rate)}"
+            )
         self.pyramid = pyramid
         self.recon_sample_rate = recon_sample_rate
 

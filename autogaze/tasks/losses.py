@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autogaze.checks import describe_value
 from autogaze.errors import CheckpointError, TrainingError
 from autogaze.reconstruction.efficientnet import EfficientNetLite, load_efficientnet
 from autogaze.utils.checkpoints import State, describe_mismatch, under_prefix
@@ -318,6 +319,8 @@ weights (None)."""
 
 def check_terms(loss_type: str) -> list[str]:
     """The names of the terms; TrainingError where one is unknown."""
+    if not isinstance(loss_type, str):
+        raise TrainingError(f"loss_type must be text, got {describe_value(loss_type)}")
     names = loss_type.split("+")
     unknown = [name for name in names if name not in LOSSES]
     if unknown:

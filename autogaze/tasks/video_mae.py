@@ -20,12 +20,13 @@ from autogaze.reconstruction.video_mae.checkpoint import (
     choose_config,
     load_weights,
     read_mae_config,
+    read_weights,
     statistics_of,
     with_weights,
 )
 from autogaze.tasks.base import Task, TaskOutput
 from autogaze.tasks.losses import FrameLosses, check_terms
-from autogaze.utils.checkpoints import read_state, under_prefix
+from autogaze.utils.checkpoints import under_prefix
 from autogaze.utils.device import exact
 from autogaze.utils.hub import find_checkpoint
 from autogaze.utils.normalization import IMAGENET, PixelStatistics
@@ -112,7 +113,7 @@ class VideoMAETask(Task):
         """
         checkpoint = find_checkpoint(source)
         shape = choose_config(checkpoint, config, changes)
-        state = read_state(checkpoint)
+        state = read_weights(checkpoint)
         mae = with_weights(shape, state, checkpoint)
         trained_with = {} if config is not None else read_mae_config(checkpoint)
         if loss_type is None:
@@ -140,7 +141,7 @@ class VideoMAETask(Task):
         `videomae.pt`, the statistics of the checkpoint that this task was made of stay.
         """
         checkpoint = find_checkpoint(source)
-        state = read_state(checkpoint)
+        state = read_weights(checkpoint)
         pixels = statistics_of(checkpoint, state)
         load_weights(self.mae, state, checkpoint)
         if pixels is not None or self._is_new:

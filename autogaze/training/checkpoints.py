@@ -24,13 +24,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from autogaze.errors import CheckpointError, OutputError, TrainingError
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 from autogaze.selectors.registry import LEARNED
 from autogaze.tasks.base import Task
+from autogaze.tasks.published import PublishedTask
 from autogaze.utils.checkpoints import load_strictly, read_state
 from autogaze.utils.files import check_writable, replacing, replacing_folder
 from autogaze.utils.hub import find_checkpoint
@@ -222,8 +223,9 @@ def save_task(task: Task, folder: Path) -> None:
         save_pretrained(folder)
         return
     folder.mkdir(exist_ok=True)
-    state = task.state_dict()
-    _save({name: state[name] for name in trained_names(task)}, folder)
+    module = _with_weights(task)
+    state = module.state_dict()
+    _save({name: state[name] for name in trained_names(module)}, folder)
 
 
 def load_task(task: Task, source: str | Path) -> None:
@@ -238,10 +240,16 @@ def load_task(task: Task, source: str | Path) -> None:
         load_weights(path)
         return
     hint = "The task options describe another task"
-    load_strictly(task, read_state(path), path, names=trained_names(task), hint=hint)
+    module = _with_weights(task)
+    load_strictly(module, read_state(path), path, names=trained_names(module), hint=hint)
 
 
-def trained_names(task: Task) -> list[str]:
+def _with_weights(task: Task) -> nn.Module:
+    """The task, or the user's own module that it calls, whose parameters have the user's names."""
+    return task.module if isinstance(task, PublishedTask) else task
+
+
+def trained_names(task: nn.Module) -> list[str]:
     """Names of a task's own parameters; those of frozen networks that it uses are not among them."""
     learning = {
         name

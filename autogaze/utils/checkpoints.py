@@ -6,7 +6,8 @@ state dict alone. Nothing in one is ever executed: weights are safetensors, or f
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -81,7 +82,7 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file in files:  # a shard that is missing is found by strict loading
         state |= _read_weights(file)
-    return without_wrappers(state)
+    return state
 
 
 def read_torch_file(path: Path) -> Any:
@@ -111,6 +112,8 @@ def load_strictly(
 ) -> None:
     """Load a state dict that must fit exactly; otherwise the module stays unchanged.
 
+    Its names may all begin with those of wrappers (`wrapper_prefix`).
+
     Args:
         module: where the tensors go.
         state: parameters and buffers by name.
@@ -121,7 +124,9 @@ def load_strictly(
     Raises:
         CheckpointError: parameters are missing, unexpected, of other shapes, or not finite.
     """
-    check_shapes(shapes(module.state_dict()), shapes(state), source, names=names, hint=hint)
+    own = shapes(module.state_dict())
+    state = without_wrappers(state, own.__contains__)
+    check_shapes(own, shapes(state), source, names=names, hint=hint)
     check_finite(state, source)
     module.load_state_dict(dict(state), strict=names is None)
 
@@ -205,7 +210,7 @@ def check_loaded(source: str | Path, info: Mapping[str, Any], *, own: str | None
         misshapen=misshapen.values(),
     )
     if problems:
-        raise CheckpointError(unfit(source, problems))
+        raise CheckpointError(unfit(source, problems, info))
 
 
 def misshapen_weights(info: Mapping[str, Any]) -> dict[str, str]:
@@ -218,22 +223,49 @@ def misshapen_weights(info: Mapping[str, Any]) -> dict[str, str]:
     return described
 
 
-def unfit(source: str | Path, problems: str) -> str:
-    """The message about a checkpoint whose weights are not those of its `config.json`."""
+def unfit(source: str | Path, problems: str, info: Mapping[str, Any]) -> str:
+    """The message about a checkpoint whose weights are not those of its `config.json`.
+
+    Args:
+        info: transformers' loading info.
+    """
+    prefix = wrapper_prefix(info["unexpected_keys"], set(info["missing_keys"]).__contains__)
+    advice = "correct config.json or take a whole checkpoint"
+    if prefix:
+        mapping = {f"^{re.escape(prefix)}": ""}
+        advice = (
+            f"all names begin with {prefix!r}, as of a model inside of another: give "
+            f"key_mapping={mapping} to from_pretrained, or save the state dict of the model alone"
+        )
     return (
         f"{source}: the weights do not fit config.json: {problems}. Nothing is filled in at "
-        "random: correct config.json or take a whole checkpoint"
+        f"random: {advice}"
     )
 
 
-def without_wrappers(state: State) -> dict[str, Tensor]:
-    """The tensors under their module's own names, where it was saved inside of
-    `DistributedDataParallel` or `torch.compile`.
+def without_wrappers(state: Mapping[str, Any], is_own: Callable[[str], bool]) -> dict[str, Any]:
+    """The tensors of a state dict under a module's own names; see `wrapper_prefix`."""
+    return under_prefix(state, wrapper_prefix(state, is_own))
+
+
+def wrapper_prefix(names: Iterable[str], is_own: Callable[[str], bool]) -> str:
+    """What all names begin with before a module's own: "" unless it was saved inside of others.
+
+    Such are `module.` of `DistributedDataParallel`, `_orig_mod.` of `torch.compile`, `model.` of a
+    Lightning module; also several, one inside of the other.
+
+    Args:
+        is_own: whether a name is one of the module's own.
     """
-    for prefix in ("module.", "_orig_mod.") * 2:  # one may be inside of the other
-        if state and all(name.startswith(prefix) for name in state):
-            state = under_prefix(state, prefix)
-    return dict(state)
+    prefix, names = "", list(names)
+    while names and not any(map(is_own, names)):
+        heads = {name.partition(".")[0] for name in names}
+        if len(heads) > 1 or heads & {*names}:
+            return ""
+        (head,) = heads
+        prefix += f"{head}."
+        names = [name.removeprefix(f"{head}.") for name in names]
+    return prefix
 
 
 def safetensors_shapes(path: Path) -> Shapes:
@@ -249,7 +281,7 @@ def safetensors_shapes(path: Path) -> Shapes:
         raise CheckpointError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
-def under_prefix(state: State, prefix: str) -> dict[str, Tensor]:
+def under_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The tensors whose names start with a prefix, under their names without it."""
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from autogaze.checks import why_absent
+from autogaze.checks import as_path, why_absent
 from autogaze.errors import CheckpointError, first_line
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -42,7 +42,7 @@ def find_checkpoint(source: str | Path) -> Path:
     Raises:
         CheckpointError: there is none, or the hub cannot be reached.
     """
-    path = Path(source)
+    path = as_path(source, CheckpointError)
     if os.path.exists(path):
         return path
     if os.path.islink(path) or not is_hub_id(str(source)):

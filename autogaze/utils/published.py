@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from autogaze.checks import describe_value, whole
+from autogaze.checks import describe_value, is_dense, is_number, whole
 from autogaze.errors import AutoGazeError, OutputError
 from autogaze.utils.files import replacing
 from autogaze.utils.seeding import seed_weights
@@ -32,13 +32,27 @@ class UnNormalize:
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], rescale_factor: float | None = None
     ) -> None:
-        if len(mean) != len(std):
-            raise AutoGazeError(f"one mean and one std per channel, got {mean} and {std}")
+        try:
+            shapes = [torch.as_tensor(each, dtype=torch.float64).shape for each in (mean, std)]
+        except (RuntimeError, TypeError, ValueError):
+            shapes = []
+        if not shapes or shapes[0] != shapes[1] or len(shapes[0]) != 1:
+            raise AutoGazeError(
+                "expected one mean and one std per channel, got "
+                f"{describe_value(mean)} and {describe_value(std)}"
+            )
+        if not (rescale_factor is None or is_number(rescale_factor)):
+            raise AutoGazeError(
+                f"rescale_factor must be a number or None, got {describe_value(rescale_factor)}"
+            )
         self.mean = mean
         self.std = std
         self.rescale_factor = rescale_factor
 
     def __call__(self, pixels: Float[Tensor, "*N C H W"]) -> Float[Tensor, "*N C H W"]:
+        if not (is_dense(pixels) and pixels.is_floating_point()):
+            got = pixels.dtype if is_dense(pixels) else describe_value(pixels)
+            raise AutoGazeError(f"expected normalised pixels, a dense tensor of floats, got {got}")
         if pixels.ndim < 3 or pixels.shape[-3] != len(self.mean):
             raise AutoGazeError(
                 f"expected (..., {len(self.mean)}, height, width), got {tuple(pixels.shape)}"
@@ -64,6 +78,11 @@ def get_gazing_pos_from_gazing_mask(
     Raises:
         AutoGazeError: a mask of another form, such as one per frame: flatten it.
     """
+    if not is_dense(gazing_mask):
+        raise AutoGazeError(
+            "expected a mask of (clips, patches of all frames), a dense tensor, got "
+            f"{describe_value(gazing_mask)}; masks per scale are joined by torch.cat(masks, -1).flatten(1)"
+        )
     if gazing_mask.ndim != 2:
         raise AutoGazeError(
             f"expected a mask of (clips, patches of all frames), got {tuple(gazing_mask.shape)}; "

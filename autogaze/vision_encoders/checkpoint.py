@@ -98,7 +98,7 @@ class Checkpoint:
             misshapen=[misshapen[name] for name in _used(model, misshapen)],
         )
         if problems:
-            raise EncoderError(unfit(self.name, problems))
+            raise EncoderError(unfit(self.name, problems, info))
         return model
 
 

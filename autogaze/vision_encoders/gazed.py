@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from autogaze.clips import FramesLike
 from autogaze.errors import EncoderError
@@ -258,16 +259,29 @@ def _move(
         model.to(wanted.dtype)
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
 def _with_gazed_attention(model: nn.Module) -> Any:
     """A copy of the modules with the same parameters and buffers, under gazed attention."""
     shared: dict[int, Any] = {
         id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]
     }
+    for module in model.modules():
+        # Tensors computed of parameters, as by pruning, and objects whose methods users hooked in.
+        shared |= {
+            id(each): each for each in vars(module).values() if isinstance(each, torch.Tensor)
+        }
+        shared |= {id(hook): hook for table in _HOOKS for hook in vars(module)[table].values()}
     # PEFT's layers note which adapters were merged into weights, which both models have.
     merged = [vars(module).get("merged_adapters") for module in model.modules()]
     shared |= {id(names): names for names in merged if isinstance(names, list)}
     copied = copy.deepcopy(model, shared)
     for module in copied.modules():
+        if parametrize.is_parametrized(module):
+            # A class of its own: PyTorch takes properties off it where parametrizations are removed.
+            kind = type(module)
+            module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
         config = getattr(module, "config", None)
         if config is not None:
             config._attn_implementation = blocks.registered()

@@ -74,9 +74,16 @@ class PositionTables:
         """`of_grids`, of the weights as they are, and not kept.
 
         Raises:
-            EncoderError: an adapter, as of LoRA, on the position table, past which it is read.
+            EncoderError: an adapter, as of LoRA, on the position table, past which it is read; or a
+                buffer without values.
         """
         _check_adapters(encoder)
+        for name, buffer in encoder.model.named_buffers():
+            if buffer.is_meta:
+                raise EncoderError(
+                    f"{name} has no values (it is on the device 'meta'): no state dict has this "
+                    "buffer; make the model by from_pretrained, or not under torch.device('meta')"
+                )
         positions = [encoder.positions(grid) for grid in grids]
         embedded = [table for table in positions if table is not None]
         rotated = [tables for tables in _rotary(encoder, grids) if tables is not None]

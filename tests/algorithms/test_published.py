@@ -84,3 +84,61 @@ def test_a_dummy_trains_nothing():
     inputs = {"video": torch.zeros(1)}
     assert Dummy().preprocess_inputs(inputs) is inputs
     assert NTP().preprocess_inputs(inputs) is inputs
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("algorithm", [NTP(), Dummy()], ids=["NTP", "Dummy"])
+def test_without_rewards_or_losses_no_task_is_needed(algorithm):
+    outputs = gazes([[-1.0], [-2.0]])
+    assert algorithm({}, outputs, None)["loss"].equal(algorithm({}, outputs, {})["loss"])
+
+
+def with_rewards(**changes):
+    rewards = {"reward": torch.zeros(2, 1), "traj_len_each_reward": [1]}
+    return {
+        **rewards,
+        "task_losses": torch.zeros(2, 1),
+        "task_losses_mask": torch.ones(2, 1),
+    } | changes
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("algorithm", "outputs", "rewards", "named"),
+    [
+        (NTP(), None, {}, "gaze_outputs must hold log_action_probs"),
+        (NTP(), {}, {}, "log_action_probs.*empty"),
+        (NTP(), {"log_action_probs": None}, {}, "log_action_probs.*None"),
+        (NTP(), {"log_action_probs": torch.zeros(2)}, {}, r"log_action_probs.*\(2,\)"),
+        (NTP(), {"log_action_probs": torch.zeros(2, 1)}, {}, "if_padded_gazing"),
+        (NTP(True), gazes([[0.0], [0.0]], predicted=[[0.0], [0.0]]), None, "task_losses"),
+        (
+            NTP(True),
+            gazes([[0.0], [0.0]], predicted=[[0.0], [0.0]]),
+            with_rewards(task_losses=torch.zeros(2, 3)),
+            r"one shape.*\(2, 3\)",
+        ),
+        (Dummy(), {}, {}, "gazing_pos"),
+        (GRPO(2, 1.0), gazes([[0.0], [0.0]]), None, "task_outputs must hold reward"),
+        (GRPO(2, 1.0), gazes([[0.0], [0.0]]), {"other": 1}, "only other"),
+        (GRPO(2, 1.0), gazes([[0.0], [0.0]]), with_rewards(reward=torch.zeros(2)), "two dim"),
+        (GRPO(2, 1.0), gazes([[0.0], [0.0]]), with_rewards(reward=torch.zeros(4, 1)), "2 rows"),
+        # The second reward would be left out.
+        (GRPO(2, 1.0), gazes([[0.0], [0.0]]), with_rewards(reward=torch.zeros(2, 2)), "traj_len"),
+        (GRPO(2, 1.0), gazes([[0.0], [0.0]]), with_rewards(traj_len_each_reward="a"), "traj_len"),
+    ],
+)  # fmt: skip
+def test_outputs_that_lack_something_are_named(algorithm, outputs, rewards, named):
+    with pytest.raises(TrainingError, match=named):
+        algorithm({}, outputs, rewards)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("size", "discount", "named"),
+    [(0, 0.9, "group_size"), ("a", 0.9, "group_size"), (1.5, 0.9, "group_size"),
+     (2, 0, "discount"), (2, 1.5, "discount"), (2, None, "discount")],
+)  # fmt: skip
+def test_groups_and_discounts_are_checked(size, discount, named):
+    with pytest.raises(TrainingError, match=named):
+        GRPO(size, discount)

@@ -266,3 +266,83 @@ def test_a_picture_of_the_reconstructed_frames(folders):
     assert len(drawn) == 1
     assert drawn[0][3] is None
     assert method.visualize_step == 1
+
+
+@pytest.mark.parametrize(
+    "form", [torch.Tensor.double, torch.Tensor.half, lambda x: x.mT.clone().mT]
+)
+def test_pixels_in_other_precisions_and_layouts(form, folders):
+    task = make(folders)
+    video, _, gaze = case()
+    with torch.no_grad():
+        found, wanted = (task({"video_for_task": x}, gaze.padded()) for x in (form(video), video))
+    torch.testing.assert_close(
+        found["reward"].sort(1)[0], wanted["reward"].sort(1)[0], atol=2e-3, rtol=1e-2
+    )
+
+
+def test_gazes_in_other_forms(folders):
+    task = make(folders)
+    video, _, gaze = case()
+    padded = gaze.padded()
+    wanted = task({"video_for_task": video}, padded)["metrics"]["avg_gazing_ratio_per_frame"]
+    for form in (
+        {**padded, "if_padded_gazing": padded["if_padded_gazing"].int()},
+        {**padded, "if_padded_gazing": padded["if_padded_gazing"].float()},
+        {**padded, "num_gazing_each_frame": padded["num_gazing_each_frame"].tolist()},
+        {**padded, "gazing_pos": padded["gazing_pos"].int()},
+    ):
+        found = task({"video_for_task": video}, form)
+        assert found["metrics"]["avg_gazing_ratio_per_frame"].equal(wanted)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("inputs", "named"),
+    [
+        (None, "None"),
+        ({}, "an empty dict"),
+        ({"video": torch.zeros(2, 4, 3, 32, 32)}, "only video"),
+        ({"video_for_task": None}, "video_for_task"),
+        ({"video_for_task": np.zeros((2, 4, 3, 32, 32))}, "ndarray"),
+        ({"video_for_task": torch.zeros(4, 3, 32, 32)}, r"\(4, 3, 32, 32\)"),
+        ({"video_for_task": torch.zeros(2, 4, 3, 32, 32, dtype=torch.uint8)}, "uint8"),
+        ({"video_for_task": torch.zeros(2, 4, 3, 32, 32, device="meta")}, "without values"),
+    ],
+)
+def test_pixels_that_are_not_taken_are_named(inputs, named, folders):
+    with pytest.raises(TrainingError, match=f"video_for_task.*{named}"):
+        make(folders)(inputs, case()[2].padded())
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("frames", [1, [1.0], "a", [True], [[1]]])
+def test_frames_that_have_no_number_are_refused(frames, folders):
+    video, _, gaze = case()
+    with pytest.raises(TrainingError, match="frame_idx_to_reconstruct"):
+        make(folders).forward_output({"video_for_task": video}, gaze.padded(), frames)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("gaze", [None, case()[2], {}])
+def test_gazes_that_are_no_padded_dict_are_refused(gaze, folders):
+    with pytest.raises(GeometryError, match="gazing_pos"):
+        make(folders)({"video_for_task": case()[0]}, gaze)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"recon_model": None}, CheckpointError),
+        ({"recon_model": 3}, CheckpointError),
+        ({"recon_model_config": "l1"}, TrainingError),
+        ({"recon_model_config": {"loss_type": ["l1"], "loss_weights": "1"}}, TrainingError),
+        ({"recon_sample_rate": "all"}, TrainingError),
+        ({"recon_sample_rate": None}, TrainingError),
+    ],
+)
+def test_arguments_of_other_types_are_refused(change, error, folders):
+    given = {"recon_model": str(folders / "mae"), "recon_model_config": L1, "scales": "16+32"}
+    with pytest.raises(error, match="got"):
+        VideoMAEReconstruction(**{**given, **change})

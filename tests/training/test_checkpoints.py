@@ -6,12 +6,15 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import autogaze
+from autogaze import PatchPyramid
 from autogaze.errors import TrainingError
 from autogaze.models.autogaze import AutoGaze, AutoGazeImageProcessor
+from autogaze.tasks.published import PublishedTask
 from autogaze.tasks.video_mae import VideoMAETask
-from autogaze.training.checkpoints import Checkpoints
+from autogaze.training.checkpoints import Checkpoints, load_task, save_task
 from autogaze.training.step import TrainingStep
 from tests.disks import small_disk
 from tests.training.tiny import assert_same, tiny_trainer, weights_after
@@ -138,3 +141,27 @@ def test_only_a_training_writes_its_options(tmp_path):
     assert path.read_text() == before
     tiny_trainer("ntp", tmp_path, max_steps=2, resume=True).fit()
     assert json.loads(path.read_text())["trainer"]["max_steps"] == 2
+
+
+class OfAUser(torch.nn.Module):
+    """A task of the published interface, with weights and a frozen network."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(2, 2)
+        self.frozen = torch.nn.Linear(2, 2).requires_grad_(False)
+
+    def forward(self, inputs, gaze_outputs):
+        return {"loss": 0.0}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])  # as saved, and as by distributed training
+def test_a_published_tasks_weights_have_its_own_names_and_load(tmp_path, prefix):
+    task, other = (PublishedTask(OfAUser(), PatchPyramid((32, 64), 16)) for _ in range(2))
+    save_task(task, tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = load_file(file)
+    assert state.keys() == {"head.weight", "head.bias"}
+    save_file({prefix + name: value for name, value in state.items()}, file)
+    load_task(other, tmp_path)
+    assert_same(dict(other.module.head.state_dict()), dict(task.module.head.state_dict()))

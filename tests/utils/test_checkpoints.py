@@ -4,18 +4,27 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from autogaze.errors import CheckpointError
+from autogaze.models.autogaze import AutoGaze
+from autogaze.models.autogaze.gazing import PlainAutoGaze
+from autogaze.reconstruction.video_mae import save_video_mae
+from autogaze.tasks.video_mae import VideoMAETask
 from autogaze.utils.checkpoints import (
     describe_mismatch,
     load_strictly,
     read_config,
     read_state,
     under_prefix,
+    wrapper_prefix,
 )
 from autogaze.utils.hub import find_checkpoint
+from tests.models.autogaze.tiny import tiny_model
+from tests.tasks.material import tiny_mae
+
+PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "a.b."]
 
 
 @pytest.fixture
@@ -148,20 +157,44 @@ def test_prefixes(state):
     assert under_prefix(state, "a.") == {}
 
 
-@pytest.mark.parametrize(
-    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
-)
-def test_names_of_wrapped_modules(tmp_path, prefix):
-    """As `DistributedDataParallel` and `torch.compile` save them."""
+@pytest.mark.parametrize("prefix", ["", *PREFIXES])
+@pytest.mark.parametrize("own", ["", "module."])
+def test_names_of_wrapped_modules(prefix, own):
+    """As `DistributedDataParallel`, `torch.compile` and Lightning save them."""
+    part = nn.Linear(2, 3)
+    state = {f"{prefix}{own}{name}": value for name, value in part.state_dict().items()}
     module = nn.Linear(2, 3)
-    path = tmp_path / "weights.pt"
-    torch.save({prefix + name: value for name, value in module.state_dict().items()}, path)
-    assert list(read_state(path)) == ["weight", "bias"]
-    load_strictly(nn.Linear(2, 3), read_state(path), path)
+    if own:
+        module = nn.ModuleDict({"module": module})
+    load_strictly(module, state, "here")
+    assert_same(dict(zip(state, module.state_dict().values(), strict=True)), state)
 
 
-def test_a_part_that_is_called_module_keeps_its_name(tmp_path):
-    path = tmp_path / "weights.pt"
-    state = {"module.weight": torch.zeros(2), "other": torch.zeros(1)}
-    torch.save(state, path)
-    assert read_state(path).keys() == state.keys()
+def test_prefixes_that_are_not_those_of_wrappers():
+    own = {"weight", "bias"}.__contains__
+    assert wrapper_prefix([], own) == ""
+    assert wrapper_prefix(["a.weight", "b.bias"], own) == ""  # two parts
+    assert wrapper_prefix(["a.other", "a.else"], own) == ""
+    assert wrapper_prefix(["a", "a.weight"], own) == ""
+    assert wrapper_prefix(["weight", "module.bias"], own) == ""
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_wrapped_selectors_and_video_maes_load(tmp_path, prefix):
+    def wrap(folder):
+        state = load_file(folder / "model.safetensors")
+        named = {prefix + name: value for name, value in state.items()}
+        save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+
+    model, mae = tiny_model(), tiny_mae()
+    model.save_pretrained(tmp_path / "selector")
+    save_video_mae(mae, tmp_path / "mae")
+    wrap(tmp_path / "selector")
+    wrap(tmp_path / "mae")
+    found = AutoGaze.from_pretrained(tmp_path / "selector")
+    assert_same(found.state_dict(), model.state_dict())
+    plain = PlainAutoGaze.load(tmp_path / "selector", torch.float32)
+    assert_same(plain.state_dict(), model.state_dict())
+    task = VideoMAETask.from_checkpoint(tmp_path / "mae")
+    assert_same(task.mae.state_dict(), mae.state_dict())
+    task.load_weights(tmp_path / "mae")

@@ -237,3 +237,29 @@ def test_seeds_are_whole_numbers_of_any_type():
     assert np.random.rand() == expected[1]
     with pytest.raises(AutoGazeError, match=r"seed.*'x'"):
         seed_everything("x")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((3, 4, 4)), None, [[0.0]], torch.zeros(3, 4, 4, dtype=torch.uint8),
+     torch.zeros(3, 4, 4).long(), torch.zeros(3, 4, 4).to_sparse()],
+)  # fmt: skip
+def test_unnormalize_takes_floats_alone(pixels):
+    """Of integers mean and deviation would be cut to 0, without an error."""
+    with pytest.raises(AutoGazeError, match="floats"):
+        UnNormalize(IMAGENET.mean, IMAGENET.std)(pixels)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("given", [(0.5, 0.5), (None, None), ("abc", "abc"), ((0.5,), (0.5,), "a")])
+def test_unnormalize_takes_numbers_per_channel(given):
+    with pytest.raises(AutoGazeError, match="got"):
+        UnNormalize(*given)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("mask", [np.zeros((2, 3)), [[1, 0]], None, [torch.zeros(1, 2, 4)]])
+def test_a_mask_that_is_no_tensor_is_refused(mask):
+    with pytest.raises(AutoGazeError, match="a dense tensor"):
+        get_gazing_pos_from_gazing_mask(mask)

@@ -79,3 +79,20 @@ def test_weights_of_other_shapes_are_named(tmp_path):
     shapes = r" \(\d+,\) instead of \(40,\)" if tf.__version__ >= "5" else ""
     with pytest.raises(EncoderError, match=rf"mlp\.fc1\.bias{shapes}[,)]"):
         GazedVisionModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["siglip", "dinov2", "vit"])
+def test_an_error_names_the_prefix_of_a_wrapper_and_what_to_do(name, tmp_path):
+    model = FAMILIES[name].model()
+    model.save_pretrained(tmp_path)
+    wrap(tmp_path, "module.")
+    with pytest.raises(EncoderError, match=r"begin with 'module\.'.*key_mapping"):
+        GazedVisionModel.from_pretrained(tmp_path)
+    again = GazedVisionModel.from_pretrained(tmp_path, key_mapping={r"^module\.": ""})
+    for key, value in model.state_dict().items():
+        assert again.model.state_dict()[key].equal(value)
+
+
+def wrap(folder: Path, prefix: str) -> None:
+    file = folder / "model.safetensors"
+    save_file({prefix + k: v for k, v in load_file(file).items()}, file, {"format": "pt"})

@@ -1,6 +1,5 @@
 """What does not fit is refused with both numbers; frames without patches; options."""
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,14 +22,6 @@ def siglip():
 @pytest.fixture(scope="module")
 def encoder(siglip):
     return gazed(siglip)
-
-
-@pytest.fixture
-def unchecked():
-    """Annotations unchecked, as where the package is used: its own errors have the word."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def refused(encoder, frames, gaze, *parts, error=EncoderError):

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 import transformers as tf
+from torch.nn.utils import parametrizations, parametrize, prune
 
 import autogaze
 from autogaze import Gaze, GazedVisionModel, PatchPyramid, gazed
@@ -490,3 +491,61 @@ def test_batches_of_tokens_are_halved_where_memory_is_too_small(monkeypatch, inp
             encoder(*inputs)
     with pytest.raises(torch.OutOfMemoryError):  # gradients keep all batches
         encoder(*inputs)
+
+
+class Recorder:
+    """Counts calls of a module by a method that is hooked in."""
+
+    def __init__(self, module):
+        self.calls = 0
+        self.handle = module.register_forward_hook(self.count)
+
+    def count(self, *_):
+        self.calls += 1
+
+
+def test_hooked_methods_report_to_their_own_object(inputs):
+    model = FAMILIES["vit"].model()
+    recorder = Recorder(model.layernorm)
+    encoder = gazed(model)
+    encoder(*inputs)
+    assert recorder.calls == 1
+    recorder.handle.remove()
+    encoder(*inputs)
+    assert recorder.calls == 2  # the gazed model's own hook
+
+
+@pytest.mark.parametrize(
+    ("put_on", "take_off"),
+    [
+        (lambda m: prune.l1_unstructured(m, "weight", 0.3), lambda m: prune.remove(m, "weight")),
+        (
+            lambda m: parametrizations.spectral_norm(m, "weight"),
+            lambda m: parametrize.remove_parametrizations(m, "weight"),
+        ),
+    ],
+    ids=["pruned", "parametrized"],
+)
+def test_weights_that_are_computed_stay_when_they_are_fixed_on_the_original(
+    put_on, take_off, inputs
+):
+    model = FAMILIES["siglip"].model()
+    part = next(m for name, m in model.named_modules() if name.endswith("layers.0.mlp.fc1"))
+    put_on(part)
+    encoder = gazed(model)
+    with torch.no_grad():
+        expected = encoder(*inputs).last_hidden_state
+        take_off(part)
+        assert_close(encoder(*inputs).last_hidden_state, expected, 1e-6)
+        assert_close(gazed(model)(*inputs).last_hidden_state, expected, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["siglip", "clip", "dinov3"])
+def test_a_buffer_without_values_is_named(name, inputs):
+    family = FAMILIES[name]
+    model = family.model()
+    with torch.device("meta"):
+        other = family.build(**family.options).eval()
+    other.load_state_dict(model.state_dict(), assign=True)
+    with pytest.raises(EncoderError, match=r"(position_ids|inv_freq) has no values"):
+        gazed(other)(*inputs)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
 from autogaze import Gaze, PatchPyramid
-from autogaze.errors import EncoderError, GeometryError
+from autogaze.errors import CheckpointError, EncoderError, GeometryError
 from autogaze.vision_encoders.siglip import SiglipConfig, SiglipVisionConfig, SiglipVisionModel
 from tests.vision_encoders.families import SMALL, assert_close, random_frames, with_large_weights
 from tests.vision_encoders.test_siglip import PYRAMID, tiny
@@ -366,3 +366,26 @@ def test_transformers_reads_what_was_saved(tmp_path):
     images = random_frames(1, 2)[0]
     with torch.no_grad():
         assert_close(plain(images).pooler_output, model(images).pooler_output, 1e-6)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "student.net."])
+def test_weights_of_a_wrapper_are_not_filled_in_at_random(prefix, tmp_path):
+    model = tiny()
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = {prefix + name: value for name, value in load_file(file).items()}
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"begin with '{prefix}'.*key_mapping"):
+        SiglipVisionModel.from_pretrained(tmp_path)
+    mapping = {f"^{prefix}": ""}
+    assert_same(SiglipVisionModel.from_pretrained(tmp_path, key_mapping=mapping), model)
+
+
+def test_a_model_made_on_the_meta_device_reads_its_positions():
+    model = tiny()
+    with torch.device("meta"):
+        other = SiglipVisionModel(model.config).eval()
+    other.load_state_dict(model.state_dict(), assign=True)
+    images = random_frames(1, 2)[0]
+    with torch.no_grad():
+        assert other(images).last_hidden_state.equal(model(images).last_hidden_state)

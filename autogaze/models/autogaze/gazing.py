@@ -4,21 +4,19 @@ Importing transformers' models takes seconds and 170 MiB, half of them Triton an
 of which choosing patches on a CPU needs nothing. So the package's own weights are loaded without them.
 """
 
-import math
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from autogaze.errors import SelectorError
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.limits import Caps, Threshold
 from autogaze.models.autogaze.published import PublishedGazeModel
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
-from autogaze.models.autogaze.streaming import ClipStream
+from autogaze.models.autogaze.streaming import ClipStream, check_video
 from autogaze.utils.checkpoints import load_strictly, read_state
 
 
@@ -98,6 +96,7 @@ class Gazing:
             stream = self.stream(
                 B, num_frames=T, cap=_mean_cap(caps), repetitions=repetitions, once=True
             )
+        stream.check_model(self.gazing_model, self.config)
         return stream.step(video, caps=caps, threshold=threshold, sampling=sampling)
 
 
@@ -131,22 +130,6 @@ class PlainAutoGaze(Gazing, nn.Module):
             model = cls(config).to(dtype)
         load_strictly(model, read_state(folder), folder)
         return model.eval()
-
-
-def check_video(video: Tensor) -> None:
-    if video.ndim != 5 or video.shape[2] != 3 or 0 in video.shape:
-        raise SelectorError(
-            f"expected a video of (clips, frames, 3, height, width), got {tuple(video.shape)}"
-        )
-    if not video.is_floating_point():
-        raise SelectorError(
-            f"expected normalised floats (see AutoGazeImageProcessor), got {video.dtype}"
-        )
-    # A NaN or infinity makes the sum one too; testing every value takes ten times as long.
-    if video.device.type == "cpu" and not math.isfinite(
-        float(video.detach().sum(dtype=torch.float32))
-    ):
-        raise SelectorError("the video has NaN or infinite values")
 
 
 def _mean_cap(caps: Caps | None) -> int | None:

@@ -1,6 +1,7 @@
 """AutoGaze as a transformers model: checkpoints, Auto classes, and AutoGaze's call."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from autogaze.clips import as_frames, frame_caps
+from autogaze.clips import FramesLike, frame_caps
 from autogaze.errors import AutoGazeError, CheckpointError, SelectorError, first_line
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.gaze_model import Connector
-from autogaze.models.autogaze.gazing import Gazing, check_video
+from autogaze.models.autogaze.gazing import Gazing
 from autogaze.models.autogaze.grid_adaptation import GridAdaptation
 from autogaze.models.autogaze.output import AutoGazeOutput, PastGaze, resume
 from autogaze.models.autogaze.published import (
@@ -29,6 +30,7 @@ from autogaze.models.autogaze.published import (
     read_ratio,
     read_requirement,
     read_sampling,
+    read_video,
 )
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.scoring import Scores, score
@@ -39,6 +41,8 @@ from autogaze.utils.checkpoints import (
     read_config,
     safetensors_shapes,
     shapes,
+    under_prefix,
+    wrapper_prefix,
 )
 from autogaze.utils.hub import no_weights, weight_files
 
@@ -109,8 +113,8 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
         kwargs["ignore_mismatched_sizes"] = True
         kwargs.setdefault("use_safetensors", True)  # pickles are not read
         try:
-            if not {"config", "state_dict", "subfolder"} & kwargs.keys():
-                cls._check_shapes(name)
+            if not {"config", "state_dict", "subfolder", "key_mapping"} & kwargs.keys():
+                kwargs["key_mapping"] = cls._check_shapes(name)
             loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
             )
@@ -137,14 +141,17 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
         return (model, info) if wants_info else model
 
     @classmethod
-    def _check_shapes(cls, name: str) -> None:
+    def _check_shapes(cls, name: str) -> dict[str, str] | None:
         """Raise CheckpointError where a folder's weights do not fit its configuration.
 
         Only the file's header is read, and nothing is allocated: a config.json may ask for any
         sizes.
+
+        Returns:
+            How transformers is to rename them, where they were saved inside of a wrapper.
         """
         if not os.path.isdir(name):
-            return
+            return None
         folder = Path(name)
         files = weight_files(folder)
         if not files:
@@ -153,7 +160,10 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
         with torch.device("meta"):
             own = shapes(cls(config).state_dict())
         found = {key: shape for file in files for key, shape in safetensors_shapes(file).items()}
-        check_shapes(own, found, name, hint="They must be those of its config.json")
+        prefix = wrapper_prefix(found, own.__contains__)
+        hint = "They must be those of its config.json"
+        check_shapes(own, under_prefix(found, prefix), name, hint=hint)
+        return {f"^{re.escape(prefix)}": ""} if prefix else None
 
     def _init_weights(self, module: nn.Module) -> None:
         deviation = self.config.gaze_model_config.gaze_decoder_config.initializer_range
@@ -168,7 +178,9 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
             nn.init.zeros_(bias)
 
     def score(
-        self, video: Float[Tensor, "B T 3 H W"], gaze: Mapping[str, Any] | GazeRows | Gaze
+        self,
+        video: Float[Tensor, "B T 3 H W"] | FramesLike,
+        gaze: Mapping[str, Any] | GazeRows | Gaze,
     ) -> Scores:
         """Log-probability of given gazes and the losses predicted after them; differentiable.
 
@@ -179,7 +191,7 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
             gaze = GazeRows.of_gaze(gaze)
         elif not isinstance(gaze, GazeRows):
             gaze = GazeRows.of_padded(gaze, self.pyramid)
-        tokens, _ = self.gazing_model.vision_tokens(video)
+        tokens, _ = self.gazing_model.vision_tokens(read_video(video))
         return score(self.gazing_model.gaze_decoder, tokens, gaze)
 
     def forward(
@@ -229,7 +241,6 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
             GeometryError: target scales that do not fit.
         """
         video = _video(inputs, video)
-        check_video(video)
         adaptation = self._adaptation(target_scales, target_patch_size)
         clips = video if adaptation is None else adaptation.cut(video)
         given = read_gazing_info(gazing_info, video.device)
@@ -239,6 +250,8 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
             return AutoGazeOutput(complete(given, gaze), gaze, lambda: scores)
 
         B, T = video.shape[:2]
+        samples = self.training or generator is not None
+        sampling = read_sampling(temperature if samples else 0.0, generator)
         ratio, requirement = gazing_ratio, task_loss_requirement
         if ratio is None and requirement is None:
             # By the published arguments alone, where that is enough: these methods may be replaced.
@@ -248,7 +261,6 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
                 inputs, video, self.get_gazing_ratio(**seeded), T, temperature, use_cache, **seeded
             )
         ratio, threshold = read_ratio(ratio), read_requirement(requirement, B, T)
-        samples = self.training or generator is not None
         stream = resume(
             past_key_values, (past_inputs_embeds, past_attention_mask, past_conv_values)
         )
@@ -258,7 +270,7 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
             clips,
             caps=frame_caps(ratio, T, self.pyramid.num_patches),
             threshold=per_row(threshold, len(clips) // B),
-            sampling=read_sampling(temperature if samples else 0.0, generator),
+            sampling=sampling,
             stream=stream,
         )
         gaze = rows.to_gaze()
@@ -311,8 +323,7 @@ def _video(inputs: Mapping[str, Any] | Tensor | None, video: Tensor | None) -> T
         video = inputs
     if video is None:
         raise SelectorError('no video: call model({"video": video}) with (B, T, 3, H, W)')
-    frames = as_frames(video)
-    return video if isinstance(video, Tensor) else frames
+    return read_video(video)
 
 
 AutoConfig.register("autogaze", AutoGazeConfig, exist_ok=True)

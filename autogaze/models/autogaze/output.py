@@ -186,6 +186,7 @@ class PastGaze:
             )
         return self.stream
 
+    @torch.no_grad()
     def views(self) -> dict[str, Any]:
         """The four caches that AutoGaze's users pass on, all of them views of this state."""
         states, embed = self.stream.states, self.stream.decoder.embed_tokens

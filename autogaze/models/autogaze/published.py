@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from autogaze.checks import describe_value, is_finite, whole
-from autogaze.clips import Ratio
-from autogaze.errors import SelectorError
+from autogaze.checks import describe_value, is_dense, is_finite, whole
+from autogaze.clips import FramesLike, Ratio, as_frames, check_generator
+from autogaze.errors import GeometryError, SelectorError
 from autogaze.gaze import Gaze
+from autogaze.gaze_checks import is_integers, shape
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
 from autogaze.models.autogaze.decoding import ConvHistory
@@ -25,7 +26,7 @@ from autogaze.models.autogaze.output import PAST, SCORED, PastGaze, resume
 from autogaze.models.autogaze.rows import GazeRows
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.scoring import embed_sequence
-from autogaze.models.autogaze.streaming import ClipStream
+from autogaze.models.autogaze.streaming import ClipStream, check_video
 
 
 def _of_config(name: str) -> Any:
@@ -119,7 +120,7 @@ class PublishedAttributes:
 
     def get_mask_from_gazing_pos(
         self,
-        video: Float[Tensor, "B T 3 H W"],
+        video: Float[Tensor, "B T 3 H W"] | FramesLike,
         gazing_pos: Int[Tensor, "B N"],
         if_padded_gazing: Shaped[Tensor, "B N"],
     ) -> list[Float[Tensor, "B T cells"]]:
@@ -130,8 +131,22 @@ class PublishedAttributes:
             gazing_pos: ids numbered over the clip.
             if_padded_gazing: padded slots, which are left out.
         """
-        T, V, kept = video.shape[1], self.pyramid.num_patches, ~if_padded_gazing.bool()
-        ids = torch.where(kept, gazing_pos, 0)
+        T, V = as_frames(video).shape[1], self.pyramid.num_patches
+        ids, padded = _tensor(gazing_pos), _tensor(if_padded_gazing)
+        if (
+            not (is_integers(ids) and ids.ndim == 2 and is_dense(padded))
+            or ids.shape != padded.shape
+        ):
+            raise GeometryError(
+                "expected integers gazing_pos (clips, slots), and if_padded_gazing of that shape, "
+                f"got {shape(ids)} and {shape(padded)}"
+            )
+        kept = ~padded.bool()
+        ids = torch.where(kept, ids, 0).long()
+        if ids.numel() and not (ids.min() >= 0 and ids.max() < T * V):
+            raise GeometryError(
+                f"patch ids of {T} frames lie in [0, {T * V}), got {int(ids.min())} to {int(ids.max())}"
+            )
         mask = torch.zeros(len(ids), T * V, device=ids.device)
         mask.scatter_reduce_(1, ids, kept.to(mask), "amax")
         return list(mask.unflatten(1, (T, V)).split(self.pyramid.cells, -1))
@@ -167,7 +182,7 @@ class PublishedGazeModel(GazeModel):
 
     def embed(
         self,
-        video: Float[Tensor, "B T 3 H W"],
+        video: Float[Tensor, "B T 3 H W"] | FramesLike,
         gazing_info: Any = None,
         past_conv_values: ConvHistory | None = None,
     ) -> dict[str, Any]:
@@ -181,6 +196,7 @@ class PublishedGazeModel(GazeModel):
             `inputs_embeds` (B, N, C), `attention_mask` (B, N), 0 at padding, and
             `past_conv_values`.
         """
+        video = read_video(video)
         tokens, history = self.vision_tokens(video, past_conv_values)  # (B, T, tokens, C)
         info = read_gazing_info(gazing_info, video.device)
         if info is None:
@@ -198,7 +214,7 @@ class PublishedGazeModel(GazeModel):
     @torch.no_grad()
     def generate(
         self,
-        video: Float[Tensor, "B T 3 H W"],
+        video: Float[Tensor, "B T 3 H W"] | FramesLike,
         max_gaze_tokens_each_frame: Any = None,
         task_loss_requirement: float | Tensor | None = None,
         do_sample: bool = False,
@@ -223,6 +239,7 @@ class PublishedGazeModel(GazeModel):
             `gazing_pos`, `if_padded_gazing`, `num_gazing_each_frame`, `gazing_mask`,
             `task_loss_requirement` (B, T) or None, and the four caches, None without `use_cache`.
         """
+        video = read_video(video)
         B, T = video.shape[:2]
         threshold = read_requirement(task_loss_requirement, B, T)
         stream = resume(
@@ -235,6 +252,7 @@ class PublishedGazeModel(GazeModel):
             static_shapes=self.connector.pos_embed.device.type == "cuda",
             once=past_key_values is None and not use_cache,
         )
+        stream.check_model(self, self.selector_config)
         rows = stream.step(
             video,
             caps=read_caps(max_gaze_tokens_each_frame, T),
@@ -257,6 +275,18 @@ def complete(gazing_info: dict[str, Any], gaze: Gaze) -> dict[str, Any]:
         "has_task_loss_requirement": False,
         **{key: value for key, value in gazing_info.items() if value is not None},
     }
+
+
+def read_video(video: Any) -> Float[Tensor, "B T 3 H W"]:
+    """A normalised video: a tensor (B, T, 3, H, W), or another form that `as_frames` takes.
+
+    Raises:
+        SelectorError: something else, integers, or NaN.
+    """
+    frames = as_frames(video)
+    video = video if isinstance(video, Tensor) else frames
+    check_video(video)
+    return video
 
 
 def read_ratio(ratio: Any) -> Ratio | None:
@@ -287,15 +317,16 @@ def read_ratio(ratio: Any) -> Ratio | None:
 def read_caps(caps: Any, num_frames: int) -> Caps | None:
     """The most patches per frame: a number, one per frame or one per clip and frame, or None."""
     number = whole(_number(caps))
-    if number is not None:
-        return [number] * num_frames
-    if isinstance(caps, Tensor | np.ndarray):
-        return caps.tolist() if caps.ndim == 1 else torch.as_tensor(caps)
-    if isinstance(caps, Sequence | None) and not isinstance(caps, str):
-        return caps
-    raise SelectorError(
-        f"max_gaze_tokens_each_frame must be a number or one per frame, got {describe_value(caps)}"
-    )
+    if caps is None or number is not None:
+        return None if number is None else [number] * num_frames
+    values: Any = None if isinstance(caps, str) else _tensor(caps)
+    is_whole = isinstance(values, Tensor) and values.ndim in (1, 2) and values.dtype != torch.bool
+    if not is_whole or not (values == values.long()).all():
+        raise SelectorError(
+            "max_gaze_tokens_each_frame must be a whole number, one per frame or (clips, frames), "
+            f"got {describe_value(caps)}"
+        )
+    return values.long().tolist() if values.ndim == 1 else values.long()
 
 
 def read_requirement(
@@ -330,8 +361,9 @@ def read_sampling(temperature: Any, generator: torch.Generator | None) -> Sampli
     """Sampling at a temperature, a number or a tensor of one.
 
     Raises:
-        SelectorError: something else, negative or not finite.
+        SelectorError: something else, negative or not finite; or another kind of generator.
     """
+    check_generator(generator)
     number = _number(temperature)
     if not (is_finite(number) and number >= 0):
         raise SelectorError(

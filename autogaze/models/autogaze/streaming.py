@@ -1,6 +1,8 @@
 """Gazing at whole clips and streams, in micro-batches that fit a memory budget."""
 
+import math
 from collections.abc import Iterator
+from typing import Any
 from weakref import finalize
 
 import torch
@@ -125,6 +127,27 @@ class ClipStream(CopiedDeeply):
         self.num_frames += T
         return GazeRows.cat(parts)
 
+    def check_model(self, model: GazeModel, config: AutoGazeConfig) -> None:
+        """Raise `SelectorError` unless this is the model that began the stream, where it was then.
+
+        A copy of the model with the same weights may go on, as after unpickling.
+        """
+        is_same = model is self.model or (
+            _settings(config) == _settings(self.config) and _same_weights(model, self.model)
+        )
+        if not is_same:
+            raise SelectorError(
+                "this stream was begun by a model with other weights or settings; go on with that "
+                "model, or start a new stream (without past_key_values)"
+            )
+        weights = model.connector.pos_embed
+        place, before = (weights.dtype, weights.device), (self.decoder.dtype, self.decoder.device)
+        if place != before:
+            raise SelectorError(
+                f"this stream was begun in {before[0]} on {before[1]}, and its model has moved to "
+                f"{place[0]} on {place[1]} since; start a new stream (without past_key_values)"
+            )
+
     def _ruled(self, frame: int, limits: FrameLimits, video: Tensor) -> FrameLimits:
         """The limits of a frame, narrowed by the model's hook."""
         if self.hook is None:
@@ -224,6 +247,35 @@ class ClipStream(CopiedDeeply):
                 self.static_states.give_back(state)
         self.states.clear()
         self.inhibitions.clear()
+
+
+def _settings(config: AutoGazeConfig) -> tuple[Any, ...]:
+    return config.pyramid, config.inhibition_of_return, config.decode_positions
+
+
+def _same_weights(model: GazeModel, other: GazeModel) -> bool:
+    pair = model.state_dict(), other.state_dict()
+    kinds = [{name: (w.shape, w.dtype, w.device) for name, w in state.items()} for state in pair]
+    return kinds[0] == kinds[1] and all(
+        weight.equal(pair[1][name]) for name, weight in pair[0].items()
+    )
+
+
+def check_video(video: Tensor) -> None:
+    """Raise `SelectorError` unless these are finite, normalised frames (B, T, 3, H, W)."""
+    if video.ndim != 5 or video.shape[2] != 3 or 0 in video.shape:
+        raise SelectorError(
+            f"expected a video of (clips, frames, 3, height, width), got {tuple(video.shape)}"
+        )
+    if not video.is_floating_point():
+        raise SelectorError(
+            f"expected normalised floats (see AutoGazeImageProcessor), got {video.dtype}"
+        )
+    # A NaN or infinity makes the sum one too; testing every value takes ten times as long.
+    if video.device.type == "cpu" and not math.isfinite(
+        float(video.detach().sum(dtype=torch.float32))
+    ):
+        raise SelectorError("the video has NaN or infinite values")
 
 
 def _of_rows(parts: Tensor, clip_of_row: Int[Tensor, " rows"] | None) -> Tensor:

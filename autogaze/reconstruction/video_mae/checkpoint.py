@@ -42,6 +42,7 @@ from autogaze.utils.checkpoints import (
     read_state,
     shapes,
     under_prefix,
+    without_wrappers,
 )
 from autogaze.utils.files import all_or_none, make_folder, replacing
 from autogaze.utils.hub import CONFIG, WEIGHTS, find_checkpoint
@@ -89,7 +90,7 @@ def load_video_mae(
     """
     checkpoint = find_checkpoint(source)
     config = choose_config(checkpoint, config, changes)
-    return with_weights(config, read_state(checkpoint), checkpoint)
+    return with_weights(config, read_weights(checkpoint), checkpoint)
 
 
 def choose_config(
@@ -237,6 +238,16 @@ def read_mae_config(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint}: from_canvas is no longer supported; train a VideoMAE without it"
         )
     return values
+
+
+def read_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, without the names of wrappers (`wrapper_prefix`).
+
+    Raises:
+        CheckpointError: no weights, or none that can be read.
+    """
+    parts = ("vit.", "decoder.", PUBLISHED_PREFIX)
+    return without_wrappers(read_state(checkpoint), lambda name: name.startswith(parts))
 
 
 def video_mae_state(state: State) -> dict[str, Tensor]:

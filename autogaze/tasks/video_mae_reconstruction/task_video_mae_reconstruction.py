@@ -3,6 +3,7 @@
 Trainings of the package's own have `autogaze.tasks.video_mae.VideoMAETask`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import VivitImageProcessor
 
-from autogaze.checks import describe_value
+from autogaze.checks import describe_value, is_dense
 from autogaze.errors import CheckpointError, TrainingError, first_line, warn_renamed
 from autogaze.gaze import Gaze
+from autogaze.gaze_checks import is_integers, padded_fields, shape
 from autogaze.reconstruction.video_mae import VideoMAEConfig
 from autogaze.reconstruction.video_mae.checkpoint import (
     PROCESSOR,
@@ -153,28 +155,29 @@ class VideoMAEReconstruction(nn.Module):
 
         Raises:
             GeometryError: gazes or frames of other sizes than the model's.
+            TrainingError: no `video_for_task`, or numbers of frames that are none.
         """
-        video = inputs["video_for_task"]
+        video = self._video(inputs)
         T = video.shape[1]
-        gaze = Gaze.from_padded(dict(gaze_outputs), self.pyramid)
+        gaze = Gaze.from_padded(gaze_outputs, self.pyramid)
+        _, is_padding, slots = padded_fields(gaze_outputs)
         if frame_idx_to_reconstruct is None:
             frames = torch.randperm(T)[: max(1, int(T * self.recon_sample_rate))]
         else:
-            frames = torch.as_tensor(frame_idx_to_reconstruct).cpu()
+            frames = _frame_numbers(frame_idx_to_reconstruct)
         chosen = frames.tolist()
         made = self.mae(video, gaze, chosen)
         losses = self._frame_losses(made, video[:, chosen])
-        slots = gaze_outputs["num_gazing_each_frame"]
-        is_padding = gaze_outputs["if_padded_gazing"]
         per_slot, mask = _at_the_ends(losses, is_padding, slots.tolist(), chosen)
-        at = frames.to(slots.device)
         return {
             "reconstruction": made,
             "reconstruction_loss": losses.mean(1),
             "reconstruction_loss_each_reconstruction_frame": losses,
             "reconstruction_loss_each_gazing_token": per_slot,
             "reconstruction_loss_each_gazing_token_mask": mask,
-            "num_gazing_before_each_reconstruction_frame": slots.cumsum(0)[at],
+            "num_gazing_before_each_reconstruction_frame": slots.cumsum(0)[frames].to(
+                is_padding.device
+            ),
             "num_non_padded_gazing_at_each_reconstruction_frame": gaze.lengths.to(video.device)[
                 :, frames.to(video.device)
             ],
@@ -204,7 +207,7 @@ class VideoMAEReconstruction(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """Mean loss, and the share of all patches that were gazed at."""
         B, T = inputs["video_for_task"].shape[:2]
-        gazed = (~gaze_outputs["if_padded_gazing"]).sum()
+        gazed = (~gaze_outputs["if_padded_gazing"].bool()).sum()
         return {
             "reconstruction_loss": outputs["reconstruction_loss"].mean(),
             "avg_gazing_ratio_per_frame": gazed / (B * T * self.pyramid.num_patches),
@@ -220,6 +223,21 @@ class VideoMAEReconstruction(nn.Module):
         """Call each of `visualize_methods`; see `VisualizeReconstruction`."""
         for method in self.visualize_methods:
             method(inputs, gaze_outputs, task_outputs, rl_outputs)
+
+    def _video(self, inputs: Any) -> Float[Tensor, "B T 3 S S"]:
+        """`video_for_task`, in the precision of the weights."""
+        video: Any = inputs.get("video_for_task") if isinstance(inputs, Mapping) else None
+        if not (is_dense(video) and video.is_floating_point() and video.ndim == 5):
+            got = describe_value(inputs if video is None else video)
+            if isinstance(video, Tensor):
+                got = shape(video)
+            elif video is None and isinstance(inputs, Mapping):
+                got = f"only {', '.join(map(str, inputs)) or 'an empty dict'}"
+            raise TrainingError(
+                "inputs must hold video_for_task, floats (B, T, 3, S, S) as the task's transform makes "
+                f"them, got {got}"
+            )
+        return video.to(next(self.mae.vit.parameters()).dtype)
 
     def _frame_losses(
         self, made: Float[Tensor, "B F 3 S S"], real: Float[Tensor, "B F 3 S S"]
@@ -246,8 +264,25 @@ class VideoMAEReconstruction(nn.Module):
         return video / 255
 
 
-def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+def _frame_numbers(given: Any) -> Int[Tensor, " F"]:
+    """Numbers of frames in any form that PyTorch takes, on the CPU."""
+    try:
+        numbers = torch.as_tensor(given).cpu()
+    except (RuntimeError, TypeError, ValueError):
+        numbers = torch.tensor(math.nan)
+    # No numbers at all are refused by the model.
+    if numbers.ndim != 1 or (numbers.numel() and not is_integers(numbers)):
+        raise TrainingError(
+            "frame_idx_to_reconstruct must be whole numbers of frames, one after another, got "
+            f"{shape(given)}"
+        )
+    return numbers
+
+
+def _options(given: Any) -> dict[str, Any]:
     """`recon_model_config` as options of `VideoMAETask.from_checkpoint`."""
+    if not isinstance(given, Mapping):
+        raise TrainingError(f"recon_model_config must be a mapping, got {describe_value(given)}")
     shape = {field.name for field in fields(VideoMAEConfig)} - {"scales"}
     networks = {f"{term}_loss_config": term for term in PUBLIC_NETWORKS}
     options: dict[str, Any] = {}

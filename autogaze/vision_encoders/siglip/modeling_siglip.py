@@ -26,6 +26,7 @@ from autogaze.clips import FramesLike
 from autogaze.errors import EncoderError, GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
+from autogaze.utils.checkpoints import check_loaded
 from autogaze.utils.device import sent
 from autogaze.utils.hub import refuse_pickles
 from autogaze.vision_encoders import blocks
@@ -66,6 +67,7 @@ class SiglipVisionTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = SiglipVisionEmbeddings(config)
+        self.embeddings.register_load_state_dict_post_hook(_renew_numbers)
         self.encoder = SiglipEncoder(config)  # type: ignore[arg-type]
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.use_head = bool(getattr(config, "vision_use_head", True))
@@ -214,13 +216,21 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
         """As transformers does; also takes the configuration's keys, such as `scales`.
 
         Raises:
-            CheckpointError: weights in pickles, which are not read.
+            CheckpointError: weights in pickles, which are not read; or some are missing.
         """
+        wants_info = options.pop("output_loading_info", False)
         options.pop("attn_implementation", None)
         options.setdefault("use_safetensors", True)
         if options["use_safetensors"]:
             refuse_pickles(pretrained_model_name_or_path, options.get("subfolder"))
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **options)
+        loaded: Any = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **options
+        )
+        if not options.get("ignore_mismatched_sizes"):
+            # As the file has them: transformers 5 has put `vision_model.` before (`_register_names`).
+            left = [name.removeprefix("vision_model.") for name in loaded[1]["unexpected_keys"]]
+            check_loaded(pretrained_model_name_or_path, {**loaded[1], "unexpected_keys": left})
+        return loaded if wants_info else loaded[0]
 
     def get_input_embeddings(self) -> nn.Module:
         return self.vision_model.embeddings.patch_embedding
@@ -279,6 +289,16 @@ def _add_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: An
         inner = name.removeprefix(prefix)
         if inner.partition(".")[0] in _PARTS:
             state[f"{prefix}vision_model.{inner}"] = state.pop(name)
+
+
+def _renew_numbers(embeddings: Any, _: Any) -> None:
+    """Load hook: positions' numbers, which no state dict has, lie where the weights do.
+
+    A model that was made on the meta device, and its weights assigned, would read them from nowhere.
+    """
+    weight, numbers = embeddings.position_embedding.weight, embeddings.position_ids
+    if numbers.device != weight.device:
+        embeddings.position_ids = torch.arange(len(weight), device=weight.device).expand(1, -1)
 
 
 def _register_names() -> None:

@@ -179,3 +179,45 @@ def test_a_used_past_is_refused():
             past_key_values=model({"video": video}, **call)["past_key_values"],
             **call,
         )
+
+
+STREAM = {"gazing_ratio": 0.3, "generate_only": True, "use_cache": True}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda model: tiny_model(1),
+        lambda model: tiny_model(0, inhibition_of_return=0.05),
+        lambda model: tiny_model(0, decode_positions="sequential"),
+        lambda model: tiny_model(0, K=2),
+        lambda model: model.double(),
+        lambda model: model.to("meta"),
+    ],
+    ids=["weights", "inhibition", "positions", "K", "precision", "device"],
+)
+def test_a_stream_goes_on_in_its_own_model_alone(other):
+    model, video = tiny_model(), tiny_video(1, 2)
+    past = model({"video": video[:, :1]}, **STREAM)["past_key_values"]
+    other = other(model)
+    with pytest.raises(SelectorError, match="stream was begun"):
+        other({"video": video[:, 1:]}, **STREAM, past_key_values=past)
+    with pytest.raises(SelectorError, match="stream was begun"):
+        other.gazing_model.generate(video[:, 1:], 5, past_key_values=past)
+    with pytest.raises(SelectorError, match="stream was begun"):
+        other.generate(video[:, 1:], stream=past.stream)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("what", ["model", "past", "output"])
+def test_a_stream_goes_on_in_a_copy_of_its_model(copied, what):
+    model, video = tiny_model(), tiny_video(1, 2)
+    output = model({"video": video[:, :1]}, **STREAM)
+    past, by = output["past_key_values"], model
+    if what == "model":
+        by = copied(model)
+    else:
+        past = copied(past) if what == "past" else copied(output)["past_key_values"]
+    found = by({"video": video[:, 1:]}, **STREAM, past_key_values=past)["gazing_pos"]
+    whole = model({"video": video}, gazing_ratio=0.3).gaze.frames(1, 2)
+    assert found[0].tolist() == whole.ids.tolist()

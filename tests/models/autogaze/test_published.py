@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from autogaze.errors import GeometryError, SelectorError
 from tests.models.autogaze.tiny import threshold_of, tiny_model, tiny_video
 
 V = 20
@@ -177,6 +178,7 @@ def test_models_are_copied_and_saved_with_what_was_added(tmp_path, hook):
         (torch.tensor(5), [5, 5]),
         (torch.tensor([5, 6]), [5, 6]),
         (np.array([[5, 6]]), [5, 6]),
+        ([[5, 6]], [5, 6]),
     ],
 )
 def test_caps_come_in_the_forms_of_ratios(caps, lengths):
@@ -184,9 +186,82 @@ def test_caps_come_in_the_forms_of_ratios(caps, lengths):
     assert generate(tiny_video(1, 2), caps)["num_gazing_each_frame"].tolist() == lengths
 
 
-@pytest.mark.parametrize("caps", ["5", True, 2.5])
+@pytest.mark.parametrize(
+    "caps", ["5", True, 2.5, [5, None], {}, torch.tensor([1.5, 2.0]), [[5], [5, 5]]]
+)
 def test_caps_that_are_no_numbers_are_refused(caps):
-    from autogaze.errors import SelectorError
-
     with pytest.raises(SelectorError, match="max_gaze_tokens_each_frame"):
         tiny_model().gazing_model.generate(tiny_video(1, 2), caps)
+
+
+VIDEO = tiny_video(2, 2)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "video",
+    [VIDEO[0], VIDEO[:0], VIDEO.byte(), VIDEO / 0, None, "video", [1], VIDEO.to("meta")],
+    ids=["4-D", "empty", "bytes", "infinite", "None", "text", "list", "meta"],
+)
+def test_the_network_says_what_it_takes(video):
+    model = tiny_model()
+    gaze = model({"video": VIDEO}, gazing_ratio=0.3)
+    calls = (
+        lambda: model.gazing_model.generate(video, 3),
+        lambda: model.gazing_model.embed(video),
+        lambda: model.score(video, gaze),
+    )
+    for call in calls:
+        with pytest.raises(SelectorError, match=r"expected|video"):
+            call()
+
+
+def test_the_network_takes_arrays():
+    network = tiny_model().gazing_model
+    found, expected = (network.generate(video, 3) for video in (VIDEO.numpy(), VIDEO))
+    assert found["gazing_pos"].equal(expected["gazing_pos"])
+    found, expected = (network.embed(video) for video in (VIDEO.numpy(), VIDEO))
+    assert found["inputs_embeds"].equal(expected["inputs_embeds"])
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("form", [torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.int])
+def test_masks_of_positions_in_other_forms(form):
+    model = tiny_model()
+    gaze = model({"video": VIDEO}, gazing_ratio=0.3)
+    given = form(gaze["gazing_pos"]), form(gaze["if_padded_gazing"])
+    masks = model.get_mask_from_gazing_pos(VIDEO, *given)
+    assert all(map(torch.equal, masks, gaze["gazing_mask"]))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ids, padded: (None, padded),
+        lambda ids, padded: (ids.float(), padded),
+        lambda ids, padded: (ids[0], padded[0]),
+        lambda ids, padded: (ids, padded[:1]),
+        lambda ids, padded: (ids + 1000, padded),
+        lambda ids, padded: (ids - 1000, padded),
+    ],
+    ids=["None", "floats", "flat", "shape", "large", "negative"],
+)
+def test_positions_that_have_no_mask_are_refused(change):
+    model = tiny_model()
+    gaze = model({"video": VIDEO}, gazing_ratio=0.3)
+    ids, padded = change(gaze["gazing_pos"], gaze["if_padded_gazing"])
+    with pytest.raises(GeometryError, match="got"):
+        model.get_mask_from_gazing_pos(VIDEO, ids, padded)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("generator", [3, "seed"])
+def test_seeds_are_no_generators(generator):
+    model = tiny_model()
+    for call in (
+        lambda: model({"video": VIDEO}, generator=generator),
+        lambda: model.gazing_model.generate(VIDEO, 3, generator=generator),
+    ):
+        with pytest.raises(SelectorError, match="generator"):
+            call()
