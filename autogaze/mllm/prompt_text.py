@@ -326,7 +326,7 @@ def row_of(tokenizer: Any, text: str, blocks: Sequence[VisualBlock], **options: 
 
     Raises:
         MLLMError: the tokenizer does not keep these tokens whole, or cannot read the text, as where
-            it is no valid Unicode.
+            it is no valid Unicode; or there is none.
     """
     try:
         tokens = torch.tensor(list(tokenizer(text, **options)["input_ids"])).long()
@@ -334,6 +334,8 @@ def row_of(tokenizer: Any, text: str, blocks: Sequence[VisualBlock], **options: 
         raise MLLMError(
             f"the tokenizer cannot read the prompt {describe_value(text)}: {first_line(error)}"
         ) from error
+    if not len(tokens):
+        raise MLLMError("a prompt of the batch is empty")
     units = torch.tensor(sorted({block.token for block in blocks}), dtype=torch.long)
     where = torch.isin(tokens, units).nonzero()[:, 0].tolist()
     if len(where) != len(blocks) or any(

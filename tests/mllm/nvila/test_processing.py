@@ -126,6 +126,11 @@ def test_text_of_another_kind(processor, text):
         processor(text=text)
 
 
+def test_an_empty_prompt_is_found_before_a_video_is_read(processor, tmp_path):
+    with pytest.raises(MLLMError, match="empty"):
+        processor(text=["<vila/video>", ""], videos=tmp_path / "none.mp4")
+
+
 def test_videos_of_another_kind(processor, tmp_path):
     for wrong in (3, {"a": 1}, np.zeros((2, 5)), [make_frames(2), 7]):
         with pytest.raises((MLLMError, VideoError)):
