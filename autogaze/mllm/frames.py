@@ -5,7 +5,6 @@ Here a clip goes through in chunks of whole tubelets, and only kept units are ev
 is a chunk and the rows of what is kept.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,55 +51,31 @@ class PatchFormat:
         return 3 * self.tubelet * self.patch**2
 
 
-@dataclass(frozen=True)
-class SizeRule:
-    """Size of a model's frames: sides are multiples of a unit, the number of pixels has bounds.
+def bounded_size(
+    height: int, width: int, form: PatchFormat, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """Height and width of a frame in whole units, by bounds on its pixels: Qwen2.5-VL's rule."""
+    try:
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+    except ImportError:  # before transformers 5.4
+        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+    return smart_resize(height, width, form.unit, min_pixels, max_pixels)
 
-    Args:
-        unit: pixels along a unit's side.
-        min_pixels, max_pixels: bounds.
-        whole_clip: they count the pixels of all frames together (Qwen3-VL), not of one
-            (Qwen2.5-VL).
-        tubelet: clips count as whole tubelets.
-        rounds_up: a tubelet that is not full counts; else their number is rounded as Python does.
-    """
 
-    unit: int
-    min_pixels: int
-    max_pixels: int
-    whole_clip: bool = False
-    tubelet: int = 1
-    rounds_up: bool = False
+def clip_size(
+    height: int, width: int, num_frames: int, form: PatchFormat, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """The same by bounds on the pixels of all frames together: Qwen3-VL's rule."""
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 
-    def fit(self, height: int, width: int, num_frames: int = 1) -> tuple[int, int]:
-        """Height and width of the model's frames.
-
-        Raises:
-            MLLMError: frames with one side over 200 times as long as the other.
-        """
-        check_aspect(height, width)
-        frames, rounded = 1, 1
-        if self.whole_clip:
-            height, width = _at_least_a_unit(height, width, self.unit)
-            # A clip shorter than a tubelet is one tubelet.
-            frames = max(num_frames, self.tubelet)
-            rounding = math.ceil if self.rounds_up else round
-            rounded = rounding(frames / self.tubelet) * self.tubelet
-        rows, columns = round(height / self.unit), round(width / self.unit)
-        pixels = rounded * rows * columns * self.unit**2
-        if pixels > self.max_pixels:
-            shrink = math.sqrt(frames * height * width / self.max_pixels) * self.unit
-            rows = max(1, math.floor(height / shrink))
-            columns = max(1, math.floor(width / shrink))
-        elif pixels < self.min_pixels:
-            grow = math.sqrt(self.min_pixels / (frames * height * width)) / self.unit
-            rows, columns = math.ceil(height * grow), math.ceil(width * grow)
-        return max(1, rows) * self.unit, max(1, columns) * self.unit
+    # Clips shorter than a tubelet are refused there, and before 5.17 frames smaller than a unit.
+    frames = max(num_frames, form.tubelet)
+    height, width = _at_least_a_unit(height, width, form.unit)
+    return smart_resize(frames, height, width, form.tubelet, form.unit, min_pixels, max_pixels)
 
 
 def native_size(height: int, width: int, unit: int) -> tuple[int, int]:
     """The source's own size, in whole units."""
-    check_aspect(height, width)
     height, width = _at_least_a_unit(height, width, unit)
     return round(height / unit) * unit, round(width / unit) * unit
 

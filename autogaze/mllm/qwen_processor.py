@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 
 from autogaze.mllm.adapter import IS_TRANSFORMERS_4, VisualInput
 from autogaze.mllm.checks import as_channels
-from autogaze.mllm.frames import PatchFormat, SizeRule, native_size
+from autogaze.mllm.frames import PatchFormat, bounded_size, check_aspect, clip_size, native_size
 from autogaze.mllm.processor_adapter import (
     Expansion,
     FrameTimes,
@@ -70,15 +69,16 @@ class QwenProcessorAdapter(ProcessorAdapter):
     def frame_size(
         self, kind: Kind, height: int, width: int, num_frames: int, native: bool
     ) -> tuple[int, int]:
+        check_aspect(height, width)
         form = self.form(kind)
         if native:
             return native_size(height, width, form.unit)
         smallest, largest = self._bounds(kind)
         if kind == "video" and self.settings(kind).get("cap_pixels_per_frame"):
             largest = self.capped(smallest, largest, num_frames, form)
-        whole = self.whole_clip and kind == "video"
-        rule = SizeRule(form.unit, smallest, largest, whole, form.tubelet, whole and _rounds_up())
-        return rule.fit(height, width, num_frames)
+        if kind == "video" and self.whole_clip:
+            return clip_size(height, width, num_frames, form, smallest, largest)
+        return bounded_size(height, width, form, smallest, largest)
 
     def _bounds(self, kind: Kind) -> tuple[int, int]:
         """The fewest and most pixels of a frame or clip."""
@@ -211,15 +211,3 @@ class Qwen3VLProcessorAdapter(QwenProcessorAdapter):
 
     def rule(self, visuals: Sequence[VisualInput]) -> PositionRule:
         return MRopePositions()
-
-
-@cache
-def _rounds_up() -> bool:
-    """Whether transformers counts a tubelet that is not full, which some of its versions do.
-
-    It is asked for the size of 5 frames where 4 have room, and 6 have not.
-    """
-    from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
-
-    asked = smart_resize(5, 64, 64, temporal_factor=2, factor=32, min_pixels=1, max_pixels=20_000)
-    return tuple(asked) != (64, 64)

@@ -1,20 +1,31 @@
 import importlib
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
 
 from autogaze.errors import MLLMError
-from autogaze.mllm.frames import PatchFormat, SizeRule, cut_units, native_size
-from autogaze.mllm.qwen_processor import _rounds_up
+from autogaze.mllm.frames import (
+    PatchFormat,
+    bounded_size,
+    check_aspect,
+    clip_size,
+    cut_units,
+    native_size,
+)
 from autogaze.mllm.units import KeptUnits, UnitGrid
 
 FORM = PatchFormat(4, 2, 2, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+
+
+def layout(patch):
+    return PatchFormat(patch, 2, 2, FORM.mean, FORM.std)
 
 
 def frames(count, height, width, seed=0):
@@ -96,14 +107,17 @@ def test_frames_of_another_number_of_tubelets_are_refused(count):
 
 def test_sizes_of_qwen_frames():
     # Figures of the stock processors' rule for one frame and for a whole clip.
-    frame = SizeRule(28, 128 * 28 * 28, 768 * 28 * 28)
-    assert frame.fit(1080, 1920) == (560, 1008) == frame.fit(1080, 1920, 100)
-    assert frame.fit(100, 100) == (336, 336)
-    clip = SizeRule(32, 128 * 32 * 32, 24576 * 32 * 32, whole_clip=True, tubelet=2)
-    assert clip.fit(1080, 1920, 128) == (320, 576)
-    assert clip.fit(2160, 3840, 256) == (224, 416)
-    assert clip.fit(3584, 3584, 1024) == (128, 128)
-    assert clip.fit(1080, 1920, 4) == (1088, 1920)
+    frame = partial(bounded_size, form=layout(14), min_pixels=128 * 28**2, max_pixels=768 * 28**2)
+    assert frame(1080, 1920) == (560, 1008)
+    assert frame(100, 100) == (336, 336)
+    assert frame(1, 200) == (28, 4480)  # below a unit
+    clip = partial(clip_size, form=layout(16), min_pixels=128 * 32**2, max_pixels=24576 * 32**2)
+    assert clip(1080, 1920, 128) == (320, 576)
+    assert clip(2160, 3840, 256) == (224, 416)
+    assert clip(3584, 3584, 1024) == (128, 128)
+    assert clip(1080, 1920, 4) == (1088, 1920)
+    assert clip(1080, 1920, 1) == clip(1080, 1920, 2)  # shorter than a tubelet
+    assert clip(1, 200, 2) == (32, 6400)
     assert native_size(1080, 1920, 32) == (1088, 1920)
     assert native_size(9, 20, 32) == (32, 64)
 
@@ -115,35 +129,9 @@ def stock_module():
     return importlib.import_module(f"{family}_pil_qwen2_vl" if has_two else f"{family}_qwen2_vl")
 
 
-sides = st.integers(1, 3000)
-
-
-@settings(max_examples=60, deadline=None)
-@given(sides, sides, st.sampled_from([28, 32]))
-def test_sizes_of_frames_are_the_stock_ones(height, width, unit):
-    assume(max(height, width) <= 200 * min(height, width))
-    expected = stock_module().smart_resize(height, width, unit, 50_000, 500_000)
-    assert SizeRule(unit, 50_000, 500_000).fit(height, width) == expected
-
-
-@settings(max_examples=60, deadline=None)
-@given(sides, sides, st.integers(2, 300))
-def test_sizes_of_clips_are_the_stock_ones(height, width, num_frames):
-    from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
-
-    assume(max(height, width) <= 200 * min(height, width))
-    try:
-        expected = smart_resize(num_frames, height, width, 2, 32, 100_000, 9_000_000)
-    except ValueError:  # versions before 5.17 refuse frames smaller than a unit
-        assume(min(height, width) >= 32)
-        raise
-    rule = SizeRule(32, 100_000, 9_000_000, True, 2, rounds_up=_rounds_up())
-    assert rule.fit(height, width, num_frames) == expected
-
-
 def test_a_strip_is_refused():
     with pytest.raises(MLLMError, match="2010 x 10"):
-        SizeRule(28, 784, 78400).fit(10, 2010)
+        check_aspect(10, 2010)
 
 
 def test_pixels_are_those_of_the_image_processor():
@@ -153,10 +141,9 @@ def test_pixels_are_those_of_the_image_processor():
     stock_class = getattr(stock, "Qwen2VLImageProcessorPil", None) or stock.Qwen2VLImageProcessor
     processor = stock_class(min_pixels=28 * 28, max_pixels=28 * 28 * 9)
     made = processor(Image.fromarray(picture), return_tensors="pt")
-    rule = SizeRule(28, 28 * 28, 28 * 28 * 9)
-    height, width = rule.fit(90, 130)
-    assert made["image_grid_thw"].tolist() == [[1, height // 14, width // 14]]
     form = PatchFormat(14, 2, 2, tuple(processor.image_mean), tuple(processor.image_std))
+    height, width = bounded_size(90, 130, form, 28 * 28, 28 * 28 * 9)
+    assert made["image_grid_thw"].tolist() == [[1, height // 14, width // 14]]
     kept = KeptUnits.everything(UnitGrid(1, ((height // 28, width // 28),)))
     rows = cut_units(torch.from_numpy(picture).permute(2, 0, 1)[None], kept, form)
     off = (rows - made["pixel_values"]).abs().unflatten(1, (3, -1))
