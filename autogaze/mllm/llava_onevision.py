@@ -282,25 +282,19 @@ class LlavaOnevisionProcessorAdapter(FrameProcessorAdapter):
         )
 
     def _anyres_tokens(self, height: int, width: int) -> int:
-        """Tokens of an image: the whole of it, and its crops side by side, a newline behind each row.
+        """Tokens of an image and its crops, as the family's own processor counts them."""
+        from transformers.models.llava_onevision.processing_llava_onevision import (
+            LlavaOnevisionProcessor,
+        )
 
-        What crops have beyond the image is left out, and more rows and columns than the family's
-        limit are interpolated to fewer.
-        """
-        from transformers.image_processing_utils import select_best_resolution
-
-        patches, frame = self.patches, self.frame_side("image")
-        canvas = select_best_resolution((height, width), self.image_processor.image_grid_pinpoints)
-        rows, columns = (length // frame * patches for length in canvas)
-        if width / height > columns / rows:
-            rows -= (rows - int(round(height * (columns / width), 7))) // 2 * 2
-        else:
-            columns -= (columns - int(round(width * (rows / height), 7))) // 2 * 2
         name = str(setting(self.stock.own, "vision_aspect_ratio", "anyres_max_9"))
-        most = name.removeprefix("anyres_max_")
-        if not most.isdecimal():
+        if not name.removeprefix("anyres_max_").isdecimal():
             raise MLLMError(f"vision_aspect_ratio={name} of the processor: anyres_max_N is known")
-        shrink = math.sqrt(rows * columns / (int(most) * patches**2))
-        if shrink > 1.1:
-            rows, columns = int(rows // shrink), int(columns // shrink)
-        return patches**2 + rows * columns + rows
+        asked: Any = LlavaOnevisionProcessor.__new__(LlavaOnevisionProcessor)
+        vars(asked).update(
+            image_processor=self.image_processor,
+            num_image_tokens=self.patches**2,
+            vision_aspect_ratio=name,
+        )
+        side = self.frame_side("image")
+        return asked._get_number_of_features(height, width, side, side)  # type: ignore[no-any-return]
