@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from autogaze.mllm.processor_adapter import (
     FrameTimes,
     ProcessorAdapter,
 )
-from autogaze.mllm.processor_output import PrepareTimes, VisualReport
+from autogaze.mllm.processor_output import PrepareTimes, StageClock, VisualReport
 from autogaze.mllm.prompt import Kind
 from autogaze.mllm.ranking import gazed_grid, scales_grid
 from autogaze.mllm.same_video import check_file, check_sampling, check_size, check_times
@@ -75,7 +74,7 @@ class GazedVisual:
         grid: its units.
         kept: those that are kept; set by whoever chooses, all by default.
         gaze: that they were chosen by, if any.
-        select_seconds: spent choosing.
+        clock: adds up the seconds of each stage.
 
     Raises:
         VideoError: a file that is missing or no video.
@@ -143,7 +142,7 @@ class GazedVisual:
             self.grid = scales_grid(tubelets, rows, columns, scales)
         self.kept: KeptUnits | None = None
         self.gaze: Gaze | None = None
-        self.select_seconds = 0.0
+        self.clock = StageClock()
         self._video: SampledVideo | None = None
 
     def sampled(self, *, motion: bool = False, passes: int = 1, waiting: int = 1) -> SampledVideo:
@@ -159,6 +158,7 @@ class GazedVisual:
                 passes=passes,
                 waiting=waiting,
                 resize=partial(self.adapter.resize, self.kind),
+                clock=self.clock,
             )
         return self._video
 
@@ -174,9 +174,8 @@ class GazedVisual:
         """Cut what is kept."""
         video = self.sampled()
         kept = self.kept or KeptUnits.everything(self.grid)
-        began, before = perf_counter(), video.decode_seconds + video.resize_seconds
-        rows = self._cut(video, kept)
-        cut = perf_counter() - began - (video.decode_seconds + video.resize_seconds - before)
+        with self.clock.stage("cut"):
+            rows = self._cut(video, kept)
         times = self._times(video)
         if isinstance(self.made, Gaze):
             check_times(self.made, times.seconds, self.source)
@@ -194,12 +193,7 @@ class GazedVisual:
                 dense_units=kept.dense_units,
                 kept_units=kept.num_units,
             ),
-            PrepareTimes(
-                decode=video.decode_seconds,
-                resize=video.resize_seconds,
-                select=self.select_seconds,
-                cut=cut,
-            ),
+            self.clock.times,
         )
 
     def _cut(self, video: SampledVideo, kept: KeptUnits) -> torch.Tensor:
@@ -291,11 +285,11 @@ class GazedImage:
     kind: Kind = "image"
 
     def __init__(self, source: FrameSource, adapter: ProcessorAdapter, together: int) -> None:
-        began = perf_counter()
-        _, pixels, _ = next(source.read([0]))
-        read = perf_counter()
-        self.source, self._image = source, adapter.image(pixels, together)
-        self._seconds = PrepareTimes(decode=read - began, cut=perf_counter() - read)
+        self.source, self._clock = source, StageClock()
+        with self._clock.stage("decode"):
+            _, pixels, _ = next(source.read([0]))
+        with self._clock.stage("cut"):
+            self._image = adapter.image(pixels, together)
         self.grid = self._image.grid
         self.kept: KeptUnits | None = None
 
@@ -315,7 +309,7 @@ class GazedImage:
                 dense_units=kept.dense_units,
                 kept_units=kept.num_units,
             ),
-            self._seconds,
+            self._clock.times,
         )
 
 

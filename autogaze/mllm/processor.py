@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from autogaze.mllm.adapter import GazedPrompt
 from autogaze.mllm.checks import check_choice, check_kind, refuse_misspelt, refuse_unknown
 from autogaze.mllm.gaze_settings import GazeSettings
 from autogaze.mllm.gazed_visual import GazedImage, GazedVisual, PreparedVisual
-from autogaze.mllm.processor_output import GazedInputs, GazedReport, PrepareTimes
+from autogaze.mllm.processor_output import GazedInputs, GazedReport, StageClock
 from autogaze.mllm.prompt import Context, Kind, assemble
 from autogaze.mllm.prompt_text import (
     Place,
@@ -360,24 +359,24 @@ class GazedProcessor:
         text_options: dict[str, Any],
     ) -> GazedInputs:
         """The prompts without the units that are not kept."""
-        began = perf_counter()
-        expansions = {place: visual.expansion for place, visual in prepared.items()}
-        rows = write_rows(texts, places, expansions, self._adapter, text_options)
         visuals = [prepared[place] for row in places for place in row]
         inputs = tuple(visual.input for visual in visuals)
-        prompt = assemble(
-            rows,
-            [visual.kept for visual in inputs],
-            self._adapter.rule(inputs),
-            pad_id=padding_id(self.tokenizer),
-            padding_side=options.get("padding_side") or "left",
-        )
-        times = sum((visual.seconds for visual in visuals), PrepareTimes())
+        clock = StageClock()
+        with clock.stage("write"):
+            expansions = {place: visual.expansion for place, visual in prepared.items()}
+            rows = write_rows(texts, places, expansions, self._adapter, text_options)
+            prompt = assemble(
+                rows,
+                [visual.kept for visual in inputs],
+                self._adapter.rule(inputs),
+                pad_id=padding_id(self.tokenizer),
+                padding_side=options.get("padding_side") or "left",
+            )
         report = GazedReport(
             visuals=tuple(visual.report for visual in visuals),
             tokens=tuple(prompt.attention_mask.sum(1).tolist()),
             dense_tokens=tuple(prompt.dense_lengths),
-            seconds=times + PrepareTimes(write=perf_counter() - began),
+            seconds=sum((visual.seconds for visual in visuals), clock.times),
         )
         videos = sorted(number for kind, number in prepared if kind == "video")
         gazes = tuple(prepared["video", number].gaze for number in videos)

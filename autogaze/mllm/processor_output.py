@@ -42,19 +42,23 @@ class PrepareTimes:
 
 
 class StageClock:
-    """Adds up the seconds of each stage of `PrepareTimes`."""
+    """Adds up the seconds of each stage of `PrepareTimes`; a stage within another pauses it."""
 
     def __init__(self) -> None:
         self._seconds = {field.name: 0.0 for field in fields(PrepareTimes)}
+        self._within = 0.0  # seconds of the stages within the one that runs
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time what runs inside."""
-        began = perf_counter()
+        began, before = perf_counter(), self._within
+        self._within = 0.0
         try:
             yield
         finally:
-            self._seconds[name] += perf_counter() - began
+            seconds = perf_counter() - began
+            self._seconds[name] += seconds - self._within
+            self._within = before + seconds
 
     @property
     def times(self) -> PrepareTimes:

@@ -7,7 +7,6 @@ its frames at that size fit into memory.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from autogaze.checks import describe_value
 from autogaze.clips import as_frames
 from autogaze.errors import CorruptVideoError, MLLMError, VideoError
 from autogaze.mllm.frames import resize_frames, upright
+from autogaze.mllm.processor_output import StageClock
 from autogaze.video.decoders import DecoderName
 
 if TYPE_CHECKING:
@@ -190,10 +190,11 @@ class SampledVideo:
             chunk during the last one.
         waiting: videos that are between two passes at the same time, this one included.
         resize: makes frames of that height and width.
+        clock: adds up the seconds of decoding and resizing.
 
     Attributes:
         seconds: time of every frame; complete when it has been iterated over once.
-        decode_seconds, resize_seconds: spent so far.
+        clock: the one that was given, or its own.
     """
 
     def __init__(
@@ -208,6 +209,7 @@ class SampledVideo:
         passes: int = 1,
         waiting: int = 1,
         resize: Callable[[Tensor, int, int], Tensor] = resize_frames,
+        clock: StageClock | None = None,
     ) -> None:
         if not numbers or min(numbers) < 0 or max(numbers) >= source.num_frames:
             raise MLLMError(
@@ -218,7 +220,7 @@ class SampledVideo:
         self.height, self.width, self.chunk = height, width, chunk
         self._motion, self._resize = motion, resize
         self.seconds: tuple[float, ...] = ()
-        self.decode_seconds = self.resize_seconds = 0.0
+        self.clock = clock or StageClock()
         size = 3 * height * width * len(self.numbers)
         self._hold = passes > 1 and size * waiting <= MAX_HELD
         self._held: list[FrameChunk] = []
@@ -247,9 +249,8 @@ class SampledVideo:
             parts, motion = [], []
             for _ in range(count):
                 time, pixels, moved = next(frames)
-                began = perf_counter()
-                parts.append(self._resize(pixels[None], self.height, self.width))
-                self.resize_seconds += perf_counter() - began
+                with self.clock.stage("resize"):
+                    parts.append(self._resize(pixels[None], self.height, self.width))
                 seconds.append(time)
                 if moved is not None:
                     motion.append(moved)
@@ -262,9 +263,8 @@ class SampledVideo:
     def _timed(self) -> Iterator[tuple[float, Tensor, "MotionField | None"]]:
         frames = self.source.read(self.numbers, self._motion)
         while True:
-            began = perf_counter()
-            frame = next(frames, None)
-            self.decode_seconds += perf_counter() - began
+            with self.clock.stage("decode"):
+                frame = next(frames, None)
             if frame is None:
                 return
             yield frame

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -145,19 +144,17 @@ def choose_units(
         elif selector is not None:
             video = visual.sampled(motion=selector.needs_motion, passes=2, waiting=len(grids))
             ratio, loss = budget.settings(grids, selector)
-            began = perf_counter()
-            selected = select_units(
-                (MovingFrames(x.frames, x.motion) if x.motion else x.frames for x in video),
-                visual.grid,
-                visual.form.tubelet,
-                selector,
-                units=settings.units,
-                ratio=ratio,
-                loss=loss,
-                generator=generator,
-            )
-            reading = video.decode_seconds + video.resize_seconds
-            visual.select_seconds = perf_counter() - began - reading
+            with visual.clock.stage("select"):
+                selected = select_units(
+                    (MovingFrames(x.frames, x.motion) if x.motion else x.frames for x in video),
+                    visual.grid,
+                    visual.form.tubelet,
+                    selector,
+                    units=settings.units,
+                    ratio=ratio,
+                    loss=loss,
+                    generator=generator,
+                )
             visual.gaze = selected.gaze
             ranked.append(selected.ranked)
     if settings.units == "union":

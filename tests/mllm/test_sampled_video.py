@@ -36,7 +36,7 @@ def test_sampled_frames_of_a_file(path):
     expected = resize_frames(frames_of(path)[[1, 4, 4, 19]], 24, 32)
     assert torch.equal(torch.cat([chunk.frames for chunk in chunks]), expected)
     assert video.seconds == (0.1, 0.4, 0.4, 1.9)
-    assert video.decode_seconds > 0
+    assert video.clock.times.decode > 0
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -45,9 +45,9 @@ def test_a_second_reading_is_the_same(path, held, monkeypatch):
         monkeypatch.setattr(sampled_video, "MAX_HELD", 100)
     video = SampledVideo(FrameSource(path), range(6), 48, 64, chunk=4, passes=2)
     first = torch.cat([chunk.frames for chunk in video])
-    decoded = video.decode_seconds
+    decoded = video.clock.times.decode
     assert torch.equal(torch.cat([chunk.frames for chunk in video]), first)
-    assert (video.decode_seconds == decoded) == held
+    assert (video.clock.times.decode == decoded) == held
 
 
 @pytest.mark.parametrize("form", ["last", "first", "list", "pictures"])
@@ -121,10 +121,10 @@ def test_held_frames_are_freed_during_the_last_reading(path):
         del chunk
     assert left == [8 * 3 * 48 * 64, 4 * 3 * 48 * 64, 0]
     assert all(freed)
-    decoded = video.decode_seconds
+    decoded = video.clock.times.decode
     again = torch.cat([chunk.frames for chunk in video])  # decoded again, and not held
     assert torch.equal(again, torch.cat(first))
-    assert video.decode_seconds > decoded
+    assert video.clock.times.decode > decoded
     assert video.bytes_held == 0
 
 
