@@ -81,11 +81,6 @@ class PromptEmbeddings:
         masks = self.attention_mask.bool()
         return [row[mask] for row, mask in zip(self.inputs_embeds, masks, strict=True)]
 
-    def row_positions(self) -> list[Int[Tensor, "P n"]]:
-        """Positions of every prompt without padding."""
-        masks = self.attention_mask.bool()
-        return [self.position_ids[:, row, mask] for row, mask in enumerate(masks)]
-
 
 @torch.no_grad()
 def prompt_embeddings(model: Any, inputs: GazedPrompt | Mapping[str, Any]) -> PromptEmbeddings:

@@ -167,12 +167,6 @@ class GazedMLLM:
         )
         return GazedPrompt(prompt, visuals).to(input_ids.device)
 
-    def encode_visuals(self, gazed: GazedPrompt) -> VisualFeatures:
-        """Features of the kept units of a prompt: one row per placeholder."""
-        adapter = adapter_of(self)  # type: ignore[arg-type]
-        with exclusively(adapter.text_model):
-            return adapter.encode_all(gazed.visuals)
-
     def _compacted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GazedPrompt | None:
         """The gazed prompt of a call, whose arguments are taken out of `kwargs`; None: dense."""
         if args and ("kept" in kwargs or "kept_images" in kwargs or "gazed" in kwargs):

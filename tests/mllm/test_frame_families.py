@@ -63,9 +63,9 @@ def test_frames_in_batches_are_as_all_at_once(name, monkeypatch):
     kept = [some(grid) for grid in adapter_of(model).dense_grids(inputs)["video"]]
     prompt = gazed.compact(**inputs, kept=kept)
     with torch.no_grad():
-        together = gazed.encode_visuals(prompt).embeds
+        together = adapter_of(gazed).encode_all(prompt.visuals).embeds
         monkeypatch.setattr(frame_tower, "MAX_TOKENS", 1)
-        apart = gazed.encode_visuals(prompt).embeds
+        apart = adapter_of(gazed).encode_all(prompt.visuals).embeds
     torch.testing.assert_close(apart, together, atol=1e-5, rtol=1e-4)
 
 

@@ -260,7 +260,7 @@ def test_checkpointed_gradients_are_those_without(family, inputs):
 
     def gradients():
         model.zero_grad(set_to_none=True)
-        gazed.encode_visuals(prompt).embeds.square().sum().backward()
+        adapter_of(gazed).encode_all(prompt.visuals).embeds.square().sum().backward()
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
     plain = gradients()
@@ -280,7 +280,7 @@ def test_the_vision_encoder_computes_kept_units_only(model, inputs, family):
     def linear(kept):
         prompt = gazed.compact(**inputs, kept=kept)
         with FlopCounterMode(display=False) as counter:
-            gazed.encode_visuals(prompt)
+            adapter_of(gazed).encode_all(prompt.visuals)
         counts = counter.get_flop_counts()["Global"]
         skipped = ("attention", "bmm")  # quadratic in a segment
         return sum(n for op, n in counts.items() if not any(word in str(op) for word in skipped))
