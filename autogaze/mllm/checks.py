@@ -17,7 +17,7 @@ from autogaze.checks import describe_value, is_dense, is_finite, is_one_of, whol
 from autogaze.errors import MLLMError
 from autogaze.gaze_checks import is_integers, shape
 
-MOST = 2**31
+COUNT_LIMIT = 2**31
 """Numbers of tubelets, rows and columns lie below."""
 
 
@@ -27,16 +27,16 @@ def as_whole_numbers(values: Any, what: str) -> tuple[int, ...]:
     if is_dense(values) or isinstance(values, np.ndarray):
         given = values.tolist()
     numbers = [whole(value) for value in given] if isinstance(given, list | tuple) else [None]
-    if not all(number is not None and 0 <= number < MOST for number in numbers):
+    if not all(number is not None and 0 <= number < COUNT_LIMIT for number in numbers):
         raise MLLMError(f"{what} must be whole numbers of at least 0, got {describe_value(values)}")
     return tuple(numbers)  # type: ignore[arg-type]
 
 
-def as_count(value: Any, what: str, least: int = 1, most: int = MOST - 1) -> int:
+def as_count(value: Any, what: str, least: int = 1, most: int = COUNT_LIMIT - 1) -> int:
     """A whole number from `least` to `most`."""
     number = whole(value)
     if number is None or not least <= number <= most:
-        bounds = f"of at least {least}" if most == MOST - 1 else f"from {least} to {most:,}"
+        bounds = f"of at least {least}" if most == COUNT_LIMIT - 1 else f"from {least} to {most:,}"
         raise MLLMError(f"{what} must be a whole number {bounds}, got {describe_value(value)}")
     return number
 

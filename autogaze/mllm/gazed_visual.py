@@ -27,7 +27,7 @@ from autogaze.mllm.same_video import check_file, check_sampling, check_size, che
 from autogaze.mllm.sampled_video import ASSUMED_RATE, FrameSource, SampledVideo
 from autogaze.mllm.units import KeptUnits, UnitGrid, UnitRule
 
-CHUNK = 16
+FRAMES_IN_MEMORY = 16
 """Frames that are in memory at a time, about: chunks are whole tubelets."""
 
 
@@ -148,7 +148,7 @@ class GazedVisual:
     def sampled(self, *, motion: bool = False, passes: int = 1, waiting: int = 1) -> SampledVideo:
         """The sampled frames; arguments as of `SampledVideo`, which is made by the first call."""
         if self._video is None:
-            chunk = max(1, CHUNK // self.form.tubelet) * self.form.tubelet
+            chunk = max(1, FRAMES_IN_MEMORY // self.form.tubelet) * self.form.tubelet
             self._video = SampledVideo(
                 self.source,
                 self.numbers,

@@ -12,8 +12,8 @@ from autogaze.mllm.processor_adapter import ProcessorAdapter, Sampling
 from autogaze.mllm.sampled_video import FrameSource
 from autogaze.mllm.units import KeptUnits
 
-MAX_SHIFT = 2.5e-3
-"""Seconds by which a frame's time may differ from that in a gaze made before."""
+MAX_SHOWN_SHIFT = 2.5e-3
+"""Seconds by which a frame's time may differ from that in a gaze: nominal times are not the file's."""
 
 ENDS = 2**16
 """Bytes at either end of two files of one size that are compared."""
@@ -155,7 +155,7 @@ def check_times(gaze: Gaze, seconds: Sequence[float], source: FrameSource) -> No
     for number, seen, shown in zip(
         gaze.source.frame_indices, gaze.source.timestamps, seconds, strict=True
     ):
-        if abs(seen - shown) > MAX_SHIFT:
+        if abs(seen - shown) > MAX_SHOWN_SHIFT:
             raise VideoError(
                 f"{source.path}: shows frame {number} at {shown:.3f} s, the gaze saw it at "
                 f"{seen:.3f} s; give the video that it was made at"

@@ -18,7 +18,7 @@ from autogaze.mllm.selection import MovingFrames, select_units
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.selectors.base import Selector
 
-MOST = 4
+MAX_EVEN_SHARES = 4
 """How many times the even share a tubelet may ask for under `max_units`."""
 
 
@@ -31,7 +31,7 @@ class Budget:
         loss: frames stop at this loss, in units of the selector's metric.
         max_units: for all videos of a prompt together; never more are kept. A tubelet needs the
             units that the selector chooses of it until `loss` (else the selector's default or own
-            threshold) is met, at most `MOST` times the even share. If the tubelets together need
+            threshold) is met, at most `MAX_EVEN_SHARES` times the even share. If the tubelets together need
             more than `max_units`, each keeps the same share of its need, those chosen first; if
             they need less, less is kept.
 
@@ -59,7 +59,7 @@ class Budget:
         if self.max_units is None:
             return self.ratio, self.loss
         dense = sum(grid.tubelets * grid.dense_units for grid in grids)
-        most = min(1.0, MOST * self.max_units / dense)
+        most = min(1.0, MAX_EVEN_SHARES * self.max_units / dense)
         ratio = most if self.ratio is None else min(self.ratio, most)
         loss = self.loss
         if loss is None and selector.metric is not None:

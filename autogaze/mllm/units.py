@@ -17,7 +17,7 @@ from torch import Tensor
 from autogaze.checks import describe_value, is_dense
 from autogaze.errors import MLLMError
 from autogaze.gaze_checks import shape
-from autogaze.mllm.checks import MOST, as_count, as_ids, as_whole_numbers, check_kind
+from autogaze.mllm.checks import COUNT_LIMIT, as_count, as_ids, as_whole_numbers, check_kind
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class UnitGrid:
                 "a grid of units has at least one unit per tubelet: expected ((rows, columns), "
                 f"...), coarse to fine, got {describe_value(self.grids or given)}"
             )
-        if self.tubelets * self.num_units >= MOST:
-            raise MLLMError(f"a video has less than {MOST:,} units, got {describe_value(grids)}")
+        if self.tubelets * self.num_units >= COUNT_LIMIT:
+            raise MLLMError(
+                f"a video has less than {COUNT_LIMIT:,} units, got {describe_value(grids)}"
+            )
 
     @property
     def dense(self) -> tuple[int, int]:

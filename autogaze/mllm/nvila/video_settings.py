@@ -8,7 +8,7 @@ from autogaze.clips import as_loss, as_ratio
 from autogaze.errors import MLLMError
 from autogaze.geometry import PatchPyramid
 from autogaze.mllm.checks import as_count, check_kind, check_tokens
-from autogaze.mllm.unit_choice import MOST
+from autogaze.mllm.unit_choice import MAX_EVEN_SHARES
 from autogaze.selectors.base import Selector
 from autogaze.utils.normalization import PixelStatistics
 from autogaze.video.decoders import DecoderName, check_decoder
@@ -72,7 +72,7 @@ class VideoSettings:
     Args:
         num_video_frames: and the other positional ones: arguments of `AutoGazeMLLMProcessor` that a
             call can change, described there. With `max_vision_tokens` the tiles of a frame may ask
-            for `MOST` times its even share of them.
+            for `MAX_EVEN_SHARES` times its even share of them.
         pyramid: patches of the tower; its side is that of a tile.
         statistics: pixel statistics of the tower.
         shuffle: patches of a frame in a token.
@@ -163,7 +163,7 @@ class VideoSettings:
         if self.max_vision_tokens is None or selector is None:
             return self.tiles
         dense = num_clip_frames * self.pyramid.num_patches
-        most = min(1.0, MOST * self.max_vision_tokens * self.shuffle / dense)
+        most = min(1.0, MAX_EVEN_SHARES * self.max_vision_tokens * self.shuffle / dense)
         ratio, loss = self.tiles.ratio, self.tiles.loss
         if isinstance(ratio, list | tuple):
             ratio = [min(each, most) for each in ratio]
