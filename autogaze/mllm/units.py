@@ -170,16 +170,6 @@ class KeptUnits:
         flat = torch.tensor([unit for tubelet in chosen for unit in tubelet], dtype=torch.long)
         return cls(grid, flat, tuple(map(len, chosen)))
 
-    @classmethod
-    def whole_tubelets(cls, grid: UnitGrid, count: int) -> "KeptUnits":
-        """All dense units of `count` tubelets at even distances: the control `uniform`."""
-        if not 1 <= count <= grid.tubelets:
-            raise MLLMError(f"expected 1 to {grid.tubelets} whole tubelets, got {count}")
-        mask = torch.zeros(grid.tubelets, grid.num_units, dtype=torch.bool)
-        middles = (2 * torch.arange(count) + 1) * grid.tubelets // (2 * count)  # of equal parts
-        mask[middles, -grid.dense_units :] = True
-        return cls.from_mask(grid, mask)
-
     @property
     def num_units(self) -> int:
         """Kept units in all: as many tokens reach the LLM."""
@@ -241,3 +231,25 @@ class KeptUnits:
             f"KeptUnits({self.num_units} of {self.dense_units} units, {self.ratio:.1%}; "
             f"{self.grid.tubelets} tubelets of {rows} x {columns})"
         )
+
+
+def evenly(
+    total: int, each: int, ratio: float | None, tokens: int | None, spent: int = 0
+) -> Int[Tensor, " K"]:
+    """Which of `total` frames or tubelets the control `uniform` sees, at even distances.
+
+    As many as `tokens` pay for, `each` for one, where `spent` are not to be had; else as a `ratio` says.
+    """
+    if tokens is not None:
+        count = (tokens - spent) // each
+    elif ratio is not None:
+        count = max(1, math.floor(ratio * total))
+    else:
+        raise MLLMError("uniform: needs a ratio or a number of tokens")
+    if count < 1:
+        beside = f" beside {spent:,} of thumbnails" if spent else ""
+        raise MLLMError(
+            f"uniform: max_vision_tokens={tokens} pays for no frame or tubelet of {each:,}{beside}"
+        )
+    count = min(count, total)
+    return (2 * torch.arange(count) + 1) * total // (2 * count)  # the middles of equal parts

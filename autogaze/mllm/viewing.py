@@ -1,14 +1,15 @@
 """How much of a video a multimodal LLM sees, and the processors' options that say so."""
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from autogaze.errors import MLLMError
 from autogaze.mllm.ranking import Mapping
-from autogaze.mllm.units import KeptUnits, UnitGrid
+from autogaze.mllm.units import KeptUnits, UnitGrid, evenly
 from autogaze.selectors.base import Selector
 from autogaze.video.decoders import DecoderName
 
@@ -71,19 +72,12 @@ def options_of(viewing: Viewing) -> dict[str, Any]:
 
 
 def _whole_tubelets(viewing: Viewing, grid: UnitGrid) -> KeptUnits:
-    """The control `uniform`: as many whole tubelets as the budget pays for."""
-    if viewing.max_vision_tokens is not None:
-        count = viewing.max_vision_tokens // grid.dense_units
-        if not count:
-            raise MLLMError(
-                f"{UNIFORM}: max_vision_tokens={viewing.max_vision_tokens} pays for no tubelet of "
-                f"{grid.dense_units} units"
-            )
-    elif viewing.ratio is not None:
-        count = max(1, math.floor(viewing.ratio * grid.tubelets))
-    else:
-        raise MLLMError(f"{UNIFORM}: needs a ratio or a number of tokens")
-    return KeptUnits.whole_tubelets(grid, min(count, grid.tubelets))
+    """The control `uniform`: all dense units of tubelets at even distances."""
+    budget = viewing.ratio, viewing.max_vision_tokens
+    seen = evenly(grid.tubelets, grid.dense_units, *budget)
+    mask = torch.zeros(grid.tubelets, grid.num_units, dtype=torch.bool)
+    mask[seen, -grid.dense_units :] = True
+    return KeptUnits.from_mask(grid, mask)
 
 
 def _refuse_loss(viewing: Viewing) -> None:

@@ -1,6 +1,5 @@
 """The control `uniform` of NVILA: whole frames, whatever they show."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from autogaze.gaze import Gaze
 from autogaze.mllm.checks import check_tokens
 from autogaze.mllm.nvila.video_settings import VideoSettings
 from autogaze.mllm.ranking import check_unit_ratio
+from autogaze.mllm.units import evenly
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,11 @@ class WholeFrames:
             MLLMError: too few tokens for one frame.
         """
         patches = settings.pyramid.num_patches
-        count = math.floor(num_frames * (self.ratio or 0)) or 1
-        if self.max_tokens is not None:
-            each = -(-num_tiles * patches // settings.shuffle)
-            thumbnails = min(settings.num_video_frames_thumbnail, num_frames) * -(
-                -patches // settings.shuffle
-            )
-            count = min(num_frames, (self.max_tokens - thumbnails) // each)
-            if count < 1:
-                raise MLLMError(
-                    f"uniform: max_vision_tokens={self.max_tokens} pays for no frame of {each:,} "
-                    f"tokens beside {thumbnails:,} of thumbnails"
-                )
+        each = -(-num_tiles * patches // settings.shuffle)
+        thumbnails = min(settings.num_video_frames_thumbnail, num_frames)
+        spent = thumbnails * -(-patches // settings.shuffle)
+        seen = evenly(num_frames, each, self.ratio, self.max_tokens, spent)
         lengths = torch.zeros(num_tiles, num_frames, dtype=torch.long)
-        # The middles of `count` parts of equal length.
-        lengths[:, (2 * torch.arange(count) + 1) * num_frames // (2 * count)] = patches
-        ids = torch.arange(patches).repeat(num_tiles * count)
+        lengths[:, seen] = patches
+        ids = torch.arange(patches).repeat(num_tiles * len(seen))
         return Gaze(settings.pyramid, ids, lengths, ordered=False)
