@@ -221,9 +221,9 @@ class LlavaTower:
         return chosen.kept
 
     def encode(self, chosen: KeptUnits) -> object:
-        inputs = {"pixel_values_videos": self.pixels}
-        cut = self.adapter.cut(inputs, {"video": [chosen], "image": []})
-        return self.adapter.encode(cut["video"][0])
+        (video,) = self.adapter.dense({"pixel_values_videos": self.pixels})["video"]
+        cut = self.adapter.cut("video", video.pixels, chosen)
+        return self.adapter.encode(VisualInput("video", chosen, cut))
 
     def tokens(self, chosen: KeptUnits) -> int:
         return chosen.num_units

@@ -1,6 +1,6 @@
 """Gazed multimodal LLMs: vision encoder and prompt pay only for the units that a gaze kept."""
 
-from autogaze.mllm.adapter import MLLMAdapter, VisualFeatures, VisualInput
+from autogaze.mllm.adapter import DenseVisual, MLLMAdapter, VisualFeatures, VisualInput
 from autogaze.mllm.embeddings import PromptEmbeddings, prompt_embeddings
 from autogaze.mllm.gazed import GazedMLLM, GazedPrompt, gazed_mllm
 from autogaze.mllm.processor import GazedProcessor
@@ -14,6 +14,7 @@ from autogaze.mllm.units import KeptUnits, UnitGrid
 
 __all__ = [
     "Budget",
+    "DenseVisual",
     "GazedInputs",
     "GazedMLLM",
     "GazedProcessor",

@@ -52,6 +52,22 @@ class VisualInput:
 
 
 @dataclass(frozen=True, eq=False)
+class DenseVisual:
+    """A video or image of a dense input.
+
+    Args:
+        grid: its units.
+        pixels: of all of them, as the family's inputs have them.
+        interval, size: as those of `VisualInput`.
+    """
+
+    grid: UnitGrid
+    pixels: Float[Tensor, "N *values"]
+    interval: float | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class VisualFeatures:
     """What the LLM sees of kept units.
 
@@ -135,17 +151,15 @@ class MLLMAdapter:
         """Positions of the units of these visuals."""
         raise NotImplementedError
 
-    def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
-        """Grids of the videos and images of a dense input, each in reading order.
+    def dense(self, inputs: Mapping[str, Any]) -> dict[Kind, list[DenseVisual]]:
+        """The videos and images of a dense input, each in reading order.
 
         `inputs` are those of `dense_inputs`, `input_ids` and `attention_mask`.
         """
         raise NotImplementedError
 
-    def cut(
-        self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
-    ) -> dict[Kind, list[VisualInput]]:
-        """The kept units of a dense input."""
+    def cut(self, kind: Kind, pixels: Tensor, kept: KeptUnits) -> Float[Tensor, "N *values"]:
+        """What `encode` takes as pixels of kept units, from those of a dense video or image."""
         raise NotImplementedError
 
     def encode(self, visual: VisualInput) -> VisualFeatures:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from autogaze.errors import MLLMError
-from autogaze.mllm.adapter import MLLMAdapter, VisualInput
+from autogaze.mllm.adapter import DenseVisual, MLLMAdapter, VisualInput
 from autogaze.mllm.prompt import Kind, Placeholder, PositionRule, SequencePositions
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from autogaze.utils.device import sent
@@ -74,13 +74,10 @@ class FrameAdapter(MLLMAdapter):
         """The patches that kept units are made of, in the order of their pixels."""
         raise NotImplementedError
 
-    def cut_frames(
-        self, frames: Float[Tensor, "T 3 S S"], kept: KeptUnits
-    ) -> Float[Tensor, "N 3 p p"]:
-        """Pixels of the patches of kept units of whole frames."""
+    def cut(self, kind: Kind, pixels: Tensor, kept: KeptUnits) -> Float[Tensor, "N 3 p p"]:
         patches = self.patches(kept)
-        index, tubelet = (sent(x, frames.device) for x in (patches.index, patches.tubelet))
-        return cut_cells(frames, tubelet, index, self.encoder.patch_size)
+        index, tubelet = (sent(x, pixels.device) for x in (patches.index, patches.tubelet))
+        return cut_cells(pixels, tubelet, index, self.encoder.patch_size)
 
     def check_frames(self, name: str, frames: Tensor) -> int:
         """The side of square frames in patches.
@@ -143,23 +140,12 @@ class ShuffledAdapter(FrameAdapter):
     def placeholders(self) -> tuple[Placeholder, ...]:
         return (Placeholder(self.config.image_token_id, "video"),)
 
-    def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
-        grids = []
+    def dense(self, inputs: Mapping[str, Any]) -> dict[Kind, list[DenseVisual]]:
+        videos = []
         for frames in self.rows(inputs):
             side = self.check_frames("pixel_values", frames) // self.merge
-            grids.append(UnitGrid(len(frames), ((side, side),)))
-        return {"video": grids}
-
-    def cut(
-        self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
-    ) -> dict[Kind, list[VisualInput]]:
-        rows = zip(self.rows(inputs), kept["video"], strict=True)
-        return {
-            "video": [
-                VisualInput("video", units, self.cut_frames(frames, units))
-                for frames, units in rows
-            ]
-        }
+            videos.append(DenseVisual(UnitGrid(len(frames), ((side, side),)), frames))
+        return {"video": videos}
 
     def rows(self, inputs: Mapping[str, Any]) -> list[Tensor]:
         """Frames (T, 3, S, S) of the rows of a dense input that have some."""

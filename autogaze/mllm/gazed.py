@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from autogaze.checks import describe_value
 from autogaze.errors import MLLMError
-from autogaze.mllm.adapter import GazedPrompt, VisualFeatures
+from autogaze.mllm.adapter import GazedPrompt, VisualFeatures, VisualInput
 from autogaze.mllm.checks import check_choice, check_kind, check_prompt
 from autogaze.mllm.prompt import CompactPrompt, Kind, assemble, read_rows, side_of_padding
 from autogaze.mllm.registry import adapter_of
@@ -149,15 +149,18 @@ class GazedMLLM:
         check_choice(padding_side, ("left", "right"), "padding_side")
         adapter = adapter_of(self)  # type: ignore[arg-type]
         dense = {"input_ids": input_ids, "attention_mask": attention_mask, **dense}
-        grids = adapter.dense_grids(dense)
+        found = adapter.dense(dense)
         chosen: dict[Kind, list[KeptUnits]] = {
-            kind: _chosen(kind, grids[kind], given)
+            kind: _chosen(kind, [visual.grid for visual in found[kind]], given)
             for kind, given in (("video", kept), ("image", kept_images))  # type: ignore[misc]
-            if kind in grids
+            if kind in found
         }
         rows, order = read_rows(input_ids, attention_mask, adapter.placeholders, chosen)
-        inputs = adapter.cut(dense, chosen)
-        visuals = tuple(inputs[kind][number] for kind, number in order)
+        visuals = []
+        for kind, number in order:
+            one, units = found[kind][number], chosen[kind][number]
+            pixels = adapter.cut(kind, one.pixels, units)
+            visuals.append(VisualInput(kind, units, pixels, one.interval, one.size))
         prompt = assemble(
             rows,
             [visual.kept for visual in visuals],
@@ -165,7 +168,7 @@ class GazedMLLM:
             pad_id=getattr(adapter.text_config, "pad_token_id", None) or 0,
             padding_side=padding_side,
         )
-        return GazedPrompt(prompt, visuals).to(input_ids.device)
+        return GazedPrompt(prompt, tuple(visuals)).to(input_ids.device)
 
     def _compacted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GazedPrompt | None:
         """The gazed prompt of a call, whose arguments are taken out of `kwargs`; None: dense."""

@@ -5,7 +5,7 @@ cut and encoded is the union of those that kept units need. A newline token foll
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from autogaze.errors import MLLMError
-from autogaze.mllm.adapter import VisualFeatures, VisualInput
+from autogaze.mllm.adapter import DenseVisual, VisualFeatures, VisualInput
 from autogaze.mllm.frame_processor import FrameProcessorAdapter
 from autogaze.mllm.frame_tower import FrameAdapter, FramePatches
 from autogaze.mllm.frames import cut_squares
@@ -63,34 +63,22 @@ class LlavaOnevisionAdapter(FrameAdapter):
     def patches(self, kept: KeptUnits) -> FramePatches:
         return needed_patches(kept, self.side)[0]
 
-    def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
+    def dense(self, inputs: Mapping[str, Any]) -> dict[Kind, list[DenseVisual]]:
         units = math.ceil(self.side / 2)
+        given = inputs.get("pixel_values_videos")
         videos = []
-        for frames in self._videos(inputs):
+        for frames in () if given is None else given:
             side = self.check_frames("pixel_values_videos", frames)
             if side != self.side:
                 raise MLLMError(
                     f"the model takes frames of {self.side} x {self.side} patches, "
                     f"pixel_values_videos has frames of {side} x {side}"
                 )
-            videos.append(UnitGrid(len(frames), ((units, units),)))
-        images = [UnitGrid(1, ((1, self._num_tokens(*image)),)) for image in self._images(inputs)]
-        return {"video": videos, "image": images}
+            videos.append(DenseVisual(UnitGrid(len(frames), ((units, units),)), frames))
+        return {"video": videos, "image": self._images(inputs)}
 
-    def cut(
-        self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
-    ) -> dict[Kind, list[VisualInput]]:
-        videos = zip(self._videos(inputs), kept["video"], strict=True)
-        images = zip(self._images(inputs), kept["image"], strict=True)
-        return {
-            "video": [
-                VisualInput("video", units, self.cut_frames(frames, units))
-                for frames, units in videos
-            ],
-            "image": [
-                VisualInput("image", units, crops, size=size) for (crops, size), units in images
-            ],
-        }
+    def cut(self, kind: Kind, pixels: Tensor, kept: KeptUnits) -> Float[Tensor, "N 3 p p"]:
+        return pixels if kind == "image" else super().cut(kind, pixels, kept)  # whole crops
 
     def encode(self, visual: VisualInput) -> VisualFeatures:
         if visual.kind == "image":
@@ -112,13 +100,8 @@ class LlavaOnevisionAdapter(FrameAdapter):
         states = torch.cat(self.encode_frames(visual, layers), dim=-1)
         return self.model.model.multi_modal_projector(states)
 
-    def _videos(self, inputs: Mapping[str, Any]) -> Sequence[Tensor]:
-        """Frames (T, 3, S, S) of every video of a dense input."""
-        videos = inputs.get("pixel_values_videos")
-        return () if videos is None else list(videos)
-
-    def _images(self, inputs: Mapping[str, Any]) -> list[tuple[Tensor, tuple[int, int]]]:
-        """Crops (n, 3, S, S) and original (height, width) of every image of a dense input."""
+    def _images(self, inputs: Mapping[str, Any]) -> list[DenseVisual]:
+        """Crops (n, 3, S, S) of every image of a dense input."""
         from transformers.models.llava_onevision import modeling_llava_onevision as library
 
         pixels = inputs.get("pixel_values")
@@ -131,11 +114,13 @@ class LlavaOnevisionAdapter(FrameAdapter):
             [True] * len(sizes) if counts is None else [n == 1 for n in counts for _ in range(n)]
         )
         images = []
-        for crops, (height, width), is_single in zip(pixels, sizes, single, strict=True):
+        for padded, size, is_single in zip(pixels, sizes, single, strict=True):
             count = library.image_size_to_num_patches(
-                [height, width], self.config.image_grid_pinpoints, self.encoder.image_size
+                size, self.config.image_grid_pinpoints, self.encoder.image_size
             )
-            images.append((crops[: count if is_single else 1], (height, width)))
+            crops = padded[: count if is_single else 1]
+            grid = UnitGrid(1, ((1, self._num_tokens(crops, tuple(size))),))
+            images.append(DenseVisual(grid, crops, size=tuple(size)))
         return images
 
     def _encode_image(self, visual: VisualInput) -> VisualFeatures:
@@ -144,7 +129,7 @@ class LlavaOnevisionAdapter(FrameAdapter):
             raise MLLMError(f"images of LLaVA-OneVision are kept whole, got {visual.kept}")
         crops, units = len(visual.pixels), math.ceil(self.side / 2)
         whole = KeptUnits.everything(UnitGrid(crops, ((units, units),)))
-        frames = VisualInput("image", whole, self.cut_frames(visual.pixels, whole))
+        frames = VisualInput("image", whole, super().cut("image", visual.pixels, whole))
         features = self._project(frames).unflatten(0, (crops, -1))
         return VisualFeatures(self._pack(features, visual.size, self.model.model.image_newline))
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from autogaze.errors import MLLMError
-from autogaze.mllm.adapter import MLLMAdapter, VisualInput
+from autogaze.mllm.adapter import DenseVisual, MLLMAdapter, VisualInput
 from autogaze.mllm.checks import as_sizes, check_pixels
 from autogaze.mllm.prompt import Kind, Placeholder
 from autogaze.mllm.units import KeptUnits, UnitGrid
@@ -59,38 +59,30 @@ class QwenAdapter(MLLMAdapter):
             Placeholder(self.config.image_token_id, "image"),
         )
 
-    def dense_grids(self, inputs: Mapping[str, Any]) -> dict[Kind, list[UnitGrid]]:
-        grids: dict[Kind, list[UnitGrid]] = {}
-        for kind, name in _GRIDS.items():
-            sizes = as_sizes(inputs.get(name), name)
-            grids[kind] = [UnitGrid(t, ((h // self.merge, w // self.merge),)) for t, h, w in sizes]
-        return grids
-
-    def cut(
-        self, inputs: Mapping[str, Any], kept: Mapping[Kind, Sequence[KeptUnits]]
-    ) -> dict[Kind, list[VisualInput]]:
+    def dense(self, inputs: Mapping[str, Any]) -> dict[Kind, list[DenseVisual]]:
         intervals = inputs.get("second_per_grid_ts")
         check_pixels(inputs, tuple(_PIXELS.values()))
-        cut: dict[Kind, list[VisualInput]] = {"video": [], "image": []}
+        dense: dict[Kind, list[DenseVisual]] = {"video": [], "image": []}
         for kind, name in _PIXELS.items():
-            first = 0
-            for number, units in enumerate(kept[kind]):
-                rows = units.dense_units * self.merge**2
-                pixels = inputs.get(name)
-                if pixels is None or len(pixels) < first + rows:
+            pixels, end = inputs.get(name), 0
+            sizes = as_sizes(inputs.get(_GRIDS[kind]), _GRIDS[kind])
+            for number, (tubelets, rows, columns) in enumerate(sizes):
+                grid = UnitGrid(tubelets, ((rows // self.merge, columns // self.merge),))
+                first, end = end, end + tubelets * grid.num_units * self.merge**2
+                if pixels is None or len(pixels) < end:
                     have = "none" if pixels is None else f"{len(pixels)}"
                     raise MLLMError(
-                        f"{name} needs at least {first + rows} rows for {kind} {number}, got {have}"
+                        f"{name} needs at least {end} rows for {kind} {number}, got {have}"
                     )
-                index = units.tubelet * units.grid.num_units + units.ids
-                index = first + patches_of(index, self.merge)
                 interval = None
                 if kind == "video" and intervals is not None:
                     interval = float(intervals[number])
-                chosen = pixels[index.to(pixels.device)]
-                cut[kind].append(VisualInput(kind, units, chosen, interval))
-                first += rows
-        return cut
+                dense[kind].append(DenseVisual(grid, pixels[first:end], interval))
+        return dense
+
+    def cut(self, kind: Kind, pixels: Tensor, kept: KeptUnits) -> Float[Tensor, "N values"]:
+        units = kept.tubelet * kept.grid.num_units + kept.ids
+        return pixels[patches_of(units, self.merge).to(pixels.device)]
 
     def project(
         self, visual: VisualInput

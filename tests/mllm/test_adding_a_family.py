@@ -43,11 +43,11 @@ class MyAdapter(MLLMAdapter):
     def rule(self, visuals):
         return self._qwen.rule(visuals)
 
-    def dense_grids(self, inputs):
-        return self._qwen.dense_grids(inputs)
+    def dense(self, inputs):
+        return self._qwen.dense(inputs)
 
-    def cut(self, inputs, kept):
-        return self._qwen.cut(inputs, kept)
+    def cut(self, kind, pixels, kept):
+        return self._qwen.cut(kind, pixels, kept)
 
     def encode(self, visual):
         return self._qwen.encode(visual)

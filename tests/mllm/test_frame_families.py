@@ -35,7 +35,7 @@ def some(grid, share=0.4, seed=0):
 
 def assert_like_untouched(model, inputs):
     real = inputs["attention_mask"].bool()
-    count = len(adapter_of(model).dense_grids(inputs)["video"])
+    count = len(adapter_of(model).dense(inputs)["video"])
     with torch.no_grad():
         found = autogaze.gazed_mllm(model)(**inputs, kept=[None] * count).logits
         expected = model(**inputs).logits
@@ -60,7 +60,7 @@ def test_frames_in_batches_are_as_all_at_once(name, monkeypatch):
     family, model = FRAME_FAMILIES[name], model_of(name)
     gazed = autogaze.gazed_mllm(model)
     inputs = family.rows([[3, Video(3, family.video.rows, family.video.columns), 4]])
-    kept = [some(grid) for grid in adapter_of(model).dense_grids(inputs)["video"]]
+    kept = [some(video.grid) for video in adapter_of(model).dense(inputs)["video"]]
     prompt = gazed.compact(**inputs, kept=kept)
     with torch.no_grad():
         together = adapter_of(gazed).encode_all(prompt.visuals).embeds

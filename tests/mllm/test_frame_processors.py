@@ -112,7 +112,7 @@ def test_kept_units_are_those_of_the_dense_input(root, folder, family, model, st
     gazed = autogaze.gazed_mllm(model)
     dense = stock[f"{family}: three frames"]
     dense = {key: dense[key] for key in dense if key != "token_type_ids"}
-    (grid,) = adapter_of(model).dense_grids(dense)["video"]
+    grid = adapter_of(model).dense(dense)["video"][0].grid
     mask = torch.rand(grid.tubelets, grid.num_units, generator=torch.manual_seed(0)) < 0.3
     mask[0, 0], mask[1] = True, False
     kept = KeptUnits.from_mask(grid, mask)

@@ -40,7 +40,7 @@ def inputs(family):
 
 
 def grids_of(model, inputs):
-    return adapter_of(model).dense_grids(inputs)["video"]
+    return [video.grid for video in adapter_of(model).dense(inputs)["video"]]
 
 
 def some(grid: UnitGrid, share: float, seed: int = 0) -> KeptUnits:
@@ -287,8 +287,8 @@ def test_the_vision_encoder_computes_kept_units_only(model, inputs, family):
 
     grids = grids_of(model, inputs)
     kept = [some(grid, 0.4, seed) for seed, grid in enumerate(grids)]
-    images = adapter_of(model).dense_grids(inputs).get("image", [])
-    whole = sum(family.tokens(KeptUnits.everything(grid)) for grid in images)
+    images = adapter_of(model).dense(inputs).get("image", [])
+    whole = sum(family.tokens(KeptUnits.everything(image.grid)) for image in images)
     total = whole + sum(family.tokens(KeptUnits.everything(grid)) for grid in grids)
     share = (whole + sum(map(family.tokens, kept))) / total
     assert linear(kept) / linear([None] * len(grids)) == pytest.approx(share, rel=0.05)

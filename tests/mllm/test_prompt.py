@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import autogaze
 from autogaze.errors import MLLMError
 from autogaze.mllm.prompt import Placeholder, SequencePositions, VisualBlock, assemble, read_rows
-from autogaze.mllm.registry import adapter_of
 from autogaze.mllm.units import KeptUnits, UnitGrid
 from tests.mllm.tiny import FAMILIES, Video, skip_where_time_stands_still
 
@@ -116,17 +116,7 @@ def test_positions_are_those_that_the_model_computes(name, rows):
     inputs = family.rows(rows)
     if not {"video_grid_thw", "image_grid_thw"} & inputs.keys():
         return
-    adapter = adapter_of(model)
-    kept = {
-        kind: [KeptUnits.everything(grid) for grid in grids]
-        for kind, grids in adapter.dense_grids(inputs).items()
-    }
-    read, order = read_rows(
-        inputs["input_ids"], inputs["attention_mask"], adapter.placeholders, kept
-    )
-    found = adapter.cut(inputs, kept)
-    ordered = [found[kind][number] for kind, number in order]
-    prompt = assemble(read, [v.kept for v in ordered], adapter.rule(ordered))
+    prompt = autogaze.gazed_mllm(model).compact(**inputs).prompt
     names = ("input_ids", "attention_mask", "image_grid_thw", "video_grid_thw")
     names += ("second_per_grid_ts", "mm_token_type_ids")
     expected, _ = model.model.get_rope_index(**{n: inputs[n] for n in names if n in inputs})
