@@ -1,5 +1,7 @@
 """The weights that come with the package."""
 
+import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,9 +21,11 @@ from autogaze.models.autogaze.gazing import PlainAutoGaze
 from autogaze.models.autogaze.modeling import AutoGaze
 from autogaze.reconstruction.canvas import canvas_losses
 from autogaze.selectors import registry
+from autogaze.selectors.learned import Learned
 from autogaze.training.checkpoints import load_gaze
 from autogaze.training.mixture import read_dataset
 from autogaze.weights import SELECTOR
+from tests.models.autogaze.tiny import tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,17 +74,41 @@ def test_they_are_loaded_as_by_transformers(learned):
     assert learned.model is model
 
 
-def test_choosing_imports_no_models_of_transformers():
+@pytest.mark.parametrize("saved", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("asked", [{}, {"dtype": torch.float32}, {"dtype": "auto"}])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_folders_are_loaded_as_by_transformers(saved, asked, is_told, tmp_path):
+    tiny_model().to(saved).save_pretrained(tmp_path)
+    if not is_told:  # in which precision: it is that of the weights
+        config = json.loads((tmp_path / "config.json").read_text())
+        del config["dtype"]
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    selector = Learned.from_pretrained(tmp_path, **asked)
+    assert isinstance(selector._model, PlainAutoGaze)
+    expected = AutoGaze.from_pretrained(tmp_path, **{"dtype": "auto", **asked})
+    told = {"dtype": expected.dtype}  # which transformers 4 writes down only where it was given
+    assert {**selector.config.to_dict(), **told} == {**expected.config.to_dict(), **told}
+    wanted, found = expected.state_dict(), selector.model.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(found[name].dtype == value.dtype for name, value in wanted.items())
+    assert all(found[name].equal(value) for name, value in wanted.items())
+    assert all(parameter.requires_grad for parameter in selector.model.parameters())
+
+
+def test_choosing_imports_no_models_of_transformers(tmp_path):
     """Which take seconds and 170 MiB; nor does counting what it saves, for the page."""
+    shutil.copytree(SELECTOR, tmp_path / "own")
     code = (
         "import sys, torch, autogaze; from autogaze.evaluation.flops import SavingsCounter; frames = torch.zeros(1, 1, 3, 224, 224, dtype=torch.uint8); "
-        "selector = autogaze.load('learned', device='cpu'); "
+        "selector = autogaze.load(sys.argv[1], device='cpu', dtype='float32'); "
         "gaze = selector.select(frames, ratio=0.01); print(gaze.num_patches, selector.dtype); "
         "SavingsCounter(selector).add(gaze); "
         "print(*{'transformers.modeling_utils', 'torch._dynamo', 'triton'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["2 torch.float32", ""]
+    for name in ("learned", tmp_path / "own"):
+        command = [sys.executable, "-c", code, str(name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines() == ["2 torch.float32", ""]
 
 
 def test_loading_draws_no_random_numbers():

@@ -22,10 +22,13 @@ from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.streaming import ClipStream
 from autogaze.selectors.base import SelectionStream, Selector, pyramid_or_default
 from autogaze.utils.device import DeviceOptions
-from autogaze.weights import SELECTOR
+from autogaze.utils.hub import WEIGHTS
 
 if TYPE_CHECKING:
     from autogaze.models.autogaze.modeling import AutoGaze
+
+ADAPTER = "adapter_config.json"
+"""In the folders of PEFT's adapters, which transformers loads with the weights."""
 
 
 class Learned(Selector):
@@ -115,9 +118,15 @@ class Learned(Selector):
         **kwargs: Any,
     ) -> "Learned":
         """Load weights as `AutoGaze.from_pretrained` does."""
-        dtype = kwargs.get("dtype")
-        if str(folder_or_hub_id) == str(SELECTOR) and {*kwargs} == {"dtype"} and dtype is not None:
-            return cls(PlainAutoGaze.load(SELECTOR, dtype), temperature, pyramid)
+        folder, dtype = Path(folder_or_hub_id), kwargs.get("dtype", "auto")
+        known = kwargs.keys() <= {"dtype"} and (dtype == "auto" or isinstance(dtype, torch.dtype))
+        if known and (folder / WEIGHTS).is_file() and not (folder / ADAPTER).exists():
+            try:
+                plain = PlainAutoGaze.load(folder, None if dtype == "auto" else dtype)
+            except Exception:  # whatever is wrong with them: `AutoGaze.from_pretrained` says it
+                pass
+            else:
+                return cls(plain, temperature, pyramid)
         from autogaze.models.autogaze.modeling import AutoGaze
 
         if "torch_dtype" not in kwargs:

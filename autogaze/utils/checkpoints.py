@@ -109,6 +109,7 @@ def load_strictly(
     *,
     names: Collection[str] | None = None,
     hint: str = "",
+    replace: bool = False,
 ) -> None:
     """Load a state dict that must fit exactly; otherwise the module stays unchanged.
 
@@ -120,6 +121,7 @@ def load_strictly(
         source: where the state comes from, for errors.
         names: the parameters and buffers that `state` must consist of; by default all.
         hint: advice for errors.
+        replace: make the tensors the module's own, instead of copying their values into it.
 
     Raises:
         CheckpointError: parameters are missing, unexpected, of other shapes, or not finite.
@@ -128,7 +130,7 @@ def load_strictly(
     state = without_wrappers(state, own.__contains__)
     check_shapes(own, shapes(state), source, names=names, hint=hint)
     check_finite(state, source)
-    module.load_state_dict(dict(state), strict=names is None)
+    module.load_state_dict(dict(state), strict=names is None, assign=replace)
 
 
 def shapes(state: State) -> Shapes:

@@ -1,14 +1,16 @@
 """The learned selector without transformers: a configuration, its network, and the gaze loop.
 
 Importing transformers' models takes seconds and 170 MiB, half of them Triton and PyTorch's compiler,
-of which choosing patches on a CPU needs nothing. So the package's own weights are loaded without them.
+of which choosing patches on a CPU needs nothing. So weights in a folder are loaded without them.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from autogaze.geometry import PatchPyramid
 from autogaze.models.autogaze.configuration import AutoGazeConfig
@@ -117,19 +119,36 @@ class PlainAutoGaze(Gazing, nn.Module):
         return self.gazing_model.connector.pos_embed.dtype
 
     @classmethod
-    def load(cls, folder: Path, dtype: torch.dtype) -> "PlainAutoGaze":
-        """The weights of a folder, in a precision.
+    def load(cls, folder: Path, dtype: torch.dtype | None = None) -> "PlainAutoGaze":
+        """The weights of a folder, in a precision; None: that of its config.json, or of its weights.
 
         Raises:
             CheckpointError: weights that cannot be read, or do not fit the architecture.
         """
         config = AutoGazeConfig.from_pretrained(str(folder))
         config.name_or_path = str(folder)  # as transformers does
-        # Not on the meta device, whose random numbers need PyTorch's compiler.
-        with torch.random.fork_rng(devices=[]):
-            model = cls(config).to(dtype)
-        load_strictly(model, read_state(folder), folder)
+        with torch.device("meta"), _Undrawn():
+            model = cls(config)  # whatever sizes a config.json asks for, nothing is allocated
+        state = read_state(folder)
+        stored = next((value.dtype for value in state.values() if value.is_floating_point()), None)
+        config.dtype = dtype or config.dtype or stored
+        # Copied, so that a file that changes later does not matter.
+        state = {name: value.to(config.dtype, copy=True) for name, value in state.items()}
+        hint = "They must be those of its config.json"
+        load_strictly(model, state, folder, hint=hint, replace=True)
         return model.eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no initial weights: on the meta device PyTorch's compiler would be imported for it."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def _mean_cap(caps: Caps | None) -> int | None:
