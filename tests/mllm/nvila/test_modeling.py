@@ -118,6 +118,21 @@ def test_published_dict_and_batches_of_the_tower(processor, attention, batch):
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def test_a_published_dict_of_gazes_in_different_metrics(processor):
+    """One made before, whose losses nobody measured, and one of a selector that measures them."""
+    videos = [make_frames(seed=1), make_frames(seed=2)]
+    text = ["<vila/video> word1"] * 2
+    made = processor(text=text[:1], videos=videos[:1], selector="centre")["gazed_videos"][0].gaze
+    assert made.metric is None
+    options = {"gaze": [made, None], "selector": "greedy", "ratio": 0.5}
+    own = processor(text=text, videos=videos, **options)
+    published = processor(text=text, videos=videos, published=True, **options)
+    model = make_model()
+    with torch.no_grad():
+        one, other = model(**own).logits, model(**published, video_token_id=2).logits
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_features_stand_at_their_placeholders(model, inputs):
     with torch.no_grad():
         embeds = model._embed(inputs["input_ids"], inputs["gazed_videos"], 2)
