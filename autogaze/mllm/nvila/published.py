@@ -72,8 +72,12 @@ def _frames(part: GazedClips) -> Float[Tensor, "B T 3 S S"]:
 def _padded(gazes: list[list[Gaze]]) -> dict[str, list[Tensor]]:
     """Gazes of every video's clips, all frames padded alike."""
     # Those of several selectors, and made ones, may have losses of other metrics: ids are wanted.
-    bare = {"metric": None, "losses": None, "predicted_losses": None}
-    joined = Gaze.cat_clips([replace(gaze, **bare) for own in gazes for gaze in own])
+    bare = [
+        replace(gaze, metric=None, losses=None, predicted_losses=None)
+        for own in gazes
+        for gaze in own
+    ]
+    joined = Gaze.cat_clips(bare)
     padded = joined.padded()
     positions = padded["gazing_pos"].masked_fill(padded["if_padded_gazing"], 0)
     clips = [sum(gaze.num_clips for gaze in own) for own in gazes]
