@@ -6,10 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TRANSFORMERS4 := $(VENV)/transformers4
-# A module is compiled when it is first imported: few of those installed ever are. It is kept then,
-# whatever PYTHONDONTWRITEBYTECODE says.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-unexport PYTHONDONTWRITEBYTECODE
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint check docs docs-serve format clean gpu-check
 

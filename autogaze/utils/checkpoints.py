@@ -236,8 +236,8 @@ def unfit(source: str | Path, problems: str, info: Mapping[str, Any]) -> str:
     if prefix:
         mapping = {f"^{re.escape(prefix)}": ""}
         advice = (
-            f"all names begin with {prefix!r}, as of a model inside of another: give "
-            f"key_mapping={mapping} to from_pretrained, or save the state dict of the model alone"
+            f"all names begin with {prefix!r}, as of a model inside of another: save the state dict "
+            f"of the model alone or, with transformers 5, give from_pretrained key_mapping={mapping}"
         )
     return (
         f"{source}: the weights do not fit config.json: {problems}. Nothing is filled in at "

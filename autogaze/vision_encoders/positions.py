@@ -78,12 +78,7 @@ class PositionTables:
                 buffer without values.
         """
         _check_adapters(encoder)
-        for name, buffer in encoder.model.named_buffers():
-            if buffer.is_meta:
-                raise EncoderError(
-                    f"{name} has no values (it is on the device 'meta'): no state dict has this "
-                    "buffer; make the model by from_pretrained, or not under torch.device('meta')"
-                )
+        _check_buffers(encoder.model)
         positions = [encoder.positions(grid) for grid in grids]
         embedded = [table for table in positions if table is not None]
         rotated = [tables for tables in _rotary(encoder, grids) if tables is not None]
@@ -95,6 +90,18 @@ class PositionTables:
         if self.positions is not None:
             yield self.positions
         yield from self.rotary or ()
+
+
+def _check_buffers(model: nn.Module) -> None:
+    """Raise EncoderError for a buffer that stayed on the meta device where weights have values."""
+    if next(model.parameters()).is_meta:
+        return
+    for name, buffer in model.named_buffers():
+        if buffer.is_meta:
+            raise EncoderError(
+                f"{name} has no values (it is on the device 'meta'): no state dict has this buffer; "
+                "make the model by from_pretrained, or not under torch.device('meta')"
+            )
 
 
 def _check_adapters(encoder: EncoderAdapter) -> None:

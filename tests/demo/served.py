@@ -31,7 +31,12 @@ class ServedPage:
     def files(self) -> list[str]:
         """Files of visitors, by their paths within the page's folder."""
         (root,) = self.folder.iterdir()
-        found = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+        # Folders may be removed meanwhile, which `os.walk` does not mind.
+        found = [
+            Path(place, name).relative_to(root)
+            for place, _, names in os.walk(root)
+            for name in names
+        ]
         return sorted(str(path) for path in found if path.parts[0] != "examples")
 
     def memory(self) -> int:

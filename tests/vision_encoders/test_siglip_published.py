@@ -377,6 +377,8 @@ def test_weights_of_a_wrapper_are_not_filled_in_at_random(prefix, tmp_path):
     save_file(state, file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=f"begin with '{prefix}'.*key_mapping"):
         SiglipVisionModel.from_pretrained(tmp_path)
+    if transformers.__version__ < "5":  # which maps names after it has looked for a base model's
+        return
     mapping = {f"^{prefix}": ""}
     assert_same(SiglipVisionModel.from_pretrained(tmp_path, key_mapping=mapping), model)
 
