@@ -4,6 +4,7 @@ Object stores list all files below a folder at once. Pages of the web and most o
 listed folder by folder here, since fsspec passes over those that it cannot read.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -93,8 +94,11 @@ class Tree:
     def by_folder(self) -> bool:
         """Whether fsspec lists folder by folder, and says nothing of those that it cannot list."""
         from fsspec import AbstractFileSystem
+        from fsspec.asyn import AsyncFileSystem
 
-        return is_http(self.uri) or type(self.system).find is AbstractFileSystem.find
+        # Asynchronous file systems have a `_find`, which an instance's `find` wraps.
+        find = getattr(inspect.unwrap(self.system.find), "__func__", None)
+        return is_http(self.uri) or find in (AbstractFileSystem.find, AsyncFileSystem._find)
 
     def uri_of(self, path: str) -> str:
         """The URI of a path. Some file systems' paths lack the host or the archive: the URI's own is kept."""

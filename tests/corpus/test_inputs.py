@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import fsspec
 import pytest
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.cached import CachingFileSystem
 
 from autogaze.corpus.addresses import absolute
@@ -358,6 +359,24 @@ def test_folders_of_other_file_systems_that_fail_are_errors_of_their_own(monkeyp
         video, bad = find_inputs([argument])
         assert (video.path, video.error) == ("ftp://host/top/in/a.mp4", None)
         assert bad.error == "ftp://host/top/in/bad: cannot be listed: no"
+
+
+def test_an_object_store_is_listed_in_one_request(monkeypatch):
+    class Store(AsyncFileSystem):
+        """Has a `_find` alone, as those of `gs://` and `az://`."""
+
+        cachable = False
+        protocol = "gs"
+
+        async def _info(self, path, **kwargs):
+            return {"name": path, "type": "directory"}
+
+        async def _find(self, path, detail=False, **kwargs):
+            return {f"{path}/in/{name}.mp4": {"type": "file", "size": 5} for name in "ab"}
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda uri: (Store(), uri.removeprefix("gs://")))
+    found = find_inputs(["gs://bucket/"])  # there is no `_ls`
+    assert [each.path for each in found] == ["gs://bucket/in/a.mp4", "gs://bucket/in/b.mp4"]
 
 
 def test_a_name_with_two_colons_is_no_chain(monkeypatch):
