@@ -201,23 +201,22 @@ def _is_wanted(name: str) -> bool:
 
 def _remote_place(uri: str) -> Iterator[Input]:
     failed: list[Input] = []
-    found = files_below(uri, failed.append)
-    if not found and not failed:
+    below = files_below(uri, failed.append)
+    if not below and not failed:
         stat_input(uri)  # says if it is the server that fails
         raise CorpusError(f"{uri}: no such file or folder")
-    if [each.path for each in found] != [uri]:
-        found = [each for each in found if _is_wanted_below(uri, each.path)]
-        if is_http(uri):  # whose pages say neither size nor time
-            found = looked_up([each.path for each in found])
+    is_file = [each.path for _, each in below] == [uri]
+    found = [each for path, each in below if is_file or _is_wanted_below(path)]
+    if is_http(uri) and not is_file:  # whose pages say neither size nor time
+        found = looked_up([each.path for each in found])
     for each in found:
         yield from _file(each)
     yield from failed
 
 
-def _is_wanted_below(folder: str, path: str) -> bool:
-    """Whether a path is that of a video or tar file, and not hidden within the folder."""
-    inside = file_name(path).removeprefix(folder)
-    return _is_wanted(inside.rpartition("/")[2]) and not has_hidden(inside)
+def _is_wanted_below(path: str) -> bool:
+    """Whether a path in a folder is that of a video or tar file, and not hidden."""
+    return _is_wanted(path.rpartition("/")[2]) and not has_hidden(path)
 
 
 def _listed(paths: Iterable[str], source: str) -> Iterator[Input]:

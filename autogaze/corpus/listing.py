@@ -25,8 +25,8 @@ Failed = Callable[[Input], None]
 """Is told of a folder that cannot be listed, as an input that fails."""
 
 
-def files_below(uri: str, failed: Failed) -> list[Input]:
-    """All files below a folder, sorted, or the file itself; none if there is no such place.
+def files_below(uri: str, failed: Failed) -> list[tuple[str, Input]]:
+    """All files below a folder, sorted, each with its path in it; or the file itself, or none.
 
     Those of the web are to be looked up by `looked_up`, since pages say neither size nor time.
 
@@ -37,11 +37,11 @@ def files_below(uri: str, failed: Failed) -> list[Input]:
     web = is_http(uri)  # where any page is a file, also one that lists a folder
     if web and not uri.endswith("/"):
         file = stat_input(uri)
-        return [] if file.size == MISSING else [file]
+        return [] if file.size == MISSING else [("", file)]
     tree = Tree.of(uri, failed)
     try:
         if not web and tree.system.isfile(tree.inner):
-            return [described(uri, tree.system.info(tree.inner))]
+            return [("", described(uri, tree.system.info(tree.inner)))]
         if tree.by_folder:
             found = {each["name"]: each for each in tree.walk(tree.inner) if _is_file(each)}
         else:
@@ -50,7 +50,10 @@ def files_below(uri: str, failed: Failed) -> list[Input]:
         return []
     except Exception as error:
         raise CorpusError(f"{uri}: cannot be listed: {first_line(error)}") from error
-    return [described(tree.uri_of(path), found[path]) for path in sorted(found)]
+    return [
+        (file_name(path).removeprefix(tree.inner), described(tree.uri_of(path), found[path]))
+        for path in sorted(found)
+    ]
 
 
 def matching(pattern: str, failed: Failed) -> list[str]:
@@ -103,9 +106,10 @@ class Tree:
     def uri_of(self, path: str) -> str:
         """The URI of a path. Some file systems' paths lack the host or the archive: the URI's own is kept."""
         uri, chained, archive = self.uri.partition("::")
-        if not uri.endswith(self.inner):
+        uri, inner = re.sub("(?<![:/])/+$", "", uri), self.inner.rstrip("/")
+        if not uri.endswith(inner):
             return str(self.system.unstrip_protocol(path))
-        return f"{uri.removesuffix(self.inner)}{path}{chained}{archive}"
+        return f"{uri.removesuffix(inner)}{path}{chained}{archive}"
 
     def matching(self) -> Iterator[str]:
         """Paths of files and folders that match the pattern, folder by folder."""

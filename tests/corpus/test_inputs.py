@@ -15,7 +15,7 @@ from fsspec.implementations.cached import CachingFileSystem
 
 from autogaze.corpus.addresses import absolute
 from autogaze.corpus.inputs import expand_braces, find_inputs
-from autogaze.corpus.listing import MAX_REFUSED
+from autogaze.corpus.listing import MAX_REFUSED, Tree
 from autogaze.corpus.storage import MISSING, Input, filesystem, local_file
 from autogaze.errors import AutoGazeError, CorpusError, VideoError
 
@@ -534,6 +534,26 @@ def test_what_is_gone_meanwhile_is_an_error_of_the_video(tmp_path: Path):
         local_file(Input(str(tmp_path / "gone.mp4"), MISSING), tmp_path),
     ):
         pass
+
+
+@pytest.mark.parametrize("folder", ["", "in", "in/", "*/", "in/*.mp4"])
+def test_a_folder_in_an_archive_is_one_of_videos(tmp_path: Path, folder: str):
+    with zipfile.ZipFile(tmp_path / "videos.zip", "w") as archive:
+        for name in ("in/a.mp4", "in/b.mp4", "in/.hidden.mp4", "in/notes.md"):
+            archive.writestr(name, b"bytes")
+    found = find_inputs([f"zip://{folder}::{tmp_path}/videos.zip"])
+    assert [each.path for each in found] == [
+        f"zip://in/{name}.mp4::{tmp_path}/videos.zip" for name in "ab"
+    ]
+
+
+@pytest.mark.parametrize("uri", ["ftp://host", "ftp://host/"])
+def test_a_host_may_be_the_folder(monkeypatch, uri: str):
+    """Paths of FTP lack the host, and its root is `/`."""
+    monkeypatch.setattr(
+        "autogaze.corpus.listing.filesystem", lambda uri: (fsspec.filesystem("memory"), "/")
+    )
+    assert Tree.of(uri, [].append).uri_of("/a.mp4") == "ftp://host/a.mp4"
 
 
 def test_an_archive_may_be_named_from_here(tmp_path, monkeypatch):
