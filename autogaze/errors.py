@@ -71,6 +71,13 @@ class MissingExtraError(ImportError):
         )
 
 
+class MissingPackageError(MissingExtraError):
+    """A package that no extra installs is needed; the message says which."""
+
+    def __init__(self, message: str) -> None:
+        ImportError.__init__(self, message)
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, with the next one after a colon; its type where it has none."""
     first, *others = (str(error).strip() or type(error).__name__).splitlines()

@@ -22,7 +22,7 @@ from autogaze.corpus.addresses import absolute, file_name, is_http, is_uri, pare
 from autogaze.corpus.listing import Failed, files_below, has_hidden, looked_up, matching
 from autogaze.corpus.storage import MISSING, Input, arrow, opened, parquet, refused, stat_input
 from autogaze.datasets.video_windows import VIDEOS
-from autogaze.errors import AutoGazeError, CorpusError, MissingExtraError, first_line
+from autogaze.errors import AutoGazeError, CorpusError, first_line
 
 LISTS = (".txt", ".lst")
 TABLES = (".parquet", ".csv")
@@ -44,7 +44,7 @@ def find_inputs(arguments: Sequence[str], column: str = "path") -> list[Input]:
     Raises:
         CorpusError: an argument that is not there, cannot be looked up or holds no video; a table
             without the column; nothing at all that can be looked up.
-        MissingExtraError: fsspec or pyarrow is needed and not installed.
+        MissingExtraError: fsspec, pyarrow or the package of a kind of file system is not installed.
     """
     if not arguments:
         raise CorpusError("no inputs: give videos, folders, patterns, lists or tables of paths")
@@ -142,7 +142,7 @@ def _matched(path: str) -> Sequence[Input]:
     """The videos of a place that a pattern matches; one that cannot be read is an input that fails."""
     try:
         return list(_place(path))
-    except (CorpusError, MissingExtraError) as error:
+    except CorpusError as error:
         return [refused(path, error)]
 
 
@@ -172,7 +172,7 @@ def _file(source: Input) -> Sequence[Input]:
         return [source]
     try:
         return _archive(source)
-    except (CorpusError, MissingExtraError) as error:
+    except CorpusError as error:
         return [refused(source.path, error)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from autogaze.corpus.addresses import file_name, is_http, one_spelling
 from autogaze.corpus.storage import MISSING, Input, described, filesystem, refused, stat_input
-from autogaze.errors import CorpusError, MissingExtraError, first_line
+from autogaze.errors import CorpusError, first_line
 
 LOOKUPS = 16
 """Files that are looked up at once where each takes a request over a network."""
@@ -32,7 +32,7 @@ def files_below(uri: str, failed: Failed) -> list[tuple[str, Input]]:
 
     Raises:
         CorpusError: it cannot be listed.
-        MissingExtraError: fsspec is not installed.
+        MissingExtraError: fsspec, or the package of this kind of file system, is not installed.
     """
     web = is_http(uri)  # where any page is a file, also one that lists a folder
     if web and not uri.endswith("/"):
@@ -61,7 +61,7 @@ def matching(pattern: str, failed: Failed) -> list[str]:
 
     Raises:
         CorpusError: they cannot be listed.
-        MissingExtraError: fsspec is not installed.
+        MissingExtraError: fsspec, or the package of this kind of file system, is not installed.
     """
     tree = Tree.of(pattern, failed)
     try:
@@ -198,7 +198,7 @@ def looked_up(uris: Sequence[str]) -> list[Input]:
 def _look_up(uri: str) -> Input:
     try:
         return stat_input(uri)
-    except (CorpusError, MissingExtraError) as error:
+    except CorpusError as error:
         return refused(uri, error)
 
 

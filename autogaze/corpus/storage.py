@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from autogaze.corpus.addresses import CHAINED, file_name, is_http, is_uri
-from autogaze.errors import CorpusError, MissingExtraError, VideoError, first_line
+from autogaze.errors import (
+    CorpusError,
+    MissingExtraError,
+    MissingPackageError,
+    VideoError,
+    first_line,
+)
 
 MISSING = -1
 """Size of a file that is not there."""
@@ -69,7 +75,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
             return kind(**kind._get_kwargs_from_urls(uri)), kind._strip_protocol(uri)
         return url_to_fs(uri)
     except ImportError as error:  # "Install s3fs to access S3"
-        raise CorpusError(f"{uri}: needs another package: {first_line(error)}") from error
+        raise MissingPackageError(f"{uri}: needs another package: {first_line(error)}") from error
     except Exception as error:  # every file system has errors of its own
         raise CorpusError(f"{uri}: cannot be opened: {first_line(error)}") from error
 
@@ -85,6 +91,7 @@ def stat_input(path: str) -> Input:
 
     Raises:
         CorpusError: the file system cannot be asked, or does not answer.
+        MissingExtraError: see `filesystem`.
     """
     if not is_uri(path):
         try:
@@ -132,13 +139,14 @@ def opened(path: str) -> Any:
 
     Raises:
         CorpusError: it cannot be opened.
+        MissingExtraError: see `filesystem`.
     """
     try:
         if not is_uri(path):
             return open(path, "rb")
         system, inner = filesystem(path)
         return system.open(inner, "rb")
-    except CorpusError:
+    except (CorpusError, MissingExtraError):
         raise
     except FileNotFoundError as error:
         if (refusal := _refusal(path, error)) is None:

@@ -19,6 +19,7 @@ from autogaze.errors import (
     AutoGazeError,
     CorpusError,
     GeometryError,
+    MissingExtraError,
     OutputError,
     SelectorError,
     VideoError,
@@ -226,7 +227,7 @@ def _failed(source: Input, error: Exception, seconds: float, copy: Path | None =
     message = first_line(error)
     if copy is not None:
         message = message.replace(str(copy), source.path)
-    if not isinstance(error, AutoGazeError):
+    if not isinstance(error, AutoGazeError | MissingExtraError):
         message = f"{type(error).__name__}: {message}"
     # A file that has changed meanwhile may be readable next time.
     lasting = isinstance(error, VideoError | GeometryError | SelectorError)
