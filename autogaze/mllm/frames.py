@@ -59,7 +59,8 @@ def bounded_size(
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
     except ImportError:  # before transformers 5.4
         from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-    return smart_resize(height, width, form.unit, min_pixels, max_pixels)
+    # Of 0 a frame below half a unit would have no unit.
+    return smart_resize(height, width, form.unit, max(1, min_pixels), max_pixels)
 
 
 def clip_size(
@@ -93,7 +94,7 @@ def _at_least_a_unit(height: int, width: int, unit: int) -> tuple[int, int]:
     """The size of a frame that is scaled up until it has a unit."""
     if min(height, width) < unit:
         scale = max(unit / height, unit / width)
-        height, width = int(height * scale), int(width * scale)
+        height, width = max(unit, int(height * scale)), max(unit, int(width * scale))
     return height, width
 
 

@@ -5,7 +5,7 @@ one token, which tokenizers split off as they split off a run of them.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,8 @@ def as_texts(text: Any) -> list[str]:
     try:
         texts = [text] if isinstance(text, str) else list(text)
     except TypeError:
+        texts = []
+    if isinstance(text, Mapping | Set):  # keys, or in no order
         texts = []
     if not texts or not all(isinstance(row, str) for row in texts):
         raise MLLMError(f"text must be a prompt or a list of prompts, got {describe_value(text)}")

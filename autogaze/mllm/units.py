@@ -68,17 +68,25 @@ class UnitGrid:
     @cached_property
     def places(self) -> Int[Tensor, "U 3"]:
         """(grid, row, column) of every unit of a tubelet by id, on the CPU."""
-        parts = []
-        for number, (rows, columns) in enumerate(self.grids):
-            row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-            grid = torch.full_like(row, number)
-            parts.append(torch.stack([grid, row, column], dim=-1).flatten(0, 1))
-        return torch.cat(parts)
+        return self.places_of(torch.arange(self.num_units))
 
     @cached_property
     def dense_places(self) -> Int[Tensor, "U 2"]:
         """(row, column) in the dense grid of the unit at the centre of every unit."""
-        grid, row, column = self.places.unbind(-1)
+        return self.dense_places_of(torch.arange(self.num_units))
+
+    def places_of(self, ids: Int[Tensor, " K"]) -> Int[Tensor, "K 3"]:
+        """Rows of `places`, without a table of all units."""
+        sides = torch.tensor(self.grids)
+        counts = sides.prod(1)
+        starts = counts.cumsum(0) - counts
+        grid = torch.searchsorted(starts, ids.contiguous(), right=True) - 1
+        place, columns = ids - starts[grid], sides[grid, 1]
+        return torch.stack([grid, place // columns, place % columns], dim=-1)
+
+    def dense_places_of(self, ids: Int[Tensor, " K"]) -> Int[Tensor, "K 2"]:
+        """Rows of `dense_places`, without a table of all units."""
+        grid, row, column = self.places_of(ids).unbind(-1)
         sides = torch.tensor(self.grids)[grid]
         rows, columns = self.dense
         # floor((r + 1/2) G / g), in whole numbers.
@@ -198,12 +206,12 @@ class KeptUnits:
     @property
     def places(self) -> Int[Tensor, "K 3"]:
         """(grid, row, column) of every kept unit in its own grid."""
-        return self.grid.places[self.ids]
+        return self.grid.places_of(self.ids)
 
     @property
     def dense_places(self) -> Int[Tensor, "K 2"]:
         """(row, column) of every kept unit in the dense grid."""
-        return self.grid.dense_places[self.ids]
+        return self.grid.dense_places_of(self.ids)
 
     @cached_property
     def segments(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Learned: patches chosen by an AutoGaze model."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,8 @@ class Learned(Selector):
         """Load weights as `AutoGaze.from_pretrained` does."""
         folder, dtype = Path(folder_or_hub_id), kwargs.get("dtype", "auto")
         known = kwargs.keys() <= {"dtype"} and (dtype == "auto" or isinstance(dtype, torch.dtype))
-        if known and (folder / WEIGHTS).is_file() and not (folder / ADAPTER).exists():
+        known = known and torch.get_default_device().type == "cpu"
+        if known and os.path.isfile(folder / WEIGHTS) and not os.path.exists(folder / ADAPTER):
             try:
                 plain = PlainAutoGaze.load(folder, None if dtype == "auto" else dtype)
             except Exception:  # whatever is wrong with them: `AutoGaze.from_pretrained` says it

@@ -8,7 +8,7 @@ CUDA graphs compute them anew; `ResizedByAxes` makes that fast.
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from jaxtyping import Float
@@ -93,8 +93,11 @@ class PositionTables:
 
 
 def _check_buffers(model: nn.Module) -> None:
-    """Raise EncoderError for a buffer that stayed on the meta device where weights have values."""
-    if next(model.parameters()).is_meta:
+    """Raise EncoderError for a buffer that stayed on the meta device where weights have values.
+
+    Once per model: it walks all modules.
+    """
+    if torch.compiler.is_compiling() or model in _CHECKED or next(model.parameters()).is_meta:
         return
     for name, buffer in model.named_buffers():
         if buffer.is_meta:
@@ -102,6 +105,11 @@ def _check_buffers(model: nn.Module) -> None:
                 f"{name} has no values (it is on the device 'meta'): no state dict has this buffer; "
                 "make the model by from_pretrained, or not under torch.device('meta')"
             )
+    _CHECKED.add(model)
+
+
+_CHECKED: WeakSet[nn.Module] = WeakSet()
+"""Models whose buffers have values."""
 
 
 def _check_adapters(encoder: EncoderAdapter) -> None:

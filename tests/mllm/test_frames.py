@@ -64,6 +64,19 @@ def test_everything_kept_is_the_dense_preparation(count):
     torch.testing.assert_close(rows.double(), dense(video, 3, 5), atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("unit", [28, 32, 48, 56, 64, 96])
+@pytest.mark.parametrize(("height", "width"), [(17, 17), (2, 400), (55, 300), (49, 9800), (1, 200)])
+def test_every_frame_has_a_unit(unit, height, width):
+    """Whatever bounds a file has, 0 pixels too."""
+    form = PatchFormat(unit // 2, 2, 2, FORM.mean, FORM.std)
+    for size in (
+        bounded_size(height, width, form, 0, 768 * 28**2),
+        clip_size(height, width, 1, form, 0, 768 * 28**2),
+        native_size(height, width, unit),
+    ):
+        assert all(side >= unit and side % unit == 0 for side in size)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
 def test_kept_units_are_rows_of_the_dense_preparation(seed, count, rows, columns):

@@ -197,7 +197,7 @@ class _Gazer:
         source: Source | None = None,
         made: Gaze | None = None,
     ) -> GazedClips:
-        chosen, pixels, frames = [], [], []
+        gazes, orders, pixels, frames = [], [], [], []
         first = 0
         for part in clips.split(self.settings.max_batch_size_autogaze):
             with self.clock.stage("select"):
@@ -207,15 +207,19 @@ class _Gazer:
                     own = [made[clip] for clip in range(first, first + part.num_clips)]
                     gaze = Gaze.cat_clips(own)
                     first += part.num_clips
-                chosen.append(gaze)
-                ascending, _ = _ascending(gaze.to(self.device))
+                gaze, order = _ascending(gaze)
+                gazes.append(gaze)
+                orders.append(order)
+                gaze = gaze.to(self.device)
             with self.clock.stage("cut"):
-                for clip, one in zip(part.split(1), ascending, strict=True):
+                for clip, one in zip(part.split(1), gaze, strict=True):
                     whole, cut = self._cut(clip, one)
                     pixels.append(cut)
                     if self.settings.keep_frames:
                         frames.append(whole)
-        gaze, order = _ascending(replace(Gaze.cat_clips(chosen).to("cpu"), source=source))
+        gaze = replace(Gaze.cat_clips(gazes).to("cpu"), source=source)
+        known = [order.cpu() for order in orders if order is not None]
+        order = torch.cat(known) if len(known) == len(orders) else None
         kept = torch.cat(frames) if frames else None
         return GazedClips(gaze, torch.cat(pixels), tiled, kept, order)
 
@@ -226,7 +230,7 @@ class _Gazer:
             is_cut and settings.max_vision_tokens is not None
         )
         if everything or self.selector is None:
-            return Gaze.everything(pyramid, clips.num_clips, clips.num_frames)
+            return Gaze.everything(pyramid, clips.num_clips, clips.num_frames).to(self.device)
         on_device = Clips(clips.frames.to(self.device), clips.motion)
         gaze = self.selector.select(
             on_device, ratio=budget.ratio, loss=budget.loss, generator=self.generator
