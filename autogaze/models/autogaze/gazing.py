@@ -98,7 +98,8 @@ class Gazing:
             stream = self.stream(
                 B, num_frames=T, cap=_mean_cap(caps), repetitions=repetitions, once=True
             )
-        stream.check_model(self.gazing_model, self.config)
+        else:
+            stream.check_model(self.gazing_model, self.config)
         return stream.step(video, caps=caps, threshold=threshold, sampling=sampling)
 
 

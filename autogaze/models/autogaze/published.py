@@ -244,15 +244,18 @@ class PublishedGazeModel(GazeModel):
         threshold = read_requirement(task_loss_requirement, B, T)
         stream = resume(
             past_key_values, (past_inputs_embeds, past_attention_mask, past_conv_values)
-        ) or ClipStream(
-            self,
-            self.selector_config,
-            B,
-            num_frames=T,
-            static_shapes=self.connector.pos_embed.device.type == "cuda",
-            once=past_key_values is None and not use_cache,
         )
-        stream.check_model(self, self.selector_config)
+        if stream is None:
+            stream = ClipStream(
+                self,
+                self.selector_config,
+                B,
+                num_frames=T,
+                static_shapes=self.connector.pos_embed.device.type == "cuda",
+                once=not use_cache,
+            )
+        else:
+            stream.check_model(self, self.selector_config)
         rows = stream.step(
             video,
             caps=read_caps(max_gaze_tokens_each_frame, T),

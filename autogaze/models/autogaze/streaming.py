@@ -32,6 +32,8 @@ PIXELS_AT_ONCE = 64
 SHARE_OF_FREE_MEMORY = 0.5
 """Of a GPU's free memory that one micro-batch may take: its use is estimated, and others come."""
 
+_NEW_STREAM = "start a new stream: call `stream` again, or the model without past_key_values"
+
 
 class ClipStream(CopiedDeeply):
     """Gazing at B clips as their frames arrive; a whole clip is one step of a stream.
@@ -65,6 +67,7 @@ class ClipStream(CopiedDeeply):
     ) -> None:
         self.model, self.config, self.pyramid = model, config, config.pyramid
         self.decoder = model.gaze_decoder.fused()
+        self.precisions = _precisions(model)
         self.hook = model.hook
         self.num_clips = num_clips
         self.num_rows = num_clips * repetitions
@@ -132,20 +135,24 @@ class ClipStream(CopiedDeeply):
 
         A copy of the model with the same weights may go on, as after unpickling.
         """
-        is_same = model is self.model or (
-            _settings(config) == _settings(self.config) and _same_weights(model, self.model)
-        )
-        if not is_same:
-            raise SelectorError(
-                "this stream was begun by a model with other weights or settings; go on with that "
-                "model, or start a new stream (without past_key_values)"
+        if model is not self.model:
+            same_settings = _settings(config) == _settings(self.config)
+            if not (same_settings and _same_weights(model, self.model)):
+                raise SelectorError(
+                    "this stream was begun by a model with other weights or settings; go on with "
+                    f"that model, or {_NEW_STREAM}"
+                )
+            self.model = model  # comparing all weights again would take longer than a frame
+        now = _precisions(model), model.connector.pos_embed.device
+        before = self.precisions, self.decoder.device
+        if now != before:
+            was, moved = (
+                f"{', '.join(map(str, dict.fromkeys(dtypes)))} on {device}"
+                for dtypes, device in (before, now)
             )
-        weights = model.connector.pos_embed
-        place, before = (weights.dtype, weights.device), (self.decoder.dtype, self.decoder.device)
-        if place != before:
             raise SelectorError(
-                f"this stream was begun in {before[0]} on {before[1]}, and its model has moved to "
-                f"{place[0]} on {place[1]} since; start a new stream (without past_key_values)"
+                f"this stream was begun in {was}, and its model has moved to {moved} since; "
+                f"{_NEW_STREAM}"
             )
 
     def _ruled(self, frame: int, limits: FrameLimits, video: Tensor) -> FrameLimits:
@@ -247,6 +254,12 @@ class ClipStream(CopiedDeeply):
                 self.static_states.give_back(state)
         self.states.clear()
         self.inhibitions.clear()
+
+
+def _precisions(model: GazeModel) -> tuple[torch.dtype, ...]:
+    """Those of the parts that a stream holds states of; they may differ."""
+    parts = model.vision_model, model.connector, model.gaze_decoder
+    return tuple(next(part.parameters()).dtype for part in parts)
 
 
 def _settings(config: AutoGazeConfig) -> tuple[Any, ...]:

@@ -221,3 +221,24 @@ def test_a_stream_goes_on_in_a_copy_of_its_model(copied, what):
     found = by({"video": video[:, 1:]}, **STREAM, past_key_values=past)["gazing_pos"]
     whole = model({"video": video}, gazing_ratio=0.3).gaze.frames(1, 2)
     assert found[0].tolist() == whole.ids.tolist()
+
+
+def test_a_stream_compares_a_copys_weights_once(monkeypatch):
+    model, video = tiny_model(), tiny_video(1, 3)
+    stream, other = model.stream(1, num_frames=3), copy.deepcopy(model)
+    parts = [model.generate(video[:, :1], stream=stream)]
+    parts.append(other.generate(video[:, 1:2], stream=stream))
+    monkeypatch.setattr(type(model.gazing_model), "state_dict", None)  # what comparing reads
+    parts.append(other.generate(video[:, 2:], stream=stream))
+    whole = model.generate(video).ids.tolist()
+    assert torch.cat([part.ids for part in parts], 1).tolist() == whole
+
+
+def test_parts_may_have_precisions_of_their_own():
+    model, video = tiny_model(), tiny_video(1, 2)
+    model.gazing_model.gaze_decoder.to(torch.bfloat16)
+    past = model({"video": video[:, :1]}, **STREAM)["past_key_values"]
+    past = model({"video": video[:, 1:]}, **STREAM, past_key_values=past)["past_key_values"]
+    model.gazing_model.gaze_decoder.float()
+    with pytest.raises(SelectorError, match=r"bfloat16 on cpu.*moved to torch.float32 on cpu"):
+        model({"video": video[:, 1:]}, **STREAM, past_key_values=past)
