@@ -32,7 +32,7 @@ from autogaze.models.autogaze.processing import AutoGazeImageProcessor
 from autogaze.selectors.registry import LEARNED
 from autogaze.tasks.base import Task
 from autogaze.tasks.published import PublishedTask
-from autogaze.utils.checkpoints import load_strictly, read_state
+from autogaze.utils.checkpoints import load_strictly, read_state, without_wrappers
 from autogaze.utils.files import check_writable, replacing, replacing_folder
 from autogaze.utils.hub import find_checkpoint
 from autogaze.weights import SELECTOR
@@ -217,7 +217,10 @@ def load_gaze(model: AutoGaze, source: str | Path) -> None:
 
 
 def save_task(task: Task, folder: Path) -> None:
-    """Write a task's own weights: by its `save_pretrained`, or else as a state dict."""
+    """Write a task's own weights: by its `save_pretrained`, or else as a state dict.
+
+    Those of frozen networks that it uses are not among them.
+    """
     save_pretrained: Any = getattr(task, "save_pretrained", None)
     if save_pretrained is not None:
         save_pretrained(folder)
@@ -225,7 +228,8 @@ def save_task(task: Task, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     module = _with_weights(task)
     state = module.state_dict()
-    _save({name: state[name] for name in trained_names(module)}, folder)
+    frozen = {name for name, part in module.named_children() if _is_frozen(part)}
+    _save({name: state[name] for name in state if name.partition(".")[0] not in frozen}, folder)
 
 
 def load_task(task: Task, source: str | Path) -> None:
@@ -241,7 +245,12 @@ def load_task(task: Task, source: str | Path) -> None:
         return
     hint = "The task options describe another task"
     module = _with_weights(task)
-    load_strictly(module, read_state(path), path, names=trained_names(module), hint=hint)
+    own = module.state_dict()
+    state = without_wrappers(read_state(path), own.__contains__)
+    # Earlier versions wrote frozen networks too, or left out buffers beside the trained parts.
+    trained = _trained_parts(module)
+    names = [name for name in own if name in state or name.partition(".")[0] in trained]
+    load_strictly(module, state, path, names=names, hint=hint)
 
 
 def _with_weights(task: Task) -> nn.Module:
@@ -249,15 +258,16 @@ def _with_weights(task: Task) -> nn.Module:
     return task.module if isinstance(task, PublishedTask) else task
 
 
-def trained_names(task: nn.Module) -> list[str]:
-    """Names of a task's own parameters; those of frozen networks that it uses are not among them."""
-    learning = {
-        name
-        for name, part in task.named_children()
-        if any(p.requires_grad for p in part.parameters())
-    }
-    learning |= {name for name, own in task.named_parameters(recurse=False) if own.requires_grad}
-    return [name for name in task.state_dict() if name.split(".")[0] in learning]
+def _is_frozen(part: nn.Module) -> bool:
+    """Whether there are parameters, and none is trained."""
+    trained = [parameter.requires_grad for parameter in part.parameters()]
+    return bool(trained) and not any(trained)
+
+
+def _trained_parts(task: nn.Module) -> set[str]:
+    """Names of the children and of the task's own parameters that are trained, wholly or in part."""
+    parameters = task.named_parameters(remove_duplicate=False)
+    return {name.partition(".")[0] for name, p in parameters if p.requires_grad}
 
 
 def _save(state: Mapping[str, Tensor], folder: Path) -> None:

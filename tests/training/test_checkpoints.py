@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import autogaze
 from autogaze import PatchPyramid
-from autogaze.errors import TrainingError
+from autogaze.errors import CheckpointError, TrainingError
 from autogaze.models.autogaze import AutoGaze, AutoGazeImageProcessor
 from autogaze.tasks.published import PublishedTask
 from autogaze.tasks.video_mae import VideoMAETask
@@ -165,3 +165,34 @@ def test_a_published_tasks_weights_have_its_own_names_and_load(tmp_path, prefix)
     save_file({prefix + name: value for name, value in state.items()}, file)
     load_task(other, tmp_path)
     assert_same(dict(other.module.head.state_dict()), dict(task.module.head.state_dict()))
+
+
+class WithBuffers(OfAUser):
+    """The same with a running baseline, and a normalisation without weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("baseline", torch.rand(1))
+        self.norm = torch.nn.BatchNorm1d(2, affine=False)
+        torch.nn.init.uniform_(self.norm.running_mean)
+
+
+def test_a_published_tasks_own_buffers_are_saved_and_load(tmp_path):
+    task, other = (PublishedTask(WithBuffers(), PatchPyramid((32, 64), 16)) for _ in range(2))
+    save_task(task, tmp_path)
+    load_task(other, tmp_path)
+    other.module.frozen = task.module.frozen  # the only part that is not saved
+    assert_same(dict(other.state_dict()), dict(task.state_dict()))
+
+
+def test_published_tasks_checkpoints_of_earlier_versions_load(tmp_path):
+    task, other = (PublishedTask(WithBuffers(), PatchPyramid((32, 64), 16)) for _ in range(2))
+    whole, file = task.state_dict(), tmp_path / "model.safetensors"
+    save_file(whole, file)  # frozen networks too, all of it under `module.`
+    load_task(other, tmp_path)
+    assert_same(dict(other.state_dict()), dict(whole))
+    save_file({name: value for name, value in whole.items() if ".head." in name}, file)
+    load_task(other, tmp_path)
+    save_file({name: value for name, value in whole.items() if ".head." not in name}, file)
+    with pytest.raises(CheckpointError, match="2 missing"):
+        load_task(other, tmp_path)
