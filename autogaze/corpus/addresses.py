@@ -72,6 +72,9 @@ def _url(url: str) -> str:
         return url
     user, at, host = netloc.rpartition("@")
     host = host.lower().removesuffix(":443" if kind == "https" else ":80")
+    # Brackets stay for patterns, and what is escaped stays so, unless it need not be: `%2E%2E` is `..`.
+    path = quote(path, safe="/%:@!$&'()*+,;=~[]", errors="surrogateescape")
+    path = re.sub("%([0-9A-Fa-f]{2})", lambda escape: _unescaped(escape[1]), path)
     parts: list[str] = []
     for part in path.split("/")[1:]:
         if part == "..":
@@ -80,9 +83,7 @@ def _url(url: str) -> str:
             parts.append(part)
     if path.endswith(("/.", "/..")):
         parts.append("")
-    # Brackets stay for patterns, and what is escaped stays so, unless it need not be.
-    path = quote("/".join(("", *parts)), safe="/%:@!$&'()*+,;=~[]", errors="surrogateescape")
-    path = re.sub("%([0-9A-Fa-f]{2})", lambda escape: _unescaped(escape[1]), path)
+    path = "/".join(("", *parts))
     return urlunsplit((kind, f"{user}{at}{host}", path, query, ""))
 
 
