@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autogaze.corpus.addresses import parent
+from autogaze.corpus.addresses import is_uri, one_spelling, parent
 from autogaze.corpus.storage import Input, arrow, parquet
 from autogaze.errors import CorpusError, first_line
 from autogaze.utils.files import replacing
@@ -113,7 +113,10 @@ def sort_inputs(shards: Shards, inputs: Sequence[Input], retry_failed: bool) -> 
     Args:
         retry_failed: also those whose file was at fault.
     """
-    known = {entry.path: (shard, entry) for shard, entry in entries_of(shards)}
+    known = {  # by today's spelling
+        one_spelling(entry.path) if is_uri(entry.path) else entry.path: (shard, entry)
+        for shard, entry in entries_of(shards)
+    }
     done, to_do, stale = [], [], list[tuple[str, str]]()
     for each in inputs:
         shard, entry = known.get(each.path, ("", None))
@@ -121,18 +124,19 @@ def sort_inputs(shards: Shards, inputs: Sequence[Input], retry_failed: bool) -> 
             to_do.append(each)
         elif each.error is not None and not entry.failed:
             done.append(entry)  # its rows are better than an error of today
-        elif entry.input.identity == each.identity and (
+        elif entry.input.identity[1:] == each.identity[1:] and (
             not entry.failed or (entry.lasting and not retry_failed)
         ):
             done.append(entry)
         else:
             to_do.append(each)
-            stale.append((shard, each.path))
+            stale.append((shard, entry.path))
     # Folders and tar files that could not be read, and now are.
     failed = {path for path, (_, entry) in known.items() if entry.failed and not entry.lasting}
     if failed := failed - {each.path for each in inputs}:
         read = _places_of(inputs)
-        stale += [(known[path][0], path) for path in sorted(failed) if path.rstrip("/") in read]
+        gone = [known[path] for path in sorted(failed) if path.rstrip("/") in read]
+        stale += [(shard, entry.path) for shard, entry in gone]
     return Sorted(done, to_do, stale)
 
 

@@ -16,6 +16,7 @@ from fsspec.implementations.cached import CachingFileSystem
 from autogaze.corpus.addresses import absolute
 from autogaze.corpus.inputs import expand_braces, find_inputs
 from autogaze.corpus.listing import MAX_REFUSED, Tree
+from autogaze.corpus.manifest import Entry, Sorted, sort_inputs
 from autogaze.corpus.storage import MISSING, Input, filesystem, local_file
 from autogaze.errors import CorpusError, MissingExtraError, VideoError
 
@@ -287,7 +288,7 @@ VIDEO = {"size": 7, "Last-Modified": "Sat, 28 Nov 2026 10:56:28 GMT"}
 
 
 def test_a_folder_of_the_web_is_a_page_of_links(web: dict[str, Any]):
-    links = "one.mp4", "?sort=size", "about.html", ".cache/", "./", "../", "../other.mp4"
+    links = "one.mp4", "?sort=size", "about.html", ".cache/", "./", "../", "../other.mp4", "%2E%2E/"
     web["https://host/videos/"] = {"size": 500, "links": links}
     web["https://host/videos/one.mp4"] = VIDEO
     (found,) = find_inputs(["https://host/videos/"])
@@ -415,6 +416,7 @@ def test_a_server_that_fails_is_no_missing_file(web: dict[str, Any], where: str)
         ("https://host/none.tar", "forbidden"),
         ("nosuchthing://bucket/a.mp4", "nosuchthing"),
         ("https://[/a.mp4", "no such file|nothing matches"),
+        ("file://server/a.mp4", "another machine"),
     ],
 )
 def test_an_address_of_a_list_that_is_refused_fails_alone(
@@ -450,6 +452,7 @@ def test_a_list_of_which_nothing_answers_ends_soon(web: dict[str, Any], tmp_path
         ("s3://bucket/a%20b c.mp4", "s3://bucket/a%20b c.mp4"),
         ("gcs://bucket/a.mp4", "gs://bucket/a.mp4"),
         ("HTTPS://Me@Host.Org:443/A b/./c/../%c3%a9%7E%2f.mp4", "https://Me@host.org/A%20b/%C3%A9~%2F.mp4"),
+        ("http://host/in/%2E/%2e%2E/%252E.mp4", "http://host/%252E.mp4"),
         ("http://HOST:8080/a.mp4?Key=%2f/./#t=3", "http://host:8080/a.mp4?Key=%2f/./"),
         ("http://host:80//a/", "http://host//a/"),
         ("http://host/[ab]*.mp4", "http://host/[ab]*.mp4"),
@@ -462,6 +465,20 @@ def test_a_list_of_which_nothing_answers_ends_soon(web: dict[str, Any], tmp_path
 def test_all_spellings_of_an_address_are_one(spelling: str, uri: str):
     assert absolute(spelling) == uri
     assert absolute(uri) == uri
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("s3a://bucket/a.mp4", "s3://bucket/a.mp4"),
+        ("https://HOST/a b.mp4", "https://host/a%20b.mp4"),
+    ],
+)
+def test_videos_of_older_spellings_are_known(old: str, new: str):
+    shards = {"shard": [Entry(old, 5)]}
+    assert sort_inputs(shards, [Input(new, 5)], False) == Sorted(shards["shard"], [], [])
+    changed = Input(new, 6)
+    assert sort_inputs(shards, [changed], False) == Sorted([], [changed], [("shard", old)])
 
 
 def test_a_folder_in_a_list_is_an_error_of_its_own(memory, tmp_path: Path):
