@@ -57,19 +57,25 @@ def as_path(value: Any, error: type[AutoGazeError] = AutoGazeError) -> Path:
     """The path that a value names.
 
     Raises:
-        error: neither text nor a path, or one with a null character, which no file can have.
+        error: neither text nor a path, one with a null character, which no file can have, or one of
+            another machine (`file://HOST/...`).
     """
     if not isinstance(value, str | os.PathLike):
         raise error(f"expected the path of a file, got {describe_value(value)}")
     text = os.fsdecode(value)
     if "\0" in text:
         raise error(f"{describe_value(text)}: a path must not hold null characters")
-    return Path(without_file_scheme(text))
+    if re.match("file://", path := without_file_scheme(text), flags=re.IGNORECASE):
+        raise error(f"{text}: names another machine; expected a path, or file:///PATH of this one")
+    return Path(path)
 
 
 def without_file_scheme(path: str) -> str:
-    """A path without the `file://` of a URI of this machine, also where a `Path` has lost slashes of it."""
-    return re.sub(r"^file:(//(localhost(?=/))?|(?=/))", "", path, flags=re.IGNORECASE)
+    """A path without the `file://` of a URI of this machine, also where a `Path` has lost slashes of it.
+
+    That of another machine stays as it is.
+    """
+    return re.sub(r"^file:(//?localhost(?=/)|//(?=/)|(?=/(?!/)))", "", path, flags=re.IGNORECASE)
 
 
 def why_absent(path: str | os.PathLike[str], what: str = "file") -> str:

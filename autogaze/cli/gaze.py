@@ -183,7 +183,10 @@ class GazeCommand(Command):
 
     def _outputs(self) -> dict[str, str]:
         """The files asked for: kind -> a file, a folder or a path with {name} in it."""
-        return {kind: value for kind in SUFFIXES if (value := getattr(self, kind)) is not None}
+        values = {kind: getattr(self, kind) for kind in SUFFIXES}
+        return {
+            kind: without_file_scheme(value) for kind, value in values.items() if value is not None
+        }
 
 
 @dataclass(frozen=True)

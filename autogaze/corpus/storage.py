@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from autogaze.checks import as_path
 from autogaze.corpus.addresses import CHAINED, file_name, is_http, is_uri
 from autogaze.errors import (
     CorpusError,
@@ -66,6 +67,10 @@ def filesystem(uri: str) -> tuple[Any, str]:
         from fsspec.core import get_filesystem_class, url_to_fs
     except ImportError:
         raise MissingExtraError("fsspec", "corpus", f"reading {uri}") from None
+    if uri.startswith("file://"):
+        as_path(
+            uri, CorpusError
+        )  # which refuses another machine; fsspec takes it for a folder here
     _, chained, last = uri.rpartition("::")
     protocol = uri.partition("://")[0]
     try:

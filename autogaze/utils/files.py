@@ -212,6 +212,7 @@ def onto_disk(path: Path) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise `OutputError` now, before long work, if `path` cannot be written later."""
+    path = as_path(path, OutputError)
     folder = path.parent
     try:
         os.stat(path)

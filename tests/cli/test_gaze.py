@@ -39,9 +39,10 @@ def test_all_files_of_one_video(video: Path, folder: Path) -> None:
     assert result.stderr == ""
 
 
-def test_single_files(video: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_single_files(video: Path, tmp_path: Path, scheme: str) -> None:
     out = tmp_path / "mine.safetensors"
-    assert run("gaze", video, "--out", out, "--loss", 0.05).exit_code == 0
+    assert run("gaze", video, "--out", f"{scheme}{out}", "--loss", 0.05).exit_code == 0
     assert float(Gaze.load(out).losses.max()) <= 0.05
 
 
