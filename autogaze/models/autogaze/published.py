@@ -131,7 +131,9 @@ class PublishedAttributes:
             gazing_pos: ids numbered over the clip.
             if_padded_gazing: padded slots, which are left out.
         """
-        T, V = as_frames(video).shape[1], self.pyramid.num_patches
+        is_video = isinstance(video, Tensor | np.ndarray) and video.ndim == 5
+        frames: Any = video if is_video else as_frames(video)  # lists and arrays would be copied
+        T, V = frames.shape[1], self.pyramid.num_patches
         ids, padded = _tensor(gazing_pos), _tensor(if_padded_gazing)
         if (
             not (is_integers(ids) and ids.ndim == 2 and is_dense(padded))
@@ -143,7 +145,9 @@ class PublishedAttributes:
             )
         kept = ~padded.bool()
         ids = torch.where(kept, ids, 0).long()
-        if ids.numel() and not (ids.min() >= 0 and ids.max() < T * V):
+        # On a CPU only: elsewhere that would make the device wait.
+        on_cpu = ids.device.type == "cpu"
+        if on_cpu and ids.numel() and not (ids.min() >= 0 and ids.max() < T * V):
             raise GeometryError(
                 f"patch ids of {T} frames lie in [0, {T * V}), got {int(ids.min())} to {int(ids.max())}"
             )
@@ -318,13 +322,18 @@ def read_ratio(ratio: Any) -> Ratio | None:
 
 
 def read_caps(caps: Any, num_frames: int) -> Caps | None:
-    """The most patches per frame: a number, one per frame or one per clip and frame, or None."""
+    """The most patches per frame: a number, one per frame or one per clip and frame, or None.
+
+    On a CPU they must be whole; elsewhere that would make the device wait.
+    """
+    if caps is None:
+        return None
     number = whole(_number(caps))
-    if caps is None or number is not None:
-        return None if number is None else [number] * num_frames
+    if number is not None:
+        return [number] * num_frames
     values: Any = None if isinstance(caps, str) else _tensor(caps)
-    is_whole = isinstance(values, Tensor) and values.ndim in (1, 2) and values.dtype != torch.bool
-    if not is_whole or not (values == values.long()).all():
+    are_numbers = is_dense(values) and values.ndim in (1, 2) and values.dtype != torch.bool
+    if not are_numbers or (values.device.type == "cpu" and not (values == values.long()).all()):
         raise SelectorError(
             "max_gaze_tokens_each_frame must be a whole number, one per frame or (clips, frames), "
             f"got {describe_value(caps)}"

@@ -15,6 +15,7 @@ from autogaze.models.autogaze import (
     triton_decoder,
     triton_steps,
 )
+from autogaze.models.autogaze.published import read_caps
 from autogaze.models.autogaze.sampling import Sampling
 from autogaze.models.autogaze.streaming import DEFAULT_MEMORY_BUDGET, budget_of
 from autogaze.selectors.learned import Learned
@@ -161,6 +162,20 @@ def test_batches_follow_the_free_memory() -> None:
     assert free is not None
     assert 0 < free <= torch.cuda.get_device_properties(device).total_memory
     assert budget_of(device) >= DEFAULT_MEMORY_BUDGET
+
+
+def test_published_arguments_are_not_waited_for() -> None:
+    model = on_gpu(tiny_model())
+    ids = torch.zeros(2, 3, dtype=torch.int64, device="cuda")
+    padded, video = ids.bool(), torch.zeros(2, 3, 3, 1, 1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        masks = model.get_mask_from_gazing_pos(video, ids, padded)
+        caps = read_caps(ids, 3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert caps is not None
+    assert [int(mask.sum()) for mask in masks] == [2, 0]
 
 
 def test_scores_are_the_cpus() -> None:

@@ -265,3 +265,11 @@ def test_seeds_are_no_generators(generator):
     ):
         with pytest.raises(SelectorError, match="generator"):
             call()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_frames_are_counted_and_not_copied():
+    video = np.broadcast_to(np.float32(0), (2, 2, 3, 1 << 20, 1 << 20))  # as tensor: 48 TB
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    masks = tiny_model().get_mask_from_gazing_pos(video, ids, ids.bool())
+    assert [mask.shape for mask in masks] == [(2, 2, 4), (2, 2, 16)]
