@@ -368,6 +368,25 @@ def test_transformers_reads_what_was_saved(tmp_path):
         assert_close(plain(images).pooler_output, model(images).pooler_output, 1e-6)
 
 
+@pytest.mark.parametrize("ignore", [False, True])
+def test_a_checkpoint_may_lack_the_head_and_nothing_else(ignore, tmp_path):
+    model, options = tiny(), {"ignore_mismatched_sizes": ignore}
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = {name: value for name, value in load_file(file).items() if ".head." not in f".{name}"}
+    save_file(state, file, metadata={"format": "pt"})
+    again = SiglipVisionModel.from_pretrained(tmp_path, **options).state_dict()
+    assert all(
+        again[name].equal(value)
+        for name, value in model.state_dict().items()
+        if ".head." not in name
+    )
+    state = {name: value for name, value in state.items() if "layers.0" not in name}
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="missing"):
+        SiglipVisionModel.from_pretrained(tmp_path, **options)
+
+
 @pytest.mark.parametrize("prefix", ["module.", "student.net."])
 def test_weights_of_a_wrapper_are_not_filled_in_at_random(prefix, tmp_path):
     model = tiny()

@@ -26,7 +26,7 @@ from autogaze.clips import FramesLike
 from autogaze.errors import EncoderError, GeometryError
 from autogaze.gaze import Gaze
 from autogaze.geometry import PatchPyramid
-from autogaze.utils.checkpoints import check_loaded
+from autogaze.utils.checkpoints import check_loaded, misshapen_weights
 from autogaze.utils.device import sent
 from autogaze.utils.hub import refuse_pickles
 from autogaze.vision_encoders import blocks
@@ -216,7 +216,8 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
         """As transformers does; also takes the configuration's keys, such as `scales`.
 
         Raises:
-            CheckpointError: weights in pickles, which are not read; or some are missing.
+            CheckpointError: weights in pickles, which are not read; or some are missing, others than
+                those of the head.
         """
         wants_info = options.pop("output_loading_info", False)
         options.pop("attn_implementation", None)
@@ -226,10 +227,17 @@ class AutoGazeSiglipVisionModel(SiglipPreTrainedModel):
         loaded: Any = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, **options
         )
-        if not options.get("ignore_mismatched_sizes"):
+        info, may_differ = loaded[1], options.get("ignore_mismatched_sizes")
+        missing = set(info["missing_keys"]) - misshapen_weights(info).keys()
+        if all(name.startswith("vision_model.head.") for name in missing):
+            missing = set()  # only `pooler_output` needs it: transformers' warning says enough
+        found = {
+            "missing_keys": missing,
             # As the file has them: transformers 5 has put `vision_model.` before (`_register_names`).
-            left = [name.removeprefix("vision_model.") for name in loaded[1]["unexpected_keys"]]
-            check_loaded(pretrained_model_name_or_path, {**loaded[1], "unexpected_keys": left})
+            "unexpected_keys": [n.removeprefix("vision_model.") for n in info["unexpected_keys"]],
+            "mismatched_keys": [] if may_differ else info["mismatched_keys"],
+        }
+        check_loaded(pretrained_model_name_or_path, found)
         return loaded if wants_info else loaded[0]
 
     def get_input_embeddings(self) -> nn.Module:
