@@ -192,6 +192,8 @@ def test_wrapped_selectors_and_video_maes_load(tmp_path, prefix):
     wrap(tmp_path / "selector")
     wrap(tmp_path / "mae")
     found = AutoGaze.from_pretrained(tmp_path / "selector")
+    found.save_pretrained(tmp_path / "again")  # under its own names
+    assert load_file(tmp_path / "again" / "model.safetensors").keys() == model.state_dict().keys()
     assert_same(found.state_dict(), model.state_dict())
     plain = PlainAutoGaze.load(tmp_path / "selector", torch.float32)
     assert_same(plain.state_dict(), model.state_dict())

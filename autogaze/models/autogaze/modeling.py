@@ -113,7 +113,8 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
         kwargs["ignore_mismatched_sizes"] = True
         kwargs.setdefault("use_safetensors", True)  # pickles are not read
         try:
-            if not {"config", "state_dict", "subfolder", "key_mapping"} & kwargs.keys():
+            checked = not {"config", "state_dict", "subfolder", "key_mapping"} & kwargs.keys()
+            if checked:
                 kwargs["key_mapping"] = cls._check_shapes(name)
             loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
@@ -128,6 +129,8 @@ class AutoGaze(PublishedAttributes, Gazing, PreTrainedModel):
             kind = type(error) if isinstance(error, AutoGazeError) else CheckpointError
             raise kind(f"{name}: cannot be loaded: {first_line(error)}") from error
         model, info = loaded
+        if checked:  # transformers 5 would give a wrapper's names back on saving
+            vars(model).pop("_weight_conversions", None)
         problems = describe_mismatch(
             missing=info.get("missing_keys", ()),
             unexpected=info.get("unexpected_keys", ()),
