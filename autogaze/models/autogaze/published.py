@@ -322,10 +322,7 @@ def read_ratio(ratio: Any) -> Ratio | None:
 
 
 def read_caps(caps: Any, num_frames: int) -> Caps | None:
-    """The most patches per frame: a number, one per frame or one per clip and frame, or None.
-
-    On a CPU they must be whole; elsewhere that would make the device wait.
-    """
+    """The most patches per frame: a number, one per frame or one per clip and frame, or None."""
     if caps is None:
         return None
     number = whole(_number(caps))
