@@ -68,9 +68,7 @@ def filesystem(uri: str) -> tuple[Any, str]:
     except ImportError:
         raise MissingExtraError("fsspec", "corpus", f"reading {uri}") from None
     if uri.startswith("file://"):
-        as_path(
-            uri, CorpusError
-        )  # which refuses another machine; fsspec takes it for a folder here
+        as_path(uri, CorpusError)  # refuses another machine, which fsspec takes for a folder here
     _, chained, last = uri.rpartition("::")
     protocol = uri.partition("://")[0]
     try:

@@ -1,6 +1,7 @@
 """Learned: patches chosen by an AutoGaze model."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,9 +121,7 @@ class Learned(Selector):
     ) -> "Learned":
         """Load weights as `AutoGaze.from_pretrained` does."""
         folder, dtype = Path(folder_or_hub_id), kwargs.get("dtype", "auto")
-        known = kwargs.keys() <= {"dtype"} and (dtype == "auto" or isinstance(dtype, torch.dtype))
-        known = known and torch.get_default_device().type == "cpu"
-        if known and os.path.isfile(folder / WEIGHTS) and not os.path.exists(folder / ADAPTER):
+        if _is_plain(folder, kwargs):
             try:
                 plain = PlainAutoGaze.load(folder, None if dtype == "auto" else dtype)
             except Exception:  # whatever is wrong with them: `AutoGaze.from_pretrained` says it
@@ -202,6 +201,18 @@ class Learned(Selector):
         else:
             video = normalise(frames, in_place=made_here).to(dtype)
         return video if self.adaptation is None else self.adaptation.cut(video)
+
+
+def _is_plain(folder: Path, options: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is weights in one file of a folder, and no option needs transformers."""
+    dtype = options.get("dtype", "auto")
+    return (
+        options.keys() <= {"dtype"}
+        and (dtype == "auto" or isinstance(dtype, torch.dtype))
+        and torch.get_default_device().type == "cpu"
+        and os.path.isfile(folder / WEIGHTS)
+        and not os.path.exists(folder / ADAPTER)
+    )
 
 
 class LearnedStream(SelectionStream["Learned"]):

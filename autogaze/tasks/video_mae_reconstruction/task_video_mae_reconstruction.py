@@ -3,7 +3,6 @@
 Trainings of the package's own have `autogaze.tasks.video_mae.VideoMAETask`.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -269,9 +268,9 @@ def _frame_numbers(given: Any) -> Int[Tensor, " F"]:
     try:
         numbers = torch.as_tensor(given).cpu()
     except (RuntimeError, TypeError, ValueError):
-        numbers = torch.tensor(math.nan)
+        numbers = None
     # No numbers at all are refused by the model.
-    if numbers.ndim != 1 or (numbers.numel() and not is_integers(numbers)):
+    if numbers is None or numbers.ndim != 1 or (numbers.numel() and not is_integers(numbers)):
         raise TrainingError(
             "frame_idx_to_reconstruct must be whole numbers of frames, one after another, got "
             f"{shape(given)}"
